@@ -1,0 +1,36 @@
+# make demo   environment, build and FAIG on real photographs
+# make test   environment, build, linters and the whole test suite
+# PYTHON=… chooses the interpreter, FAIGFAST_BUILD=auto|cpu|cuda|none what is compiled.
+
+PYTHON ?= python3
+export PYTHON
+
+RUN := .venv/bin/python -m
+CXX_FILES = $$(find csrc -name '*.cpp' -o -name '*.h')
+# The wheel has no `python -m` entry, and its script may lie in an outer environment.
+CLANG_FORMAT := .venv/bin/python -c "import clang_format; clang_format.clang_format()"
+
+.PHONY: demo test bench lint format env
+
+demo: env
+	.venv/bin/faigfast demo
+
+test: lint
+	$(RUN) pytest
+
+bench: env
+	$(RUN) pytest benchmarks
+
+lint: env
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(CLANG_FORMAT) --dry-run -Werror $(CXX_FILES)
+
+format: env
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+	$(CLANG_FORMAT) -i $(CXX_FILES)
+
+env:
+	@bash scripts/environment.sh

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace faigfast {
+
+// Lowest first; the last one that this processor and its operating system support is used.
+enum class Isa { portable, avx2, avx512 };
+
+std::string name(Isa isa);
+
+// Compiled into this build, and of these the ones that can run here.
+std::vector<Isa> compiled();
+std::vector<Isa> supported();
+
+// The best supported one, or what the environment variable FAIGFAST_ISA asks for; read every time.
+// Throws std::invalid_argument when that is unknown or cannot run here.
+Isa choose();
+
+// total [n, f, k], delta [f, k] -> scores [n, f]; contiguous, of any alignment.
+template <typename T>
+void score_reduction(Isa isa, const T* total, const T* delta, T* scores, int64_t n, int64_t f,
+                     int64_t k, int threads);
+
+}  // namespace faigfast

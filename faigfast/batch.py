@@ -1,0 +1,133 @@
+"""The forms in which images are given, and what is refused of them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FORMS = (
+    "(x, gt), {'lq': x, 'gt': gt}, {'lq': {'blur': x, ...}, 'gt': gt}, or an iterable of such "
+    "batches"
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Degraded images and their ground truth, by degradation.
+
+    Parameters
+    ----------
+    lq : dict of str to Tensor
+        [N, C, *spatial].
+    gt : dict of str to Tensor
+        [N, ...], under the same names.
+    """
+
+    lq: dict[str, Tensor]
+    gt: dict[str, Tensor]
+
+    @property
+    def images(self) -> int:
+        """Number N of images."""
+        return len(next(iter(self.lq.values())))
+
+
+def batches(data: Any, device: torch.device, dtype: torch.dtype) -> Iterator[Batch]:
+    """Read every form of `batch` that `attribute` takes.
+
+    Parameters
+    ----------
+    data : tuple, mapping or iterable
+        One batch or an iterable of batches; see `faigfast.attribute`.
+    device, dtype
+        Of the networks.
+
+    Yields
+    ------
+    Batch
+
+    Raises
+    ------
+    TypeError
+        If the form is unknown or a tensor is not of floating point.
+    ValueError
+        If something is missing, empty, not finite, or does not fit together.
+    """
+    if isinstance(data, Mapping) or (
+        isinstance(data, tuple | list)
+        and len(data) == 2
+        and any(isinstance(part, Tensor) for part in data)
+    ):
+        yield _read(data, device, dtype)
+        return
+    if isinstance(data, Tensor | str | bytes) or not isinstance(data, Iterable):
+        raise TypeError(f"batch is a {type(data).__name__}; expected {FORMS}")
+    names: list[str] | None = None
+    for part in data:
+        if not isinstance(part, Mapping | tuple | list):
+            raise TypeError(f"batch yields a {type(part).__name__}; expected {FORMS}")
+        batch = _read(part, device, dtype)
+        names = names or sorted(batch.lq)
+        if sorted(batch.lq) != names:
+            raise ValueError(
+                f"a batch holds the degradations {sorted(batch.lq)} after one that holds {names}; "
+                "expected the same in all"
+            )
+        yield batch
+    if names is None:
+        raise ValueError(f"batch is empty; expected {FORMS}")
+
+
+def _read(data: Any, device: torch.device, dtype: torch.dtype) -> Batch:
+    if isinstance(data, Mapping):
+        for name in ("lq", "gt"):
+            if name not in data:
+                raise ValueError(f"batch has the keys {list(data)}; {name!r} is missing")
+        lq, gt = data["lq"], data["gt"]
+    else:
+        if len(data) != 2:
+            raise TypeError(f"batch is a {type(data).__name__} of {len(data)}; expected {FORMS}")
+        lq, gt = data
+    if not isinstance(lq, Mapping):
+        lq = {"lq": lq}
+    if not lq:
+        raise ValueError("batch['lq'] is empty; expected at least one degradation")
+    if not all(isinstance(name, str) for name in lq):
+        raise TypeError(f"the degradations {list(lq)} are not all named by strings")
+    if isinstance(gt, Mapping):
+        missing = [name for name in lq if name not in gt]
+        if missing:
+            raise ValueError(f"batch['gt'] has the keys {list(gt)}; {missing[0]!r} is missing")
+        gt = {name: gt[name] for name in lq}
+    else:
+        gt = dict.fromkeys(lq, gt)
+    for name in lq:
+        plain = list(lq) == ["lq"]
+        _check(lq[name], "x" if plain else f"x of {name!r}", device, dtype)
+        _check(gt[name], "gt" if plain else f"gt of {name!r}", device, dtype)
+    counts = {name: (len(lq[name]), len(gt[name])) for name in lq}
+    if len({count for pair in counts.values() for count in pair}) != 1:
+        raise ValueError(f"the numbers of images differ, as (x, gt): {counts}; expected one number")
+    return Batch(dict(lq), gt)
+
+
+def _check(value: Any, name: str, device: torch.device, dtype: torch.dtype) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; expected a tensor of images")
+    if not value.is_floating_point():
+        raise TypeError(
+            f"{name} is of {value.dtype}; expected floating point of the networks' range "
+            "(images in [0, 1]: x.float() / 255)"
+        )
+    if value.ndim < 2:
+        raise ValueError(f"{name} is {list(value.shape)}; expected [N, C, *spatial]")
+    if value.numel() == 0:
+        raise ValueError(f"{name} is empty: {list(value.shape)}; expected at least one image")
+    if value.device != device:
+        raise ValueError(f"{name} is on {value.device}; expected {device}, as the networks are")
+    if value.dtype != dtype:
+        raise ValueError(f"{name} is of {value.dtype}; expected {dtype}, as the networks are")
+    if not value.isfinite().all():
+        raise ValueError(f"{name} holds values that are not finite")

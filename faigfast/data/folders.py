@@ -1,0 +1,253 @@
+"""Folders of photographs: pairs of ground truth and degraded images, or degraded by recipe."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from statistics import mode
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from faigfast.data.images import PathLike, image_size, read_image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+SHOWN = 3  # names in a message before "and N more"
+
+
+class _ImageFolder(Dataset):
+    """What both data sets are: ground truth by name, cropped to a multiple of the scale."""
+
+    def __init__(self, gt: PathLike) -> None:
+        self._gt = _images(gt, "gt folder")
+        self.names = list(self._gt)
+        self.scale = 1
+        self.notes: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def batches(self) -> Iterator[dict[str, Any]]:
+        """Give the images one at a time, as `faigfast.attribute` takes them.
+
+        Yields
+        ------
+        dict
+            {"lq": {degradation: [1, 3, h, w]}, "gt": [1, 3, H, W]}.
+        """
+        for position in range(len(self)):
+            item = self[position]
+            lq = {name: x[None] for name, x in item["lq"].items()}
+            yield {"lq": lq, "gt": item["gt"][None]}
+
+    def _plan(self, low: Mapping[str, tuple[int, int]]) -> None:
+        """Keep the low-resolution size of every image and say which images are cropped."""
+        self._low = low
+        cropped = [
+            name
+            for name, (height, width) in low.items()
+            if image_size(self._gt[name]) != (height * self.scale, width * self.scale)
+        ]
+        if cropped:
+            note = (
+                f"{len(cropped)} of {len(self)} images do not divide by the scale {self.scale} and "
+                f"are cropped at the bottom and right: {_some(cropped)}"
+            )
+            self.notes.append(note)
+            warnings.warn(note, stacklevel=3)
+
+    def _ground_truth(self, name: str) -> Tensor:
+        height, width = self._low[name]
+        image = read_image(self._gt[name])
+        return image[:, : height * self.scale, : width * self.scale].contiguous()
+
+
+class PairedFolders(_ImageFolder):
+    """Ground truth and degraded images from folders, matched by file name without suffix.
+
+    Parameters
+    ----------
+    gt : path-like
+        Folder of ground-truth images (PNG, JPEG, BMP or WebP, any size).
+    lq : path-like or mapping of str to path-like
+        One folder of degraded images, or degradation name to folder; one folder is named "lq".
+    scale : int, optional
+        How many times larger the ground truth is; by default what most images say.
+
+    Attributes
+    ----------
+    names : list of str
+        The file names without suffix, sorted.
+    scale : int
+        As given or found.
+    notes : list of str
+        What was changed, cropping above all; each is also a warning.
+
+    Raises
+    ------
+    ImportError
+        If Pillow is not installed.
+    FileNotFoundError
+        If a folder does not exist.
+    ValueError
+        If a folder has no images or two of one name, the names differ between the folders, an
+        image cannot be read, or sizes do not fit the scale; all are named.
+
+    Notes
+    -----
+    Item: {"lq": {degradation: [3, h, w]}, "gt": [3, H, W], "name": str}, float32 in [0, 1], with
+    H = scale·h and W = scale·w. A ground truth that does not divide by the scale loses its last
+    rows or columns, and so does a degraded image that was rounded up from it.
+    """
+
+    def __init__(
+        self, gt: PathLike, lq: PathLike | Mapping[str, PathLike], scale: int | None = None
+    ) -> None:
+        super().__init__(gt)
+        folders = lq if isinstance(lq, Mapping) else {"lq": lq}
+        if not folders:
+            raise ValueError("lq is an empty mapping; expected degradation names and folders")
+        self._lq = {name: _images(path, f"lq folder {name!r}") for name, path in folders.items()}
+        for name, files in self._lq.items():
+            for some, others, where in ((self._gt, files, "lacks"), (files, self._gt, "adds")):
+                if unmatched := [stem for stem in some if stem not in others]:
+                    raise ValueError(
+                        f"lq folder {name!r} ({folders[name]}) {where} {_some(unmatched)}; "
+                        f"expected the names of the gt folder {gt}"
+                    )
+        large = {stem: image_size(path) for stem, path in self._gt.items()}
+        small = {
+            name: {stem: image_size(path) for stem, path in files.items()}
+            for name, files in self._lq.items()
+        }
+        if scale is None:
+            ratios = (
+                round(large[stem][0] / size[0])
+                for sizes in small.values()
+                for stem, size in sizes.items()
+            )
+            scale = max(1, mode(ratios))
+        self.scale = scale = _integer("scale", scale)
+        low = {}
+        for stem, size in large.items():
+            low[stem] = (size[0] // scale, size[1] // scale)
+            for name in small:
+                found = small[name][stem]
+                fits = [n in (m // scale, -(-m // scale)) for n, m in zip(found, size, strict=True)]
+                if not all(fits) or not all(low[stem]):
+                    raise ValueError(
+                        f"image {stem!r} is {found[0]}×{found[1]} in the lq folder {name!r} and "
+                        f"{size[0]}×{size[1]} in the gt folder; expected a ratio of {scale}"
+                    )
+        self._plan(low)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """Read one image and its degraded versions."""
+        name = self.names[position]
+        height, width = self._low[name]
+        lq = {
+            degradation: read_image(files[name])[:, :height, :width].contiguous()
+            for degradation, files in self._lq.items()
+        }
+        return {"lq": lq, "gt": self._ground_truth(name), "name": name}
+
+
+class DegradedFolder(_ImageFolder):
+    """Ground truth from a folder, degraded by recipe.
+
+    Parameters
+    ----------
+    gt : path-like
+        Folder of ground-truth images (PNG, JPEG, BMP or WebP, any size).
+    degradations : mapping of str to callable
+        Degradation name to `faigfast.data.degradations.Degradation`, or to any callable
+        (gt [N, C, H, W], seed=int) -> [N, C, H/scale, W/scale] with an attribute `scale`.
+    seed : int
+        The noise of an image follows from it and from the image's place among the sorted names:
+        it differs between images, is the same on every reading and for every degradation.
+
+    Attributes
+    ----------
+    names, scale, notes
+        As in `PairedFolders`.
+
+    Raises
+    ------
+    ImportError
+        If Pillow is not installed.
+    FileNotFoundError
+        If the folder does not exist.
+    ValueError
+        If the folder has no images or two of one name, an image cannot be read or is smaller
+        than the scale, the degradations are none or differ in scale, or the seed is negative.
+
+    Notes
+    -----
+    Items are as in `PairedFolders`.
+    """
+
+    def __init__(
+        self, gt: PathLike, degradations: Mapping[str, Callable[..., Tensor]], seed: int = 0
+    ) -> None:
+        super().__init__(gt)
+        self.degradations = dict(degradations)
+        scales = {name: getattr(d, "scale", None) for name, d in self.degradations.items()}
+        if len(set(scales.values())) != 1:
+            raise ValueError(f"degradations have the scales {scales}; expected one for all")
+        self.scale = _integer("scale", next(iter(scales.values())))
+        self.seed = _integer("seed", seed, least=0)
+        low = {}
+        for name, path in self._gt.items():
+            height, width = image_size(path)
+            low[name] = (height // self.scale, width // self.scale)
+            if not all(low[name]):
+                raise ValueError(
+                    f"image {path} is {height}×{width}; expected at least the scale {self.scale}"
+                )
+        self._plan(low)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """Read one image and degrade it."""
+        name = self.names[position]
+        gt = self._ground_truth(name)
+        place = position % len(self)  # -1 is the last image, with the last image's noise
+        seed = int(np.random.SeedSequence((self.seed, place)).generate_state(1)[0])
+        lq = {key: degrade(gt[None], seed=seed)[0] for key, degrade in self.degradations.items()}
+        return {"lq": lq, "gt": gt, "name": name}
+
+
+def _images(folder: PathLike, what: str) -> dict[str, Path]:
+    """Map the names without suffix to the images of a folder, sorted."""
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"there is no {what} {folder}")
+    if not folder.is_dir():
+        raise ValueError(f"{what} {folder} is a file; expected a folder of images")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: path.stem):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            if path.stem in files:
+                raise ValueError(
+                    f"{what} {folder} has both {files[path.stem].name} and {path.name}; "
+                    "expected one image of a name"
+                )
+            files[path.stem] = path
+    if not files:
+        raise ValueError(f"{what} {folder} has no image; expected any of {', '.join(SUFFIXES)}")
+    return files
+
+
+def _some(names: list[str]) -> str:
+    """List the first names and count the rest."""
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _integer(name: str, value: Any, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value!r}; expected an integer from {least} up")
+    return value

@@ -1,0 +1,159 @@
+"""Reading and writing of single images."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from faigfast.files import atomic_write
+
+ORIENTATION = 0x0112  # EXIF tag; 5 to 8 turn the image on its side
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+
+PathLike = str | os.PathLike[str]
+
+
+def read_image(path: PathLike) -> Tensor:
+    """Read a photograph as RGB.
+
+    Gray and palette images become RGB, an alpha channel is dropped, the EXIF orientation is
+    obeyed. 16-bit PNGs keep their 16 bits.
+
+    Parameters
+    ----------
+    path : path-like
+        A file that Pillow reads.
+
+    Returns
+    -------
+    Tensor
+        [3, H, W], float32 in [0, 1].
+
+    Raises
+    ------
+    ImportError
+        If Pillow is not installed.
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no image, is damaged, or has gray, alpha and 16 bits at once.
+    """
+    return torch.from_numpy(_open(path, _pixels)).permute(2, 0, 1).contiguous()
+
+
+def write_image(path: PathLike, image: Tensor) -> None:
+    """Write an image as an 8-bit PNG, whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        A name that ends in .png.
+    image : Tensor
+        [3, H, W] or [1, H, W], floating, finite; clipped to [0, 1] and rounded.
+
+    Raises
+    ------
+    ImportError
+        If Pillow is not installed.
+    TypeError
+        If `image` is not a floating tensor.
+    ValueError
+        If the name, the shape or a value does not fit.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_image(f"{folder}/gray.png", torch.full((3, 4, 6), 0.4))
+    ...     read_image(f"{folder}/gray.png")[0, 0, 0] * 255
+    tensor(102.)
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"path {path} ends in {path.suffix!r}; expected .png")
+    if not (isinstance(image, Tensor) and image.is_floating_point()):
+        found = image.dtype if isinstance(image, Tensor) else type(image).__name__
+        raise TypeError(f"image is {found}; expected a floating tensor")
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or not image.numel():
+        raise ValueError(f"image has shape {[*image.shape]}; expected [3, H, W] or [1, H, W]")
+    if not image.isfinite().all():
+        raise ValueError("image has values that are not finite; expected [0, 1]")
+    pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    array = pixels.permute(1, 2, 0).numpy()  # [H, W, C]
+    picture = _pillow().fromarray(array[..., 0] if image.shape[0] == 1 else array)
+    with atomic_write(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def image_size(path: PathLike) -> tuple[int, int]:
+    """Height and width of an image as it is seen, from the file's header alone.
+
+    Raises
+    ------
+    ImportError, FileNotFoundError, ValueError
+        As `read_image`.
+    """
+    return _open(path, _size)
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError("images need Pillow: pip install 'faigfast[data]'") from None
+    return Image
+
+
+def _open(path: PathLike, read: Callable[[Any], Any]) -> Any:
+    """Open an image, give it to `read` and name the file in whatever goes wrong."""
+    pillow = _pillow()
+    try:
+        with pillow.open(path, formats=FORMATS) as image:
+            return read(image)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no image {path}") from None
+    except Exception as error:  # decoders raise many types for a damaged file
+        raise ValueError(
+            f"{path} cannot be read as one of {', '.join(FORMATS)}, truncated, damaged or of "
+            f"another kind: {error}"
+        ) from error
+
+
+def _size(image: Any) -> tuple[int, int]:
+    """Height and width as seen, from the header alone."""
+    width, height = image.size
+    # Asking a PNG without EXIF for it would decode the whole image.
+    turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) > 4
+    return (width, height) if turned else (height, width)
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """Return [H, W, 3], float32 in [0, 1]."""
+    layout = image.tile[0][3] if image.tile else None  # how the file stores a pixel
+    if layout == "LA;16B":
+        raise ValueError("it is gray with alpha at 16 bit; expected gray, RGB or RGBA")
+    if layout in ("RGB;16B", "RGBA;16B"):
+        high = _rgb(image)  # all that Pillow keeps of 16 bits
+        with _pillow().open(image.filename, formats=FORMATS) as again:
+            # Read as if the low byte came first, it keeps the other byte.
+            again.tile = [(*again.tile[0][:3], layout.replace("16B", "16L"))]
+            return (256 * high + _rgb(again)) / 65535
+    deep = image.mode.startswith("I")  # gray at 16 bit
+    return _rgb(image) / (65535 if deep else 255)
+
+
+def _rgb(image: Any) -> np.ndarray:
+    """Decode to [H, W, 3], float32 in the file's own units, the right way up."""
+    from PIL import ImageOps
+
+    if "exif" in image.info:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        return np.repeat(np.asarray(image, np.float32)[..., None], 3, axis=2)
+    return np.asarray(image.convert("RGB"), np.float32)

@@ -1,0 +1,125 @@
+"""Random training patches of degraded photographs, the same for the same seed and iteration."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from faigfast.data.degradations import add_noise, downsample, gaussian_blur, round_to_8_bit
+
+
+def crop_to_multiple(x: Tensor, factor: int) -> Tensor:
+    """Cut [..., H, W] at the bottom and the right to multiples of `factor`."""
+    height, width = (side - side % factor for side in x.shape[-2:])
+    return x[..., :height, :width]
+
+
+class Patches:
+    """Pairs of patches (lq, gt), blurred and noisy with given probabilities.
+
+    Whole photographs are blurred and shrunk once; a patch is then a crop of them, turned and
+    mirrored at random, with noise of its own, rounded to 8 bit.
+
+    Parameters
+    ----------
+    images : iterable of Tensor
+        [C, H, W] in [0, 1], any sizes.
+    scale : int
+        Down-sampling factor.
+    patch : int
+        Side of the low-resolution patch, in pixels.
+    blur, noise : tuple of float
+        Strengths to choose from, as in `Degradation`; empty for none.
+    probability : float
+        With which a patch is blurred, and, independently, made noisy.
+    resizes : tuple of float
+        Factors of enlargement of every photograph that serve beside each other.
+    downsampling : str
+        See `downsample`.
+
+    Raises
+    ------
+    ValueError
+        If no photograph holds one patch.
+    """
+
+    def __init__(
+        self,
+        images: Iterable[Tensor],
+        *,
+        scale: int,
+        patch: int,
+        blur: tuple[float, ...] = (),
+        noise: tuple[float, ...] = (),
+        probability: float = 0.5,
+        resizes: tuple[float, ...] = (1.0, 0.75, 0.5),
+        downsampling: str = "bilinear",
+    ) -> None:
+        self.scale, self.patch = scale, patch
+        self.noise, self.probability = noise, probability
+        # For each photograph and size: the ground truth, then the low resolution sharp and blurred.
+        self.sources: list[tuple[Tensor, list[Tensor]]] = []
+        for image in images:
+            for factor in resizes:
+                gt = image[None]
+                if factor != 1:
+                    gt = F.interpolate(
+                        gt, scale_factor=factor, mode="bicubic", align_corners=False, antialias=True
+                    ).clamp(0, 1)
+                gt = crop_to_multiple(gt, scale)
+                if min(gt.shape[-2:]) < scale * patch:
+                    continue
+                low = [
+                    downsample(gaussian_blur(gt, sigma), scale, downsampling)[0]
+                    for sigma in (0.0, *blur)
+                ]
+                self.sources.append((gt[0], low))
+        if not self.sources:
+            raise ValueError(f"no photograph holds a patch of {scale * patch}×{scale * patch}")
+        self.areas = torch.tensor([float(gt[0].numel()) for gt, _ in self.sources])
+
+    def batch(self, size: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Draw patches.
+
+        Parameters
+        ----------
+        size : int
+            Number of patches N.
+        seed : int
+            The same seed draws the same patches.
+
+        Returns
+        -------
+        lq : Tensor
+            [N, C, patch, patch].
+        gt : Tensor
+            [N, C, scale·patch, scale·patch].
+        """
+        generator = torch.Generator().manual_seed(seed)
+
+        def integer(below: int) -> int:
+            return int(torch.randint(below, (), generator=generator))
+
+        def chance() -> bool:
+            return bool(torch.rand((), generator=generator) < self.probability)
+
+        chosen = torch.multinomial(self.areas, size, replacement=True, generator=generator)
+        pairs = []
+        for gt, low in (self.sources[int(i)] for i in chosen):
+            blurred = len(low) > 1 and chance()
+            lq = low[1 + integer(len(low) - 1)] if blurred else low[0]
+            top, left = (integer(side - self.patch + 1) for side in lq.shape[-2:])
+            turns, mirrored = integer(4), integer(2)
+            noisy = bool(self.noise) and chance()
+            pair = []
+            for image, zoom in ((lq, 1), (gt, self.scale)):
+                side = self.patch * zoom
+                image = image[:, top * zoom :, left * zoom :][:, :side, :side]
+                image = torch.rot90(image, turns, (1, 2))
+                pair.append(image.flip(2) if mirrored else image)
+            if noisy:
+                sigma = self.noise[integer(len(self.noise))]
+                pair[0] = add_noise(pair[0], sigma, generator)
+            pairs.append((round_to_8_bit(pair[0]), pair[1]))
+        return torch.stack([lq for lq, _ in pairs]), torch.stack([gt for _, gt in pairs])

@@ -1,0 +1,59 @@
+"""Photographs that ship inside the wheels of scikit-image and scikit-learn."""
+
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch import Tensor
+
+from faigfast.data.images import read_image
+
+# By photograph, fixed once: no scene stands on both sides (the two motorcycle views are one).
+TRAINING = (
+    "coffee.png",
+    "rocket.jpg",
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+    "flower.jpg",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "brick.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+)
+KEPT_OUT = ("astronaut.png", "chelsea.png", "china.jpg", "camera.png")
+_FOLDERS = {"skimage": ("skimage", "data"), "sklearn": ("sklearn", "datasets/images")}
+
+
+def _find(name: str) -> Path | None:
+    for package, inner in _FOLDERS.values():
+        if find_spec(package) is not None:
+            path = Path(str(resources.files(package))) / inner / name
+            if path.is_file():
+                return path
+    return None
+
+
+def photographs(names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Load shipped photographs by file name; those whose package is absent are left out.
+
+    Parameters
+    ----------
+    names : tuple of str
+        `TRAINING` or `KEPT_OUT`, or any files of the two packages.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Name to image [3, H, W], float32 in [0, 1]; gray ones have three equal channels.
+
+    Raises
+    ------
+    ImportError
+        If scikit-image is not installed.
+    """
+    if find_spec("skimage") is None:
+        raise ImportError("the photographs need scikit-image: pip install 'faigfast[data]'")
+    found = {name: _find(name) for name in names}
+    return {name.partition(".")[0]: read_image(path) for name, path in found.items() if path}

@@ -1,0 +1,291 @@
+"""Filters: the flat index of all k×k slices of a network, and sets of them."""
+
+import copy
+import hashlib
+import itertools
+import math
+import operator
+import os
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from faigfast.files import atomic_write
+from faigfast.networks import check_same_layout, fingerprint, tensors, unwrap
+
+CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+# Where the state dict keeps a convolution's weight: plain, parametrized, or by the older hooks.
+_PARAMETRIZED = "parametrizations.weight.original"
+WEIGHTS = ("weight", _PARAMETRIZED, f"{_PARAMETRIZED}1", "weight_v", "weight_orig")
+
+
+@dataclass(frozen=True)
+class FilterIndex:
+    """Numbers every filter of a network: one k×k slice of a convolution's weight.
+
+    Flat index: convolution weights in state-dict order, row-major in their first two dimensions as
+    stored. It is the authors' index.
+
+    Parameters
+    ----------
+    layers : tuple of str
+        State-dict keys of the weights.
+    shapes : tuple of tuple of int
+        Their shapes, [O, I, *k] (transposed convolutions: [I, O, *k]).
+    """
+
+    layers: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """First flat index of each layer, and F."""
+        counts = (shape[0] * shape[1] for shape in self.shapes)
+        return tuple(itertools.accumulate(counts, initial=0))
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "FilterIndex":
+        """Give every filter of a module its number.
+
+        A weight that several layers share stands under its first key; a parametrized one under the
+        tensor of its shape that is in the state dict (for weight norm the direction).
+        """
+        module = unwrap(model, "model")
+        state = tensors(module)
+        weights = set()
+        for name, layer in module.named_modules(remove_duplicate=False):
+            if isinstance(layer, CONVOLUTIONS):
+                prefix = f"{name}." if name else ""
+                keys = (prefix + tail for tail in WEIGHTS)
+                fits = (k for k in keys if k in state and state[k].shape == layer.weight.shape)
+                weights.add(next(fits, None))
+        found: dict[str, tuple[int, ...]] = {}
+        seen = set()
+        for key, value in state.items():
+            identity = (value.data_ptr(), value.shape, value.stride())
+            if key in weights and value.numel() and identity not in seen:
+                seen.add(identity)
+                found[key] = tuple(value.shape)
+        return cls(tuple(found), tuple(found.values()))
+
+    def __len__(self) -> int:
+        """Count the filters, F."""
+        return self.offsets[-1]
+
+    def locate(self, flat: int) -> tuple[str, int, int]:
+        """State-dict key and first two indices of a filter, so that state[key][out, in] is it.
+
+        Parameters
+        ----------
+        flat : int
+            Flat index in [0, F).
+
+        Returns
+        -------
+        layer : str
+        out, in : int
+            In stored order: a transposed convolution stores the input channel first.
+
+        Raises
+        ------
+        IndexError
+            If there is no such filter.
+        """
+        flat = operator.index(flat)
+        if not 0 <= flat < len(self):
+            raise IndexError(f"filter {flat} does not exist; expected 0 to {len(self) - 1}")
+        layer = bisect_right(self.offsets, flat) - 1
+        row, column = divmod(flat - self.offsets[layer], self.shapes[layer][1])
+        return self.layers[layer], row, column
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all names and shapes, 16 hexadecimal digits."""
+        text = ";".join(
+            f"{layer} {'x'.join(map(str, shape))}"
+            for layer, shape in zip(self.layers, self.shapes, strict=True)
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class FilterSet:
+    """Filters of one network, best first.
+
+    Parameters
+    ----------
+    indices : Tensor
+        [K], int64, flat indices without repetition.
+    total : int, optional
+        Number F of filters of the network; None where a file does not tell.
+    index : str
+        Fingerprint of the `FilterIndex`; empty where a file does not tell.
+    baseline, target : str
+        Fingerprints of the two networks; empty where unknown.
+
+    Raises
+    ------
+    ValueError
+        If the indices are not a list of different filters of the network.
+    """
+
+    indices: Tensor
+    total: int | None = None
+    index: str = ""
+    baseline: str = ""
+    target: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the indices once."""
+        indices = torch.as_tensor(self.indices)
+        if indices.ndim != 1 or indices.is_floating_point() or indices.dtype == torch.bool:
+            raise ValueError(
+                f"indices are {list(indices.shape)} of {indices.dtype}; expected a list of integers"
+            )
+        if indices.numel() == 0:
+            raise ValueError("indices are empty; expected at least one filter")
+        indices = indices.to("cpu", torch.int64)
+        top = math.inf if self.total is None else self.total
+        if int(indices.min()) < 0 or int(indices.max()) >= top:
+            raise ValueError(
+                f"indices run from {int(indices.min())} to {int(indices.max())}; expected them "
+                f"within 0 … {'F' if self.total is None else self.total} - 1"
+            )
+        if len(indices.unique()) != len(indices):
+            raise ValueError("indices name a filter twice; expected each once")
+        object.__setattr__(self, "indices", indices)
+
+    def __len__(self) -> int:
+        """Count the filters, K."""
+        return len(self.indices)
+
+    def __getitem__(self, part: slice) -> "FilterSet":
+        """Take a part of the ranking, as in `ranking[:100]`."""
+        return FilterSet(self.indices[part], self.total, self.index, self.baseline, self.target)
+
+    def swap(self, baseline: nn.Module, target: nn.Module, strength: float = 0.0) -> nn.Module:
+        """Copy the target with these filters at baseline + strength·(target − baseline).
+
+        Parameters
+        ----------
+        baseline, target : nn.Module
+            The two networks, unchanged afterwards.
+        strength : float
+            0 masks the filters, 1 changes nothing, between modulates, above 1 extrapolates.
+
+        Returns
+        -------
+        nn.Module
+            A copy of the target, in the target's modes.
+
+        Raises
+        ------
+        ValueError
+            If the networks are given in the other order, are of another architecture than the set,
+            or the strength is not finite.
+        """
+        if not isinstance(strength, int | float) or not math.isfinite(strength):
+            raise ValueError(f"strength is {strength!r}; expected a finite number")
+        first, last = unwrap(baseline, "baseline"), unwrap(target, "target")
+        check_same_layout(tensors(first), tensors(last))
+        index = FilterIndex.of(last)
+        if self.index and self.index != index.fingerprint:
+            raise ValueError(
+                f"the filters belong to the network {self.index} with {self.total} filters, not to "
+                f"{index.fingerprint} with {len(index)}"
+            )
+        if int(self.indices.max()) >= len(index):
+            raise ValueError(
+                f"filter {int(self.indices.max())} does not exist in a network of {len(index)}"
+            )
+        known = self.baseline and self.baseline != self.target
+        if known and (self.baseline == fingerprint(last) or self.target == fingerprint(first)):
+            raise ValueError(
+                "baseline and target are in the other order than when the filters were found"
+            )
+        edited = copy.deepcopy(last)
+        vars(edited).pop("faigfast_source", None)  # it is no longer what the file holds
+        chosen = torch.zeros(len(index), dtype=torch.bool)
+        chosen[self.indices] = True
+        start, end = tensors(first), tensors(edited)
+        with torch.no_grad():
+            for layer, shape, low, high in zip(
+                index.layers, index.shapes, index.offsets, index.offsets[1:], strict=False
+            ):
+                mask = chosen[low:high].to(end[layer].device).view(shape[:2])
+                if mask.any():
+                    changed = torch.lerp(start[layer].to(end[layer]), end[layer], float(strength))
+                    end[layer][mask] = changed[mask]
+        return edited
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the authors' text format: one index a line, below a `#` header they skip."""
+        header = {
+            "filters": str(self.total) if self.total is not None else "",
+            "index": self.index,
+            "baseline": self.baseline,
+            "target": self.target,
+        }
+        words = " ".join(f"{key}={value}" for key, value in header.items() if value)
+        lines = [f"# faigfast {words}".rstrip(), *map(str, self.indices.tolist())]
+        with atomic_write(path) as temporary:
+            temporary.write_text("\n".join(lines) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "FilterSet":
+        """Read a set from `save` or a file of the authors, which has no header.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If a line is not a new index within range, naming the line.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is not a file; expected filter indices, one a line")
+        header: dict[str, str] = {}
+        lines: dict[int, int] = {}
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not a text file of filter indices") from None
+        for number, raw in enumerate(text.splitlines(), 1):
+            line = raw.strip()
+            if line.startswith("#"):
+                header.update(re.findall(r"(\w+)=(\w+)", line))
+            elif line:
+                total = int(header.get("filters", 0)) or math.inf
+                if not re.fullmatch(r"\d+", line) or int(line) >= total:
+                    raise ValueError(
+                        f"{path}, line {number}: {line[:40]!r} is not a filter; expected an "
+                        f"integer from 0 to {'F' if total == math.inf else total} - 1"
+                    )
+                if int(line) in lines:
+                    raise ValueError(
+                        f"{path}, line {number}: filter {line} stands on line "
+                        f"{lines[int(line)]} already"
+                    )
+                lines[int(line)] = number
+        if not lines:
+            raise ValueError(f"{path} holds no filter index")
+        return cls(
+            torch.tensor(list(lines)),
+            int(header["filters"]) if "filters" in header else None,
+            header.get("index", ""),
+            header.get("baseline", ""),
+            header.get("target", ""),
+        )

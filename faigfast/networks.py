@@ -1,0 +1,102 @@
+"""What every part needs of a network: its tensors, its identity, a call without a trace."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+def unwrap(model: nn.Module, name: str) -> nn.Module:
+    """Take the user's own module out of DataParallel, DistributedDataParallel or torch.compile.
+
+    Raises
+    ------
+    TypeError
+        If `model` is not a module, or a scripted one.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"{name} is a {type(model).__name__}; expected a torch.nn.Module "
+            "(faigfast.load_model reads one from a file)"
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(f"{name} is a scripted module; expected the torch.nn.Module it came from")
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(model, wrappers) or hasattr(model, "_orig_mod"):
+        model = getattr(model, "module" if isinstance(model, wrappers) else "_orig_mod")
+    return model
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Give the tensors of a module's state dict, detached, by key."""
+    return {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+
+
+def check_same_layout(baseline: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Refuse two state dicts that are not of one architecture.
+
+    Parameters
+    ----------
+    baseline, target : mapping of str to Tensor
+        State dicts without prefixes.
+
+    Raises
+    ------
+    ValueError
+        Naming the first tensor that only one has, or whose shape differs, with both shapes.
+    """
+    for key, value in target.items():
+        if key not in baseline:
+            raise ValueError(
+                f"the networks differ: {key!r} {list(value.shape)} is in the target and not in the "
+                "baseline; expected two networks of one architecture"
+            )
+        if baseline[key].shape != value.shape:
+            raise ValueError(
+                f"the networks differ: {key!r} is {list(baseline[key].shape)} in the baseline and "
+                f"{list(value.shape)} in the target; expected two networks of one architecture"
+            )
+    for key, value in baseline.items():
+        if key not in target:
+            raise ValueError(
+                f"the networks differ: {key!r} {list(value.shape)} is in the baseline and not in "
+                "the target; expected two networks of one architecture"
+            )
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over the names, types, shapes and values of a module's state dict."""
+    digest = hashlib.sha256()
+    for key, value in sorted(tensors(model).items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        # Bytes through uint8, since numpy has no bfloat16.
+        octets = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(octets.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def undisturbed(*models: nn.Module) -> Iterator[None]:
+    """Evaluate models inside, with gradients and exact types, and leave no trace of it.
+
+    Modes of all submodules and every random generator are restored on leaving; `no_grad`,
+    `inference_mode` and autocast of the caller do not reach inside.
+    """
+    modes = {module: module.training for model in models for module in model.modules()}
+    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    device = next((p.device.type for model in models for p in model.parameters()), "cpu")
+    with (
+        torch.random.fork_rng(cuda),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device, enabled=False),
+    ):
+        try:
+            for model in models:
+                model.eval()
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training

@@ -1,0 +1,92 @@
+"""Losses of single images."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+def _difference(output: Tensor, gt: Tensor) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"the network returns a {type(output).__name__}; expected a tensor (wrap it to choose "
+            "one, or pass an objective of your own)"
+        )
+    if output.shape != gt.shape:
+        raise ValueError(
+            f"gt does not fit: one image's is {list(gt.shape)} and the network's output is "
+            f"{list(output.shape)}; expected equal shapes"
+        )
+    return (output - gt).flatten(1)
+
+
+def squared_error(output: Tensor, gt: Tensor) -> Tensor:
+    """‖output − gt‖², summed over channels and pixels: [B, C, *spatial] to [B]."""
+    return _difference(output, gt).square().sum(1)
+
+
+def absolute_error(output: Tensor, gt: Tensor) -> Tensor:
+    """|output − gt|, summed over channels and pixels: [B, C, *spatial] to [B]."""
+    return _difference(output, gt).abs().sum(1)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "squared_error": squared_error,
+    "absolute_error": absolute_error,
+}
+
+
+def resolve_objective(objective: str | Objective) -> tuple[str, Objective]:
+    """Name and function of an objective.
+
+    Parameters
+    ----------
+    objective : str or callable
+        "squared_error", "absolute_error", or a function (output, gt) to [B], one loss a sample.
+
+    Returns
+    -------
+    name : str
+    function : callable
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    TypeError
+        If it is neither a name nor callable.
+    """
+    if isinstance(objective, str):
+        if objective not in OBJECTIVES:
+            raise ValueError(
+                f"objective is {objective!r}; expected one of {', '.join(OBJECTIVES)}, or a "
+                "function (output, gt) that returns one loss for each sample"
+            )
+        return objective, OBJECTIVES[objective]
+    if not callable(objective):
+        raise TypeError(f"objective is a {type(objective).__name__}; expected a name or a function")
+    return getattr(objective, "__name__", type(objective).__name__), objective
+
+
+def loss(objective: Objective, output: Tensor, gt: Tensor) -> Tensor:
+    """Loss of one image, as a scalar that was checked.
+
+    Raises
+    ------
+    ValueError
+        If the objective does not give one loss, or it is not finite.
+    TypeError
+        If it does not give a tensor.
+    """
+    value = objective(output, gt)
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"objective gives {kind}; expected a floating-point tensor of shape [B]")
+    if value.shape != (1,):
+        raise ValueError(
+            f"objective gives {list(value.shape)} for one image; expected [1], one loss a sample"
+        )
+    if not value.isfinite():
+        raise ValueError(f"the loss is {value.item()}; expected a finite number")
+    return value[0]

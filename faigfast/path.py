@@ -1,0 +1,187 @@
+"""The straight line between two networks' tensors: γ(α) = θ̄ + α(θ − θ̄)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from faigfast.networks import check_same_layout, tensors
+
+
+class _Written(TorchFunctionMode):
+    """Writes eval-mode batch norm out, whose statistics have no gradient in torch.
+
+    It also refuses a convolution that takes the batch of images for channels.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.x = x
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.batch_norm or func is torch.batch_norm:
+            names = ("x", "mean", "variance", "weight", "bias", "training", "momentum", "eps")
+            if func is torch.batch_norm:
+                names = ("x", "weight", "bias", "mean", "variance", "training", "momentum", "eps")
+            given = dict(zip(names, args, strict=False))
+            aliases = {"input": "x", "running_mean": "mean", "running_var": "variance"}
+            given.update({aliases.get(name, name): value for name, value in kwargs.items()})
+            moves = any(
+                isinstance(given.get(name), Tensor) and given[name].requires_grad
+                for name in ("mean", "variance")
+            )
+            if moves and not given.get("training", False):
+                return _batch_norm(given)
+        convolution = func in (F.conv1d, F.conv2d, F.conv3d) and len(args) > 1
+        if convolution and args[0].ndim == self.x.ndim == args[1].ndim - 1:
+            raise ValueError(
+                f"images of rank {self.x.ndim} reach a convolution that takes rank "
+                f"{args[1].ndim}; expected [N, C, *spatial] of the rank the network takes"
+            )
+        return func(*args, **kwargs)
+
+
+def _batch_norm(given: dict[str, Any]) -> Tensor:
+    x: Tensor = given["x"]
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    scale = (given["variance"] + given.get("eps", 1e-5)).rsqrt()
+    if given.get("weight") is not None:
+        scale = scale * given["weight"]
+    y = (x - given["mean"].view(shape)) * scale.view(shape)
+    return y if given.get("bias") is None else y + given["bias"].view(shape)
+
+
+class WeightPath:
+    """Every parameter and floating-point buffer of two networks, on the line between them.
+
+    Parameters
+    ----------
+    baseline, target : nn.Module
+        Two networks of one architecture, unwrapped; the target is the one that is called. Tensors
+        of other types, and buffers outside the state dict, are the target's.
+    dtype : torch.dtype, optional
+        In which the line is computed; None keeps each tensor's own.
+
+    Attributes
+    ----------
+    start : dict of str to Tensor
+        θ̄, by state-dict key; a tensor under several keys stands under its first.
+    delta : dict of str to Tensor
+        θ − θ̄, of the tensors that move.
+
+    Raises
+    ------
+    ValueError
+        If the networks are of different architectures, dtypes or devices, hold complex or
+        non-finite tensors, share tensors differently, or are equal.
+    """
+
+    def __init__(
+        self, baseline: nn.Module, target: nn.Module, dtype: torch.dtype | None = None
+    ) -> None:
+        first, last = tensors(baseline), tensors(target)
+        check_same_layout(first, last)
+        parameters = {key for key, _ in target.named_parameters(remove_duplicate=False)}
+        self.module = target
+        self.start: dict[str, Tensor] = {}
+        self.end: dict[str, Tensor] = {}
+        self.delta: dict[str, Tensor] = {}
+        self.fixed: dict[str, Tensor] = {}
+        self.shared: dict[str, str] = {}
+        keys: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+        for key, value in last.items():
+            _check_tensor(key, first[key], value)
+            identity = (value.data_ptr(), value.shape, value.stride())
+            owner = keys.setdefault(identity, key) if value.numel() else key
+            if owner != key:
+                if not torch.equal(first[key], first[owner]):
+                    raise ValueError(
+                        f"{key!r} and {owner!r} are one tensor in the target and two in the "
+                        "baseline; expected two networks of one architecture"
+                    )
+                self.shared[key] = owner
+                continue
+            if key not in parameters and not value.is_floating_point():
+                self.fixed[key] = value
+                continue
+            with torch.no_grad():
+                start, end = (
+                    t.detach().to(dtype or t.dtype, copy=True) for t in (first[key], value)
+                )
+                self.start[key], self.end[key] = start, end
+                if not torch.equal(start, end):
+                    self.delta[key] = end - start
+        if not self.delta:
+            raise ValueError("baseline and target have identical weights: nothing to attribute")
+        for key, value in target.named_buffers():
+            if key not in last:
+                cast = dtype if value.is_floating_point() else None
+                self.fixed[key] = value.detach().to(cast or value.dtype)
+
+    def at(self, alpha: float) -> dict[str, Tensor]:
+        """γ(α) by state-dict key; the tensors that move are new leaves that require gradients."""
+        point = {}
+        for key, start in self.start.items():
+            if key in self.delta:
+                # lerp gives both ends to the last bit, which θ̄ + 1·Δ does not.
+                value = torch.lerp(start, self.end[key], alpha).requires_grad_()
+                point[key] = value
+            else:
+                point[key] = start
+        return point
+
+    def call(self, point: dict[str, Tensor], x: Tensor) -> Any:
+        """Evaluate the network at a point of the line.
+
+        Parameters
+        ----------
+        point : dict of str to Tensor
+            From `at`.
+        x : Tensor
+            [B, C, *spatial].
+
+        Returns
+        -------
+        Whatever the network returns.
+
+        Raises
+        ------
+        ValueError
+            If the network fails on x.
+        """
+        # Copies, since a network may write on its buffers or its input.
+        fixed = {key: value.clone() for key, value in self.fixed.items()}
+        shared = {
+            key: point[owner] if owner in point else fixed[owner]
+            for key, owner in self.shared.items()
+        }
+        try:
+            with _Written(x):
+                return functional_call(self.module, {**point, **fixed, **shared}, (x.clone(),))
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError) as problem:
+            message = (str(problem) or type(problem).__name__).splitlines()[0]
+            raise ValueError(
+                f"the networks do not take x {list(x.shape)} of {x.dtype}: {message}"
+            ) from problem
+
+
+def _check_tensor(key: str, first: Tensor, last: Tensor) -> None:
+    if first.dtype != last.dtype or first.device != last.device:
+        raise ValueError(
+            f"{key!r} is {first.dtype} on {first.device} in the baseline and {last.dtype} on "
+            f"{last.device} in the target; expected one dtype and one device"
+        )
+    if last.is_complex():
+        raise ValueError(f"{key!r} is complex; expected real parameters and buffers")
+    if last.is_floating_point():
+        for name, value in (("baseline", first), ("target", last)):
+            if not value.isfinite().all():
+                raise ValueError(f"{key!r} of the {name} holds values that are not finite")

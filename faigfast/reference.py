@@ -1,0 +1,107 @@
+"""FAIG as its equations stand: one image and one point of the line at a time, in plain PyTorch.
+
+This is the oracle that every faster backend is compared with. It imports nothing fast.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from faigfast.filters import FilterIndex
+from faigfast.objective import Objective, loss
+from faigfast.path import WeightPath
+from faigfast.quadrature import Quadrature
+
+
+@dataclass(frozen=True)
+class Integral:
+    """What the integration of one image gives.
+
+    Parameters
+    ----------
+    scores : Tensor
+        [F], Σ |I_i| over each kernel; 0 where a layer is not scored.
+    total : float
+        Σ I_i over every interpolated tensor.
+    error : float
+        Estimated relative L1 error of the scores; NaN where the rule gives none.
+    """
+
+    scores: Tensor
+    total: float
+    error: float
+
+
+def integrate(
+    path: WeightPath,
+    rule: Quadrature,
+    objective: Objective,
+    index: FilterIndex,
+    scored: frozenset[str],
+    x: Tensor,
+    gt: Tensor,
+    advance: Callable[[], object] = lambda: None,
+) -> Integral:
+    """I_i = Δ_i Σ_s w_s ∂L(γ(α_s), x)/∂γ_i and its sums, for one image.
+
+    Parameters
+    ----------
+    path : WeightPath
+        The line γ.
+    rule : Quadrature
+        Nodes α_s and weights w_s.
+    objective : callable
+        L, of (output, gt).
+    index : FilterIndex
+        All filters of the network.
+    scored : frozenset of str
+        Layers of the index to score.
+    x, gt : Tensor
+        One image [1, C, *spatial] and its ground truth [1, ...].
+    advance : callable
+        Called after every point.
+
+    Returns
+    -------
+    Integral
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    total = {key: torch.zeros_like(delta, dtype=wide) for key, delta in path.delta.items()}
+    coarse = {key: torch.zeros_like(value) for key, value in total.items() if key in scored}
+    for s, (alpha, weight) in enumerate(zip(rule.nodes, rule.weights, strict=True)):
+        point = path.at(float(alpha))
+        value = loss(objective, path.call(point, x), gt)
+        if not value.requires_grad:
+            raise ValueError("the loss does not depend on any weight that differs")
+        leaves = [point[key] for key in path.delta]
+        gradients = torch.autograd.grad(value, leaves, allow_unused=True)
+        for key, gradient in zip(path.delta, gradients, strict=True):
+            if gradient is None:
+                continue
+            total[key].add_(gradient, alpha=float(weight))
+            if rule.embedded is not None and key in coarse:
+                coarse[key].add_(gradient, alpha=float(rule.embedded[s]))
+        advance()
+
+    def kernel_sums(sums: dict[str, Tensor]) -> Tensor:
+        parts = []
+        for layer, shape in zip(index.layers, index.shapes, strict=True):
+            if layer in scored and layer in path.delta:
+                attribution = path.delta[layer].to(wide) * sums[layer]
+                parts.append(attribution.abs().flatten(2).sum(2).flatten())
+            else:
+                parts.append(torch.zeros(shape[0] * shape[1], dtype=wide, device=x.device))
+        return torch.cat(parts)
+
+    scores = kernel_sums(total)
+    if not scores.isfinite().all():
+        raise ValueError("a gradient on the line is not finite; try a wider precision")
+    error = float("nan")
+    if rule.embedded is not None:
+        error = float((scores - kernel_sums(coarse)).abs().sum() / scores.sum())
+    change = sum(
+        float((path.delta[key].to(torch.float64) * value).sum()) for key, value in total.items()
+    )
+    return Integral(scores, change, error)

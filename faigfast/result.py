@@ -1,0 +1,323 @@
+"""Attribution: the scores of all filters for all images, and what follows from them."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from faigfast.files import atomic_write
+from faigfast.filters import FilterIndex, FilterSet
+
+if TYPE_CHECKING:
+    import pandas
+
+FORMAT = "faigfast attribution 1"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How an attribution was computed; results of one setting can be merged.
+
+    Parameters
+    ----------
+    rule : str
+        Quadrature rule.
+    steps : int
+        Its nodes as asked for.
+    emulate : bool
+        Whether the rule's sum was predicted from fewer.
+    objective : str
+        Name of the loss.
+    backend, precision : str
+        What was used in the end.
+    baseline, target : str
+        Fingerprints of the two networks.
+    evaluations : int
+        Points of the line evaluated for each image.
+    """
+
+    rule: str
+    steps: int
+    emulate: bool
+    objective: str
+    backend: str
+    precision: str
+    baseline: str
+    target: str
+    evaluations: int
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Scores FAIG_k = Σ_{i in kernel k} |I_i| of every filter for every image.
+
+    Parameters
+    ----------
+    index : FilterIndex
+        Names and shapes behind the F flat indices.
+    by_degradation : dict of str to Tensor
+        Scores [N, F] under each name.
+    completeness : Tensor
+        [D, N], |Σ I − (L(θ) − L(θ̄))| / |L(θ) − L(θ̄)| over all interpolated tensors; the ratio
+        means little where the two losses nearly agree.
+    losses : Tensor
+        [D, N, 2], L of the baseline and of the target.
+    error : Tensor
+        [D, N], estimated relative L1 error of the scores; NaN where the rule gives none.
+    scored : Tensor
+        [F], bool, the filters that `parameters` selects; the others have scores of 0 and are never
+        ranked.
+    setting : Setting
+        How it was computed.
+    notes : tuple of str
+        Every fallback and why.
+
+    Notes
+    -----
+    Source: Xie et al., "Finding discriminative filters for specific degradations in blind
+    super-resolution", NeurIPS 2021, equations 6 and 7.
+    """
+
+    index: FilterIndex
+    by_degradation: dict[str, Tensor]
+    completeness: Tensor
+    losses: Tensor
+    error: Tensor
+    scored: Tensor
+    setting: Setting
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def degradations(self) -> tuple[str, ...]:
+        """Names, ("lq",) where only one was given."""
+        return tuple(self.by_degradation)
+
+    @property
+    def images(self) -> int:
+        """Number N of images."""
+        return self.losses.shape[1]
+
+    @property
+    def evaluations(self) -> int:
+        """Points of the line evaluated for each image."""
+        return self.setting.evaluations
+
+    @property
+    def backend(self) -> str:
+        """The backend that computed the scores."""
+        return self.setting.backend
+
+    @property
+    def precision(self) -> str:
+        """The precision in which the networks ran."""
+        return self.setting.precision
+
+    def scores(self, name: str | None = None) -> Tensor:
+        """Scores of a degradation.
+
+        Parameters
+        ----------
+        name : str, optional
+            May be left out where there is one degradation.
+
+        Returns
+        -------
+        Tensor
+            [N, F], not negative.
+
+        Raises
+        ------
+        ValueError
+            If there is no such degradation.
+        """
+        if name is None and len(self.degradations) == 1:
+            name = self.degradations[0]
+        if name not in self.by_degradation:
+            raise ValueError(f"degradation is {name!r}; expected one of {self.degradations}")
+        return self.by_degradation[name]
+
+    def contrast(self, a: str | None, against: str | Sequence[str] | None = None) -> Tensor:
+        """Mean over images of FAIG(x_a) − FAIG(x_b).
+
+        Parameters
+        ----------
+        a : str
+            Degradation; None will do where there is one.
+        against : str or sequence of str, optional
+            The others, whose mean is taken; None: all other degradations. With one degradation
+            the contrast is its mean score.
+
+        Returns
+        -------
+        Tensor
+            [F]. Two degradations' contrasts are each other's negatives.
+
+        Raises
+        ------
+        ValueError
+            If there is no such degradation.
+        """
+        own = self.scores(a)
+        a = a if a is not None else self.degradations[0]
+        if against is None:
+            others = [name for name in self.degradations if name != a]
+        else:
+            others = [against] if isinstance(against, str) else list(against)
+        mean = own.double().mean(0)
+        if others:
+            rest = torch.stack([self.scores(name).double().mean(0) for name in others])
+            mean = mean - rest.mean(0)
+        return mean.to(own.dtype)
+
+    def top(
+        self,
+        a: str | None,
+        fraction: float,
+        against: str | Sequence[str] | None = None,
+    ) -> FilterSet:
+        """Rank the filters that serve one degradation most.
+
+        Parameters
+        ----------
+        a, against
+            As in `contrast`.
+        fraction : float
+            Share of all F filters in (0, 1]; rounded down, at least one filter.
+
+        Returns
+        -------
+        FilterSet
+            Best first; ties in the order of the index.
+
+        Raises
+        ------
+        ValueError
+            If the fraction is outside (0, 1] or asks for more filters than were scored.
+        """
+        if isinstance(fraction, bool) or not isinstance(fraction, int | float):
+            raise TypeError(f"fraction is {fraction!r}; expected a number in (0, 1]")
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction is {fraction!r}; expected a number in (0, 1]")
+        # The decimal that was written, so that 0.29 of 100 is 29.
+        count = max(1, int(Fraction(str(fraction)) * len(self.index)))
+        candidates = self.scored.nonzero().flatten()
+        if count > len(candidates):
+            raise ValueError(
+                f"fraction {fraction} asks for {count} filters; {len(candidates)} were scored"
+            )
+        values = self.contrast(a, against)[candidates]
+        order = torch.argsort(values, descending=True, stable=True)[:count]
+        return FilterSet(
+            candidates[order],
+            len(self.index),
+            self.index.fingerprint,
+            self.setting.baseline,
+            self.setting.target,
+        )
+
+    def merge(self, others: "Attribution | Iterable[Attribution]") -> "Attribution":
+        """Join the images of results of one setting, in order.
+
+        Raises
+        ------
+        ValueError
+            If a result is of other networks, degradations or settings.
+        """
+        parts = [self, *([others] if isinstance(others, Attribution) else others)]
+        for part in parts[1:]:
+            for name in ("index", "degradations", "setting"):
+                if getattr(part, name) != getattr(self, name):
+                    raise ValueError(
+                        f"results of different {name} cannot be merged: {getattr(self, name)} and "
+                        f"{getattr(part, name)}"
+                    )
+            if not torch.equal(part.scored, self.scored):
+                raise ValueError("results that score different filters cannot be merged")
+        return replace(
+            self,
+            by_degradation={
+                name: torch.cat([part.by_degradation[name] for part in parts])
+                for name in self.degradations
+            },
+            completeness=torch.cat([part.completeness for part in parts], dim=1),
+            losses=torch.cat([part.losses for part in parts], dim=1),
+            error=torch.cat([part.error for part in parts], dim=1),
+            notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        )
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a scored filter: flat, layer, out, in, then mean score and contrast by name.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError("a table needs pandas: pip install 'faigfast[report]'") from None
+        flat = self.scored.nonzero().flatten()
+        layers, rows, columns = zip(*map(self.index.locate, flat.tolist()), strict=True)
+        table: dict[str, Any] = {"flat": flat, "layer": layers, "out": rows, "in": columns}
+        for name in self.degradations:
+            table[f"score_{name}"] = self.scores(name).double().mean(0)[flat]
+            table[f"contrast_{name}"] = self.contrast(name)[flat]
+        return pandas.DataFrame(table)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one safetensors file."""
+        arrays = {f"scores.{i}": v.contiguous() for i, v in enumerate(self.by_degradation.values())}
+        arrays |= {name: getattr(self, name).contiguous() for name in ARRAYS}
+        metadata = {
+            "format": FORMAT,
+            "degradations": list(self.degradations),
+            "layers": self.index.layers,
+            "shapes": self.index.shapes,
+            "setting": asdict(self.setting),
+            "notes": self.notes,
+        }
+        with atomic_write(path) as temporary:
+            save_file(arrays, temporary, {k: json.dumps(v) for k, v in metadata.items()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Attribution":
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file holds something else.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is not a file; expected a saved attribution")
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT!r}")
+            shapes = tuple(tuple(shape) for shape in metadata["shapes"])
+            return cls(
+                FilterIndex(tuple(metadata["layers"]), shapes),
+                {name: arrays[f"scores.{i}"] for i, name in enumerate(metadata["degradations"])},
+                setting=Setting(**metadata["setting"]),
+                notes=tuple(metadata["notes"]),
+                **{name: arrays[name] for name in ARRAYS},
+            )
+        except (SafetensorError, ValueError, KeyError, TypeError) as problem:
+            raise ValueError(f"{path} is not a saved attribution: {problem}") from None
+
+
+ARRAYS = tuple(f.name for f in fields(Attribution) if f.type is Tensor)

@@ -1,0 +1,252 @@
+"""Training of one network on degraded patches; a run that is killed goes on where it was saved."""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from faigfast.data.patches import Patches
+from faigfast.files import atomic_write
+
+SAVE_EVERY = 100  # iterations: the most that a kill or Ctrl-C can cost
+LOG_EVERY = 100
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast one network is trained.
+
+    Parameters
+    ----------
+    iterations : int
+        Number of steps of Adam (β = 0.9, 0.99) on the L1 loss.
+    learning_rate : float
+        At the start; it falls to 1e-7 along a cosine.
+    batch : int
+        Patches in a step.
+    ema_decay : float
+        Of the exponential moving average of the weights, which is the result.
+    seed : int
+        Of the patches.
+
+    Notes
+    -----
+    Source: the authors' options (Adam, cosine, EMA 0.999, batches of 16), far fewer iterations.
+    """
+
+    iterations: int
+    learning_rate: float
+    batch: int = 16
+    ema_decay: float = 0.999
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if min(self.iterations, self.batch) < 1:
+            raise ValueError(
+                f"iterations {self.iterations} and batch {self.batch} must be positive"
+            )
+        if not self.learning_rate > 0 or not 0 <= self.ema_decay < 1:
+            raise ValueError(
+                f"learning_rate {self.learning_rate} must be positive and ema_decay "
+                f"{self.ema_decay} in [0, 1)"
+            )
+
+
+def train(
+    network: nn.Module,
+    patches: Patches,
+    schedule: Schedule,
+    folder: str | os.PathLike[str],
+    *,
+    recipe: dict[str, Any] | None = None,
+    progress: bool = False,
+) -> dict[str, Tensor]:
+    """Train a network, saving its state every 100 iterations; call it again to go on.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Maps [N, C, h, w] to [N, C, H, W]; its weights are where the training starts, unless
+        `folder` holds a saved state, and are changed.
+    patches : Patches
+        Where batches come from.
+    schedule : Schedule
+        Length and rate.
+    folder : path-like
+        Receives `state.pth` and `log.jsonl` (iteration, mean loss, rate, seconds per iteration).
+    recipe : dict, optional
+        Whatever else defines the run, in JSON's types; a saved state of another is refused.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The state dict of averaged weights.
+
+    Raises
+    ------
+    ValueError
+        If the saved state in `folder` belongs to another run.
+    FloatingPointError
+        If the loss is not finite.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = json.loads(json.dumps({**asdict(schedule), **(recipe or {})}))
+    network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(network.parameters(), schedule.learning_rate, betas=(0.9, 0.99))
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.iterations, 1e-7)
+    average = {key: value.clone() for key, value in network.state_dict().items()}
+    log: list[dict[str, float]] = []
+    done = 0
+
+    state_path = folder / "state.pth"
+    if state_path.exists():
+        saved = torch.load(state_path, weights_only=True)
+        if saved["identity"] != identity:
+            raise ValueError(
+                f"{state_path} belongs to another run ({saved['identity']}, not {identity}); "
+                "remove it or choose another folder"
+            )
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+        cosine.load_state_dict(saved["cosine"])
+        average, log, done = saved["average"], saved["log"], saved["done"]
+
+    def save() -> None:
+        with atomic_write(state_path) as path:
+            torch.save(
+                {
+                    "identity": identity,
+                    "network": network.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "cosine": cosine.state_dict(),
+                    "average": average,
+                    "log": log,
+                    "done": done,
+                },
+                path,
+            )
+        with atomic_write(folder / "log.jsonl") as path:
+            path.write_text("".join(json.dumps(line) + "\n" for line in log))
+
+    losses: list[float] = []
+    start = time.perf_counter()
+    bar = tqdm(
+        total=schedule.iterations,
+        initial=done,
+        desc=folder.name,
+        unit="it",
+        disable=not progress,
+    )
+    with bar:
+        while done < schedule.iterations:
+            lq, gt = patches.batch(schedule.batch, schedule.seed * 2**32 + done)
+            output = network(lq.to(memory_format=torch.channels_last))
+            loss = F.l1_loss(output, gt)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            losses.append(loss.item())
+            if not losses[-1] < float("inf"):
+                raise FloatingPointError(f"the loss is {losses[-1]} at iteration {done}")
+            rate = optimizer.param_groups[0]["lr"]
+            optimizer.step()
+            cosine.step()
+            # A decay that grows with the iterations lets a short run forget its start.
+            decay = min(schedule.ema_decay, (1 + done) / (10 + done))
+            with torch.no_grad():
+                for key, value in network.state_dict().items():
+                    if value.is_floating_point():
+                        average[key].lerp_(value, 1 - decay)
+                    else:
+                        average[key].copy_(value)
+            done += 1
+            bar.update()
+            if done % LOG_EVERY == 0 or done == schedule.iterations:
+                mean = sum(losses) / len(losses)
+                seconds = (time.perf_counter() - start) / len(losses)
+                log.append({"iteration": done, "loss": mean, "rate": rate, "seconds": seconds})
+                bar.set_postfix(loss=f"{mean:.5f}")
+                losses, start = [], time.perf_counter()
+            if done % SAVE_EVERY == 0 or done == schedule.iterations:
+                save()
+    return average
+
+
+def train_pair(
+    folder: str | os.PathLike[str],
+    network: nn.Module,
+    images: dict[str, Tensor],
+    *,
+    scale: int,
+    baseline: Schedule,
+    target: Schedule,
+    blur: tuple[float, ...] = (2.0,),
+    noise: tuple[float, ...] = (0.1,),
+    probability: float = 0.5,
+    patch: int = 32,
+    progress: bool = False,
+) -> tuple[Path, Path]:
+    """Train a baseline on clean images, then the target from it on degraded ones.
+
+    Parameters
+    ----------
+    folder : path-like
+        Receives `baseline.safetensors`, `target.safetensors`, `training.json` (everything that
+        made them) and one folder of state and log for each. Called again with the same arguments
+        it goes on where it stopped, or returns what is finished.
+    network : nn.Module
+        With fresh weights, enlarging by `scale`; changed.
+    images : dict of str to Tensor
+        Photographs [C, H, W] in [0, 1] by name.
+    scale, patch, blur, noise, probability
+        As in `Patches`; the baseline sees neither blur nor noise.
+    baseline, target : Schedule
+        Of the two trainings.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    baseline, target : pathlib.Path
+        The two files.
+
+    Raises
+    ------
+    ValueError
+        If `folder` holds another run or no photograph holds a patch.
+    """
+    folder = Path(folder)
+    recipe: dict[str, Any] = {
+        "network": f"{type(network).__name__}, {len(network.state_dict())} tensors, "
+        f"{sum(p.numel() for p in network.parameters())} parameters",
+        "photographs": {name: list(image.shape) for name, image in images.items()},
+        "scale": scale,
+        "patch": patch,
+    }
+    stages: dict[str, tuple[Schedule, dict[str, Any]]] = {
+        "baseline": (baseline, {"blur": (), "noise": (), "probability": 0.0}),
+        "target": (target, {"blur": blur, "noise": noise, "probability": probability}),
+    }
+    for name, (schedule, degradation) in stages.items():
+        patches = Patches(images.values(), scale=scale, patch=patch, **degradation)
+        stage = {**recipe, **degradation}
+        average = train(network, patches, schedule, folder / name, recipe=stage, progress=progress)
+        with atomic_write(folder / f"{name}.safetensors") as path:
+            save_file({key: value.contiguous() for key, value in average.items()}, path)
+        network.load_state_dict(average)
+    with atomic_write(folder / "training.json") as path:
+        settings = {name: {**asdict(part[0]), **part[1]} for name, part in stages.items()}
+        versions = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        path.write_text(json.dumps({**recipe, **settings, **versions}, indent=2) + "\n")
+    return folder / "baseline.safetensors", folder / "target.safetensors"

@@ -1,0 +1,391 @@
+"""Checkpoints: reading weights out of a file, and writing them back in the file's own form."""
+
+import copy
+import logging
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from faigfast.files import atomic_write
+from faigfast.zoo import infer_network
+
+WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict")
+PREFIXES = ("module.", "_orig_mod.")
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
+SAFETENSORS_HEADER_LIMIT = 100_000_000  # of the format itself, in bytes
+
+PathLike = str | os.PathLike[str]
+log = logging.getLogger("faigfast")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a network's weights came from; `str()` of it says so in words.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    key : str or None
+        The entry of the file that was taken; None where the file is the state dict itself.
+    prefix : str
+        What every name in the file begins with and the network's do not, such as "module.".
+    """
+
+    path: Path
+    key: str | None
+    prefix: str
+
+    def __str__(self) -> str:
+        """Say "params_ema of baseline.pth"."""
+        return f"{self.key or 'plain state dict'} of {self.path.name}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes
+    ----------
+    source : Source
+        The file and the entry that was taken.
+    state : dict of str to Tensor
+        The tensors on the CPU, names without the source's prefix.
+    content : mapping
+        The whole file as stored.
+    metadata : dict of str to str, or None
+        A safetensors file's own remarks.
+    """
+
+    source: Source
+    state: dict[str, Tensor]
+    content: Mapping[str, Any]
+    metadata: dict[str, str] | None = None
+
+
+def read_checkpoint(path: PathLike) -> Checkpoint:
+    """Read the weights of a PyTorch or safetensors file, running nothing in it.
+
+    The content decides which of the two it is, not the suffix. In a PyTorch file the first of
+    `params_ema`, `params`, `state_dict` and `model_state_dict` that holds something is taken,
+    else the file itself must be a dict of tensors. "module." and "_orig_mod.", which wrappers
+    put before every name, are removed.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    Checkpoint
+        Its tensors and where in the file they stood.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is a folder, empty, damaged, of another kind, asks for code to be run or holds no
+        dict of tensors.
+    """
+    path = Path(path)
+    content, metadata = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    key = next((k for k in WRAPPERS if isinstance(content.get(k), Mapping) and content[k]), None)
+    stored = content if key is None else content[key]
+    place = f"{path}" if key is None else f"{key!r} of {path}"
+    if not stored:
+        raise ValueError(f"{place} is an empty dict; expected a dict of tensors")
+    for name, value in stored.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise ValueError(
+                f"{place} holds {name!r}, a {type(value).__name__}; expected a dict of tensors, "
+                f"plain or under one of {', '.join(WRAPPERS)}"
+            )
+        if value.is_meta or value.layout != torch.strided:
+            raise ValueError(
+                f"{place} holds {name!r} as {value.layout} on {value.device}; expected dense "
+                "tensors with their values"
+            )
+    prefix = _prefix(stored)
+    state = {name[len(prefix) :]: value.detach() for name, value in stored.items()}
+    return Checkpoint(Source(path, key, prefix), state, content, metadata)
+
+
+def load_model(path: PathLike, into: nn.Module | None = None) -> nn.Module:
+    """Read a network from a checkpoint.
+
+    Parameters
+    ----------
+    path : path-like
+        A PyTorch file (.pth, .pt, .ckpt) or a safetensors file; see `read_checkpoint`.
+    into : nn.Module, optional
+        A network of your own with the file's names and shapes. It is copied, never changed.
+        Without it the file must be of a network in `faigfast.zoo`.
+
+    Returns
+    -------
+    nn.Module
+        In eval mode, tensors of the file's dtypes (a half-precision file gives a half-precision
+        network). Its attribute `faigfast_source` is the `Source`, which names the entry taken;
+        the logger "faigfast" says the same at level INFO.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    TypeError
+        If `into` is not a module.
+    ValueError
+        If the file is unusable (see `read_checkpoint`), its network is unknown, or its names or
+        shapes are not those of `into`; the first that differs is named.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save({"params": nn.Conv2d(3, 8, 3).state_dict()}, f"{folder}/net.pth")
+    ...     print(load_model(f"{folder}/net.pth", into=nn.Conv2d(3, 8, 3)).faigfast_source)
+    params of net.pth
+    """
+    return _build(read_checkpoint(path), into)
+
+
+def load_pair(
+    a: PathLike, b: PathLike, into: nn.Module | None = None
+) -> tuple[nn.Module, nn.Module]:
+    """Read a baseline and a target of one architecture.
+
+    Parameters
+    ----------
+    a, b : path-like
+        Checkpoints of the baseline and of the target.
+    into : nn.Module, optional
+        As in `load_model`; both are copies of it.
+
+    Returns
+    -------
+    baseline, target : nn.Module
+        As from `load_model`.
+
+    Raises
+    ------
+    FileNotFoundError, TypeError, ValueError
+        As `load_model`, and ValueError if a name or a shape differs between the files; the first
+        is named, with both shapes.
+    """
+    first, second = read_checkpoint(a), read_checkpoint(b)
+    difference = _difference(first.state, second.state, str(a), str(b))
+    if difference:
+        raise ValueError(f"baseline and target are not of one architecture: {difference}")
+    return _build(first, into), _build(second, into)
+
+
+def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -> None:
+    """Write a network's weights, whole or not at all.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network; its weights are written in their own dtypes.
+    path : path-like
+        The suffix chooses the format: .safetensors, or .pth, .pt or .ckpt for PyTorch's.
+    like : path-like, optional
+        A checkpoint whose names, order and prefix the new one takes. Where both are PyTorch
+        files it takes the wrapping too: only the entry that `load_model` would read is replaced
+        and all others (`params` beside `params_ema`, say) stay as they were. Where both are
+        safetensors, the metadata is kept. Without `like` a plain state dict is written.
+
+    Raises
+    ------
+    TypeError
+        If `model` is not a module.
+    ValueError
+        If the suffix is another, the state dict holds something that is not a tensor, or `like`
+        is unusable or of other names or shapes.
+    FileNotFoundError
+        If there is no file `like`.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(nn.Conv2d(3, 8, 3), f"{folder}/net.pth")
+    ...     list(read_checkpoint(f"{folder}/net.pth").state)
+    ['weight', 'bias']
+    """
+    _check_module("model", model)
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix != ".safetensors" and suffix not in TORCH_SUFFIXES:
+        raise ValueError(
+            f"path {path} ends in {path.suffix!r}; expected .safetensors or one of "
+            f"{', '.join(TORCH_SUFFIXES)}"
+        )
+    state: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"model holds {name!r}, a {type(value).__name__}; expected tensors")
+        state[name] = value.detach().cpu().contiguous()
+    content: Mapping[str, Any] = state
+    metadata = None
+    if like is not None:
+        file = read_checkpoint(like)
+        own = _prefix(state)
+        bare = {name[len(own) :]: value for name, value in state.items()}
+        difference = _difference(bare, file.state, "model", str(like))
+        if difference:
+            raise ValueError(f"model does not fit `like`: {difference}")
+        content = state = {file.source.prefix + name: bare[name] for name in file.state}
+        metadata = file.metadata
+        if suffix != ".safetensors" and metadata is None:
+            content = _rewrap(file, state)
+    with atomic_write(path) as temporary:
+        if suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            # The format refuses tensors that share memory, as tied weights do.
+            save_file({name: value.clone() for name, value in state.items()}, temporary, metadata)
+        else:
+            torch.save(content, temporary)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Tell the two formats apart by their first bytes; refuse what is neither."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected a PyTorch or safetensors file")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file {path}; expected a checkpoint") from None
+    if not head:
+        raise ValueError(f"{path} is empty; expected a PyTorch or safetensors file")
+    if head[8:] == b"{" and int.from_bytes(head[:8], "little") < SAFETENSORS_HEADER_LIMIT:
+        return True
+    if head[:2] == b"PK" or head[:1] == b"\x80":  # a zip archive, or a pickle of old torch
+        return False
+    raise ValueError(
+        f"{path} begins with {head!r}, as neither a PyTorch nor a safetensors file does"
+    )
+
+
+def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, str] | None]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return content, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} cannot be read as safetensors, truncated or damaged: {error}"
+        ) from error
+
+
+def _read_torch(path: Path) -> tuple[Mapping[str, Any], None]:
+    try:
+        with open(path, "rb") as file:  # given the path, torch would believe its suffix
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a damaged file
+        wanted = re.search(r"GLOBAL (\w+(?:\.\w+)+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and wanted:
+            raise ValueError(
+                f"{path} asks for {wanted[1]}, which could run code and was refused; expected "
+                "weights only, as torch.save(model.state_dict(), path) writes them"
+            ) from error
+        reason = re.split(r"\. |\n", str(error))[0] or type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read as a PyTorch file of weights, truncated, damaged or of "
+            f"another kind: {reason}"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}; expected a dict of tensors")
+    return content, None
+
+
+def _prefix(names: Mapping[str, Tensor]) -> str:
+    """Return what wrappers (DataParallel, torch.compile) put before all the names."""
+    prefix = ""
+    while names:
+        for candidate in PREFIXES:
+            if all(name.startswith(prefix + candidate) for name in names):
+                prefix += candidate
+                break
+        else:
+            break
+    return prefix
+
+
+def _difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor], in_a: str, in_b: str) -> str:
+    """Name the first tensor that only one has or whose shapes differ; "" where none does."""
+    for name in chain(a, b):
+        if name not in b or name not in a:
+            return f"only {in_a if name in a else in_b} has {name!r}"
+        if a[name].shape != b[name].shape:
+            return (
+                f"{name!r} has shape {[*a[name].shape]} in {in_a} and {[*b[name].shape]} in {in_b}"
+            )
+    return ""
+
+
+def _check_module(name: str, module: object) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{name} is a {type(module).__name__}; expected an nn.Module")
+
+
+def _build(file: Checkpoint, into: nn.Module | None) -> nn.Module:
+    """Make the network of a checkpoint and put the weights in."""
+    path = file.source.path
+    if into is None:
+        try:
+            network = infer_network(file.state)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    else:
+        _check_module("into", into)
+        network = copy.deepcopy(into)
+    own = _prefix(network.state_dict())
+    state = {own + name: value for name, value in file.state.items()}
+    whose = "into" if into is not None else type(network).__name__
+    difference = _difference(network.state_dict(), state, whose, str(path))
+    if difference:
+        raise ValueError(f"{path} does not fit {whose}: {difference}")
+    owners: dict[int, str] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        if state[name].is_floating_point() != tensor.is_floating_point():
+            raise ValueError(
+                f"{path} holds {name!r} of {state[name].dtype}; {whose} has {tensor.dtype}"
+            )
+        owner = owners.setdefault(id(tensor), name)
+        if owner != name and not torch.equal(state[owner], state[name]):
+            raise ValueError(f"{path} holds two values for {owner!r} and {name!r}, one in {whose}")
+    network.zero_grad()
+    for name, tensor in chain(network.named_parameters(), network.named_buffers()):
+        if name in state:  # loading copies into the tensors there are: give them the file's dtype
+            tensor.data = tensor.data.to(state[name].dtype)
+    network.load_state_dict(state)
+    network.faigfast_source = file.source  # type: ignore[assignment]
+    log.info("%s: took %s", path, file.source)
+    return network.eval()
+
+
+def _rewrap(file: Checkpoint, state: Mapping[str, Tensor]) -> Mapping[str, Any]:
+    """Put other tensors in the place of those that were read."""
+    content: Any = copy.copy(file.content)
+    if file.source.key is None:
+        content.update(state)
+    else:
+        content[file.source.key] = copy.copy(content[file.source.key])
+        content[file.source.key].update(state)
+    return content

@@ -1,0 +1,1 @@
+"""Triton kernels of faigfast, installed as `faigfast.kernels`; none are part of this version."""

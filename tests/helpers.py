@@ -1,0 +1,144 @@
+"""Tiny networks, images, the authors' loop written out, and a watch over what must not change."""
+
+import random
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+
+
+def smooth(channels=3, width=4):
+    """Two convolutions around tanh: smooth in its weights."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1), nn.Tanh(), nn.Conv2d(width, channels, 3, padding=1)
+    )
+
+
+def kinked(channels=3, width=4):
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, channels, 3, padding=1)
+    )
+
+
+def randomise(net, seed):
+    """Every parameter and floating buffer random, variances positive."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for key, value in net.state_dict().items():
+            if value.is_floating_point():
+                noise = torch.randn(value.shape, generator=generator).to(value)
+                value.copy_(0.5 + noise.abs() if key.endswith("running_var") else 0.4 * noise)
+    return net
+
+
+def pair(make=smooth, dtype=torch.float64, seed=0):
+    """Baseline and target of one architecture, in eval mode."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return tuple(randomise(make().to(dtype), 2 * seed + i).eval() for i in (1, 2))
+
+
+def images(n=2, channels=3, size=(6, 5), dtype=torch.float64, seed=0):
+    """Random (x, gt), each [n, channels, *size]."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    shape = (n, channels, *size)
+    return tuple(torch.rand(shape, generator=generator, dtype=dtype) for _ in range(2))
+
+
+def authors_scores(make, baseline, target, x, gt, steps=100):
+    """FAIG [F] of one image, from two state dicts, by the published loop.
+
+    A new network for every point 1 - s/S, its interpolated state dict loaded, one backward of the
+    summed squared error; then gradients times the difference of the weights, over S, absolute,
+    summed over each kernel.
+    """
+    sums = {}
+    for s in range(steps):
+        share = s / steps
+        net = make().to(x.dtype)
+        net.load_state_dict(
+            {
+                key: share * baseline[key] + (1 - share) * value
+                if value.is_floating_point()
+                else value
+                for key, value in target.items()
+            }
+        )
+        net.eval()
+        nn.MSELoss(reduction="sum")(net(x), gt).backward()
+        for name, layer in net.named_modules():
+            if isinstance(layer, CONVOLUTIONS):
+                key = f"{name}.weight" if name else "weight"
+                sums[key] = sums.get(key, 0) + layer.weight.grad
+    kernels = []
+    for key, gradient in sums.items():
+        change = (target[key] - baseline[key]) * gradient / steps
+        kernels.append(change.abs().flatten(2).sum(2).flatten())
+    return torch.cat(kernels)
+
+
+def _inside(model):
+    record = {}
+    for name, module in model.named_modules():
+        record[name, "mode"] = module.training
+        for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+            record[name, kind] = dict(getattr(module, kind))
+        record[name, "attributes"] = set(vars(module))
+        for key, value in vars(module).items():
+            if isinstance(value, torch.Tensor):
+                record[name, key] = value.detach().clone()
+        for key, value in module._parameters.items():
+            if value is not None:
+                record[name, key, "is"] = id(value)
+                record[name, key] = value.detach().clone()
+                record[name, key, "requires_grad"] = value.requires_grad
+                grad = value.grad
+                record[name, key, "grad"] = None if grad is None else grad.clone()
+        for key, value in module._buffers.items():
+            if value is not None:
+                record[name, key, "is"] = id(value)
+                record[name, key] = value.detach().clone()
+    return record
+
+
+def _same(a, b):
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    return type(a) is type(b) and a == b
+
+
+@contextmanager
+def untouched(*models, data=()):
+    """Assert on leaving that models, tensors and random generators are as they were."""
+    models_before = [_inside(model) for model in models]
+    data_before = [value.clone() for value in data]
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    numpy_state = np.random.get_state()
+    flags = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_num_threads()
+    yield
+    for i, (model, before) in enumerate(zip(models, models_before, strict=True)):
+        after = _inside(model)
+        assert after.keys() == before.keys()
+        for key, value in before.items():
+            assert _same(value, after[key]), f"model {i}: {key} changed"
+    for i, (value, before) in enumerate(zip(data, data_before, strict=True)):
+        assert torch.equal(value, before) and value.grad is None, f"data {i} changed"
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert random.getstate() == python_state
+    found = np.random.get_state()
+    assert np.array_equal(found[1], numpy_state[1]) and found[2:] == numpy_state[2:]
+    assert flags == (
+        torch.is_grad_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.get_num_threads(),
+    )

@@ -1,0 +1,172 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FALSE = shutil.which("false") or "/bin/false"  # a compiler that always fails
+PARTS = ("faigfast", "kernels", "csrc", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md")
+
+pytestmark = [
+    pytest.mark.skipif(
+        not (ROOT / "setup.py").exists() or not find_spec("pybind11") or not find_spec("pip"),
+        reason="needs the source tree, pybind11 and pip",
+    )
+]
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))),
+    reason="needs a C++ compiler",
+)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A clean copy of the tree, so that no build touches the one under test."""
+    copy = tmp_path_factory.mktemp("source")
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", "_build_info.json")
+    for part in (*PARTS, "LICENSE"):
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, copy / part, ignore=ignored)
+        else:
+            shutil.copy(ROOT / part, copy / part)
+    return copy
+
+
+def pip(*arguments, **variables):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("FAIGFAST_")}
+    return subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+    )
+
+
+def build(source, out, **variables):
+    """Make a wheel offline from a copy of its own; return pip's run and the wheel, if any."""
+    tree = out / "tree"
+    shutil.copytree(source, tree)
+    run = pip("wheel", "--no-build-isolation", "--no-deps", "-w", out, tree, **variables)
+    return run, next(out.glob("*.whl"), None)
+
+
+def install(wheel, target):
+    run = pip("install", "--no-deps", "--no-index", "--target", target, wheel)
+    assert run.returncode == 0, run.stderr
+    return target
+
+
+def python(target, code, **variables):
+    """Run code that sees the installed package first, from a folder with nothing in it."""
+    empty = target.parent / "empty"
+    empty.mkdir(exist_ok=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(target), "PYTHONDONTWRITEBYTECODE": "1"} | variables,
+        cwd=empty,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def record(target):
+    return json.loads((target / "faigfast" / "_build_info.json").read_text())
+
+
+SCORES = """
+import sys, torch, pathlib
+import faigfast, faigfast.kernels
+from faigfast import _extension
+from faigfast.ops import score_reduction
+assert pathlib.Path(faigfast.__file__).parent == pathlib.Path(sys.path[1]) / "faigfast"
+assert score_reduction(torch.ones(2, 3, 4, 3, 3), -torch.ones(3, 4, 3, 3)).eq(9).all()
+"""
+
+
+@needs_compiler
+def test_a_wheel_with_the_extension(source, tmp_path):
+    run, wheel = build(source, tmp_path, FAIGFAST_BUILD="cpu")
+    assert wheel, run.stdout + run.stderr
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"faigfast"}
+    assert "faigfast/kernels/__init__.py" in names
+    assert any(name.startswith("faigfast/_C.") for name in names)
+    assert not [name for name in names if name.endswith((".cpp", ".h", ".o"))]
+    # Everything in the package that is not Python travels too.
+    tree = tmp_path / "tree"
+    data = [p for p in (source / "faigfast").rglob("*") if p.is_file()]
+    assert {p.relative_to(source).as_posix() for p in data} <= set(names)
+
+    target = install(wheel, tmp_path / "site")
+    shutil.rmtree(tree)
+    before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
+    # A compiler that fails would be noticed at import.
+    text = python(target, SCORES + "print(_extension.module.compiled())", CXX=FALSE)
+    assert "'portable'" in text
+    assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
+    info = record(target)
+    assert info["extension"] and info["mode"] == "cpu" and info["reason"] is None
+    assert str(info["instruction_sets"]) == text
+    for isa in info["instruction_sets"]:
+        code = "from faigfast import _extension as e\nprint(e.module.supported())"
+        if isa in python(target, code):
+            python(target, SCORES, FAIGFAST_ISA=isa)
+
+
+def test_a_wheel_without_the_extension(source, tmp_path):
+    run, wheel = build(source, tmp_path, FAIGFAST_BUILD="none", CC=FALSE, CXX=FALSE)
+    assert wheel, run.stdout + run.stderr
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if "/_C" in name]
+    target = install(wheel, tmp_path / "site")
+    text = python(target, SCORES + "print(faigfast.backends())")
+    assert "missing: built with FAIGFAST_BUILD=none" in text
+
+
+def test_no_compiler_is_recorded(source, tmp_path):
+    run, wheel = build(source, tmp_path, CC=FALSE, CXX=FALSE)
+    assert wheel, run.stdout + run.stderr
+    target = install(wheel, tmp_path / "site")
+    info = record(target)
+    assert info["mode"] == "auto" and not info["extension"]
+    assert FALSE in info["reason"]
+    text = python(target, SCORES + "print(faigfast.backends())")
+    assert "missing: the build of the extension failed" in text
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("cpu", FALSE),
+        ("cuda", "FAIGFAST_BUILD is 'cuda', but this version of faigfast has no CUDA kernels"),
+        ("gpu", "FAIGFAST_BUILD is 'gpu'; expected one of auto, cpu, cuda, none"),
+    ],
+)
+def test_builds_that_fail_loudly(mode, message, source, tmp_path):
+    run, wheel = build(source, tmp_path, FAIGFAST_BUILD=mode, CC=FALSE, CXX=FALSE)
+    assert run.returncode != 0 and wheel is None
+    assert message in run.stdout + run.stderr
+
+
+def test_an_old_extension_does_not_survive_a_build_without(source, tmp_path):
+    tree = tmp_path / "tree"
+    shutil.copytree(source, tree)
+    (tree / "faigfast" / "_C.cpython-0-old.so").touch()
+    run = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=tree,
+        env=os.environ | {"FAIGFAST_BUILD": "none"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert not list((tree / "faigfast").glob("_C*"))
+    assert json.loads((tree / "faigfast" / "_build_info.json").read_text())["mode"] == "none"
