@@ -64,19 +64,19 @@ def batches(data: Any, device: torch.device, dtype: torch.dtype) -> Iterator[Bat
         return
     if isinstance(data, Tensor | str | bytes) or not isinstance(data, Iterable):
         raise TypeError(f"batch is a {type(data).__name__}; expected {FORMS}")
-    names: list[str] | None = None
+    names: list[str] = []
     for part in data:
         if not isinstance(part, Mapping | tuple | list):
             raise TypeError(f"batch yields a {type(part).__name__}; expected {FORMS}")
         batch = _read(part, device, dtype)
-        names = names or sorted(batch.lq)
-        if sorted(batch.lq) != names:
+        names = names or list(batch.lq)
+        if set(batch.lq) != set(names):
             raise ValueError(
-                f"a batch holds the degradations {sorted(batch.lq)} after one that holds {names}; "
+                f"a batch holds the degradations {list(batch.lq)} after one that holds {names}; "
                 "expected the same in all"
             )
-        yield batch
-    if names is None:
+        yield Batch({name: batch.lq[name] for name in names}, batch.gt)
+    if not names:
         raise ValueError(f"batch is empty; expected {FORMS}")
 
 

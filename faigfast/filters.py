@@ -1,6 +1,5 @@
 """Filters: the flat index of all k×k slices of a network, and sets of them."""
 
-import copy
 import hashlib
 import itertools
 import math
@@ -16,7 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.files import atomic_write
-from faigfast.networks import check_same_layout, fingerprint, tensors, unwrap
+from faigfast.networks import (
+    check_same_layout,
+    copy_of,
+    fingerprint,
+    tensors,
+    undisturbed,
+    unwrap,
+)
 
 CONVOLUTIONS = (
     nn.Conv1d,
@@ -65,12 +71,14 @@ class FilterIndex:
         module = unwrap(model, "model")
         state = tensors(module)
         weights = set()
-        for name, layer in module.named_modules(remove_duplicate=False):
-            if isinstance(layer, CONVOLUTIONS):
-                prefix = f"{name}." if name else ""
-                keys = (prefix + tail for tail in WEIGHTS)
-                fits = (k for k in keys if k in state and state[k].shape == layer.weight.shape)
-                weights.add(next(fits, None))
+        with undisturbed(module):  # reading a parametrized weight computes it
+            for name, layer in module.named_modules(remove_duplicate=False):
+                if isinstance(layer, CONVOLUTIONS):
+                    keys = (f"{name}.{tail}".lstrip(".") for tail in WEIGHTS)
+                    shape = layer.weight.shape
+                    weights.add(
+                        next((k for k in keys if k in state and state[k].shape == shape), None)
+                    )
         found: dict[str, tuple[int, ...]] = {}
         seen = set()
         for key, value in state.items():
@@ -150,12 +158,12 @@ class FilterSet:
     def __post_init__(self) -> None:
         """Check the indices once."""
         indices = torch.as_tensor(self.indices)
+        if indices.numel() == 0:
+            raise ValueError("indices are empty; expected at least one filter")
         if indices.ndim != 1 or indices.is_floating_point() or indices.dtype == torch.bool:
             raise ValueError(
                 f"indices are {list(indices.shape)} of {indices.dtype}; expected a list of integers"
             )
-        if indices.numel() == 0:
-            raise ValueError("indices are empty; expected at least one filter")
         indices = indices.to("cpu", torch.int64)
         top = math.inf if self.total is None else self.total
         if int(indices.min()) < 0 or int(indices.max()) >= top:
@@ -215,12 +223,12 @@ class FilterSet:
             raise ValueError(
                 "baseline and target are in the other order than when the filters were found"
             )
-        edited = copy.deepcopy(last)
+        edited = copy_of(last)
         vars(edited).pop("faigfast_source", None)  # it is no longer what the file holds
         chosen = torch.zeros(len(index), dtype=torch.bool)
         chosen[self.indices] = True
         start, end = tensors(first), tensors(edited)
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             for layer, shape, low, high in zip(
                 index.layers, index.shapes, index.offsets, index.offsets[1:], strict=False
             ):
@@ -266,13 +274,14 @@ class FilterSet:
         for number, raw in enumerate(text.splitlines(), 1):
             line = raw.strip()
             if line.startswith("#"):
-                header.update(re.findall(r"(\w+)=(\w+)", line))
+                header.update(re.findall(r"(filters)=(\d{1,18})\b", line))
+                header.update(re.findall(r"(index|baseline|target)=(\w+)", line))
             elif line:
-                total = int(header.get("filters", 0)) or math.inf
+                total = int(header["filters"]) if "filters" in header else 2**63
                 if not re.fullmatch(r"\d+", line) or int(line) >= total:
                     raise ValueError(
                         f"{path}, line {number}: {line[:40]!r} is not a filter; expected an "
-                        f"integer from 0 to {'F' if total == math.inf else total} - 1"
+                        f"integer from 0 to {header.get('filters', 'F')} - 1"
                     )
                 if int(line) in lines:
                     raise ValueError(

@@ -1,11 +1,15 @@
 """What every part needs of a network: its tensors, its identity, a call without a trace."""
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 
 def unwrap(model: nn.Module, name: str) -> nn.Module:
@@ -75,6 +79,21 @@ def fingerprint(model: nn.Module) -> str:
         octets = value.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(octets.numpy().tobytes())
     return digest.hexdigest()
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """Copy a module deeply, tensors that it computed for itself included."""
+    # deepcopy refuses what hooks such as weight norm's leave on a module: results with a history.
+    kept = [value for module in model.modules() for value in vars(module).values()]
+    computed = [v for v in kept if isinstance(v, Tensor) and not v.is_leaf]
+    with torch.inference_mode(False):
+        return copy.deepcopy(model, {id(v): v.detach().clone() for v in computed})
+
+
+def call_as_is(model: nn.Module, x: Tensor) -> Any:
+    """Evaluate a module on its own tensors, copied, since it may write on its buffers."""
+    own = chain(model.named_parameters(), model.named_buffers())
+    return functional_call(model, {key: value.clone() for key, value in own}, (x.clone(),))
 
 
 @contextmanager

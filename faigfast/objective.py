@@ -79,7 +79,7 @@ def loss(objective: Objective, output: Tensor, gt: Tensor) -> Tensor:
     TypeError
         If it does not give a tensor.
     """
-    value = objective(output, gt)
+    value = objective(output, gt.clone())  # it may write on what it is given
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"objective gives {kind}; expected a floating-point tensor of shape [B]")

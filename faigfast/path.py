@@ -87,7 +87,6 @@ class WeightPath:
     ) -> None:
         first, last = tensors(baseline), tensors(target)
         check_same_layout(first, last)
-        parameters = {key for key, _ in target.named_parameters(remove_duplicate=False)}
         self.module = target
         self.start: dict[str, Tensor] = {}
         self.end: dict[str, Tensor] = {}
@@ -107,7 +106,7 @@ class WeightPath:
                     )
                 self.shared[key] = owner
                 continue
-            if key not in parameters and not value.is_floating_point():
+            if not value.is_floating_point():
                 self.fixed[key] = value
                 continue
             with torch.no_grad():
@@ -156,14 +155,11 @@ class WeightPath:
             If the network fails on x.
         """
         # Copies, since a network may write on its buffers or its input.
-        fixed = {key: value.clone() for key, value in self.fixed.items()}
-        shared = {
-            key: point[owner] if owner in point else fixed[owner]
-            for key, owner in self.shared.items()
-        }
+        given = {key: value.clone() for key, value in {**self.fixed, **point}.items()}
+        given |= {key: given[owner] for key, owner in self.shared.items()}
         try:
             with _Written(x):
-                return functional_call(self.module, {**point, **fixed, **shared}, (x.clone(),))
+                return functional_call(self.module, given, (x.clone(),))
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, IndexError) as problem:

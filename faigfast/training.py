@@ -18,6 +18,7 @@ from faigfast.files import atomic_write
 
 SAVE_EVERY = 100  # iterations: the most that a kill or Ctrl-C can cost
 LOG_EVERY = 100
+SEED_STRIDE = 1_000_003  # iterations between the streams of two seeds; torch takes 32 bits
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def train(
     )
     with bar:
         while done < schedule.iterations:
-            lq, gt = patches.batch(schedule.batch, schedule.seed * 2**32 + done)
+            lq, gt = patches.batch(schedule.batch, (schedule.seed * SEED_STRIDE + done) % 2**32)
             output = network(lq.to(memory_format=torch.channels_last))
             loss = F.l1_loss(output, gt)
             optimizer.zero_grad(set_to_none=True)

@@ -37,7 +37,8 @@ def randomise(net, seed):
         for key, value in net.state_dict().items():
             if value.is_floating_point():
                 noise = torch.randn(value.shape, generator=generator).to(value)
-                value.copy_(0.5 + noise.abs() if key.endswith("running_var") else 0.4 * noise)
+                gain = 1.4 * value[0].numel() ** -0.5 if value.ndim > 2 else 0.2
+                value.copy_(0.5 + noise.abs() if key.endswith("running_var") else gain * noise)
     return net
 
 

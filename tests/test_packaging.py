@@ -63,11 +63,12 @@ def install(wheel, target):
 
 
 def python(target, code, **variables):
-    """Run code that sees the installed package first, from a folder with nothing in it."""
+    """Run code that sees the package installed there and no editable one, from an empty folder."""
+    hide = "import sys; sys.meta_path = [f for f in sys.meta_path if '__editable__' not in repr(f)]"
     empty = target.parent / "empty"
     empty.mkdir(exist_ok=True)
     run = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", f"{hide}\n{code}"],
         env=os.environ | {"PYTHONPATH": str(target), "PYTHONDONTWRITEBYTECODE": "1"} | variables,
         cwd=empty,
         capture_output=True,

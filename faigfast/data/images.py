@@ -1,5 +1,6 @@
 """Reading and writing of single images."""
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,13 @@ def write_image(path: PathLike, image: Tensor) -> None:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"path {path} ends in {path.suffix!r}; expected .png")
+    encoded = encode_png(image)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded)
+
+
+def encode_png(image: Tensor) -> bytes:
+    """Encode an image as an 8-bit PNG; arguments and errors are those of `write_image`."""
     if not (isinstance(image, Tensor) and image.is_floating_point()):
         found = image.dtype if isinstance(image, Tensor) else type(image).__name__
         raise TypeError(f"image is {found}; expected a floating tensor")
@@ -87,8 +95,9 @@ def write_image(path: PathLike, image: Tensor) -> None:
     pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8)
     array = pixels.permute(1, 2, 0).numpy()  # [H, W, C]
     picture = _pillow().fromarray(array[..., 0] if image.shape[0] == 1 else array)
-    with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG")
+    encoded = io.BytesIO()
+    picture.save(encoded, format="PNG")
+    return encoded.getvalue()
 
 
 def image_size(path: PathLike) -> tuple[int, int]:

@@ -1,0 +1,7 @@
+"""`faigfast bench`: the rivals' loops, faigfast's backends, and the table of them all."""
+
+from faigfast.bench.report import Report
+from faigfast.bench.runner import DEFAULT, benchmark
+from faigfast.bench.workloads import WORKLOADS, workload
+
+__all__ = ["DEFAULT", "WORKLOADS", "Report", "benchmark", "workload"]

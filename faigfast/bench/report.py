@@ -1,0 +1,200 @@
+"""What a benchmark found: rows, their table, and the file that keeps everything."""
+
+import json
+import os
+import platform
+import statistics
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from faigfast import _extension
+from faigfast.files import atomic_write
+from faigfast.version import __version__
+
+YARDSTICK = "loop"
+HEADER = ("", "seconds", "min–max", "GFLOP/s", "× loop", "error", "MiB")
+
+
+@dataclass
+class Row:
+    """One contender on one workload.
+
+    Attributes
+    ----------
+    contender : str
+        Its name.
+    seconds : list of float
+        Of every repeat, in order; empty where the row has no speed.
+    scaled : str
+        What was timed where that is not all; `seconds` are then for all, by the work in them.
+    error : float or None
+        The worst image's relative L1 error of the scores against float64.
+    memory : int or None
+        Peak of a process of its own that computes it once, in bytes.
+    reason : str
+        Why there is no speed.
+    note : str
+        Why there is no memory.
+    """
+
+    contender: str
+    seconds: list[float] = field(default_factory=list)
+    scaled: str = ""
+    error: float | None = None
+    memory: int | None = None
+    reason: str = ""
+    note: str = ""
+
+
+@dataclass
+class Section:
+    """All contenders on one workload.
+
+    Attributes
+    ----------
+    workload : str
+        Its name.
+    title : str
+        What it is.
+    points : int
+        Points of the line, P.
+    flops : int
+        Images × points × 3 × forward work of the convolutions.
+    checked : str
+        The images whose scores were compared with float64.
+    rows : list of Row
+        In the order of the contenders.
+    """
+
+    workload: str
+    title: str
+    points: int
+    flops: int
+    checked: str
+    rows: list[Row] = field(default_factory=list)
+
+    def row(self, contender: str) -> Row:
+        """Return the row of a contender."""
+        return next(row for row in self.rows if row.contender == contender)
+
+    def ratios(self, row: Row) -> list[float]:
+        """Divide the tuned loop's seconds by the row's, repeat by repeat."""
+        loop = next((r.seconds for r in self.rows if r.contender == YARDSTICK), [])
+        return [a / b for a, b in zip(loop, row.seconds, strict=False)]
+
+
+@dataclass
+class Report:
+    """What `benchmark` found.
+
+    Attributes
+    ----------
+    sections : list of Section
+        One a workload.
+    bound : float
+        Largest error with which a row has a speed.
+    machine, versions : dict
+        Where and with what it ran.
+    command : list of str
+        The command line.
+    """
+
+    sections: list[Section]
+    bound: float
+    machine: dict[str, Any] = field(default_factory=lambda: describe_machine())
+    versions: dict[str, str] = field(default_factory=lambda: describe_versions())
+    command: list[str] = field(default_factory=lambda: list(sys.argv))
+
+    def table(self) -> str:
+        """Align the rows as text, one block a workload, and say what the columns mean."""
+        blocks = [_block(section) for section in self.sections]
+        remarks = [
+            f"{self.machine['cpu']}, {self.machine['threads']} of {self.machine['cores']} cores, "
+            f"{self.machine['instructions']}, torch {self.versions['torch']}",
+            "seconds: median of the repeats, contenders in turn; GFLOP/s: images·points·3·forward "
+            "work of the convolutions in them;",
+            f"× {YARDSTICK}: how many times less than the tuned loop, median over repeats; error: "
+            "relative L1 of the scores against",
+            f"float64, worst image (over {self.bound:g}: no speed); MiB: peak memory of the whole "
+            "process.",
+        ]
+        return "\n\n".join([*blocks, "\n".join(remarks)])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything as JSON, every repeat's seconds and the ratios included.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        content = asdict(self)
+        for section, written in zip(self.sections, content["sections"], strict=True):
+            for row, line in zip(section.rows, written["rows"], strict=True):
+                line["ratios"] = section.ratios(row)
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _block(section: Section) -> str:
+    lines = [HEADER]
+    remarks = []
+    for row in section.rows:
+        remarks += [f"  {row.contender}: {text}" for text in (row.reason, row.note) if text]
+        if row.scaled:
+            remarks.append(f"  {row.contender}: scaled from {row.scaled}")
+        ratios = section.ratios(row)
+        median = statistics.median(row.seconds) if row.seconds else None
+        lines.append(
+            (
+                row.contender + ("*" if row.scaled else ""),
+                _number(median, "{:.3f}"),
+                f"{min(row.seconds):.3f}–{max(row.seconds):.3f}" if row.seconds else "no speed",
+                _number(median and section.flops / median / 1e9, "{:.1f}"),
+                _number(statistics.median(ratios) if ratios else None, "{:.2f}"),
+                _number(row.error, "{:.1e}"),
+                _number(row.memory and row.memory / 2**20, "{:.0f}"),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [
+        "  " + "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in lines
+    ]
+    title = (
+        f"{section.title}, {section.points} points, {section.flops / 1e9:.1f} GFLOP "
+        f"(error: {section.checked})"
+    )
+    return "\n".join([title, *rows, *remarks])
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Name the processor, and the threads and instructions that torch and faigfast use."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return {
+        "cpu": next(models, platform.processor() or platform.machine()),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "extension": _extension.describe(),
+        "system": platform.platform(),
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    """Name the versions of Python, torch and faigfast."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "faigfast": __version__,
+    }

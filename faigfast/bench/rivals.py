@@ -1,0 +1,201 @@
+"""Everyone who computes FAIG here: other ways in plain PyTorch, and faigfast's own backends.
+
+A contender prepares itself for a problem and returns what is timed: a function that computes the
+scores [N, F] over all convolution weights in flat order and the losses [N, 2] of baseline and
+target. Preparing may copy the module or arrange for compilation; everything that depends on
+the values of weights and images is computed inside.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from faigfast.attribution import attribute
+from faigfast.backends import backends
+from faigfast.bench.workloads import RULE, Problem
+from faigfast.filters import FilterIndex
+from faigfast.quadrature import quadrature
+
+Scored = tuple[Tensor, Tensor]
+Run = Callable[[], Scored]
+Contender = Callable[[Problem], Run]
+
+VMAP_PIXELS = 8 * 64 * 64  # points times pixels of one image that vmap may hold at once
+
+
+def _points(problem: Problem) -> list[tuple[float, float]]:
+    """List nodes and weights of the problem's rule."""
+    rule = quadrature(RULE, problem.steps)
+    return list(zip(rule.nodes.tolist(), rule.weights.tolist(), strict=True))
+
+
+def _squared_error(output: Tensor, gt: Tensor) -> Tensor:
+    return (output - gt).square().sum()
+
+
+def _kernel_sums(totals: Iterable[Tensor], deltas: Iterable[Tensor]) -> Tensor:
+    """Sum |Δ·total| over each kernel, of one image: [F]."""
+    pairs = zip(totals, deltas, strict=True)
+    return torch.cat([(t * d).abs().sum(tuple(range(2, t.ndim))).flatten() for t, d in pairs])
+
+
+def authors(problem: Problem) -> Run:
+    """Go the authors' way: a new network and `load_state_dict` at every point, one image, NCHW.
+
+    Biases get gradients too, since nothing tells autograd to leave them out. The network is a
+    deep copy, which costs less than their constructor's initialisation. That their scripts run
+    each pair of degradations once in either direction is not counted.
+    """
+    layers = FilterIndex.of(problem.target).layers
+
+    def network(alpha: float) -> nn.Module:
+        first, last = problem.baseline.state_dict(), problem.target.state_dict()
+        net = copy.deepcopy(problem.target)
+        net.load_state_dict({key: first[key] + alpha * (last[key] - first[key]) for key in last})
+        return net
+
+    def run() -> Scored:
+        first, last = problem.baseline.state_dict(), problem.target.state_dict()
+        scores, losses = [], []
+        for x, gt in zip(problem.x.split(1), problem.gt.split(1), strict=True):
+            with torch.no_grad():
+                ends = [_squared_error(network(alpha)(x), gt).item() for alpha in (0.0, 1.0)]
+            totals = [torch.zeros_like(last[layer]) for layer in layers]
+            for alpha, weight in _points(problem):
+                net = network(alpha)
+                _squared_error(net(x), gt).backward()
+                for total, layer in zip(totals, layers, strict=True):
+                    gradient = net.get_parameter(layer).grad
+                    assert gradient is not None
+                    total += weight * gradient
+            scores.append(_kernel_sums(totals, (last[layer] - first[layer] for layer in layers)))
+            losses.append(ends)
+        return torch.stack(scores), torch.tensor(losses, dtype=torch.float64)
+
+    return run
+
+
+def _forward(net: nn.Module, x: Tensor, gt: Tensor) -> Tensor:
+    return _squared_error(net(x), gt)
+
+
+def loop(
+    problem: Problem, forward: Callable[[nn.Module, Tensor, Tensor], Tensor] = _forward
+) -> Run:
+    """Run the tuned loop: channels-last, weights written in place once a point for all images.
+
+    Only convolution weights get gradients: neither biases nor the image take part in backward.
+    Images run one at a time, since gradients are needed per image. It is the yardstick.
+    """
+    layers = FilterIndex.of(problem.target).layers
+    net = copy.deepcopy(problem.target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.requires_grad_(False)
+    weights = [net.get_parameter(layer).requires_grad_() for layer in layers]
+    state = net.state_dict()  # detached, of the same memory
+
+    def placed(model: nn.Module) -> dict[str, Tensor]:
+        source = model.state_dict()
+        return {key: torch.empty_like(value).copy_(source[key]) for key, value in state.items()}
+
+    def run() -> Scored:
+        first, last = placed(problem.baseline), placed(problem.target)
+        images = [
+            [part.contiguous(memory_format=torch.channels_last) for part in image]
+            for image in zip(problem.x.split(1), problem.gt.split(1), strict=True)
+        ]
+
+        def move_to(alpha: float) -> None:
+            for key, value in state.items():
+                torch.lerp(first[key], last[key], alpha, out=value)
+
+        losses = torch.empty(len(images), 2, dtype=torch.float64)
+        for column, alpha in enumerate((0.0, 1.0)):
+            move_to(alpha)
+            with torch.no_grad():
+                for n, (x, gt) in enumerate(images):
+                    losses[n, column] = forward(net, x, gt)
+        totals = [[torch.zeros_like(weight) for weight in weights] for _ in images]
+        for alpha, share in _points(problem):
+            move_to(alpha)
+            for total, (x, gt) in zip(totals, images, strict=True):
+                gradients = torch.autograd.grad(forward(net, x, gt), weights)
+                for part, gradient in zip(total, gradients, strict=True):
+                    part.add_(gradient, alpha=share)
+        deltas = [last[layer] - first[layer] for layer in layers]
+        return torch.stack([_kernel_sums(total, deltas) for total in totals]), losses
+
+    return run
+
+
+def compiled(problem: Problem) -> Run:
+    """Run the tuned loop with forward and backward compiled, as one graph of fixed shape."""
+    torch.compiler.reset()  # the number of shapes that one function is compiled for has a limit
+    return loop(problem, torch.compile(_forward, fullgraph=True, dynamic=False))
+
+
+def vmapped(problem: Problem) -> Run:
+    """Map `grad` over points by `torch.func.vmap`, one image at a time, in chunks."""
+    layers = FilterIndex.of(problem.target).layers
+    chunk = max(1, VMAP_PIXELS // problem.x[0, 0].numel())
+
+    def run() -> Scored:
+        first, last = problem.baseline.state_dict(), problem.target.state_dict()
+        deltas = {key: last[key] - first[key] for key in last}
+
+        def value(weights: dict[str, Tensor], rest: dict[str, Tensor], x: Tensor, gt: Tensor):  # type: ignore[no-untyped-def]
+            return _squared_error(functional_call(problem.target, {**rest, **weights}, (x,)), gt)
+
+        def gradient(alpha: Tensor, x: Tensor, gt: Tensor) -> dict[str, Tensor]:
+            rest = {key: first[key] + alpha * delta for key, delta in deltas.items()}
+            return grad(value)({layer: rest.pop(layer) for layer in layers}, rest, x, gt)
+
+        points = torch.tensor(_points(problem), dtype=problem.x.dtype)  # [P, 2]
+        scores, losses = [], []
+        for x, gt in zip(problem.x.split(1), problem.gt.split(1), strict=True):
+            with torch.no_grad():
+                losses.append([value({}, end, x, gt).item() for end in (first, last)])
+            totals = [torch.zeros_like(deltas[layer]) for layer in layers]
+            for part in points.split(chunk):
+                gradients = vmap(gradient, (0, None, None))(part[:, 0], x, gt)
+                for total, layer in zip(totals, layers, strict=True):
+                    total += torch.tensordot(part[:, 1], gradients[layer], 1)
+            scores.append(_kernel_sums(totals, (deltas[layer] for layer in layers)))
+        return torch.stack(scores), torch.tensor(losses, dtype=torch.float64)
+
+    return run
+
+
+def own(backend: str, problem: Problem, precision: str = "auto") -> Run:
+    """Call `faigfast.attribute` with one of its backends."""
+
+    def run() -> Scored:
+        result = attribute(
+            problem.baseline,
+            problem.target,
+            (problem.x, problem.gt),
+            rule=RULE,
+            steps=problem.steps,
+            backend=backend,
+            precision=precision,
+        )
+        return result.scores(), result.losses[0]
+
+    return run
+
+
+RIVALS: dict[str, Contender] = {
+    "authors": authors,
+    "loop": loop,
+    "vmap": vmapped,
+    "compile": compiled,
+}
+
+
+def contenders() -> dict[str, Contender]:
+    """List who can take part here: the rivals, and "faigfast-…" for every backend there is."""
+    available = (backend.name for backend in backends().values() if backend.available)
+    return RIVALS | {f"faigfast-{name}": partial(own, name) for name in available}

@@ -1,0 +1,237 @@
+"""benchmark(): everyone on one problem, first compared, then timed in turn."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from faigfast.bench.memory import peak_memory
+from faigfast.bench.report import Report, Row, Section
+from faigfast.bench.rivals import Contender, Run, Scored, own
+from faigfast.bench.rivals import contenders as everyone
+from faigfast.bench.workloads import WORKLOADS, Problem, Workload, workload
+
+DEFAULT = ("srresnet-48x1", "pair-64x4")
+
+# Rounding flips single ReLU units, so that float32 differs from float64 by up to 2e-4 in plain
+# PyTorch and 2e-3 in Winograd's transforms with few points; a wrong result is off by far more.
+BOUND = 5e-3
+LOSS_BOUND = 1e-4  # losses have no such jumps
+
+# Work from which only the first image is compared, and the authors' way is timed on a part.
+LARGE = 2e12  # FLOP
+PART = 2  # points, of one image
+SCALED = "authors"
+
+
+def benchmark(
+    workloads: Sequence[str] = DEFAULT,
+    *,
+    steps: int = 8,
+    repeats: int = 5,
+    contenders: Sequence[str] | None = None,
+    memory: bool = True,
+    progress: bool = True,
+) -> Report:
+    """Time everyone who computes FAIG here, after comparing what they compute.
+
+    In one process, each repeat runs every contender once, in an order that rotates. All use
+    torch's number of threads, the same networks in float32, the same images and nodes.
+
+    Parameters
+    ----------
+    workloads : sequence of str
+        Names as in `faigfast.bench.workload`; "all" stands for the whole list.
+    steps : int
+        Points of the midpoint rule.
+    repeats : int
+        Timed runs of each contender, after one that is compared and warms up.
+    contenders : sequence of str, optional
+        Who takes part: "authors", "loop", "vmap", "compile", "faigfast-reference", …; None: all.
+    memory : bool
+        Measure peak memory too, each contender once more in a process of its own.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Report
+        Who cannot run, or computes something else, has a row that says so and no speed.
+
+    Raises
+    ------
+    TypeError
+        If `steps` or `repeats` is not an integer.
+    ValueError
+        If a name is unknown, or `steps` or `repeats` is not positive.
+
+    Examples
+    --------
+    >>> report = benchmark(["tiny-8x1"], repeats=1, contenders=["loop"], memory=False,
+    ...                    progress=False)
+    >>> report.sections[0].row("loop").error < 1e-4
+    True
+    """
+    for argument, value in (("steps", steps), ("repeats", repeats)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{argument} is {value!r}; expected a positive integer")
+        if value < 1:
+            raise ValueError(f"{argument} is {value}; expected a positive integer")
+    known = everyone()
+    taking_part = _names("contenders", known if contenders is None else contenders)
+    for name in taking_part:
+        if name not in known:
+            raise ValueError(f"contender is {name!r}; expected one of {', '.join(known)}")
+    names = _names("workloads", workloads)
+    chosen = [workload(name) for name in (WORKLOADS if "all" in names else names)]
+    with tqdm(unit="run", disable=not progress) as bar:
+        bar.total = len(chosen) * (1 + len(taking_part) * (1 + repeats + memory))
+        trial = _Trial({name: known[name] for name in taking_part}, steps, repeats, memory, bar)
+        return Report([trial.section(one) for one in chosen], BOUND)
+
+
+def exact(problem: Problem) -> Scored:
+    """Compute scores [N, F] and losses [N, 2] by the literal loop in float64."""
+    return own("reference", problem, "fp64")()
+
+
+def errors(found: Scored, expected: Scored) -> tuple[float, float]:
+    """Compare scores and losses with float64's, over as many images as that has.
+
+    Returns
+    -------
+    scores : float
+        The worst image's relative L1 error.
+    losses : float
+        The worst relative error of a loss.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    differences = []
+    for a, b in zip(found, expected, strict=True):
+        a = a[: len(b)].double()
+        if a.shape != b.shape:
+            raise ValueError(f"it computes {list(a.shape)}; expected {list(b.shape)}")
+        differences.append((a - b).abs())
+    scores = differences[0].sum(1) / expected[0].abs().sum(1)
+    # torch's max, unlike Python's, keeps NaN.
+    return scores.max().item(), (differences[1] / expected[1].abs()).max().item()
+
+
+def _names(argument: str, names: Iterable[str]) -> list[str]:
+    """List different names, in order."""
+    if isinstance(names, str):
+        raise TypeError(f"{argument} is {names!r}; expected a sequence of names")
+    different = list(dict.fromkeys(names))
+    if not different:
+        raise ValueError(f"{argument} is empty; expected at least one name")
+    return different
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A contender that may be timed: its row, on which problem, and how."""
+
+    row: Row
+    problem: Problem
+    run: Run
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One call of `benchmark`, after its arguments were checked."""
+
+    contenders: dict[str, Contender]
+    steps: int
+    repeats: int
+    memory: bool
+    bar: tqdm
+
+    def section(self, chosen: Workload) -> Section:
+        """Compare, time and measure everyone on one workload."""
+        problem = chosen.problem(self.steps)
+        large = problem.flops > LARGE
+        checked = "first image" if large and chosen.images > 1 else "every image"
+        section = Section(chosen.name, str(chosen), self.steps, problem.flops, checked)
+        with self.doing(f"{chosen.name}, float64"):
+            first = chosen.problem(self.steps, 1) if large else problem
+            expected = exact(first)
+        entries = []
+        for name, prepare in self.contenders.items():
+            row = Row(name)
+            section.rows.append(row)
+            scaled = large and name == SCALED
+            with self.doing(f"{chosen.name}, comparing {name}"):
+                run = _compare(row, prepare, first if scaled else problem, expected)
+            if run is None:
+                self.bar.total -= self.repeats + self.memory
+            elif scaled:
+                part = chosen.problem(min(self.steps, PART), 1)
+                row.scaled = f"{part.steps} of {self.steps} points, 1 of {chosen.images} images"
+                entries.append(_Entry(row, part, prepare(part)))
+            else:
+                entries.append(_Entry(row, problem, run))
+        for repeat in range(self.repeats if entries else 0):
+            shift = repeat % len(entries)
+            for entry in entries[shift:] + entries[:shift]:
+                with self.doing(f"{chosen.name}, timing {entry.row.contender}"):
+                    seconds = _seconds(entry.run) * _work(problem) / _work(entry.problem)
+                    entry.row.seconds.append(seconds)
+        for entry in entries if self.memory else ():
+            with self.doing(f"{chosen.name}, memory of {entry.row.contender}"):
+                _measure(entry, chosen.name)
+        return section
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Show one step in the progress bar."""
+        self.bar.set_description(what)
+        yield
+        self.bar.update()
+
+
+def _compare(row: Row, prepare: Contender, problem: Problem, expected: Scored) -> Run | None:
+    """Run once, which warms up; None, with the reason in the row, where it must not be timed."""
+    try:
+        run = prepare(problem)
+        scores, losses = errors(run(), expected)
+    except Exception as failure:  # the others go on, and the row says why
+        row.reason = f"cannot run here: {_line(failure)}"
+        return None
+    row.error = scores if math.isfinite(scores) else None
+    for what, found, bound in (("scores", scores, BOUND), ("losses", losses, LOSS_BOUND)):
+        if not found <= bound:
+            row.reason = f"relative error {found:.1e} of the {what}, over the bound of {bound:g}"
+            return None
+    return run
+
+
+def _seconds(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _work(problem: Problem) -> int:
+    """Count forwards: three a point, since a backward costs two, and the two end losses."""
+    return len(problem.x) * (3 * problem.steps + 2)
+
+
+def _measure(entry: _Entry, name: str) -> None:
+    row, problem = entry.row, entry.problem
+    try:
+        row.memory = peak_memory(name, row.contender, problem.steps, len(problem.x))
+    except RuntimeError as failure:
+        row.note = f"memory was not measured: {_line(failure)}"
+
+
+def _line(failure: Exception) -> str:
+    """Shorten an error to one line; compilers fill many."""
+    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] or type(failure).__name__

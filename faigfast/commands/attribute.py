@@ -1,0 +1,293 @@
+"""`faigfast attribute`: two checkpoints and images in; ranked filters and their manifest out."""
+
+import datetime
+import os
+import re
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import nn
+from tqdm import tqdm
+
+import faigfast
+from faigfast.bench.report import describe_machine, describe_versions
+from faigfast.commands.output import command_line, note, sha256, writable_folder
+from faigfast.commands.run_folder import SCORES, TABLE, RunFolder
+from faigfast.data.degradations import Degradation
+from faigfast.data.folders import SUFFIXES, DegradedFolder, PairedFolders
+from faigfast.files import atomic_write
+from faigfast.filters import FilterSet
+from faigfast.findings.tables import completeness_table
+from faigfast.result import Attribution
+from faigfast.tables import aligned
+
+ROLES = ("baseline", "target")
+LAYERS_SHOWN = 3
+# Options that `attribute()` takes as they are, and on which its numbers depend.
+SETTINGS = ("rule", "steps", "emulate", "objective", "parameters", "backend", "precision")
+# Options on which the degraded images depend.
+IMAGES = ("scale", "downsampling", "seed")
+OWN = ("into", "into_kwargs")
+
+Images = PairedFolders | DegradedFolder
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Attribute every image of a folder, then write and print what follows."""
+    for fraction in options.top:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"top is {fraction}; expected fractions in (0, 1]")
+    into = _own_network(options.into, options.into_kwargs) if options.into else None
+    pair = faigfast.load_pair(options.baseline, options.target, into)
+    images, origins = _open_images(options, pair[1])
+    # Collected first, so that nothing can fail here after hours.
+    versions = {**describe_versions(), "numpy": numpy.__version__}
+    manifest: dict[str, Any] = {
+        "command": command_line(words),
+        "checkpoints": {
+            role: {"path": options[role], "entry": str(net.faigfast_source)}
+            for role, net in zip(ROLES, pair, strict=True)
+        },
+        "folders": {"gt": options.gt, **(origins if options.lq else {})},
+        "versions": versions,
+        "machine": describe_machine(),
+    }
+    made_from = {
+        **{role: sha256(Path(options[role])) for role in ROLES},
+        # Of folders the content counts, which the hashes know, not the path.
+        "degradations": {k: v if options.degrade else "folder" for k, v in origins.items()},
+        "images": _hash_images(options, images),
+        **{name: options[name] for name in (*SETTINGS, *IMAGES, *OWN)},
+        "faigfast": versions["faigfast"],
+        "torch": versions["torch"],
+    }
+    folder = RunFolder(writable_folder(options.output), made_from, options.overwrite)
+    for text in images.notes:
+        note(text, options.quiet)
+    if folder.manifest:
+        note(f"{folder.path} holds this run already; nothing is computed again", options.quiet)
+        result = Attribution.load(folder.path / SCORES)
+        manifest |= {key: folder.manifest[key] for key in ("machine", "time")}
+    else:
+        result, manifest["time"] = _compute(pair, images, folder, options)
+    notes = [*images.notes, *result.notes]
+    files = _write(folder.path, result, options.top, notes)
+    manifest |= {
+        "used": {
+            "backend": result.backend,
+            "precision": result.precision,
+            "scale": images.scale,
+            "points_per_image": result.evaluations,
+        },
+        "images": _by_image(result, images.names),
+        "notes": notes,
+        "files": files,
+    }
+    folder.finish(manifest)
+    print(_summary(result, pair, options.top))
+    for text in notes[len(images.notes) :]:
+        note(text, options.quiet)
+    print(f"wrote {', '.join([*files, 'manifest.json'])} in {folder.path}")
+
+
+def _own_network(place: str, arguments: dict[str, Any]) -> nn.Module:
+    """Build the user's architecture from "module:factory"."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    name, _, factory = place.partition(":")
+    try:
+        build = getattr(import_module(name), factory)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ImportError(
+            f"into is {place!r}: {error}; expected MODULE:FACTORY, importable from here"
+        ) from error
+    return build(**arguments)
+
+
+def _open_images(options: Any, network: nn.Module) -> tuple[Images, dict[str, str]]:
+    """Make the data set, and say where each degradation comes from: its folder or recipe."""
+    if bool(options.lq) == bool(options.degrade):
+        found = "both" if options.lq else "neither"
+        raise ValueError(f"{found} of --lq and --degrade given; expected one of them")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same stands in `notes`
+        if options.lq:
+            folders = _named("lq", (_split(item) for item in options.lq))
+            return PairedFolders(options.gt, folders, options.scale), folders
+        scale = options.scale if options.scale is not None else getattr(network, "scale", None)
+        if not isinstance(scale, int):
+            raise ValueError("scale is not given and the network does not tell it; add --scale")
+        recipes = _named("degrade", (_recipe(item) for item in options.degrade))
+        degradations = {
+            name: Degradation.parse(recipe, scale, options.downsampling)
+            for name, recipe in recipes.items()
+        }
+        return DegradedFolder(options.gt, degradations, options.seed), recipes
+
+
+def _split(item: str) -> tuple[str, str]:
+    """Read NAME=VALUE; a VALUE alone is named "lq"."""
+    name, equals, value = item.partition("=")
+    return (name, value) if equals else ("lq", item)
+
+
+def _recipe(item: str) -> tuple[str, str]:
+    """Read NAME=RECIPE, or a RECIPE alone, which is named after what it holds."""
+    try:
+        Degradation.parse(item)
+    except ValueError:
+        return _split(item)
+    return "+".join(part.partition("=")[0].strip() for part in item.split("+")), item
+
+
+def _named(option: str, items: Iterable[tuple[str, str]]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for name, value in items:
+        if not re.fullmatch(r"[\w+-][\w.+-]*", name):
+            raise ValueError(f"{option} has the name {name!r}; expected letters, digits, . + - _")
+        if name in named:
+            raise ValueError(f"{option} names {name!r} twice; expected each once")
+        named[name] = value
+    return named
+
+
+def _hash_images(options: Any, images: Images) -> dict[str, dict[str, str]]:
+    """SHA-256 of every image file that is read, by image and role."""
+    folders = {"gt": options.gt}
+    if options.lq:
+        folders |= {f"lq {name}": path for name, path in map(_split, options.lq)}
+    files = {
+        role: {
+            path.stem: path
+            for path in Path(folder).iterdir()
+            if path.suffix.lower() in SUFFIXES and path.is_file()
+        }
+        for role, folder in folders.items()
+    }
+    names = tqdm(images.names, desc="hashing", unit="image", disable=options.quiet, leave=False)
+    return {name: {role: sha256(files[role][name]) for role in folders} for name in names}
+
+
+def _compute(
+    pair: tuple[nn.Module, nn.Module], images: Images, folder: RunFolder, options: Any
+) -> tuple[Attribution, dict[str, Any]]:
+    """Attribute the images that the folder does not hold yet; what took how long."""
+    todo = [n for n in range(len(images)) if not folder.part(n).exists()]
+    kept = len(images) - len(todo)
+    if kept:
+        note(f"going on: {kept} of {len(images)} images are in {folder.parts}", options.quiet)
+    dtype = next(pair[1].parameters()).dtype
+    started, start = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
+    bar = tqdm(todo, "images", len(images), initial=kept, unit="image", disable=options.quiet)
+    with bar:
+        for n in bar:
+            item = images[n]
+            lq = {name: x[None].to(dtype) for name, x in item["lq"].items()}
+            try:
+                part = faigfast.attribute(
+                    *pair,
+                    {"lq": lq, "gt": item["gt"][None].to(dtype)},
+                    **{name: options[name] for name in SETTINGS},
+                    memory=options.memory,
+                    progress=not options.quiet,
+                )
+            except ValueError as error:
+                # It counts the images of its batch; here there is one, and it has a name.
+                place = f", image {item['name']!r}:"
+                raise ValueError(str(error).replace(", image 0:", place, 1)) from error
+            part.save(folder.part(n))
+    first, *others = (Attribution.load(folder.part(n)) for n in range(len(images)))
+    return first.merge(others), {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - start, 3),
+        "images_computed": len(todo),
+        "images_kept_from_an_interrupted_run": kept,
+    }
+
+
+def _write(path: Path, result: Attribution, top: Sequence[float], notes: list[str]) -> list[str]:
+    """Write all files but the manifest; their names."""
+    result.save(path / SCORES)
+    files = [SCORES]
+    try:
+        frame = result.to_frame()
+    except ImportError as error:
+        notes.append(f"no {TABLE}: {error}")
+    else:
+        with atomic_write(path / TABLE) as temporary:
+            frame.to_csv(temporary, index=False)
+        files.append(TABLE)
+    for name in result.degradations:
+        filters = _ranking(result, name)
+        filters.save(path / f"{name}_index.txt")
+        files.append(f"{name}_index.txt")
+        for share in top:
+            file = f"{name}_top_{share}_index.txt"
+            try:
+                result.top(name, share).save(path / file)
+            except ValueError as error:  # more than --parameters lets be scored
+                notes.append(f"no {file}: {error}")
+            else:
+                files.append(file)
+    return files
+
+
+def _ranking(result: Attribution, name: str) -> FilterSet:
+    """Rank all scored filters, best first."""
+    # A share half a filter too large is rounded down to the count that is meant.
+    scored = int(result.scored.sum())
+    return result.top(name, min(1.0, (scored + 0.5) / len(result.index)))
+
+
+def _by_image(result: Attribution, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Losses and completeness of every image, in the order of the scores."""
+    return [
+        {
+            "name": name,
+            "degradations": {
+                degradation: {
+                    "loss_baseline": float(result.losses[d, n, 0]),
+                    "loss_target": float(result.losses[d, n, 1]),
+                    "completeness": _number(result.completeness[d, n]),
+                    "estimated_error": _number(result.error[d, n]),
+                }
+                for d, degradation in enumerate(result.degradations)
+            },
+        }
+        for n, name in enumerate(names)
+    ]
+
+
+def _number(value: torch.Tensor) -> float | None:
+    """Give a number, or None where JSON has none for it."""
+    return float(value) if value.isfinite() else None
+
+
+def _summary(result: Attribution, pair: tuple[nn.Module, nn.Module], top: Sequence[float]) -> str:
+    """Say in a few lines what a person wants to see of a run."""
+    setting = result.setting
+    share = min(top, default=0.01)
+    count = max(1, int(share * len(result.index)))
+    lines = [
+        *(f"{role:<9}{net.faigfast_source}" for role, net in zip(ROLES, pair, strict=True)),
+        f"{result.images} images, {len(result.index)} filters, {setting.rule} {setting.steps}"
+        f"{' emulated' if setting.emulate else ''}, {result.backend} {result.precision}; "
+        "errors are those of completeness",
+        "",
+        aligned(*completeness_table(result)),
+        "",
+    ]
+    for name in result.degradations:
+        best = _ranking(result, name)[:count].indices.tolist()
+        layers = Counter(result.index.locate(flat)[0].removesuffix(".weight") for flat in best)
+        shown = ", ".join(f"{layer} {n}" for layer, n in layers.most_common(LAYERS_SHOWN))
+        lines.append(f"top {len(best)} filters of {name}: {shown}")
+    return "\n".join(lines)

@@ -1,0 +1,174 @@
+"""The options of every command. Nothing heavy is imported, so that `--help` answers at once."""
+
+from collections.abc import Callable
+from typing import Any
+
+Add = Callable[..., Any]
+
+
+def _attribute(add: Add) -> None:
+    add("baseline", type=str, help="checkpoint of the baseline, .pth or .safetensors")
+    add("target", type=str, help="checkpoint of the target, of the same architecture")
+    add("--gt", type=str, required=True, metavar="FOLDER", help="ground-truth images")
+    add("--output", type=str, required=True, metavar="FOLDER", help="receives the results")
+    add(
+        "--lq",
+        type=str,
+        nargs="+",
+        metavar="NAME=FOLDER",
+        help="degraded images by name of the degradation, matched with --gt by file name",
+    )
+    add(
+        "--degrade",
+        type=str,
+        nargs="+",
+        metavar="NAME=RECIPE",
+        help="or degrade --gt by recipe: blur=SIGMA, noise=SIGMA, blur=SIGMA+noise=SIGMA or clean; "
+        "without a NAME a recipe is named after what it holds",
+    )
+    add("--scale", type=int, help="enlargement; by default what images or network say")
+    add(
+        "--downsampling",
+        choices=["bilinear", "bicubic"],
+        default="bilinear",
+        help="of --degrade; bilinear is what the authors' images are",
+    )
+    add("--seed", type=int, default=0, help="of the noise of --degrade")
+    add(
+        "--rule",
+        type=str,
+        default="midpoint",
+        help="left (the authors'), right, midpoint, trapezoid, gauss-legendre or gauss-kronrod",
+    )
+    add("--steps", type=int, default=10, help="nodes of the rule; the authors take 100")
+    add(
+        "--emulate",
+        action="store_true",
+        help="predict the left or right rule of STEPS nodes from 12 evaluations",
+    )
+    add(
+        "--objective",
+        type=str,
+        default="squared_error",
+        help="loss: squared_error or absolute_error",
+    )
+    add(
+        "--parameters",
+        type=str,
+        nargs="+",
+        metavar="PATTERN",
+        help="convolution weights to score, by name or pattern such as 'body.*'; default all",
+    )
+    add("--backend", type=str, default="auto", help="auto, or one that doctor lists")
+    add("--precision", type=str, default="auto", help="auto, fp64, fp32, bf16 or fp16")
+    add("--memory", type=int, metavar="BYTES", help="budget for activations")
+    add(
+        "--top",
+        type=float,
+        nargs="*",
+        default=[0.01],
+        metavar="FRACTION",
+        help="shares of the filters, in (0, 1], that get an index file of their own",
+    )
+    add(
+        "--into",
+        type=str,
+        metavar="MODULE:FACTORY",
+        help="your own architecture: what builds it, importable from the current folder",
+    )
+    add("--into_kwargs", type=dict, default={}, help="arguments of the factory, as JSON")
+    add("--overwrite", action="store_true", help="remove another run's results from --output")
+    _quiet(add)
+
+
+def _train(add: Add) -> None:
+    add("--output", type=str, required=True, metavar="FOLDER", help="receives the pair")
+    add(
+        "--folder",
+        type=str,
+        metavar="FOLDER",
+        help="photographs to train on; default those in the wheels of scikit-image and -learn",
+    )
+    add("--network", choices=["srresnet", "srcnn"], default="srresnet", help="architecture")
+    add("--width", type=int, default=32, help="channels (srcnn: of the first layer)")
+    add(
+        "--depth",
+        type=int,
+        default=8,
+        help="residual blocks (srcnn: layers of twice the width; the paper's is 64 wide, 5 deep)",
+    )
+    add("--scale", type=int, default=2, help="enlargement")
+    both = {"nargs": 2, "metavar": ("BASELINE", "TARGET")}
+    add("--iterations", type=int, default=[3000, 7000], help="of each training", **both)
+    add("--rates", type=float, default=[5e-4, 3e-4], help="learning rates at the start", **both)
+    add("--batch", type=int, default=16, help="patches in an iteration")
+    add("--patch", type=int, default=32, help="side of a low-resolution patch in pixels")
+    add("--blur", type=float, nargs="*", default=[2.0], metavar="SIGMA", help="in pixels")
+    add("--noise", type=float, nargs="*", default=[0.1], metavar="SIGMA", help="of range [0, 1]")
+    add(
+        "--probability",
+        type=float,
+        default=0.5,
+        help="with which a patch of the target's training is blurred, and made noisy",
+    )
+    add("--seed", type=int, default=0, help="of the first weights and of the patches")
+    add("--threads", type=int, help="of PyTorch; default its own choice")
+    _quiet(add)
+
+
+def _demo(add: Add) -> None:
+    add(
+        "--output",
+        type=str,
+        default="faigfast-demo",
+        metavar="FOLDER",
+        help="receives the report",
+    )
+    add("--steps", type=int, default=10, help="points of the line between the two networks")
+    _quiet(add)
+
+
+def _bench(add: Add) -> None:
+    add(
+        "--workloads",
+        type=str,
+        nargs="+",
+        metavar="NAME",
+        help="such as srresnet-48x4 (family-size×images), or all; default a small and a real one",
+    )
+    add(
+        "--contenders",
+        type=str,
+        nargs="+",
+        metavar="NAME",
+        help="who takes part, such as loop or faigfast-reference; default everyone",
+    )
+    add("--steps", type=int, default=8, help="points of the line between the two networks")
+    add("--repeats", type=int, default=5, help="runs of which the median is taken")
+    add("--output", type=str, metavar="FILE.json", help="receives all figures")
+    _quiet(add)
+
+
+def _doctor(add: Add) -> None:
+    add("--json", action="store_true", help="print JSON")
+
+
+def _quiet(add: Add) -> None:
+    add("--quiet", action="store_true", help="no progress bars and no notes")
+
+
+COMMANDS: dict[str, tuple[str, Callable[[Add], None]]] = {
+    "attribute": (
+        "Rank the filters that remove degradations, from two checkpoints and images. Interrupted, "
+        "the same command goes on.",
+        _attribute,
+    ),
+    "train": (
+        "Train a baseline on clean images, then the target on degraded ones. Interrupted, the same "
+        "command goes on.",
+        _train,
+    ),
+    "demo": ("Attribute, mask and report with the shipped pair on photographs.", _demo),
+    "bench": ("Compare the speed of faigfast with the loops it replaces.", _bench),
+    "doctor": ("Say what is built and found here, and why anything is missing.", _doctor),
+}

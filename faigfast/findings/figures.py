@@ -1,0 +1,126 @@
+"""Figures of the report, as text that an HTML page can hold."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from faigfast.data.images import encode_png
+from faigfast.findings.evaluation import mean_and_interval
+from faigfast.findings.masking import Masking
+from faigfast.result import Attribution
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Told apart by those who do not see red and green apart (Okabe and Ito).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+GRAY = "#888888"
+
+
+def new_figure(rows: int, columns: int, width: float, height: float) -> tuple["Figure", Any]:
+    """Make a matplotlib figure without a window; sizes in inches.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("figures need matplotlib: pip install 'faigfast[report]'") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def svg(figure: "Figure") -> str:
+    """Draw a figure as one <svg> element."""
+    from matplotlib import rc_context
+
+    text = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "faigfast"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    drawn = text.getvalue()
+    return drawn[drawn.index("<svg") :]
+
+
+def data_uri(image: Tensor) -> str:
+    """Encode an image [3, H, W] in [0, 1] as the address of a PNG inside the page."""
+    return "data:image/png;base64," + base64.b64encode(encode_png(image)).decode()
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """Give each name a colour of its own; "random" is gray."""
+    known = [name for name in names if name != "random"]
+    chosen = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(known)}
+    return {**chosen, "random": GRAY}
+
+
+def masking_curves(masking: Masking) -> "Figure":
+    """Draw PSNR against the masked share, one panel for each degradation of the input."""
+    inputs = list(masking.target)
+    names = list(dict.fromkeys(m.filters for m in masking.masked))
+    palette = colours(names)
+    figure, axes = new_figure(1, len(inputs), 4.6 * len(inputs), 3.6)
+    for axis, degradation in zip(axes[0], inputs, strict=True):
+        for label, values, style in (
+            ("target", masking.target, "-"),
+            ("baseline", masking.baseline, ":"),
+        ):
+            level = float(values[degradation].mean())
+            axis.axhline(level, color="black", linestyle=style, linewidth=1, label=label)
+        for name in names:
+            points = [m for m in masking.masked if m.filters == name]
+            share = [100 * m.fraction for m in points]
+            mean = [float(m.psnr[degradation].mean()) for m in points]
+            # Of the change within each crop: photographs differ far more than networks do.
+            full = masking.target[degradation]
+            half = [mean_and_interval(m.psnr[degradation] - full)[1] for m in points]
+            axis.errorbar(
+                share,
+                mean,
+                half,
+                color=palette[name],
+                marker="o",
+                capsize=3,
+                label=f"{name} filters",
+            )
+        axis.set(title=f"input: {degradation}", xlabel="masked filters, %", ylabel="PSNR, dB")
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize="small")
+    return figure
+
+
+def layer_distribution(result: Attribution, fraction: float) -> "Figure":
+    """Draw how many of each degradation's top filters lie in each layer, in order of depth."""
+    palette = colours(result.degradations)
+    offsets = torch.tensor(result.index.offsets)
+    layers = [layer.removesuffix(".weight") for layer in result.index.layers]
+    figure, axes = new_figure(len(result.degradations), 1, 9.2, 1.9 * len(result.degradations) + 1)
+    for axis, name in zip(axes[:, 0], result.degradations, strict=True):
+        top = result.top(name, fraction)
+        counts = torch.bucketize(top.indices, offsets[1:], right=True).bincount(
+            minlength=len(layers)
+        )
+        axis.bar(range(len(layers)), counts.tolist(), color=palette[name])
+        axis.set(title=f"{name}: {len(top)} filters", ylabel="filters")
+        axis.set_xticks(range(len(layers)), [])
+        axis.grid(alpha=0.3, axis="y")
+    axes[-1, 0].set_xticks(range(len(layers)), layers, rotation=90, fontsize="x-small")
+    return figure
+
+
+def side_by_side(rows: Sequence[dict[str, Tensor]]) -> "Figure":
+    """Set images [3, H, W] with captions in rows of equal length."""
+    columns = len(rows[0])
+    figure, axes = new_figure(len(rows), columns, 2.1 * columns, 2.4 * len(rows))
+    for line, images in zip(axes, rows, strict=True):
+        for axis, (caption, image) in zip(line, images.items(), strict=True):
+            axis.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(caption, fontsize="small")
+    return figure

@@ -1,0 +1,697 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers import authors_scores, images, kinked, pair, smooth, untouched
+from torch import nn
+from torch.utils.data import DataLoader
+
+import faigfast
+from faigfast import attribute
+
+RULES = [
+    ("left", 7),
+    ("right", 7),
+    ("midpoint", 7),
+    ("trapezoid", 7),
+    ("gauss-legendre", 7),
+    ("gauss-kronrod", 7),
+]
+
+
+def same(a, b):
+    """Two results are equal to the bit."""
+    return (
+        a.degradations == b.degradations
+        and all(torch.equal(a.scores(d), b.scores(d)) for d in a.degradations)
+        and torch.equal(a.completeness, b.completeness)
+        and torch.equal(a.losses, b.losses)
+        and a.setting == b.setting
+    )
+
+
+# --- closed forms
+
+
+def test_scores_of_a_1x1_convolution_by_hand():
+    baseline, target = (nn.Conv2d(2, 1, 1).double() for _ in range(2))
+    with torch.no_grad():
+        for net, weights, bias in ((baseline, (1.0, -2.0), 0.5), (target, (3.0, 1.0), -1.0)):
+            net.weight.copy_(torch.tensor(weights).view(1, 2, 1, 1))
+            net.bias.fill_(bias)
+    x = torch.tensor([[[[1.0, 2.0]], [[0.0, -1.0]]]], dtype=torch.float64)
+    gt = torch.tensor([[[[1.0, 0.0]]]], dtype=torch.float64)
+    # In the middle w = (2, -1/2), b = -1/4: the output is (7/4, 17/4), the residual r = (3/4, 17/4).
+    # dL/dw_1 = 2(3/4 · 1 + 17/4 · 2) = 37/2; dL/dw_2 = 2(17/4 · -1) = -17/2; dL/db = 10.
+    # Δ = (2, 3), -3/2: I = 37, -51/2, -15.
+    result = attribute(baseline, target, (x, gt), rule="midpoint", steps=1)
+    assert result.scores().tolist() == [[37.0, 25.5]]
+    # Baseline: residual (1/2, 9/2), loss 41/2. Target: (2 - 1, 4), loss 17. Σ I = -7/2.
+    assert result.losses.tolist() == [[[20.5, 17.0]]]
+    assert result.completeness.tolist() == [[0.0]]
+    assert result.evaluations == 1 and result.degradations == ("lq",)
+    assert result.contrast("lq").tolist() == [37.0, 25.5]
+    assert result.top("lq", 0.5).indices.tolist() == [0]
+
+
+def test_scores_of_a_2x2_convolution_sum_absolute_values_within_a_kernel():
+    baseline, target = (nn.Conv2d(1, 1, 2, bias=False).double() for _ in range(2))
+    with torch.no_grad():
+        baseline.weight.zero_()
+        target.weight.copy_(torch.tensor([[[[1.0, -2.0], [0.0, 1.0]]]]))
+    x = torch.tensor([[[[1.0, 1.0], [3.0, 2.0]]]], dtype=torch.float64)
+    gt = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    # In the middle the output is (1 - 2 + 2) / 2 = 1/2, the residual -1/2, dL/dw = -x: I = (-1, 2, 0, -2).
+    result = attribute(baseline, target, (x, gt), rule="midpoint", steps=1)
+    assert result.scores().tolist() == [[5.0]]
+    assert result.losses.tolist() == [[[1.0, 0.0]]]
+    assert result.completeness.item() == 0
+
+
+@pytest.mark.parametrize("rule, steps", [("midpoint", 1), ("midpoint", 4), ("trapezoid", 2),
+                                         ("gauss-legendre", 1), ("gauss-kronrod", 3)])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Conv2d(3, 3, 3, padding=1),
+        lambda: nn.Conv2d(3, 3, 1, bias=False),
+        lambda: nn.ConvTranspose2d(3, 3, 3, padding=1),
+        lambda: nn.Conv2d(3, 3, 3, padding=1, groups=3, padding_mode="reflect"),
+    ],
+)
+def test_a_net_linear_in_its_weights_is_exact_with_any_symmetric_rule(make, rule, steps):
+    baseline, target = pair(make)
+    x, gt = images(3)
+    result = attribute(baseline, target, (x, gt), rule=rule, steps=steps)
+    # The gradient is linear in α: its mean is the mean of the two ends.
+    for n in range(3):
+        grads = []
+        for net in (baseline, target):
+            net.zero_grad()
+            (net(x[n : n + 1]) - gt[n : n + 1]).square().sum().backward()
+            grads.append(net.weight.grad)
+            net.weight.grad = None
+        integral = (target.weight - baseline.weight) * (grads[0] + grads[1]) / 2
+        expected = integral.abs().flatten(2).sum(2).flatten()
+        torch.testing.assert_close(result.scores()[n], expected.detach(), rtol=1e-13, atol=1e-13)
+    assert result.completeness.max() < 1e-13
+    if rule == "gauss-kronrod":
+        assert result.error.max() < 1e-13
+    else:
+        assert result.error.isnan().all()
+
+
+def test_absolute_error_of_a_net_without_sign_changes_is_exact():
+    baseline, target = pair(lambda: nn.Conv2d(1, 1, 1))
+    with torch.no_grad():
+        for net, weight, bias in ((baseline, 1.0, 2.0), (target, 3.0, 4.0)):
+            net.weight.fill_(weight)
+            net.bias.fill_(bias)
+    x = torch.tensor([[[[1.0, 2.0, 5.0]]]], dtype=torch.float64)
+    result = attribute(
+        baseline, target, (x, torch.zeros_like(x)), objective="absolute_error", steps=1
+    )
+    assert result.scores().tolist() == [[16.0]]  # Δw Σx
+    assert result.losses.tolist() == [[[14.0, 36.0]]]
+    assert result.completeness.item() == 0
+    assert result.setting.objective == "absolute_error"
+
+
+# --- properties
+
+
+@pytest.mark.parametrize("rule", ["midpoint", "trapezoid", "gauss-legendre", "gauss-kronrod"])
+def test_smooth_networks_converge(rule):
+    baseline, target = pair(smooth)
+    batch = images()
+    exact = attribute(baseline, target, batch, rule="gauss-legendre", steps=40)
+    assert exact.completeness.max() < 1e-12
+    errors = []
+    for steps in (3, 9, 27):
+        result = attribute(baseline, target, batch, rule=rule, steps=steps)
+        errors.append(
+            ((result.scores() - exact.scores()).abs().sum() / exact.scores().sum()).item()
+        )
+        assert result.evaluations == steps
+    if rule.startswith("gauss"):
+        assert errors[1] < errors[0] / 100 and errors[2] < 1e-12
+    else:  # second order: a ninth for three times as many
+        assert errors[1] < errors[0] / 5 and errors[2] == pytest.approx(errors[1] / 9, rel=0.4)
+
+
+def test_completeness_of_the_one_sided_rules_is_of_first_order():
+    baseline, target = pair(smooth)
+    batch = images()
+    few, many = (
+        attribute(baseline, target, batch, rule="left", steps=s).completeness for s in (20, 200)
+    )
+    torch.testing.assert_close(many, few / 10, rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("make, slack", [(smooth, 1), (kinked, 5)])
+def test_gauss_kronrods_error_is_of_the_true_ones_size(make, slack):
+    baseline, target = pair(make)
+    batch = images(3)
+    exact = attribute(baseline, target, batch, rule="midpoint", steps=300).scores()
+    result = attribute(baseline, target, batch, rule="gauss-kronrod", steps=7)
+    true = (result.scores() - exact).abs().sum(1) / exact.sum(1)
+    assert result.error.shape == (1, 3)
+    assert (true <= slack * result.error[0]).all()
+    assert (result.error > 0).all() and result.error.max() < 0.1
+
+
+@pytest.mark.parametrize("make", [smooth, kinked])
+def test_exchanging_the_models_exchanges_left_and_right(make):
+    baseline, target = pair(make)
+    batch = images()
+    for there, back in (("left", "right"), ("right", "left")):
+        one = attribute(baseline, target, batch, rule=there, steps=6)
+        two = attribute(target, baseline, batch, rule=back, steps=6)
+        torch.testing.assert_close(one.scores(), two.scores(), rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(one.losses, two.losses.flip(2), rtol=1e-14, atol=0)
+    for rule in ("midpoint", "trapezoid", "gauss-legendre", "gauss-kronrod"):
+        one = attribute(baseline, target, batch, rule=rule, steps=5)
+        two = attribute(target, baseline, batch, rule=rule, steps=5)
+        torch.testing.assert_close(one.scores(), two.scores(), rtol=1e-12, atol=1e-14)
+    left, right = (attribute(baseline, target, batch, rule=r, steps=6) for r in ("left", "right"))
+    assert (left.scores() - right.scores()).abs().max() > 1e-3
+
+
+def test_trapezoid_is_the_mean_of_left_and_right_before_the_absolute_value():
+    baseline, target = pair(lambda: nn.Conv2d(3, 3, 1))
+    batch = images()
+    trapezoid = attribute(baseline, target, batch, rule="trapezoid", steps=5)
+    middle = attribute(baseline, target, batch, steps=1)
+    torch.testing.assert_close(trapezoid.scores(), middle.scores(), rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("rule", ["left", "right"])
+def test_emulation_predicts_the_authors_scores(rule):
+    baseline, target = pair(smooth)
+    batch = images()
+    many = attribute(baseline, target, batch, rule=rule, steps=100)
+    few = attribute(baseline, target, batch, rule=rule, steps=100, emulate=True)
+    integral = attribute(baseline, target, batch, rule="gauss-legendre", steps=12)
+    assert few.evaluations == 12 and few.setting.steps == 100 and few.setting.emulate
+    distance = (many.scores() - few.scores()).abs().sum()
+    assert distance < (many.scores() - integral.scores()).abs().sum() / 50
+    torch.testing.assert_close(few.completeness, many.completeness, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("rule, steps", RULES)
+def test_the_order_of_images_does_not_matter(rule, steps):
+    baseline, target = pair(kinked)
+    x, gt = images(4)
+    result = attribute(baseline, target, (x, gt), rule=rule, steps=steps)
+    order = [2, 0, 3, 1]
+    other = attribute(baseline, target, (x[order], gt[order]), rule=rule, steps=steps)
+    assert torch.equal(other.scores(), result.scores()[order])
+    assert torch.equal(other.losses, result.losses[:, order])
+    assert torch.equal(other.completeness, result.completeness[:, order])
+    for n in range(4):
+        alone = attribute(
+            baseline, target, (x[n : n + 1], gt[n : n + 1]), rule=rule, steps=steps
+        )
+        assert torch.equal(alone.scores()[0], result.scores()[n])
+
+
+def test_the_absolute_value_is_taken_for_each_image():
+    baseline, target = pair(smooth)
+    x, gt = images(6)
+    x[3:] *= -1
+    result = attribute(baseline, target, (x, gt), steps=20)
+    integral = 0
+    nodes = (np.arange(20) + 0.5) / 20
+    net = smooth().double()
+    for alpha in nodes:
+        net.load_state_dict(
+            {
+                k: v + float(alpha) * (target.state_dict()[k] - v)
+                for k, v in baseline.state_dict().items()
+            }
+        )
+        net.zero_grad()
+        (net(x) - gt).square().sum().backward()
+        integral = integral + net[0].weight.grad / 20
+    inside = ((target[0].weight - baseline[0].weight) * integral).abs().flatten(2).sum(2).flatten()
+    outside = result.scores()[:, : len(inside)].sum(0)
+    assert (outside >= inside - 1e-12).all()
+    assert (outside - inside).sum() > 0.1 * outside.sum()
+
+
+@pytest.mark.parametrize("rule, steps", RULES)
+def test_every_rule_is_its_sum_over_the_nodes(rule, steps):
+    """Nodes and weights reach the gradients as §2 writes them."""
+    baseline, target = pair(smooth)
+    x, gt = images(1)
+    nodes = faigfast.quadrature.quadrature(rule, steps)
+    first, last = baseline.state_dict(), target.state_dict()
+    sums = {}
+    net = smooth().double()
+    for alpha, weight in zip(nodes.nodes.tolist(), nodes.weights.tolist(), strict=True):
+        net.load_state_dict({k: first[k] + alpha * (last[k] - first[k]) for k in first})
+        net.zero_grad()
+        (net(x) - gt).square().sum().backward()
+        for key, value in net.named_parameters():
+            sums[key] = sums.get(key, 0) + weight * value.grad
+    expected = torch.cat(
+        [
+            ((last[k] - first[k]) * sums[k]).abs().flatten(2).sum(2).flatten()
+            for k in ("0.weight", "2.weight")
+        ]
+    )
+    result = attribute(baseline, target, (x, gt), rule=rule, steps=steps)
+    torch.testing.assert_close(result.scores()[0], expected, rtol=1e-12, atol=1e-15)
+    total = sum(((last[k] - first[k]) * sums[k]).sum().item() for k in first)
+    change = (result.losses[0, 0, 1] - result.losses[0, 0, 0]).item()
+    assert result.completeness.item() == pytest.approx(abs(total - change) / abs(change), rel=1e-6, abs=1e-13)
+
+
+def test_losses_are_those_of_the_two_models():
+    baseline, target = pair(kinked)
+    x, gt = images(3)
+    result = attribute(baseline, target, (x, gt), steps=1)
+    for n, (net, model) in itertools.product(range(3), enumerate((baseline, target))):
+        expected = (model(x[n : n + 1]) - gt[n : n + 1]).square().sum()
+        assert result.losses[0, n, net].item() == pytest.approx(expected.item(), rel=1e-13)
+    assert result.losses.shape == (1, 3, 2) and result.completeness.shape == (1, 3)
+    assert result.losses.dtype == result.completeness.dtype == torch.float64
+
+
+def test_the_defaults():
+    baseline, target = pair(kinked, torch.float32)
+    batch = images(dtype=torch.float32)
+    result = attribute(baseline, target, batch)
+    explicit = attribute(
+        baseline, target, batch, rule="midpoint", steps=10, objective="squared_error",
+        backend="auto", precision="auto", emulate=False, tol=None, memory=None,
+    )  # fmt: skip
+    assert same(result, explicit)
+    assert (result.setting.rule, result.evaluations, result.precision) == ("midpoint", 10, "fp32")
+    assert result.backend in faigfast.backends()
+    assert not result.scores().requires_grad and result.scores().device.type == "cpu"
+    reference = attribute(baseline, target, batch, backend="reference")
+    torch.testing.assert_close(result.scores(), reference.scores(), rtol=1e-4, atol=1e-6)
+    assert reference.backend == "reference"
+
+
+def test_the_documented_example_and_repeatability():
+    baseline, target = pair(kinked, torch.float32)
+    batch = images(dtype=torch.float32)
+    assert same(attribute(baseline, target, batch), attribute(baseline, target, batch))
+
+
+@pytest.mark.parametrize("memory", [1, 10**12])
+def test_memory_does_not_change_the_result(memory):
+    baseline, target = pair(kinked)
+    assert same(
+        attribute(baseline, target, images()), attribute(baseline, target, images(), memory=memory)
+    )
+
+
+def test_progress_counts_points_of_images(capsys):
+    baseline, target = pair(kinked)
+    attribute(baseline, target, images(3), steps=4, progress=True)
+    captured = capsys.readouterr()
+    assert "12/12" in captured.err and not captured.out
+    attribute(baseline, target, images(3), steps=4)
+    assert capsys.readouterr().err == ""
+
+
+# --- forms of a batch
+
+
+def test_all_spellings_of_one_degradation_agree():
+    baseline, target = pair(kinked)
+    x, gt = images()
+    expected = attribute(baseline, target, (x, gt))
+    for batch in (
+        [x, gt],
+        {"lq": x, "gt": gt},
+        {"lq": x, "gt": gt, "lq_path": ["a.png"], "index": torch.arange(2)},
+        {"lq": {"lq": x}, "gt": {"lq": gt, "other": None}},
+        [(x, gt)],
+        iter([{"lq": x, "gt": gt}]),
+        ((x, gt),),
+    ):
+        assert same(attribute(baseline, target, batch), expected)
+
+
+def test_several_degradations_equal_separate_calls_to_the_bit():
+    baseline, target = pair(kinked)
+    (blur, gt), (noise, other) = images(), images(seed=1)
+    together = attribute(baseline, target, {"lq": {"blur": blur, "noise": noise}, "gt": gt})
+    assert together.degradations == ("blur", "noise")
+    for i, (name, x) in enumerate((("blur", blur), ("noise", noise))):
+        alone = attribute(baseline, target, (x, gt))
+        assert torch.equal(together.scores(name), alone.scores())
+        assert torch.equal(together.losses[i], alone.losses[0])
+        assert torch.equal(together.completeness[i], alone.completeness[0])
+    own = attribute(
+        baseline, target, {"lq": {"blur": blur, "noise": noise}, "gt": {"noise": other, "blur": gt}}
+    )
+    assert torch.equal(own.scores("blur"), together.scores("blur"))
+    assert torch.equal(own.scores("noise"), attribute(baseline, target, (noise, other)).scores())
+
+
+def test_degradations_of_different_sizes_in_one_call():
+    baseline, target = pair(kinked)
+    (blur, gt), (noise, other) = images(), images(seed=1, size=(3, 4))
+    result = attribute(
+        baseline, target, {"lq": {"b": blur, "n": noise}, "gt": {"b": gt, "n": other}}
+    )
+    assert torch.equal(result.scores("n"), attribute(baseline, target, (noise, other)).scores())
+
+
+def test_iterables_of_mixed_sizes_merge_in_order():
+    baseline, target = pair(kinked)
+    parts = [images(2), images(1, size=(4, 9), seed=1), images(3, size=(1, 1), seed=2)]
+    separate = [attribute(baseline, target, part) for part in parts]
+    for form in (parts, tuple(parts), iter(parts), (part for part in parts)):
+        result = attribute(baseline, target, form)
+        assert torch.equal(result.scores(), torch.cat([part.scores() for part in separate]))
+        assert torch.equal(result.losses, torch.cat([part.losses for part in separate], 1))
+        assert result.images == 6
+    assert same(separate[0].merge(separate[1:]), result)
+
+
+def test_two_batches_are_not_taken_for_x_and_gt():
+    baseline, target = pair(kinked)
+    parts = [images(1), images(1, seed=1)]
+    assert attribute(baseline, target, parts).images == 2
+    assert attribute(baseline, target, tuple(parts)).images == 2
+
+
+def test_degradations_may_come_in_any_order():
+    baseline, target = pair(kinked)
+    x, gt = images()
+    y = x.flip(3)
+    result = attribute(
+        baseline,
+        target,
+        [{"lq": {"a": x, "b": y}, "gt": gt}, {"lq": {"b": y, "a": x}, "gt": gt}],
+    )
+    assert torch.equal(result.scores("a")[:2], result.scores("a")[2:])
+    assert torch.equal(result.scores("b")[:2], result.scores("b")[2:])
+    assert torch.equal(result.losses[:, :2], result.losses[:, 2:])
+
+
+class Folder(torch.utils.data.Dataset):
+    def __init__(self, mapping):
+        self.x, self.gt = images(5)
+        self.mapping = mapping
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        if self.mapping:
+            return {"lq": {"blur": self.x[i], "noise": -self.x[i]}, "gt": self.gt[i], "name": str(i)}
+        return self.x[i], self.gt[i]
+
+
+@pytest.mark.parametrize("mapping", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_data_loader(mapping, size):
+    baseline, target = pair(kinked)
+    data = Folder(mapping)
+    loader = DataLoader(data, batch_size=size)
+    result = attribute(baseline, target, loader)
+    name = result.degradations[0]
+    assert torch.equal(result.scores(name), attribute(baseline, target, (data.x, data.gt)).scores())
+    assert result.images == 5
+
+
+def test_gt_need_not_be_an_image():
+    class Classifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.dense = nn.Conv2d(1, 2, 3), nn.Linear(2, 3)
+
+        def forward(self, x):
+            return self.dense(torch.tanh(self.conv(x)).mean((2, 3)))
+
+    baseline, target = pair(Classifier)
+    gt = images(2, 3, ())[1]
+    result = attribute(baseline, target, (images(2, 1)[0], gt), rule="gauss-legendre")
+    assert result.scores().shape == (2, 2) and result.completeness.max() < 1e-6
+
+
+# --- objectives
+
+
+def test_objectives_of_ones_own():
+    baseline, target = pair(kinked)
+    x, gt = images()
+
+    def squares(output, gt):
+        return ((output - gt) ** 2).sum((1, 2, 3))
+
+    named = attribute(baseline, target, (x, gt))
+    own = attribute(baseline, target, (x, gt), objective=squares)
+    torch.testing.assert_close(own.scores(), named.scores(), rtol=1e-12, atol=0)
+    assert own.setting.objective == "squares"
+    half = attribute(baseline, target, (x, gt), objective=lambda o, g: squares(o, g) / 2)
+    torch.testing.assert_close(half.scores(), named.scores() / 2, rtol=1e-12, atol=0)
+
+
+def test_an_objective_may_write_on_what_it_is_given():
+    baseline, target = pair(kinked)
+    x, gt = images()
+
+    def careless(output, gt):
+        return gt.sub_(output.detach()).mul(output).flatten(1).sum(1)
+
+    with untouched(baseline, target, data=(x, gt)):
+        attribute(baseline, target, (x, gt), objective=careless)
+
+
+def test_an_objective_that_ignores_the_weights_is_refused():
+    baseline, target = pair(kinked)
+    with pytest.raises(ValueError, match="does not depend on any weight"):
+        attribute(baseline, target, images(), objective=lambda o, g: g.flatten(1).sum(1))
+
+
+# --- parameters
+
+
+def expected_layers(parameters):
+    baseline, target = pair(lambda: nn.Sequential(kinked(), kinked()))
+    batch = images()
+    everything = attribute(baseline, target, batch)
+    chosen = attribute(baseline, target, batch, parameters=parameters)
+    assert chosen.index == everything.index
+    kept = []
+    for layer, low, high in zip(
+        everything.index.layers, everything.index.offsets, everything.index.offsets[1:],
+        strict=False,
+    ):  # fmt: skip
+        part = chosen.scores()[:, low:high]
+        if part.any():
+            assert torch.equal(part, everything.scores()[:, low:high])
+            assert chosen.scored[low:high].all()
+            kept.append(layer)
+        else:
+            assert not chosen.scored[low:high].any()
+    assert torch.equal(chosen.losses, everything.losses)
+    assert torch.equal(chosen.completeness, everything.completeness), "all others still move"
+    ranked = chosen.top(None, 1 / 48).indices
+    assert chosen.scored[ranked].all()
+    return kept
+
+
+@pytest.mark.parametrize(
+    "parameters, kept",
+    [
+        ("0.0.weight", ["0.0.weight"]),
+        ("1.*", ["1.0.weight", "1.2.weight"]),
+        ("*.2.weight", ["0.2.weight", "1.2.weight"]),
+        (["0.0.weight", "1.2.*"], ["0.0.weight", "1.2.weight"]),
+        (("*",), ["0.0.weight", "0.2.weight", "1.0.weight", "1.2.weight"]),
+        (iter(["0.2.weight"]), ["0.2.weight"]),
+        (lambda name, tensor: name.startswith("1"), ["1.0.weight", "1.2.weight"]),
+        (lambda name, tensor: tensor.shape[0] == 3, ["0.2.weight", "1.2.weight"]),
+    ],
+)
+def test_parameters_select_without_renumbering(parameters, kept):
+    assert expected_layers(parameters) == kept
+
+
+def test_filters_that_are_not_scored_are_never_ranked():
+    baseline, target = pair(kinked)
+    x, gt = images()
+    result = attribute(
+        baseline, target, {"lq": {"a": x, "b": 3 * x}, "gt": gt}, parameters="2.weight"
+    )
+    # Contrasts below 0 would rank behind the zeros of filters that were left out.
+    assert result.contrast("a").min() < 0
+    assert result.top("a", 0.5).indices.min() >= 12
+    assert set(result.top("a", 0.5).indices.tolist()) == set(range(12, 24))
+    with pytest.raises(ValueError, match=r"fraction 0\.75 asks for 18 filters; 12 were scored"):
+        result.top("a", 0.75)
+
+
+# --- precision
+
+
+@pytest.mark.parametrize(
+    "precision, bound", [("fp64", 1e-13), ("fp32", 1e-4), ("bf16", 0.1), ("fp16", 0.02)]
+)
+@pytest.mark.parametrize("own", [torch.float64, torch.float32])
+def test_precisions(precision, bound, own):
+    baseline, target = pair(smooth, torch.float32)
+    batch = images(dtype=torch.float32)
+    exact = attribute(
+        *(net.double() for net in pair(smooth, torch.float32)), tuple(t.double() for t in batch)
+    )
+    baseline, target = baseline.to(own), target.to(own)
+    batch = tuple(t.to(own) for t in batch)
+    with untouched(baseline, target, data=batch):
+        result = attribute(baseline, target, batch, precision=precision)
+    assert result.precision == precision
+    distance = (result.scores() - exact.scores()).abs().sum() / exact.scores().sum()
+    assert distance < bound
+    assert result.scores().dtype == (torch.float64 if precision == "fp64" else torch.float32)
+    torch.testing.assert_close(result.losses, exact.losses, rtol=bound, atol=0)
+
+
+@pytest.mark.parametrize("dtype, name", [(torch.bfloat16, "bf16"), (torch.float16, "fp16")])
+def test_networks_of_16_bit(dtype, name):
+    baseline, target = pair(smooth, dtype)
+    batch = images(dtype=dtype)
+    result = attribute(baseline, target, batch)
+    assert result.precision == name and result.scores().dtype == torch.float32
+    wide = attribute(baseline, target, batch, precision="fp64")
+    assert ((result.scores() - wide.scores()).abs().sum() / wide.scores().sum()) < 0.1
+    assert wide.completeness.max() < 0.1
+
+
+# --- callers and disturbances
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        torch.enable_grad,
+        lambda: torch.random.fork_rng([]),
+    ],
+)
+@pytest.mark.parametrize(
+    "objective", ["squared_error", lambda o, g: (o * g).flatten(1).sum(1).square()]
+)
+def test_the_callers_context_does_not_reach_inside(context, objective):
+    baseline, target = pair(kinked, torch.float32)
+    batch = images(dtype=torch.float32)
+    expected = attribute(baseline, target, batch, objective=objective)
+    with context(), untouched(baseline, target, data=batch):
+        result = attribute(baseline, target, batch, objective=objective)
+    assert same(result, expected)
+    with context():  # images and networks that were made inside
+        inner = tuple(t.clone() for t in batch)
+        nets = pair(kinked, torch.float32)
+        result = attribute(*nets, inner, objective=objective)
+    assert torch.equal(result.scores(), expected.scores())
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_the_default_dtype_does_not_matter(default):
+    baseline, target = pair(kinked, torch.float32)
+    batch = images(dtype=torch.float32)
+    expected = attribute(baseline, target, batch, rule="gauss-kronrod", steps=3)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        result = attribute(baseline, target, batch, rule="gauss-kronrod", steps=3)
+    finally:
+        torch.set_default_dtype(before)
+    assert same(result, expected)
+    assert torch.equal(result.error, expected.error)
+
+
+def test_models_are_untouched_in_every_mode():
+    baseline, target = pair(lambda: nn.Sequential(kinked(), nn.Dropout(0.5), nn.BatchNorm2d(3)))
+    batch = images()
+    expected = attribute(baseline, target, batch)
+    baseline.train()
+    target.train()
+    target[2].eval()
+    for net in (baseline, target):
+        net[0][0].weight.grad = torch.ones_like(net[0][0].weight)
+        net[0][0].bias.requires_grad_(False)
+        net.register_forward_hook(lambda *_: None)
+    with untouched(baseline, target, data=batch):
+        result = attribute(baseline, target, batch)
+    assert same(result, expected)
+
+
+def test_images_that_require_gradients_and_odd_layouts():
+    baseline, target = pair(kinked)
+    x, gt = images(2, size=(6, 6))
+    expected = attribute(baseline, target, (x, gt))
+    wide_x, wide_gt = torch.zeros(2, 3, 12, 12).double(), torch.zeros(4, 3, 6, 6).double()
+    wide_x[..., ::2, ::2], wide_gt[1::2] = x, gt
+    views = [
+        (x.clone().requires_grad_(), gt.clone().requires_grad_()),
+        (x.contiguous(memory_format=torch.channels_last), gt),
+        (wide_x[..., ::2, ::2], wide_gt[1::2]),
+        (x.transpose(2, 3).contiguous().transpose(2, 3), gt),
+    ]
+    for batch in views:
+        with untouched(baseline, target, data=batch):
+            result = attribute(baseline, target, batch)
+        torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-12, atol=1e-14)
+    expanded = attribute(baseline, target, (x[:1].expand(2, -1, -1, -1), gt[:1].expand(2, -1, -1, -1)))
+    torch.testing.assert_close(
+        expanded.scores(), expected.scores()[[0, 0]], rtol=1e-12, atol=1e-14
+    )
+
+
+def test_both_networks_may_share_parts_that_do_not_move():
+    baseline, target = pair(kinked)
+    baseline[2] = target[2]
+    with untouched(baseline, target):
+        result = attribute(baseline, target, images(), steps=200)
+    assert not result.scores()[:, 12:].any() and (result.scores()[:, :12] > 0).all()
+    assert result.completeness.max() < 1e-2
+
+
+def test_a_difference_in_a_bias_alone_moves_the_loss_and_scores_nothing():
+    baseline, target = pair(lambda: nn.Conv2d(3, 3, 1))
+    with torch.no_grad():
+        baseline.weight.copy_(target.weight)
+    result = attribute(baseline, target, images(), steps=1)
+    assert not result.scores().any() and result.completeness.max() < 1e-13
+
+
+def test_an_error_estimate_of_nothing_is_not_a_number():
+    baseline, target = pair(lambda: nn.Conv2d(3, 3, 1))
+    with torch.no_grad():
+        baseline.weight.copy_(target.weight)
+    result = attribute(baseline, target, images(), rule="gauss-kronrod", steps=3)
+    assert all(math.isnan(value) or value == 0 for value in result.error.flatten().tolist())
+
+
+def test_a_loss_that_does_not_change_makes_the_ratio_meaningless_not_an_error():
+    baseline, target = pair(lambda: nn.Conv2d(1, 1, 1, bias=False))
+    with torch.no_grad():
+        baseline.weight.fill_(-1)
+        target.weight.fill_(1)
+    x = torch.ones(1, 1, 2, 2).double()
+    result = attribute(baseline, target, (x, torch.zeros_like(x)), steps=2)
+    assert result.losses.tolist() == [[[4.0, 4.0]]]
+    assert not result.completeness.isfinite().all() or result.completeness.item() < 1e-12
+
+
+def test_one_image_of_the_literal_loop():
+    baseline, target = pair(kinked)
+    x, gt = images(1)
+    expected = authors_scores(
+        lambda: kinked().double(), baseline.state_dict(), target.state_dict(), x, gt, 13
+    )
+    result = attribute(baseline, target, (x, gt), rule="left", steps=13)
+    torch.testing.assert_close(result.scores()[0], expected, rtol=1e-11, atol=1e-14)
