@@ -125,7 +125,7 @@ setup(
     # Never a bare `kernels` at the top level: that name belongs to others.
     package_dir={"faigfast.kernels": "kernels"},
     package_data={
-        "faigfast": ["**/*.json", "**/*.log", "**/*.safetensors", "**/*.txt", "py.typed"]
+        "faigfast": ["**/*.json", "**/*.jsonl", "**/*.safetensors", "**/*.txt", "py.typed"]
     },
     exclude_package_data={"": ["_build_info.json"]},  # the one written above, not an older one
     ext_modules=[

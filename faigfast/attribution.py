@@ -116,7 +116,7 @@ def attribute(
         raise ValueError(f"memory is {memory}; expected a positive number of bytes")
     nodes = quadrature(rule, steps, emulate)
     objective_name, function = resolve_objective(objective)
-    if precision != "auto" and precision not in PRECISIONS:
+    if precision not in ("auto", *PRECISIONS):
         raise ValueError(f"precision is {precision!r}; expected auto, {', '.join(PRECISIONS)}")
     baseline, target = unwrap(model_a, "model_a"), unwrap(model_b, "model_b")
     first = next((p for p in target.parameters() if p.is_floating_point()), None)
@@ -128,7 +128,10 @@ def attribute(
         raise ValueError(f"model_b is of {first.dtype}; expected one of {', '.join(PRECISIONS)}")
     precision = own if precision == "auto" else precision
 
-    with undisturbed(baseline, target), tqdm(unit="point·image", disable=not progress) as bar:
+    with (
+        undisturbed(baseline, target),
+        tqdm(unit="point·image", disable=not progress, leave=None) as bar,
+    ):
         index = FilterIndex.of(target)
         if not len(index):
             raise ValueError("the networks have no convolution: there are no filters to attribute")
@@ -264,6 +267,10 @@ def _select(
     if callable(parameters):
         chosen = {layer for layer in index.layers if parameters(layer, state[layer])}
     else:
+        if not isinstance(parameters, Iterable):
+            raise TypeError(
+                f"parameters is a {type(parameters).__name__}; expected names, patterns or a function"
+            )
         chosen = set()
         for pattern in [parameters] if isinstance(parameters, str) else parameters:
             if not isinstance(pattern, str):

@@ -71,14 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = False
     try:
-        arguments = build_parser().parse_args(_config_first(words))
-        options = arguments[arguments.command]
-        debug = options.debug
-        import_module(f"faigfast.commands.{arguments.command}").run(options, words)
-        sys.stdout.flush()
+        try:
+            arguments = build_parser().parse_args(_config_first(words))
+            options = arguments[arguments.command]
+            debug = options.debug
+            import_module(f"faigfast.commands.{arguments.command}").run(options, words)
+        finally:
+            sys.stdout.flush()  # here, where a broken pipe is caught
         return 0
     except KeyboardInterrupt:
-        print("\nfaigfast: interrupted", file=sys.stderr)
+        print("faigfast: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Python flushes once more when it ends, which must not fail again.

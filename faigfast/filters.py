@@ -273,10 +273,14 @@ class FilterSet:
             raise ValueError(f"{path} is not a text file of filter indices") from None
         for number, raw in enumerate(text.splitlines(), 1):
             line = raw.strip()
-            if line.startswith("#"):
-                header.update(re.findall(r"(filters)=(\d{1,18})\b", line))
-                header.update(re.findall(r"(index|baseline|target)=(\w+)", line))
-            elif line:
+            if line.startswith("# faigfast"):
+                header.update(re.findall(r"(filters|index|baseline|target)=(\S*)", line))
+                if not re.fullmatch(r"\d{1,18}", header.get("filters", "0")):
+                    raise ValueError(
+                        f"{path}, line {number}: filters={header['filters'][:40]} in the header; "
+                        "expected their number"
+                    )
+            elif line and not line.startswith("#"):
                 total = int(header["filters"]) if "filters" in header else 2**63
                 if not re.fullmatch(r"\d+", line) or int(line) >= total:
                     raise ValueError(

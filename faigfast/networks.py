@@ -19,6 +19,8 @@ def unwrap(model: nn.Module, name: str) -> nn.Module:
     ------
     TypeError
         If `model` is not a module, or a scripted one.
+    ValueError
+        If it has lazy parameters.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
@@ -27,6 +29,8 @@ def unwrap(model: nn.Module, name: str) -> nn.Module:
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(f"{name} is a scripted module; expected the torch.nn.Module it came from")
+    if any(torch.nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        raise ValueError(f"{name} has parameters without a shape; run it once before")
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     while isinstance(model, wrappers) or hasattr(model, "_orig_mod"):
         model = getattr(model, "module" if isinstance(model, wrappers) else "_orig_mod")
@@ -81,6 +85,16 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def slots(model: nn.Module) -> dict[str, Tensor]:
+    """Give every place of a tensor in a module once, also where two names lead to one module."""
+    return {
+        f"{name}.{key}".lstrip("."): value
+        for name, module in model.named_modules()
+        for key, value in chain(module._parameters.items(), module._buffers.items())
+        if value is not None
+    }
+
+
 def copy_of(model: nn.Module) -> nn.Module:
     """Copy a module deeply, tensors that it computed for itself included."""
     # deepcopy refuses what hooks such as weight norm's leave on a module: results with a history.
@@ -92,8 +106,8 @@ def copy_of(model: nn.Module) -> nn.Module:
 
 def call_as_is(model: nn.Module, x: Tensor) -> Any:
     """Evaluate a module on its own tensors, copied, since it may write on its buffers."""
-    own = chain(model.named_parameters(), model.named_buffers())
-    return functional_call(model, {key: value.clone() for key, value in own}, (x.clone(),))
+    own = {key: value.clone() for key, value in slots(model).items()}
+    return functional_call(model, own, (x.clone(),), tie_weights=False)
 
 
 @contextmanager
@@ -103,9 +117,13 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
     Modes of all submodules and every random generator are restored on leaving; `no_grad`,
     `inference_mode` and autocast of the caller do not reach inside.
     """
-    modes = {module: module.training for model in models for module in model.modules()}
+    modules = {module for model in models for module in model.modules()}
+    modes = {module: module.training for module in modules}
+    # Hooks such as weight norm's leave what they computed on the module.
+    left = {m: {k: v for k, v in vars(m).items() if isinstance(v, Tensor)} for m in modules}
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    device = next((p.device.type for model in models for p in model.parameters()), "cpu")
+    types = {p.device.type for model in models for p in model.parameters()} - {"meta"}
+    device = types.pop() if len(types) == 1 else "cpu"
     with (
         torch.random.fork_rng(cuda),
         torch.inference_mode(False),
@@ -117,5 +135,6 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
                 model.eval()
             yield
         finally:
-            for module, training in modes.items():
-                module.training = training
+            for module in modules:
+                module.training = modes[module]
+                vars(module).update(left[module])

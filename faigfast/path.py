@@ -1,5 +1,6 @@
 """The straight line between two networks' tensors: γ(α) = θ̄ + α(θ − θ̄)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,11 +9,37 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from faigfast.networks import check_same_layout, tensors
+from faigfast.networks import check_same_layout, slots, tensors
+
+
+_CONVOLUTIONS = (
+    F.conv1d,
+    F.conv2d,
+    F.conv3d,
+    F.conv_transpose1d,
+    F.conv_transpose2d,
+    F.conv_transpose3d,
+)
+_FUNCTIONAL = ("x", "mean", "variance", "weight", "bias", "from_input", "momentum", "eps")
+_NATIVE = ("x", "weight", "bias", "mean", "variance", "from_input", "momentum", "eps")
+# Arguments of the functions that normalise, in order; `from_input`: by the input's own statistics.
+_NORMS = {
+    F.batch_norm: _FUNCTIONAL,
+    F.instance_norm: _FUNCTIONAL,
+    torch.batch_norm: _NATIVE,
+    torch.instance_norm: _NATIVE,
+}
+_ALIASES = {
+    "input": "x",
+    "running_mean": "mean",
+    "running_var": "variance",
+    "training": "from_input",
+    "use_input_stats": "from_input",
+}
 
 
 class _Written(TorchFunctionMode):
-    """Writes eval-mode batch norm out, whose statistics have no gradient in torch.
+    """Writes eval-mode batch and instance norm out: torch has no gradient for their statistics.
 
     It also refuses a convolution that takes the batch of images for channels.
     """
@@ -25,29 +52,26 @@ class _Written(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is F.batch_norm or func is torch.batch_norm:
-            names = ("x", "mean", "variance", "weight", "bias", "training", "momentum", "eps")
-            if func is torch.batch_norm:
-                names = ("x", "weight", "bias", "mean", "variance", "training", "momentum", "eps")
-            given = dict(zip(names, args, strict=False))
-            aliases = {"input": "x", "running_mean": "mean", "running_var": "variance"}
-            given.update({aliases.get(name, name): value for name, value in kwargs.items()})
+        if func in _NORMS:
+            given = dict(zip(_NORMS[func], args, strict=False))
+            given |= {_ALIASES.get(name, name): value for name, value in kwargs.items()}
             moves = any(
                 isinstance(given.get(name), Tensor) and given[name].requires_grad
                 for name in ("mean", "variance")
             )
-            if moves and not given.get("training", False):
-                return _batch_norm(given)
-        convolution = func in (F.conv1d, F.conv2d, F.conv3d) and len(args) > 1
+            default = func is F.instance_norm
+            if moves and not given.get("from_input", default):
+                return _normalise(given)
+        convolution = func in _CONVOLUTIONS and len(args) > 1
         if convolution and args[0].ndim == self.x.ndim == args[1].ndim - 1:
             raise ValueError(
-                f"images of rank {self.x.ndim} reach a convolution that takes rank "
-                f"{args[1].ndim}; expected [N, C, *spatial] of the rank the network takes"
+                f"x {list(self.x.shape)} is of rank {self.x.ndim} and reaches a convolution that takes "
+                f"rank {args[1].ndim}; expected [N, C, *spatial] of the rank the network takes"
             )
         return func(*args, **kwargs)
 
 
-def _batch_norm(given: dict[str, Any]) -> Tensor:
+def _normalise(given: dict[str, Any]) -> Tensor:
     x: Tensor = given["x"]
     shape = [1, -1] + [1] * (x.ndim - 2)
     scale = (given["variance"] + given.get("eps", 1e-5)).rsqrt()
@@ -93,6 +117,7 @@ class WeightPath:
         self.delta: dict[str, Tensor] = {}
         self.fixed: dict[str, Tensor] = {}
         self.shared: dict[str, str] = {}
+        self.slots = slots(target)
         keys: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
         for key, value in last.items():
             _check_tensor(key, first[key], value)
@@ -135,7 +160,9 @@ class WeightPath:
                 point[key] = start
         return point
 
-    def call(self, point: dict[str, Tensor], x: Tensor) -> Any:
+    def call(
+        self, point: dict[str, Tensor], x: Tensor, then: Callable[[Any], Any] = lambda y: y
+    ) -> Any:
         """Evaluate the network at a point of the line.
 
         Parameters
@@ -144,10 +171,13 @@ class WeightPath:
             From `at`.
         x : Tensor
             [B, C, *spatial].
+        then : callable
+            What to do with the network's output while the point's tensors are still in place: a
+            network that saves memory by computing parts again needs them in backward too.
 
         Returns
         -------
-        Whatever the network returns.
+        Whatever `then` returns.
 
         Raises
         ------
@@ -157,9 +187,12 @@ class WeightPath:
         # Copies, since a network may write on its buffers or its input.
         given = {key: value.clone() for key, value in {**self.fixed, **point}.items()}
         given |= {key: given[owner] for key, owner in self.shared.items()}
+        given = {f"module.{key}": value for key, value in given.items() if key in self.slots}
+        # Parts computed again have gradients only where their input has.
+        x = x.clone().requires_grad_(torch.is_grad_enabled()).clone()
         try:
             with _Written(x):
-                return functional_call(self.module, given, (x.clone(),))
+                return functional_call(_Then(self.module), given, (x, then), tie_weights=False)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, IndexError) as problem:
@@ -169,7 +202,20 @@ class WeightPath:
             ) from problem
 
 
+class _Then(nn.Module):
+    """A network and what is done with its output."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor, then: Callable[[Any], Any]) -> Any:
+        return then(self.module(x))
+
+
 def _check_tensor(key: str, first: Tensor, last: Tensor) -> None:
+    if first.is_meta or last.is_meta:
+        raise ValueError(f"{key!r} is on meta, without values; expected loaded networks")
     if first.dtype != last.dtype or first.device != last.device:
         raise ValueError(
             f"{key!r} is {first.dtype} on {first.device} in the baseline and {last.dtype} on "

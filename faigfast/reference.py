@@ -70,14 +70,19 @@ def integrate(
     wide = torch.promote_types(x.dtype, torch.float32)
     total = {key: torch.zeros_like(delta, dtype=wide) for key, delta in path.delta.items()}
     coarse = {key: torch.zeros_like(value) for key, value in total.items() if key in scored}
+
+    def backward(output: Tensor) -> None:
+        value = loss(objective, output, gt)
+        if value.requires_grad:
+            value.backward()
+
     for s, (alpha, weight) in enumerate(zip(rule.nodes, rule.weights, strict=True)):
         point = path.at(float(alpha))
-        value = loss(objective, path.call(point, x), gt)
-        if not value.requires_grad:
+        path.call(point, x, backward)
+        if all(point[key].grad is None for key in path.delta):
             raise ValueError("the loss does not depend on any weight that differs")
-        leaves = [point[key] for key in path.delta]
-        gradients = torch.autograd.grad(value, leaves, allow_unused=True)
-        for key, gradient in zip(path.delta, gradients, strict=True):
+        for key in path.delta:
+            gradient = point[key].grad
             if gradient is None:
                 continue
             total[key].add_(gradient, alpha=float(weight))

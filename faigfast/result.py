@@ -309,9 +309,22 @@ class Attribution:
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT!r}")
             shapes = tuple(tuple(shape) for shape in metadata["shapes"])
+            index = FilterIndex(tuple(metadata["layers"]), shapes)
+            names = metadata["degradations"]
+            images = len(arrays["scores.0"])
+            expected = dict.fromkeys(("completeness", "error"), (len(names), images))
+            expected |= {"losses": (len(names), images, 2), "scored": (len(index),)}
+            expected |= {f"scores.{i}": (images, len(index)) for i in range(len(names))}
+            for name, shape in expected.items():
+                if arrays[name].shape != shape:
+                    raise ValueError(
+                        f"{name} is {list(arrays[name].shape)}, expected {list(shape)}"
+                    )
+            if len(index.layers) != len(shapes):
+                raise ValueError(f"{len(index.layers)} layers and {len(shapes)} shapes")
             return cls(
-                FilterIndex(tuple(metadata["layers"]), shapes),
-                {name: arrays[f"scores.{i}"] for i, name in enumerate(metadata["degradations"])},
+                index,
+                {name: arrays[f"scores.{i}"] for i, name in enumerate(names)},
                 setting=Setting(**metadata["setting"]),
                 notes=tuple(metadata["notes"]),
                 **{name: arrays[name] for name in ARRAYS},

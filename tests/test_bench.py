@@ -239,6 +239,12 @@ def test_workloads(name):
         assert moved == pytest.approx(0.1 * size + 0.001, rel=0.2)
 
 
+def test_the_shipped_pair_as_a_workload():
+    problem = workload("pair-8x2").problem(1)
+    assert problem.target(problem.x).shape == problem.gt.shape == (2, 3, 16, 16)
+    assert forward_flops(problem.target, problem.x) == 2 * 2 * 8 * 8 * by_hand(32, 8)
+
+
 def test_workloads_leave_random_numbers_alone():
     before = torch.get_rng_state()
     workload("tiny-8x1").problem(1)

@@ -194,7 +194,10 @@ def test_only_the_one_sided_rules_are_emulated(rule):
 
 
 def test_steps_may_be_any_integer_type():
-    assert quadrature("midpoint", np.int64(3)).nodes.tolist() == quadrature("midpoint", 3).nodes.tolist()
+    assert (
+        quadrature("midpoint", np.int64(3)).nodes.tolist()
+        == quadrature("midpoint", 3).nodes.tolist()
+    )
 
 
 @pytest.mark.parametrize("steps", [0, -1, -100])

@@ -20,6 +20,7 @@ from faigfast.bench.workloads import RULE, Problem
 from faigfast.filters import FilterIndex
 from faigfast.quadrature import quadrature
 
+State = dict[str, Tensor]
 Scored = tuple[Tensor, Tensor]
 Run = Callable[[], Scored]
 Contender = Callable[[Problem], Run]
@@ -97,7 +98,7 @@ def loop(
     weights = [net.get_parameter(layer).requires_grad_() for layer in layers]
     state = net.state_dict()  # detached, of the same memory
 
-    def placed(model: nn.Module) -> dict[str, Tensor]:
+    def placed(model: nn.Module) -> State:
         source = model.state_dict()
         return {key: torch.empty_like(value).copy_(source[key]) for key, value in state.items()}
 
@@ -146,10 +147,10 @@ def vmapped(problem: Problem) -> Run:
         first, last = problem.baseline.state_dict(), problem.target.state_dict()
         deltas = {key: last[key] - first[key] for key in last}
 
-        def value(weights: dict[str, Tensor], rest: dict[str, Tensor], x: Tensor, gt: Tensor):  # type: ignore[no-untyped-def]
+        def value(weights: State, rest: State, x: Tensor, gt: Tensor) -> Tensor:
             return _squared_error(functional_call(problem.target, {**rest, **weights}, (x,)), gt)
 
-        def gradient(alpha: Tensor, x: Tensor, gt: Tensor) -> dict[str, Tensor]:
+        def gradient(alpha: Tensor, x: Tensor, gt: Tensor) -> State:
             rest = {key: first[key] + alpha * delta for key, delta in deltas.items()}
             return grad(value)({layer: rest.pop(layer) for layer in layers}, rest, x, gt)
 

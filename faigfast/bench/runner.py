@@ -234,4 +234,5 @@ def _measure(entry: _Entry, name: str) -> None:
 def _line(failure: Exception) -> str:
     """Shorten an error to one line; compilers fill many."""
     lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] or type(failure).__name__
+    end = next((n for n, line in enumerate(lines, 1) if not line.endswith(":")), None)
+    return " ".join(lines[:end])[:300] or type(failure).__name__

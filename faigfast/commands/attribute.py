@@ -141,10 +141,9 @@ def _split(item: str) -> tuple[str, str]:
 
 def _recipe(item: str) -> tuple[str, str]:
     """Read NAME=RECIPE, or a RECIPE alone, which is named after what it holds."""
-    try:
-        Degradation.parse(item)
-    except ValueError:
-        return _split(item)
+    name, _, recipe = item.partition("=")
+    if recipe == "clean" or "=" in recipe.partition("+")[0]:
+        return name, recipe
     return "+".join(part.partition("=")[0].strip() for part in item.split("+")), item
 
 

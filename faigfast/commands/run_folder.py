@@ -40,17 +40,14 @@ class RunFolder:
         self.path = path
         self.parts = path / "parts"
         self.made_from = json.loads(json.dumps(made_from))
-        if overwrite:
+        try:
+            self.manifest = self._find()
+        except ValueError:
+            if not overwrite:
+                raise
             self._remove()
-        self.manifest = self._same_run(path / MANIFEST)
-        unfinished = self._same_run(self.parts / IDENTITY)
-        if self.manifest is None and unfinished is None:
-            for name in (SCORES, TABLE):
-                if (path / name).exists():
-                    raise ValueError(
-                        f"{path} holds a {name} without its {MANIFEST}; choose another --output "
-                        "or add --overwrite"
-                    )
+            self.manifest = None
+        if self.manifest is None:
             write_json(self.parts / IDENTITY, {"made_from": self.made_from})
 
     def part(self, position: int) -> Path:
@@ -63,6 +60,18 @@ class RunFolder:
         write_json(self.path / MANIFEST, {**manifest, "made_from": self.made_from})
         self._remove_files([name for name in before if name not in manifest["files"]])
         self._remove_parts()
+
+    def _find(self) -> dict[str, Any] | None:
+        """Read the manifest, if there is one; refuse whatever is not of this run."""
+        manifest = self._same_run(self.path / MANIFEST)
+        unfinished = self._same_run(self.parts / IDENTITY)
+        for name in (SCORES, TABLE):
+            if manifest is None and unfinished is None and (self.path / name).exists():
+                raise ValueError(
+                    f"{self.path} holds a {name} without its {MANIFEST}; choose another --output "
+                    "or add --overwrite"
+                )
+        return manifest
 
     def _same_run(self, file: Path) -> dict[str, Any] | None:
         """Read a file that says what results were made from; refuse another run's."""

@@ -1,0 +1,104 @@
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+import faigfast.findings.demo as demo
+from faigfast.data import KEPT_OUT, photographs
+from faigfast.findings.figures import COLOURS, colours, data_uri, layer_distribution, svg
+from faigfast.findings.report import Page
+from faigfast.result import Attribution
+
+
+class Checker(HTMLParser):
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.addresses, self.tags = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_page_escapes_and_closes_everything(tmp_path):
+    page = Page("a < b & c")
+    page.heading("<h>")
+    page.text("<script>alert(1)</script>", note=True)
+    page.code('"quoted"')
+    page.table(["<x>", "y"], [["1 < 2", "3"]])
+    page.strip([(data_uri(torch.rand(3, 4, 4)), '"caption" > 1')])
+    page.save(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<script>" not in text and "&lt;script&gt;" in text and "1 &lt; 2" in text
+    assert Checker(text).tags.count("td") == 2
+    assert list(tmp_path.iterdir()) == [tmp_path / "page.html"]
+
+
+def test_colours_are_apart_and_random_is_gray():
+    chosen = colours(["a", "random", "b"])
+    assert len(set(chosen.values())) == 3 and chosen["random"] not in COLOURS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The demonstration on pieces of the photographs."""
+    patch = pytest.MonkeyPatch()
+    pieces = {name: image[:, 100:260, 150:310] for name, image in photographs(KEPT_OUT).items()}
+    patch.setattr(demo, "photographs", lambda names: pieces if names == KEPT_OUT else {})
+    patch.setattr(demo, "CROP", 48)
+    patch.setattr(demo, "SHOWN_CROP", 64)
+    folder = tmp_path_factory.mktemp("demo")
+    try:
+        assert demo.run_demo(folder, steps=3, progress=False) == folder / "report.html"
+    finally:
+        patch.undo()
+    return folder
+
+
+def test_demo_writes_a_page_that_needs_nothing_else(folder, capsys):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    checker = Checker(text)
+    assert all(re.match(r"data:image/png;base64,|#", address) for address in checker.addresses)
+    assert checker.tags.count("svg") == 2 and checker.tags.count("img") == 6 * 2 * 4
+    assert len(text) < 10_000_000
+    for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        ElementTree.fromstring(drawing)
+
+
+def test_demo_writes_figures_and_attribution(folder):
+    numbers = json.loads((folder / "figures.json").read_text())
+    assert len(numbers["masked"]) == 4 * 3
+    first = numbers["masked"][0]
+    base, full, now = (
+        part["blur"][0] for part in (numbers["baseline"], numbers["target"], first["psnr"])
+    )
+    assert first["undone"]["blur"] == pytest.approx((full - now) / (full - base))
+    result = Attribution.load(folder / "attribution.safetensors")
+    assert result.degradations == ("blur", "noise") and result.evaluations == 3
+    assert (folder / "masking.png").stat().st_size > 10_000
+
+
+def test_layer_distribution_counts_every_filter(folder):
+    result = Attribution.load(folder / "attribution.safetensors")
+    figure = layer_distribution(result, 0.05)
+    for axis, name in zip(figure.axes, result.degradations, strict=True):
+        heights = [round(bar.get_height()) for bar in axis.patches]
+        assert sum(heights) == len(result.top(name, 0.05))
+        located = [result.index.locate(k)[0] for k in result.top(name, 0.05).indices.tolist()]
+        assert heights == [located.count(layer) for layer in result.index.layers]
+    assert svg(figure).startswith("<svg")

@@ -1,0 +1,351 @@
+import copy
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
+
+from faigfast.data.patches import Patches
+from faigfast.training import Schedule, train, train_pair
+from faigfast.zoo import SRResNet
+
+
+def photographs():
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.rand(3, 24, 30, generator=generator) for name in ("a", "b")}
+
+
+def patches(**options):
+    return Patches(photographs().values(), scale=2, patch=4, resizes=(1.0,), **options)
+
+
+def network(seed=0):
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return SRResNet(width=4, blocks=1, scale=2)
+
+
+SHORT = Schedule(iterations=12, learning_rate=1e-2, batch=2)
+
+
+@pytest.fixture
+def frequent(monkeypatch):
+    """Save and log every fourth iteration."""
+    monkeypatch.setattr("faigfast.training.SAVE_EVERY", 4)
+    monkeypatch.setattr("faigfast.training.LOG_EVERY", 4)
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+class Dies(nn.Module):
+    """Raises in the call of a given number."""
+
+    def __init__(self, net, after, error=KeyboardInterrupt):
+        super().__init__()
+        self.net, self.left, self.error = net, after, error
+
+    def forward(self, x):
+        self.left -= 1
+        if self.left < 0:
+            raise self.error("stopped")
+        return self.net(x)
+
+
+def test_training_lowers_the_loss_and_averages_the_weights(tmp_path):
+    net = network()
+    with torch.no_grad():
+        net.conv_last.bias.fill_(0.2)
+    start = copy.deepcopy(net.state_dict())
+    schedule = Schedule(iterations=120, learning_rate=5e-3, batch=4)
+    state = torch.get_rng_state()
+    average = train(net, patches(), schedule, tmp_path)
+    assert torch.equal(state, torch.get_rng_state())
+    assert average.keys() == start.keys()
+    assert not equal(average, start) and not equal(average, net.state_dict())
+    lq, gt = patches().batch(16, seed=10**6)
+    with torch.no_grad():
+        losses = []
+        for weights in (start, average):
+            net.load_state_dict(weights)
+            losses.append(F.l1_loss(net(lq), gt).item())
+    assert losses[1] < losses[0] * 0.95
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in log] == [100, 120]
+    assert log[1]["loss"] < log[0]["loss"] and log[1]["rate"] < log[0]["rate"] < 5e-3
+    assert all(line["seconds"] > 0 for line in log)
+    assert files(tmp_path) == ["log.jsonl", "state.pth"]
+
+
+def test_the_recipe_is_adam_on_the_absolute_error_along_a_cosine_with_an_average(
+    tmp_path, monkeypatch
+):
+    net, twin = network(), network()
+    average = train(net, patches(), SHORT, tmp_path)
+    optimizer = torch.optim.Adam(twin.parameters(), 1e-2, betas=(0.9, 0.99))
+    mean = {key: value.clone() for key, value in twin.state_dict().items()}
+    saved = {}
+    original = Patches.batch
+
+    def record(self, size, seed):
+        saved[len(saved)] = original(self, size, seed)
+        return saved[len(saved) - 1]
+
+    monkeypatch.setattr(Patches, "batch", record)
+    train(network(), patches(), SHORT, tmp_path / "again")
+    assert len(saved) == 12
+    for i, (lq, gt) in saved.items():
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-7 + (1e-2 - 1e-7) * (1 + math.cos(math.pi * i / 12)) / 2
+        optimizer.zero_grad()
+        (twin(lq) - gt).abs().mean().backward()
+        optimizer.step()
+        decay = min(0.999, (1 + i) / (10 + i))
+        for key, value in twin.state_dict().items():
+            mean[key] = decay * mean[key] + (1 - decay) * value
+    for key in mean:
+        torch.testing.assert_close(average[key], mean[key], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(
+            net.state_dict()[key], twin.state_dict()[key], rtol=1e-3, atol=1e-5
+        )
+
+
+def test_the_seed_chooses_the_patches(tmp_path):
+    results = []
+    for seed in (0, 0, 1, 2):
+        schedule = Schedule(iterations=3, learning_rate=1e-2, batch=2, seed=seed)
+        results.append(train(network(), patches(), schedule, tmp_path / str(len(results))))
+    assert equal(results[0], results[1])
+    assert not equal(results[0], results[2]) and not equal(results[2], results[3])
+
+
+def test_every_iteration_has_patches_of_its_own(tmp_path, monkeypatch):
+    seen = []
+    original = Patches.batch
+
+    def record(self, size, seed):
+        batch = original(self, size, seed)
+        seen.append(batch[0])
+        return batch
+
+    monkeypatch.setattr(Patches, "batch", record)
+    for seed in (0, 1):
+        schedule = Schedule(iterations=5, learning_rate=1e-2, batch=2, seed=seed)
+        train(network(), patches(), schedule, tmp_path / str(seed))
+    assert len({batch.numpy().tobytes() for batch in seen}) == 10
+
+
+@pytest.mark.parametrize("after", [0, 3, 4, 5, 11])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, frequent, after, error):
+    whole = train(Dies(network(), 99), patches(noise=(0.1,)), SHORT, tmp_path / "whole")
+    with pytest.raises(error):
+        train(Dies(network(), after, error), patches(noise=(0.1,)), SHORT, tmp_path / "cut")
+    assert set(files(tmp_path / "cut")) <= {"log.jsonl", "state.pth"}
+    # What is in the network at the new start does not matter once a state was saved.
+    fresh = network(seed=0 if after < 4 else 5)
+    resumed = train(Dies(fresh, 99), patches(noise=(0.1,)), SHORT, tmp_path / "cut")
+    assert equal(whole, resumed)
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "cut")
+    ]
+    for a, b in zip(*logs, strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+
+
+SCRIPT = """
+    import os, signal, sys, torch
+    sys.path.insert(0, sys.argv[2])
+    torch.set_num_threads(1)
+    import faigfast.training as training
+    from test_training import SHORT, network, patches
+    training.SAVE_EVERY = training.LOG_EVERY = 4
+    net, calls = network(), []
+    def kill(*_):
+        calls.append(1)
+        if len(calls) == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+    net.register_forward_hook(kill)
+    training.train(net, patches(), SHORT, sys.argv[1])
+"""
+
+
+def test_a_process_that_was_killed_is_resumed(tmp_path, frequent):
+    folder = tmp_path / "killed"
+    here = os.path.dirname(__file__)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), str(folder), here],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert torch.load(folder / "state.pth", weights_only=True)["done"] == 4
+    assert files(folder) == ["log.jsonl", "state.pth"]
+    resumed = train(network(seed=7), patches(), SHORT, folder)
+    whole = train(network(), patches(), SHORT, tmp_path / "whole")
+    for key, value in whole.items():  # the number of threads may differ
+        torch.testing.assert_close(resumed[key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_finished_run_is_returned_as_it_is(tmp_path):
+    first = train(network(), patches(), SHORT, tmp_path)
+    before = (tmp_path / "state.pth").read_bytes()
+    assert equal(train(Dies(network(1), 0).net, patches(), SHORT, tmp_path), first)
+    assert (tmp_path / "state.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "schedule, recipe",
+    [
+        (Schedule(iterations=13, learning_rate=1e-2, batch=2), None),
+        (Schedule(iterations=12, learning_rate=2e-2, batch=2), None),
+        (Schedule(iterations=12, learning_rate=1e-2, batch=3), None),
+        (Schedule(iterations=12, learning_rate=1e-2, batch=2, seed=1), None),
+        (Schedule(iterations=12, learning_rate=1e-2, batch=2, ema_decay=0.9), None),
+        (SHORT, {"blur": [2.0]}),
+    ],
+)
+def test_a_state_of_another_run_is_refused(tmp_path, schedule, recipe):
+    train(network(), patches(), SHORT, tmp_path)
+    before = (tmp_path / "state.pth").read_bytes()
+    net = network(3)
+    state = copy.deepcopy(net.state_dict())
+    with pytest.raises(ValueError, match=r"state\.pth belongs to another run"):
+        train(net, patches(), schedule, tmp_path, recipe=recipe)
+    assert equal(net.state_dict(), state)
+    assert (tmp_path / "state.pth").read_bytes() == before
+
+
+def test_recipes_with_tuples_are_those_that_were_saved(tmp_path):
+    recipe = {"blur": (2.0,), "sizes": {"a": [1, 2]}}
+    first = train(network(), patches(), SHORT, tmp_path, recipe=recipe)
+    assert equal(train(network(), patches(), SHORT, tmp_path, recipe=recipe), first)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", "half"])
+def test_a_damaged_state_is_named(tmp_path, content):
+    train(network(), patches(), SHORT, tmp_path)
+    path = tmp_path / "state.pth"
+    path.write_bytes(path.read_bytes()[:1000] if content == "half" else content)
+    with pytest.raises(ValueError, match=r"state\.pth"):
+        train(network(), patches(), SHORT, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path, frequent):
+    class Explodes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.calls = network(), 0
+
+        def forward(self, x):
+            self.calls += 1
+            return self.net(x) * (float("nan") if self.calls == 6 else 1)
+
+    with pytest.raises(FloatingPointError, match="loss is nan at iteration 5"):
+        train(Explodes(), patches(), SHORT, tmp_path)
+    state = torch.load(tmp_path / "state.pth", weights_only=True)
+    assert state["done"] == 4
+    assert all(value.isfinite().all() for value in state["network"].values())
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"iterations": 0}, "iterations 0"),
+        ({"batch": 0}, "batch 0"),
+        ({"learning_rate": 0.0}, "learning_rate 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate nan"),
+        ({"ema_decay": 1.0}, "ema_decay 1.0"),
+        ({"ema_decay": -0.1}, "ema_decay -0.1"),
+    ],
+)
+def test_schedules_that_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        Schedule(**{"iterations": 1, "learning_rate": 1e-3, **options})
+
+
+# --- the pair
+
+
+def run_pair(folder, net=None, **options):
+    settings = {"scale": 2, "baseline": SHORT, "target": SHORT, "patch": 4, **options}
+    return train_pair(folder, network() if net is None else net, photographs(), **settings)
+
+
+def test_a_pair_of_files_with_everything_that_made_them(tmp_path):
+    baseline, target = run_pair(tmp_path)
+    assert files(tmp_path) == [
+        "baseline.safetensors", "baseline/log.jsonl", "baseline/state.pth", "target.safetensors",
+        "target/log.jsonl", "target/state.pth", "training.json",
+    ]  # fmt: skip
+    assert baseline == tmp_path / "baseline.safetensors"
+    weights = load_file(baseline), load_file(target)
+    assert weights[0].keys() == network().state_dict().keys() == weights[1].keys()
+    assert not equal(*weights)
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert record["baseline"]["blur"] == [] and record["target"]["blur"] == [2.0]
+    assert record["target"]["noise"] == [0.1] and record["target"]["iterations"] == 12
+    assert set(record["photographs"]) == {"a", "b"} and "torch" in record
+
+
+def test_the_target_starts_from_the_averaged_baseline(tmp_path):
+    slow = Schedule(iterations=1, learning_rate=1e-9, batch=2)
+    baseline, target = map(load_file, run_pair(tmp_path, target=slow))
+    for key, value in baseline.items():
+        torch.testing.assert_close(target[key], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("after", [6, 14, 21])
+def test_a_pair_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, frequent, after):
+    whole = list(map(load_file, run_pair(tmp_path / "whole")))
+    net, calls = network(), []
+
+    def stop(*_):
+        calls.append(1)
+        if len(calls) == after:
+            raise KeyboardInterrupt
+
+    net.register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_pair(tmp_path / "cut", net)
+    assert not (tmp_path / "cut" / "target.safetensors").exists()
+    assert (tmp_path / "cut" / "baseline.safetensors").exists() == (after > 12)
+    resumed = list(map(load_file, run_pair(tmp_path / "cut")))
+    assert all(equal(a, b) for a, b in zip(whole, resumed, strict=True))
+    assert files(tmp_path / "whole") == files(tmp_path / "cut")
+
+
+def test_a_pair_of_another_recipe_is_refused(tmp_path):
+    run_pair(tmp_path)
+    for options in ({"blur": (3.0,)}, {"noise": ()}, {"patch": 5}, {"probability": 0.4}):
+        with pytest.raises(ValueError, match="belongs to another run"):
+            run_pair(tmp_path, **options)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        run_pair(tmp_path, SRResNet(width=5, blocks=1, scale=2))
+
+
+def test_a_finished_pair_is_returned(tmp_path):
+    first = list(map(load_file, run_pair(tmp_path)))
+    second = list(map(load_file, run_pair(tmp_path, network(9))))
+    assert all(equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises((OSError, ValueError), match="file"):
+        train(network(), patches(), SHORT, tmp_path / "file" / "run")
+    assert (tmp_path / "file").read_text() == "kept"
