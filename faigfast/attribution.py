@@ -269,7 +269,8 @@ def _select(
     else:
         if not isinstance(parameters, Iterable):
             raise TypeError(
-                f"parameters is a {type(parameters).__name__}; expected names, patterns or a function"
+                f"parameters is a {type(parameters).__name__}; expected names, patterns or a "
+                "function"
             )
         chosen = set()
         for pattern in [parameters] if isinstance(parameters, str) else parameters:

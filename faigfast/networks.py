@@ -137,4 +137,7 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
         finally:
             for module in modules:
                 module.training = modes[module]
-                vars(module).update(left[module])
+                found = vars(module)
+                for key in [key for key, value in found.items() if isinstance(value, Tensor)]:
+                    del found[key]
+                found.update(left[module])

@@ -11,7 +11,6 @@ from torch.overrides import TorchFunctionMode
 
 from faigfast.networks import check_same_layout, slots, tensors
 
-
 _CONVOLUTIONS = (
     F.conv1d,
     F.conv2d,
@@ -65,8 +64,9 @@ class _Written(TorchFunctionMode):
         convolution = func in _CONVOLUTIONS and len(args) > 1
         if convolution and args[0].ndim == self.x.ndim == args[1].ndim - 1:
             raise ValueError(
-                f"x {list(self.x.shape)} is of rank {self.x.ndim} and reaches a convolution that takes "
-                f"rank {args[1].ndim}; expected [N, C, *spatial] of the rank the network takes"
+                f"x {list(self.x.shape)} is of rank {self.x.ndim} and reaches a convolution that "
+                f"takes rank {args[1].ndim}; expected [N, C, *spatial] of the rank the network "
+                "takes"
             )
         return func(*args, **kwargs)
 
@@ -214,13 +214,13 @@ class _Then(nn.Module):
 
 
 def _check_tensor(key: str, first: Tensor, last: Tensor) -> None:
-    if first.is_meta or last.is_meta:
-        raise ValueError(f"{key!r} is on meta, without values; expected loaded networks")
     if first.dtype != last.dtype or first.device != last.device:
         raise ValueError(
             f"{key!r} is {first.dtype} on {first.device} in the baseline and {last.dtype} on "
             f"{last.device} in the target; expected one dtype and one device"
         )
+    if last.is_meta:
+        raise ValueError(f"{key!r} is on meta, without values; expected loaded networks")
     if last.is_complex():
         raise ValueError(f"{key!r} is complex; expected real parameters and buffers")
     if last.is_floating_point():

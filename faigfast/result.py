@@ -311,17 +311,7 @@ class Attribution:
             shapes = tuple(tuple(shape) for shape in metadata["shapes"])
             index = FilterIndex(tuple(metadata["layers"]), shapes)
             names = metadata["degradations"]
-            images = len(arrays["scores.0"])
-            expected = dict.fromkeys(("completeness", "error"), (len(names), images))
-            expected |= {"losses": (len(names), images, 2), "scored": (len(index),)}
-            expected |= {f"scores.{i}": (images, len(index)) for i in range(len(names))}
-            for name, shape in expected.items():
-                if arrays[name].shape != shape:
-                    raise ValueError(
-                        f"{name} is {list(arrays[name].shape)}, expected {list(shape)}"
-                    )
-            if len(index.layers) != len(shapes):
-                raise ValueError(f"{len(index.layers)} layers and {len(shapes)} shapes")
+            _check_shapes(arrays, index, len(names))
             return cls(
                 index,
                 {name: arrays[f"scores.{i}"] for i, name in enumerate(names)},
@@ -334,3 +324,20 @@ class Attribution:
 
 
 ARRAYS = tuple(f.name for f in fields(Attribution) if f.type is Tensor)
+
+
+def _check_shapes(arrays: dict[str, Tensor], index: FilterIndex, degradations: int) -> None:
+    """Refuse the arrays of a file that do not fit together."""
+    if len(index.layers) != len(index.shapes):
+        raise ValueError(f"{len(index.layers)} layers and {len(index.shapes)} shapes")
+    images = len(arrays["scores.0"])
+    expected: dict[str, tuple[int, ...]] = {
+        "completeness": (degradations, images),
+        "error": (degradations, images),
+        "losses": (degradations, images, 2),
+        "scored": (len(index),),
+        **{f"scores.{i}": (images, len(index)) for i in range(degradations)},
+    }
+    for name, shape in expected.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} is {list(arrays[name].shape)}, expected {list(shape)}")

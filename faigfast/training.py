@@ -113,7 +113,7 @@ def train(
 
     state_path = folder / "state.pth"
     if state_path.exists():
-        saved = torch.load(state_path, weights_only=True)
+        saved = _read_state(state_path)
         if saved["identity"] != identity:
             raise ValueError(
                 f"{state_path} belongs to another run ({saved['identity']}, not {identity}); "
@@ -182,6 +182,19 @@ def train(
             if done % SAVE_EVERY == 0 or done == schedule.iterations:
                 save()
     return average
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        saved = torch.load(path, weights_only=True)
+        if "identity" in saved:
+            return saved
+    except Exception as problem:  # torch raises many types for a damaged file
+        raise ValueError(
+            f"{path} cannot be read as the state of a training ({type(problem).__name__}); remove "
+            "it to start again"
+        ) from problem
+    raise ValueError(f"{path} is not the state of a training; remove it to start again")
 
 
 def train_pair(

@@ -1,6 +1,7 @@
-"""Networks that are not a plain stack: what moves, what is scored, and that nothing is left behind."""
+"""Networks that are not a plain stack: what moves, what is scored, what is left as it was."""
 
 import copy
+import random
 
 import pytest
 import torch
@@ -82,32 +83,35 @@ def conv(*args, **options):
 
 
 SPATIAL = {1: (7,), 2: (5, 4), 3: (3, 4, 3)}
+# fmt: off
 MODELS = {
-    "conv1d": (stack(lambda: nn.Conv1d(3, 4, 3, padding=1), nn.Tanh, lambda: nn.Conv1d(4, 3, 1)), 1),
-    "conv3d": (stack(lambda: nn.Conv3d(3, 4, 3, padding=1), nn.Tanh, lambda: nn.Conv3d(4, 3, 1)), 3),
+    "conv1d": (stack(lambda: nn.Conv1d(3, 4, 3, padding=1), nn.Tanh,
+                     lambda: nn.Conv1d(4, 3, 1)), 1),
+    "conv3d": (stack(lambda: nn.Conv3d(3, 4, 3, padding=1), nn.Tanh,
+                     lambda: nn.Conv3d(4, 3, 1)), 3),
     "transposed1d": (stack(lambda: nn.ConvTranspose1d(3, 4, 3, padding=1), nn.Tanh,
-                           lambda: nn.ConvTranspose1d(4, 3, 1)), 1),  # fmt: skip
+                           lambda: nn.ConvTranspose1d(4, 3, 1)), 1),
     "transposed2d": (stack(lambda: nn.ConvTranspose2d(3, 4, 3, padding=1), nn.Tanh,
-                           lambda: nn.ConvTranspose2d(4, 3, 1)), 2),  # fmt: skip
+                           lambda: nn.ConvTranspose2d(4, 3, 1)), 2),
     "transposed3d": (stack(lambda: nn.ConvTranspose3d(3, 4, 3, padding=1), nn.Tanh,
-                           lambda: nn.ConvTranspose3d(4, 3, 1)), 3),  # fmt: skip
+                           lambda: nn.ConvTranspose3d(4, 3, 1)), 3),
     "grouped": (stack(conv(3, 6, 3, padding=1, groups=3), nn.Tanh, conv(6, 3, 1, groups=3)), 2),
     "dilated": (stack(conv(3, 4, 3, padding=2, dilation=2), nn.GELU, conv(4, 3, 1)), 2),
     "circular": (stack(conv(3, 4, 3, padding=1, padding_mode="circular"), nn.SiLU,
-                       conv(4, 3, 1)), 2),  # fmt: skip
+                       conv(4, 3, 1)), 2),
     "same": (stack(conv(3, 4, (3, 5), padding="same"), nn.Sigmoid, conv(4, 3, 1)), 2),
     "shuffled": (stack(conv(3, 12, 3, padding=1, stride=1), lambda: nn.PixelShuffle(2), nn.Tanh,
-                       conv(3, 3, 2, stride=2)), 2),  # fmt: skip
+                       conv(3, 3, 2, stride=2)), 2),
     "group norm": (stack(conv(3, 4, 1), lambda: nn.GroupNorm(2, 4), nn.Tanh, conv(4, 3, 1)), 2),
     "instance norm": (stack(conv(3, 4, 1), lambda: nn.InstanceNorm2d(4, affine=True), nn.Tanh,
-                            conv(4, 3, 1)), 2),  # fmt: skip
+                            conv(4, 3, 1)), 2),
     "instance norm that tracks": (stack(
         conv(3, 4, 1), lambda: nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
-        nn.Tanh, conv(4, 3, 1)), 2),  # fmt: skip
+        nn.Tanh, conv(4, 3, 1)), 2),
     "batch norm 1d": (stack(lambda: nn.Conv1d(3, 4, 3, padding=1), lambda: nn.BatchNorm1d(4),
-                            nn.Tanh, lambda: nn.Conv1d(4, 3, 1)), 1),  # fmt: skip
+                            nn.Tanh, lambda: nn.Conv1d(4, 3, 1)), 1),
     "batch norm": (stack(conv(3, 4, 3, padding=1), lambda: nn.BatchNorm2d(4), nn.Tanh,
-                         conv(4, 3, 1), lambda: nn.BatchNorm2d(3, affine=False)), 2),  # fmt: skip
+                         conv(4, 3, 1), lambda: nn.BatchNorm2d(3, affine=False)), 2),
     "sync batch norm": (stack(conv(3, 3, 1), lambda: nn.SyncBatchNorm(3), nn.Tanh), 2),
     "batch norm without statistics": (stack(
         conv(3, 3, 1), lambda: nn.BatchNorm2d(3, track_running_stats=False), nn.Tanh), 2),
@@ -118,16 +122,17 @@ MODELS = {
     "attention": (Attends, 2),
     "dropout": (stack(conv(3, 4, 1), nn.Dropout2d, nn.Tanh, conv(4, 3, 1), nn.Dropout), 2),
     "weight norm": (stack(lambda: parametrizations.weight_norm(nn.Conv2d(3, 4, 3, padding=1)),
-                          nn.Tanh, conv(4, 3, 1)), 2),  # fmt: skip
+                          nn.Tanh, conv(4, 3, 1)), 2),
     "weight norm by hook": (stack(lambda: nn.utils.weight_norm(nn.Conv2d(3, 4, 3, padding=1)),
-                                  nn.Tanh, conv(4, 3, 1)), 2),  # fmt: skip
+                                  nn.Tanh, conv(4, 3, 1)), 2),
     "spectral norm": (stack(
         lambda: parametrizations.spectral_norm(nn.Conv2d(3, 4, 3, padding=1)), nn.Tanh,
-        conv(4, 3, 1)), 2),  # fmt: skip
+        conv(4, 3, 1)), 2),
     "spectral norm by hook": (stack(
         lambda: nn.utils.spectral_norm(nn.Conv2d(3, 4, 3, padding=1)), nn.Tanh,
-        conv(4, 3, 1)), 2),  # fmt: skip
-}  # fmt: skip
+        conv(4, 3, 1)), 2),
+}
+# fmt: on
 
 
 def near(make):
@@ -157,9 +162,22 @@ def test_every_tensor_is_counted_and_nothing_is_left_behind(name, mode):
     assert completeness(baseline, target, (x, gt), steps=64) < bound
 
 
-PLAIN = ("conv1d", "conv3d", "transposed1d", "transposed2d", "transposed3d", "grouped", "dilated",
-         "same", "shuffled", "batch norm", "batch norm 1d", "scales, tables and a dense layer",
-         "attention", "gru")  # fmt: skip
+PLAIN = (
+    "conv1d",
+    "conv3d",
+    "transposed1d",
+    "transposed2d",
+    "transposed3d",
+    "grouped",
+    "dilated",
+    "same",
+    "shuffled",
+    "batch norm",
+    "batch norm 1d",
+    "scales, tables and a dense layer",
+    "attention",
+    "gru",
+)
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -288,7 +306,7 @@ def test_networks_that_return_more_than_a_tensor():
     result = attribute(baseline, target, (x, gt), objective=first)
     plain = attribute(baseline.net, target.net, (x, gt))
     assert torch.equal(result.scores(), plain.scores())
-    with untouched(baseline, target), pytest.raises(TypeError, match="returns a dict; .*tensor"):
+    with untouched(baseline, target), pytest.raises(TypeError, match=r"returns a dict; .*tensor"):
         attribute(baseline, target, (x, gt))
 
 
@@ -357,6 +375,23 @@ def test_networks_that_write_on_their_buffers_are_left_as_they_were():
         assert torch.equal(result.scores()[n], alone[n].scores()[0]), "images are independent"
 
 
+def test_networks_that_keep_what_they_computed_are_left_as_they_were():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.first = kinked(), torch.zeros(1)
+
+        def forward(self, x):
+            self.first = self.net[0](x)
+            self.second = self.net[1](self.first)
+            return self.net[2](self.second)
+
+    baseline, target = pair(Keeps)
+    with untouched(baseline, target):
+        result = attribute(baseline, target, images())
+    assert torch.equal(result.scores(), attribute(baseline.net, target.net, images()).scores())
+
+
 class Draws(nn.Module):
     def __init__(self, draw):
         super().__init__()
@@ -366,9 +401,16 @@ class Draws(nn.Module):
         return self.net(x) + 1e-3 * self.draw(x)
 
 
-def test_networks_that_draw_random_numbers_are_refused():
-    baseline, target = pair(lambda: Draws(torch.randn_like))
+@pytest.mark.parametrize("draw", [torch.randn_like, lambda x: F.dropout(x, 0.5, training=True)])
+def test_networks_that_draw_random_numbers_are_refused(draw):
+    baseline, target = pair(lambda: Draws(draw))
     with untouched(baseline, target), pytest.raises(ValueError, match="draw random numbers"):
+        attribute(baseline, target, images())
+
+
+def test_networks_that_draw_from_elsewhere_are_refused():
+    baseline, target = pair(lambda: Draws(lambda x: x * random.random()))
+    with pytest.raises(ValueError, match="model_a has the loss"):
         attribute(baseline, target, images())
 
 

@@ -43,7 +43,7 @@ def test_scores_of_a_1x1_convolution_by_hand():
             net.bias.fill_(bias)
     x = torch.tensor([[[[1.0, 2.0]], [[0.0, -1.0]]]], dtype=torch.float64)
     gt = torch.tensor([[[[1.0, 0.0]]]], dtype=torch.float64)
-    # In the middle w = (2, -1/2), b = -1/4: the output is (7/4, 17/4), the residual r = (3/4, 17/4).
+    # In the middle w = (2, -1/2), b = -1/4: the output is (7/4, 17/4), the residual (3/4, 17/4).
     # dL/dw_1 = 2(3/4 · 1 + 17/4 · 2) = 37/2; dL/dw_2 = 2(17/4 · -1) = -17/2; dL/db = 10.
     # Δ = (2, 3), -3/2: I = 37, -51/2, -15.
     result = attribute(baseline, target, (x, gt), rule="midpoint", steps=1)
@@ -63,7 +63,8 @@ def test_scores_of_a_2x2_convolution_sum_absolute_values_within_a_kernel():
         target.weight.copy_(torch.tensor([[[[1.0, -2.0], [0.0, 1.0]]]]))
     x = torch.tensor([[[[1.0, 1.0], [3.0, 2.0]]]], dtype=torch.float64)
     gt = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    # In the middle the output is (1 - 2 + 2) / 2 = 1/2, the residual -1/2, dL/dw = -x: I = (-1, 2, 0, -2).
+    # In the middle the output is (1 - 2 + 2) / 2 = 1/2, the residual -1/2 and dL/dw = -x:
+    # I = (-1, 2, 0, -2).
     result = attribute(baseline, target, (x, gt), rule="midpoint", steps=1)
     assert result.scores().tolist() == [[5.0]]
     assert result.losses.tolist() == [[[1.0, 0.0]]]

@@ -237,7 +237,6 @@ def test_no_batches(batch):
         [((torch.rand(1, 3, 4, 4),) * 3)],
         [None],
     ],
-    ids=str,
 )
 def test_batches_of_an_unknown_form(batch):
     nets = (net.float() for net in pair())
@@ -399,6 +398,17 @@ def test_parameters_of_the_wrong_kind(parameters):
 )
 def test_objectives_that_are_refused(objective, kind, words):
     refused(kind, words, *pair(), objective=objective)
+
+
+def test_an_objective_that_fails_does_not_blame_the_images():
+    def fails(output, gt):
+        raise RuntimeError("feature extractor without weights")
+
+    nets = pair()
+    with untouched(*nets), pytest.raises((RuntimeError, ValueError)) as caught:
+        attribute(*nets, images(), objective=fails)
+    assert "feature extractor without weights" in str(caught.value)
+    assert "networks do not take x" not in str(caught.value)
 
 
 def test_errors_of_the_users_code_pass_through():

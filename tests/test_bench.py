@@ -76,9 +76,9 @@ def test_table_shows_medians_and_pairwise_ratios():
         Row("other", [0.5, 0.5, 3.0], error=2e-6, scaled="2 of 8 points"),
     ]
     lines = Report([section], 5e-3).table().splitlines()
-    assert lines[2].split() == ["loop", "2.000", "1.000–3.000", "6.0", "1.00", "1.0e-06", "100"]
-    assert lines[3].split() == ["other*", "0.500", "0.500–3.000", "24.0", "2.00", "2.0e-06", "–"]
-    assert lines[4].strip() == "other: scaled from 2 of 8 points"
+    assert lines[3].split() == ["loop", "2.000", "1.000–3.000", "6.0", "1.00", "1.0e-06", "100"]
+    assert lines[4].split() == ["other*", "0.500", "0.500–3.000", "24.0", "2.00", "2.0e-06", "–"]
+    assert lines[5].strip() == "other: scaled from 2 of 8 points"
 
 
 def test_no_ratio_without_the_loop():

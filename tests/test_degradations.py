@@ -136,9 +136,9 @@ def test_sizes_that_do_not_divide(size):
 
 @pytest.mark.parametrize("method", ["nearest", "", None])
 def test_unknown_methods(method):
-    with pytest.raises(ValueError, match="downsampling is .*bilinear.*bicubic"):
+    with pytest.raises(ValueError, match=r"downsampling is .*bilinear.*bicubic"):
         downsample(image(1, 3, 4, 4), 2, method)
-    with pytest.raises(ValueError, match="downsampling is .*bilinear.*bicubic"):
+    with pytest.raises(ValueError, match=r"downsampling is .*bilinear.*bicubic"):
         Degradation(downsampling=method)
 
 
@@ -240,7 +240,7 @@ def test_recipes_that_are_read(text, blur, noise):
              "blur=2+", "blur=two", "noise=", "=2", "Blur=2"],
 )  # fmt: skip
 def test_recipes_that_are_not(text):
-    with pytest.raises(ValueError, match="degradation .*expected"):
+    with pytest.raises(ValueError, match=r"degradation .*expected"):
         Degradation.parse(text)
 
 
@@ -259,7 +259,7 @@ def test_strengths_that_are_refused_as_text(text):
 
 @pytest.mark.parametrize("scale", [0, -2, 1.5, 2.0, "2", True, None])
 def test_scales_that_are_refused(scale):
-    with pytest.raises((ValueError, TypeError), match="scale is .*expected a positive integer"):
+    with pytest.raises((ValueError, TypeError), match=r"scale is .*expected a positive integer"):
         Degradation(scale=scale)
 
 

@@ -75,7 +75,7 @@ def test_contrast_is_the_mean_difference():
     assert result.contrast("blur", ["noise"]).tolist() == [2, 0, -3, -1]
     assert made({"lq": TWO["blur"]}).contrast(None).tolist() == [2, 2, 2, 0]
     for a, against in (("jpeg", None), ("blur", "jpeg"), ("blur", ["noise", "jpeg"]), (None, None)):
-        with pytest.raises(ValueError, match="degradation is .*expected one of"):
+        with pytest.raises(ValueError, match=r"degradation is .*expected one of"):
             result.contrast(a, against)
 
 
@@ -87,8 +87,10 @@ def test_contrast_against_the_mean_of_all_others():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.lists(st.floats(0, 1e6, width=32), min_size=4, max_size=4), min_size=1, max_size=5),
-       st.integers(0, 100))  # fmt: skip
+@given(
+    st.lists(st.lists(st.floats(0, 1e6, width=32), min_size=4, max_size=4), min_size=1, max_size=5),
+    st.integers(0, 100),
+)
 def test_two_contrasts_are_exact_negatives(rows, seed):
     other = torch.rand(len(rows), 4, generator=torch.Generator().manual_seed(seed)) * 1e6
     result = made({"a": torch.tensor(rows), "b": other})

@@ -2,18 +2,15 @@
 
 import json
 import os
-import platform
 import statistics
 import sys
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from textwrap import indent
 from typing import Any
 
-import torch
-
-from faigfast import _extension
 from faigfast.files import atomic_write
-from faigfast.version import __version__
+from faigfast.machine import describe_machine, describe_versions
+from faigfast.tables import aligned
 
 YARDSTICK = "loop"
 HEADER = ("", "seconds", "min–max", "GFLOP/s", "× loop", "error", "MiB")
@@ -105,8 +102,8 @@ class Report:
 
     sections: list[Section]
     bound: float
-    machine: dict[str, Any] = field(default_factory=lambda: describe_machine())
-    versions: dict[str, str] = field(default_factory=lambda: describe_versions())
+    machine: dict[str, Any] = field(default_factory=describe_machine)
+    versions: dict[str, str] = field(default_factory=describe_versions)
     command: list[str] = field(default_factory=lambda: list(sys.argv))
 
     def table(self) -> str:
@@ -141,7 +138,7 @@ class Report:
 
 
 def _block(section: Section) -> str:
-    lines = [HEADER]
+    lines = []
     remarks = []
     for row in section.rows:
         remarks += [f"  {row.contender}: {text}" for text in (row.reason, row.note) if text]
@@ -160,41 +157,12 @@ def _block(section: Section) -> str:
                 _number(row.memory and row.memory / 2**20, "{:.0f}"),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        "  " + "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-        for line in lines
-    ]
     title = (
         f"{section.title}, {section.points} points, {section.flops / 1e9:.1f} GFLOP "
         f"(error: {section.checked})"
     )
-    return "\n".join([title, *rows, *remarks])
+    return "\n".join([title, indent(aligned(HEADER, lines), "  "), *remarks])
 
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else form.format(value)
-
-
-def describe_machine() -> dict[str, Any]:
-    """Name the processor, and the threads and instructions that torch and faigfast use."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return {
-        "cpu": next(models, platform.processor() or platform.machine()),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "extension": _extension.describe(),
-        "system": platform.platform(),
-    }
-
-
-def describe_versions() -> dict[str, str]:
-    """Name the versions of Python, torch and faigfast."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "faigfast": __version__,
-    }

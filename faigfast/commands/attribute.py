@@ -18,7 +18,6 @@ from torch import nn
 from tqdm import tqdm
 
 import faigfast
-from faigfast.bench.report import describe_machine, describe_versions
 from faigfast.commands.output import command_line, note, sha256, writable_folder
 from faigfast.commands.run_folder import SCORES, TABLE, RunFolder
 from faigfast.data.degradations import Degradation
@@ -26,6 +25,7 @@ from faigfast.data.folders import SUFFIXES, DegradedFolder, PairedFolders
 from faigfast.files import atomic_write
 from faigfast.filters import FilterSet
 from faigfast.findings.tables import completeness_table
+from faigfast.machine import describe_machine, describe_versions
 from faigfast.result import Attribution
 from faigfast.tables import aligned
 

@@ -81,9 +81,9 @@ def run_demo(
     conditions = (
         f"PSNR in dB, RGB, border of {SCALE} pixels left out, output rounded to 8 bit; mean over "
         f"{len(kept.names)} crops of {CROP}×{CROP} from {', '.join(images)}. To target: mean "
-        "change within a crop ± half of its 95 % confidence interval. Undone: share of the target's gain "
-        f"over the baseline that masking takes away. The filters were found on {len(found.names)} "
-        "other crops."
+        "change within a crop ± half of its 95 % confidence interval. Undone: share of the "
+        "target's gain over the baseline that masking takes away. The filters were found on "
+        f"{len(found.names)} other crops."
     )
     head, rows = masking_table(masking)
     verdict = verdicts(masking)
