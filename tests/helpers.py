@@ -1,11 +1,15 @@
 """Tiny networks, images, the authors' loop written out, and a watch over what must not change."""
 
 import random
+import re
 from contextlib import contextmanager
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
+
+from faigfast import attribute
 
 CONVOLUTIONS = (
     nn.Conv1d,
@@ -149,3 +153,28 @@ def untouched(*models, data=()):
         torch.is_autocast_enabled("cpu"),
         torch.get_num_threads(),
     )
+
+
+def same(a, b):
+    """Two results are equal to the bit."""
+    return (
+        a.degradations == b.degradations
+        and all(torch.equal(a.scores(d), b.scores(d)) for d in a.degradations)
+        and torch.equal(a.completeness, b.completeness)
+        and torch.equal(a.losses, b.losses)
+        and a.setting == b.setting
+    )
+
+
+def refused(kind, words, *models, batch=None, data=(), **options):
+    """Assert that `attribute` refuses in one sentence with these words; give it."""
+    watched = [model for model in models if isinstance(model, nn.Module)]
+    for model in watched:
+        model.train()
+    with untouched(*watched, data=data), pytest.raises(kind) as caught:
+        attribute(*models, images() if batch is None else batch, **options)
+    assert type(caught.value) in (ValueError, TypeError, FileNotFoundError)
+    message = str(caught.value)
+    assert re.search(words, message), message
+    assert "\n" not in message
+    return message

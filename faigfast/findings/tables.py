@@ -60,14 +60,15 @@ def verdicts(masking: Masking) -> list[str]:
         if m.fraction != masking.masked[0].fraction or m.filters == "random":
             continue
         chance = masking.find("random", m.fraction)
-        kept = ", ".join(
-            f"{100 * (1 - masking.lost(m, other)):.0f} % of the gain on {other} is kept"
+        share = f"{100 * m.fraction:g} %"
+        others = " and ".join(
+            f"{100 * masking.lost(m, other):.0f} % of that on {other}"
             for other in masking.target
             if other != m.filters
         )
         sentences.append(
-            f"Masking the top {100 * m.fraction:g} % {m.filters} filters undoes "
-            f"{100 * masking.lost(m, m.filters):.0f} % of what the target gains on {m.filters} "
-            f"({100 * masking.lost(chance, m.filters):.0f} % with random filters); {kept}."
+            f"Masking the top {share} {m.filters} filters undoes "
+            f"{100 * masking.lost(m, m.filters):.0f} % of the target's gain on {m.filters} "
+            f"(random ones {100 * masking.lost(chance, m.filters):.0f} %), and {others}."
         )
     return sentences
