@@ -2,11 +2,13 @@
 
 import copy
 import hashlib
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -114,8 +116,8 @@ def call_as_is(model: nn.Module, x: Tensor) -> Any:
 def undisturbed(*models: nn.Module) -> Iterator[None]:
     """Evaluate models inside, with gradients and exact types, and leave no trace of it.
 
-    Modes of all submodules and every random generator are restored on leaving; `no_grad`,
-    `inference_mode` and autocast of the caller do not reach inside.
+    Modes of all submodules and every random generator, Python's and NumPy's included, are restored
+    on leaving; `no_grad`, `inference_mode` and autocast of the caller do not reach inside.
     """
     modules = {module for model in models for module in model.modules()}
     modes = {module: module.training for module in modules}
@@ -130,11 +132,14 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
         torch.enable_grad(),
         torch.autocast(device, enabled=False),
     ):
+        generators = random.getstate(), np.random.get_state()
         try:
             for model in models:
                 model.eval()
             yield
         finally:
+            random.setstate(generators[0])
+            np.random.set_state(generators[1])
             for module in modules:
                 module.training = modes[module]
                 found = vars(module)

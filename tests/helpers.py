@@ -178,3 +178,12 @@ def refused(kind, words, *models, batch=None, data=(), **options):
     assert re.search(words, message), message
     assert "\n" not in message
     return message
+
+
+def completeness(baseline, target, batch, steps=40, **options):
+    """Worst completeness over the images, with everything watched."""
+    data = [t for t in batch if isinstance(t, torch.Tensor)]
+    with untouched(baseline, target, data=data):
+        result = attribute(baseline, target, batch, rule="gauss-legendre", steps=steps, **options)
+    assert result.scores().isfinite().all() and (result.scores() >= 0).all()
+    return result.completeness.max().item()

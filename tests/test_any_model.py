@@ -4,21 +4,12 @@ import copy
 
 import pytest
 import torch
-from helpers import authors_scores, images, pair, untouched
+from helpers import authors_scores, completeness, images, pair
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from faigfast import attribute
-
-
-def completeness(baseline, target, batch, steps=40, **options):
-    """Worst completeness over the images, with everything watched."""
-    data = [t for t in batch if isinstance(t, torch.Tensor)]
-    with untouched(baseline, target, data=data):
-        result = attribute(baseline, target, batch, rule="gauss-legendre", steps=steps, **options)
-    assert result.scores().isfinite().all() and (result.scores() >= 0).all()
-    return result.completeness.max().item()
 
 
 class Scaled(nn.Module):
@@ -232,3 +223,13 @@ def test_batch_norms_statistics_matter_to_the_sum():
     unmoved = attribute(still, target, batch, rule="gauss-legendre", steps=40)
     assert moved.completeness.max() < 1e-8
     assert (moved.losses - unmoved.losses).abs().max() > 1e-3
+
+
+def test_networks_that_train_their_norm_in_eval_mode_are_counted_alone():
+    """Statistics of one image: F(γ, x) is the image run alone."""
+    make, _ = MODELS["batch norm without statistics"]
+    baseline, target = pair(make)
+    x, gt = images(3)
+    together = attribute(baseline, target, (x, gt))
+    alone = attribute(baseline, target, (x[1:2], gt[1:2]))
+    assert torch.equal(together.scores()[1], alone.scores()[0])

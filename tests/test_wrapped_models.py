@@ -5,21 +5,12 @@ import random
 
 import pytest
 import torch
-from helpers import images, kinked, pair, randomise, untouched
+from helpers import completeness, images, kinked, pair, randomise, untouched
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from faigfast import FilterIndex, attribute
-
-
-def completeness(baseline, target, batch, steps=40, **options):
-    """Worst completeness over the images, with everything watched."""
-    data = [t for t in batch if isinstance(t, torch.Tensor)]
-    with untouched(baseline, target, data=data):
-        result = attribute(baseline, target, batch, rule="gauss-legendre", steps=steps, **options)
-    assert result.scores().isfinite().all() and (result.scores() >= 0).all()
-    return result.completeness.max().item()
 
 
 def test_data_parallel_and_compiled_wrappers():
@@ -195,16 +186,6 @@ def test_networks_that_draw_from_elsewhere_are_refused():
     baseline, target = pair(lambda: Draws(lambda x: x * random.random()))
     with pytest.raises(ValueError, match="model_a has the loss"):
         attribute(baseline, target, images())
-
-
-def test_networks_that_train_their_norm_in_eval_mode_are_counted_alone():
-    """Statistics of one image: F(γ, x) is the image run alone."""
-    make, _ = MODELS["batch norm without statistics"]
-    baseline, target = pair(make)
-    x, gt = images(3)
-    together = attribute(baseline, target, (x, gt))
-    alone = attribute(baseline, target, (x[1:2], gt[1:2]))
-    assert torch.equal(together.scores()[1], alone.scores()[0])
 
 
 def test_hooks_of_the_user_see_the_calls_and_stay():
