@@ -1,22 +1,22 @@
 # make demo   environment, build and FAIG on real photographs
 # make test   environment, build, linters and the whole test suite
-# PYTHON=… chooses the interpreter, FAIGFAST_BUILD=auto|cpu|cuda|none what is compiled.
-
-PYTHON ?= python3
-export PYTHON
+# PYTHON=… chooses the interpreter of a new .venv, FAIGFAST_BUILD=auto|cpu|cuda|none what is built.
 
 RUN := .venv/bin/python -m
-CXX_FILES = $$(find csrc -name '*.cpp' -o -name '*.h')
+CXX_FILES = $$(find csrc tests/cpp -name '*.cpp' -o -name '*.h')
 # The wheel has no `python -m` entry, and its script may lie in an outer environment.
 CLANG_FORMAT := .venv/bin/python -c "import clang_format; clang_format.clang_format()"
 
-.PHONY: demo test bench lint format env
+.PHONY: demo test sanitize bench lint format env
 
 demo: env
 	.venv/bin/faigfast demo
 
 test: lint
 	$(RUN) pytest
+
+sanitize: env
+	$(RUN) pytest tests/test_sanitizers.py
 
 bench: env
 	$(RUN) pytest benchmarks

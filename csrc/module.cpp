@@ -37,7 +37,8 @@ void define_score_reduction(py::module_& module, const char* name) {
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
-    module.doc() = "Compiled kernels of faigfast; they take addresses, shapes and strides.";
+    module.doc() =
+        "Compiled kernels of faigfast; they take addresses of contiguous arrays and sizes.";
     module.def(
         "isa", [] { return faigfast::name(faigfast::choose()); }, "The instruction set in use.");
     module.def("compiled", [] { return names(faigfast::compiled()); });

@@ -14,7 +14,7 @@ from faigfast import reference
 from faigfast.backends import choose
 from faigfast.batch import Batch, batches
 from faigfast.filters import FilterIndex
-from faigfast.networks import call_as_is, fingerprint, undisturbed, unwrap
+from faigfast.networks import call_as_is, fingerprint, generators, undisturbed, unwrap
 from faigfast.objective import Objective, loss, resolve_objective
 from faigfast.path import WeightPath
 from faigfast.quadrature import Quadrature, quadrature
@@ -26,6 +26,8 @@ PRECISIONS = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+
+MEMORY_NOTE = "memory: not counted, the reference holds one image at one point, the least there is"
 
 Selection = str | Iterable[str] | Callable[[str, Tensor], bool]
 
@@ -116,6 +118,8 @@ def attribute(
         raise ValueError(f"memory is {memory}; expected a positive number of bytes")
     nodes = quadrature(rule, steps, emulate)
     objective_name, function = resolve_objective(objective)
+    if precision == "tf32":
+        raise ValueError("precision 'tf32' is not part of this version; fp32 means float32 proper")
     if precision not in ("auto", *PRECISIONS):
         raise ValueError(f"precision is {precision!r}; expected auto, {', '.join(PRECISIONS)}")
     baseline, target = unwrap(model_a, "model_a"), unwrap(model_b, "model_b")
@@ -153,14 +157,14 @@ def attribute(
                 target=fingerprint(target),
                 evaluations=len(nodes.nodes),
             ),
-            notes=(why,) if why else (),
+            notes=tuple(note for note in (why, MEMORY_NOTE if memory else "") if note),
             bar=bar,
         )
         parts: list[Attribution] = []
         for part in batches(batch, first.device, first.dtype):
             if not parts:
                 _check_ends(line, (baseline, target), function, part)
-            parts.append(run.batch(part))
+            parts.append(run.batch(part, sum(done.images for done in parts)))
     return parts[0].merge(parts[1:])
 
 
@@ -177,8 +181,8 @@ class _Run:
     notes: tuple[str, ...]
     bar: tqdm
 
-    def batch(self, batch: Batch) -> Attribution:
-        """Attribute every image of one batch, one after the other."""
+    def batch(self, batch: Batch, before: int) -> Attribution:
+        """Attribute every image of one batch, after `before` others."""
         shape = (len(batch.lq), batch.images)
         self.bar.total = self.bar.n + shape[0] * shape[1] * len(self.nodes.nodes)
         self.bar.refresh()
@@ -186,7 +190,7 @@ class _Run:
         integrals: list[reference.Integral] = []
         for name in batch.lq:
             for n in range(batch.images):
-                with _naming(f"degradation {name!r}, image {n}"):
+                with _naming(f"degradation {name!r}, image {before + n}"):
                     x, gt = (part[name][n : n + 1].detach() for part in (batch.lq, batch.gt))
                     found, integral = self.image(x, gt)
                 losses.append(found)
@@ -243,11 +247,11 @@ def _check_ends(
     """
     name = next(iter(batch.lq))
     x, gt = (part[name][:1].detach() for part in (batch.lq, batch.gt))
-    generator = torch.get_rng_state()
+    before = generators()
     ends = _end_losses(path, objective, x, gt)
     with torch.no_grad():
         own = [loss(objective, call_as_is(module, x), gt).item() for module in modules]
-    if not torch.equal(generator, torch.get_rng_state()):
+    if generators() != before:
         raise ValueError("the networks draw random numbers in eval mode; expected none")
     tolerance = torch.finfo(x.dtype).eps ** 0.5
     for argument, value, end in zip(("model_a", "model_b"), own, ends, strict=True):

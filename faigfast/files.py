@@ -1,10 +1,12 @@
 """Files that are either whole or absent."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -30,15 +32,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the folder cannot be made or written, or `path` is a folder.
     """
     path = Path(path)
-    try:
+    with _refused(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
         handle, name = tempfile.mkstemp(
             prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
         )
-    except OSError as problem:
-        raise ValueError(f"{path} cannot be written: {problem.strerror}") from problem
     os.close(handle)
     temporary = Path(name)
     try:
@@ -46,9 +46,45 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         # mkstemp makes private files; a result gets the permissions of any new file.
         mask = os.umask(0)
         os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        os.replace(temporary, path)
+        with _refused(path):
+            temporary.chmod(0o666 & ~mask)
+            os.replace(temporary, path)
     except BaseException:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             temporary.unlink()
         raise
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Say in one sentence that a place cannot be written."""
+    try:
+        yield
+    except OSError as problem:
+        raise ValueError(
+            f"{path} cannot be written: {problem.strerror}; expected a path in a folder that can "
+            "be written"
+        ) from problem
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        As `atomic_write`.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        As `atomic_write`.
+    """
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -9,6 +9,7 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from faigfast.networks import (
     check_same_layout,
     copy_of,
     fingerprint,
+    identity,
     tensors,
     undisturbed,
     unwrap,
@@ -82,9 +84,8 @@ class FilterIndex:
         found: dict[str, tuple[int, ...]] = {}
         seen = set()
         for key, value in state.items():
-            identity = (value.data_ptr(), value.shape, value.stride())
-            if key in weights and value.numel() and identity not in seen:
-                seen.add(identity)
+            if key in weights and value.numel() and identity(value) not in seen:
+                seen.add(identity(value))
                 found[key] = tuple(value.shape)
         return cls(tuple(found), tuple(found.values()))
 
@@ -157,7 +158,12 @@ class FilterSet:
 
     def __post_init__(self) -> None:
         """Check the indices once."""
-        indices = torch.as_tensor(self.indices)
+        try:
+            indices = torch.as_tensor(self.indices)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"indices are a {type(self.indices).__name__}; expected a list of integers"
+            ) from None
         if indices.numel() == 0:
             raise ValueError("indices are empty; expected at least one filter")
         if indices.ndim != 1 or indices.is_floating_point() or indices.dtype == torch.bool:
@@ -181,6 +187,8 @@ class FilterSet:
 
     def __getitem__(self, part: slice) -> "FilterSet":
         """Take a part of the ranking, as in `ranking[:100]`."""
+        if not isinstance(part, slice):
+            raise TypeError(f"a set is cut by slices, not by {part!r}; its numbers are .indices")
         return FilterSet(self.indices[part], self.total, self.index, self.baseline, self.target)
 
     def swap(self, baseline: nn.Module, target: nn.Module, strength: float = 0.0) -> nn.Module:
@@ -204,7 +212,9 @@ class FilterSet:
             If the networks are given in the other order, are of another architecture than the set,
             or the strength is not finite.
         """
-        if not isinstance(strength, int | float) or not math.isfinite(strength):
+        if not isinstance(strength, Real):
+            raise TypeError(f"strength is {strength!r}; expected a finite number")
+        if not math.isfinite(strength):
             raise ValueError(f"strength is {strength!r}; expected a finite number")
         first, last = unwrap(baseline, "baseline"), unwrap(target, "target")
         check_same_layout(tensors(first), tensors(last))

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import pickle
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -97,6 +98,21 @@ def slots(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def identity(value: Tensor) -> tuple[Any, ...]:
+    """Tell tensors apart: what is equal shares one memory, shape and layout."""
+    return value.data_ptr() or id(value), value.shape, value.stride()
+
+
+def generators() -> str:
+    """Fingerprint the states of all random generators: torch's, NumPy's and Python's."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        states += torch.cuda.get_rng_state_all()
+    arrays = [state.numpy() for state in states]
+    content = pickle.dumps((arrays, random.getstate(), np.random.get_state()))
+    return hashlib.sha256(content).hexdigest()
+
+
 def copy_of(model: nn.Module) -> nn.Module:
     """Copy a module deeply, tensors that it computed for itself included."""
     # deepcopy refuses what hooks such as weight norm's leave on a module: results with a history.
@@ -116,8 +132,10 @@ def call_as_is(model: nn.Module, x: Tensor) -> Any:
 def undisturbed(*models: nn.Module) -> Iterator[None]:
     """Evaluate models inside, with gradients and exact types, and leave no trace of it.
 
-    Modes of all submodules and every random generator, Python's and NumPy's included, are restored
-    on leaving; `no_grad`, `inference_mode` and autocast of the caller do not reach inside.
+    Modes of all submodules, tensors they keep as attributes, and every random generator, Python's
+    and NumPy's included, are restored on leaving; what else a network keeps of its own (a list, a
+    counter) is not. `no_grad`, `inference_mode`, autocast and TF32 of the caller do not reach
+    inside.
     """
     modules = {module for model in models for module in model.modules()}
     modes = {module: module.training for module in modules}
@@ -132,14 +150,20 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
         torch.enable_grad(),
         torch.autocast(device, enabled=False),
     ):
-        generators = random.getstate(), np.random.get_state()
+        states = random.getstate(), np.random.get_state()
+        convolution: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+        product: Any = torch.backends.cuda.matmul
+        exact = convolution.fp32_precision, product.fp32_precision
         try:
+            # cuDNN convolves float32 in TF32 unless told otherwise.
+            convolution.fp32_precision = product.fp32_precision = "ieee"
             for model in models:
                 model.eval()
             yield
         finally:
-            random.setstate(generators[0])
-            np.random.set_state(generators[1])
+            convolution.fp32_precision, product.fp32_precision = exact
+            random.setstate(states[0])
+            np.random.set_state(states[1])
             for module in modules:
                 module.training = modes[module]
                 found = vars(module)

@@ -66,7 +66,8 @@ def resolve_objective(objective: str | Objective) -> tuple[str, Objective]:
         return objective, OBJECTIVES[objective]
     if not callable(objective):
         raise TypeError(f"objective is a {type(objective).__name__}; expected a name or a function")
-    return getattr(objective, "__name__", type(objective).__name__), objective
+    kind = objective if hasattr(objective, "__qualname__") else type(objective)
+    return f"{kind.__module__}.{kind.__qualname__}", objective
 
 
 def loss(objective: Objective, output: Tensor, gt: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The straight line between two networks' tensors: γ(α) = θ̄ + α(θ − θ̄)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from faigfast.networks import check_same_layout, slots, tensors
+from faigfast.networks import check_same_layout, identity, slots, tensors
 
 _CONVOLUTIONS = (
     F.conv1d,
@@ -64,9 +65,8 @@ class _Written(TorchFunctionMode):
         convolution = func in _CONVOLUTIONS and len(args) > 1
         if convolution and args[0].ndim == self.x.ndim == args[1].ndim - 1:
             raise ValueError(
-                f"x {list(self.x.shape)} is of rank {self.x.ndim} and reaches a convolution that "
-                f"takes rank {args[1].ndim}; expected [N, C, *spatial] of the rank the network "
-                "takes"
+                f"x is of rank {self.x.ndim} and reaches a convolution that takes rank "
+                f"{args[1].ndim}; expected [N, C, *spatial] of the rank the network takes"
             )
         return func(*args, **kwargs)
 
@@ -94,10 +94,16 @@ class WeightPath:
 
     Attributes
     ----------
-    start : dict of str to Tensor
-        θ̄, by state-dict key; a tensor under several keys stands under its first.
+    module : nn.Module
+        The target.
+    start, end : dict of str to Tensor
+        θ̄ and θ, by state-dict key; a tensor under several keys stands under its first.
     delta : dict of str to Tensor
         θ − θ̄, of the tensors that move.
+    fixed : dict of str to Tensor
+        What is not interpolated.
+    shared : dict of str to str
+        A tensor's other keys, to its first.
 
     Raises
     ------
@@ -117,12 +123,11 @@ class WeightPath:
         self.delta: dict[str, Tensor] = {}
         self.fixed: dict[str, Tensor] = {}
         self.shared: dict[str, str] = {}
-        self.slots = slots(target)
-        keys: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+        self._places = frozenset(slots(target))
+        keys: dict[tuple[Any, ...], str] = {}
         for key, value in last.items():
             _check_tensor(key, first[key], value)
-            identity = (value.data_ptr(), value.shape, value.stride())
-            owner = keys.setdefault(identity, key) if value.numel() else key
+            owner = keys.setdefault(identity(value), key) if value.numel() else key
             if owner != key:
                 if not torch.equal(first[key], first[owner]):
                     raise ValueError(
@@ -182,24 +187,16 @@ class WeightPath:
         Raises
         ------
         ValueError
-            If the network fails on x.
+            If the network fails on x, or `then` in torch.
         """
         # Copies, since a network may write on its buffers or its input.
         given = {key: value.clone() for key, value in {**self.fixed, **point}.items()}
         given |= {key: given[owner] for key, owner in self.shared.items()}
-        given = {f"module.{key}": value for key, value in given.items() if key in self.slots}
+        given = {f"module.{key}": value for key, value in given.items() if key in self._places}
         # Parts computed again have gradients only where their input has.
         x = x.clone().requires_grad_(torch.is_grad_enabled()).clone()
-        try:
-            with _Written(x):
-                return functional_call(_Then(self.module), given, (x, then), tie_weights=False)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, IndexError) as problem:
-            message = (str(problem) or type(problem).__name__).splitlines()[0]
-            raise ValueError(
-                f"the networks do not take x {list(x.shape)} of {x.dtype}: {message}"
-            ) from problem
+        with _Written(x):
+            return functional_call(_Then(self.module), given, (x, then), tie_weights=False)
 
 
 class _Then(nn.Module):
@@ -210,7 +207,22 @@ class _Then(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor, then: Callable[[Any], Any]) -> Any:
-        return then(self.module(x))
+        with _blaming(f"the networks do not take x {list(x.shape)} of {x.dtype}", Exception):
+            output = self.module(x)
+        with _blaming("the gradient cannot be taken", RuntimeError):
+            return then(output)
+
+
+@contextmanager
+def _blaming(what: str, kind: type[Exception]) -> Iterator[None]:
+    """Turn an error of torch or the network into one sentence."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except kind as problem:
+        message = (str(problem) or type(problem).__name__).splitlines()[0]
+        raise ValueError(f"{what}: {message}") from problem
 
 
 def _check_tensor(key: str, first: Tensor, last: Tensor) -> None:

@@ -3,8 +3,9 @@
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pandas
 
 FORMAT = "faigfast attribution 1"
+ARRAYS = ("completeness", "losses", "error", "scored")  # fields that are one tensor each
 
 
 @dataclass(frozen=True)
@@ -177,13 +179,42 @@ class Attribution:
             mean = mean - rest.mean(0)
         return mean.to(own.dtype)
 
+    def ranking(self, a: str | None, against: str | Sequence[str] | None = None) -> FilterSet:
+        """Rank all scored filters by how much they serve one degradation.
+
+        Parameters
+        ----------
+        a, against
+            As in `contrast`.
+
+        Returns
+        -------
+        FilterSet
+            Best first; ties in the order of the index.
+
+        Raises
+        ------
+        ValueError
+            If there is no such degradation.
+        """
+        candidates = self.scored.nonzero().flatten()
+        values = self.contrast(a, against)[candidates]
+        order = torch.argsort(values, descending=True, stable=True)
+        return FilterSet(
+            candidates[order],
+            len(self.index),
+            self.index.fingerprint,
+            self.setting.baseline,
+            self.setting.target,
+        )
+
     def top(
         self,
         a: str | None,
         fraction: float,
         against: str | Sequence[str] | None = None,
     ) -> FilterSet:
-        """Rank the filters that serve one degradation most.
+        """Take the filters that serve one degradation most.
 
         Parameters
         ----------
@@ -202,29 +233,19 @@ class Attribution:
         ValueError
             If the fraction is outside (0, 1] or asks for more filters than were scored.
         """
-        if isinstance(fraction, bool) or not isinstance(fraction, int | float):
+        if isinstance(fraction, bool) or not isinstance(fraction, Real):
             raise TypeError(f"fraction is {fraction!r}; expected a number in (0, 1]")
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction is {fraction!r}; expected a number in (0, 1]")
         # The decimal that was written, so that 0.29 of 100 is 29.
         count = max(1, int(Fraction(str(fraction)) * len(self.index)))
-        candidates = self.scored.nonzero().flatten()
-        if count > len(candidates):
-            raise ValueError(
-                f"fraction {fraction} asks for {count} filters; {len(candidates)} were scored"
-            )
-        values = self.contrast(a, against)[candidates]
-        order = torch.argsort(values, descending=True, stable=True)[:count]
-        return FilterSet(
-            candidates[order],
-            len(self.index),
-            self.index.fingerprint,
-            self.setting.baseline,
-            self.setting.target,
-        )
+        scored = int(self.scored.sum())
+        if count > scored:
+            raise ValueError(f"fraction {fraction} asks for {count} filters; {scored} were scored")
+        return self.ranking(a, against)[:count]
 
     def merge(self, others: "Attribution | Iterable[Attribution]") -> "Attribution":
-        """Join the images of results of one setting, in order.
+        """Join the images of results of one setting, in order; objectives count by their name.
 
         Raises
         ------
@@ -321,9 +342,6 @@ class Attribution:
             )
         except (SafetensorError, ValueError, KeyError, TypeError) as problem:
             raise ValueError(f"{path} is not a saved attribution: {problem}") from None
-
-
-ARRAYS = tuple(f.name for f in fields(Attribution) if f.type is Tensor)
 
 
 def _check_shapes(arrays: dict[str, Tensor], index: FilterIndex, degradations: int) -> None:

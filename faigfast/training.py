@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from faigfast.data.patches import Patches
-from faigfast.files import atomic_write
+from faigfast.files import atomic_write, write_json, write_text
 
 SAVE_EVERY = 100  # iterations: the most that a kill or Ctrl-C can cost
 LOG_EVERY = 100
@@ -138,8 +138,7 @@ def train(
                 },
                 path,
             )
-        with atomic_write(folder / "log.jsonl") as path:
-            path.write_text("".join(json.dumps(line) + "\n" for line in log))
+        write_text(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log))
 
     losses: list[float] = []
     start = time.perf_counter()
@@ -218,7 +217,7 @@ def train_pair(
     folder : path-like
         Receives `baseline.safetensors`, `target.safetensors`, `training.json` (everything that
         made them) and one folder of state and log for each. Called again with the same arguments
-        it goes on where it stopped, or returns what is finished.
+        it goes on where it stopped, or returns what is finished, whose record stays as it was.
     network : nn.Module
         With fresh weights, enlarging by `scale`; changed.
     images : dict of str to Tensor
@@ -238,7 +237,7 @@ def train_pair(
     Raises
     ------
     ValueError
-        If `folder` holds another run or no photograph holds a patch.
+        If `folder` holds another run, an argument is out of range or no photograph holds a patch.
     """
     folder = Path(folder)
     recipe: dict[str, Any] = {
@@ -252,15 +251,35 @@ def train_pair(
         "baseline": (baseline, {"blur": (), "noise": (), "probability": 0.0}),
         "target": (target, {"blur": blur, "noise": noise, "probability": probability}),
     }
+    # Both before the first training, since they check the target's arguments too.
+    patches = {
+        name: Patches(images.values(), scale=scale, patch=patch, **degradation)
+        for name, (_, degradation) in stages.items()
+    }
     for name, (schedule, degradation) in stages.items():
-        patches = Patches(images.values(), scale=scale, patch=patch, **degradation)
-        stage = {**recipe, **degradation}
-        average = train(network, patches, schedule, folder / name, recipe=stage, progress=progress)
+        average = train(
+            network,
+            patches[name],
+            schedule,
+            folder / name,
+            recipe={**recipe, **degradation},
+            progress=progress,
+        )
         with atomic_write(folder / f"{name}.safetensors") as path:
             save_file({key: value.contiguous() for key, value in average.items()}, path)
         network.load_state_dict(average)
-    with atomic_write(folder / "training.json") as path:
-        settings = {name: {**asdict(part[0]), **part[1]} for name, part in stages.items()}
-        versions = {"torch": torch.__version__, "threads": torch.get_num_threads()}
-        path.write_text(json.dumps({**recipe, **settings, **versions}, indent=2) + "\n")
+    settings = {name: {**asdict(part[0]), **part[1]} for name, part in stages.items()}
+    _record(folder / "training.json", {**recipe, **settings})
     return folder / "baseline.safetensors", folder / "target.safetensors"
+
+
+def _record(path: Path, recipe: dict[str, Any]) -> None:
+    """Write what made the pair and with what, unless that stands there from the first time."""
+    recipe = json.loads(json.dumps(recipe))
+    try:
+        if json.loads(path.read_text(encoding="utf-8")).items() >= recipe.items():
+            return
+    except (FileNotFoundError, ValueError, AttributeError):  # none, or damaged
+        pass
+    versions = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    write_json(path, {**recipe, **versions})

@@ -11,19 +11,32 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_RETRIES=1
 say() { printf 'faigfast: %s\n' "$*" >&2; }
 stop() { say "$*"; exit 1; }
 pip() { "$venv/bin/python" -m pip "$@"; }
+current() { [ -f "$venv/$1" ] && [ "$(cat "$venv/$1")" = "$2" ]; }
 has_torch() {
     "$1" -c 'import sys, torch
 sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 10))' 2>/dev/null
 }
 
-if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+if [ -n "${PYTHON:-}" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     command -v "$python" >/dev/null || stop "there is no '$python'; set PYTHON to a Python >= 3.10"
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
         stop "'$python' is $("$python" --version 2>&1); expected Python >= 3.10, set PYTHON to one"
+    # The prefix tells apart two virtual environments of one interpreter.
+    interpreter=$("$python" -c 'import os, sys
+print(sys.version, *map(os.path.realpath, (sys.executable, sys.prefix)), sep="\n")')
+fi
+
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && ! ls "$venv"/*.stamp >/dev/null 2>&1; then
+        stop "$venv has no working pip and was not made here; put pip into it or move it away"
+    fi
     say "making $venv with $("$python" --version)"
     outer=()
     if has_torch "$python"; then outer=(--system-site-packages); fi
-    "$python" -m venv --clear ${outer[@]+"${outer[@]}"} "$venv" ||
+    mkdir -p "$venv"
+    find "$venv" -mindepth 1 -delete
+    echo "$interpreter" >"$venv/python.stamp" # first, so that half an environment is known as ours
+    "$python" -m venv ${outer[@]+"${outer[@]}"} "$venv" ||
         stop "'$python -m venv' failed; it needs the modules venv and ensurepip" \
             "(on Debian and Ubuntu the package python3-venv)"
     # The copy that venv brings on older Pythons is too old and would hide an outer one.
@@ -33,13 +46,14 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         "$python" -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))' \
             >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/outer.pth"
     fi
+elif [ -n "${PYTHON:-}" ] && ! current python.stamp "$interpreter"; then
+    stop "$venv was not made here with '$PYTHON'; remove $venv to change, or leave PYTHON out"
 fi
 
 # A stamp holds the checksums of what its step was done from.
 packages=$(cksum pyproject.toml)
 sources=$(find csrc setup.py faigfast/version.py -type f -exec cksum {} + | sort
     echo "${FAIGFAST_BUILD:-auto} ${CC:-} ${CXX:-}")
-current() { [ -f "$venv/$1" ] && [ "$(cat "$venv/$1")" = "$2" ]; }
 
 if ! current packages.stamp "$packages"; then
     rm -f "$venv/packages.stamp"

@@ -1,6 +1,5 @@
 """What a benchmark found: rows, their table, and the file that keeps everything."""
 
-import json
 import os
 import statistics
 import sys
@@ -8,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from textwrap import indent
 from typing import Any
 
-from faigfast.files import atomic_write
+from faigfast.files import write_json
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.tables import aligned
 
@@ -93,7 +92,9 @@ class Report:
     sections : list of Section
         One a workload.
     bound : float
-        Largest error with which a row has a speed.
+        Largest error of the scores with which a row has a speed.
+    loss_bound : float
+        The same of the losses.
     machine, versions : dict
         Where and with what it ran.
     command : list of str
@@ -102,6 +103,7 @@ class Report:
 
     sections: list[Section]
     bound: float
+    loss_bound: float
     machine: dict[str, Any] = field(default_factory=describe_machine)
     versions: dict[str, str] = field(default_factory=describe_versions)
     command: list[str] = field(default_factory=lambda: list(sys.argv))
@@ -126,15 +128,14 @@ class Report:
 
         Raises
         ------
-        OSError
+        ValueError
             If the file cannot be written.
         """
         content = asdict(self)
         for section, written in zip(self.sections, content["sections"], strict=True):
             for row, line in zip(section.rows, written["rows"], strict=True):
                 line["ratios"] = section.ratios(row)
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_json(path, content)
 
 
 def _block(section: Section) -> str:

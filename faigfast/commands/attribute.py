@@ -18,14 +18,17 @@ from torch import nn
 from tqdm import tqdm
 
 import faigfast
+from faigfast.attribution import PRECISIONS
+from faigfast.backends import choose
 from faigfast.commands.output import command_line, note, sha256, writable_folder
 from faigfast.commands.run_folder import SCORES, TABLE, RunFolder
 from faigfast.data.degradations import Degradation
-from faigfast.data.folders import SUFFIXES, DegradedFolder, PairedFolders
+from faigfast.data.folders import DegradedFolder, PairedFolders, image_files
 from faigfast.files import atomic_write
-from faigfast.filters import FilterSet
 from faigfast.findings.tables import completeness_table
 from faigfast.machine import describe_machine, describe_versions
+from faigfast.objective import resolve_objective
+from faigfast.quadrature import quadrature
 from faigfast.result import Attribution
 from faigfast.tables import aligned
 
@@ -42,9 +45,7 @@ Images = PairedFolders | DegradedFolder
 
 def run(options: Any, words: Sequence[str]) -> None:
     """Attribute every image of a folder, then write and print what follows."""
-    for fraction in options.top:
-        if not 0 < fraction <= 1:
-            raise ValueError(f"top is {fraction}; expected fractions in (0, 1]")
+    _check(options)
     into = _own_network(options.into, options.into_kwargs) if options.into else None
     pair = faigfast.load_pair(options.baseline, options.target, into)
     images, origins = _open_images(options, pair[1])
@@ -96,6 +97,20 @@ def run(options: Any, words: Sequence[str]) -> None:
     for text in notes[len(images.notes) :]:
         note(text, options.quiet)
     print(f"wrote {', '.join([*files, 'manifest.json'])} in {folder.path}")
+
+
+def _check(options: Any) -> None:
+    """Refuse what can be refused before images are hashed and the folder is made."""
+    for fraction in options.top:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"top is {fraction}; expected fractions in (0, 1]")
+    quadrature(options.rule, options.steps, options.emulate)
+    resolve_objective(options.objective)
+    choose(options.backend, "cpu")
+    if options.precision not in ("auto", *PRECISIONS):
+        raise ValueError(
+            f"precision is {options.precision!r}; expected auto, {', '.join(PRECISIONS)}"
+        )
 
 
 def _own_network(place: str, arguments: dict[str, Any]) -> nn.Module:
@@ -163,14 +178,7 @@ def _hash_images(options: Any, images: Images) -> dict[str, dict[str, str]]:
     folders = {"gt": options.gt}
     if options.lq:
         folders |= {f"lq {name}": path for name, path in map(_split, options.lq)}
-    files = {
-        role: {
-            path.stem: path
-            for path in Path(folder).iterdir()
-            if path.suffix.lower() in SUFFIXES and path.is_file()
-        }
-        for role, folder in folders.items()
-    }
+    files = {role: image_files(folder, f"{role} folder") for role, folder in folders.items()}
     names = tqdm(images.names, desc="hashing", unit="image", disable=options.quiet, leave=False)
     return {name: {role: sha256(files[role][name]) for role in folders} for name in names}
 
@@ -225,8 +233,7 @@ def _write(path: Path, result: Attribution, top: Sequence[float], notes: list[st
             frame.to_csv(temporary, index=False)
         files.append(TABLE)
     for name in result.degradations:
-        filters = _ranking(result, name)
-        filters.save(path / f"{name}_index.txt")
+        result.ranking(name).save(path / f"{name}_index.txt")
         files.append(f"{name}_index.txt")
         for share in top:
             file = f"{name}_top_{share}_index.txt"
@@ -237,13 +244,6 @@ def _write(path: Path, result: Attribution, top: Sequence[float], notes: list[st
             else:
                 files.append(file)
     return files
-
-
-def _ranking(result: Attribution, name: str) -> FilterSet:
-    """Rank all scored filters, best first."""
-    # A share half a filter too large is rounded down to the count that is meant.
-    scored = int(result.scored.sum())
-    return result.top(name, min(1.0, (scored + 0.5) / len(result.index)))
 
 
 def _by_image(result: Attribution, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -274,7 +274,6 @@ def _summary(result: Attribution, pair: tuple[nn.Module, nn.Module], top: Sequen
     """Say in a few lines what a person wants to see of a run."""
     setting = result.setting
     share = min(top, default=0.01)
-    count = max(1, int(share * len(result.index)))
     lines = [
         *(f"{role:<9}{net.faigfast_source}" for role, net in zip(ROLES, pair, strict=True)),
         f"{result.images} images, {len(result.index)} filters, {setting.rule} {setting.steps}"
@@ -285,8 +284,12 @@ def _summary(result: Attribution, pair: tuple[nn.Module, nn.Module], top: Sequen
         "",
     ]
     for name in result.degradations:
-        best = _ranking(result, name)[:count].indices.tolist()
-        layers = Counter(result.index.locate(flat)[0].removesuffix(".weight") for flat in best)
+        try:
+            best = result.top(name, share)
+        except ValueError:  # more than --parameters lets be scored
+            best = result.ranking(name)
+        names = (result.index.locate(flat)[0] for flat in best.indices.tolist())
+        layers = Counter(layer.removesuffix(".weight") for layer in names)
         shown = ", ".join(f"{layer} {n}" for layer, n in layers.most_common(LAYERS_SHOWN))
         lines.append(f"top {len(best)} filters of {name}: {shown}")
     return "\n".join(lines)

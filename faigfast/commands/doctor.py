@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -13,10 +12,10 @@ import torch
 
 from faigfast import _extension
 from faigfast.backends import backends
-from faigfast.version import __version__
+from faigfast.machine import describe_machine, describe_versions
 from faigfast.zoo.pairs import shipped_pair
 
-CORE = ("torch", "numpy", "safetensors", "tqdm")
+CORE = ("numpy", "safetensors", "tqdm")
 # Distribution, the extra that brings it, and what it serves.
 OPTIONAL = (
     ("jsonargparse", "cli", "the command line"),
@@ -45,8 +44,7 @@ def examine() -> dict[str, dict[str, Any]]:
     """All findings, by subject."""
     return {
         "versions": {
-            "faigfast": __version__,
-            "python": f"{platform.python_version()} on {platform.platform()}",
+            **describe_versions(),
             **{name: _version(name) or "missing" for name in CORE},
         },
         "extension": _extension_findings(),

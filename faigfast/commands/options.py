@@ -1,4 +1,4 @@
-"""The options of every command. Nothing heavy is imported, so that `--help` answers at once."""
+"""The options of every command, apart from what the commands import to run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -99,8 +99,8 @@ def _train(add: Add) -> None:
     )
     add("--scale", type=int, default=2, help="enlargement")
     both = {"nargs": 2, "metavar": ("BASELINE", "TARGET")}
-    add("--iterations", type=int, default=[3000, 7000], help="of each training", **both)
-    add("--rates", type=float, default=[5e-4, 3e-4], help="learning rates at the start", **both)
+    add("--iterations", type=int, default=[3000, 1500], help="of each training", **both)
+    add("--rates", type=float, default=[5e-4, 2e-3], help="learning rates at the start", **both)
     add("--batch", type=int, default=16, help="patches in an iteration")
     add("--patch", type=int, default=32, help="side of a low-resolution patch in pixels")
     add("--blur", type=float, nargs="*", default=[2.0], metavar="SIGMA", help="in pixels")

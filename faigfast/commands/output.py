@@ -1,15 +1,11 @@
-"""What the commands share: folders that can be written, files, notes and tables of text."""
+"""What the commands share: a folder that can be written, the command in words, hashes, notes."""
 
 import hashlib
-import json
 import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from faigfast.files import atomic_write
 
 
 def writable_folder(path: str, option: str = "--output") -> Path:
@@ -30,17 +26,6 @@ def writable_folder(path: str, option: str = "--output") -> Path:
             f"{option} {path} cannot be written: {error.strerror}; expected a folder"
         ) from error
     return folder
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def command_line(words: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from faigfast.commands.output import write_json
+from faigfast.files import write_json
 
 SCORES = "scores.safetensors"
 TABLE = "filters.csv"
@@ -64,7 +64,9 @@ class RunFolder:
     def _find(self) -> dict[str, Any] | None:
         """Read the manifest, if there is one; refuse whatever is not of this run."""
         manifest = self._same_run(self.path / MANIFEST)
-        unfinished = self._same_run(self.parts / IDENTITY)
+        # Without an image nothing follows from it: what failed at once does not hold the folder.
+        started = any(self.parts.glob("[0-9]*.safetensors"))
+        unfinished = self._same_run(self.parts / IDENTITY) if started else None
         for name in (SCORES, TABLE):
             if manifest is None and unfinished is None and (self.path / name).exists():
                 raise ValueError(

@@ -1,24 +1,18 @@
 """`faigfast train`: a baseline and a target from photographs, and how well they restore."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import faigfast
-from faigfast.commands.output import (
-    command_line,
-    note,
-    writable_folder,
-    write_json,
-    write_text,
-)
+from faigfast.commands.output import command_line, note, writable_folder
 from faigfast.data.degradations import Degradation
-from faigfast.data.folders import SUFFIXES
+from faigfast.data.folders import image_files
 from faigfast.data.images import read_image
 from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
+from faigfast.files import write_json, write_text
 from faigfast.findings.evaluation import crops, evaluate, mean_and_interval
 from faigfast.tables import aligned
 from faigfast.training import Schedule, train_pair
@@ -42,6 +36,9 @@ def run(options: Any, words: Sequence[str]) -> None:
         for iterations, rate in zip(options.iterations, options.rates, strict=True)
     )
     baseline, target = schedules
+    degradations = _degradations(options)
+    record = folder / "training.json"
+    before = record.read_bytes() if record.exists() else None
     files = train_pair(
         folder,
         _network(options),
@@ -56,9 +53,11 @@ def run(options: Any, words: Sequence[str]) -> None:
         progress=not options.quiet,
     )
     pair = faigfast.load_pair(*files)
-    evaluation, text = _evaluate(pair, kept_out, options)
+    evaluation, text = _evaluate(pair, kept_out, degradations, options.scale)
     write_json(folder / "evaluation.json", evaluation)
-    write_text(folder / "command.txt", command_line(words) + "\n")
+    command = folder / "command.txt"
+    if not command.exists() or record.read_bytes() != before:  # the command that made the pair
+        write_text(command, command_line(words) + "\n")
     print(text)
     print(f"wrote {', '.join(file.name for file in files)} and evaluation.json in {folder}")
 
@@ -71,14 +70,8 @@ def _network(options: Any) -> nn.Module:
 
 
 def _read_folder(path: str) -> dict[str, Tensor]:
-    """All images of a folder [3, H, W] by name, sorted."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {path} of photographs")
-    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES]
-    if not files:
-        raise ValueError(f"folder {path} has no image; expected any of {', '.join(SUFFIXES)}")
-    return {file.name: read_image(file) for file in files}
+    """All images of a folder [3, H, W] by file name."""
+    return {file.name: read_image(file) for file in image_files(path).values()}
 
 
 def _shipped(names: tuple[str, ...], quiet: bool) -> dict[str, Tensor]:
@@ -90,16 +83,23 @@ def _shipped(names: tuple[str, ...], quiet: bool) -> dict[str, Tensor]:
     return images
 
 
-def _evaluate(
-    pair: tuple[nn.Module, nn.Module], images: dict[str, Tensor], options: Any
-) -> tuple[dict[str, Any], str]:
-    """PSNR of both networks on every crop: all figures, and a table of the means."""
+def _degradations(options: Any) -> dict[str, Degradation]:
+    """None, and each that the target is trained on, alone."""
     scale = options.scale
-    degradations = {
+    return {
         "clean": Degradation(scale=scale),
         **{f"blur {sigma:g}": Degradation(blur=sigma, scale=scale) for sigma in options.blur},
         **{f"noise {sigma:g}": Degradation(noise=sigma, scale=scale) for sigma in options.noise},
     }
+
+
+def _evaluate(
+    pair: tuple[nn.Module, nn.Module],
+    images: dict[str, Tensor],
+    degradations: dict[str, Degradation],
+    scale: int,
+) -> tuple[dict[str, Any], str]:
+    """PSNR of both networks on every crop: all figures, and a table of the means."""
     size = CROP - CROP % scale
     data = crops(images, degradations, size)
     baseline, target = (evaluate(network, data, border=scale) for network in pair)
@@ -109,8 +109,10 @@ def _evaluate(
         cells = (mean_and_interval(value) for value in values)
         rows.append([name, *(f"{mean:.2f} ± {half:.2f}" for mean, half in cells)])
     measure = (
-        f"PSNR (RGB, border {scale}) of {len(data.names)} crops of {size}×{size} from photographs "
-        f"kept out of training ({', '.join(images)}); mean and 95 % confidence interval"
+        f"PSNR (RGB, border {scale}) of {len(data.names)} crops of {size}×{size} from "
+        f"{len(images)} photographs kept out of training ({', '.join(images)}); mean and 95 % "
+        "confidence interval of crops treated as independent, narrower than that for new "
+        "photographs"
     )
     figures = {
         "measure": measure,

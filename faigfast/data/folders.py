@@ -16,11 +16,52 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 SHOWN = 3  # names in a message before "and N more"
 
 
+def image_files(folder: PathLike, what: str = "folder") -> dict[str, Path]:
+    """Find the images of a folder.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where PNG, JPEG, BMP or WebP files are; its folders and other files are passed over.
+    what : str
+        What the errors call it.
+
+    Returns
+    -------
+    dict of str to pathlib.Path
+        File by name without suffix, sorted by it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    ValueError
+        If it is a file, has no images or two of one name.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"there is no {what} {folder}")
+    if not folder.is_dir():
+        raise ValueError(f"{what} {folder} is a file; expected a folder of images")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: path.stem):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            if path.stem in files:
+                raise ValueError(
+                    f"{what} {folder} has both {files[path.stem].name} and {path.name}; "
+                    "expected one image of a name"
+                )
+            files[path.stem] = path
+    if not files:
+        raise ValueError(f"{what} {folder} has no image; expected any of {', '.join(SUFFIXES)}")
+    return files
+
+
 class _ImageFolder(Dataset):
     """What both data sets are: ground truth by name, cropped to a multiple of the scale."""
 
     def __init__(self, gt: PathLike) -> None:
-        self._gt = _images(gt, "gt folder")
+        self._gt = image_files(gt, "gt folder")
         self.names = list(self._gt)
         self.scale = 1
         self.notes: list[str] = []
@@ -111,7 +152,9 @@ class PairedFolders(_ImageFolder):
         folders = lq if isinstance(lq, Mapping) else {"lq": lq}
         if not folders:
             raise ValueError("lq is an empty mapping; expected degradation names and folders")
-        self._lq = {name: _images(path, f"lq folder {name!r}") for name, path in folders.items()}
+        self._lq = {
+            name: image_files(path, f"lq folder {name!r}") for name, path in folders.items()
+        }
         for name, files in self._lq.items():
             for some, others, where in ((self._gt, files, "lacks"), (files, self._gt, "adds")):
                 if unmatched := [stem for stem in some if stem not in others]:
@@ -218,27 +261,6 @@ class DegradedFolder(_ImageFolder):
         seed = int(np.random.SeedSequence((self.seed, place)).generate_state(1)[0])
         lq = {key: degrade(gt[None], seed=seed)[0] for key, degrade in self.degradations.items()}
         return {"lq": lq, "gt": gt, "name": name}
-
-
-def _images(folder: PathLike, what: str) -> dict[str, Path]:
-    """Map the names without suffix to the images of a folder, sorted."""
-    folder = Path(folder)
-    if not folder.exists():
-        raise FileNotFoundError(f"there is no {what} {folder}")
-    if not folder.is_dir():
-        raise ValueError(f"{what} {folder} is a file; expected a folder of images")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir(), key=lambda path: path.stem):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            if path.stem in files:
-                raise ValueError(
-                    f"{what} {folder} has both {files[path.stem].name} and {path.name}; "
-                    "expected one image of a name"
-                )
-            files[path.stem] = path
-    if not files:
-        raise ValueError(f"{what} {folder} has no image; expected any of {', '.join(SUFFIXES)}")
-    return files
 
 
 def _some(names: list[str]) -> str:

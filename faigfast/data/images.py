@@ -63,9 +63,7 @@ def write_image(path: PathLike, image: Tensor) -> None:
     TypeError
         If `image` is not a floating tensor.
     ValueError
-        If the name, the shape or a value does not fit.
-    OSError
-        If the file cannot be written.
+        If the name, the shape or a value does not fit, or the file cannot be written.
 
     Examples
     --------

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from faigfast.data.degradations import add_noise, downsample, gaussian_blur, round_to_8_bit
+from faigfast.data.degradations import (
+    Degradation,
+    add_noise,
+    downsample,
+    gaussian_blur,
+    round_to_8_bit,
+)
 
 
 def crop_to_multiple(x: Tensor, factor: int) -> Tensor:
@@ -35,13 +41,12 @@ class Patches:
         With which a patch is blurred, and, independently, made noisy.
     resizes : tuple of float
         Factors of enlargement of every photograph that serve beside each other.
-    downsampling : str
-        See `downsample`.
 
     Raises
     ------
     ValueError
-        If no photograph holds one patch.
+        If a side, the scale or a strength is out of range, the probability outside [0, 1], or no
+        photograph holds one patch.
     """
 
     def __init__(
@@ -54,8 +59,16 @@ class Patches:
         noise: tuple[float, ...] = (),
         probability: float = 0.5,
         resizes: tuple[float, ...] = (1.0, 0.75, 0.5),
-        downsampling: str = "bilinear",
     ) -> None:
+        for name, value in (("patch", patch), ("scale", scale)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a positive integer")
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability is {probability!r}; expected a number in [0, 1]")
+        for sigma in blur:
+            Degradation(blur=sigma)
+        for sigma in noise:
+            Degradation(noise=sigma)
         self.scale, self.patch = scale, patch
         self.noise, self.probability = noise, probability
         # For each photograph and size: the ground truth, then the low resolution sharp and blurred.
@@ -70,10 +83,7 @@ class Patches:
                 gt = crop_to_multiple(gt, scale)
                 if min(gt.shape[-2:]) < scale * patch:
                     continue
-                low = [
-                    downsample(gaussian_blur(gt, sigma), scale, downsampling)[0]
-                    for sigma in (0.0, *blur)
-                ]
+                low = [downsample(gaussian_blur(gt, sigma), scale)[0] for sigma in (0.0, *blur)]
                 self.sources.append((gt[0], low))
         if not self.sources:
             raise ValueError(f"no photograph holds a patch of {scale * patch}×{scale * patch}")

@@ -23,11 +23,11 @@ TRAINING = (
     "gravel.png",
 )
 KEPT_OUT = ("astronaut.png", "chelsea.png", "china.jpg", "camera.png")
-_FOLDERS = {"skimage": ("skimage", "data"), "sklearn": ("sklearn", "datasets/images")}
+_FOLDERS = (("skimage", "data"), ("sklearn", "datasets/images"))
 
 
 def _find(name: str) -> Path | None:
-    for package, inner in _FOLDERS.values():
+    for package, inner in _FOLDERS:
         if find_spec(package) is not None:
             path = Path(str(resources.files(package))) / inner / name
             if path.is_file():
