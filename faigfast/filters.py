@@ -52,6 +52,11 @@ class FilterIndex:
         State-dict keys of the weights.
     shapes : tuple of tuple of int
         Their shapes, [O, I, *k] (transposed convolutions: [I, O, *k]).
+
+    Examples
+    --------
+    >>> FilterIndex.of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1))).locate(25)
+    ('1.weight', 0, 1)
     """
 
     layers: tuple[str, ...]
@@ -211,6 +216,12 @@ class FilterSet:
         ValueError
             If the networks are given in the other order, are of another architecture than the set,
             or the strength is not finite.
+
+        Examples
+        --------
+        >>> a, b = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+        >>> torch.equal(FilterSet(torch.tensor([4])).swap(a, b).weight[1, 1], a.weight[1, 1])
+        True
         """
         if not isinstance(strength, Real):
             raise TypeError(f"strength is {strength!r}; expected a finite number")

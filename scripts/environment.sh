@@ -27,7 +27,7 @@ print(sys.version, *map(os.path.realpath, (sys.executable, sys.prefix)), sep="\n
 fi
 
 if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
-    if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && ! ls "$venv"/*.stamp >/dev/null 2>&1; then
+    if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && [ ! -f "$venv/python.stamp" ]; then
         stop "$venv has no working pip and was not made here; put pip into it or move it away"
     fi
     say "making $venv with $("$python" --version)"

@@ -63,6 +63,7 @@ def test_report(tmp_path):
     row = saved["sections"][0]["rows"][0]
     assert row["seconds"] == section.rows[0].seconds
     assert row["ratios"] == section.ratios(section.rows[0])
+    assert (saved["bound"], saved["loss_bound"]) == (runner.BOUND, runner.LOSS_BOUND)
     assert saved["machine"]["threads"] == torch.get_num_threads()
     assert saved["machine"]["cpu"] and saved["machine"]["instructions"] and saved["command"]
     assert saved["versions"]["torch"] == torch.__version__
@@ -75,7 +76,7 @@ def test_table_shows_medians_and_pairwise_ratios():
         Row("loop", [1.0, 2.0, 3.0], error=1e-6, memory=100 * 2**20),
         Row("other", [0.5, 0.5, 3.0], error=2e-6, scaled="2 of 8 points"),
     ]
-    lines = Report([section], 5e-3).table().splitlines()
+    lines = Report([section], 2e-3, 1e-4).table().splitlines()
     assert lines[3].split() == ["loop", "2.000", "1.000–3.000", "6.0", "1.00", "1.0e-06", "100"]
     assert lines[4].split() == ["other*", "0.500", "0.500–3.000", "24.0", "2.00", "2.0e-06", "–"]
     assert lines[5].strip() == "other: scaled from 2 of 8 points"
@@ -113,9 +114,9 @@ def no_compiler(problem):
 @pytest.mark.parametrize(
     "wrong, reason",
     [
-        (off_by_a_percent, "error 1.0e-02 of the scores, over the bound of 0.005"),
+        (off_by_a_percent, "error 1.0e-02 of the scores, over the bound of 0.002"),
         (wrong_end_losses, "of the losses, over the bound of 0.0001"),
-        (not_a_number, "error nan of the scores, over the bound of 0.005"),
+        (not_a_number, "error nan of the scores, over the bound of 0.002"),
         (one_image, "cannot run here: it computes [1, 136]; expected [2, 136]"),
         (no_compiler, "cannot run here: backend='inductor' raised: no C++ compiler"),
     ],

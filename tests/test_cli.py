@@ -177,7 +177,7 @@ def test_doctor_says_what_is_here(capsys, monkeypatch):
     assert found["versions"]["torch"] == torch.__version__
     assert found["backends"]["reference"].startswith("yes")
     assert found["backends"]["cuda"].startswith("no: ")
-    assert found["threads"]["torch"] == torch.get_num_threads()
+    assert found["machine"]["threads"] == torch.get_num_threads()
     assert set(found["GPU"]) - {"none"} if torch.cuda.is_available() else found["GPU"]["none"]
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out

@@ -123,6 +123,8 @@ def test_top_beyond_what_is_scored_is_noted(here, capsys):
     words = ("--parameters", "conv_last*", "--top", "0.9", "--degrade", "blur=1")
     assert main(attribute(here, *words)) == 0
     assert not (here / "blur_top_0.9_index.txt").exists()
+    scored = int(load(here).scored.sum())
+    assert f"top {scored} filters of blur: conv_last {scored}" in capsys.readouterr().out
     notes = json.loads((here / "manifest.json").read_text())["notes"]
     assert any("no blur_top_0.9_index.txt" in text for text in notes)
 
@@ -289,6 +291,30 @@ def test_files_of_an_unknown_run_are_refused(here, capsys):
     assert (here / "scores.safetensors").read_bytes() == b"somebody's"
     assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 0
     assert load(here).images == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--rule", "lft"),
+        ("--steps", "0"),
+        ("--rule", "midpoint", "--emulate"),
+        ("--objective", "l3"),
+        ("--backend", "abacus"),
+        ("--precision", "fp8"),
+    ],
+)
+def test_a_typo_leaves_nothing(here, words):
+    assert main(attribute(here, *words, "--degrade", "blur=1")) == 1
+    assert not here.exists()
+
+
+def test_a_run_that_failed_before_its_first_image_does_not_hold_the_folder(here, capsys):
+    assert main(attribute(here, "--parameters", "bdy.*", "--degrade", "blur=1")) == 1
+    assert [path.name for path in (here / "parts").iterdir()] == ["run.json"]
+    assert main(attribute(here, "--parameters", "body.*", "--degrade", "blur=1")) == 0
+    manifest = json.loads((here / "manifest.json").read_text())
+    assert manifest["made_from"]["parameters"] == ["body.*"]
 
 
 def test_output_that_cannot_be_written_is_found_before_computing(here, count, capsys):

@@ -54,6 +54,8 @@ def test_train_goes_on_and_measures(here, files, one_photograph, capsys, monkeyp
             assert torch.equal(value, other.state_dict()[key])
 
     evaluation = json.loads((here / "evaluation.json").read_text())
+    for text in (evaluation["measure"], out):
+        assert "crops treated as independent, narrower than that for new photographs" in text
     degradations = {
         "clean": Degradation(),
         "blur 2": Degradation(blur=2.0),
@@ -89,7 +91,7 @@ def test_train_by_default_makes_what_ships(here, monkeypatch):
         wanted = SRResNet(width=32, blocks=8, scale=2).state_dict()
     assert all(torch.equal(v, wanted[k]) for k, v in seen["network"].state_dict().items())
     assert seen["baseline"] == Schedule(iterations=3000, learning_rate=5e-4)
-    assert seen["target"] == Schedule(iterations=7000, learning_rate=3e-4)
+    assert seen["target"] == Schedule(iterations=1500, learning_rate=2e-3)
     assert list(seen["images"]) == list(photographs(faigfast.data.TRAINING))
     recipe = {"scale": 2, "blur": (2.0,), "noise": (0.1,), "probability": 0.5, "patch": 32}
     assert {name: seen[name] for name in recipe} == recipe
@@ -113,9 +115,34 @@ def test_train_srcnn_without_noise(here, files, one_photograph):
         (["--folder", "gt", "--patch", "500"], "no photograph holds a patch"),
         (["--folder", "gt", "--threads", "0"], "threads is 0"),
         (["--folder", "gt", "--scale", "7"], "scale is 7"),
+        (["--folder", "gt", "--patch", "0"], "patch is 0"),
+        (["--folder", "gt", "--blur", "2", "-2"], "blur is -2.0"),
+        (["--folder", "gt", "--noise", "-0.1"], "noise is -0.1"),
+        (["--folder", "gt", "--patch", "8", "--probability", "7"], "probability is 7.0"),
     ],
 )
 def test_bad_training(here, one_photograph, capsys, words, message):
     with torch.random.fork_rng():
         assert main(["train", "--output", str(here), "--quiet", *words]) == 1
     assert message in one_line(capsys)
+    assert not list(here.rglob("*"))  # found before anything was trained
+
+
+def test_a_finished_pair_keeps_its_record(here, files, one_photograph, capsys):
+    argv = ["train", "--output", str(here), "--folder", "gt", "--quiet", *TRAIN]
+    with torch.random.fork_rng():
+        assert main(argv) == 0
+        record = json.loads((here / "training.json").read_text())
+        (here / "training.json").write_text(json.dumps({**record, "torch": "another"}))
+        command = (here / "command.txt").read_text()
+        again = [word for word in argv if word != "--quiet"]
+        assert main(again) == 0
+        assert json.loads((here / "training.json").read_text())["torch"] == "another"
+        assert (here / "command.txt").read_text() == command
+        for name in ("baseline", "target"):
+            (here / name / "state.pth").unlink()
+        again += ["--probability", "0.25"]
+        assert main(again) == 0
+    renewed = json.loads((here / "training.json").read_text())
+    assert renewed["torch"] == torch.__version__ and renewed["target"]["probability"] == 0.25
+    assert (here / "command.txt").read_text() == shlex.join(["faigfast", *again]) + "\n"

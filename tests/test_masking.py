@@ -5,13 +5,13 @@ import torch
 
 import faigfast
 from faigfast.data import KEPT_OUT, Degradation, photographs
+from faigfast.findings.demo import ATTRIBUTED, CROP, DEGRADATIONS, MEASURED
 from faigfast.findings.evaluation import crops, evaluate, mean_and_interval, restore
 from faigfast.findings.masking import mask, random_sets
 from faigfast.findings.metrics import psnr
 from faigfast.findings.tables import completeness_table, masking_table, verdicts
 from faigfast.zoo.pairs import shipped_pair
 
-DEGRADATIONS = {"blur": Degradation(blur=2.0), "noise": Degradation(noise=0.1)}
 LEAST_GAIN = {"blur": 2.0, "noise": 5.0}  # dB of the target over the baseline
 
 
@@ -22,19 +22,18 @@ def pair():
 
 @pytest.fixture(scope="module")
 def data():
-    images = {name: image[:, 90:290, 130:330] for name, image in photographs(KEPT_OUT).items()}
-    return crops(images, DEGRADATIONS, size=64)
+    return crops(photographs(KEPT_OUT), DEGRADATIONS, CROP)
 
 
 @pytest.fixture(scope="module")
 def result(pair, data):
-    found = data.part(slice(0, None, 4))
+    found = data.part(ATTRIBUTED)
     return faigfast.attribute(*pair, {"lq": found.lq, "gt": found.gt})
 
 
 @pytest.fixture(scope="module")
 def masking(pair, data, result):
-    kept = data.without(slice(0, None, 4))
+    kept = data.without(ATTRIBUTED).part(MEASURED)
     return mask(*pair, result, kept, fractions=(0.01, 0.05), border=2)
 
 
@@ -95,7 +94,7 @@ def test_random_sets_are_seeded_and_as_large(result):
 
 
 def test_a_measurement_is_a_swap_measured(pair, data, result, masking):
-    kept = data.without(slice(0, None, 4))
+    kept = data.without(ATTRIBUTED).part(MEASURED)
     network = result.top("noise", 0.05).swap(*pair)
     expected = psnr(restore(network, kept.lq["blur"]), kept.gt, border=2)
     assert torch.equal(masking.find("noise", 0.05).psnr["blur"], expected)

@@ -171,3 +171,86 @@ def test_an_old_extension_does_not_survive_a_build_without(source, tmp_path):
     assert run.returncode == 0, run.stderr
     assert not list((tree / "faigfast").glob("_C*"))
     assert json.loads((tree / "faigfast" / "_build_info.json").read_text())["mode"] == "none"
+
+
+FAKE = "#!/bin/sh\n[ -e .venv/without_pip ] && [ $2 = pip ] && exit 1\nexit 0\n"
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A tree with a .venv whose interpreter does nothing, and that well."""
+    for file in ("scripts/environment.sh", "pyproject.toml", "setup.py", "faigfast/version.py"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
+    (tmp_path / "csrc").mkdir()
+    interpreter = tmp_path / ".venv" / "bin" / "python"
+    interpreter.parent.mkdir(parents=True)
+    interpreter.write_text(FAKE)
+    interpreter.chmod(0o755)
+    return tmp_path
+
+
+def make_environment(tree, **variables):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHON"}
+    return subprocess.run(
+        ["bash", "scripts/environment.sh"],
+        cwd=tree,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_an_environment_with_pip_is_used_and_made_once(tree):
+    first, second = make_environment(tree), make_environment(tree)
+    assert first.returncode == 0 and "making .venv" not in first.stderr
+    assert "installing faigfast" in first.stderr
+    assert second.returncode == 0 and second.stderr == ""
+
+
+@pytest.mark.parametrize("variables", [{}, {"PYTHON": sys.executable}], ids=["default", "PYTHON"])
+def test_an_environment_of_others_without_pip_is_left_alone(tree, variables):
+    (tree / ".venv" / "without_pip").touch()
+    run = make_environment(tree, **variables)
+    assert run.returncode == 1
+    assert run.stderr == (
+        "faigfast: .venv has no working pip and was not made here; "
+        "put pip into it or move it away\n"
+    )
+    assert (tree / ".venv" / "without_pip").exists()
+
+
+def test_a_broken_environment_of_ours_is_made_anew(tree):
+    (tree / ".venv" / "without_pip").touch()
+    (tree / ".venv" / "python.stamp").touch()
+    # Ends before anything is installed: the new environment's interpreter is the false one.
+    python = tree / "python"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -m ] && exec false\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    run = make_environment(tree, PYTHON=str(python))
+    assert run.returncode == 1 and "-m venv' failed" in run.stderr
+    assert [path.name for path in (tree / ".venv").iterdir()] == ["python.stamp"]
+    assert sys.version in (tree / ".venv" / "python.stamp").read_text()
+
+
+def test_another_interpreter_is_refused_and_nothing_deleted(tree):
+    stamp = tree / ".venv" / "python.stamp"
+    stamp.write_text("3.9 of another place\n")
+    run = make_environment(tree, PYTHON=sys.executable)
+    assert run.returncode == 1
+    assert run.stderr == (
+        f"faigfast: .venv was not made here with '{sys.executable}'; "
+        "remove .venv to change, or leave PYTHON out\n"
+    )
+    assert stamp.exists() and (tree / ".venv" / "bin" / "python").exists()
+    assert make_environment(tree).returncode == 0  # the default may change silently
+
+    lines = [sys.version, os.path.realpath(sys.executable), os.path.realpath(sys.prefix)]
+    stamp.write_text("\n".join(lines) + "\n")
+    assert make_environment(tree, PYTHON=sys.executable).returncode == 0
+
+
+def test_a_missing_interpreter_is_named(tree):
+    run = make_environment(tree, PYTHON="python-of-nowhere")
+    assert run.returncode == 1
+    assert "there is no 'python-of-nowhere'; set PYTHON" in run.stderr

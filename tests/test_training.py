@@ -344,6 +344,42 @@ def test_a_finished_pair_is_returned(tmp_path):
     assert all(equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+def test_a_record_stays_until_the_recipe_is_another(tmp_path):
+    run_pair(tmp_path)
+    path = tmp_path / "training.json"
+    first = path.read_text().replace(torch.__version__, "another")
+    path.write_text(first)
+    run_pair(tmp_path)
+    assert path.read_text() == first
+    for damaged in ("{", "[]"):
+        path.write_text(damaged)
+        run_pair(tmp_path)
+        assert json.loads(path.read_text())["torch"] == torch.__version__
+    path.write_text(first)
+    (tmp_path / "target" / "state.pth").unlink()
+    run_pair(tmp_path, noise=(0.2,))
+    assert json.loads(path.read_text())["torch"] == torch.__version__
+    assert json.loads(path.read_text())["target"]["noise"] == [0.2]
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"patch": 0}, "patch is 0; expected a positive integer"),
+        ({"patch": 4.0}, "patch is 4.0; expected a positive integer"),
+        ({"scale": 0}, "scale is 0; expected a positive integer"),
+        ({"probability": 7.0}, r"probability is 7.0; expected a number in \[0, 1\]"),
+        ({"probability": math.nan}, "probability is nan"),
+        ({"blur": (2.0, -2.0)}, "blur is -2.0"),
+        ({"noise": (math.inf,)}, "noise is inf"),
+    ],
+)
+def test_a_bad_argument_is_found_before_the_baseline_is_trained(tmp_path, options, words):
+    with pytest.raises(ValueError, match=words):
+        run_pair(tmp_path, **options)
+    assert files(tmp_path) == []
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("kept")
     with pytest.raises((OSError, ValueError), match="file"):

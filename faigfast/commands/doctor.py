@@ -51,9 +51,8 @@ def examine() -> dict[str, dict[str, Any]]:
         "backends": _try(lambda: {b.name: _backend(b) for b in backends().values()}),
         "compilers here": {name: _compiler(name) for name in COMPILERS},
         "GPU": _gpu(),
-        "threads": {
-            "torch": torch.get_num_threads(),
-            "cores": os.cpu_count(),
+        "machine": {
+            **_try(describe_machine),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
         },
         "optional packages": {

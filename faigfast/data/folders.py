@@ -143,6 +143,16 @@ class PairedFolders(_ImageFolder):
     Item: {"lq": {degradation: [3, h, w]}, "gt": [3, H, W], "name": str}, float32 in [0, 1], with
     H = scale·h and W = scale·w. A ground truth that does not divide by the scale loses its last
     rows or columns, and so does a degraded image that was rounded up from it.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> from faigfast.data import write_image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_image(f"{folder}/gt/a.png", torch.zeros(3, 8, 8))
+    ...     write_image(f"{folder}/lq/a.png", torch.zeros(3, 4, 4))
+    ...     PairedFolders(f"{folder}/gt", f"{folder}/lq").scale
+    2
     """
 
     def __init__(

@@ -35,6 +35,11 @@ def psnr(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -
     ------
     ValueError
         If shapes differ, the border leaves nothing, or the channel is unknown.
+
+    Examples
+    --------
+    >>> psnr(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.1)).round(decimals=3)
+    tensor([20.], dtype=torch.float64)
     """
     if output.shape != gt.shape or output.ndim != 4:
         raise ValueError(

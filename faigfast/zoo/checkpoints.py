@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.files import atomic_write
+from faigfast.networks import check_same_layout, copy_of, unwrap
 from faigfast.zoo import infer_network
 
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict")
@@ -91,13 +92,15 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
 
     Raises
     ------
+    TypeError
+        If `path` is no path.
     FileNotFoundError
         If there is no such file.
     ValueError
         If it is a folder, empty, damaged, of another kind, asks for code to be run or holds no
         dict of tensors.
     """
-    path = Path(path)
+    path = _path("path", path)
     content, metadata = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
     key = next((k for k in WRAPPERS if isinstance(content.get(k), Mapping) and content[k]), None)
     stored = content if key is None else content[key]
@@ -128,8 +131,8 @@ def load_model(path: PathLike, into: nn.Module | None = None) -> nn.Module:
     path : path-like
         A PyTorch file (.pth, .pt, .ckpt) or a safetensors file; see `read_checkpoint`.
     into : nn.Module, optional
-        A network of your own with the file's names and shapes. It is copied, never changed.
-        Without it the file must be of a network in `faigfast.zoo`.
+        A network of your own with the file's names and shapes. It is copied, out of DataParallel
+        or torch.compile, never changed. Without it the file must be of a network in `faigfast.zoo`.
 
     Returns
     -------
@@ -143,7 +146,7 @@ def load_model(path: PathLike, into: nn.Module | None = None) -> nn.Module:
     FileNotFoundError
         If there is no such file.
     TypeError
-        If `into` is not a module.
+        If `path` is no path or `into` not a module, or a scripted one.
     ValueError
         If the file is unusable (see `read_checkpoint`), its network is unknown, or its names or
         shapes are not those of `into`; the first that differs is named.
@@ -181,11 +184,18 @@ def load_pair(
     FileNotFoundError, TypeError, ValueError
         As `load_model`, and ValueError if a name or a shape differs between the files; the first
         is named, with both shapes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(nn.Conv2d(3, 8, 3), f"{folder}/a.pth")
+    ...     baseline, target = load_pair(*[f"{folder}/a.pth"] * 2, into=nn.Conv2d(3, 8, 3))
+    >>> torch.equal(baseline.weight, target.weight)
+    True
     """
-    first, second = read_checkpoint(a), read_checkpoint(b)
-    difference = _difference(first.state, second.state, str(a), str(b))
-    if difference:
-        raise ValueError(f"baseline and target are not of one architecture: {difference}")
+    first, second = read_checkpoint(_path("a", a)), read_checkpoint(_path("b", b))
+    _check_layout(first.state, second.state, f"the baseline {a}", f"the target {b}")
     return _build(first, into), _build(second, into)
 
 
@@ -195,7 +205,7 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
     Parameters
     ----------
     model : nn.Module
-        The network; its weights are written in their own dtypes.
+        The network, out of any wrapper; its weights are written in their own dtypes.
     path : path-like
         The suffix chooses the format: .safetensors, or .pth, .pt or .ckpt for PyTorch's.
     like : path-like, optional
@@ -207,14 +217,12 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
     Raises
     ------
     TypeError
-        If `model` is not a module.
+        If `model` is not a module, or a scripted one, or a path is none.
     ValueError
-        If the suffix is another, the state dict holds something that is not a tensor, or `like`
-        is unusable or of other names or shapes.
+        If the suffix is another, the network holds more than tensors, `like` is unusable or of
+        other names or shapes, or the file cannot be written.
     FileNotFoundError
         If there is no file `like`.
-    OSError
-        If the file cannot be written.
 
     Examples
     --------
@@ -224,28 +232,22 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
     ...     list(read_checkpoint(f"{folder}/net.pth").state)
     ['weight', 'bias']
     """
-    _check_module("model", model)
-    path = Path(path)
+    stored = _state(unwrap(model, "model"), "model")
+    path = _path("path", path)
     suffix = path.suffix.lower()
     if suffix != ".safetensors" and suffix not in TORCH_SUFFIXES:
         raise ValueError(
             f"path {path} ends in {path.suffix!r}; expected .safetensors or one of "
             f"{', '.join(TORCH_SUFFIXES)}"
         )
-    state: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f"model holds {name!r}, a {type(value).__name__}; expected tensors")
-        state[name] = value.detach().cpu().contiguous()
+    state = {name: value.cpu().contiguous() for name, value in stored.items()}
     content: Mapping[str, Any] = state
     metadata = None
     if like is not None:
-        file = read_checkpoint(like)
+        file = read_checkpoint(_path("like", like))
         own = _prefix(state)
         bare = {name[len(own) :]: value for name, value in state.items()}
-        difference = _difference(bare, file.state, "model", str(like))
-        if difference:
-            raise ValueError(f"model does not fit `like`: {difference}")
+        _check_layout(bare, file.state, "`model`", f"`like` ({like})")
         content = state = {file.source.prefix + name: bare[name] for name in file.state}
         metadata = file.metadata
         if suffix != ".safetensors" and metadata is None:
@@ -258,6 +260,12 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
             save_file({name: value.clone() for name, value in state.items()}, temporary, metadata)
         else:
             torch.save(content, temporary)
+
+
+def _path(argument: str, value: object) -> Path:
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{argument} is a {type(value).__name__}; expected the path of a file")
+    return Path(value)
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -327,21 +335,24 @@ def _prefix(names: Mapping[str, Tensor]) -> str:
     return prefix
 
 
-def _difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor], in_a: str, in_b: str) -> str:
-    """Name the first tensor that only one has or whose shapes differ; "" where none does."""
-    for name in chain(a, b):
-        if name not in b or name not in a:
-            return f"only {in_a if name in a else in_b} has {name!r}"
-        if a[name].shape != b[name].shape:
-            return (
-                f"{name!r} has shape {[*a[name].shape]} in {in_a} and {[*b[name].shape]} in {in_b}"
+def _check_layout(a: Mapping[str, Tensor], b: Mapping[str, Tensor], in_a: str, in_b: str) -> None:
+    """Refuse tensors of different names or shapes, and say in which of the two they are."""
+    try:
+        check_same_layout(a, b)
+    except ValueError as error:
+        said = str(error).replace("the baseline", in_a).replace("the target", in_b)
+        raise ValueError(said) from None
+
+
+def _state(network: nn.Module, argument: str) -> dict[str, Tensor]:
+    """Give the state dict of a network that holds nothing but tensors in it."""
+    state = network.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"{argument} holds {name!r}, a {type(value).__name__}; expected tensors"
             )
-    return ""
-
-
-def _check_module(name: str, module: object) -> None:
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"{name} is a {type(module).__name__}; expected an nn.Module")
+    return state
 
 
 def _build(file: Checkpoint, into: nn.Module | None) -> nn.Module:
@@ -353,14 +364,12 @@ def _build(file: Checkpoint, into: nn.Module | None) -> nn.Module:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
     else:
-        _check_module("into", into)
-        network = copy.deepcopy(into)
-    own = _prefix(network.state_dict())
+        network = copy_of(unwrap(into, "into"))
+    whose = "`into`" if into is not None else type(network).__name__
+    wanted = _state(network, whose)
+    own = _prefix(wanted)
     state = {own + name: value for name, value in file.state.items()}
-    whose = "into" if into is not None else type(network).__name__
-    difference = _difference(network.state_dict(), state, whose, str(path))
-    if difference:
-        raise ValueError(f"{path} does not fit {whose}: {difference}")
+    _check_layout(wanted, state, whose, str(path))
     owners: dict[int, str] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         if state[name].is_floating_point() != tensor.is_floating_point():
