@@ -38,7 +38,7 @@ def attribute(
     batch: Any,
     *,
     rule: str = "midpoint",
-    steps: int = 10,
+    steps: int = 20,
     tol: float | None = None,
     emulate: bool = False,
     objective: str | Objective = "squared_error",
@@ -65,7 +65,8 @@ def attribute(
     rule : str
         Quadrature rule; see `faigfast.quadrature.quadrature`. The authors' is "left".
     steps : int
-        Number of nodes. The authors take 100; 10 midpoints reach that accuracy.
+        Number of nodes. The authors take 100 of the left rule; on the shipped pair 20 midpoints are
+        more accurate than that.
     tol : float, optional
         Not available yet; only None is taken.
     emulate : bool
@@ -118,10 +119,7 @@ def attribute(
         raise ValueError(f"memory is {memory}; expected a positive number of bytes")
     nodes = quadrature(rule, steps, emulate)
     objective_name, function = resolve_objective(objective)
-    if precision == "tf32":
-        raise ValueError("precision 'tf32' is not part of this version; fp32 means float32 proper")
-    if precision not in ("auto", *PRECISIONS):
-        raise ValueError(f"precision is {precision!r}; expected auto, {', '.join(PRECISIONS)}")
+    check_precision(precision)
     baseline, target = unwrap(model_a, "model_a"), unwrap(model_b, "model_b")
     first = next((p for p in target.parameters() if p.is_floating_point()), None)
     if first is None:
@@ -166,6 +164,14 @@ def attribute(
                 _check_ends(line, (baseline, target), function, part)
             parts.append(run.batch(part, sum(done.images for done in parts)))
     return parts[0].merge(parts[1:])
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that is unknown or not part of this version, by a ValueError."""
+    if precision == "tf32":
+        raise ValueError("precision 'tf32' is not part of this version; fp32 means float32 proper")
+    if precision not in ("auto", *PRECISIONS):
+        raise ValueError(f"precision is {precision!r}; expected auto, {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from faigfast.files import atomic_write
+from faigfast.files import write_text
 from faigfast.networks import (
     check_same_layout,
     copy_of,
@@ -269,8 +269,7 @@ class FilterSet:
         }
         words = " ".join(f"{key}={value}" for key, value in header.items() if value)
         lines = [f"# faigfast {words}".rstrip(), *map(str, self.indices.tolist())]
-        with atomic_write(path) as temporary:
-            temporary.write_text("\n".join(lines) + "\n")
+        write_text(path, "\n".join(lines) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "FilterSet":

@@ -45,13 +45,20 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
 
 
-def check_same_layout(baseline: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+def check_same_layout(
+    baseline: Mapping[str, Tensor],
+    target: Mapping[str, Tensor],
+    in_baseline: str = "the baseline",
+    in_target: str = "the target",
+) -> None:
     """Refuse two state dicts that are not of one architecture.
 
     Parameters
     ----------
     baseline, target : mapping of str to Tensor
         State dicts without prefixes.
+    in_baseline, in_target : str
+        What the message calls the two.
 
     Raises
     ------
@@ -61,19 +68,19 @@ def check_same_layout(baseline: Mapping[str, Tensor], target: Mapping[str, Tenso
     for key, value in target.items():
         if key not in baseline:
             raise ValueError(
-                f"the networks differ: {key!r} {list(value.shape)} is in the target and not in the "
-                "baseline; expected two networks of one architecture"
+                f"the networks differ: {key!r} {list(value.shape)} is in {in_target} and not in "
+                f"{in_baseline}; expected two networks of one architecture"
             )
         if baseline[key].shape != value.shape:
             raise ValueError(
-                f"the networks differ: {key!r} is {list(baseline[key].shape)} in the baseline and "
-                f"{list(value.shape)} in the target; expected two networks of one architecture"
+                f"the networks differ: {key!r} is {list(baseline[key].shape)} in {in_baseline} and "
+                f"{list(value.shape)} in {in_target}; expected two networks of one architecture"
             )
     for key, value in baseline.items():
         if key not in target:
             raise ValueError(
-                f"the networks differ: {key!r} {list(value.shape)} is in the baseline and not in "
-                "the target; expected two networks of one architecture"
+                f"the networks differ: {key!r} {list(value.shape)} is in {in_baseline} and not in "
+                f"{in_target}; expected two networks of one architecture"
             )
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 import faigfast
-from faigfast.attribution import PRECISIONS
+from faigfast.attribution import check_precision
 from faigfast.backends import choose
 from faigfast.commands.output import command_line, note, sha256, writable_folder
 from faigfast.commands.run_folder import SCORES, TABLE, RunFolder
@@ -107,10 +107,7 @@ def _check(options: Any) -> None:
     quadrature(options.rule, options.steps, options.emulate)
     resolve_objective(options.objective)
     choose(options.backend, "cpu")
-    if options.precision not in ("auto", *PRECISIONS):
-        raise ValueError(
-            f"precision is {options.precision!r}; expected auto, {', '.join(PRECISIONS)}"
-        )
+    check_precision(options.precision)
 
 
 def _own_network(place: str, arguments: dict[str, Any]) -> nn.Module:

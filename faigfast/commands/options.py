@@ -40,7 +40,7 @@ def _attribute(add: Add) -> None:
         default="midpoint",
         help="left (the authors'), right, midpoint, trapezoid, gauss-legendre or gauss-kronrod",
     )
-    add("--steps", type=int, default=10, help="nodes of the rule; the authors take 100")
+    add("--steps", type=int, default=20, help="nodes of the rule; the authors take 100")
     add(
         "--emulate",
         action="store_true",
@@ -124,7 +124,7 @@ def _demo(add: Add) -> None:
         metavar="FOLDER",
         help="receives the report",
     )
-    add("--steps", type=int, default=10, help="points of the line between the two networks")
+    add("--steps", type=int, default=20, help="points of the line between the two networks")
     _quiet(add)
 
 

@@ -1,6 +1,5 @@
 """The demonstration: FAIG on the shipped pair and photographs it was not trained on."""
 
-import json
 import os
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 
 from faigfast.attribution import attribute
 from faigfast.data import KEPT_OUT, Degradation, photographs
-from faigfast.files import atomic_write
+from faigfast.files import atomic_write, write_json
 from faigfast.findings.evaluation import crops, mean_and_interval, restore
 from faigfast.findings.figures import (
     data_uri,
@@ -42,7 +41,7 @@ ATTRIBUTED, MEASURED = slice(0, None, 4), slice(0, None, 2)
 
 
 def run_demo(
-    output: str | os.PathLike[str] = "faigfast-demo", *, steps: int = 10, progress: bool = True
+    output: str | os.PathLike[str] = "faigfast-demo", *, steps: int = 20, progress: bool = True
 ) -> Path:
     """Attribute blur and noise, mask the top filters, print the PSNR and write a report.
 
@@ -124,8 +123,7 @@ def run_demo(
     page.save(output / "report.html")
     with atomic_write(output / "masking.png") as path:
         side_by_side([examples[name] for name in MONTAGE]).savefig(path, dpi=110)
-    with atomic_write(output / "figures.json") as path:
-        path.write_text(json.dumps(_figures(masking), indent=1) + "\n")
+    write_json(output / "figures.json", _figures(masking))
 
     print(aligned(head, rows))
     print(f"\n{conditions}\n")

@@ -4,7 +4,7 @@ import html
 import os
 from collections.abc import Sequence
 
-from faigfast.files import atomic_write
+from faigfast.files import write_text
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; }
@@ -79,11 +79,10 @@ class Page:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page, whole or not at all."""
         body = "\n".join(self.parts)
-        with atomic_write(path) as temporary:
-            temporary.write_text(
-                '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-                '<meta name="viewport" content="width=device-width, initial-scale=1">'
-                f"<title>{self.title}</title><style>{STYLE}</style></head>\n"
-                f"<body>\n{body}\n</body></html>\n",
-                encoding="utf-8",
-            )
+        write_text(
+            path,
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{self.title}</title><style>{STYLE}</style></head>\n"
+            f"<body>\n{body}\n</body></html>\n",
+        )

@@ -195,7 +195,7 @@ def load_pair(
     True
     """
     first, second = read_checkpoint(_path("a", a)), read_checkpoint(_path("b", b))
-    _check_layout(first.state, second.state, f"the baseline {a}", f"the target {b}")
+    check_same_layout(first.state, second.state, f"the baseline {a}", f"the target {b}")
     return _build(first, into), _build(second, into)
 
 
@@ -247,7 +247,7 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
         file = read_checkpoint(_path("like", like))
         own = _prefix(state)
         bare = {name[len(own) :]: value for name, value in state.items()}
-        _check_layout(bare, file.state, "`model`", f"`like` ({like})")
+        check_same_layout(bare, file.state, "`model`", f"`like` ({like})")
         content = state = {file.source.prefix + name: bare[name] for name in file.state}
         metadata = file.metadata
         if suffix != ".safetensors" and metadata is None:
@@ -335,23 +335,12 @@ def _prefix(names: Mapping[str, Tensor]) -> str:
     return prefix
 
 
-def _check_layout(a: Mapping[str, Tensor], b: Mapping[str, Tensor], in_a: str, in_b: str) -> None:
-    """Refuse tensors of different names or shapes, and say in which of the two they are."""
-    try:
-        check_same_layout(a, b)
-    except ValueError as error:
-        said = str(error).replace("the baseline", in_a).replace("the target", in_b)
-        raise ValueError(said) from None
-
-
-def _state(network: nn.Module, argument: str) -> dict[str, Tensor]:
+def _state(network: nn.Module, whose: str) -> dict[str, Tensor]:
     """Give the state dict of a network that holds nothing but tensors in it."""
     state = network.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise ValueError(
-                f"{argument} holds {name!r}, a {type(value).__name__}; expected tensors"
-            )
+            raise ValueError(f"{whose} holds {name!r}, a {type(value).__name__}; expected tensors")
     return state
 
 
@@ -369,7 +358,7 @@ def _build(file: Checkpoint, into: nn.Module | None) -> nn.Module:
     wanted = _state(network, whose)
     own = _prefix(wanted)
     state = {own + name: value for name, value in file.state.items()}
-    _check_layout(wanted, state, whose, str(path))
+    check_same_layout(wanted, state, whose, str(path))
     owners: dict[int, str] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         if state[name].is_floating_point() != tensor.is_floating_point():
