@@ -91,7 +91,7 @@ def test_train_by_default_makes_what_ships(here, monkeypatch):
         wanted = SRResNet(width=32, blocks=8, scale=2).state_dict()
     assert all(torch.equal(v, wanted[k]) for k, v in seen["network"].state_dict().items())
     assert seen["baseline"] == Schedule(iterations=3000, learning_rate=5e-4)
-    assert seen["target"] == Schedule(iterations=1500, learning_rate=2e-3)
+    assert seen["target"] == Schedule(iterations=1200, learning_rate=2e-3)
     assert list(seen["images"]) == list(photographs(faigfast.data.TRAINING))
     recipe = {"scale": 2, "blur": (2.0,), "noise": (0.1,), "probability": 0.5, "patch": 32}
     assert {name: seen[name] for name in recipe} == recipe

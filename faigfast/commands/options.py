@@ -99,7 +99,7 @@ def _train(add: Add) -> None:
     )
     add("--scale", type=int, default=2, help="enlargement")
     both = {"nargs": 2, "metavar": ("BASELINE", "TARGET")}
-    add("--iterations", type=int, default=[3000, 1500], help="of each training", **both)
+    add("--iterations", type=int, default=[3000, 1200], help="of each training", **both)
     add("--rates", type=float, default=[5e-4, 2e-3], help="learning rates at the start", **both)
     add("--batch", type=int, default=16, help="patches in an iteration")
     add("--patch", type=int, default=32, help="side of a low-resolution patch in pixels")
