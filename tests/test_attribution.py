@@ -273,11 +273,11 @@ def test_the_defaults():
     batch = images(dtype=torch.float32)
     result = attribute(baseline, target, batch)
     explicit = attribute(
-        baseline, target, batch, rule="midpoint", steps=10, objective="squared_error",
+        baseline, target, batch, rule="midpoint", steps=20, objective="squared_error",
         backend="auto", precision="auto", emulate=False, tol=None, memory=None,
     )  # fmt: skip
     assert same(result, explicit)
-    assert (result.setting.rule, result.evaluations, result.precision) == ("midpoint", 10, "fp32")
+    assert (result.setting.rule, result.evaluations, result.precision) == ("midpoint", 20, "fp32")
     assert result.backend in faigfast.backends()
     assert not result.scores().requires_grad and result.scores().device.type == "cpu"
     reference = attribute(baseline, target, batch, backend="reference")
