@@ -4,6 +4,7 @@ import os
 import statistics
 import sys
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from textwrap import indent
 from typing import Any
 
@@ -106,7 +107,7 @@ class Report:
     loss_bound: float
     machine: dict[str, Any] = field(default_factory=describe_machine)
     versions: dict[str, str] = field(default_factory=describe_versions)
-    command: list[str] = field(default_factory=lambda: list(sys.argv))
+    command: list[str] = field(default_factory=lambda: [Path(sys.argv[0]).name, *sys.argv[1:]])
 
     def table(self) -> str:
         """Align the rows as text, one block a workload, and say what the columns mean."""
