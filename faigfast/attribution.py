@@ -4,6 +4,7 @@ import fnmatch
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -202,19 +203,23 @@ class _Run:
                 losses.append(found)
                 integrals.append(integral)
         scores = torch.stack([part.scores for part in integrals]).cpu().unflatten(0, shape)
-        ends = torch.tensor(losses, dtype=torch.float64).view(*shape, 2)
+        double = partial(torch.tensor, dtype=torch.float64, device="cpu")
+        ends = double(losses).view(*shape, 2)
         change = ends[..., 1] - ends[..., 0]
-        totals = torch.tensor([part.total for part in integrals], dtype=torch.float64).view(shape)
-        errors = torch.tensor([part.error for part in integrals], dtype=torch.float64).view(shape)
-        scored = torch.tensor([layer in self.scored for layer in self.index.layers])
-        counts = torch.tensor([size[0] * size[1] for size in self.index.shapes])
+        totals = double([part.total for part in integrals]).view(shape)
+        errors = double([part.error for part in integrals]).view(shape)
+        scored = [
+            layer in self.scored
+            for layer, size in zip(self.index.layers, self.index.shapes, strict=True)
+            for _ in range(size[0] * size[1])
+        ]
         return Attribution(
             index=self.index,
             by_degradation=dict(zip(batch.lq, scores, strict=True)),
             completeness=(totals - change).abs() / change.abs(),
             losses=ends,
             error=errors,
-            scored=scored.repeat_interleave(counts),
+            scored=torch.tensor(scored, device="cpu"),
             setting=self.setting,
             notes=self.notes,
         )

@@ -121,6 +121,8 @@ def _check(value: Any, name: str, device: torch.device, dtype: torch.dtype) -> N
             f"{name} is of {value.dtype}; expected floating point of the networks' range "
             "(images in [0, 1]: x.float() / 255)"
         )
+    if value.layout != torch.strided:
+        raise ValueError(f"{name} is of {value.layout}; expected a dense tensor")
     if value.ndim < 2:
         raise ValueError(f"{name} is {list(value.shape)}; expected [N, C, *spatial]")
     if value.numel() == 0:

@@ -29,13 +29,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     ValueError
-        If the folder cannot be made or written, or `path` is a folder.
+        If the folder cannot be made or written, or `path` is a folder or a device.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays one, and what it points to is written
     with _refused(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
+        if path.exists() and not path.is_file():
+            raise OSError(0, "it is a folder or a device")
         handle, name = tempfile.mkstemp(
             prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
         )

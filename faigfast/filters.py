@@ -186,6 +186,11 @@ class FilterSet:
             raise ValueError("indices name a filter twice; expected each once")
         object.__setattr__(self, "indices", indices)
 
+    def __repr__(self) -> str:
+        first = ", ".join(map(str, self.indices[:5].tolist()))
+        more = ", …" if len(self) > 5 else ""
+        return f"FilterSet({len(self)} of {self.total or 'F'} filters: {first}{more})"
+
     def __len__(self) -> int:
         """Count the filters, K."""
         return len(self.indices)
@@ -302,7 +307,7 @@ class FilterSet:
                     )
             elif line and not line.startswith("#"):
                 total = int(header["filters"]) if "filters" in header else 2**63
-                if not re.fullmatch(r"\d+", line) or int(line) >= total:
+                if not re.fullmatch(r"[0-9]{1,18}", line) or int(line) >= total:
                     raise ValueError(
                         f"{path}, line {number}: {line[:40]!r} is not a filter; expected an "
                         f"integer from 0 to {header.get('filters', 'F')} - 1"

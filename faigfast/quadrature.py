@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 RULES = ("left", "right", "midpoint", "trapezoid", "gauss-legendre", "gauss-kronrod")
 EMULATION_NODES = 10
+MOST_STEPS = 1_000_000
 
 Array = NDArray[np.float64]
 
@@ -73,8 +74,8 @@ def quadrature(rule: str, steps: int, emulate: bool = False) -> Quadrature:
         steps = operator.index(steps)
     except TypeError:
         raise TypeError(f"steps is {steps!r}; expected a positive integer") from None
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; expected a positive integer")
+    if not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"steps is {steps}; expected a positive integer up to {MOST_STEPS}")
     if emulate:
         return _emulated(rule, steps)
     position = np.arange(steps, dtype=np.float64)

@@ -100,9 +100,12 @@ def integrate(
                 parts.append(torch.zeros(shape[0] * shape[1], dtype=wide, device=x.device))
         return torch.cat(parts)
 
+    for key, value in total.items():
+        if not value.isfinite().all():
+            raise ValueError(
+                f"the gradient of {key!r} is not finite on the line; try a wider precision"
+            )
     scores = kernel_sums(total)
-    if not scores.isfinite().all():
-        raise ValueError("a gradient on the line is not finite; try a wider precision")
     error = float("nan")
     if rule.embedded is not None:
         error = float((scores - kernel_sums(coarse)).abs().sum() / scores.sum())

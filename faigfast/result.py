@@ -97,6 +97,14 @@ class Attribution:
     setting: Setting
     notes: tuple[str, ...] = field(default=())
 
+    def __repr__(self) -> str:
+        used = self.setting
+        return (
+            f"Attribution({', '.join(self.degradations)}: {self.images} images, "
+            f"{len(self.index)} filters; {used.rule} {used.steps}, {used.backend} "
+            f"{used.precision}; worst completeness error {float(self.completeness.max()):.1e})"
+        )
+
     @property
     def degradations(self) -> tuple[str, ...]:
         """Names, ("lq",) where only one was given."""
@@ -332,6 +340,8 @@ class Attribution:
             shapes = tuple(tuple(shape) for shape in metadata["shapes"])
             index = FilterIndex(tuple(metadata["layers"]), shapes)
             names = metadata["degradations"]
+            if len(set(names)) != len(names):
+                raise ValueError(f"degradations {names}, expected each once")
             _check_shapes(arrays, index, len(names))
             return cls(
                 index,
@@ -348,6 +358,10 @@ def _check_shapes(arrays: dict[str, Tensor], index: FilterIndex, degradations: i
     """Refuse the arrays of a file that do not fit together."""
     if len(index.layers) != len(index.shapes):
         raise ValueError(f"{len(index.layers)} layers and {len(index.shapes)} shapes")
+    if not all(len(shape) > 2 and min(shape) > 0 for shape in index.shapes):
+        raise ValueError(f"shapes {index.shapes}, expected positive sizes [O, I, *k]")
+    if arrays["scored"].dtype != torch.bool:
+        raise ValueError(f"scored is of {arrays['scored'].dtype}, expected bool")
     images = len(arrays["scores.0"])
     expected: dict[str, tuple[int, ...]] = {
         "completeness": (degradations, images),

@@ -1,5 +1,6 @@
 """Training of one network on degraded patches; a run that is killed goes on where it was saved."""
 
+import hashlib
 import json
 import os
 import time
@@ -243,7 +244,10 @@ def train_pair(
     recipe: dict[str, Any] = {
         "network": f"{type(network).__name__}, {len(network.state_dict())} tensors, "
         f"{sum(p.numel() for p in network.parameters())} parameters",
-        "photographs": {name: list(image.shape) for name, image in images.items()},
+        "photographs": {
+            name: [*image.shape, hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16]]
+            for name, image in images.items()
+        },
         "scale": scale,
         "patch": patch,
     }

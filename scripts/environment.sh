@@ -59,7 +59,7 @@ if ! current packages.stamp "$packages"; then
     rm -f "$venv/packages.stamp"
     if ! has_torch "$venv/bin/python"; then
         say "no torch >= 2.10 here: installing torch $torch_to_install, which takes a while"
-        pip install "torch==$torch_to_install" || stop "torch could not be installed"
+        pip install "torch==$torch_to_install" numpy || stop "torch could not be installed"
     fi
     "$venv/bin/python" -c 'import torch; print(f"torch=={torch.__version__}")' >"$venv/torch.txt"
     say "installing faigfast with all its extras"

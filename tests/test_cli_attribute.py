@@ -12,6 +12,7 @@ from torch import nn
 
 import faigfast
 from faigfast.cli import main
+from faigfast.commands.run_folder import alone_in
 from faigfast.data import Degradation, DegradedFolder, PairedFolders
 
 one_thread, files, here = cli_helpers.one_thread, cli_helpers.files, cli_helpers.here
@@ -288,9 +289,50 @@ def test_files_of_an_unknown_run_are_refused(here, capsys):
     (here / "manifest.json").write_text("{")
     assert main(attribute(here, *RECIPES)) == 1
     assert "manifest.json is not of faigfast attribute" in one_line(capsys)
+    # What is not ours is never removed, asked or not.
+    assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 1
+    assert "manifest.json is not of faigfast attribute" in one_line(capsys)
     assert (here / "scores.safetensors").read_bytes() == b"somebody's"
+    (here / "manifest.json").unlink()
     assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 0
     assert load(here).images == 3
+
+
+def test_files_beside_the_results_stay(here):
+    (here / "parts").mkdir(parents=True)
+    for name in ("mine.png", "parts/precious.safetensors"):
+        (here / name).write_text("mine")
+    assert main(attribute(here, *RECIPES)) == 0
+    assert main(attribute(here, "--overwrite", "--steps", "3", "--degrade", *RECIPES)) == 0
+    assert {(here / name).read_text() for name in ("mine.png", "parts/precious.safetensors")} == {
+        "mine"
+    }
+
+
+def test_scores_that_are_not_the_runs_are_computed_again_when_asked(here, capsys):
+    assert main(attribute(here, *RECIPES)) == 0
+    scores = load(here)
+    (here / "scores.safetensors").write_bytes(b"another's")
+    capsys.readouterr()
+    assert main(attribute(here, *RECIPES)) == 1
+    assert "is missing or is not what was computed" in one_line(capsys)
+    assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 0
+    same(load(here), scores)
+
+
+def test_images_without_their_run_are_refused(here, capsys):
+    (here / "parts").mkdir(parents=True)
+    (here / "parts" / "000000.safetensors").write_bytes(b"")
+    assert main(attribute(here, *RECIPES)) == 1
+    assert "images without their run.json" in one_line(capsys)
+
+
+def test_one_process_in_a_folder(here, capsys):
+    here.mkdir()
+    with alone_in(here):
+        assert main(attribute(here, *RECIPES)) == 1
+    assert "in use by another" in one_line(capsys)
+    assert main(attribute(here, *RECIPES)) == 0
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import faigfast
 from faigfast.attribution import check_precision
 from faigfast.backends import choose
 from faigfast.commands.output import command_line, note, sha256, writable_folder
-from faigfast.commands.run_folder import SCORES, TABLE, RunFolder
+from faigfast.commands.run_folder import SCORES, TABLE, RunFolder, alone_in
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import DegradedFolder, PairedFolders, image_files
 from faigfast.files import atomic_write
@@ -70,33 +70,35 @@ def run(options: Any, words: Sequence[str]) -> None:
         "faigfast": versions["faigfast"],
         "torch": versions["torch"],
     }
-    folder = RunFolder(writable_folder(options.output), made_from, options.overwrite)
-    for text in images.notes:
-        note(text, options.quiet)
-    if folder.manifest:
-        note(f"{folder.path} holds this run already; nothing is computed again", options.quiet)
-        result = Attribution.load(folder.path / SCORES)
-        manifest |= {key: folder.manifest[key] for key in ("machine", "time")}
-    else:
-        result, manifest["time"] = _compute(pair, images, folder, options)
-    notes = [*images.notes, *result.notes]
-    files = _write(folder.path, result, options.top, notes)
-    manifest |= {
-        "used": {
-            "backend": result.backend,
-            "precision": result.precision,
-            "scale": images.scale,
-            "points_per_image": result.evaluations,
-        },
-        "images": _by_image(result, images.names),
-        "notes": notes,
-        "files": files,
-    }
-    folder.finish(manifest)
-    print(_summary(result, pair, options.top))
-    for text in notes[len(images.notes) :]:
-        note(text, options.quiet)
-    print(f"wrote {', '.join([*files, 'manifest.json'])} in {folder.path}")
+    path = writable_folder(options.output)
+    with alone_in(path):
+        folder = RunFolder(path, made_from, options.overwrite)
+        for text in images.notes:
+            note(text, options.quiet)
+        if folder.manifest:
+            note(f"{folder.path} holds this run already; nothing is computed again", options.quiet)
+            result = Attribution.load(folder.path / SCORES)
+            manifest |= {key: folder.manifest[key] for key in ("machine", "time")}
+        else:
+            result, manifest["time"] = _compute(pair, images, folder, options)
+        notes = [*images.notes, *result.notes]
+        files = _write(folder.path, result, options.top, notes)
+        manifest |= {
+            "used": {
+                "backend": result.backend,
+                "precision": result.precision,
+                "scale": images.scale,
+                "points_per_image": result.evaluations,
+            },
+            "images": _by_image(result, images.names),
+            "notes": notes,
+            "files": files,
+        }
+        folder.finish(manifest)
+        print(_summary(result, pair, options.top))
+        for text in notes[len(images.notes) :]:
+            note(text, options.quiet)
+        print(f"wrote {', '.join([*files, 'manifest.json'])} in {folder.path}")
 
 
 def _check(options: Any) -> None:

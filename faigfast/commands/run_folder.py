@@ -1,15 +1,34 @@
 """The folder of one attribution: its images one by one, then the results; it knows its run."""
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from faigfast.commands.output import sha256
 from faigfast.files import write_json
 
 SCORES = "scores.safetensors"
 TABLE = "filters.csv"
 MANIFEST = "manifest.json"
 IDENTITY = "run.json"
+PART = "[0-9]" * 6 + ".safetensors"
+
+
+@contextmanager
+def alone_in(path: Path) -> Iterator[None]:
+    """Hold a folder against other processes; however this one ends, it is free again."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ValueError(f"{path} is in use by another faigfast attribute") from None
+    finally:
+        os.close(handle)
 
 
 class RunFolder:
@@ -40,6 +59,8 @@ class RunFolder:
         self.path = path
         self.parts = path / "parts"
         self.made_from = json.loads(json.dumps(made_from))
+        if (path / MANIFEST).is_dir() or self.parts.is_file():
+            raise ValueError(f"{path} holds a folder {MANIFEST} or a file parts; choose another")
         try:
             self.manifest = self._find()
         except ValueError:
@@ -57,7 +78,9 @@ class RunFolder:
     def finish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest and remove what it makes superfluous."""
         before = (self.manifest or {}).get("files", [])
-        write_json(self.path / MANIFEST, {**manifest, "made_from": self.made_from})
+        scores = sha256(self.path / SCORES)
+        manifest = {**manifest, "made_from": self.made_from, "scores_sha256": scores}
+        write_json(self.path / MANIFEST, manifest)
         self._remove_files([name for name in before if name not in manifest["files"]])
         self._remove_parts()
 
@@ -65,8 +88,19 @@ class RunFolder:
         """Read the manifest, if there is one; refuse whatever is not of this run."""
         manifest = self._same_run(self.path / MANIFEST)
         # Without an image nothing follows from it: what failed at once does not hold the folder.
-        started = any(self.parts.glob("[0-9]*.safetensors"))
+        started = any(self.parts.glob(PART))
         unfinished = self._same_run(self.parts / IDENTITY) if started else None
+        if started and unfinished is None:
+            raise ValueError(
+                f"{self.parts} holds images without their {IDENTITY}; choose another --output or "
+                "add --overwrite"
+            )
+        scores = self.path / SCORES
+        if manifest and not (scores.is_file() and sha256(scores) == manifest.get("scores_sha256")):
+            raise ValueError(
+                f"{scores} is missing or is not what was computed; add --overwrite to compute it "
+                "again"
+            )
         for name in (SCORES, TABLE):
             if manifest is None and unfinished is None and (self.path / name).exists():
                 raise ValueError(
@@ -94,21 +128,28 @@ class RunFolder:
         return content
 
     def _remove(self) -> None:
-        try:
-            names = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))["files"]
-        except (OSError, ValueError, KeyError, TypeError):
-            names = []
+        names: list[str] = []
+        if (self.path / MANIFEST).exists():
+            try:
+                manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+                names = [name for name in manifest["files"] if manifest["made_from"]]
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(
+                    f"{self.path / MANIFEST} is not of faigfast attribute; choose another --output"
+                ) from None
         # The manifest goes first: results without it are known to be incomplete.
         self._remove_files([MANIFEST, SCORES, TABLE, *names])
         self._remove_parts()
 
     def _remove_files(self, names: list[str]) -> None:
         for name in names:
-            (self.path / Path(name).name).unlink(missing_ok=True)
+            # Nothing but what this command writes, whatever a manifest lists.
+            if name in (MANIFEST, SCORES, TABLE) or str(name).endswith("_index.txt"):
+                (self.path / Path(name).name).unlink(missing_ok=True)
 
     def _remove_parts(self) -> None:
         if self.parts.is_dir():
-            for file in [*self.parts.glob("*.safetensors"), self.parts / IDENTITY]:
+            for file in [*self.parts.glob(PART), self.parts / IDENTITY]:
                 file.unlink(missing_ok=True)
             if not any(self.parts.iterdir()):
                 self.parts.rmdir()

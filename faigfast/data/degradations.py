@@ -27,7 +27,7 @@ def gaussian_kernel(sigma: float, size: int = KERNEL_SIZE) -> Tensor:
         [size], float64, of sum 1; the two-dimensional kernel is its outer product.
     """
     offset = torch.arange(size, dtype=torch.float64) - size // 2
-    kernel = torch.exp(-(offset**2) / (2 * sigma**2))
+    kernel = torch.exp(-((offset / sigma) ** 2) / 2)
     return kernel / kernel.sum()
 
 
@@ -171,7 +171,8 @@ class Degradation:
         """Check every field once."""
         for name in ("blur", "noise"):
             strength = getattr(self, name)
-            if not (isinstance(strength, int | float) and 0 <= strength < math.inf):
+            number = isinstance(strength, int | float) and not isinstance(strength, bool)
+            if not (number and 0 <= strength < math.inf):
                 raise ValueError(f"{name} is {strength!r}; expected a finite number from 0 up")
         if isinstance(self.scale, bool) or not isinstance(self.scale, int) or self.scale < 1:
             raise ValueError(f"scale is {self.scale!r}; expected a positive integer")
@@ -219,7 +220,19 @@ class Degradation:
         -------
         Tensor
             [N, C, H/scale, W/scale], multiples of 1/255 in [0, 1].
+
+        Raises
+        ------
+        TypeError
+            If `gt` is no floating-point tensor.
+        ValueError
+            If its shape does not fit or a value is not finite.
         """
+        if not (isinstance(gt, Tensor) and gt.is_floating_point()):
+            found = gt.dtype if isinstance(gt, Tensor) else type(gt).__name__
+            raise TypeError(f"gt is {found}; expected a floating-point tensor in [0, 1]")
+        if gt.ndim != 4 or not gt.isfinite().all():
+            raise ValueError(f"gt is {list(gt.shape)}; expected [N, C, H, W] of finite values")
         generator = torch.Generator().manual_seed(seed)
         x = downsample(gaussian_blur(gt, self.blur), self.scale, self.downsampling)
         if self.noise:
