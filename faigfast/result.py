@@ -334,7 +334,8 @@ class Attribution:
         try:
             with safe_open(path, "pt") as file:
                 metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
-                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                # Copies: what is mapped into memory would change with the file.
+                arrays = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT!r}")
             shapes = tuple(tuple(shape) for shape in metadata["shapes"])
