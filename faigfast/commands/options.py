@@ -89,13 +89,16 @@ def _train(add: Add) -> None:
         metavar="FOLDER",
         help="photographs to train on; default those in the wheels of scikit-image and -learn",
     )
-    add("--network", choices=["srresnet", "srcnn"], default="srresnet", help="architecture")
+    networks = ["srresnet", "srcnn", "edsr", "rrdbnet", "rcan", "swinir"]
+    add("--network", choices=networks, default="srresnet", help="architecture")
     add("--width", type=int, default=32, help="channels (srcnn: of the first layer)")
     add(
         "--depth",
         type=int,
         default=8,
-        help="residual blocks (srcnn: layers of twice the width; the paper's is 64 wide, 5 deep)",
+        help="residual blocks (srcnn: layers of twice the width; the paper's is 64 wide, 5 deep; "
+        "rrdbnet: blocks of three dense blocks that grow by half the width; rcan: groups of two "
+        "blocks; swinir: groups of two blocks with two heads, windows of 8)",
     )
     add("--scale", type=int, default=2, help="enlargement")
     both = {"nargs": 2, "metavar": ("BASELINE", "TARGET")}

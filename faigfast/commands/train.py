@@ -16,7 +16,7 @@ from faigfast.files import write_json, write_text
 from faigfast.findings.evaluation import crops, evaluate, mean_and_interval
 from faigfast.tables import aligned
 from faigfast.training import Schedule, train_pair
-from faigfast.zoo import SRCNNStyle, SRResNet
+from faigfast.zoo import EDSR, RCAN, RRDBNet, SRCNNStyle, SRResNet, SwinIR
 
 CROP = 96  # side of a kept-out ground truth, in pixels
 
@@ -64,9 +64,21 @@ def run(options: Any, words: Sequence[str]) -> None:
 
 def _network(options: Any) -> nn.Module:
     """Fresh weights of the architecture that is asked for."""
+    width, depth, scale = options.width, options.depth, options.scale
+    pairs = (2,) * depth
     if options.network == "srresnet":
-        return SRResNet(width=options.width, blocks=options.depth, scale=options.scale)
-    return SRCNNStyle((options.width, *[2 * options.width] * options.depth), options.scale)
+        return SRResNet(width=width, blocks=depth, scale=scale)
+    if options.network == "srcnn":
+        return SRCNNStyle((width, *[2 * width] * depth), scale)
+    if options.network == "edsr":
+        return EDSR(width=width, blocks=depth, scale=scale)
+    if options.network == "rrdbnet":
+        return RRDBNet(width=width, blocks=depth, scale=scale, growth=max(1, width // 2))
+    if options.network == "rcan":
+        squeeze = min(16, width)
+        return RCAN(width=width, groups=depth, blocks=2, scale=scale, squeeze=squeeze)
+    # Masks of a small image keep the file small; those of the patches are computed.
+    return SwinIR(width=width, depths=pairs, heads=pairs, scale=scale, image_size=16)
 
 
 def _read_folder(path: str) -> dict[str, Tensor]:

@@ -5,12 +5,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from faigfast.zoo.edsr import EDSR
+from faigfast.zoo.rcan import RCAN
+from faigfast.zoo.rrdbnet import RRDBNet
 from faigfast.zoo.srcnn import SRCNNStyle
 from faigfast.zoo.srresnet import SRResNet
+from faigfast.zoo.swinir import SwinIR
 
-__all__ = ["SRCNNStyle", "SRResNet", "infer_network"]
+__all__ = ["EDSR", "RCAN", "RRDBNet", "SRCNNStyle", "SRResNet", "SwinIR", "infer_network"]
 
-FAMILIES = (SRResNet, SRCNNStyle)
+FAMILIES = (SRResNet, SRCNNStyle, EDSR, RRDBNet, RCAN, SwinIR)
 
 
 def infer_network(state: Mapping[str, Tensor]) -> nn.Module:
@@ -24,7 +28,7 @@ def infer_network(state: Mapping[str, Tensor]) -> nn.Module:
     Returns
     -------
     nn.Module
-        An `SRResNet` or an `SRCNNStyle` of the sizes that the shapes tell.
+        One of this package's networks, of the sizes that the shapes tell.
 
     Raises
     ------
@@ -42,7 +46,8 @@ def infer_network(state: Mapping[str, Tensor]) -> nn.Module:
             try:
                 return family.infer(state)
             except ValueError as error:
-                reasons.append(str(error))
+                name, reason = family.__name__, str(error)
+                reasons.append(reason if reason.startswith(name) else f"{name}: {reason}")
     raise ValueError(
         f"no known network fits: {'; '.join(reasons)}; pass your own module as `into=` for another"
     )

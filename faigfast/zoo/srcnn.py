@@ -8,22 +8,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from faigfast.zoo.blocks import check_fits, shuffle_factors
+
 NEGATIVE_SLOPE = 0.1
-
-
-def _stages(scale: int) -> list[int]:
-    """Split a scale into pixel-shuffle factors: 4 into [2, 2], 3 into [3], 1 into []."""
-    if scale == 3:
-        return [3]
-    if isinstance(scale, int) and scale > 0 and scale & (scale - 1) == 0:
-        return [2] * (scale.bit_length() - 1)
-    raise ValueError(f"scale is {scale!r}; SRCNNStyle enlarges by 3 or a power of two")
-
-
-def _place(key: str) -> tuple[int, bool]:
-    """Sort "features.N.weight" and ".bias" as the network has them."""
-    _, position, kind = key.split(".")
-    return int(position), kind == "bias"
 
 
 class SRCNNStyle(nn.Module):
@@ -74,7 +61,7 @@ class SRCNNStyle(nn.Module):
         for width in widths:
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.LeakyReLU(NEGATIVE_SLOPE)]
             channels = width
-        for factor in _stages(scale):
+        for factor in shuffle_factors(scale):
             layers += [
                 nn.Conv2d(channels, factor**2 * channels, 3, padding=1),
                 nn.PixelShuffle(factor),
@@ -127,16 +114,7 @@ class SRCNNStyle(nn.Module):
             else:
                 widths.append(shapes[here][0])
         net = cls(widths, scale, shapes[positions[0]][1], shapes[positions[-1]][0])
-        expected = net.state_dict()
-        for key in sorted(expected.keys() | state.keys(), key=_place):
-            if key not in state or key not in expected:
-                lack = "lacks" if key in expected else "does not have"
-                raise ValueError(f"SRCNNStyle of widths {widths} and ×{scale} {lack} {key!r}")
-            if state[key].shape != expected[key].shape:
-                raise ValueError(
-                    f"SRCNNStyle of widths {widths} and ×{scale} needs {key!r} of shape "
-                    f"{[*expected[key].shape]}, found {[*state[key].shape]}"
-                )
+        check_fits(f"SRCNNStyle of widths {widths} and ×{scale}", net, state)
         return net
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,21 +2,10 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-INITIAL_GAIN = 0.1  # a residual net starts near the identity
-
-
-def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-    nn.init.kaiming_normal_(conv.weight)
-    assert conv.bias is not None
-    with torch.no_grad():
-        conv.weight.mul_(INITIAL_GAIN)
-        conv.bias.zero_()
-    return conv
+from faigfast.zoo.blocks import residual_conv
 
 
 class ResidualBlock(nn.Module):
@@ -24,8 +13,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv1 = _conv(width, width)
-        self.conv2 = _conv(width, width)
+        self.conv1 = residual_conv(width, width)
+        self.conv2 = residual_conv(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features [N, C, H, W] to the same shape."""
@@ -57,6 +46,7 @@ class SRResNet(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> net = SRResNet(width=8, blocks=2, scale=2)
     >>> net(torch.rand(1, 3, 5, 7)).shape
     torch.Size([1, 3, 10, 14])
@@ -85,14 +75,14 @@ class SRResNet(nn.Module):
             )
         self.scale = scale
         step = 2 if scale == 4 else scale
-        self.conv_first = _conv(in_channels, width)
+        self.conv_first = residual_conv(in_channels, width)
         self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
-        self.upconv1 = _conv(width, width * step * step)
+        self.upconv1 = residual_conv(width, width * step * step)
         if scale == 4:
-            self.upconv2 = _conv(width, width * step * step)
+            self.upconv2 = residual_conv(width, width * step * step)
         self.pixel_shuffle = nn.PixelShuffle(step)
-        self.conv_hr = _conv(width, width)
-        self.conv_last = _conv(width, out_channels)
+        self.conv_hr = residual_conv(width, width)
+        self.conv_last = residual_conv(width, out_channels)
 
     @classmethod
     def infer(cls, state: Mapping[str, Tensor]) -> "SRResNet":

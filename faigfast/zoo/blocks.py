@@ -1,0 +1,89 @@
+"""What several networks of the zoo share: layers, and the reading of sizes off a state dict."""
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K's photographs in [0, 1]
+INITIAL_GAIN = 0.1  # a residual net starts near the identity
+
+
+def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """Make a 3×3 convolution that keeps the size."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+
+def residual_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """Make a 3×3 convolution that starts at a tenth of Kaiming's normal weights, without bias."""
+    conv = conv3x3(in_channels, out_channels)
+    nn.init.kaiming_normal_(conv.weight)
+    assert conv.bias is not None
+    with torch.no_grad():
+        conv.weight.mul_(INITIAL_GAIN)
+        conv.bias.zero_()
+    return conv
+
+
+def shuffle_factors(scale: int) -> list[int]:
+    """Split a scale into pixel-shuffle factors: 4 into [2, 2], 3 into [3], 1 into []."""
+    if scale == 3:
+        return [3]
+    if isinstance(scale, int) and scale > 0 and scale & (scale - 1) == 0:
+        return [2] * (scale.bit_length() - 1)
+    raise ValueError(f"scale is {scale!r}; pixel shuffles enlarge by 3 or a power of two")
+
+
+class Upsample(nn.Sequential):
+    """Enlarge features [N, width, H, W] by a convolution and a pixel shuffle per factor."""
+
+    def __init__(self, scale: int, width: int) -> None:
+        layers: list[nn.Module] = []
+        for factor in shuffle_factors(scale):
+            layers += [conv3x3(width, factor**2 * width), nn.PixelShuffle(factor)]
+        super().__init__(*layers)
+
+
+def shuffle_scale(state: Mapping[str, Tensor]) -> int:
+    """Read the scale of an `Upsample` named "upsample" off the shapes; 1 where there is none."""
+    found = (v for k, v in state.items() if re.fullmatch(r"upsample\.\d+\.weight", k))
+    return math.prod(math.isqrt(w.shape[0] // max(w.shape[1], 1)) for w in found if w.ndim == 4)
+
+
+def shape_of(family: str, state: Mapping[str, Tensor], key: str, ndim: int = 4) -> torch.Size:
+    """Give the shape of a tensor that a family cannot do without.
+
+    Raises
+    ------
+    ValueError
+        If it is missing or has another number of dimensions.
+    """
+    if key not in state or state[key].ndim != ndim:
+        raise ValueError(f"{family} needs a {ndim}-D tensor {key!r}")
+    return state[key].shape
+
+
+def count(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Count the members of a list of modules, such as "body."."""
+    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
+
+
+def check_fits(what: str, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse a state dict that is not the network's.
+
+    Raises
+    ------
+    ValueError
+        Naming the first tensor that is missing, of another shape or not the network's.
+    """
+    expected = network.state_dict()
+    for key in [*expected, *state]:
+        if key not in state or key not in expected:
+            raise ValueError(f"{what} {'does not have' if key in state else 'lacks'} {key!r}")
+        if state[key].shape != expected[key].shape:
+            raise ValueError(
+                f"{what} needs {key!r} of shape {[*expected[key].shape]}, "
+                f"found {[*state[key].shape]}"
+            )
