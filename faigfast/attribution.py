@@ -1,11 +1,14 @@
 """attribute(): check, plan, integrate, and hand the result over."""
 
 import fnmatch
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +17,21 @@ from tqdm import tqdm
 from faigfast import reference
 from faigfast.backends import choose
 from faigfast.batch import Batch, batches
+from faigfast.engine.integrate import Engine, PointByPoint
+from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
-from faigfast.networks import call_as_is, fingerprint, generators, undisturbed, unwrap
+from faigfast.integral import Integral
+from faigfast.networks import (
+    attributes,
+    call_as_is,
+    fingerprint,
+    generators,
+    undisturbed,
+    unwrap,
+)
 from faigfast.objective import Objective, loss, resolve_objective
 from faigfast.path import WeightPath
-from faigfast.quadrature import Quadrature, quadrature
+from faigfast.quadrature import Step, node_count, quadrature, refinement
 from faigfast.result import Attribution, Setting
 
 PRECISIONS = {
@@ -28,6 +41,8 @@ PRECISIONS = {
     "fp16": torch.float16,
 }
 
+STEPS = 20  # of a rule; docs/accuracy.md tells what they are worth
+MOST_STEPS = 729  # with tol
 MEMORY_NOTE = "memory: not counted, the reference holds one image at one point, the least there is"
 
 Selection = str | Iterable[str] | Callable[[str, Tensor], bool]
@@ -39,7 +54,7 @@ def attribute(
     batch: Any,
     *,
     rule: str = "midpoint",
-    steps: int = 20,
+    steps: int | None = None,
     tol: float | None = None,
     emulate: bool = False,
     objective: str | Objective = "squared_error",
@@ -48,6 +63,7 @@ def attribute(
     precision: str = "auto",
     memory: int | None = None,
     progress: bool = False,
+    per_image: bool = True,
 ) -> Attribution:
     """Attribute the removal of degradations to filters, by integrated gradients in weight space.
 
@@ -65,11 +81,12 @@ def attribute(
         device; gt [N, ...] is what the output is compared with.
     rule : str
         Quadrature rule; see `faigfast.quadrature.quadrature`. The authors' is "left".
-    steps : int
-        Number of nodes. The authors take 100 of the left rule; on the shipped pair 20 midpoints are
-        more accurate than that.
+    steps : int, optional
+        Number of nodes, 20 unless given; with `tol` the most that are taken, 729 unless given. The
+        authors take 100 of the left rule; docs/accuracy.md compares.
     tol : float, optional
-        Not available yet; only None is taken.
+        Refine the rule (midpoint, trapezoid, left or right), image by image, until the estimated
+        relative L1 error of its scores is at most this; no point is evaluated twice.
     emulate : bool
         Predict the sum of the left or right rule of `steps` nodes from 12 evaluations.
     objective : str or callable
@@ -83,10 +100,14 @@ def attribute(
     precision : str
         "fp64", "fp32", "bf16", "fp16", or "auto", the networks' own.
     memory : int, optional
-        Budget in bytes for activations. The reference backend holds one image at one point of
-        the line, the least there is, and does not count it.
+        Budget in bytes for activations, gradients and their sums; None: a quarter of the device's
+        memory. Scores do not depend on it beyond rounding. The reference backend holds one image
+        at one point of the line, the least there is, and does not count it.
     progress : bool
         Show a progress bar in points·images with rate and time left.
+    per_image : bool
+        Keep the scores of every image. If False, only their mean is kept, and memory does not
+        grow with the number of batches.
 
     Returns
     -------
@@ -112,13 +133,11 @@ def attribute(
     >>> result.scores().shape
     torch.Size([2, 9])
     """
-    if tol is not None:
-        raise ValueError(f"tol is {tol!r}; refinement is not available yet, expected None")
     if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int)):
         raise TypeError(f"memory is {memory!r}; expected a number of bytes")
     if memory is not None and memory <= 0:
         raise ValueError(f"memory is {memory}; expected a positive number of bytes")
-    nodes = quadrature(rule, steps, emulate)
+    steps_of = _rule(rule, steps, tol, emulate)
     objective_name, function = resolve_objective(objective)
     check_precision(precision)
     baseline, target = unwrap(model_a, "model_a"), unwrap(model_b, "model_b")
@@ -139,32 +158,65 @@ def attribute(
         if not len(index):
             raise ValueError("the networks have no convolution: there are no filters to attribute")
         line = WeightPath(baseline, target)
+        path = line if precision == own else WeightPath(baseline, target, PRECISIONS[precision])
         run = _Run(
-            path=line if precision == own else WeightPath(baseline, target, PRECISIONS[precision]),
-            nodes=nodes,
+            line=line,
+            path=path,
+            modules=(baseline, target),
+            steps=steps_of,
+            tol=tol,
             objective=function,
             index=index,
             scored=_select(parameters, index, line.end),
             setting=Setting(
                 rule=rule,
-                steps=int(steps),
+                steps=_count(steps, tol),
+                tol=tol,
                 emulate=bool(emulate),
                 objective=objective_name,
                 backend=used,
                 precision=precision,
+                per_image=bool(per_image),
                 baseline=fingerprint(baseline),
                 target=fingerprint(target),
-                evaluations=len(nodes.nodes),
             ),
-            notes=tuple(note for note in (why, MEMORY_NOTE if memory else "") if note),
+            engine=Engine(path, function, memory) if used == "torch" else None,
             bar=bar,
         )
         parts: list[Attribution] = []
+        done = 0
         for part in batches(batch, first.device, first.dtype):
             if not parts:
-                _check_ends(line, (baseline, target), function, part)
-            parts.append(run.batch(part, sum(done.images for done in parts)))
-    return parts[0].merge(parts[1:])
+                run.check_ends(part)
+            parts.append(run.batch(part, done))
+            done += part.images
+            if not per_image:
+                parts = [parts[0].merge(parts[1:])]
+        notes = [why, MEMORY_NOTE if memory and used == "reference" else "", *run.notes()]
+    return replace(parts[0].merge(parts[1:]), notes=tuple(note for note in notes if note))
+
+
+def _rule(
+    rule: str, steps: int | None, tol: float | None, emulate: bool
+) -> Callable[[], Iterator[Step]]:
+    """Check the rule once; give its steps as often as they are asked for."""
+    if tol is None:
+        return quadrature(rule, _count(steps, tol), emulate).steps
+    if isinstance(tol, bool) or not isinstance(tol, Real):
+        raise TypeError(f"tol is {tol!r}; expected a relative error such as 0.01")
+    if not 0 < tol < math.inf:
+        raise ValueError(f"tol is {tol!r}; expected a positive relative error such as 0.01")
+    if emulate:
+        raise ValueError("emulate predicts a rule of a fixed number of steps; expected tol=None")
+    most = _count(steps, tol)
+    next(refinement(rule, most))
+    return partial(refinement, rule, most)
+
+
+def _count(steps: int | None, tol: float | None) -> int:
+    if steps is None:
+        return STEPS if tol is None else MOST_STEPS
+    return node_count(steps)
 
 
 def check_precision(precision: str) -> None:
@@ -175,39 +227,144 @@ def check_precision(precision: str) -> None:
         raise ValueError(f"precision is {precision!r}; expected auto, {', '.join(PRECISIONS)}")
 
 
+# Networks whose ends were compared, by target.
+_checked: "WeakKeyDictionary[nn.Module, set[tuple[str, ...]]]" = WeakKeyDictionary()
+
+
 @dataclass(frozen=True)
 class _Run:
     """One call of `attribute`, after its arguments were checked."""
 
+    line: WeightPath
     path: WeightPath
-    nodes: Quadrature
+    modules: tuple[nn.Module, nn.Module]
+    steps: Callable[[], Iterator[Step]]
+    tol: float | None
     objective: Objective
     index: FilterIndex
     scored: frozenset[str]
     setting: Setting
-    notes: tuple[str, ...]
+    engine: Engine | None
     bar: tqdm
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return PRECISIONS[self.setting.precision]
+
+    def check_ends(self, batch: Batch) -> None:
+        """Refuse modules that draw random numbers, or differ in more than the tensors on the line.
+
+        The losses of the two modules as they are must be those of the line's two ends. What was
+        found right is not looked at again: a plan's end is compared at every call anyway.
+        """
+        known = _checked.setdefault(self.modules[1], set())
+        state = (self.setting.baseline, self.setting.target, *map(attributes, self.modules))
+        if self.engine is not None and state in known:
+            return
+        name = next(iter(batch.lq))
+        x, gt = (part[name][:1].detach() for part in (batch.lq, batch.gt))
+        before = generators()
+        with torch.no_grad(), _naming(f"degradation {name!r}, image 0"):
+            own = [loss(self.objective, call_as_is(m, x), gt).item() for m in self.modules]
+            points = (self.line.at(a) for a in (0.0, 1.0))
+            ends = [loss(self.objective, self.line.call(p, x), gt).item() for p in points]
+        if generators() != before:
+            raise ValueError("the networks draw random numbers in eval mode; expected none")
+        tolerance = torch.finfo(x.dtype).eps ** 0.5
+        for argument, value, end in zip(("model_a", "model_b"), own, ends, strict=True):
+            if abs(value - end) > tolerance * max(abs(value), abs(end)):
+                raise ValueError(
+                    f"{argument} has the loss {value:.6g} as it is and {end:.6g} with its tensors "
+                    "in model_b; expected two networks that differ in their tensors alone"
+                )
+        known.add(state)
+
+    def notes(self) -> list[str]:
+        """Tell every fallback and why."""
+        return [] if self.engine is None else list(self.engine.notes)
 
     def batch(self, batch: Batch, before: int) -> Attribution:
         """Attribute every image of one batch, after `before` others."""
         shape = (len(batch.lq), batch.images)
-        self.bar.total = self.bar.n + shape[0] * shape[1] * len(self.nodes.nodes)
-        self.bar.refresh()
-        losses: list[list[float]] = []
-        integrals: list[reference.Integral] = []
-        for name in batch.lq:
-            for n in range(batch.images):
-                with _naming(f"degradation {name!r}, image {before + n}"):
-                    x, gt = (part[name][n : n + 1].detach() for part in (batch.lq, batch.gt))
-                    found, integral = self.image(x, gt)
-                losses.append(found)
-                integrals.append(integral)
+        if self.tol is None:
+            points = sum(len(step.nodes) for step in self.steps())
+            self.bar.total = self.bar.n + shape[0] * shape[1] * points
+            self.bar.refresh()
+        images = [
+            _Image(
+                f"degradation {name!r}, image {before + n}", batch.lq[name][n], batch.gt[name][n]
+            )
+            for name in batch.lq
+            for n in range(batch.images)
+        ]
+        losses = []
+        for image in images:
+            with _naming(image.name):
+                losses.append(self.end_losses(image))
+        integrals: list[Integral | None] = [None] * len(images)
+        for places in _alike(images):
+            found = self.integrate([images[i] for i in places], losses[places[0]])
+            for place, integral in zip(places, found, strict=True):
+                integrals[place] = integral
+        return self.gathered(tuple(batch.lq), shape, losses, [i for i in integrals if i])
+
+    def end_losses(self, image: "_Image") -> tuple[float, float]:
+        """L(θ̄) and L(θ), by the networks as they are where they have the precision asked for."""
+        x, gt = image.x[None].to(self.dtype), image.gt[None].to(self.dtype)
+        with torch.no_grad():
+            if self.path is self.line:
+                outputs = [call_as_is(module, x) for module in self.modules]
+            else:
+                outputs = [self.path.call(self.path.at(a), x) for a in (0.0, 1.0)]
+            first, last = (loss(self.objective, output, gt).item() for output in outputs)
+        return first, last
+
+    def integrate(
+        self, images: Sequence["_Image"], losses: tuple[float, float]
+    ) -> Iterator[Integral]:
+        """Integrate images of one shape; `losses` are the first one's."""
+        if self.engine is not None:
+            x, gt = (
+                torch.stack([getattr(image, part) for image in images]).to(self.dtype)
+                for part in ("x", "gt")
+            )
+            sums = partial(Sums, self.path, self.index, self.scored, tol=self.tol)
+            ends = dict(zip((0.0, 1.0), losses, strict=True))
+            done = 0
+            try:
+                for integral in self.engine.integrate(
+                    self.steps, x, gt, sums, ends, self.bar.update
+                ):
+                    done += 1
+                    yield integral
+                return
+            except PointByPoint as problem:
+                self.engine.notes.setdefault(f"runs point by point: {problem}")
+            except (ValueError, TypeError) as problem:
+                raise _named(images[done + getattr(problem, "image", 0)].name, problem) from problem
+        for image in images:
+            with _naming(image.name):
+                yield reference.integrate(
+                    self.path, self.steps(), self.objective, self.index, self.scored,
+                    image.x[None].to(self.dtype), image.gt[None].to(self.dtype),
+                    self.tol, self.bar.update,
+                )  # fmt: skip
+
+    def gathered(
+        self,
+        names: tuple[str, ...],
+        shape: tuple[int, int],
+        losses: list[tuple[float, float]],
+        integrals: list[Integral],
+    ) -> Attribution:
+        """Put what was found of D·N images together."""
         scores = torch.stack([part.scores for part in integrals]).cpu().unflatten(0, shape)
+        if not self.setting.per_image:
+            scores = scores.double().mean(1, keepdim=True)
         double = partial(torch.tensor, dtype=torch.float64, device="cpu")
         ends = double(losses).view(*shape, 2)
         change = ends[..., 1] - ends[..., 0]
         totals = double([part.total for part in integrals]).view(shape)
-        errors = double([part.error for part in integrals]).view(shape)
         scored = [
             layer in self.scored
             for layer, size in zip(self.index.layers, self.index.shapes, strict=True)
@@ -215,23 +372,31 @@ class _Run:
         ]
         return Attribution(
             index=self.index,
-            by_degradation=dict(zip(batch.lq, scores, strict=True)),
+            by_degradation=dict(zip(names, scores, strict=True)),
             completeness=(totals - change).abs() / change.abs(),
             losses=ends,
-            error=errors,
+            error=double([part.error for part in integrals]).view(shape),
+            points=torch.tensor([part.evaluations for part in integrals]).view(shape),
             scored=torch.tensor(scored, device="cpu"),
             setting=self.setting,
-            notes=self.notes,
         )
 
-    def image(self, x: Tensor, gt: Tensor) -> tuple[list[float], reference.Integral]:
-        """L(θ̄), L(θ) and the integral of one image [1, C, *spatial]."""
-        dtype = PRECISIONS[self.setting.precision]
-        x, gt = x.to(dtype), gt.to(dtype)
-        ends = _end_losses(self.path, self.objective, x, gt)
-        return ends, reference.integrate(
-            self.path, self.nodes, self.objective, self.index, self.scored, x, gt, self.bar.update
-        )
+
+@dataclass(frozen=True)
+class _Image:
+    """One degraded image [C, *spatial] and its ground truth [...]."""
+
+    name: str
+    x: Tensor
+    gt: Tensor
+
+
+def _alike(images: Sequence[_Image]) -> Iterable[list[int]]:
+    """Group images whose tensors have equal shapes."""
+    groups: dict[tuple[torch.Size, torch.Size], list[int]] = {}
+    for place, image in enumerate(images):
+        groups.setdefault((image.x.shape, image.gt.shape), []).append(place)
+    return groups.values()
 
 
 @contextmanager
@@ -240,37 +405,12 @@ def _naming(place: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as problem:
-        kind = TypeError if isinstance(problem, TypeError) else ValueError
-        raise kind(f"{place}: {problem}") from problem
+        raise _named(place, problem) from problem
 
 
-def _end_losses(path: WeightPath, objective: Objective, x: Tensor, gt: Tensor) -> list[float]:
-    with torch.no_grad():
-        return [loss(objective, path.call(path.at(a), x), gt).item() for a in (0.0, 1.0)]
-
-
-def _check_ends(
-    path: WeightPath, modules: tuple[nn.Module, nn.Module], objective: Objective, batch: Batch
-) -> None:
-    """Refuse modules that draw random numbers, or differ in more than the tensors on the line.
-
-    The losses of the two modules as they are must be those of the line's two ends.
-    """
-    name = next(iter(batch.lq))
-    x, gt = (part[name][:1].detach() for part in (batch.lq, batch.gt))
-    before = generators()
-    ends = _end_losses(path, objective, x, gt)
-    with torch.no_grad():
-        own = [loss(objective, call_as_is(module, x), gt).item() for module in modules]
-    if generators() != before:
-        raise ValueError("the networks draw random numbers in eval mode; expected none")
-    tolerance = torch.finfo(x.dtype).eps ** 0.5
-    for argument, value, end in zip(("model_a", "model_b"), own, ends, strict=True):
-        if abs(value - end) > tolerance * max(abs(value), abs(end)):
-            raise ValueError(
-                f"{argument} has the loss {value:.6g} as it is and {end:.6g} with its tensors in "
-                "model_b; expected two networks that differ in their tensors alone"
-            )
+def _named(place: str, problem: Exception) -> Exception:
+    kind = TypeError if isinstance(problem, TypeError) else ValueError
+    return kind(f"{place}: {problem}")
 
 
 def _select(

@@ -70,7 +70,12 @@ def backends() -> Backends:
             "the literal loop over images and points in PyTorch",
             {"torch": torch.__version__},
         ),
-        Backend("torch", False, absent),
+        Backend(
+            "torch",
+            True,
+            "many points of the line in one pass, in PyTorch",
+            {"torch": torch.__version__},
+        ),
         Backend(
             "cpu",
             False,
@@ -106,7 +111,7 @@ def choose(name: str, device: torch.device | str) -> tuple[str, str]:
         If there is no backend of this name, or it is not available here.
     """
     if name == "auto":
-        return "reference", f"backend: reference on {device}, the only one of this version"
+        return "torch", f"backend: torch on {device}, the fastest of this version"
     table = backends()
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"backend is {name!r}; expected one of auto, {', '.join(table)}")

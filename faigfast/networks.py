@@ -129,6 +129,24 @@ def copy_of(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model, {id(v): v.detach().clone() for v in computed})
 
 
+def attributes(model: nn.Module) -> str:
+    """Fingerprint what a module's results depend on beside its state dict, as far as it shows.
+
+    Classes, hooks, and attributes of plain types and tensors are read.
+    """
+    plain = (bool, int, float, str, tuple, list, type(None))
+    found: list[Any] = []
+    for name, module in model.named_modules():
+        hooks = (module._forward_hooks, module._forward_pre_hooks)
+        found.append((name, type(module).__qualname__, [len(kind) for kind in hooks]))
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor):
+                found.append((key, value.shape, value.detach().double().sum().item()))
+            elif isinstance(value, plain):
+                found.append((key, repr(value)))
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
 def call_as_is(model: nn.Module, x: Tensor) -> Any:
     """Evaluate a module on its own tensors, copied, since it may write on its buffers."""
     own = {key: value.clone() for key, value in slots(model).items()}

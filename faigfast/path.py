@@ -191,10 +191,22 @@ class WeightPath:
         """
         # Copies, since a network may write on its buffers or its input.
         given = {key: value.clone() for key, value in {**self.fixed, **point}.items()}
-        given |= {key: given[owner] for key, owner in self.shared.items()}
-        given = {f"module.{key}": value for key, value in given.items() if key in self._places}
         # Parts computed again have gradients only where their input has.
         x = x.clone().requires_grad_(torch.is_grad_enabled()).clone()
+        return self.evaluate(given, x, then)
+
+    def evaluate(
+        self, given: dict[str, Tensor], x: Tensor, then: Callable[[Any], Any] = lambda y: y
+    ) -> Any:
+        """Evaluate the network on tensors that it may write on; as `call` otherwise.
+
+        Parameters
+        ----------
+        given : dict of str to Tensor
+            A point of the line and what is not interpolated, by the first key of each.
+        """
+        given = given | {key: given[owner] for key, owner in self.shared.items()}
+        given = {f"module.{key}": value for key, value in given.items() if key in self._places}
         with _Written(x):
             return functional_call(_Then(self.module), given, (x, then), tie_weights=False)
 

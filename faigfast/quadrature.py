@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,87 @@ class Quadrature:
     nodes: Array
     weights: Array
     embedded: Array | None = None
+
+    def steps(self) -> Iterator["Step"]:
+        """Yield the points to be summed together: all, or one group for each ratio of weights."""
+        if self.embedded is None:
+            yield Step(self.nodes, self.weights)
+            return
+        ratios = np.round(self.embedded / self.weights, 12)
+        for ratio in np.unique(ratios):
+            same = ratios == ratio
+            yield Step(self.nodes[same], self.weights[same], coarse=float(ratio))
+
+
+@dataclass(frozen=True)
+class Step:
+    """Points that are summed together, and what becomes of the sum before.
+
+    Parameters
+    ----------
+    nodes, weights : ndarray
+        [P], float64.
+    keep : float
+        Factor of what was summed before.
+    coarse : float, optional
+        Factor of this sum in that of a coarser rule.
+    compares : bool
+        Whether the scores after this step are to be compared with those before it.
+    factor : float
+        Estimated error of the scores, over their difference from those before.
+    """
+
+    nodes: Array
+    weights: Array
+    keep: float = 1.0
+    coarse: float | None = None
+    compares: bool = False
+    factor: float = 1.0
+
+
+def refinement(rule: str, most: int) -> Iterator[Step]:
+    """Yield nested rules, each of which keeps the points of the one before.
+
+    Parameters
+    ----------
+    rule : str
+        "midpoint", whose points are tripled from 3 on, or "trapezoid", "left" or "right", whose
+        intervals are doubled from 2 on.
+    most : int
+        Largest number of points.
+
+    Raises
+    ------
+    ValueError
+        If the rule does not nest, or `most` leaves nothing to compare.
+    """
+    if rule not in NESTED:
+        raise ValueError(f"tol refines the rules {', '.join(NESTED)}, not {rule!r}")
+    factor, estimate = NESTED[rule]
+    count = 3 if rule == "midpoint" else 2 + (rule == "trapezoid")
+    if most < _refined(rule, count):
+        raise ValueError(
+            f"steps is {most}; with tol it is the most points to take, and {rule} compares "
+            f"{count} with {_refined(rule, count)} at least"
+        )
+    coarse = quadrature(rule, count)
+    yield Step(coarse.nodes, coarse.weights, compares=True, factor=math.inf)
+    while _refined(rule, count) <= most:
+        count = _refined(rule, count)
+        fine = quadrature(rule, count)
+        new = ~np.isclose(fine.nodes[:, None], coarse.nodes, rtol=0, atol=1e-9).any(1)
+        yield Step(fine.nodes[new], fine.weights[new], 1 / factor, None, True, estimate)
+        coarse = fine
+
+
+# Rule → how many intervals one is divided into, and the factor of the estimate.
+NESTED = {"midpoint": (3, 0.5), "trapezoid": (2, 0.5), "left": (2, 1.0), "right": (2, 1.0)}
+
+
+def _refined(rule: str, count: int) -> int:
+    if rule == "trapezoid":
+        return 2 * count - 1
+    return NESTED[rule][0] * count
 
 
 def quadrature(rule: str, steps: int, emulate: bool = False) -> Quadrature:
@@ -68,14 +150,7 @@ def quadrature(rule: str, steps: int, emulate: bool = False) -> Quadrature:
     """
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
-    if isinstance(steps, bool):
-        raise TypeError(f"steps is {steps!r}; expected a positive integer")
-    try:
-        steps = operator.index(steps)
-    except TypeError:
-        raise TypeError(f"steps is {steps!r}; expected a positive integer") from None
-    if not 1 <= steps <= MOST_STEPS:
-        raise ValueError(f"steps is {steps}; expected a positive integer up to {MOST_STEPS}")
+    steps = node_count(steps)
     if emulate:
         return _emulated(rule, steps)
     position = np.arange(steps, dtype=np.float64)
@@ -100,6 +175,27 @@ def quadrature(rule: str, steps: int, emulate: bool = False) -> Quadrature:
             "around n of Gauss)"
         )
     return _kronrod((steps - 1) // 2)
+
+
+def node_count(steps: int) -> int:
+    """Check a number of nodes.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    ValueError
+        If it is not positive, or more than can be meant.
+    """
+    try:
+        count = None if isinstance(steps, bool) else operator.index(steps)
+    except TypeError:
+        count = None
+    if count is None:
+        raise TypeError(f"steps is {steps!r}; expected a positive integer")
+    if not 1 <= count <= MOST_STEPS:
+        raise ValueError(f"steps is {count}; expected a positive integer up to {MOST_STEPS}")
+    return count
 
 
 def _emulated(rule: str, steps: int) -> Quadrature:

@@ -3,45 +3,27 @@
 This is the oracle that every faster backend is compared with. It imports nothing fast.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 from faigfast.filters import FilterIndex
+from faigfast.integral import Integral
 from faigfast.objective import Objective, loss
 from faigfast.path import WeightPath
-from faigfast.quadrature import Quadrature
-
-
-@dataclass(frozen=True)
-class Integral:
-    """What the integration of one image gives.
-
-    Parameters
-    ----------
-    scores : Tensor
-        [F], Σ |I_i| over each kernel; 0 where a layer is not scored.
-    total : float
-        Σ I_i over every interpolated tensor.
-    error : float
-        Estimated relative L1 error of the scores; NaN where the rule gives none.
-    """
-
-    scores: Tensor
-    total: float
-    error: float
+from faigfast.quadrature import Step
 
 
 def integrate(
     path: WeightPath,
-    rule: Quadrature,
+    steps: Iterable[Step],
     objective: Objective,
     index: FilterIndex,
     scored: frozenset[str],
     x: Tensor,
     gt: Tensor,
+    tol: float | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> Integral:
     """I_i = Δ_i Σ_s w_s ∂L(γ(α_s), x)/∂γ_i and its sums, for one image.
@@ -50,8 +32,8 @@ def integrate(
     ----------
     path : WeightPath
         The line γ.
-    rule : Quadrature
-        Nodes α_s and weights w_s.
+    steps : iterable of Step
+        Nodes α_s and weights w_s, summed one step after the other.
     objective : callable
         L, of (output, gt).
     index : FilterIndex
@@ -60,6 +42,8 @@ def integrate(
         Layers of the index to score.
     x, gt : Tensor
         One image [1, C, *spatial] and its ground truth [1, ...].
+    tol : float, optional
+        Estimated relative L1 error of the scores at which no further step is taken.
     advance : callable
         Called after every point.
 
@@ -76,20 +60,6 @@ def integrate(
         if value.requires_grad:
             value.backward()
 
-    for s, (alpha, weight) in enumerate(zip(rule.nodes, rule.weights, strict=True)):
-        point = path.at(float(alpha))
-        path.call(point, x, backward)
-        if all(point[key].grad is None for key in path.delta):
-            raise ValueError("the loss does not depend on any weight that differs")
-        for key in path.delta:
-            gradient = point[key].grad
-            if gradient is None:
-                continue
-            total[key].add_(gradient, alpha=float(weight))
-            if rule.embedded is not None and key in coarse:
-                coarse[key].add_(gradient, alpha=float(rule.embedded[s]))
-        advance()
-
     def kernel_sums(sums: dict[str, Tensor]) -> Tensor:
         parts = []
         for layer, shape in zip(index.layers, index.shapes, strict=True):
@@ -100,16 +70,42 @@ def integrate(
                 parts.append(torch.zeros(shape[0] * shape[1], dtype=wide, device=x.device))
         return torch.cat(parts)
 
+    scores = before = torch.zeros(())
+    error, evaluations = float("nan"), 0
+    for step in steps:
+        for value in total.values():
+            value.mul_(step.keep)
+        for alpha, weight in zip(step.nodes, step.weights, strict=True):
+            point = path.at(float(alpha))
+            path.call(point, x, backward)
+            if all(point[key].grad is None for key in path.delta):
+                raise ValueError("the loss does not depend on any weight that differs")
+            for key in path.delta:
+                gradient = point[key].grad
+                if gradient is None:
+                    continue
+                total[key].add_(gradient, alpha=float(weight))
+                if step.coarse is not None and key in coarse:
+                    coarse[key].add_(gradient, alpha=float(weight) * step.coarse)
+            evaluations += 1
+            advance()
+        if step.compares:
+            scores = kernel_sums(total)
+            error = step.factor * float((scores - before).abs().sum() / scores.sum())
+            before = scores
+            if tol is not None and error <= tol:
+                break
+        embedded = step.coarse is not None
+
     for key, value in total.items():
         if not value.isfinite().all():
             raise ValueError(
                 f"the gradient of {key!r} is not finite on the line; try a wider precision"
             )
     scores = kernel_sums(total)
-    error = float("nan")
-    if rule.embedded is not None:
+    if embedded:
         error = float((scores - kernel_sums(coarse)).abs().sum() / scores.sum())
     change = sum(
         float((path.delta[key].to(torch.float64) * value).sum()) for key, value in total.items()
     )
-    return Integral(scores, change, error)
+    return Integral(scores, change, error, evaluations)

@@ -20,8 +20,8 @@ from faigfast.filters import FilterIndex, FilterSet
 if TYPE_CHECKING:
     import pandas
 
-FORMAT = "faigfast attribution 1"
-ARRAYS = ("completeness", "losses", "error", "scored")  # fields that are one tensor each
+FORMAT = "faigfast attribution 2"
+ARRAYS = ("completeness", "losses", "error", "points", "scored")  # fields that are one tensor each
 
 
 @dataclass(frozen=True)
@@ -33,28 +33,31 @@ class Setting:
     rule : str
         Quadrature rule.
     steps : int
-        Its nodes as asked for.
+        Its nodes as asked for; with `tol` the most of them.
+    tol : float, optional
+        Estimated error of the scores at which an image was done.
     emulate : bool
         Whether the rule's sum was predicted from fewer.
     objective : str
         Name of the loss.
     backend, precision : str
         What was used in the end.
+    per_image : bool
+        Whether the scores of every image are kept, or their mean alone.
     baseline, target : str
         Fingerprints of the two networks.
-    evaluations : int
-        Points of the line evaluated for each image.
     """
 
     rule: str
     steps: int
+    tol: float | None
     emulate: bool
     objective: str
     backend: str
     precision: str
+    per_image: bool
     baseline: str
     target: str
-    evaluations: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +69,7 @@ class Attribution:
     index : FilterIndex
         Names and shapes behind the F flat indices.
     by_degradation : dict of str to Tensor
-        Scores [N, F] under each name.
+        Scores [N, F] under each name; their mean [1, F] where `setting.per_image` is False.
     completeness : Tensor
         [D, N], |Σ I − (L(θ) − L(θ̄))| / |L(θ) − L(θ̄)| over all interpolated tensors; the ratio
         means little where the two losses nearly agree.
@@ -74,6 +77,8 @@ class Attribution:
         [D, N, 2], L of the baseline and of the target.
     error : Tensor
         [D, N], estimated relative L1 error of the scores; NaN where the rule gives none.
+    points : Tensor
+        [D, N], int64, points of the line at which gradients were taken.
     scored : Tensor
         [F], bool, the filters that `parameters` selects; the others have scores of 0 and are never
         ranked.
@@ -93,6 +98,7 @@ class Attribution:
     completeness: Tensor
     losses: Tensor
     error: Tensor
+    points: Tensor
     scored: Tensor
     setting: Setting
     notes: tuple[str, ...] = field(default=())
@@ -117,8 +123,8 @@ class Attribution:
 
     @property
     def evaluations(self) -> int:
-        """Points of the line evaluated for each image."""
-        return self.setting.evaluations
+        """Points of the line evaluated for each image; with `tol` the most for any."""
+        return int(self.points.max())
 
     @property
     def backend(self) -> str:
@@ -146,8 +152,17 @@ class Attribution:
         Raises
         ------
         ValueError
-            If there is no such degradation.
+            If there is no such degradation, or only the mean over images was kept.
         """
+        if not self.setting.per_image:
+            raise ValueError("the scores of single images were not kept; mean() has their mean")
+        return self._of(name)
+
+    def mean(self, name: str | None = None) -> Tensor:
+        """Mean over images of a degradation's scores [F], in float64; as `scores` otherwise."""
+        return self._of(name).double().mean(0)
+
+    def _of(self, name: str | None) -> Tensor:
         if name is None and len(self.degradations) == 1:
             name = self.degradations[0]
         if name not in self.by_degradation:
@@ -175,16 +190,15 @@ class Attribution:
         ValueError
             If there is no such degradation.
         """
-        own = self.scores(a)
+        own = self._of(a)
         a = a if a is not None else self.degradations[0]
         if against is None:
             others = [name for name in self.degradations if name != a]
         else:
             others = [against] if isinstance(against, str) else list(against)
-        mean = own.double().mean(0)
+        mean = self.mean(a)
         if others:
-            rest = torch.stack([self.scores(name).double().mean(0) for name in others])
-            mean = mean - rest.mean(0)
+            mean = mean - torch.stack([self.mean(name) for name in others]).mean(0)
         return mean.to(own.dtype)
 
     def ranking(self, a: str | None, against: str | Sequence[str] | None = None) -> FilterSet:
@@ -272,13 +286,11 @@ class Attribution:
                 raise ValueError("results that score different filters cannot be merged")
         return replace(
             self,
-            by_degradation={
-                name: torch.cat([part.by_degradation[name] for part in parts])
-                for name in self.degradations
-            },
+            by_degradation={name: _joined(parts, name) for name in self.degradations},
             completeness=torch.cat([part.completeness for part in parts], dim=1),
             losses=torch.cat([part.losses for part in parts], dim=1),
             error=torch.cat([part.error for part in parts], dim=1),
+            points=torch.cat([part.points for part in parts], dim=1),
             notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
         )
 
@@ -298,7 +310,7 @@ class Attribution:
         layers, rows, columns = zip(*map(self.index.locate, flat.tolist()), strict=True)
         table: dict[str, Any] = {"flat": flat, "layer": layers, "out": rows, "in": columns}
         for name in self.degradations:
-            table[f"score_{name}"] = self.scores(name).double().mean(0)[flat]
+            table[f"score_{name}"] = self.mean(name)[flat]
             table[f"contrast_{name}"] = self.contrast(name)[flat]
         return pandas.DataFrame(table)
 
@@ -355,6 +367,15 @@ class Attribution:
             raise ValueError(f"{path} is not a saved attribution: {problem}") from None
 
 
+def _joined(parts: Sequence[Attribution], name: str) -> Tensor:
+    """Scores of all parts, or their mean."""
+    scores = torch.cat([part.by_degradation[name] for part in parts])
+    if len(parts) == 1 or parts[0].setting.per_image:
+        return scores
+    images = torch.tensor([float(part.images) for part in parts], dtype=scores.dtype)
+    return (images @ scores / images.sum())[None]
+
+
 def _check_shapes(arrays: dict[str, Tensor], index: FilterIndex, degradations: int) -> None:
     """Refuse the arrays of a file that do not fit together."""
     if len(index.layers) != len(index.shapes):
@@ -363,13 +384,16 @@ def _check_shapes(arrays: dict[str, Tensor], index: FilterIndex, degradations: i
         raise ValueError(f"shapes {index.shapes}, expected positive sizes [O, I, *k]")
     if arrays["scored"].dtype != torch.bool:
         raise ValueError(f"scored is of {arrays['scored'].dtype}, expected bool")
-    images = len(arrays["scores.0"])
+    rows, images = len(arrays["scores.0"]), arrays["losses"].shape[1]
+    if rows not in (1, images):
+        raise ValueError(f"scores of {rows} images beside losses of {images}")
     expected: dict[str, tuple[int, ...]] = {
         "completeness": (degradations, images),
         "error": (degradations, images),
         "losses": (degradations, images, 2),
         "scored": (len(index),),
-        **{f"scores.{i}": (images, len(index)) for i in range(degradations)},
+        "points": (degradations, images),
+        **{f"scores.{i}": (rows, len(index)) for i in range(degradations)},
     }
     for name, shape in expected.items():
         if arrays[name].shape != shape:

@@ -1,0 +1,291 @@
+"""Execute: run a plan at several points of the line for several images."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+from torch.utils._pytree import tree_map
+from torch.utils.checkpoint import checkpoint
+
+from faigfast.engine.folded import Folded
+from faigfast.engine.rules import Moving, Points, evaluate
+from faigfast.objective import Objective, loss
+from faigfast.ops.line import no_sums
+from faigfast.path import WeightPath
+
+Values = dict[fx.Node, Any]
+
+
+@dataclass(eq=False)
+class Plan:
+    """A network's graph, ready to run at many points of the line.
+
+    Parameters
+    ----------
+    graph : GraphModule
+        Placeholders are tensors by `keys`, then x.
+    keys : tuple of str
+        Names of the tensors.
+    moving : frozenset of str
+        Those that move.
+    notes : dict of str to None
+        What goes slowly, in the order in which it was found.
+    checked : dict
+        What the comparison with the network found, by the kind of chunk; "" where all is right.
+    """
+
+    graph: fx.GraphModule
+    keys: tuple[str, ...]
+    moving: frozenset[str]
+    notes: dict[str, None] = field(default_factory=dict)
+    checked: dict[Any, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Sort the nodes by what they depend on, and find out when each value is done with."""
+        *given, self.x = (n for n in self.graph.graph.nodes if n.op == "placeholder")
+        self.tensors = dict(zip(given, self.keys, strict=True))
+        self.output = next(n for n in self.graph.graph.nodes if n.op == "output")
+        on_image = {self.x}
+        on_line = {node for node, key in self.tensors.items() if key in self.moving}
+        self.fixed: list[fx.Node] = []  # neither image nor point
+        self.image: list[fx.Node] = []  # the same at all points
+        self.sample: list[fx.Node] = []
+        for node in self.graph.graph.nodes:
+            if node.op in ("placeholder", "output"):
+                continue
+            inputs = set(node.all_input_nodes)
+            if inputs & on_line:
+                on_line.add(node)
+                self.sample.append(node)
+            elif inputs & on_image:
+                on_image.add(node)
+                self.image.append(node)
+            else:
+                self.fixed.append(node)
+
+    @property
+    def bytes_of_sample(self) -> int:
+        """Bytes of all values of one sample together."""
+        return sum(_bytes(node) for node in self.sample)
+
+    def segments(self, count: int) -> list[list[fx.Node]]:
+        """Cut the nodes that depend on image and point where little has to be kept."""
+        sizes = [_bytes(node) for node in self.sample]
+        whole, cuts, last = sum(sizes), [], 0
+        live = self._live_bytes()
+        for k in range(1, count):
+            # Near an equal share of all values, where the least is alive.
+            low, high = ((k + shift) * whole / count for shift in (-0.4, 0.4))
+            reached, best = 0, None
+            for i, size in enumerate(sizes[:-1]):
+                reached += size
+                if low <= reached <= high and i + 1 > last and live[i] is not None:
+                    if best is None or live[i] < live[best]:
+                        best = i
+            if best is not None:
+                last = best + 1
+                cuts.append(last)
+        edges = [0, *cuts, len(self.sample)]
+        return [self.sample[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+    def _live_bytes(self) -> list[int | None]:
+        """Bytes alive after each node for one sample; None where a tuple is among them."""
+        place = {node: i for i, node in enumerate(self.sample)}
+        end = len(self.sample)
+        alive: list[int | None] = [0] * end
+        for node, start in place.items():
+            last = max((place.get(user, end) for user in node.users), default=start)
+            single = isinstance(node.meta.get("val"), Tensor)
+            for i in range(start, min(last, end)):
+                before = alive[i]
+                alive[i] = before + _bytes(node) if single and before is not None else None
+        return alive
+
+
+def _bytes(node: fx.Node) -> int:
+    value = node.meta.get("val")
+    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
+
+
+def arranged(value: Tensor) -> Tensor:
+    """Lay images and convolution weights out channels-last."""
+    kinds = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return value.contiguous(memory_format=kinds.get(value.ndim, torch.contiguous_format))
+
+
+def leaves(path: WeightPath) -> dict[str, Any]:
+    """Everything a plan takes but x: tensors that move, without room for sums yet, and others."""
+    given: dict[str, Any] = {key: arranged(value) for key, value in path.fixed.items()}
+    for key, start in path.start.items():
+        given[key] = arranged(start)
+        if key in path.delta:
+            given[key] = Moving(given[key], arranged(path.delta[key]), start.new_empty(0))
+    return given
+
+
+def with_sums(given: Mapping[str, Any], images: int) -> dict[str, Any]:
+    """The same tensors with new, empty sums of gradients for so many images."""
+    return {
+        key: replace(value, sums=no_sums(value.w0.shape, images, value.w0))
+        if isinstance(value, Moving)
+        else value
+        for key, value in given.items()
+    }
+
+
+def gradients(given: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Take out the sums of gradients [N, *w] by name; those that got none are left out."""
+    found = {}
+    for key, value in given.items():
+        if isinstance(value, Moving) and value.sums.grad is not None:
+            found[key], value.sums.grad = value.sums.grad, None
+    return found
+
+
+def prepare(plan: Plan, given: Mapping[str, Any], x: Tensor) -> Values:
+    """Compute what all points share.
+
+    Parameters
+    ----------
+    given : mapping of str to Tensor or Moving
+        From `leaves`.
+    x : Tensor
+        [N, C, *spatial].
+    """
+    values: Values = {node: given[key] for node, key in plan.tensors.items()}
+    values[plan.x] = Folded(x[None, :, None])
+    with torch.no_grad():
+        points = Points(x.new_zeros(1), len(x))
+        _run(plan, plan.fixed + plan.image, values, points)
+    return values
+
+
+def forward(plan: Plan, prepared: Values, points: Points, segments: int = 1) -> Any:
+    """Evaluate the network: its output, with tensors [P, N, *own] as `Folded`.
+
+    Parameters
+    ----------
+    prepared : dict
+        From `prepare`.
+    points : Points
+        Where.
+    segments : int
+        In more than one, values inside each are computed again for backward.
+    """
+    values = dict(prepared)
+    parts = plan.segments(segments) if segments > 1 else [plan.sample]
+    for part in parts:
+        later = {user for node in part for user in node.users} - set(part)
+        if len(parts) == 1:
+            _run(plan, part, values, points, plan.output.all_input_nodes)
+        else:
+            _run_again(plan, part, values, points, later)
+    return map_arg(plan.output.args[0], values.__getitem__)
+
+
+def losses_at(
+    plan: Plan, prepared: Values, points: Points, gt: Tensor, objective: Objective, segments: int
+) -> Tensor:
+    """Losses [P, N] at some points, as `loss` gives them for each image [1, ...] of gt."""
+    out = forward(plan, prepared, points, segments)
+
+    def one(p: int, n: int) -> Tensor:
+        sample = tree_map(
+            lambda v: v.data[p % len(v.data), n % v.data.shape[1]] if isinstance(v, Folded) else v,
+            out,
+        )
+        return loss(objective, sample, gt[n : n + 1])
+
+    rows = [[one(p, n) for n in range(points.images)] for p in range(len(points.alpha))]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+def accumulate(
+    plan: Plan,
+    prepared: Values,
+    points: Points,
+    weights: Tensor,
+    gt: Tensor,
+    objective: Objective,
+    segments: int = 1,
+) -> Tensor:
+    """Add Σ_s w_s ∂L(γ(α_s), x)/∂γ of each image to the sums of the tensors that move.
+
+    Parameters
+    ----------
+    prepared : dict
+        From `prepare`.
+    points : Points
+        α_s, for N images.
+    weights : Tensor
+        [P], w_s.
+    gt : Tensor
+        [N, ...].
+    objective : callable
+        L.
+    segments : int
+        As in `forward`.
+
+    Returns
+    -------
+    Tensor
+        [P, N], losses.
+    """
+    found = losses_at(plan, prepared, points, gt, objective, segments)
+    if found.requires_grad:
+        (found * weights[:, None]).sum().backward()
+    return found.detach()
+
+
+def _run(
+    plan: Plan,
+    nodes: Sequence[fx.Node],
+    values: Values,
+    points: Points,
+    keep: Iterable[fx.Node] | None = None,
+) -> None:
+    """Evaluate nodes in order; with `keep`, drop what no node after needs."""
+    done: dict[fx.Node, list[fx.Node]] = {}
+    if keep is not None:
+        inside, keep = set(nodes), set(keep)
+        last = {n: node for node in nodes for n in (node, *node.all_input_nodes) if n in inside}
+        for node, end in last.items():
+            if node not in keep:
+                done.setdefault(end, []).append(node)
+    for node in nodes:
+        if node.op == "get_attr":
+            values[node] = getattr(plan.graph, str(node.target))
+            continue
+        args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+        values[node], note = evaluate(node.target, points, args, kwargs)
+        if note:
+            plan.notes.setdefault(note)
+        for dead in done.get(node, ()):
+            del values[dead]
+
+
+def _run_again(
+    plan: Plan, part: Sequence[fx.Node], values: Values, points: Points, later: set[fx.Node]
+) -> None:
+    """Run a segment whose inner values are computed again in backward."""
+    inside = set(part)
+    outer = {n for node in part for n in node.all_input_nodes} - inside
+    entering = [n for n in outer if isinstance(values[n], Folded)]
+    leaving = [node for node in part if set(node.users) & later]
+
+    def body(*data: Tensor) -> tuple[Tensor, ...]:
+        inner = {n: values[n] for n in outer}
+        inner |= {n: Folded(d) for n, d in zip(entering, data, strict=True)}
+        _run(plan, part, inner, points, leaving)
+        return tuple(inner[node].data for node in leaving)
+
+    found = checkpoint(
+        body,
+        *(values[n].data for n in entering),
+        use_reentrant=False,
+        preserve_rng_state=False,
+    )
+    values.update((node, Folded(data)) for node, data in zip(leaving, found, strict=True))

@@ -1,0 +1,183 @@
+"""Values of many samples at once, and how an operation without parameters acts on them."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Folded:
+    """One value of the graph at P points for N images.
+
+    Parameters
+    ----------
+    data : Tensor
+        [P, N, *own], where `own` is the shape for one image alone; [1, N, *own] of what all points
+        share, [P, 1, *own] of what all images share.
+    """
+
+    data: Tensor
+
+    @property
+    def own(self) -> torch.Size:
+        """Shape for one image at one point."""
+        return self.data.shape[2:]
+
+
+# These treat the first of four dimensions as independent samples.
+_BATCHED = {
+    aten.pixel_shuffle,
+    aten.pixel_unshuffle,
+    aten.upsample_nearest2d,
+    aten._upsample_nearest_exact2d,
+    aten.upsample_bilinear2d,
+    aten.upsample_bicubic2d,
+    aten._upsample_bilinear2d_aa,
+    aten._upsample_bicubic2d_aa,
+    aten.avg_pool2d,
+    aten.max_pool2d,
+    aten.adaptive_avg_pool2d,
+    aten.pad,
+    aten.conv2d,
+    aten.conv_transpose2d,
+}
+# What is given once for all; views of a graph's tensors need not be views of the folded ones.
+_ALIKE = {
+    aten.view.default: aten.reshape.default,
+    aten._unsafe_view.default: aten.reshape.default,
+}
+# These tell memory layouts apart; the graph was made of contiguous tensors.
+_LAYOUT = {aten.as_strided.default}
+
+
+def apply(op: Any, args: Any, kwargs: Any) -> tuple[Any, str]:
+    """Let an operation act on each sample alone, by the fastest way that there is.
+
+    Parameters
+    ----------
+    op : OpOverload or callable
+        An operation; its arguments may hold `Folded` at any depth.
+
+    Returns
+    -------
+    value
+        As the operation gives it, tensors `Folded`.
+    note : str
+        What went slowly, and why; empty otherwise.
+    """
+    leaves, spec = tree_flatten((args, kwargs))
+    folded = [leaf for leaf in leaves if isinstance(leaf, Folded)]
+    if not folded:
+        return op(*args, **kwargs), ""
+    if torch.Tag.pointwise in getattr(op, "tags", ()):
+        return _pointwise(op, leaves, spec), ""
+    if getattr(op, "overloadpacket", None) in _BATCHED and len(folded) == 1:
+        x = args[0]
+        if isinstance(x, Folded) and len(x.own) == 4:
+            return _batched(op, x, args[1:], kwargs), ""
+    op = _ALIKE.get(op, op)
+    if op in _LAYOUT:
+        leaves = [Folded(x.data.contiguous()) if isinstance(x, Folded) else x for x in leaves]
+    try:
+        with _patient():
+            return _mapped(op, leaves, spec), ""
+    except (RuntimeError, NotImplementedError, ValueError) as problem:
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        return looped(op, leaves, spec), f"{op} runs sample by sample: {reason[:160]}"
+
+
+def sample_by_sample(op: Any, args: Any, kwargs: Any) -> Any:
+    """Let an operation act on one sample after the other."""
+    return looped(op, *tree_flatten((args, kwargs)))
+
+
+def _pointwise(op: Any, leaves: list[Any], spec: Any) -> Any:
+    """Broadcasting aligns last dimensions: fill those between samples and own ones."""
+    rank = max(x.data.ndim for x in leaves if isinstance(x, Folded))
+    rank = max(rank, 2 + max((x.ndim for x in leaves if isinstance(x, Tensor)), default=0))
+
+    def aligned(x: Any) -> Any:
+        if not isinstance(x, Folded):
+            return x
+        return x.data[(slice(None), slice(None), *[None] * (rank - x.data.ndim))]
+
+    args, kwargs = tree_unflatten([aligned(x) for x in leaves], spec)
+    return tree_map(Folded, op(*args, **kwargs))
+
+
+def _batched(op: Any, x: Folded, rest: Any, kwargs: Any) -> Folded:
+    lead = x.data.shape[:3]
+    return Folded(op(x.data.flatten(0, 2), *rest, **kwargs).unflatten(0, lead))
+
+
+def _extent(leaves: list[Any], dim: int) -> int:
+    return max(x.data.shape[dim] for x in leaves if isinstance(x, Folded))
+
+
+def _mapped(op: Any, leaves: list[Any], spec: Any) -> Any:
+    """Map over images inside and points outside; what is shared is not multiplied."""
+    points, images = _extent(leaves, 0), _extent(leaves, 1)
+
+    def mapping(dim: int) -> list[int | None]:
+        return [0 if isinstance(x, Folded) and x.data.shape[dim] > 1 else None for x in leaves]
+
+    shape: list[Any] = []
+
+    def single(*values: Any) -> tuple[Tensor, ...]:
+        args, kwargs = tree_unflatten(list(values), spec)
+        out, out_spec = tree_flatten(op(*args, **kwargs))
+        shape[:] = [out_spec]
+        return tuple(out)
+
+    function: Callable[..., Any] = single
+    data = [x.data if isinstance(x, Folded) else x for x in leaves]
+    for dim, extent in ((1, images), (0, points)):
+        data = [
+            d.squeeze(dim) if isinstance(x, Folded) and x.data.shape[dim] == 1 else d
+            for d, x in zip(data, leaves, strict=True)
+        ]
+        if extent > 1:
+            function = vmap(function, in_dims=tuple(mapping(dim)), randomness="error")
+    out = function(*data)
+    if images == 1:
+        out = [part.unsqueeze(1 if points > 1 else 0) for part in out]
+    if points == 1:
+        out = [part.unsqueeze(0) for part in out]
+    return tree_unflatten([Folded(part) for part in out], shape[0])
+
+
+def looped(op: Any, leaves: list[Any], spec: Any) -> Any:
+    """As `_mapped`, one sample after the other."""
+    points, images = _extent(leaves, 0), _extent(leaves, 1)
+    found: list[list[Tensor]] = []
+    out_spec = None
+    for p in range(points):
+        for n in range(images):
+            sample = [
+                x.data[p % len(x.data), n % x.data.shape[1]] if isinstance(x, Folded) else x
+                for x in leaves
+            ]
+            args, kwargs = tree_unflatten(sample, spec)
+            out, out_spec = tree_flatten(op(*args, **kwargs))
+            found.append(out)
+    stacked = [
+        torch.stack(part).unflatten(0, (points, images)) for part in zip(*found, strict=True)
+    ]
+    return tree_unflatten([Folded(part) for part in stacked], out_spec)
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    """Turn vmap's own loops into errors: ours are not slower, and are told of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*performance drop.*")
+        yield

@@ -1,0 +1,153 @@
+"""Fuse: a convolution with what follows it, up to the residual that is added, as one node."""
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import fx
+
+from faigfast.engine.rules import CONVOLUTIONS
+
+aten = torch.ops.aten
+
+_PLAIN = {
+    aten.relu.default: "relu",
+    aten.sigmoid.default: "sigmoid",
+    aten.silu.default: "silu",
+}
+_SHUFFLES = {aten.pixel_shuffle.default}
+_POINTWISE = {*_PLAIN, aten.leaky_relu.default, aten.gelu.default}
+
+
+def fuse(graph: fx.Graph, moving: Collection[fx.Node]) -> None:
+    """Give convolutions the activation, factor and residual after them, as keyword arguments.
+
+    They become `activation`, `slope`, `scale` and `residual` of the node, which then stands where
+    the last of them stood.
+
+    Parameters
+    ----------
+    graph : Graph
+        Changed in place.
+    moving : collection of Node
+        Placeholders of the tensors that move along the line: only convolutions with such a weight
+        or bias become path operations.
+    """
+    for node in list(graph.nodes):
+        if node.target in _SHUFFLES:
+            _exchange(graph, node)
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in CONVOLUTIONS and _own(node, moving):
+            _absorb(graph, node)
+    graph.lint()
+
+
+def _own(node: fx.Node, moving: Collection[fx.Node]) -> bool:
+    """Whether weight and bias are parameters as they are, one moves, and x is a batch."""
+    x, weight = node.args[:2]
+    bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
+    parameters = [weight] if bias is None else [weight, bias]
+    if not all(isinstance(p, fx.Node) and p.op == "placeholder" for p in parameters):
+        return False
+    assert isinstance(x, fx.Node) and isinstance(weight, fx.Node)
+    batched = x.meta["val"].ndim == weight.meta["val"].ndim
+    return batched and any(p in moving for p in parameters)
+
+
+def _next(node: fx.Node) -> fx.Node | None:
+    """The only node that uses this one, and once."""
+    if len(node.users) != 1:
+        return None
+    user = next(iter(node.users))
+    once = sum(argument is node for argument in (*user.args, *user.kwargs.values())) == 1
+    return user if user.op == "call_function" and once else None
+
+
+def _exchange(graph: fx.Graph, shuffle: fx.Node) -> None:
+    """Put an activation before the shuffle of pixels that it follows: it does not mind the order."""
+    user = _next(shuffle)
+    source = shuffle.args[0]
+    if user is None or user.target not in _POINTWISE or user.args[0] is not shuffle:
+        return
+    if not isinstance(source, fx.Node) or source.target not in CONVOLUTIONS:
+        return
+    if len(source.users) != 1:
+        return
+    with graph.inserting_before(shuffle):
+        before = graph.call_function(user.target, (source, *user.args[1:]), user.kwargs)
+    before.meta.update(source.meta)
+    shuffle.args = (before, *shuffle.args[1:])
+    user.replace_all_uses_with(shuffle)
+    graph.erase_node(user)
+
+
+def _absorb(graph: fx.Graph, node: fx.Node) -> None:
+    found = _activation(_next(node), node)
+    if found is not None:
+        node = _merged(graph, node, *found)
+    found = _factor(_next(node), node)
+    if found is not None:
+        node = _merged(graph, node, *found)
+    found = _residual(_next(node), node)
+    if found is not None:
+        _merged(graph, node, *found)
+
+
+Found = tuple[fx.Node, dict[str, Any]] | None
+
+
+def _merged(graph: fx.Graph, node: fx.Node, user: fx.Node, options: dict[str, Any]) -> fx.Node:
+    with graph.inserting_before(user):
+        new = graph.call_function(node.target, node.args, {**node.kwargs, **options})
+    new.meta.update(user.meta)
+    user.replace_all_uses_with(new)
+    graph.erase_node(user)
+    graph.erase_node(node)
+    return new
+
+
+def _activation(user: fx.Node | None, node: fx.Node) -> Found:
+    if user is None or user.args[0] is not node:
+        return None
+    given = {**dict(zip(("slope",), user.args[1:], strict=False)), **user.kwargs}
+    if user.target in _PLAIN:
+        return user, {"activation": _PLAIN[user.target]}
+    if user.target is aten.leaky_relu.default:
+        slope = given.get("slope", given.get("negative_slope", 0.01))
+        # The sign of the output tells that of the input where the slope is positive.
+        return (user, {"activation": "leaky_relu", "slope": float(slope)}) if slope > 0 else None
+    if user.target is aten.gelu.default:
+        tanh = given.get("approximate", "none") == "tanh"
+        return user, {"activation": "gelu_tanh" if tanh else "gelu"}
+    if user.target is aten.prelu.default and isinstance(user.args[1], fx.Node):
+        # Only a parameter as it is, which has no history.
+        if user.args[1].op == "placeholder":
+            return user, {"activation": "prelu", "slope": user.args[1]}
+    return None
+
+
+def _factor(user: fx.Node | None, node: fx.Node) -> Found:
+    if user is None or user.target not in (aten.mul.Tensor, aten.mul.Scalar):
+        return None
+    other = user.args[1] if user.args[0] is node else user.args[0]
+    return None if isinstance(other, fx.Node | bool) else (user, {"scale": float(other)})
+
+
+def _residual(user: fx.Node | None, node: fx.Node) -> Found:
+    if user is None or user.target is not aten.add.Tensor:
+        return None
+    first, second = user.args
+    factor = user.kwargs.get("alpha", 1)
+    other = second if first is node else first
+    if not isinstance(other, fx.Node) or (first is node and factor != 1):
+        return None
+    shapes = [
+        part.meta["val"].shape for part in (node, other) if hasattr(part.meta.get("val"), "shape")
+    ]
+    if (
+        len(shapes) != 2
+        or shapes[0] != shapes[1]
+        or other.meta["val"].dtype != node.meta["val"].dtype
+    ):
+        return None
+    return user, {"residual": other, "scale": float(node.kwargs.get("scale", 1.0) * factor)}

@@ -1,0 +1,162 @@
+"""Memory: what running a plan takes, counted without data, and chunks that fit a budget."""
+
+import os
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from faigfast.engine.execute import Plan, forward, prepare, with_sums
+from faigfast.engine.folded import Folded
+from faigfast.engine.rules import Moving, Points
+from faigfast.ops.table import plain
+
+SHARE = 0.25  # of the machine's memory, where no budget is given
+MOST_SEGMENTS = 32
+MARGIN = 1.15  # for copies inside library calls
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """How much is held at once.
+
+    Parameters
+    ----------
+    points, images : int
+        P and N of a chunk.
+    segments : int
+        Into how many the network is cut; in more than one, inner values are computed again.
+    """
+
+    points: int
+    images: int
+    segments: int = 1
+
+
+class DoesNotFit(ValueError):
+    """One point of one image takes more than the budget, even with values computed again."""
+
+
+def default_budget(device: torch.device) -> int:
+    """A share of the device's memory in bytes; the same at every call, so that results repeat."""
+    if device.type == "cuda":
+        return int(SHARE * torch.cuda.get_device_properties(device).total_memory)
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
+        file = Path("/sys/fs/cgroup") / name
+        if file.is_file() and (text := file.read_text().strip()).isdigit():
+            limits.append(int(text))
+    return int(SHARE * min(limits))
+
+
+def fitted(plan: Plan, leaves: Mapping[str, Any], x: Tensor, wanted: Chunk, budget: int) -> Chunk:
+    """Shrink a chunk until it fits: fewer points, fewer images, then values computed again.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is run.
+    leaves : mapping of str to Tensor or Moving
+        From `faigfast.engine.execute.leaves`.
+    x : Tensor
+        [1, C, *spatial], for its shape.
+    wanted : Chunk
+        The largest.
+    budget : int
+        Bytes, for activations, gradients and sums of one chunk.
+
+    Raises
+    ------
+    DoesNotFit
+        If one point of one image does not fit, with the least that is needed.
+    """
+    chunk, least = wanted, 0
+    # Three copies of every value and of every sum are more than are ever alive.
+    sums = sum(t.w0.numel() for t in leaves.values() if isinstance(t, Moving)) * 4
+    most = 3 * chunk.images * (chunk.points * plan.bytes_of_sample + 2 * sums)
+    if most <= budget:
+        return chunk
+    while True:
+        need = int(MARGIN * footprint(plan, leaves, x, chunk))
+        if need <= budget:
+            return chunk
+        least = min(least or need, need)
+        if chunk.points > 1:
+            chunk = replace(chunk, points=chunk.points // 2)
+        elif chunk.images > 1:
+            chunk = replace(chunk, images=chunk.images // 2)
+        elif chunk.segments < MOST_SEGMENTS:
+            chunk = replace(chunk, segments=2 * chunk.segments)
+        else:
+            raise DoesNotFit(
+                f"memory is {budget} bytes; one image {list(x.shape)} at one point of the line "
+                f"needs {least} with everything computed again that can be"
+            )
+
+
+def footprint(plan: Plan, leaves: Mapping[str, Any], x: Tensor, chunk: Chunk) -> int:
+    """Count the bytes that forward and backward of a chunk hold at their peak.
+
+    The plan runs on tensors without data. The inputs of the line, which are there anyway, and
+    the scratch memory inside of library calls are not counted.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.enable_grad():
+
+        def empty(value: Any) -> Any:
+            if not isinstance(value, Moving):
+                return fake.from_tensor(value, static_shapes=True)
+            parts = [fake.from_tensor(t.detach(), static_shapes=True) for t in (value.w0, value.dw)]
+            return Moving(*parts, parts[0])
+
+        given = {key: empty(value) for key, value in leaves.items()}
+        images = fake.from_tensor(x, static_shapes=True).expand(chunk.images, *x.shape[1:])
+        with _Counter() as counter:
+            values = prepare(plan, with_sums(given, chunk.images), images.clone())
+            points = Points(images.new_zeros(chunk.points), chunk.images)
+            out = forward(plan, values, points, chunk.segments)
+            parts = [part.data for part in tree_leaves(out) if isinstance(part, Folded)]
+            total = torch.stack([part.square().sum() for part in parts]).sum()
+            del out, parts
+            if total.requires_grad:
+                total.backward()
+    return counter.peak
+
+
+class _Counter(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made and still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        # Operations of faigfast as plain PyTorch, so that what they hold inside counts too.
+        run = plain(func) or func
+        if run is func:
+            out = func(*args, **(kwargs or {}))
+        else:
+            with self:
+                out = run(*args, **(kwargs or {}))
+        for value in tree_leaves(out):
+            if isinstance(value, Tensor):
+                storage = value.untyped_storage()
+                if storage not in self.known:
+                    size = storage.nbytes()
+                    self.known.add(storage)
+                    self.now += size
+                    self.peak = max(self.peak, self.now)
+                    weakref.finalize(storage, self._free, size)
+        return out
+
+    def _free(self, size: int) -> None:
+        self.now -= size

@@ -1,0 +1,68 @@
+"""Path embedding: rows of a table that moves, at many points of the line at once."""
+
+from typing import Any
+
+from torch import Tensor
+
+from faigfast.ops.line import on_line, wide
+from faigfast.ops.table import operation
+
+
+@operation
+def embedding(
+    rows: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, sum_w: Tensor | None
+) -> Tensor:
+    """Take rows of the table γ(α), at every point of the line.
+
+    Parameters
+    ----------
+    rows : Tensor
+        [P, N, L], int64; [1, N, L] where all points share them.
+    w0, dw : Tensor
+        [V, E], baseline and Δ.
+    alpha : Tensor
+        [P], points.
+    sum_w : Tensor, optional
+        [N, V, E] from `no_sums`.
+
+    Returns
+    -------
+    Tensor
+        [P, N, L, E].
+    """
+    y = w0.new_empty(len(alpha), *rows.shape[1:], w0.shape[1])
+    for p, a in enumerate(alpha.unbind()):
+        y[p] = on_line(w0, dw, a)[rows[p % len(rows)]]
+    return y
+
+
+@embedding.register_fake
+def _(rows: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, sum_w: Tensor | None) -> Tensor:
+    return w0.new_empty(len(alpha), *rows.shape[1:], w0.shape[1])
+
+
+@operation
+def embedding_backward(gy: Tensor, rows: Tensor, w0: Tensor) -> Tensor:
+    """Gradient of `embedding`: [N, V, E], summed over the points."""
+    gw = w0.new_zeros(gy.shape[1], *w0.shape, dtype=wide(w0.dtype))
+    for p, g in enumerate(gy):
+        for n, found in enumerate(rows[p % len(rows)]):
+            gw[n].index_add_(0, found, g[n].to(gw.dtype))
+    return gw
+
+
+@embedding_backward.register_fake
+def _(gy: Tensor, rows: Tensor, w0: Tensor) -> Tensor:
+    return w0.new_empty(gy.shape[1], *w0.shape, dtype=wide(w0.dtype))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
+    gw = embedding_backward(gy, *ctx.saved_tensors) if ctx.needs_input_grad[4] else None
+    return None, None, None, None, gw
+
+
+embedding.register_autograd(_backward, setup_context=_setup_context)

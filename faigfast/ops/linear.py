@@ -1,0 +1,107 @@
+"""Path linear layer: y = x γ(α)ᵀ + γ_b(α) at many points of the line at once."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from faigfast.ops.line import on_line, wide
+from faigfast.ops.table import operation
+
+
+@operation
+def linear(
+    x: Tensor,
+    w0: Tensor,
+    dw: Tensor | None,
+    b0: Tensor | None,
+    db: Tensor | None,
+    alpha: Tensor,
+    sum_w: Tensor | None,
+    sum_b: Tensor | None,
+) -> Tensor:
+    """Compute y = x γ(α)ᵀ + γ_b(α), at every point of the line.
+
+    Parameters
+    ----------
+    x : Tensor
+        [P, N, L, I]: L rows of each image; [1, N, L, I] where all points share it.
+    w0, dw : Tensor
+        [O, I], baseline and Δ; dw None: it stands still.
+    b0, db : Tensor, optional
+        [O], bias.
+    alpha : Tensor
+        [P], points.
+    sum_w, sum_b : Tensor, optional
+        [N, *shape] from `no_sums`.
+
+    Returns
+    -------
+    Tensor
+        [P, N, L, O].
+    """
+    y = x.new_empty(len(alpha), *x.shape[1:-1], len(w0))
+    for p, a in enumerate(alpha.unbind()):
+        b = None if b0 is None else on_line(b0, db, a)
+        y[p] = F.linear(x[p % len(x)], on_line(w0, dw, a), b)
+    return y
+
+
+@linear.register_fake
+def _(
+    x: Tensor,
+    w0: Tensor,
+    dw: Tensor | None,
+    b0: Tensor | None,
+    db: Tensor | None,
+    alpha: Tensor,
+    sum_w: Tensor | None,
+    sum_b: Tensor | None,
+) -> Tensor:
+    return x.new_empty(len(alpha), *x.shape[1:-1], len(w0))
+
+
+@operation
+def linear_backward(
+    gy: Tensor, x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, needs: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `linear`: gx as x; gw [N, O, I] and gb [N, O], summed over the points.
+
+    `needs` tells which are wanted; the others are empty.
+    """
+    gx = torch.zeros_like(x) if needs[0] else x.new_empty(0)
+    n, kind = x.shape[1], wide(x.dtype)
+    gw = x.new_zeros(n, *w0.shape, dtype=kind) if needs[1] else x.new_empty(0)
+    for p, a in enumerate(alpha.unbind()):
+        if needs[0]:
+            gx[p % len(x)] += gy[p] @ on_line(w0, dw, a)
+        if needs[1]:
+            gw += gy[p].transpose(1, 2) @ x[p % len(x)]
+    gb = gy.sum((0, 2), dtype=kind) if needs[2] else x.new_empty(0)
+    return gx, gw, gb
+
+
+@linear_backward.register_fake
+def _(
+    gy: Tensor, x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, needs: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    n, kind = x.shape[1], wide(x.dtype)
+    gw = x.new_empty(n, *w0.shape, dtype=kind) if needs[1] else x.new_empty(0)
+    gb = x.new_empty(n, len(w0), dtype=kind) if needs[2] else x.new_empty(0)
+    return torch.empty_like(x) if needs[0] else x.new_empty(0), gw, gb
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, w0, dw, _, _, alpha, _, _ = inputs
+    ctx.save_for_backward(x, w0, dw, alpha)
+
+
+def _backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
+    needs = [ctx.needs_input_grad[i] for i in (0, 6, 7)]
+    found = linear_backward(gy, *ctx.saved_tensors, needs)
+    gx, gw, gb = (part if need else None for part, need in zip(found, needs, strict=True))
+    return gx, *[None] * 5, gw, gb
+
+
+linear.register_autograd(_backward, setup_context=_setup_context)

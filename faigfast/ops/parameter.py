@@ -1,0 +1,47 @@
+"""Path parameter: a tensor on the line as it is, for operations without a rule of their own."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from faigfast.ops.line import on_line, wide
+from faigfast.ops.table import operation
+
+
+@operation
+def parameter(w0: Tensor, dw: Tensor, alpha: Tensor, sum_w: Tensor) -> Tensor:
+    """Give γ(α) to every image, at every point of the line.
+
+    Parameters
+    ----------
+    w0, dw : Tensor
+        [*w], baseline and Δ.
+    alpha : Tensor
+        [P], points.
+    sum_w : Tensor
+        [N, *w] from `no_sums`.
+
+    Returns
+    -------
+    Tensor
+        [P, N, *w]; images share one memory.
+    """
+    values = torch.stack([on_line(w0, dw, a) for a in alpha.unbind()])
+    return values.unsqueeze(1).expand(-1, len(sum_w), *w0.shape)
+
+
+@parameter.register_fake
+def _(w0: Tensor, dw: Tensor, alpha: Tensor, sum_w: Tensor) -> Tensor:
+    return w0.new_empty(len(alpha), 1, *w0.shape).expand(-1, len(sum_w), *w0.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.kind = wide(inputs[0].dtype)
+
+
+def _backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
+    return None, None, None, gy.sum(0, dtype=ctx.kind)
+
+
+parameter.register_autograd(_backward, setup_context=_setup_context)
