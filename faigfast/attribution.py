@@ -265,9 +265,9 @@ class _Run:
         x, gt = (part[name][:1].detach() for part in (batch.lq, batch.gt))
         before = generators()
         with torch.no_grad(), _naming(f"degradation {name!r}, image 0"):
-            own = [loss(self.objective, call_as_is(m, x), gt).item() for m in self.modules]
             points = (self.line.at(a) for a in (0.0, 1.0))
             ends = [loss(self.objective, self.line.call(p, x), gt).item() for p in points]
+            own = [loss(self.objective, call_as_is(m, x), gt).item() for m in self.modules]
         if generators() != before:
             raise ValueError("the networks draw random numbers in eval mode; expected none")
         tolerance = torch.finfo(x.dtype).eps ** 0.5
@@ -292,7 +292,9 @@ class _Run:
             self.bar.refresh()
         images = [
             _Image(
-                f"degradation {name!r}, image {before + n}", batch.lq[name][n], batch.gt[name][n]
+                f"degradation {name!r}, image {before + n}",
+                batch.lq[name][n].detach(),
+                batch.gt[name][n].detach(),
             )
             for name in batch.lq
             for n in range(batch.images)

@@ -147,10 +147,23 @@ def attributes(model: nn.Module) -> str:
     return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
+@contextmanager
+def blaming(what: str, kind: type[Exception]) -> Iterator[None]:
+    """Turn an error of torch or the network into one sentence."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except kind as problem:
+        message = (str(problem) or type(problem).__name__).splitlines()[0]
+        raise ValueError(f"{what}: {message}") from problem
+
+
 def call_as_is(model: nn.Module, x: Tensor) -> Any:
     """Evaluate a module on its own tensors, copied, since it may write on its buffers."""
     own = {key: value.clone() for key, value in slots(model).items()}
-    return functional_call(model, own, (x.clone(),), tie_weights=False)
+    with blaming(f"the networks do not take x {list(x.shape)} of {x.dtype}", Exception):
+        return functional_call(model, own, (x.clone(),), tie_weights=False)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The straight line between two networks' tensors: γ(α) = θ̄ + α(θ − θ̄)."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from faigfast.networks import check_same_layout, identity, slots, tensors
+from faigfast.networks import blaming, check_same_layout, identity, slots, tensors
 
 _CONVOLUTIONS = (
     F.conv1d,
@@ -219,22 +218,10 @@ class _Then(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor, then: Callable[[Any], Any]) -> Any:
-        with _blaming(f"the networks do not take x {list(x.shape)} of {x.dtype}", Exception):
+        with blaming(f"the networks do not take x {list(x.shape)} of {x.dtype}", Exception):
             output = self.module(x)
-        with _blaming("the gradient cannot be taken", RuntimeError):
+        with blaming("the gradient cannot be taken", RuntimeError):
             return then(output)
-
-
-@contextmanager
-def _blaming(what: str, kind: type[Exception]) -> Iterator[None]:
-    """Turn an error of torch or the network into one sentence."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except kind as problem:
-        message = (str(problem) or type(problem).__name__).splitlines()[0]
-        raise ValueError(f"{what}: {message}") from problem
 
 
 def _check_tensor(key: str, first: Tensor, last: Tensor) -> None:

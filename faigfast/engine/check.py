@@ -84,7 +84,7 @@ def ends_differ(
 ) -> bool:
     """Whether a plan's losses of one image at some α are not those that the networks gave."""
     with torch.no_grad():
-        prepared = prepare(plan, given, x)
+        prepared = prepare(plan, with_sums(given, 1), x)
         for alpha, value in ends.items():
             points = Points(x.new_tensor([alpha]), 1)
             found = losses_at(plan, prepared, points, gt, objective, 1).item()
