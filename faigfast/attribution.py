@@ -1,12 +1,10 @@
 """attribute(): check, plan, integrate, and hand the result over."""
 
 import fnmatch
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Real
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,7 +29,7 @@ from faigfast.networks import (
 )
 from faigfast.objective import Objective, loss, resolve_objective
 from faigfast.path import WeightPath
-from faigfast.quadrature import Step, node_count, quadrature, refinement
+from faigfast.refinement import Steps, schedule
 from faigfast.result import Attribution, Setting
 
 PRECISIONS = {
@@ -41,8 +39,6 @@ PRECISIONS = {
     "fp16": torch.float16,
 }
 
-STEPS = 20  # of a rule; docs/accuracy.md tells what they are worth
-MOST_STEPS = 729  # with tol
 MEMORY_NOTE = "memory: not counted, the reference holds one image at one point, the least there is"
 
 Selection = str | Iterable[str] | Callable[[str, Tensor], bool]
@@ -82,11 +78,13 @@ def attribute(
     rule : str
         Quadrature rule; see `faigfast.quadrature.quadrature`. The authors' is "left".
     steps : int, optional
-        Number of nodes, 20 unless given; with `tol` the most that are taken, 729 unless given. The
-        authors take 100 of the left rule; docs/accuracy.md compares.
+        Number of nodes; unless given 20, 14 of "graded", 21 of "gauss-kronrod" and the authors' 100
+        of "left" and "right"; docs/accuracy.md compares. With `tol` the most that are taken, 729
+        unless given.
     tol : float, optional
-        Refine the rule (midpoint, trapezoid, left or right), image by image, until the estimated
-        relative L1 error of its scores is at most this; no point is evaluated twice.
+        Refine the rule ("graded" is the most economical; "midpoint", "trapezoid", "left" and
+        "right" nest too), image by image, until the estimated relative L1 error of its scores is
+        at most this; no point is evaluated twice.
     emulate : bool
         Predict the sum of the left or right rule of `steps` nodes from 12 evaluations.
     objective : str or callable
@@ -137,7 +135,7 @@ def attribute(
         raise TypeError(f"memory is {memory!r}; expected a number of bytes")
     if memory is not None and memory <= 0:
         raise ValueError(f"memory is {memory}; expected a positive number of bytes")
-    steps_of = _rule(rule, steps, tol, emulate)
+    count, steps_of = schedule(rule, steps, tol, emulate)
     objective_name, function = resolve_objective(objective)
     check_precision(precision)
     baseline, target = unwrap(model_a, "model_a"), unwrap(model_b, "model_b")
@@ -170,7 +168,7 @@ def attribute(
             scored=_select(parameters, index, line.end),
             setting=Setting(
                 rule=rule,
-                steps=_count(steps, tol),
+                steps=count,
                 tol=tol,
                 emulate=bool(emulate),
                 objective=objective_name,
@@ -196,29 +194,6 @@ def attribute(
     return replace(parts[0].merge(parts[1:]), notes=tuple(note for note in notes if note))
 
 
-def _rule(
-    rule: str, steps: int | None, tol: float | None, emulate: bool
-) -> Callable[[], Iterator[Step]]:
-    """Check the rule once; give its steps as often as they are asked for."""
-    if tol is None:
-        return quadrature(rule, _count(steps, tol), emulate).steps
-    if isinstance(tol, bool) or not isinstance(tol, Real):
-        raise TypeError(f"tol is {tol!r}; expected a relative error such as 0.01")
-    if not 0 < tol < math.inf:
-        raise ValueError(f"tol is {tol!r}; expected a positive relative error such as 0.01")
-    if emulate:
-        raise ValueError("emulate predicts a rule of a fixed number of steps; expected tol=None")
-    most = _count(steps, tol)
-    next(refinement(rule, most))
-    return partial(refinement, rule, most)
-
-
-def _count(steps: int | None, tol: float | None) -> int:
-    if steps is None:
-        return STEPS if tol is None else MOST_STEPS
-    return node_count(steps)
-
-
 def check_precision(precision: str) -> None:
     """Refuse a precision that is unknown or not part of this version, by a ValueError."""
     if precision == "tf32":
@@ -238,7 +213,7 @@ class _Run:
     line: WeightPath
     path: WeightPath
     modules: tuple[nn.Module, nn.Module]
-    steps: Callable[[], Iterator[Step]]
+    steps: Steps
     tol: float | None
     objective: Objective
     index: FilterIndex

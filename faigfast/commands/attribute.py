@@ -28,14 +28,14 @@ from faigfast.files import atomic_write
 from faigfast.findings.tables import completeness_table
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.objective import resolve_objective
-from faigfast.quadrature import quadrature
+from faigfast.refinement import schedule
 from faigfast.result import Attribution
 from faigfast.tables import aligned
 
 ROLES = ("baseline", "target")
 LAYERS_SHOWN = 3
 # Options that `attribute()` takes as they are, and on which its numbers depend.
-SETTINGS = ("rule", "steps", "emulate", "objective", "parameters", "backend", "precision")
+SETTINGS = ("rule", "steps", "tol", "emulate", "objective", "parameters", "backend", "precision")
 # Options on which the degraded images depend.
 IMAGES = ("scale", "downsampling", "seed")
 OWN = ("into", "into_kwargs")
@@ -106,7 +106,7 @@ def _check(options: Any) -> None:
     for fraction in options.top:
         if not 0 < fraction <= 1:
             raise ValueError(f"top is {fraction}; expected fractions in (0, 1]")
-    quadrature(options.rule, options.steps, options.emulate)
+    schedule(options.rule, options.steps, options.tol, options.emulate)
     resolve_objective(options.objective)
     choose(options.backend, "cpu")
     check_precision(options.precision)
@@ -256,6 +256,7 @@ def _by_image(result: Attribution, names: Sequence[str]) -> list[dict[str, Any]]
                     "loss_target": float(result.losses[d, n, 1]),
                     "completeness": _number(result.completeness[d, n]),
                     "estimated_error": _number(result.error[d, n]),
+                    "points": int(result.points[d, n]),
                 }
                 for d, degradation in enumerate(result.degradations)
             },

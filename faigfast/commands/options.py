@@ -38,9 +38,16 @@ def _attribute(add: Add) -> None:
         "--rule",
         type=str,
         default="midpoint",
-        help="left (the authors'), right, midpoint, trapezoid, gauss-legendre or gauss-kronrod",
+        help="left (the authors'), right, midpoint, graded, trapezoid, gauss-legendre or "
+        "gauss-kronrod",
     )
-    add("--steps", type=int, default=20, help="nodes of the rule; the authors take 100")
+    add(
+        "--steps",
+        type=int,
+        help="nodes of the rule, with --tol the most of them; default 20, graded 14, the authors' "
+        "100 of left and right",
+    )
+    add("--tol", type=float, help="refine until the estimated relative error is at most this")
     add(
         "--emulate",
         action="store_true",
@@ -61,7 +68,12 @@ def _attribute(add: Add) -> None:
     )
     add("--backend", type=str, default="auto", help="auto, or one that doctor lists")
     add("--precision", type=str, default="auto", help="auto, fp64, fp32, bf16 or fp16")
-    add("--memory", type=int, metavar="BYTES", help="budget for activations")
+    add(
+        "--memory",
+        type=int,
+        metavar="BYTES",
+        help="budget for activations; default a quarter of all",
+    )
     add(
         "--top",
         type=float,

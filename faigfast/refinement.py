@@ -1,0 +1,122 @@
+"""Refinement: how many points a rule takes, and nested rules until the scores stand still."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from numbers import Real
+
+import numpy as np
+
+from faigfast.quadrature import Quadrature, Step, graded, node_count, quadrature
+
+# Nodes of a rule where nothing else is said; docs/accuracy.md tells what they are worth.
+STEPS = {"left": 100, "right": 100, "graded": 14, "gauss-kronrod": 21}
+STEPS_OF_OTHERS = 20
+MOST_STEPS = 729  # with a tolerance
+# Rules that nest → estimated error over the difference from the level before.
+NESTED = {"midpoint": 0.4, "trapezoid": 2 / 3, "graded": 2 / 3, "left": 1.0, "right": 1.0}
+
+Steps = Callable[[], Iterator[Step]]
+
+
+def schedule(
+    rule: str, steps: int | None = None, tol: float | None = None, emulate: bool = False
+) -> tuple[int, Steps]:
+    """Check how the line is to be summed.
+
+    Parameters
+    ----------
+    rule : str
+        As in `quadrature`.
+    steps : int, optional
+        Number of nodes, or with `tol` the most of them; None: what `STEPS` says.
+    tol : float, optional
+        Relative error to refine to.
+    emulate : bool
+        As in `quadrature`.
+
+    Returns
+    -------
+    steps : int
+        The number of nodes, given or not.
+    make : callable
+        Gives the steps, as often as it is called.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind, out of range, or does not go with another.
+    """
+    if tol is None:
+        count = STEPS.get(rule, STEPS_OF_OTHERS) if steps is None else node_count(steps)
+        return count, quadrature(rule, count, emulate).steps
+    if isinstance(tol, bool) or not isinstance(tol, Real):
+        raise TypeError(f"tol is {tol!r}; expected a relative error such as 0.01")
+    if not 0 < tol < math.inf:
+        raise ValueError(f"tol is {tol!r}; expected a positive relative error such as 0.01")
+    if emulate:
+        raise ValueError("emulate predicts a rule of a fixed number of steps; expected tol=None")
+    count = MOST_STEPS if steps is None else node_count(steps)
+    next(refinement(rule, count))
+    return count, partial(refinement, rule, count)
+
+
+def refinement(rule: str, most: int) -> Iterator[Step]:
+    """Yield nested rules step by step, each keeping the points of the one before.
+
+    The scores' error after a step is estimated as a factor of how far they moved. An integrand
+    with kinks is like a path of Brownian motion: a rule of three or two times as many points then
+    moves √8 or √3 times its own error; a smooth one moves further.
+
+    Parameters
+    ----------
+    rule : str
+        One of `NESTED`.
+    most : int
+        Largest number of points.
+
+    Raises
+    ------
+    ValueError
+        If the rule does not nest, or `most` leaves nothing to compare.
+
+    Examples
+    --------
+    >>> [len(step.nodes) for step in refinement("graded", 50)]
+    [6, 7, 12, 24]
+    """
+    if rule not in NESTED:
+        raise ValueError(f"tol refines the rules {', '.join(NESTED)}, not {rule!r}")
+    levels = _levels(rule)
+    coarse, fine = next(levels), next(levels)
+    if most < len(fine.nodes):
+        raise ValueError(
+            f"steps is {most}; with tol it is the most points to take, and {rule} compares "
+            f"{len(coarse.nodes)} points with {len(fine.nodes)} first"
+        )
+    yield Step(coarse.nodes, coarse.weights, compares=True, factor=math.inf)
+    while len(fine.nodes) <= most:
+        near = np.isclose(fine.nodes[:, None], coarse.nodes, rtol=0, atol=1e-9)
+        old = near.any(1)
+        # Old weights all change by one factor.
+        keep = fine.weights[old].sum() / coarse.weights.sum()
+        yield Step(fine.nodes[~old], fine.weights[~old], float(keep), None, True, NESTED[rule])
+        coarse, fine = fine, next(levels)
+
+
+def _levels(rule: str) -> Iterator[Quadrature]:
+    """Yield rules each of which has the nodes of the one before."""
+    if rule == "graded":
+        yield quadrature(rule, 6)
+        for doublings in itertools.count(1):
+            # Midpoints, and then whole steps of half the width, ends at half their weight.
+            t = np.linspace(0, 1, 6 * 2**doublings + 1)
+            ends = np.ones(len(t))
+            ends[[0, -1]] = 0.5
+            yield graded(t, ends)
+    for power in itertools.count():
+        if rule == "trapezoid":
+            yield quadrature(rule, 2 ** (power + 1) + 1)
+        else:
+            yield quadrature(rule, 3 * 3**power if rule == "midpoint" else 2 * 2**power)
