@@ -15,6 +15,7 @@ from tqdm import tqdm
 from faigfast import reference
 from faigfast.backends import choose
 from faigfast.batch import Batch, batches
+from faigfast.engine.check import small_enough
 from faigfast.engine.integrate import Engine, PointByPoint
 from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
@@ -202,7 +203,8 @@ def check_precision(precision: str) -> None:
         raise ValueError(f"precision is {precision!r}; expected auto, {', '.join(PRECISIONS)}")
 
 
-# Networks whose ends were compared, by target.
+# Networks whose ends were compared, by target, and how many states of one are remembered.
+STATES = 64
 _checked: "WeakKeyDictionary[nn.Module, set[tuple[str, ...]]]" = WeakKeyDictionary()
 
 
@@ -229,17 +231,23 @@ class _Run:
     def check_ends(self, batch: Batch) -> None:
         """Refuse modules that draw random numbers, or differ in more than the tensors on the line.
 
-        The losses of the two modules as they are must be those of the line's two ends. What was
-        found right is not looked at again: a plan's end is compared at every call anyway.
+        What was found right is not looked at again, where the engine compares as well.
         """
         known = _checked.setdefault(self.modules[1], set())
         state = (self.setting.baseline, self.setting.target, *map(attributes, self.modules))
-        if self.engine is not None and state in known:
-            return
-        name = next(iter(batch.lq))
-        x, gt = (part[name][:1].detach() for part in (batch.lq, batch.gt))
+        if self.engine is None or state not in known:
+            name = next(iter(batch.lq))
+            x, gt = (part[name][0].detach() for part in (batch.lq, batch.gt))
+            self.compare_ends(_Image(f"degradation {name!r}, image 0", x, gt))
+            if len(known) >= STATES:
+                known.clear()
+            known.add(state)
+
+    def compare_ends(self, image: "_Image") -> None:
+        """Compare the losses of the two modules as they are with those of the line's two ends."""
+        x, gt = small_enough(image.x[None], image.gt[None])
         before = generators()
-        with torch.no_grad(), _naming(f"degradation {name!r}, image 0"):
+        with torch.no_grad(), _naming(image.name):
             points = (self.line.at(a) for a in (0.0, 1.0))
             ends = [loss(self.objective, self.line.call(p, x), gt).item() for p in points]
             own = [loss(self.objective, call_as_is(m, x), gt).item() for m in self.modules]
@@ -252,7 +260,6 @@ class _Run:
                     f"{argument} has the loss {value:.6g} as it is and {end:.6g} with its tensors "
                     "in model_b; expected two networks that differ in their tensors alone"
                 )
-        known.add(state)
 
     def notes(self) -> list[str]:
         """Tell every fallback and why."""
@@ -316,6 +323,7 @@ class _Run:
                     yield integral
                 return
             except PointByPoint as problem:
+                self.compare_ends(images[0])  # which may be what the graph was found wrong by
                 self.engine.notes.setdefault(f"runs point by point: {problem}")
             except (ValueError, TypeError) as problem:
                 raise _named(images[done + getattr(problem, "image", 0)].name, problem) from problem

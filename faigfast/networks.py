@@ -4,9 +4,12 @@ import copy
 import hashlib
 import pickle
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
+from numbers import Number
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -132,19 +135,63 @@ def copy_of(model: nn.Module) -> nn.Module:
 def attributes(model: nn.Module) -> str:
     """Fingerprint what a module's results depend on beside its state dict, as far as it shows.
 
-    Classes, hooks, and attributes of plain types and tensors are read.
+    Classes, hooks, attributes and buffers outside the state dict are read, and what they hold:
+    containers, tensors and arrays by their values, functions by their code, closures and defaults,
+    other objects by their attributes, to a few levels.
     """
-    plain = (bool, int, float, str, tuple, list, type(None))
-    found: list[Any] = []
-    for name, module in model.named_modules():
-        hooks = (module._forward_hooks, module._forward_pre_hooks)
-        found.append((name, type(module).__qualname__, [len(kind) for kind in hooks]))
-        for key, value in vars(module).items():
-            if isinstance(value, Tensor):
-                found.append((key, value.shape, value.detach().double().sum().item()))
-            elif isinstance(value, plain):
-                found.append((key, repr(value)))
-    return hashlib.sha256(repr(found).encode()).hexdigest()
+    digest = hashlib.sha256()
+    seen: dict[int, tuple[int, Any]] = {}  # objects are kept, so that none takes another's id
+
+    def read(value: Any, depth: int) -> None:
+        if isinstance(value, type | torch.dtype | torch.device | str | bytes | Number | None):
+            digest.update(f"{value!r};".encode())
+            return
+        digest.update(f"{type(value).__qualname__}(".encode())
+        if id(value) in seen:
+            digest.update(f"{seen[id(value)][0]}".encode())
+        else:
+            seen[id(value)] = len(seen), value
+            for part in _parts(value, depth):
+                read(part, depth - (not isinstance(value, dict | list | tuple | nn.Module)))
+        digest.update(b")")
+
+    read(model, LEVELS)
+    return digest.hexdigest()
+
+
+LEVELS = 4  # of objects within objects that `attributes` reads
+
+
+def _parts(value: Any, depth: int) -> Iterable[Any]:
+    """Take a value apart for `attributes`."""
+    if isinstance(value, Tensor):
+        octets = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+        return [value.dtype, *value.shape, b"" if value.is_meta else octets.numpy().tobytes()]
+    if isinstance(value, np.ndarray):
+        return [repr(value.dtype), *value.shape, value.tobytes()]
+    if isinstance(value, nn.Module):
+        own = {k: v for k, v in vars(value).items() if k not in ("_parameters", "_buffers")}
+        names = value._non_persistent_buffers_set
+        return [type(value), own, {k: v for k, v in value._buffers.items() if k in names}]
+    if isinstance(value, Mapping):
+        return list(chain.from_iterable(value.items()))
+    if isinstance(value, list | tuple):
+        return value
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
+    of_torch = str(getattr(value, "__module__", "")).startswith("torch._")
+    if depth <= 0 or of_torch or isinstance(value, ModuleType):
+        return []
+    if isinstance(value, FunctionType):
+        cells = value.__closure__ or ()
+        held = [cell.cell_contents for cell in cells if cell != CellType()]
+        code = value.__code__
+        return [code.co_code, repr(code.co_names), code.co_consts, value.__defaults__, held]
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, partial):
+        return [value.func, value.args, value.keywords]
+    return [getattr(value, "__dict__", {})]
 
 
 @contextmanager

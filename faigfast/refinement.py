@@ -8,7 +8,7 @@ from numbers import Real
 
 import numpy as np
 
-from faigfast.quadrature import Quadrature, Step, graded, node_count, quadrature
+from faigfast.quadrature import RULES, Quadrature, Step, graded, node_count, quadrature
 
 # Nodes of a rule where nothing else is said; docs/accuracy.md tells what they are worth.
 STEPS = {"left": 100, "right": 100, "graded": 14, "gauss-kronrod": 21}
@@ -48,6 +48,8 @@ def schedule(
     TypeError, ValueError
         If an argument is of the wrong kind, out of range, or does not go with another.
     """
+    if rule not in RULES:
+        raise ValueError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
     if tol is None:
         count = STEPS.get(rule, STEPS_OF_OTHERS) if steps is None else node_count(steps)
         return count, quadrature(rule, count, emulate).steps

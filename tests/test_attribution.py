@@ -291,12 +291,10 @@ def test_the_documented_example_and_repeatability():
     assert same(attribute(baseline, target, batch), attribute(baseline, target, batch))
 
 
-@pytest.mark.parametrize("memory", [1, 10**12])
-def test_memory_does_not_change_the_result(memory):
-    baseline, target = pair(kinked)
-    assert same(
-        attribute(baseline, target, images()), attribute(baseline, target, images(), memory=memory)
-    )
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+def test_memory_does_not_change_the_result(backend):
+    nets, options = pair(kinked), {"backend": backend, "memory": 10**12}
+    assert same(attribute(*nets, images(), backend=backend), attribute(*nets, images(), **options))
 
 
 def test_progress_counts_points_of_images(capsys):

@@ -78,7 +78,7 @@ def test_an_error_names_the_image(here, capsys, monkeypatch):
         return original(a, b, batch, **options)
 
     monkeypatch.setattr(faigfast, "attribute", failing)
-    monkeypatch.setattr("faigfast.attribution._check_ends", lambda *_: None)
+    monkeypatch.setattr("faigfast.attribution._Run.check_ends", lambda *_: None)
     assert main(attribute(here, *RECIPES)) == 1
     assert "degradation 'blur', image 'image2': gt does not fit" in one_line(capsys)
     assert len(list((here / "parts").glob("*.safetensors"))) == 2  # the others are kept
@@ -222,7 +222,7 @@ def start(*words, **options):
 
 
 def test_a_process_that_is_interrupted_leaves_whole_files(here):
-    argv = attribute(here, *RECIPES, steps=40)
+    argv = attribute(here, *RECIPES, steps=600)
     argv.remove("--quiet")
     process = start(*argv)
     deadline = time.monotonic() + 120
@@ -239,7 +239,7 @@ def test_a_process_that_is_interrupted_leaves_whole_files(here):
     for name in left[:-1]:
         assert faigfast.Attribution.load(here / "parts" / name).images == 1
     assert main(argv) == 0
-    wanted = expected(recipes(), steps=40)
+    wanted = expected(recipes(), steps=600)
     for name in wanted.degradations:
         torch.testing.assert_close(load(here).scores(name), wanted.scores(name))
 

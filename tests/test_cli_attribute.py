@@ -95,7 +95,7 @@ def test_every_file_holds_what_the_library_gives(here, files, capsys, words, dat
         (("--rule", "left"), {"rule": "left"}),
         (("--rule", "left", "--emulate"), {"rule": "left", "emulate": True}),
         (("--objective", "absolute_error"), {"objective": "absolute_error"}),
-        (("--precision", "fp64", "--memory", "1000"), {"precision": "fp64"}),
+        (("--precision", "fp64", "--memory", "10000000"), {"precision": "fp64"}),
         (("--backend", "reference"), {"backend": "reference"}),
         (("--parameters", "body.*", "conv_hr*"), {"parameters": ["body.*", "conv_hr*"]}),
     ],

@@ -15,7 +15,7 @@ def setting(**changes):
     values = {
         "rule": "midpoint", "steps": 10, "emulate": False, "objective": "squared_error",
         "backend": "reference", "precision": "fp32", "baseline": "b" * 64, "target": "c" * 64,
-        "evaluations": 10,
+        "tol": None, "per_image": True,
     }  # fmt: skip
     return Setting(**{**values, **changes})
 
@@ -34,6 +34,7 @@ def made(scores, scored=None, notes=(), index=None, **changes):
         torch.rand(shape, generator=generator, dtype=torch.float64),
         torch.rand(*shape, 2, generator=generator, dtype=torch.float64),
         torch.full(shape, float("nan"), dtype=torch.float64),
+        torch.full(shape, 10),
         torch.ones(filters, dtype=torch.bool) if scored is None else torch.tensor(scored),
         setting(**changes),
         notes,

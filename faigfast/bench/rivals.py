@@ -16,7 +16,7 @@ from torch.func import functional_call, grad, vmap
 
 from faigfast.attribution import attribute
 from faigfast.backends import backends
-from faigfast.bench.workloads import RULE, Problem
+from faigfast.bench.workloads import Problem
 from faigfast.filters import FilterIndex
 from faigfast.quadrature import quadrature
 
@@ -30,7 +30,7 @@ VMAP_PIXELS = 8 * 64 * 64  # points times pixels of one image that vmap may hold
 
 def _points(problem: Problem) -> list[tuple[float, float]]:
     """List nodes and weights of the problem's rule."""
-    rule = quadrature(RULE, problem.steps)
+    rule = quadrature(problem.rule, problem.steps)
     return list(zip(rule.nodes.tolist(), rule.weights.tolist(), strict=True))
 
 
@@ -178,7 +178,7 @@ def own(backend: str, problem: Problem, precision: str = "auto") -> Run:
             problem.baseline,
             problem.target,
             (problem.x, problem.gt),
-            rule=RULE,
+            rule=problem.rule,
             steps=problem.steps,
             backend=backend,
             precision=precision,

@@ -31,7 +31,9 @@ class Problem:
     x, gt : Tensor
         Images [N, C, H, W] and ground truth [N, C, scale·H, scale·W], NCHW in memory.
     steps : int
-        Points P of the midpoint rule.
+        Points P of the rule.
+    rule : str
+        As in `faigfast.attribute`.
     """
 
     baseline: nn.Module
@@ -39,6 +41,7 @@ class Problem:
     x: Tensor
     gt: Tensor
     steps: int
+    rule: str = RULE
 
     @cached_property
     def flops(self) -> int:

@@ -1,11 +1,14 @@
 """`faigfast bench`: who computes an attribution how fast here."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from faigfast.bench import DEFAULT, benchmark
-from faigfast.commands.output import writable_folder
+from faigfast.bench import DEFAULT, Race, Report, benchmark, race
+from faigfast.commands.output import command_line, writable_folder
+from faigfast.files import write_text
+from faigfast.zoo.pairs import PAIRS, shipped_pair
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -14,6 +17,14 @@ def run(options: Any, words: Sequence[str]) -> None:
         if Path(options.output).is_dir():
             raise ValueError(f"--output {options.output} is a folder; expected a file name")
         writable_folder(str(Path(options.output).parent), "the folder of --output,")
+    if options.to_accuracy:
+        found = race(
+            {name: partial(shipped_pair, name) for name in PAIRS},
+            repeats=options.repeats,
+            progress=not options.quiet,
+        )
+        _finish(found, options.output, words)
+        return
     report = benchmark(
         options.workloads or DEFAULT,
         steps=options.steps,
@@ -21,7 +32,16 @@ def run(options: Any, words: Sequence[str]) -> None:
         contenders=options.contenders,
         progress=not options.quiet,
     )
+    _finish(report, options.output, words)
+
+
+def _finish(report: Report | Race, output: str | None, words: Sequence[str]) -> None:
+    """Print the table; keep it as a document, or all figures as JSON."""
     report.command = ["faigfast", *words]
-    if options.output is not None:
-        report.save(options.output)
+    if output is not None and output.endswith(".md"):
+        title = "Time to the authors' accuracy" if isinstance(report, Race) else "Speed"
+        written = f"Written by `{command_line(words)}`, which compares before it times."
+        write_text(output, f"# {title}\n\n{written}\n\n```\n{report.table()}\n```\n")
+    elif output is not None:
+        report.save(output)
     print(report.table())

@@ -160,7 +160,36 @@ def _bench(add: Add) -> None:
     )
     add("--steps", type=int, default=8, help="points of the line between the two networks")
     add("--repeats", type=int, default=5, help="runs of which the median is taken")
-    add("--output", type=str, metavar="FILE.json", help="receives all figures")
+    add(
+        "--to_accuracy",
+        action="store_true",
+        help="instead, on trained pairs and photographs: the time to the accuracy of the authors' "
+        "100 points",
+    )
+    add(
+        "--output",
+        type=str,
+        metavar="FILE",
+        help="receives all figures as JSON, or the table if it ends in .md",
+    )
+    _quiet(add)
+
+
+def _accuracy(add: Add) -> None:
+    add(
+        "--pairs",
+        type=str,
+        nargs="+",
+        metavar="NAME",
+        help="shipped pairs, such as srresnet-32x8-x2; default all",
+    )
+    add("--size", type=int, default=48, help="side of the ground-truth crops in pixels")
+    add(
+        "--output",
+        type=str,
+        metavar="FILE.md",
+        help="receives the tables; of a document that has them already only they change",
+    )
     _quiet(add)
 
 
@@ -185,5 +214,9 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None]]] = {
     ),
     "demo": ("Attribute, mask and report with the shipped pair on photographs.", _demo),
     "bench": ("Compare the speed of faigfast with the loops it replaces.", _bench),
+    "accuracy": (
+        "Compare the quadrature rules, and their own estimates, with a converged one.",
+        _accuracy,
+    ),
     "doctor": ("Say what is built and found here, and why anything is missing.", _doctor),
 }

@@ -28,6 +28,21 @@ def writable_folder(path: str, option: str = "--output") -> Path:
     return folder
 
 
+def writable_file(path: str) -> Path:
+    """Make the folder of --output, before anything long is computed for it.
+
+    Raises
+    ------
+    ValueError
+        If the path is a folder, or its folder cannot be made or written.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise ValueError(f"--output {path} is a folder; expected a file name")
+    writable_folder(str(file.parent), "the folder of --output,")
+    return file
+
+
 def command_line(words: Sequence[str]) -> str:
     """Write the command as it can be pasted into a shell."""
     return shlex.join(["faigfast", *words])

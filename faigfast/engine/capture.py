@@ -1,6 +1,8 @@
 """Capture: a network's computation on one image as a graph of ATen operations."""
 
+import operator
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +11,14 @@ from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from faigfast.path import WeightPath
+
+aten = torch.ops.aten
+
+_DROPOUTS = {
+    getattr(aten, name + suffix)
+    for name in ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
+    for suffix in ("", "_")
+}
 
 
 class NotCaptured(Exception):
@@ -40,7 +50,8 @@ def capture(path: WeightPath, x: Tensor) -> tuple[fx.GraphModule, tuple[str, ...
     NotCaptured
         With the reason.
     """
-    state = {**path.fixed, **path.at(1.0)}
+    # Copies, since a network may write on its tensors, which leaves of autograd do not allow.
+    state = {key: value.clone() for key, value in {**path.fixed, **path.at(1.0)}.items()}
     keys, values = tuple(state), list(state.values())
 
     def forward(*tensors: Tensor) -> Any:
@@ -48,11 +59,14 @@ def capture(path: WeightPath, x: Tensor) -> tuple[fx.GraphModule, tuple[str, ...
         return path.evaluate(dict(zip(keys, given, strict=True)), image)
 
     graph = _trace(forward, [*values, x], pre_dispatch=True)
+    _without_gradient_modes(graph.graph)
+    _without_dropout(graph.graph)
     if not _without_side_effects(graph.graph):
         # Lower, where views and writes can be told apart, at the price of composed operations.
         graph = _trace(functionalize(forward), [*values, x], pre_dispatch=False)
         if not _without_side_effects(graph.graph):
             raise NotCaptured("it writes on tensors in a way that cannot be followed")
+    _without_copies(graph.graph)
     for node in graph.graph.nodes:
         if node.op == "call_function" and _draws(node):
             raise NotCaptured(f"{node.target} draws random numbers")
@@ -75,15 +89,52 @@ def _trace(forward: Any, inputs: Sequence[Tensor], *, pre_dispatch: bool) -> fx.
         raise NotCaptured(f"{type(cause).__name__}: {reason[:200]}") from problem
 
 
+def _without_gradient_modes(graph: fx.Graph) -> None:
+    """Detach what is computed under no_grad instead of switching gradients off."""
+    enabled = True
+    for node in list(graph.nodes):
+        if node.target is torch._C._set_grad_enabled:
+            enabled = node.args[0]
+            graph.erase_node(node)
+        elif not enabled and isinstance(node.meta.get("val"), Tensor):
+            with graph.inserting_after(node):
+                new = graph.call_function(aten.detach.default, (node,))
+            new.meta.update(node.meta)
+            node.replace_all_uses_with(new, partial(operator.is_not, new))
+
+
+def _without_dropout(graph: fx.Graph) -> None:
+    """Leave out what drops nothing; in eval mode its result is its input, not a copy."""
+    for node in list(graph.nodes):
+        packet = getattr(node.target, "overloadpacket", None)
+        if packet in _DROPOUTS and not _draws(node):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+
+
+def _without_copies(graph: fx.Graph) -> None:
+    """Write `copy`, which has no gradient, as the change of shape and type that it is."""
+    for node in list(graph.nodes):
+        if node.target is aten.copy.default:
+            like, source = node.meta["val"], node.args[1]
+            with graph.inserting_before(node):
+                new = graph.call_function(aten.expand.default, (source, list(like.shape)))
+                new = graph.call_function(aten.to.dtype, (new, like.dtype))
+            new.meta.update(node.meta)
+            node.replace_all_uses_with(new)
+            graph.erase_node(node)
+
+
 def _draws(node: fx.Node) -> bool:
     if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
         return False
     # Dropout and attention are marked so even where they drop nothing.
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    if "dropout_p" in names:
-        return bool(given.get("dropout_p", 0))
-    return given.get("train") is not False
+    arguments = node.target._schema.arguments  # type: ignore[union-attr]
+    given = {argument.name: argument.default_value for argument in arguments}
+    given |= dict(zip(given, node.args, strict=False)) | node.kwargs
+    if "dropout_p" in given:
+        return bool(given["dropout_p"])
+    return given.get("train", given.get("training")) is not False
 
 
 def _without_side_effects(graph: fx.Graph) -> bool:
@@ -107,7 +158,7 @@ def _without_side_effects(graph: fx.Graph) -> bool:
                 new = graph.call_function(functional, node.args, node.kwargs)
             new.meta.update(node.meta)
             node.replace_all_uses_with(new)
-            written.replace_all_uses_with(new, lambda user, new=new, w=written: _after(user, new))
+            written.replace_all_uses_with(new, partial(_after, new))
             graph.erase_node(node)
             node, group = new, {new}
         elif any(argument.alias_info is not None for argument in schema.arguments):
@@ -118,7 +169,7 @@ def _without_side_effects(graph: fx.Graph) -> bool:
     return True
 
 
-def _after(user: fx.Node, new: fx.Node) -> bool:
+def _after(new: fx.Node, user: fx.Node) -> bool:
     return user is not new and new < user
 
 

@@ -1,7 +1,10 @@
 """Execute: run a plan at several points of the line for several images."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from faigfast.engine.folded import Folded
 from faigfast.engine.rules import Moving, Points, evaluate
+from faigfast.engine.single import OnePoint
 from faigfast.objective import Objective, loss
 from faigfast.ops.line import no_sums
 from faigfast.path import WeightPath
@@ -31,40 +35,34 @@ class Plan:
         Names of the tensors.
     moving : frozenset of str
         Those that move.
+    single : GraphModule
+        The nodes that depend on image and point, for one sample; see `faigfast.engine.single`.
+    taken : list of str
+        Names of the nodes whose values it takes.
     notes : dict of str to None
         What goes slowly, in the order in which it was found.
     checked : dict
         What the comparison with the network found, by the kind of chunk; "" where all is right.
+    needs : dict
+        Bytes that a chunk takes.
     """
 
     graph: fx.GraphModule
     keys: tuple[str, ...]
     moving: frozenset[str]
+    single: fx.GraphModule
+    taken: list[str]
     notes: dict[str, None] = field(default_factory=dict)
     checked: dict[Any, str] = field(default_factory=dict)
+    needs: dict[Any, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Sort the nodes by what they depend on, and find out when each value is done with."""
         *given, self.x = (n for n in self.graph.graph.nodes if n.op == "placeholder")
         self.tensors = dict(zip(given, self.keys, strict=True))
         self.output = next(n for n in self.graph.graph.nodes if n.op == "output")
-        on_image = {self.x}
-        on_line = {node for node, key in self.tensors.items() if key in self.moving}
-        self.fixed: list[fx.Node] = []  # neither image nor point
-        self.image: list[fx.Node] = []  # the same at all points
-        self.sample: list[fx.Node] = []
-        for node in self.graph.graph.nodes:
-            if node.op in ("placeholder", "output"):
-                continue
-            inputs = set(node.all_input_nodes)
-            if inputs & on_line:
-                on_line.add(node)
-                self.sample.append(node)
-            elif inputs & on_image:
-                on_image.add(node)
-                self.image.append(node)
-            else:
-                self.fixed.append(node)
+        moving = {node for node, key in self.tensors.items() if key in self.moving}
+        self.fixed, self.image, self.sample = sorted_nodes(self.graph.graph, moving, self.x)
 
     @property
     def bytes_of_sample(self) -> int:
@@ -79,30 +77,50 @@ class Plan:
         for k in range(1, count):
             # Near an equal share of all values, where the least is alive.
             low, high = ((k + shift) * whole / count for shift in (-0.4, 0.4))
-            reached, best = 0, None
+            reached, best = 0, -1
             for i, size in enumerate(sizes[:-1]):
                 reached += size
-                if low <= reached <= high and i + 1 > last and live[i] is not None:
-                    if best is None or live[i] < live[best]:
-                        best = i
-            if best is not None:
+                here = low <= reached <= high and i + 1 > last
+                if here and live[i] < (live[best] if best >= 0 else math.inf):
+                    best = i
+            if best >= 0:
                 last = best + 1
                 cuts.append(last)
         edges = [0, *cuts, len(self.sample)]
-        return [self.sample[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+        return [self.sample[a:b] for a, b in pairwise(edges)]
 
-    def _live_bytes(self) -> list[int | None]:
-        """Bytes alive after each node for one sample; None where a tuple is among them."""
+    def _live_bytes(self) -> list[float]:
+        """Bytes alive after each node for one sample; infinite where a tuple is among them."""
         place = {node: i for i, node in enumerate(self.sample)}
         end = len(self.sample)
-        alive: list[int | None] = [0] * end
+        alive = [0.0] * end
         for node, start in place.items():
             last = max((place.get(user, end) for user in node.users), default=start)
-            single = isinstance(node.meta.get("val"), Tensor)
+            size = _bytes(node) if isinstance(node.meta.get("val"), Tensor) else math.inf
             for i in range(start, min(last, end)):
-                before = alive[i]
-                alive[i] = before + _bytes(node) if single and before is not None else None
+                alive[i] += size
         return alive
+
+
+def sorted_nodes(
+    graph: fx.Graph, moving: set[fx.Node], x: fx.Node
+) -> tuple[list[fx.Node], list[fx.Node], list[fx.Node]]:
+    """Sort nodes by what they depend on: neither image nor point, the image, both or the point."""
+    on_image, on_line = {x}, set(moving)
+    fixed, image, sample = [], [], []
+    for node in graph.nodes:
+        if node.op in ("placeholder", "output"):
+            continue
+        inputs = set(node.all_input_nodes)
+        if inputs & on_line:
+            on_line.add(node)
+            sample.append(node)
+        elif inputs & on_image:
+            on_image.add(node)
+            image.append(node)
+        else:
+            fixed.append(node)
+    return fixed, image, sample
 
 
 def _bytes(node: fx.Node) -> int:
@@ -127,7 +145,7 @@ def leaves(path: WeightPath) -> dict[str, Any]:
 
 
 def with_sums(given: Mapping[str, Any], images: int) -> dict[str, Any]:
-    """The same tensors with new, empty sums of gradients for so many images."""
+    """Give the same tensors new, empty sums of gradients for so many images."""
     return {
         key: replace(value, sums=no_sums(value.w0.shape, images, value.w0))
         if isinstance(value, Moving)
@@ -158,7 +176,7 @@ def prepare(plan: Plan, given: Mapping[str, Any], x: Tensor) -> Values:
     values: Values = {node: given[key] for node, key in plan.tensors.items()}
     values[plan.x] = Folded(x[None, :, None])
     with torch.no_grad():
-        points = Points(x.new_zeros(1), len(x))
+        points = Points.at([0.0], x)
         _run(plan, plan.fixed + plan.image, values, points)
     return values
 
@@ -175,7 +193,11 @@ def forward(plan: Plan, prepared: Values, points: Points, segments: int = 1) -> 
     segments : int
         In more than one, values inside each are computed again for backward.
     """
+    if len(points.nodes) == points.images == segments == 1:
+        return _single(plan, prepared, points.nodes[0])
     values = dict(prepared)
+    if len(points.nodes) == 1:
+        values.update(_at_one_point(plan, prepared, points.nodes[0]))
     parts = plan.segments(segments) if segments > 1 else [plan.sample]
     for part in parts:
         later = {user for node in part for user in node.users} - set(part)
@@ -184,6 +206,30 @@ def forward(plan: Plan, prepared: Values, points: Points, segments: int = 1) -> 
         else:
             _run_again(plan, part, values, points, later)
     return map_arg(plan.output.args[0], values.__getitem__)
+
+
+def _single(plan: Plan, prepared: Values, alpha: float) -> Any:
+    """One image at one point: the graph as it is."""
+    moving = {n: v for n, v in prepared.items() if isinstance(v, Moving)}
+    parts = [getattr(v, part) for part in ("w0", "dw", "sums") for v in moving.values()]
+    at_point = dict(zip(moving, OnePoint.apply(alpha, *parts), strict=True))
+    given = {
+        node.name: value.data[0, 0] if isinstance(value, Folded) else at_point.get(node, value)
+        for node, value in prepared.items()
+    }
+    out = plan.single(*(given[name] for name in plan.taken))
+    return tree_map(lambda v: Folded(v[None, None]) if isinstance(v, Tensor) else v, out)
+
+
+def _at_one_point(plan: Plan, values: Values, alpha: float) -> Values:
+    """Interpolate every tensor that moves once, for all operations and their backward."""
+    moving = {node: values[node] for node in plan.tensors if isinstance(values[node], Moving)}
+    starts, deltas = ([getattr(v, part) for v in moving.values()] for part in ("w0", "dw"))
+    points = torch._foreach_add(starts, deltas, alpha=alpha)
+    return {
+        node: replace(value, w0=point, dw=None)
+        for (node, value), point in zip(moving.items(), points, strict=True)
+    }
 
 
 def losses_at(
@@ -197,17 +243,28 @@ def losses_at(
             lambda v: v.data[p % len(v.data), n % v.data.shape[1]] if isinstance(v, Folded) else v,
             out,
         )
-        return loss(objective, sample, gt[n : n + 1])
+        with _of_image(n):
+            return loss(objective, sample, gt[n : n + 1])
 
-    rows = [[one(p, n) for n in range(points.images)] for p in range(len(points.alpha))]
+    rows = [[one(p, n) for n in range(points.images)] for p in range(len(points.nodes))]
     return torch.stack([torch.stack(row) for row in rows])
+
+
+@contextmanager
+def _of_image(n: int) -> Iterator[None]:
+    """Tell the image beside an error about a value."""
+    try:
+        yield
+    except (ValueError, TypeError) as problem:
+        problem.image = n  # type: ignore[union-attr]
+        raise
 
 
 def accumulate(
     plan: Plan,
     prepared: Values,
     points: Points,
-    weights: Tensor,
+    weights: Sequence[float],
     gt: Tensor,
     objective: Objective,
     segments: int = 1,
@@ -220,8 +277,8 @@ def accumulate(
         From `prepare`.
     points : Points
         α_s, for N images.
-    weights : Tensor
-        [P], w_s.
+    weights : sequence of float
+        w_s, P of them.
     gt : Tensor
         [N, ...].
     objective : callable
@@ -236,7 +293,7 @@ def accumulate(
     """
     found = losses_at(plan, prepared, points, gt, objective, segments)
     if found.requires_grad:
-        (found * weights[:, None]).sum().backward()
+        (found * found.new_tensor(weights)[:, None]).sum().backward()
     return found.detach()
 
 

@@ -1,6 +1,5 @@
 """Values of many samples at once, and how an operation without parameters acts on them."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from faigfast.ops.line import one_batch
 
 aten = torch.ops.aten
 
@@ -50,10 +51,26 @@ _BATCHED = {
     aten.conv2d,
     aten.conv_transpose2d,
 }
-# What is given once for all; views of a graph's tensors need not be views of the folded ones.
-_ALIKE = {
+
+
+def _slice_scatter(x: Tensor, source: Tensor, dim: int = 0, start: Any = None, end: Any = None,
+                   step: int = 1) -> Tensor:  # fmt: skip
+    end = x.shape[dim] if end is None else min(end, x.shape[dim])
+    return aten.slice_scatter.default(x, source, dim, start, end, step)
+
+
+def _select_scatter(x: Tensor, source: Tensor, dim: int, index: int) -> Tensor:
+    index = index % x.shape[dim]
+    return _slice_scatter(x, source.unsqueeze(dim), dim, index, index + 1)
+
+
+# Views of a graph's tensors need not be views of the folded ones. Mapped, slice_scatter takes no
+# open end and select_scatter has a wrong gradient (torch 2.13).
+ALIKE: dict[Any, Any] = {
     aten.view.default: aten.reshape.default,
     aten._unsafe_view.default: aten.reshape.default,
+    aten.slice_scatter.default: _slice_scatter,
+    aten.select_scatter.default: _select_scatter,
 }
 # These tell memory layouts apart; the graph was made of contiguous tensors.
 _LAYOUT = {aten.as_strided.default}
@@ -84,7 +101,7 @@ def apply(op: Any, args: Any, kwargs: Any) -> tuple[Any, str]:
         x = args[0]
         if isinstance(x, Folded) and len(x.own) == 4:
             return _batched(op, x, args[1:], kwargs), ""
-    op = _ALIKE.get(op, op)
+    op = ALIKE.get(op, op)
     if op in _LAYOUT:
         leaves = [Folded(x.data.contiguous()) if isinstance(x, Folded) else x for x in leaves]
     try:
@@ -108,7 +125,8 @@ def _pointwise(op: Any, leaves: list[Any], spec: Any) -> Any:
     def aligned(x: Any) -> Any:
         if not isinstance(x, Folded):
             return x
-        return x.data[(slice(None), slice(None), *[None] * (rank - x.data.ndim))]
+        missing = [1] * (rank - x.data.ndim)
+        return x.data.reshape(*x.data.shape[:2], *missing, *x.own)
 
     args, kwargs = tree_unflatten([aligned(x) for x in leaves], spec)
     return tree_map(Folded, op(*args, **kwargs))
@@ -116,7 +134,20 @@ def _pointwise(op: Any, leaves: list[Any], spec: Any) -> Any:
 
 def _batched(op: Any, x: Folded, rest: Any, kwargs: Any) -> Folded:
     lead = x.data.shape[:3]
-    return Folded(op(x.data.flatten(0, 2), *rest, **kwargs).unflatten(0, lead))
+    y = op(_Batch.apply(x.data.flatten(0, 2)), *rest, **kwargs)
+    return Folded(_Batch.apply(y).unflatten(0, lead))
+
+
+class _Batch(torch.autograd.Function):
+    """Changes nothing but the stride of a batch of one, here and in backward: see `one_batch`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return one_batch(x)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Tensor:
+        return one_batch(gy)
 
 
 def _extent(leaves: list[Any], dim: int) -> int:
@@ -159,7 +190,7 @@ def looped(op: Any, leaves: list[Any], spec: Any) -> Any:
     """As `_mapped`, one sample after the other."""
     points, images = _extent(leaves, 0), _extent(leaves, 1)
     found: list[list[Tensor]] = []
-    out_spec = None
+    out_spec: Any = None
     for p in range(points):
         for n in range(images):
             sample = [
@@ -178,6 +209,10 @@ def looped(op: Any, leaves: list[Any], spec: Any) -> Any:
 @contextmanager
 def _patient() -> Iterator[None]:
     """Turn vmap's own loops into errors: ours are not slower, and are told of."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*performance drop.*")
+    functorch: Any = torch._C._functorch
+    before = functorch._is_vmap_fallback_enabled()
+    functorch._set_vmap_fallback_enabled(False)
+    try:
         yield
+    finally:
+        functorch._set_vmap_fallback_enabled(before)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from faigfast.engine.rules import CONVOLUTIONS
 
@@ -55,7 +55,7 @@ def _own(node: fx.Node, moving: Collection[fx.Node]) -> bool:
 
 
 def _next(node: fx.Node) -> fx.Node | None:
-    """The only node that uses this one, and once."""
+    """Find the only node that uses this one, and once."""
     if len(node.users) != 1:
         return None
     user = next(iter(node.users))
@@ -64,7 +64,7 @@ def _next(node: fx.Node) -> fx.Node | None:
 
 
 def _exchange(graph: fx.Graph, shuffle: fx.Node) -> None:
-    """Put an activation before the shuffle of pixels that it follows: it does not mind the order."""
+    """Put an activation before the shuffle of pixels that it follows: it minds no order."""
     user = _next(shuffle)
     source = shuffle.args[0]
     if user is None or user.target not in _POINTWISE or user.args[0] is not shuffle:
@@ -98,7 +98,8 @@ Found = tuple[fx.Node, dict[str, Any]] | None
 
 def _merged(graph: fx.Graph, node: fx.Node, user: fx.Node, options: dict[str, Any]) -> fx.Node:
     with graph.inserting_before(user):
-        new = graph.call_function(node.target, node.args, {**node.kwargs, **options})
+        target: Any = node.target
+        new = graph.call_function(target, node.args, {**node.kwargs, **options})
     new.meta.update(user.meta)
     user.replace_all_uses_with(new)
     graph.erase_node(user)
@@ -113,41 +114,40 @@ def _activation(user: fx.Node | None, node: fx.Node) -> Found:
     if user.target in _PLAIN:
         return user, {"activation": _PLAIN[user.target]}
     if user.target is aten.leaky_relu.default:
-        slope = given.get("slope", given.get("negative_slope", 0.01))
+        slope: Any = given.get("slope", given.get("negative_slope", 0.01))
         # The sign of the output tells that of the input where the slope is positive.
         return (user, {"activation": "leaky_relu", "slope": float(slope)}) if slope > 0 else None
     if user.target is aten.gelu.default:
         tanh = given.get("approximate", "none") == "tanh"
         return user, {"activation": "gelu_tanh" if tanh else "gelu"}
-    if user.target is aten.prelu.default and isinstance(user.args[1], fx.Node):
+    if user.target is aten.prelu.default:
+        slope = user.args[1]
         # Only a parameter as it is, which has no history.
-        if user.args[1].op == "placeholder":
-            return user, {"activation": "prelu", "slope": user.args[1]}
+        if isinstance(slope, fx.Node) and slope.op == "placeholder":
+            return user, {"activation": "prelu", "slope": slope}
     return None
 
 
 def _factor(user: fx.Node | None, node: fx.Node) -> Found:
     if user is None or user.target not in (aten.mul.Tensor, aten.mul.Scalar):
         return None
-    other = user.args[1] if user.args[0] is node else user.args[0]
-    return None if isinstance(other, fx.Node | bool) else (user, {"scale": float(other)})
+    other: Any = user.args[1] if user.args[0] is node else user.args[0]
+    plain = isinstance(other, int | float) and not isinstance(other, bool)
+    return (user, {"scale": float(other)}) if plain else None
 
 
 def _residual(user: fx.Node | None, node: fx.Node) -> Found:
     if user is None or user.target is not aten.add.Tensor:
         return None
     first, second = user.args
-    factor = user.kwargs.get("alpha", 1)
+    factor: Any = user.kwargs.get("alpha", 1)
     other = second if first is node else first
     if not isinstance(other, fx.Node) or (first is node and factor != 1):
         return None
-    shapes = [
-        part.meta["val"].shape for part in (node, other) if hasattr(part.meta.get("val"), "shape")
-    ]
-    if (
-        len(shapes) != 2
-        or shapes[0] != shapes[1]
-        or other.meta["val"].dtype != node.meta["val"].dtype
-    ):
+    one, two = (part.meta.get("val") for part in (node, other))
+    if not (isinstance(one, Tensor) and isinstance(two, Tensor)):
         return None
-    return user, {"residual": other, "scale": float(node.kwargs.get("scale", 1.0) * factor)}
+    if (one.shape, one.dtype) != (two.shape, two.dtype):
+        return None
+    scale: Any = node.kwargs.get("scale", 1.0)
+    return user, {"residual": other, "scale": float(scale * factor)}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faigfast.engine.check import differs, ends_differ, small_enough
+from faigfast.engine.check import alike, differs, ends_differ, small_enough
 from faigfast.engine.execute import (
     Plan,
     accumulate,
@@ -22,6 +22,7 @@ from faigfast.engine.plan import forget, plan_for
 from faigfast.engine.rules import Points
 from faigfast.engine.sums import Sums
 from faigfast.integral import Integral
+from faigfast.networks import attributes
 from faigfast.objective import Objective
 from faigfast.path import WeightPath
 from faigfast.quadrature import Step
@@ -55,7 +56,8 @@ class Engine:
     def __post_init__(self) -> None:
         """Lay the line's tensors out once."""
         self.given = leaves(self.path)
-        self.chunks: dict[Any, Chunk] = {}
+        self.state = attributes(self.path.module)
+        self.trusted: dict[Any, tuple[Plan, Chunk]] = {}
 
     def integrate(
         self,
@@ -93,17 +95,36 @@ class Engine:
         ValueError
             If one point of one image does not fit the budget.
         """
-        plan, chunk = self._trusted(x[:1], gt[:1], ends)
-        done = 0
+        kind = x.shape, gt.shape
+        if kind not in self.trusted:
+            self.trusted[kind] = self._trusted(x[:1], gt[:1], len(x), ends)
+        plan, chunk = self.trusted[kind]
+        done = counted = 0
+
+        def count(evaluations: int) -> None:
+            nonlocal counted
+            counted += evaluations
+            advance(evaluations)
+
         while done < len(x):
-            part = slice(done, done + chunk.images)
+            part, counted = slice(done, done + chunk.images), 0
+            smaller = None
             try:
-                integrals = self._images(plan, chunk, steps(), x[part], gt[part], sums, advance)
+                integrals = self._images(plan, chunk, steps(), x[part], gt[part], sums, count)
             except torch.OutOfMemoryError:
-                chunk = self._smaller(chunk)
+                smaller = chunk.smaller()
+                if smaller is None:
+                    raise
+            if smaller is None:
+                yield from integrals
+                done += len(integrals)
                 continue
-            yield from integrals
-            done += len(integrals)
+            # Only here, since the error held on to what did not fit.
+            torch.cuda.empty_cache()
+            advance(-counted)
+            self.notes.setdefault(f"memory: out of memory with {chunk}; went on with {smaller}")
+            chunk = smaller
+            self.trusted[kind] = plan, chunk
         self.notes.update(plan.notes)
 
     def _images(
@@ -117,71 +138,70 @@ class Engine:
         advance: Callable[[int], object],
     ) -> Sequence[Integral]:
         total = sums(len(x))
-        given = prepared = None
+        given = with_sums(self.given, len(x))
+        prepared = prepare(plan, given, arranged(x))
         for step in steps:
-            if given is None:
-                given = with_sums(self.given, len(x))
-                prepared = prepare(plan, given, arranged(x))
-            for alpha, weight in self._parts(step, chunk.points, x):
-                points = Points(alpha, len(x))
-                accumulate(plan, prepared, points, weight, gt, self.objective, chunk.segments)
-                advance(len(alpha) * len(x))
+            for nodes, weights in self._parts(step, chunk.points):
+                points = Points.at(nodes, x)
+                accumulate(plan, prepared, points, weights, gt, self.objective, chunk.segments)
+                advance(len(nodes) * len(x))
             going = total.add(step, gradients(given))
             if not going:
                 break
             if len(going) < len(x):
-                x, gt, given = x[going], gt[going], None
+                x, gt = x[going], gt[going]
+                given = with_sums(self.given, len(x))
+                prepared = prepare(plan, given, arranged(x))
         return total.integrals()
 
     @staticmethod
-    def _parts(step: Step, size: int, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _parts(step: Step, size: int) -> Iterator[tuple[list[float], list[float]]]:
         """Cut a step's nodes and weights into chunks."""
-        parts = (torch.as_tensor(v).to(x).split(size) for v in (step.nodes, step.weights))
-        return zip(*parts, strict=True)
+        nodes, weights = step.nodes.tolist(), step.weights.tolist()
+        for start in range(0, len(nodes), size):
+            yield nodes[start : start + size], weights[start : start + size]
 
-    def _trusted(self, x: Tensor, gt: Tensor, ends: Mapping[float, float]) -> tuple[Plan, Chunk]:
-        """Plan and chunk for images of a shape, checked against the network."""
-        for again in (True, False):
-            plan = plan_for(self.path, x)
-            if isinstance(plan, str):
-                raise PointByPoint(plan)
-            chunk = self._chunk(plan, x)
-            kind = replace(chunk, points=min(chunk.points, 2), images=min(chunk.images, 2))
-            if kind not in plan.checked:
-                plan.checked[kind] = self._check(plan, x, gt, chunk)
-            if plan.checked[kind]:
-                raise PointByPoint(plan.checked[kind])
-            if not ends_differ(plan, self.given, arranged(x), gt, self.objective, ends):
-                return plan, chunk
-            # The network is not what it was when the graph was made, or the graph is wrong.
+    def _trusted(
+        self, x: Tensor, gt: Tensor, images: int, ends: Mapping[float, float]
+    ) -> tuple[Plan, Chunk]:
+        """Plan and chunk for images of a shape, checked against the networks."""
+        plan = self._plan(x)
+        # The baseline's loss tells what the target's attributes do not.
+        if plan.checked and self._ends_differ(plan, x, gt, {0.0: ends[0.0]}):
             forget(self.path.module)
-            if not again:
-                break
-        raise PointByPoint("the captured graph's losses at the ends are not the networks'")
+            plan = self._plan(x)
+        chunk = self._chunk(plan, x, images)
+        kind = replace(chunk, points=min(chunk.points, 2), images=min(chunk.images, 2))
+        if kind not in plan.checked:
+            if not plan.checked and self._ends_differ(plan, x, gt, ends):
+                forget(self.path.module)
+                raise PointByPoint("the captured graph's losses at the ends are not the networks'")
+            plan.checked[kind] = self._check(plan, x, gt, chunk)
+        if plan.checked[kind]:
+            raise PointByPoint(plan.checked[kind])
+        return plan, chunk
+
+    def _plan(self, x: Tensor) -> Plan:
+        plan = plan_for(self.path, x, self.state)
+        if isinstance(plan, str):
+            raise PointByPoint(plan)
+        return plan
+
+    def _ends_differ(self, plan: Plan, x: Tensor, gt: Tensor, ends: Mapping[float, float]) -> bool:
+        return ends_differ(self.path, plan, self.given, arranged(x), gt, self.objective, ends)
 
     def _check(self, plan: Plan, x: Tensor, gt: Tensor, chunk: Chunk) -> str:
-        corner, corner_gt = small_enough(self.path, plan, x, gt)
+        corner, corner_gt = small_enough(x, gt)
         if corner is not x:
-            found = plan_for(self.path, corner)
-            assert isinstance(found, Plan)
-            plan = found
-        return differs(self.path, plan, self.given, corner, corner_gt, self.objective, chunk)
+            other = plan_for(self.path, corner, self.state)
+            if isinstance(other, Plan) and alike(other, plan):
+                line = self.path, other, self.given
+                if not differs(*line, corner, corner_gt, self.objective, chunk):
+                    return ""
+        return differs(self.path, plan, self.given, x, gt, self.objective, chunk)
 
-    def _chunk(self, plan: Plan, x: Tensor) -> Chunk:
+    def _chunk(self, plan: Plan, x: Tensor, images: int) -> Chunk:
         budget = self.budget or default_budget(x.device)
         wanted = WANTED.get(x.device.type, WANTED["cuda"])
+        wanted = replace(wanted, images=min(wanted.images, images))
         return fitted(plan, self.given, x, wanted, budget)
-
-    def _smaller(self, chunk: Chunk) -> Chunk:
-        """Halve a chunk that did not fit the device after all."""
-        torch.cuda.empty_cache()
-        if chunk.points > 1:
-            smaller = replace(chunk, points=chunk.points // 2)
-        elif chunk.images > 1:
-            smaller = replace(chunk, images=chunk.images // 2)
-        elif chunk.segments < 32:
-            smaller = replace(chunk, segments=2 * chunk.segments)
-        else:
-            raise
-        self.notes.setdefault(f"memory: out of memory with {chunk}; went on with {smaller}")
-        return smaller

@@ -39,13 +39,23 @@ class Chunk:
     images: int
     segments: int = 1
 
+    def smaller(self) -> "Chunk | None":
+        """Fewer points, then fewer images, then values computed again; None where all is done."""
+        if self.points > 1:
+            return replace(self, points=self.points // 2)
+        if self.images > 1:
+            return replace(self, images=self.images // 2)
+        if self.segments < MOST_SEGMENTS:
+            return replace(self, segments=2 * self.segments)
+        return None
+
 
 class DoesNotFit(ValueError):
     """One point of one image takes more than the budget, even with values computed again."""
 
 
 def default_budget(device: torch.device) -> int:
-    """A share of the device's memory in bytes; the same at every call, so that results repeat."""
+    """Give a share of the device's memory in bytes, always the same, so that results repeat."""
     if device.type == "cuda":
         return int(SHARE * torch.cuda.get_device_properties(device).total_memory)
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
@@ -84,48 +94,55 @@ def fitted(plan: Plan, leaves: Mapping[str, Any], x: Tensor, wanted: Chunk, budg
     if most <= budget:
         return chunk
     while True:
-        need = int(MARGIN * footprint(plan, leaves, x, chunk))
-        if need <= budget:
+        if chunk not in plan.needs:
+            plan.needs[chunk] = int(MARGIN * footprint(plan, leaves, x, chunk))
+        if plan.needs[chunk] <= budget:
             return chunk
-        least = min(least or need, need)
-        if chunk.points > 1:
-            chunk = replace(chunk, points=chunk.points // 2)
-        elif chunk.images > 1:
-            chunk = replace(chunk, images=chunk.images // 2)
-        elif chunk.segments < MOST_SEGMENTS:
-            chunk = replace(chunk, segments=2 * chunk.segments)
-        else:
+        least = min(least or plan.needs[chunk], plan.needs[chunk])
+        smaller = chunk.smaller()
+        if smaller is None:
             raise DoesNotFit(
                 f"memory is {budget} bytes; one image {list(x.shape)} at one point of the line "
                 f"needs {least} with everything computed again that can be"
             )
+        chunk = smaller
 
 
 def footprint(plan: Plan, leaves: Mapping[str, Any], x: Tensor, chunk: Chunk) -> int:
     """Count the bytes that forward and backward of a chunk hold at their peak.
 
-    The plan runs on tensors without data. The inputs of the line, which are there anyway, and
-    the scratch memory inside of library calls are not counted.
+    The plan runs on tensors without data, beside the sums of points before. The line itself, which
+    is there anyway, and the scratch memory inside of library calls are not counted.
     """
+    notes = dict(plan.notes)  # what cannot be done without data is no news
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.enable_grad():
 
         def empty(value: Any) -> Any:
             if not isinstance(value, Moving):
                 return fake.from_tensor(value, static_shapes=True)
-            parts = [fake.from_tensor(t.detach(), static_shapes=True) for t in (value.w0, value.dw)]
-            return Moving(*parts, parts[0])
+            w0 = fake.from_tensor(value.w0.detach(), static_shapes=True)
+            return Moving(w0, w0, w0)
 
         given = {key: empty(value) for key, value in leaves.items()}
         images = fake.from_tensor(x, static_shapes=True).expand(chunk.images, *x.shape[1:])
         with _Counter() as counter:
-            values = prepare(plan, with_sums(given, chunk.images), images.clone())
-            points = Points(images.new_zeros(chunk.points), chunk.images)
+            given = with_sums(given, chunk.images)
+            sums = [value.sums for value in given.values() if isinstance(value, Moving)]
+            for part in sums:
+                part.grad = part.new_zeros(part.shape)
+            # Those of steps before, and of a coarser rule.
+            before = [part.new_zeros(part.shape) for part in (*sums, *sums)]
+            values = prepare(plan, given, images.clone())
+            points = Points.at([0.0] * chunk.points, images)
             out = forward(plan, values, points, chunk.segments)
             parts = [part.data for part in tree_leaves(out) if isinstance(part, Folded)]
             total = torch.stack([part.square().sum() for part in parts]).sum()
             del out, parts
             if total.requires_grad:
                 total.backward()
+            del before
+    plan.notes.clear()
+    plan.notes.update(notes)
     return counter.peak
 
 

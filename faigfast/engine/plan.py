@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from faigfast.engine.capture import NotCaptured, capture
-from faigfast.engine.execute import Plan
+from faigfast.engine.execute import Plan, sorted_nodes
 from faigfast.engine.fuse import fuse
+from faigfast.engine.single import single
 from faigfast.path import WeightPath
 
 KEPT = 16  # plans of one network, for images of different sizes
@@ -17,7 +18,7 @@ _plans: "weakref.WeakKeyDictionary[nn.Module, OrderedDict[Any, Plan | str]]"
 _plans = weakref.WeakKeyDictionary()
 
 
-def plan_for(path: WeightPath, x: Tensor) -> Plan | str:
+def plan_for(path: WeightPath, x: Tensor, state: str) -> Plan | str:
     """Find or make the plan of a network for images of a shape.
 
     Parameters
@@ -26,6 +27,8 @@ def plan_for(path: WeightPath, x: Tensor) -> Plan | str:
         The line.
     x : Tensor
         One image [1, C, *spatial].
+    state : str
+        Tells apart what the network is beside its tensors, from `faigfast.networks.attributes`.
 
     Returns
     -------
@@ -33,7 +36,8 @@ def plan_for(path: WeightPath, x: Tensor) -> Plan | str:
         The reason where the network must run point by point.
     """
     made = _plans.setdefault(path.module, OrderedDict())
-    key = (x.shape, x.dtype, x.device, tuple(path.start), tuple(path.fixed), tuple(path.delta))
+    layout = tuple((key, value.dtype) for key, value in {**path.fixed, **path.start}.items())
+    key = (x.shape, x.dtype, x.device, layout, tuple(path.delta), state)
     if key not in made:
         try:
             made[key] = _make(path, x)
@@ -51,7 +55,10 @@ def forget(module: nn.Module) -> None:
 
 
 def _make(path: WeightPath, x: Tensor) -> Plan:
-    graph, keys = capture(path, x)
-    given = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    fuse(graph.graph, {n for n, key in zip(given, keys, strict=False) if key in path.delta})
-    return Plan(graph, keys, frozenset(path.delta))
+    module, keys = capture(path, x)
+    graph = module.graph
+    *given, image = (node for node in graph.nodes if node.op == "placeholder")
+    moving = {node for node, key in zip(given, keys, strict=True) if key in path.delta}
+    alone, taken = single(graph, sorted_nodes(graph, moving, image)[2])
+    fuse(graph, moving)
+    return Plan(module, keys, frozenset(path.delta), alone, taken)

@@ -1,7 +1,7 @@
 """How each ATen operation acts where a parameter on the line is among its arguments."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +28,13 @@ class Moving:
     Parameters
     ----------
     w0, dw : Tensor
-        [*w], baseline and Δ.
+        [*w], baseline and Δ; at a single point γ(α) and None.
     sums : Tensor
         [N, *w], whose gradient is the tensor's, for each image, summed over points.
     """
 
     w0: Tensor
-    dw: Tensor
+    dw: Tensor | None
     sums: Tensor
 
 
@@ -44,14 +44,23 @@ class Points:
 
     Parameters
     ----------
-    alpha : Tensor
-        [P].
+    nodes : tuple of float
+        α_s, P of them.
     images : int
         N.
+    alpha : Tensor
+        [P], the nodes in the type and on the device of the images.
     """
 
-    alpha: Tensor
+    nodes: tuple[float, ...]
     images: int
+    alpha: Tensor
+
+    @classmethod
+    def at(cls, nodes: Iterable[float], x: Tensor) -> "Points":
+        """Points for images x [N, C, *spatial]."""
+        nodes = tuple(map(float, nodes))
+        return cls(nodes, len(x), x.new_tensor(nodes))
 
     def raw(self, value: Any) -> Any:
         """Any value as operations without a rule take it: a moving tensor [P, N, *w]."""
@@ -152,6 +161,9 @@ def convolve(
         x.flatten(1, 2), w[0], w[1], b[0], b[1], slopes[0], slopes[1], points.alpha,
         w[2], b[2], slopes[2], residual, *geometry, activation, slope, scale,
     )  # fmt: skip
+    if y.shape[1] == points.images:
+        # So inserted, the dimension of one sample has the stride of a batch, not of channels.
+        return Folded(y.unsqueeze(1).transpose(1, 2))
     return Folded(y.unflatten(1, (points.images, -1)))
 
 
@@ -218,7 +230,8 @@ def _(points: Points, input: Any, weight: Any, bias: Any = None, stride: Any = 1
 
 @rule(aten.convolution.default)
 def _(points: Points, input: Any, weight: Any, bias: Any, stride: Any, padding: Any,
-      dilation: Any, transposed: bool, output_padding: Any, groups: int, **fused: Any) -> Any:  # fmt: skip
+      dilation: Any, transposed: bool, output_padding: Any, groups: int,
+      **fused: Any) -> Any:  # fmt: skip
     if isinstance(weight, Folded):
         return None
     rank = len(shape_of(weight)) - 2
@@ -299,10 +312,10 @@ def _(points: Points, input: Any, weight: Any, bias: Any, running_mean: Any, run
 
 
 @rule(aten.prelu.default)
-def _(points: Points, input: Any, weight: Any) -> Any:
+def _(points: Points, self: Any, weight: Any) -> Any:
     if not _moves(weight):
         return None
-    x = points.every_image(input)  # [P, N, b, C, *spatial]
+    x = points.every_image(self)  # [P, N, b, C, *spatial]
     if x.ndim < 4:
         return None
     y = prelu(x.reshape(*x.shape[:4], -1), weight.w0, weight.dw, points.alpha, weight.sums)
@@ -312,22 +325,40 @@ def _(points: Points, input: Any, weight: Any) -> Any:
 @rule(aten.embedding.default)
 def _(points: Points, weight: Any, indices: Any, padding_idx: int = -1,
       scale_grad_by_freq: bool = False, sparse: bool = False) -> Any:  # fmt: skip
-    if not _moves(weight) or padding_idx >= 0 or scale_grad_by_freq or sparse:
+    if not _moves(weight) or scale_grad_by_freq or sparse:
         return None
     rows = points.every_image(indices)
     y = embedding(rows.flatten(2), weight.w0, weight.dw, points.alpha, weight.sums)
-    return Folded(y.view(len(y), *rows.shape[1:], -1))
+    y = y.view(len(y), *rows.shape[1:], -1)
+    # The row of padding has no gradient; the schema's default is that there is none.
+    return Folded(
+        y if padding_idx < 0 else torch.where(rows[..., None] == padding_idx, y.detach(), y)
+    )
 
 
 @rule(aten.scaled_dot_product_attention.default)
 def _(points: Points, query: Any, key: Any, value: Any, attn_mask: Any = None,
       dropout_p: float = 0.0, is_causal: bool = False, **options: Any) -> Any:  # fmt: skip
-    parts = [points.raw(part) for part in (query, key, value)]
-    if not all(isinstance(part, Folded) and len(part.own) == 4 for part in parts):
+    parts = [points.raw(part) for part in (query, key, value, attn_mask)]
+    if not all(isinstance(part, Folded) and len(part.own) == 4 for part in parts[:3]):
         return None
-    if isinstance(attn_mask, Folded | Moving) or len({part.data.shape[:3] for part in parts}) > 1:
-        return None
-    found = F.scaled_dot_product_attention(
-        *(part.data.flatten(0, 2) for part in parts), attn_mask, 0.0, is_causal, **options
-    )
-    return Folded(found.unflatten(0, parts[0].data.shape[:3]))
+    lead = torch.broadcast_shapes(*(part.data.shape[:3] for part in parts[:3]))
+    q, k, v, mask = (_leading(p, lead) if isinstance(p, Folded) else p for p in parts)
+    found = F.scaled_dot_product_attention(q, k, v, mask, 0.0, is_causal, **options)
+    return Folded(found.unflatten(0, lead))
+
+
+def _leading(part: Folded, lead: torch.Size) -> Tensor:
+    """[P, N, ..., *own] as [P·N·b, heads, L, E]."""
+    data = part.data
+    missing = [1] * (6 - data.ndim)
+    data = data.reshape(*data.shape[:2], *missing, *data.shape[2:])
+    return data.expand(*lead, *data.shape[3:]).flatten(0, 2)
+
+
+@rule(aten._weight_norm.default)
+def _(points: Points, v: Any, g: Any, dim: int = 0) -> Any:
+    def normalised(v: Tensor, g: Tensor) -> Tensor:
+        return v * (g / torch.norm_except_dim(v, 2, dim))
+
+    return apply(normalised, (points.raw(v), points.raw(g)), {})[0]

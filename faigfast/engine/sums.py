@@ -13,6 +13,16 @@ from faigfast.path import WeightPath
 from faigfast.quadrature import Step
 
 
+class NotFinite(ValueError):
+    """A gradient of an image is not finite."""
+
+    def __init__(self, key: str, image: int) -> None:
+        super().__init__(
+            f"the gradient of {key!r} is not finite on the line; try a wider precision"
+        )
+        self.image = image
+
+
 @dataclass
 class Sums:
     """Σ_s w_s ∂L(γ(α_s), x_n)/∂γ of N images, step by step.
@@ -59,16 +69,14 @@ class Sums:
         Raises
         ------
         ValueError
-            If no gradient came, or one is not finite.
+            If no gradient came, or one is not finite; then `image` tells whose.
         """
         if not gradients:
             raise ValueError("the loss does not depend on any weight that differs")
         self.evaluations += len(step.nodes)
         for key, gradient in gradients.items():
             if not gradient.isfinite().all():
-                raise ValueError(
-                    f"the gradient of {key!r} is not finite on the line; try a wider precision"
-                )
+                raise NotFinite(key, self.open[_first_not_finite(gradient)])
             _add(self.total, key, gradient, step.keep, 1.0)
             if step.coarse is not None and key in self.scored:
                 _add(self.coarse, key, gradient, 1.0, step.coarse)
@@ -82,7 +90,7 @@ class Sums:
         if len(going) < len(self.open):
             self._finish(scores, self.errors, [n for n in everyone if n not in going])
             self.open = [self.open[n] for n in going]
-            self.before = scores[going]
+            self.before, self.errors = scores[going], self.errors[going]
             self.total = {key: value[going] for key, value in self.total.items()}
         return going
 
@@ -103,7 +111,7 @@ class Sums:
     def _finish(self, scores: Tensor, errors: Tensor, places: Iterable[int]) -> None:
         change = torch.zeros(len(scores), dtype=torch.float64, device=scores.device)
         for key, value in self.total.items():
-            change += (self.path.delta[key].double() * value).flatten(1).sum(1)
+            change += (self.path.delta[key].double() * value).reshape(len(value), -1).sum(1)
         for n in places:
             self.done[self.open[n]] = Integral(
                 scores[n], float(change[n]), float(errors[n]), self.evaluations
@@ -115,8 +123,8 @@ class Sums:
         parts = []
         for layer, shape in zip(self.index.layers, self.index.shapes, strict=True):
             if layer in self.scored and layer in sums:
-                delta = self.path.delta[layer].to(like.dtype)
-                parts.append(score_reduction(sums[layer].contiguous(), delta.contiguous()))
+                total = sums[layer].contiguous()
+                parts.append(score_reduction(total, self.path.delta[layer].to(total).contiguous()))
             else:
                 parts.append(like.new_zeros(images, shape[0] * shape[1]))
         return torch.cat(parts, 1)
@@ -127,6 +135,11 @@ def _add(sums: dict[str, Tensor], key: str, part: Tensor, keep: float, factor: f
         sums[key] = part * factor if factor != 1 else part
     else:
         sums[key].mul_(keep).add_(part, alpha=factor)
+
+
+def _first_not_finite(gradient: Tensor) -> int:
+    finite = gradient.reshape(len(gradient), -1).isfinite().all(1)
+    return int((~finite).nonzero()[0])
 
 
 def _relative(coarse: Tensor | None, fine: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def activate(z: Tensor, name: str, slope: float | Tensor) -> Tensor:
     if name == "relu":
         return z.relu_()
     if name == "leaky_relu":
-        return F.leaky_relu_(z, slope)
+        return aten.leaky_relu_(z, slope)
     if name == "sigmoid":
         return z.sigmoid_()
     if name == "prelu":

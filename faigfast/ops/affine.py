@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faigfast.ops.line import on_line, wide
+from faigfast.ops.line import on_line, room, wanted, wide
 from faigfast.ops.table import operation
 
 
@@ -40,54 +40,31 @@ def affine(
     Tensor
         [P, N, L, C, S].
     """
-    y = x.new_empty(len(alpha), *x.shape[1:])
+    y = room(x, len(alpha))
     for p, a in enumerate(alpha.unbind()):
         w, b = on_line(w0, dw, a), on_line(b0, db, a)
         torch.addcmul(b.unsqueeze(1), x[p % len(x)], w.unsqueeze(1), out=y[p])
     return y
 
 
-@affine.register_fake
-def _(
-    x: Tensor,
-    w0: Tensor,
-    dw: Tensor | None,
-    b0: Tensor,
-    db: Tensor | None,
-    alpha: Tensor,
-    sum_w: Tensor | None,
-    sum_b: Tensor | None,
-) -> Tensor:
-    return x.new_empty(len(alpha), *x.shape[1:])
-
-
 @operation
 def affine_backward(
     gy: Tensor, x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, needs: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `affine`: gx as x; gw and gb [N, C], summed over the points.
+    """Gradients of `affine`: gx [P, N, L, C, S]; gw and gb [N, C], summed over the points.
 
     `needs` tells which are wanted; the others are empty.
     """
-    gx = torch.zeros_like(x) if needs[0] else x.new_empty(0)
+    gx = room(x, len(alpha)) if needs[0] else x.new_empty(0)
     kind = wide(x.dtype)
     gw = x.new_zeros(x.shape[1], len(w0), dtype=kind) if needs[1] else x.new_empty(0)
     for p, a in enumerate(alpha.unbind()):
         if needs[0]:
-            gx[p % len(x)] += gy[p] * on_line(w0, dw, a).unsqueeze(1)
+            torch.mul(gy[p], on_line(w0, dw, a).unsqueeze(1), out=gx[p])
         if needs[1]:
             gw += (gy[p] * x[p % len(x)]).sum((1, 3), dtype=kind)
     gb = gy.sum((0, 2, 4), dtype=kind) if needs[2] else x.new_empty(0)
     return gx, gw, gb
-
-
-@affine_backward.register_fake
-def _(
-    gy: Tensor, x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, needs: list[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    gx = torch.empty_like(x) if needs[0] else x.new_empty(0)
-    sums = x.new_empty(x.shape[1], len(w0), dtype=wide(x.dtype))
-    return gx, *(torch.empty_like(sums) if need else x.new_empty(0) for need in needs[1:])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -97,8 +74,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
     needs = [ctx.needs_input_grad[i] for i in (0, 6, 7)]
-    found = affine_backward(gy, *ctx.saved_tensors, needs)
-    gx, gw, gb = (part if need else None for part, need in zip(found, needs, strict=True))
+    saved = ctx.saved_tensors  # once: what is computed again is unpacked once
+    found = affine_backward(gy, *saved, needs)
+    gx, gw, gb = wanted(found, needs, saved[0])
     return gx, *[None] * 5, gw, gb
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
-from faigfast.ops.line import on_line, wide
+from faigfast.ops.line import on_line, one_batch, room, wanted, wide
 from faigfast.ops.table import operation
 
 aten = torch.ops.aten
@@ -77,21 +77,21 @@ def conv(
     """
     geometry = (stride, padding, dilation, transposed, output_padding, groups)
     keeps = _keeps(activation, scale, residual)
-    y = saved = x.new_empty(0)
+    y, saved = x.new_empty(0), x.new_empty(0)
     for p, a in enumerate(alpha.unbind()):
-        z = _conv(x[p % len(x)], on_line(w0, dw, a), _line(b0, db, a), geometry)
-        # The input of an activation that overwrites it must be copied where its output is not kept.
-        by_input = ACTIVATIONS[activation]
+        b = None if b0 is None else on_line(b0, db, a)
+        z = _conv(one_batch(x[p % len(x)]), on_line(w0, dw, a), b, geometry)
         out = activate(z, activation, slope if s0 is None else on_line(s0, ds, a))
-        kept = z if by_input else out
-        if scale != 1:
-            out = out * scale if keeps else out.mul_(scale)
-        if residual is not None:
-            r = residual[p % len(residual)]
-            out = out + r if out is kept and keeps else out.add_(r)
-        y = _place(y, out, p, len(alpha))
+        kept = z if ACTIVATIONS[activation] else out
         if keeps:
-            saved = _place(saved, kept, p, len(alpha))
+            saved = _placed(saved, kept, p, len(alpha))
+        # What follows may overwrite all but what is kept.
+        last = torch.empty_like(out) if keeps and out is kept else out
+        if residual is not None:
+            out = torch.add(residual[p % len(residual)], out, alpha=scale, out=last)
+        elif scale != 1:
+            out = torch.mul(out, scale, out=last)
+        y = _placed(y, out, p, len(alpha))
     return y, saved
 
 
@@ -101,53 +101,14 @@ def _keeps(activation: str, scale: float, residual: Tensor | None) -> bool:
     return activation != "none" and (ACTIVATIONS[activation] or changed)
 
 
-def _line(b0: Tensor | None, db: Tensor | None, a: Tensor) -> Tensor | None:
-    return None if b0 is None else on_line(b0, db, a)
-
-
-def _place(whole: Tensor, part: Tensor, p: int, points: int) -> Tensor:
+def _placed(whole: Tensor, part: Tensor, p: int, points: int) -> Tensor:
     """Put the part of point p where it belongs; one point needs no copy."""
     if points == 1:
         return part.unsqueeze(0)
     if p == 0:
-        whole = _room(part, points)
+        whole = room(part.unsqueeze(0), points)
     whole[p].copy_(part)
     return whole
-
-
-def _room(part: Tensor, points: int) -> Tensor:
-    """Room for so many parts, each laid out as this one is, channels-last or not."""
-    strides = (part.numel(), *torch.empty_like(part).stride())
-    return part.new_empty_strided((points, *part.shape), strides)
-
-
-@conv.register_fake
-def _(
-    x: Tensor,
-    w0: Tensor,
-    dw: Tensor | None,
-    b0: Tensor | None,
-    db: Tensor | None,
-    s0: Tensor | None,
-    ds: Tensor | None,
-    alpha: Tensor,
-    sum_w: Tensor | None,
-    sum_b: Tensor | None,
-    sum_s: Tensor | None,
-    residual: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-    activation: str,
-    slope: float,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    one = _conv(x[0], w0, b0, (stride, padding, dilation, transposed, output_padding, groups))
-    y = _room(one, len(alpha))
-    return y, torch.empty_like(y) if _keeps(activation, scale, residual) else x.new_empty(0)
 
 
 @operation
@@ -188,46 +149,39 @@ def conv_backward(
     Returns
     -------
     gx : Tensor
-        [P, M, C, *spatial] (or [1, M, ...], summed over points, where x is shared).
+        [P, M, C, *spatial], of every point also where x is shared.
     gw, gb, gs : Tensor
-        [N, *shape], summed over the points.
+        [N, *shape], summed over the points in at least float32.
     """
     geometry = (stride, padding, dilation, transposed, output_padding, groups)
-    gx = x.new_empty(0)
-    sums: list[Tensor | None] = [None, None, None]
     biases = [gy.shape[2]] if needs[2] else None
+    gx = x.new_empty(0)
+    sums: dict[int, Tensor] = {}  # by place in `needs`
+
+    def backward(g: Tensor, one: Tensor, w: Tensor, mask: list[bool]) -> list[Tensor]:
+        return aten.convolution_backward(g, one, w, biases, *geometry, mask)
+
     for p, a in enumerate(alpha.unbind()):
-        one, g = x[p % len(x)], gy[p]
+        g, one, w = one_batch(gy[p]), one_batch(x[p % len(x)]), on_line(w0, dw, a)
         if activation != "none":
-            s = slope if s0 is None else on_line(s0, ds, a)
             if needs[3]:
-                sums[2] = _added(sums[2], _slope_sums(g, saved[p], s0, images))
+                sums[3] = _added(sums.get(3), _slope_sums(g, saved[p], s0, images))
+            s = slope if s0 is None else on_line(s0, ds, a)
             g = activation_backward(g, saved[p], activation, s)
-        w = on_line(w0, dw, a)
-
-        def backward(g: Tensor, one: Tensor, w: Tensor, mask: list[bool]) -> list[Tensor]:
-            return aten.convolution_backward(g, one, w, biases, *geometry, mask)
-
-        if images == 1 or not (needs[1] or needs[2]):
-            found, gw, gb = backward(g, one, w, needs[:3])
-            parts = [None if t is None else t.unsqueeze(0) for t in (gw, gb)]
-        else:
-            found = backward(g, one, w, [True, False, False])[0] if needs[0] else None
+        together = images == 1 or not (needs[1] or needs[2])
+        found, *parts = backward(g, one, w, needs[:3] if together else [needs[0], False, False])
+        if needs[0]:
+            gx = _placed(gx, found, p, len(alpha))
+        each = [parts]
+        if not together:
             rows = zip(g.chunk(images), one.chunk(images), strict=True)
             each = [backward(*row, w, [False, *needs[1:3]])[1:] for row in rows]
-            parts = [
-                torch.stack(list(column)) if needed else None
-                for column, needed in zip(zip(*each, strict=True), needs[1:3], strict=True)
-            ]
-        for i, (part, needed) in enumerate(zip(parts, needs[1:3], strict=True)):
-            if needed and part is not None:
-                sums[i] = _added(sums[i], part)
-        if needs[0] and found is not None:
-            if len(x) == len(alpha):
-                gx = _place(gx, found, p, len(alpha))
-            else:
-                gx = found.unsqueeze(0) if p == 0 else gx.add_(found)
-    return gx, *(x.new_empty(0) if part is None else part for part in sums)
+        for i, column in enumerate(zip(*each, strict=True), start=1):
+            if needs[i]:
+                part = column[0].unsqueeze(0) if images == 1 else torch.stack(column)
+                sums[i] = _added(sums.get(i), part)
+    gw, gb, gs = (sums.get(i, x.new_empty(0)) for i in (1, 2, 3))
+    return gx, gw, gb, gs
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:
@@ -238,66 +192,37 @@ def _added(total: Tensor | None, part: Tensor) -> Tensor:
 def _slope_sums(g: Tensor, z: Tensor, s0: Tensor | None, images: int) -> Tensor:
     assert s0 is not None
     found = torch.where(z > 0, 0, g * z).unflatten(0, (images, -1))  # [N, b, O, *spatial]
-    dims = [1, *range(3, found.ndim)]
-    return found.sum(dims) if s0.numel() > 1 else found.flatten(1).sum(1, keepdim=True)
-
-
-@conv_backward.register_fake
-def _(
-    gy: Tensor,
-    x: Tensor,
-    saved: Tensor,
-    w0: Tensor,
-    dw: Tensor | None,
-    b0: Tensor | None,
-    s0: Tensor | None,
-    ds: Tensor | None,
-    alpha: Tensor,
-    images: int,
-    needs: list[bool],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-    activation: str,
-    slope: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    def sums(like: Tensor | None, needed: bool) -> Tensor:
-        if like is None or not needed:
-            return x.new_empty(0)
-        return like.new_empty(images, *like.shape, dtype=wide(like.dtype))
-
-    gx = torch.empty_like(x) if needs[0] else x.new_empty(0)
-    return gx, sums(w0, needs[1]), sums(b0, needs[2]), sums(s0, needs[3])
+    kind = wide(g.dtype)
+    if s0.numel() == 1:
+        return found.flatten(1).sum(1, keepdim=True, dtype=kind)
+    return found.sum([1, *range(3, found.ndim)], dtype=kind)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, w0, dw, b0, _, s0, ds, alpha, sum_w, sum_b, sum_s, residual, *geometry = inputs
-    *geometry, activation, slope, scale = geometry
-    saved = output[1] if _keeps(activation, scale, residual) else output[0]
-    ctx.save_for_backward(
-        x, saved if activation != "none" else x.new_empty(0), w0, dw, b0, s0, ds, alpha
-    )
-    held = [part for part in (sum_w, sum_b, sum_s) if part is not None]
-    ctx.images = len(held[0]) if held else 1
-    ctx.geometry, ctx.activation, ctx.slope, ctx.scale = geometry, activation, slope, scale
-    ctx.shared_residual = residual is not None and len(residual) < len(alpha)
+    *ctx.geometry, ctx.activation, ctx.slope, ctx.scale = geometry
+    y, saved = output
+    if ctx.activation != "none" and not _keeps(ctx.activation, ctx.scale, residual):
+        saved = y
+    ctx.save_for_backward(x, saved, w0, dw, b0, s0, ds, alpha)
+    ctx.images = next((len(part) for part in (sum_w, sum_b, sum_s) if part is not None), 1)
+    ctx.residual = None if residual is None else residual.shape
+    # Else a gradient of zeros is made for what has none.
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, gy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, gy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    if gy is None:
+        return (None,) * 21
     x, saved, w0, dw, b0, s0, ds, alpha = ctx.saved_tensors
     needs = [ctx.needs_input_grad[i] for i in (0, 8, 9, 10)]
-    g = gy * ctx.scale if ctx.scale != 1 else gy
     found = conv_backward(
-        g, x, saved, w0, dw, b0, s0, ds, alpha, ctx.images, needs, *ctx.geometry,
-        ctx.activation, ctx.slope,
+        gy if ctx.scale == 1 else gy * ctx.scale, x, saved, w0, dw, b0, s0, ds, alpha, ctx.images,
+        needs, *ctx.geometry, ctx.activation, ctx.slope,
     )  # fmt: skip
-    gx, gw, gb, gs = (part if need else None for part, need in zip(found, needs, strict=True))
-    gr = None
-    if ctx.needs_input_grad[11]:
-        gr = gy.sum(0, keepdim=True) if ctx.shared_residual else gy
+    gx, gw, gb, gs = wanted(found, needs, x)
+    gr = gy.sum_to_size(ctx.residual) if ctx.needs_input_grad[11] else None
     return gx, *[None] * 7, gw, gb, gs, gr, *[None] * 9
 
 

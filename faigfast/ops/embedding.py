@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from faigfast.ops.line import on_line, wide
 from faigfast.ops.table import operation
@@ -32,13 +33,8 @@ def embedding(
     """
     y = w0.new_empty(len(alpha), *rows.shape[1:], w0.shape[1])
     for p, a in enumerate(alpha.unbind()):
-        y[p] = on_line(w0, dw, a)[rows[p % len(rows)]]
+        y[p] = F.embedding(rows[p % len(rows)], on_line(w0, dw, a))
     return y
-
-
-@embedding.register_fake
-def _(rows: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, sum_w: Tensor | None) -> Tensor:
-    return w0.new_empty(len(alpha), *rows.shape[1:], w0.shape[1])
 
 
 @operation
@@ -49,11 +45,6 @@ def embedding_backward(gy: Tensor, rows: Tensor, w0: Tensor) -> Tensor:
         for n, found in enumerate(rows[p % len(rows)]):
             gw[n].index_add_(0, found, g[n].to(gw.dtype))
     return gw
-
-
-@embedding_backward.register_fake
-def _(gy: Tensor, rows: Tensor, w0: Tensor) -> Tensor:
-    return w0.new_empty(gy.shape[1], *w0.shape, dtype=wide(w0.dtype))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

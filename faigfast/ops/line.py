@@ -1,11 +1,15 @@
 """What all path operations share: values on the line, and sums of gradients for each image."""
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor
 
 
 def on_line(w0: Tensor, dw: Tensor | None, alpha: Tensor) -> Tensor:
     """γ(α) = w0 + αΔ at one point; w0 itself where nothing moves.
+
+    At α = 0 this is the baseline to the bit, at α = 1 the target but for two roundings.
 
     Parameters
     ----------
@@ -32,6 +36,19 @@ def no_sums(shape: torch.Size, images: int, like: Tensor) -> Tensor:
     return zero.expand(images, *shape).requires_grad_()
 
 
-def per_image(rows: Tensor, images: int) -> Tensor:
-    """Split M = N·b rows into images: [M, ...] to [N, b, ...]."""
-    return rows.unflatten(0, (images, -1))
+def one_batch(part: Tensor) -> Tensor:
+    """Give a batch of one sample the stride by which torch tells channels-last from others."""
+    if len(part) != 1:
+        return part
+    return part.as_strided(part.shape, (part.numel(), *part.stride()[1:]), part.storage_offset())
+
+
+def room(part: Tensor, points: int) -> Tensor:
+    """Uninitialised [P, ...], laid out as [P, ...] or [1, ...] is, channels-last or not."""
+    return torch.empty_like(part.expand(points, *part.shape[1:]))
+
+
+def wanted(found: Iterable[Tensor], needs: Sequence[bool], x: Tensor) -> list[Tensor | None]:
+    """Gradients that are needed, the first that of x, summed over the points which share it."""
+    gx, *sums = (part if need else None for part, need in zip(found, needs, strict=True))
+    return [None if gx is None else gx.sum_to_size(x.shape), *sums]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from faigfast.ops.line import on_line, wide
+from faigfast.ops.line import on_line, wanted, wide
 from faigfast.ops.table import operation
 
 
@@ -48,48 +48,24 @@ def linear(
     return y
 
 
-@linear.register_fake
-def _(
-    x: Tensor,
-    w0: Tensor,
-    dw: Tensor | None,
-    b0: Tensor | None,
-    db: Tensor | None,
-    alpha: Tensor,
-    sum_w: Tensor | None,
-    sum_b: Tensor | None,
-) -> Tensor:
-    return x.new_empty(len(alpha), *x.shape[1:-1], len(w0))
-
-
 @operation
 def linear_backward(
     gy: Tensor, x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, needs: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `linear`: gx as x; gw [N, O, I] and gb [N, O], summed over the points.
+    """Gradients of `linear`: gx [P, N, L, I]; gw [N, O, I] and gb [N, O], summed over the points.
 
     `needs` tells which are wanted; the others are empty.
     """
-    gx = torch.zeros_like(x) if needs[0] else x.new_empty(0)
+    gx = x.new_empty(len(alpha), *x.shape[1:]) if needs[0] else x.new_empty(0)
     n, kind = x.shape[1], wide(x.dtype)
     gw = x.new_zeros(n, *w0.shape, dtype=kind) if needs[1] else x.new_empty(0)
     for p, a in enumerate(alpha.unbind()):
         if needs[0]:
-            gx[p % len(x)] += gy[p] @ on_line(w0, dw, a)
+            torch.matmul(gy[p], on_line(w0, dw, a), out=gx[p])
         if needs[1]:
             gw += gy[p].transpose(1, 2) @ x[p % len(x)]
     gb = gy.sum((0, 2), dtype=kind) if needs[2] else x.new_empty(0)
     return gx, gw, gb
-
-
-@linear_backward.register_fake
-def _(
-    gy: Tensor, x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, needs: list[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    n, kind = x.shape[1], wide(x.dtype)
-    gw = x.new_empty(n, *w0.shape, dtype=kind) if needs[1] else x.new_empty(0)
-    gb = x.new_empty(n, len(w0), dtype=kind) if needs[2] else x.new_empty(0)
-    return torch.empty_like(x) if needs[0] else x.new_empty(0), gw, gb
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -99,8 +75,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
     needs = [ctx.needs_input_grad[i] for i in (0, 6, 7)]
-    found = linear_backward(gy, *ctx.saved_tensors, needs)
-    gx, gw, gb = (part if need else None for part, need in zip(found, needs, strict=True))
+    saved = ctx.saved_tensors  # once: what is computed again is unpacked once
+    found = linear_backward(gy, *saved, needs)
+    gx, gw, gb = wanted(found, needs, saved[0])
     return gx, *[None] * 5, gw, gb
 
 

@@ -10,7 +10,7 @@ from faigfast.ops.table import operation
 
 
 @operation
-def parameter(w0: Tensor, dw: Tensor, alpha: Tensor, sum_w: Tensor) -> Tensor:
+def parameter(w0: Tensor, dw: Tensor | None, alpha: Tensor, sum_w: Tensor) -> Tensor:
     """Give γ(α) to every image, at every point of the line.
 
     Parameters
@@ -29,11 +29,6 @@ def parameter(w0: Tensor, dw: Tensor, alpha: Tensor, sum_w: Tensor) -> Tensor:
     """
     values = torch.stack([on_line(w0, dw, a) for a in alpha.unbind()])
     return values.unsqueeze(1).expand(-1, len(sum_w), *w0.shape)
-
-
-@parameter.register_fake
-def _(w0: Tensor, dw: Tensor, alpha: Tensor, sum_w: Tensor) -> Tensor:
-    return w0.new_empty(len(alpha), 1, *w0.shape).expand(-1, len(sum_w), *w0.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faigfast.ops.line import on_line, wide
+from faigfast.ops.line import on_line, room, wanted, wide
 from faigfast.ops.table import operation
 
 
@@ -29,46 +29,33 @@ def prelu(x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, sum_w: Tensor
     Tensor
         [P, N, L, C, S].
     """
-    y = x.new_empty(len(alpha), *x.shape[1:])
+    y = room(x, len(alpha))
     for p, a in enumerate(alpha.unbind()):
         one = x[p % len(x)]
-        y[p] = torch.where(one > 0, one, one * on_line(w0, dw, a).unsqueeze(1))
+        torch.where(one > 0, one, one * on_line(w0, dw, a).unsqueeze(1), out=y[p])
     return y
-
-
-@prelu.register_fake
-def _(x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, sum_w: Tensor | None) -> Tensor:
-    return x.new_empty(len(alpha), *x.shape[1:])
 
 
 @operation
 def prelu_backward(
     gy: Tensor, x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, needs: list[bool]
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `prelu`: gx as x; gw [N, C] or [N, 1], summed over the points.
+    """Gradients of `prelu`: gx [P, N, L, C, S]; gw [N, C] or [N, 1], summed over the points.
 
     `needs` tells which are wanted; the others are empty.
     """
-    gx = torch.zeros_like(x) if needs[0] else x.new_empty(0)
+    gx = room(x, len(alpha)) if needs[0] else x.new_empty(0)
     kind = wide(x.dtype)
     gw = x.new_zeros(x.shape[1], len(w0), dtype=kind) if needs[1] else x.new_empty(0)
     for p, a in enumerate(alpha.unbind()):
-        one, w = x[p % len(x)], on_line(w0, dw, a).unsqueeze(1)
+        one = x[p % len(x)]
         if needs[0]:
-            gx[p % len(x)] += torch.where(one > 0, gy[p], gy[p] * w)
+            w = on_line(w0, dw, a).unsqueeze(1)
+            torch.where(one > 0, gy[p], gy[p] * w, out=gx[p])
         if needs[1]:
             part = torch.where(one > 0, 0, gy[p] * one).sum((1, 3), dtype=kind)  # [N, C]
             gw += part if len(w0) > 1 else part.sum(1, keepdim=True)
     return gx, gw
-
-
-@prelu_backward.register_fake
-def _(
-    gy: Tensor, x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, needs: list[bool]
-) -> tuple[Tensor, Tensor]:
-    gx = torch.empty_like(x) if needs[0] else x.new_empty(0)
-    sums = x.new_empty(x.shape[1], len(w0), dtype=wide(x.dtype))
-    return gx, sums if needs[1] else x.new_empty(0)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -77,8 +64,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
     needs = [ctx.needs_input_grad[i] for i in (0, 4)]
-    found = prelu_backward(gy, *ctx.saved_tensors, needs)
-    gx, gw = (part if need else None for part, need in zip(found, needs, strict=True))
+    saved = ctx.saved_tensors  # once: what is computed again is unpacked once
+    gx, gw = wanted(prelu_backward(gy, *saved, needs), needs, saved[0])
     return gx, None, None, None, gw
 
 

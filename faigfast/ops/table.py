@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 
 @dataclass(frozen=True)
@@ -29,21 +31,57 @@ class Kernel:
 KERNELS: dict[str, list[Kernel]] = {}
 
 
-def operation(plain: Callable[..., Any]) -> torch.library.CustomOpDef:
-    """Make a torch operation of a plain PyTorch function, whose last kernel it is.
+class Operation:
+    """A torch operation of a plain PyTorch function, whose last kernel it is.
 
-    Its name in `torch.ops.faigfast` is the function's.
+    Its name in `torch.ops.faigfast` is the function's. Called through this object it skips torch's
+    dispatcher, which would cost a fifth of a millisecond each time, unless a mode looks on.
     """
-    name = plain.__name__
-    KERNELS[name] = [Kernel("plain", plain, lambda *_: "")]
 
-    def run(*args: Any) -> Any:
-        return choose(name, *args).run(*args)
+    def __init__(self, plain: Callable[..., Any]) -> None:
+        self.name = plain.__name__
+        self.__doc__ = plain.__doc__
+        KERNELS[self.name] = [Kernel("plain", plain, lambda *_: "")]
+        schema = torch.library.infer_schema(plain, mutates_args=())
+        self.defined = torch.library.custom_op(
+            f"faigfast::{self.name}", self._run, mutates_args=(), schema=schema
+        )
+        # Plain PyTorch runs on tensors without data too, and gives their layout.
+        self.defined.register_fake(plain)
+        self._call: Callable[..., Any] = self._run
 
-    schema = torch.library.infer_schema(plain, mutates_args=())
-    defined = torch.library.custom_op(f"faigfast::{name}", run, mutates_args=(), schema=schema)
-    defined.__doc__ = plain.__doc__
-    return defined
+    def __call__(self, *args: Any) -> Any:
+        """Compute the operation; its gradient is known where `register_autograd` was called."""
+        # Tracing and tensors without data must see one operation, and no kernel must see them.
+        return (self.defined if is_in_torch_dispatch_mode() else self._call)(*args)
+
+    def _run(self, *args: Any) -> Any:
+        return choose(self.name, *args).run(*args)
+
+    def register_autograd(
+        self, backward: Callable[..., Any], *, setup_context: Callable[..., Any]
+    ) -> None:
+        """As `torch.library.CustomOpDef.register_autograd`; there are no second derivatives."""
+        run, gradient = self._run, once_differentiable(backward)
+        self.defined.register_autograd(gradient, setup_context=setup_context)
+
+        class Direct(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *args: Any) -> Any:
+                out = run(*args)
+                setup_context(ctx, args, out)
+                return out
+
+            @staticmethod
+            def backward(ctx: Any, *gy: Any) -> Any:
+                return gradient(ctx, *gy)
+
+        self._call = Direct.apply
+
+
+def operation(plain: Callable[..., Any]) -> Operation:
+    """Make an operation of a plain function, as a decorator."""
+    return Operation(plain)
 
 
 def kernel(name: str, serves: str, refuses: Callable[..., str]) -> Callable[..., Any]:

@@ -1,0 +1,225 @@
+"""How accurate every rule is on trained pairs, and how far its own estimate can be trusted."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from faigfast.attribution import attribute
+from faigfast.data.degradations import Degradation
+from faigfast.data.photographs import KEPT_OUT, photographs
+from faigfast.findings.evaluation import Crops, crops
+from faigfast.result import Attribution
+from faigfast.zoo.pairs import PAIRS, shipped_pair
+
+SIZE = 48  # side of a crop's ground truth, in pixels
+TOP = 0.01
+BLUR, NOISE = 2.0, 0.1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way of summing over the line, in the words of `attribute`."""
+
+    rule: str
+    steps: int | None = None
+    tol: float | None = None
+    emulate: bool = False
+    precision: str = "fp32"
+
+    def __str__(self) -> str:
+        steps = "" if self.steps is None else f" {self.steps}"
+        tol = "" if self.tol is None else f", tol {self.tol:g}"
+        return f"{self.rule}{steps}{tol}{' emulated' if self.emulate else ''}"
+
+
+# Two rules that have no point in common.
+REFERENCE = Trial("graded", 160, precision="fp64")
+CHECK = Trial("gauss-legendre", 160)
+AUTHORS = Trial("left", 100)
+EMULATED = Trial("left", 100, emulate=True)
+STEPS = {
+    "left": (20, 50, 100),
+    "right": (100,),
+    "midpoint": (5, 10, 14, 20, 40),
+    "graded": (8, 10, 12, 14, 16, 20),
+    "trapezoid": (10, 20),
+    "gauss-legendre": (6, 10, 14, 20),
+    "gauss-kronrod": (11, 15, 21),
+}
+TOLERANCES = {
+    "graded": (5e-2, 2e-2, 1e-2, 5e-3),
+    "midpoint": (5e-2, 2e-2, 1e-2, 5e-3),
+    "trapezoid": (2e-2,),
+    "left": (2e-2,),
+}
+TRIALS = (
+    *(Trial(rule, steps) for rule, counts in STEPS.items() for steps in counts),
+    *(Trial(rule, tol=tol) for rule, bounds in TOLERANCES.items() for tol in bounds),
+    EMULATED,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What one way of summing is worth.
+
+    Attributes
+    ----------
+    name : str
+        The rule, and what it is compared with where that is not the reference.
+    points : Tensor
+        [D·N], points of the line for each image.
+    errors : Tensor
+        [D·N], relative L1 error of each image's scores.
+    contrast : float
+        Relative L1 error of the contrast, which is a mean over images.
+    overlap : dict of str to float
+        Share of the top 1 % of filters that are the other's too, by degradation.
+    completeness : float
+        The worst image's error of completeness.
+    estimates : Tensor
+        [D·N], what the rule estimates its errors to be; NaN where it does not.
+    """
+
+    name: str
+    points: Tensor
+    errors: Tensor
+    contrast: float
+    overlap: dict[str, float]
+    completeness: float
+    estimates: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """Every rule on one pair.
+
+    Attributes
+    ----------
+    pair : str
+        Its name.
+    title : str
+        What it is.
+    agreement : Row
+        `CHECK` against the reference: how well that one has converged.
+    rows : list of Row
+        `TRIALS` against the reference, and at the end what is emulated against the rule itself.
+    notes : list of str
+        Every fallback and why.
+    """
+
+    pair: str
+    title: str
+    agreement: Row
+    rows: list[Row]
+    notes: list[str]
+
+
+def measure_accuracy(
+    pairs: Sequence[str] = PAIRS, *, size: int = SIZE, progress: bool = True
+) -> tuple[tuple[str, ...], list[Section]]:
+    """Compare every rule with a converged one on trained pairs.
+
+    The images are the middle crops of the photographs kept out of training, each once blurred
+    and once noisy.
+
+    Parameters
+    ----------
+    pairs : sequence of str
+        Of `faigfast.zoo.pairs.PAIRS`.
+    size : int
+        Side of the ground truth in pixels, a multiple of the pairs' enlargement.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    names : tuple of str
+        Of the photographs.
+    sections : list of Section
+        One a pair.
+
+    Raises
+    ------
+    ImportError
+        If scikit-image is not installed.
+    ValueError
+        If a pair is unknown or the size does not fit.
+    """
+    if isinstance(pairs, str):
+        raise TypeError(f"pairs is {pairs!r}; expected a sequence of names")
+    networks = {name: shipped_pair(name) for name in pairs}
+    images = photographs(KEPT_OUT)
+    largest = min(min(image.shape[1:]) for image in images.values()) // 3
+    if not 1 <= size <= largest:
+        raise ValueError(f"size is {size}; expected 1 to {largest}, a third of a photograph")
+    images = {name: _middle(image, 3 * size) for name, image in images.items()}
+    with tqdm(total=len(networks) * (len(TRIALS) + 2), unit="rule", disable=not progress) as bar:
+        sections = [
+            _section(name, pair, _degraded(images, size, pair[1]), bar)
+            for name, pair in networks.items()
+        ]
+    return tuple(images), sections
+
+
+def compare(name: str, result: Attribution, other: Attribution) -> Row:
+    """Take the errors of one attribution against another of the same images."""
+    names = result.degradations
+    scores, expected = (
+        torch.cat([part.scores(n) for n in names]).double() for part in (result, other)
+    )  # [D·N, F]
+    found, contrast = (part.contrast(names[0]).double() for part in (result, other))  # [F]
+    overlap = {}
+    for n in names:
+        top, best = (set(part.top(n, TOP).indices.tolist()) for part in (result, other))
+        overlap[n] = len(top & best) / len(best)
+    return Row(
+        name=name,
+        points=result.points.flatten(),
+        errors=(scores - expected).abs().sum(1) / expected.abs().sum(1),
+        contrast=float((found - contrast).abs().sum() / contrast.abs().sum()),
+        overlap=overlap,
+        completeness=float(result.completeness.max()),
+        estimates=result.error.flatten(),
+    )
+
+
+def _middle(image: Tensor, side: int) -> Tensor:
+    """Cut a square out of the middle of [C, H, W]."""
+    top, left = ((length - side) // 2 for length in image.shape[1:])
+    return image[:, top : top + side, left : left + side]
+
+
+def _degraded(images: dict[str, Tensor], size: int, network: nn.Module) -> Crops:
+    """Degrade squares of three by three crops, and take the one in the middle."""
+    scale = network.scale
+    assert isinstance(scale, int)
+    degradations = {
+        "blur": Degradation(blur=BLUR, scale=scale),
+        "noise": Degradation(noise=NOISE, scale=scale),
+    }
+    return crops(images, degradations, size).part(slice(4, None, 9))
+
+
+def _section(name: str, pair: tuple[nn.Module, nn.Module], data: Crops, bar: tqdm) -> Section:
+    notes: dict[str, None] = {}
+
+    def run(trial: Trial) -> Attribution:
+        bar.set_description(f"{name}, {trial}")
+        batch = {"lq": data.lq, "gt": data.gt}
+        result = attribute(*pair, batch, backend="torch", **asdict(trial))
+        notes.update(dict.fromkeys(result.notes))
+        bar.update()
+        return result
+
+    reference = run(REFERENCE)
+    agreement = compare(str(CHECK), run(CHECK), reference)
+    results = {trial: run(trial) for trial in TRIALS}
+    rows = [compare(str(trial), result, reference) for trial, result in results.items()]
+    predicted = f"{EMULATED}, against {AUTHORS}"
+    rows.append(compare(predicted, results[EMULATED], results[AUTHORS]))
+    title = f"{name}: {type(pair[1]).__name__}, {len(reference.index)} filters"
+    return Section(name, title, agreement, rows, list(notes))

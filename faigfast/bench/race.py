@@ -1,0 +1,186 @@
+"""race(): the time it takes to be as accurate as the authors' 100 points, on trained pairs."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from textwrap import indent
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from faigfast.bench.rivals import Run, loop, own
+from faigfast.bench.workloads import Pair, Problem
+from faigfast.data import KEPT_OUT, Degradation, photographs
+from faigfast.files import write_json
+from faigfast.findings.evaluation import crops
+from faigfast.machine import describe_machine, describe_versions
+from faigfast.tables import aligned
+
+YARDSTICK = ("loop", "left", 100)
+# Who, rule, points. The loop is the tuned one, of which the authors' own is slower.
+CONTENDERS = (
+    YARDSTICK,
+    ("loop", "midpoint", 20),
+    ("faigfast-torch", "midpoint", 20),
+    ("faigfast-torch", "graded", 16),
+    ("faigfast-torch", "graded", 14),
+    ("faigfast-torch", "graded", 8),
+)
+CONVERGED = ("gauss-legendre", 96)
+SIZE = 96  # of a crop's ground truth, in pixels
+EVERY = 30  # of the crops of all photographs one is taken
+HEADER = ("", "rule", "points", "seconds", "min–max", "× loop, left 100", "mean error", "worst")
+
+
+@dataclass
+class Runner:
+    """One contender on one pair.
+
+    Attributes
+    ----------
+    contender, rule : str
+        Who, and by which rule.
+    points : int
+        Of the line, for each image.
+    errors : list of float
+        Relative L1 error of each image's scores against the converged integral in float64.
+    seconds : list of float
+        Of every repeat, in order.
+    """
+
+    contender: str
+    rule: str
+    points: int
+    errors: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Race:
+    """Who took how long to which error.
+
+    Attributes
+    ----------
+    pairs : dict of str to list of Runner
+        By the pair's name.
+    images : list of str
+        Crops, each blurred and noisy.
+    machine, versions : dict
+        Where and with what it ran.
+    command : list of str
+        The command line.
+    """
+
+    pairs: dict[str, list[Runner]]
+    images: list[str]
+    machine: dict[str, Any] = field(default_factory=describe_machine)
+    versions: dict[str, str] = field(default_factory=describe_versions)
+    command: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        """Align the figures as text, one block a pair, and say what the columns mean."""
+        blocks = [f"{name}\n{indent(_block(rows), '  ')}" for name, rows in self.pairs.items()]
+        remarks = (
+            f"{self.machine['cpu']}, {self.machine['threads']} of {self.machine['cores']} cores, "
+            f"{self.machine['instructions']}, torch {self.versions['torch']}, float32\n"
+            f"images: {', '.join(self.images)}, each blurred and noisy; seconds: median of the\n"
+            "repeats, contenders in turn; × loop: how many times less than the tuned loop with the "
+            "authors' 100 points;\nerror: relative L1 of an image's scores against "
+            f"{CONVERGED[0]} {CONVERGED[1]} in float64, over images"
+        )
+        return "\n\n".join([*blocks, remarks])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything as JSON."""
+        write_json(path, asdict(self))
+
+
+def race(
+    pairs: dict[str, Callable[[], Pair]],
+    contenders: Sequence[tuple[str, str, int]] = CONTENDERS,
+    *,
+    repeats: int = 5,
+    progress: bool = True,
+) -> Race:
+    """Time the tuned loop with the authors' rule, and faigfast with others, beside their errors.
+
+    Parameters
+    ----------
+    pairs : dict
+        How to load each pair, by its name.
+    contenders : sequence of (str, str, int)
+        "loop" or "faigfast-…", rule and points; the first is what the others are compared with.
+    repeats : int
+        Timed runs of each, in turn, after one that is compared and warms up.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    ValueError
+        If `repeats` is not positive, or the photographs are not there.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; expected a positive integer")
+    degradations = {"blur": Degradation(blur=2.0), "noise": Degradation(noise=0.1)}
+    data = crops(photographs(KEPT_OUT), degradations, SIZE).part(slice(EVERY // 2, None, EVERY))
+    x = torch.cat(list(data.lq.values()))
+    gt = data.gt.repeat(len(data.lq), 1, 1, 1)
+    found: dict[str, list[Runner]] = {}
+    with tqdm(unit="run", disable=not progress) as bar:
+        bar.total = len(pairs) * (1 + len(contenders) * (1 + repeats))
+        for name, load in pairs.items():
+            baseline, target = load()
+
+            def problem(rule: str, points: int, pair: Pair = (baseline, target)) -> Problem:
+                return Problem(*pair, x, gt, points, rule)
+
+            bar.set_description(f"{name}, float64")
+            exact = own("torch", problem(*CONVERGED), "fp64")()[0]
+            bar.update()
+            runners = [Runner(*contender) for contender in contenders]
+            runs: list[Run] = []
+            for one in runners:
+                bar.set_description(f"{name}, comparing {one.contender} {one.rule} {one.points}")
+                prepare = loop if one.contender == "loop" else _own(one.contender)
+                runs.append(prepare(problem(one.rule, one.points)))
+                difference = (runs[-1]()[0].double() - exact).abs().sum(1)
+                one.errors = (difference / exact.sum(1)).tolist()
+                bar.update()
+            for repeat in range(repeats):
+                shift = repeat % len(runs)
+                order = [*range(shift, len(runs)), *range(shift)]
+                for i in order:
+                    bar.set_description(f"{name}, timing {runners[i].contender}")
+                    start = time.perf_counter()
+                    runs[i]()
+                    runners[i].seconds.append(time.perf_counter() - start)
+                    bar.update()
+            found[name] = runners
+    return Race(found, list(data.names))
+
+
+def _own(contender: str) -> Callable[[Problem], Run]:
+    return lambda problem: own(contender.removeprefix("faigfast-"), problem)
+
+
+def _block(rows: Sequence[Runner]) -> str:
+    lines = []
+    for row in rows:
+        ratios = [a / b for a, b in zip(rows[0].seconds, row.seconds, strict=True)]
+        lines.append(
+            (
+                row.contender,
+                row.rule,
+                str(row.points),
+                f"{statistics.median(row.seconds):.2f}",
+                f"{min(row.seconds):.2f}–{max(row.seconds):.2f}",
+                f"{statistics.median(ratios):.1f}",
+                f"{statistics.mean(row.errors):.1e}",
+                f"{max(row.errors):.1e}",
+            )
+        )
+    return aligned(HEADER, lines)

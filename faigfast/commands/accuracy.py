@@ -1,0 +1,128 @@
+"""`faigfast accuracy`: how accurate every quadrature rule is on the shipped pairs."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from textwrap import fill, indent
+from typing import Any
+
+from torch import Tensor
+
+from faigfast.bench.accuracy import (
+    BLUR,
+    CHECK,
+    NOISE,
+    REFERENCE,
+    TOP,
+    Row,
+    Section,
+    measure_accuracy,
+)
+from faigfast.commands.output import command_line, note, writable_file
+from faigfast.data.photographs import KEPT_OUT
+from faigfast.files import write_text
+from faigfast.machine import describe_machine, describe_versions
+from faigfast.tables import aligned, markdown
+from faigfast.zoo.pairs import PAIRS
+
+# A document's part between these two lines is the command's; the rest is left alone.
+BEGIN = "<!-- from here written by `faigfast accuracy` -->"
+END = "<!-- to here written by `faigfast accuracy` -->"
+
+WIDTH = 110
+READING = (
+    "Evaluations: points of the line for an image; where images differ, their mean (and range). "
+    "Error: relative L1 error of an image's scores, mean and worst of the images. Contrast: the "
+    "same error of the mean scores under blur less those under noise. Top 1 %: share of the "
+    "highest ranked filters of each degradation that are the converged rule's too. Completeness: "
+    "the worst image's error. Estimate: the mean of what the rule says its errors are; estimate ÷ "
+    "error: the median; covered: images whose error is not above the estimate."
+)
+
+Set = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Measure, print the tables, and write them into a document."""
+    if options.output is not None:
+        _surroundings(writable_file(options.output))
+    names, sections = measure_accuracy(
+        options.pairs or PAIRS, size=options.size, progress=not options.quiet
+    )
+    missing = [name for name in KEPT_OUT if name.partition(".")[0] not in names]
+    if missing:
+        note(f"without {', '.join(missing)}: pip install 'faigfast[sklearn]'", options.quiet)
+    remarks = [fill(text, WIDTH) for text in (_conditions(names, options.size), READING)]
+
+    def in_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+        return indent(aligned(head, rows), "  ")
+
+    print("\n\n".join([*(_block(section, in_text) for section in sections), *remarks]))
+    if options.output is not None:
+        before, after = _surroundings(Path(options.output))
+        command = f"    {command_line(words)}"
+        blocks = [f"### {_block(section, markdown)}" for section in sections]
+        document = "\n\n".join([BEGIN, command, *remarks, *blocks, END])
+        write_text(options.output, before + document + after)
+
+
+def _surroundings(path: Path) -> tuple[str, str]:
+    """Read what stands before and after the command's part of a document."""
+    if not path.exists():
+        return "", "\n"
+    text = path.read_text(encoding="utf-8", errors="replace")
+    before, begun, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not (begun and ended):
+        raise ValueError(
+            f"--output {path} exists without the lines {BEGIN!r} and {END!r}; expected a new file, "
+            "or one with the two lines between which the tables belong"
+        )
+    return before, after
+
+
+def _conditions(names: Sequence[str], size: int) -> str:
+    """Say what was measured where."""
+    machine, versions = describe_machine(), describe_versions()
+    return (
+        f"The middle {size}×{size} pixels (ground truth) of {', '.join(names)}, each blurred "
+        f"(σ = {BLUR:g}) and noisy ({NOISE:g}): {2 * len(names)} images. The rules run in float32, "
+        f"the converged one, {REFERENCE}, in float64. {machine['cpu']}, {machine['threads']} of "
+        f"{machine['cores']} cores, {machine['instructions']}, torch {versions['torch']}, faigfast "
+        f"{versions['faigfast']}, Python {versions['python']}."
+    )
+
+
+def _block(section: Section, set_table: Set) -> str:
+    """Title, agreement, table and notes of one pair."""
+    check = section.agreement
+    overlap = ", ".join(f"{share:.3f} on {name}" for name, share in check.overlap.items())
+    agreement = (
+        f"{REFERENCE} in float64 and {CHECK} in float32 differ by {_short(check.errors.mean())} on "
+        f"average, {_short(check.errors.max())} in the worst image and {_short(check.contrast)} in "
+        f"the contrast; they share the top {100 * TOP:g} % to {overlap}."
+    )
+    head = ["rule", "evaluations", "mean error", "worst", "contrast"]
+    head += [f"top {100 * TOP:g} % {name}" for name in check.overlap]
+    head += ["completeness", "estimate", "estimate ÷ error", "covered"]
+    table = set_table(head, [_cells(row) for row in section.rows])
+    return "\n\n".join([section.title, fill(agreement, WIDTH), table, *section.notes])
+
+
+def _cells(row: Row) -> list[str]:
+    low, high = int(row.points.min()), int(row.points.max())
+    points = f"{float(row.points.double().mean()):.1f} ({low}–{high})" if low < high else f"{low}"
+    errors = (row.errors.mean(), row.errors.max(), row.contrast)
+    cells = [row.name, points, *(_short(error) for error in errors)]
+    cells += [f"{share:.3f}" for share in row.overlap.values()]
+    cells.append(_short(row.completeness))
+    if row.estimates.isnan().any():
+        return [*cells, *3 * ["–"]]
+    ratios = row.estimates / row.errors
+    covered = f"{int((ratios >= 1).sum())} of {len(ratios)}"
+    return [*cells, _short(row.estimates.mean()), f"{float(ratios.quantile(0.5)):.2f}", covered]
+
+
+def _short(value: Tensor | float) -> str:
+    """Write 0.012 as 1.2e-2."""
+    mantissa, exponent = f"{float(value):.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"

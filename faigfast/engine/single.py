@@ -1,0 +1,111 @@
+"""One sample alone: the graph as it is, differentiated by torch, without a path operation.
+
+Where a chunk is one image at one point, gradients are per image anyway, and what folding costs in
+Python would not be earned back.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from faigfast.engine.folded import ALIKE
+
+aten = torch.ops.aten
+
+_OVERWRITING = {
+    aten.relu.default: aten.relu_.default,
+    aten.leaky_relu.default: aten.leaky_relu_.default,
+    aten.add.Tensor: aten.add_.Tensor,
+}
+# Their results are needed by no gradient of their own.
+_FRESH = {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
+
+
+def single(graph: fx.Graph, nodes: Collection[fx.Node]) -> tuple[fx.GraphModule, list[str]]:
+    """Make a module of some nodes of a graph, to be called with what they take from others.
+
+    Parameters
+    ----------
+    graph : Graph
+        Before `fuse`.
+    nodes : collection of Node
+        Those that depend on image and point.
+
+    Returns
+    -------
+    module : GraphModule
+        Takes values by position, gives the graph's output.
+    names : list of str
+        Names of the nodes whose values it takes.
+    """
+    new = fx.Graph()
+    inside = set(nodes)
+    output = next(node for node in graph.nodes if node.op == "output")
+    needed = {n: None for node in (*nodes, output) for n in node.all_input_nodes if n not in inside}
+    copies = {node: new.placeholder(node.name) for node in needed}
+    for node in graph.nodes:
+        if node in inside:
+            copies[node] = copy = new.node_copy(node, copies.__getitem__)
+            copy.target = ALIKE.get(node.target, node.target)
+    new.output(fx.node.map_arg(output.args[0], copies.__getitem__))
+    _overwrite(new)
+    return fx.GraphModule(torch.nn.Module(), new), [node.name for node in needed]
+
+
+def _overwrite(graph: fx.Graph) -> None:
+    """Let activations and sums overwrite a convolution's result that nothing else needs."""
+    for node in graph.nodes:
+        if node.target not in _OVERWRITING or node.kwargs:
+            continue
+        args = list(node.args)
+        if node.target is aten.add.Tensor and not _free(args[0]):
+            args.reverse()
+        if not _free(args[0]):
+            continue
+        if node.target is aten.add.Tensor and not _alike(node, args):
+            continue
+        node.target, node.args = _OVERWRITING[node.target], tuple(args)
+
+
+def _free(value: Any) -> bool:
+    return isinstance(value, fx.Node) and value.target in _FRESH and len(value.users) == 1
+
+
+def _alike(node: fx.Node, args: list[Any]) -> bool:
+    """Whether a sum has the shape and type of what it would overwrite."""
+    if not all(isinstance(part, fx.Node) for part in args):
+        return False
+    values = [part.meta.get("val") for part in (node, *args)]
+    return len({(v.shape, v.dtype) for v in values if isinstance(v, Tensor)}) == 1
+
+
+class OnePoint(torch.autograd.Function):
+    """All tensors that move, at one point of the line; their gradients go to the sums."""
+
+    @staticmethod
+    def forward(ctx: Any, alpha: float, *parts: Tensor) -> tuple[Tensor, ...]:
+        """Interpolate.
+
+        Parameters
+        ----------
+        alpha : float
+            The point.
+        parts : Tensor
+            All w0 [*w], then all Δ, then all sums [1, *w].
+        """
+        ctx.set_materialize_grads(False)
+        third = len(parts) // 3
+        ctx.kinds = [part.dtype for part in parts[2 * third :]]
+        starts, deltas = list(parts[:third]), list(parts[third : 2 * third])
+        return tuple(torch._foreach_add(starts, deltas, alpha=alpha))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Pass each gradient on as one image's."""
+        sums = (
+            None if g is None else g.unsqueeze(0).to(kind)
+            for g, kind in zip(gradients, ctx.kinds, strict=True)
+        )
+        return None, *[None] * (2 * len(ctx.kinds)), *sums

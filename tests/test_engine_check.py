@@ -1,0 +1,280 @@
+"""A captured plan is compared with its network before it is trusted, and noticed when it is old."""
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from awkward import Body, MixesBatch
+from helpers import images, kinked, pair, smooth, untouched
+from torch import nn
+
+from faigfast import attribute
+from faigfast.engine import integrate, plan, rules
+from faigfast.engine.folded import Folded
+from faigfast.engine.memory import Chunk
+from faigfast.engine.plan import plan_for
+from faigfast.networks import attributes
+from faigfast.path import WeightPath
+
+aten = torch.ops.aten
+
+
+@pytest.fixture(autouse=True)
+def folded(monkeypatch):
+    monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(2, 2)))
+
+
+class Scaled(Body):
+    """Two convolutions around a smooth function and one tiny parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.tiny = nn.Parameter(torch.ones(1))
+
+    def between(self, y):
+        return y + 1e-4 * self.tiny * y.square()
+
+
+def fall_back(nets, words, batch=None):
+    """The engine's result is the reference's, point by point, for a reason with these words."""
+    batch = images(3) if batch is None else batch
+    expected = attribute(*nets, batch, backend="reference", steps=3)
+    with untouched(*nets, data=batch):
+        result = attribute(*nets, batch, backend="torch", steps=3)
+    assert torch.equal(result.scores(), expected.scores())
+    assert torch.equal(result.completeness, expected.completeness)
+    assert [n for n in result.notes if n.startswith("runs point by point: ") and words in n]
+
+
+def wrong(monkeypatch, op, change):
+    """Let the rule of an operation give something else."""
+    right = rules.RULES.get(op)
+
+    def changed(points, **given):
+        value = right(points, **given)
+        return value if value is None else Folded(change(value.data))
+
+    monkeypatch.setitem(rules.RULES, op, changed)
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-5, 1.1, -1])
+def test_a_wrong_value_is_noticed(factor, monkeypatch):
+    wrong(monkeypatch, aten.conv2d.default, lambda y: y * factor)
+    fall_back(pair(Scaled), "losses")
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-5, 0.5, -1])
+def test_a_wrong_gradient_is_noticed(factor, monkeypatch):
+    wrong(monkeypatch, aten.conv2d.default, lambda y: y.detach() + factor * (y - y.detach()))
+    fall_back(pair(Scaled), "gradient of ")
+
+
+def test_a_missing_gradient_is_noticed(monkeypatch):
+    wrong(monkeypatch, aten.conv2d.default, lambda y: y.detach())
+    fall_back(pair(Scaled), "gradient of ")
+
+
+def test_a_wrong_gradient_of_one_tiny_tensor_is_noticed(monkeypatch):
+    raw = rules.Points.raw
+
+    def changed(points, value):
+        found = raw(points, value)
+        if isinstance(value, rules.Moving) and value.w0.shape == (1,):
+            found = Folded(found.data * 1.5 - 0.5 * found.data.detach())
+        return found
+
+    monkeypatch.setattr(rules.Points, "raw", changed)
+    fall_back(pair(Scaled), "gradient of 'tiny'")
+
+
+def test_a_gradient_that_the_network_does_not_have_is_noticed(monkeypatch):
+    class Detaches(Scaled):
+        def between(self, y):
+            return y + self.tiny.detach() * y
+
+    make = plan._make
+
+    def attached(path, x):
+        found = make(path, x)
+        for node in found.graph.graph.nodes:
+            if node.target is aten.detach.default:
+                node.target = aten.alias.default
+        return found
+
+    monkeypatch.setattr(plan, "_make", attached)
+    fall_back(pair(Detaches), "gradient of 'tiny'")
+
+
+@pytest.mark.parametrize("chunk", [Chunk(1, 2), Chunk(2, 1), Chunk(2, 2), Chunk(2, 2, 2)])
+def test_every_shape_of_a_chunk_is_checked(chunk, monkeypatch):
+    """Wrong only for several points, or only for several images."""
+    monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), chunk))
+
+    def mixed(y):
+        if y.shape[0] > 1:
+            return y + 0.01 * y.flip(0)
+        return y + 0.01 * y.flip(1) if y.shape[1] > 1 else y
+
+    wrong(monkeypatch, aten.conv2d.default, mixed)
+    fall_back(pair(Scaled), "losses")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        MixesBatch,
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False), nn.Tanh()
+        ),
+    ],
+)
+def test_networks_that_mix_a_batch_are_run_image_by_image(make):
+    nets, (x, gt) = pair(make), images(3)
+    result = attribute(*nets, (x, gt), steps=3)
+    alone = [attribute(*nets, (x[[n]], gt[[n]]), backend="reference", steps=3) for n in range(3)]
+    for n in range(3):
+        torch.testing.assert_close(result.scores()[n], alone[n].scores()[0], rtol=1e-11, atol=0)
+
+
+# --- networks that change between two calls
+
+
+class Changes(Body):
+    def __init__(self):
+        super().__init__()
+        self.gain, self.detached, self.inner = 1.0, False, {"power": [1.0]}
+        self.shift = torch.full((4, 1, 1), 0.1, dtype=torch.float64)
+        self.act = nn.Tanh()
+        self.helper = lambda y: y * self.gain
+
+    def between(self, y):
+        y = self.act(self.helper(y) + self.shift) * self.inner["power"][0]
+        return y.detach() if self.detached else y
+
+
+def _hook(net):
+    net.act.register_forward_hook(lambda module, args, y: y * 1.00001)
+
+
+def _replace_helper(net, factor=1.00001):
+    net.helper = lambda y: y * factor
+
+
+CHANGES = {
+    "a number": lambda net: setattr(net, "gain", 1.00001),
+    "a flag that only gradients show": lambda net: setattr(net, "detached", True),
+    "a number in a list in a dict": lambda net: net.inner["power"].__setitem__(0, 1.00001),
+    "a tensor": lambda net: setattr(net, "shift", net.shift + 1e-6),
+    "a tensor in place": lambda net: net.shift.mul_(1.00001),
+    "a tensor's data": lambda net: net.shift.data.mul_(1.00001),
+    "a weight's data": lambda net: net.head.weight.data.mul_(1.1),
+    "a submodule": lambda net: setattr(net, "act", nn.Sigmoid()),
+    "a hook": _hook,
+    "a closure": _replace_helper,
+    "a method": lambda net: setattr(net, "between", lambda y: y * 0.5),
+    "a padding": lambda net: (
+        setattr(net.head, "padding_mode", "circular")
+        or setattr(net.head, "_reversed_padding_repeated_twice", [1, 1, 1, 1])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_network_that_changed_is_not_taken_for_what_it_was(name):
+    nets, batch = pair(Changes), images(3)
+    before = attribute(*nets, batch, steps=3)
+    for net in nets:
+        CHANGES[name](net)
+    expected = attribute(*nets, batch, backend="reference", steps=3)
+    assert not torch.equal(before.scores(), expected.scores())
+    result = attribute(*nets, batch, steps=3)
+    torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-11, atol=1e-16)
+    assert not [note for note in result.notes if "point by point" in note]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("name", ["a number", "a tensor in place", "a submodule", "a closure"])
+def test_one_of_two_networks_that_changed_is_refused(which, name):
+    nets, batch = pair(Changes), images(3)
+    attribute(*nets, batch, steps=3)
+    CHANGES[name](nets[which])
+    with untouched(*nets), pytest.raises(ValueError, match="differ in their tensors alone"):
+        attribute(*nets, batch, steps=3)
+
+
+HIDDEN = {"factor": 1.0}
+
+
+class Hidden(Body):
+    def between(self, y):
+        return y * HIDDEN["factor"]
+
+
+def test_what_no_attribute_shows_is_noticed_by_the_losses(monkeypatch):
+    nets, batch = pair(Hidden), images(3)
+    attribute(*nets, batch, steps=3)
+    state = attributes(nets[1])
+    monkeypatch.setitem(HIDDEN, "factor", 1.001)
+    assert attributes(nets[1]) == state
+    expected = attribute(*nets, batch, backend="reference", steps=3)
+    result = attribute(*nets, batch, steps=3)
+    torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-11, atol=1e-16)
+
+
+def test_a_call_without_a_change_captures_nothing_again(monkeypatch):
+    nets, batch = pair(Changes), images(3)
+    first = attribute(*nets, batch, steps=3)
+    monkeypatch.setattr(plan, "capture", None)
+    again = attribute(*nets, batch, steps=3)
+    assert torch.equal(first.scores(), again.scores())
+
+
+def test_weights_are_never_kept():
+    nets, batch = pair(kinked), images(3)
+    attribute(*nets, batch, steps=3)
+    for factor in (1.5, 0.5):
+        for net in nets:
+            net[0].weight.data.mul_(factor)
+        expected = attribute(*nets, batch, backend="reference", steps=3)
+        result = attribute(*nets, batch, steps=3)
+        torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-11, atol=1e-16)
+
+
+def test_plans_end_with_their_network_and_are_few():
+    nets = list(pair(smooth))
+    for size in range(4, 5 + plan.KEPT):
+        attribute(*nets, images(1, size=(size, 3)), steps=1)
+    assert len(plan._plans[nets[1]]) == plan.KEPT
+    gone = [weakref.ref(net) for net in nets]
+    nets.clear()
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
+
+
+def test_a_failed_capture_is_remembered_and_told_every_time():
+    class ByValue(Body):
+        def between(self, y):
+            return y if y.sum() > 0 else -y
+
+    nets = pair(ByValue)
+    for _ in range(2):
+        fall_back(nets, "data-dependent")
+
+
+def test_plans_differ_by_what_moves_and_by_type():
+    a, b = pair(smooth)
+    still = copy.deepcopy(b)
+    still[0].weight.data.copy_(a[0].weight)
+    x = images(1)[0]
+    made = [
+        plan_for(path, path_x, "")
+        for path, path_x in (
+            (WeightPath(a, b), x),
+            (WeightPath(still, b), x),
+            (WeightPath(a, b, torch.float32), x.float()),
+            (WeightPath(a, b), x[..., 1:]),
+        )
+    ]
+    assert len({id(found) for found in made}) == 4

@@ -1,0 +1,184 @@
+"""Chunks fit their budget, results do not depend on it, and what does not fit is refused or cut."""
+
+import re
+
+import pytest
+import torch
+from helpers import kinked, pair, untouched
+from torch.profiler import ProfilerActivity, profile
+
+from faigfast import attribute
+from faigfast.engine import integrate, memory
+from faigfast.engine.memory import Chunk, default_budget
+from faigfast.zoo import EDSR, RRDBNet, SRResNet, SwinIR
+
+WIDE = Chunk(4, 4)
+
+
+@pytest.fixture(autouse=True)
+def folded(monkeypatch):
+    monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), WIDE))
+
+
+NETS = {
+    "SRResNet": (lambda: SRResNet(width=16, blocks=2, scale=2), (36, 40), 2),
+    "RRDBNet": (lambda: RRDBNet(width=8, growth=8, blocks=1, scale=4), (16, 16), 4),
+    "SwinIR": (
+        lambda: SwinIR(width=12, depths=(2,), heads=(2,), window=4, image_size=16, scale=2),
+        (16, 16),
+        2,
+    ),
+    "EDSR": (lambda: EDSR(width=16, blocks=2, scale=3), (24, 32), 3),
+}
+
+
+def data(size, scale, images=4):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand((images, 3, *size), generator=generator)
+    gt = torch.rand((images, 3, *(scale * side for side in size)), generator=generator)
+    return x, gt
+
+
+def least(nets, batch):
+    """What one point of one image takes, by the refusal."""
+    with untouched(*nets), pytest.raises(ValueError, match="memory is 1 bytes; one image") as found:
+        attribute(*nets, batch, steps=2, memory=1)
+    return int(re.search(r"needs (\d+)", str(found.value))[1])
+
+
+def peak(function):
+    """Bytes of torch's allocations at their most, above those at the beginning."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        function()
+    now = most = 0
+    for event in sorted(found.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return most
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_peak_stays_within_the_budget_and_results_do_not_change(name, monkeypatch):
+    make, size, scale = NETS[name]
+    nets, batch = pair(make, torch.float32), data(size, scale)
+    expected = attribute(*nets, batch, steps=3, memory=10**12)
+    smallest = least(nets, batch)
+    used = []
+    original = integrate.accumulate
+
+    def watched(plan, prepared, points, weights, gt, objective, segments=1):
+        used.append((len(points.nodes), points.images, segments))
+        return original(plan, prepared, points, weights, gt, objective, segments)
+
+    monkeypatch.setattr(integrate, "accumulate", watched)
+    start = integrate.Engine._images
+
+    peaks = []
+
+    def measured(*args):
+        found = []
+        peaks.append(peak(lambda: found.append(start(*args))))
+        return found[0]
+
+    monkeypatch.setattr(integrate.Engine, "_images", measured)
+    shapes = set()
+    for factor in (1, 1.7, 5, 40):
+        budget = int(factor * smallest)
+        used.clear()
+        peaks.clear()
+        result = attribute(*nets, batch, steps=3, memory=budget)
+        assert max(peaks) <= 1.1 * budget, (factor, used[0])
+        shapes.add(used[0])
+        error = (result.scores() - expected.scores()).norm() / expected.scores().norm()
+        assert error < 1e-4
+    # The budgets made a difference, and the least of them cut the network.
+    assert len(shapes) >= 3 and max(shape[2] for shape in shapes) > 1
+    assert max(shape[0] * shape[1] for shape in shapes) > 1
+
+
+@pytest.mark.parametrize("name", ["SRResNet", "SwinIR"])
+def test_what_a_refusal_says_is_enough(name):
+    make, size, scale = NETS[name]
+    nets, batch = pair(make, torch.float32), data(size, scale, 2)
+    needed = least(nets, batch)
+    result = attribute(*nets, batch, steps=2, memory=needed)
+    assert result.scores().isfinite().all()
+    with pytest.raises(ValueError, match=f"memory is {needed - 1} bytes; .*needs {needed} "):
+        attribute(*nets, batch, steps=2, memory=needed - 1)
+
+
+def test_the_default_is_a_share_of_the_machine(monkeypatch):
+    budget = default_budget(torch.device("cpu"))
+    assert budget == default_budget(torch.device("cpu")) > 2**26
+    seen = []
+    original = integrate.fitted
+
+    def fitted(*args):
+        seen.append(args[-1])
+        return original(*args)
+
+    monkeypatch.setattr(integrate, "fitted", fitted)
+    attribute(*pair(kinked), tuple(t.double() for t in data((6, 5), 1)), steps=2)
+    assert seen == [budget]
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("late", [0, 1])
+def test_out_of_memory_halves_the_chunk_and_counts_nothing_twice(failures, late, monkeypatch):
+    nets, batch = pair(kinked), tuple(t.double() for t in data((6, 5), 1))
+    expected = attribute(*nets, batch, steps=8)
+    original, calls, moved = integrate.accumulate, [], []
+
+    def fails(plan, prepared, points, *args):
+        chunk = len(points.nodes), points.images, args[-1]
+        calls.append(chunk)
+        found = original(plan, prepared, points, *args)
+        if len(set(calls)) <= failures and calls.count(chunk) > late:
+            raise torch.OutOfMemoryError("no memory left")
+        return found
+
+    monkeypatch.setattr(integrate, "accumulate", fails)
+    bar = attribute.__globals__["tqdm"]
+
+    class Bar(bar):
+        def update(self, n=1):
+            moved.append(n)
+            return super().update(n)
+
+    monkeypatch.setitem(attribute.__globals__, "tqdm", Bar)
+    with untouched(*nets):
+        result = attribute(*nets, batch, steps=8)
+    torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(result.completeness, expected.completeness, rtol=1e-8, atol=1e-12)
+    assert torch.equal(result.points, expected.points) and sum(moved) == 8 * 4
+    notes = [note for note in result.notes if note.startswith("memory: out of memory")]
+    assert len(notes) == failures
+    order = [Chunk(4, 4), Chunk(2, 4), Chunk(1, 4), Chunk(1, 2), Chunk(1, 1), Chunk(1, 1, 2)]
+    assert all(
+        f"out of memory with {chunk};" in note for chunk, note in zip(order, notes, strict=False)
+    )
+    assert list(dict.fromkeys(calls))[: failures + 1] == [
+        (c.points, c.images, c.segments) for c in [*order, Chunk(1, 1, 4)][: failures + 1]
+    ]
+
+
+def test_out_of_memory_with_the_smallest_chunk_is_an_error(monkeypatch):
+    nets, batch = pair(kinked), tuple(t.double() for t in data((6, 5), 1))
+    attribute(*nets, batch, steps=2)
+
+    def fails(*args):
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(integrate, "accumulate", fails)
+    with untouched(*nets), pytest.raises(torch.OutOfMemoryError):
+        attribute(*nets, batch, steps=2)
+
+
+def test_smaller_chunks_end():
+    chunk, seen = Chunk(8, 8), []
+    while chunk is not None:
+        seen.append(chunk)
+        chunk = chunk.smaller()
+    assert seen[3:7] == [Chunk(1, 8), Chunk(1, 4), Chunk(1, 2), Chunk(1, 1)]
+    assert seen[-1] == Chunk(1, 1, memory.MOST_SEGMENTS) and len(seen) == len(set(seen))

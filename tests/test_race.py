@@ -1,0 +1,74 @@
+"""The race to the authors' accuracy: who takes part, what is compared, what is written."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from faigfast import attribute
+from faigfast.bench import race as run_race
+from faigfast.bench import workload
+from faigfast.bench.race import CONTENDERS, YARDSTICK
+
+module = sys.modules[run_race.__module__]  # whose name in the package is the function's
+
+FEW = (("loop", "left", 6), ("faigfast-torch", "left", 6), ("faigfast-torch", "graded", 4))
+
+
+def tiny():
+    problem = workload("tiny-8x1").problem(1)
+    return problem.baseline, problem.target
+
+
+@pytest.fixture(scope="module")
+def found():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CONVERGED", ("gauss-legendre", 12))
+        patch.setattr(module, "SIZE", 16)
+        patch.setattr(module, "EVERY", 2000)
+        return run_race({"tiny": tiny}, FEW, repeats=2, progress=False)
+
+
+def test_the_authors_rule_is_what_others_are_compared_with():
+    assert CONTENDERS[0] == YARDSTICK == ("loop", "left", 100)
+
+
+def test_errors_are_those_of_the_rule(found):
+    loop, engine, graded = found.pairs["tiny"]
+    assert loop.errors == pytest.approx(engine.errors, rel=1e-2)
+    assert max(graded.errors) < max(loop.errors)
+    assert len(loop.errors) == 2 * len(found.images) and found.images
+    assert all(len(row.seconds) == 2 for row in found.pairs["tiny"])
+
+
+def test_errors_against_a_direct_computation():
+    baseline, target = tiny()
+    generator = torch.Generator().manual_seed(0)
+    x, gt = (torch.rand(2, 3, s, s, generator=generator) for s in (8, 16))
+    exact = attribute(
+        baseline, target, (x, gt), rule="gauss-legendre", steps=12, precision="fp64"
+    ).scores()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CONVERGED", ("gauss-legendre", 12))
+        patch.setattr(module, "photographs", lambda names: {})
+        data = type("Data", (), {"lq": {"lq": x}, "gt": gt, "names": ("a", "b")})
+        data.part = lambda self, chosen: self
+        patch.setattr(module, "crops", lambda *given: data())
+        (row,) = run_race({"t": tiny}, FEW[:1], repeats=1, progress=False).pairs["t"]
+    left = attribute(baseline, target, (x, gt), rule="left", steps=6, precision="fp64").scores()
+    expected = (left - exact).abs().sum(1) / exact.sum(1)
+    assert row.errors == pytest.approx(expected.tolist(), rel=1e-3)
+
+
+def test_table_and_file(found, tmp_path):
+    table = found.table()
+    assert "tiny" in table and "× loop, left 100" in table and "graded" in table
+    found.save(tmp_path / "race.json")
+    kept = json.loads((tmp_path / "race.json").read_text())
+    assert [row["rule"] for row in kept["pairs"]["tiny"]] == ["left", "left", "graded"]
+
+
+def test_no_repeats():
+    with pytest.raises(ValueError, match="repeats is 0"):
+        run_race({"tiny": tiny}, FEW, repeats=0)
