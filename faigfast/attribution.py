@@ -233,12 +233,17 @@ class _Run:
 
         What was found right is not looked at again, where the engine compares as well.
         """
+        name = next(iter(batch.lq))
+        x, gt = (part[name][0].detach() for part in (batch.lq, batch.gt))
+        image = _Image(f"degradation {name!r}, image 0", x, gt)
+        if self.engine is None:
+            self.compare_ends(image)
+            return
         known = _checked.setdefault(self.modules[1], set())
-        state = (self.setting.baseline, self.setting.target, *map(attributes, self.modules))
-        if self.engine is None or state not in known:
-            name = next(iter(batch.lq))
-            x, gt = (part[name][0].detach() for part in (batch.lq, batch.gt))
-            self.compare_ends(_Image(f"degradation {name!r}, image 0", x, gt))
+        used = self.setting
+        state = used.baseline, used.target, attributes(self.modules[0]), self.engine.state
+        if state not in known:
+            self.compare_ends(image)
             if len(known) >= STATES:
                 known.clear()
             known.add(state)

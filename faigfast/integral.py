@@ -13,6 +13,8 @@ class Integral:
     ----------
     scores : Tensor
         [F], Σ |I_i| over each kernel; 0 where a layer is not scored.
+    losses : tuple of float
+        L(θ̄) and L(θ).
     total : float
         Σ I_i over every interpolated tensor.
     error : float
@@ -22,6 +24,7 @@ class Integral:
     """
 
     scores: Tensor
+    losses: tuple[float, float]
     total: float
     error: float
     evaluations: int

@@ -70,6 +70,9 @@ def integrate(
                 parts.append(torch.zeros(shape[0] * shape[1], dtype=wide, device=x.device))
         return torch.cat(parts)
 
+    with torch.no_grad():
+        first, last = (loss(objective, path.call(path.at(a), x), gt).item() for a in (0.0, 1.0))
+
     scores = before = torch.zeros(())
     error, evaluations = float("nan"), 0
     for step in steps:
@@ -108,4 +111,4 @@ def integrate(
     change = sum(
         float((path.delta[key].to(torch.float64) * value).sum()) for key, value in total.items()
     )
-    return Integral(scores, change, error, evaluations)
+    return Integral(scores, (first, last), change, error, evaluations)

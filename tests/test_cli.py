@@ -222,7 +222,7 @@ def start(*words, **options):
 
 
 def test_a_process_that_is_interrupted_leaves_whole_files(here):
-    argv = attribute(here, *RECIPES, steps=600)
+    argv = attribute(here, *RECIPES, steps=200)
     argv.remove("--quiet")
     process = start(*argv)
     deadline = time.monotonic() + 120
@@ -239,7 +239,7 @@ def test_a_process_that_is_interrupted_leaves_whole_files(here):
     for name in left[:-1]:
         assert faigfast.Attribution.load(here / "parts" / name).images == 1
     assert main(argv) == 0
-    wanted = expected(recipes(), steps=600)
+    wanted = expected(recipes(), steps=200)
     for name in wanted.degradations:
         torch.testing.assert_close(load(here).scores(name), wanted.scores(name))
 

@@ -19,6 +19,7 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
 ONLY = {
     "quadrature": {"numpy"},
     "objective": {"torch"},
+    "integral": {"torch"},
     "files": set(),
     "networks": {"torch", "numpy"},
     "path": {"torch", "numpy", "faigfast.networks", "faigfast.files"},
@@ -31,7 +32,9 @@ NEVER = {
     "result": ABOVE,
     "reference": (*ABOVE, "engine", "ops", "kernels", "_extension", "_C"),
     "path": ABOVE,
-    "ops": ABOVE,
+    "engine": (*ABOVE, "attribution", "result", "reference", "backends", "zoo", "data"),
+    "ops": (*ABOVE, "engine", "attribution", "result", "reference", "path", "quadrature"),
+    "integral": ("engine", "ops", "path", "reference", "attribution"),
 }
 OPTIONAL = ("jsonargparse", "yaml", "matplotlib", "pandas", "PIL", "skimage", "sklearn", "scipy")
 

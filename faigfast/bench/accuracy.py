@@ -36,8 +36,8 @@ class Trial:
 
 
 # Two rules that have no point in common.
-REFERENCE = Trial("graded", 160, precision="fp64")
-CHECK = Trial("gauss-legendre", 160)
+REFERENCE = Trial("graded", 320, precision="fp64")
+CHECK = Trial("gauss-legendre", 320)
 AUTHORS = Trial("left", 100)
 EMULATED = Trial("left", 100, emulate=True)
 STEPS = {
@@ -146,11 +146,13 @@ def measure_accuracy(
     ------
     ImportError
         If scikit-image is not installed.
-    ValueError
-        If a pair is unknown or the size does not fit.
+    TypeError, ValueError
+        If a pair is unknown, there is none, or the size does not fit.
     """
     if isinstance(pairs, str):
         raise TypeError(f"pairs is {pairs!r}; expected a sequence of names")
+    if not pairs:
+        raise ValueError("pairs is empty; expected at least one name")
     networks = {name: shipped_pair(name) for name in pairs}
     images = photographs(KEPT_OUT)
     largest = min(min(image.shape[1:]) for image in images.values()) // 3

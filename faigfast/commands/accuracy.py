@@ -32,10 +32,11 @@ WIDTH = 110
 READING = (
     "Evaluations: points of the line for an image; where images differ, their mean (and range). "
     "Error: relative L1 error of an image's scores, mean and worst of the images. Contrast: the "
-    "same error of the mean scores under blur less those under noise. Top 1 %: share of the "
-    "highest ranked filters of each degradation that are the converged rule's too. Completeness: "
-    "the worst image's error. Estimate: the mean of what the rule says its errors are; estimate ÷ "
-    "error: the median; covered: images whose error is not above the estimate."
+    "same error of the mean scores under blur less those under noise. Top: share of the "
+    f"{100 * TOP:g} % of filters ranked highest for a degradation that the converged rule ranks "
+    "there too. Completeness: the worst image's error. Estimate: mean of what the rule itself says "
+    "its errors are; ÷ error: the estimate over the error, median; covered: images whose error is "
+    "not above the estimate. The last row compares what is emulated with the rule it stands for."
 )
 
 Set = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
@@ -95,15 +96,15 @@ def _conditions(names: Sequence[str], size: int) -> str:
 def _block(section: Section, set_table: Set) -> str:
     """Title, agreement, table and notes of one pair."""
     check = section.agreement
-    overlap = ", ".join(f"{share:.3f} on {name}" for name, share in check.overlap.items())
+    overlap = " and ".join(f"{share:.3f} ({name})" for name, share in check.overlap.items())
     agreement = (
         f"{REFERENCE} in float64 and {CHECK} in float32 differ by {_short(check.errors.mean())} on "
         f"average, {_short(check.errors.max())} in the worst image and {_short(check.contrast)} in "
-        f"the contrast; they share the top {100 * TOP:g} % to {overlap}."
+        f"the contrast; {overlap} of the top {100 * TOP:g} % are the same."
     )
     head = ["rule", "evaluations", "mean error", "worst", "contrast"]
-    head += [f"top {100 * TOP:g} % {name}" for name in check.overlap]
-    head += ["completeness", "estimate", "estimate ÷ error", "covered"]
+    head += [f"top, {name}" for name in check.overlap]
+    head += ["completeness", "estimate", "÷ error", "covered"]
     table = set_table(head, [_cells(row) for row in section.rows])
     return "\n\n".join([section.title, fill(agreement, WIDTH), table, *section.notes])
 

@@ -64,16 +64,20 @@ def _select_scatter(x: Tensor, source: Tensor, dim: int, index: int) -> Tensor:
     return _slice_scatter(x, source.unsqueeze(dim), dim, index, index + 1)
 
 
-# Views of a graph's tensors need not be views of the folded ones. Mapped, slice_scatter takes no
-# open end and select_scatter has a wrong gradient (torch 2.13).
+def _as_strided(x: Tensor, *geometry: Any) -> Tensor:
+    return aten.as_strided.default(x.contiguous(), *geometry)
+
+
+# Views of a graph's tensors need not be views of the folded ones, and strides are those of
+# contiguous tensors. Mapped, slice_scatter takes no open end and select_scatter has a wrong
+# gradient (torch 2.13).
 ALIKE: dict[Any, Any] = {
     aten.view.default: aten.reshape.default,
     aten._unsafe_view.default: aten.reshape.default,
+    aten.as_strided.default: _as_strided,
     aten.slice_scatter.default: _slice_scatter,
     aten.select_scatter.default: _select_scatter,
 }
-# These tell memory layouts apart; the graph was made of contiguous tensors.
-_LAYOUT = {aten.as_strided.default}
 
 
 def apply(op: Any, args: Any, kwargs: Any) -> tuple[Any, str]:
@@ -102,7 +106,7 @@ def apply(op: Any, args: Any, kwargs: Any) -> tuple[Any, str]:
         if isinstance(x, Folded) and len(x.own) == 4:
             return _batched(op, x, args[1:], kwargs), ""
     op = ALIKE.get(op, op)
-    if op in _LAYOUT:
+    if op is _as_strided:
         leaves = [Folded(x.data.contiguous()) if isinstance(x, Folded) else x for x in leaves]
     try:
         with _patient():
