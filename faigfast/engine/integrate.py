@@ -1,19 +1,21 @@
 """The path engine: all images of a batch, many points of the line at once."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from faigfast.engine.check import alike, differs, ends_differ, small_enough
+from faigfast.engine.check import alike, corner, differs, ends_differ
 from faigfast.engine.execute import (
     Plan,
+    Values,
     accumulate,
     arranged,
     gradients,
     leaves,
+    losses_at,
     prepare,
     with_sums,
 )
@@ -28,6 +30,10 @@ from faigfast.path import WeightPath
 from faigfast.quadrature import Step
 
 WANTED = {"cpu": Chunk(points=1, images=4), "cuda": Chunk(points=8, images=8)}
+
+KNOWN_SIDE = 16  # pixels of an image on which a known plan is compared again
+
+Ends = Sequence[tuple[float, float]]
 
 
 class PointByPoint(Exception):
@@ -44,12 +50,15 @@ class Engine:
         The line γ.
     objective : callable
         L, of (output, gt).
+    as_they_are : callable
+        Gives L(θ̄) and L(θ) of an image and its ground truth from the networks as they are.
     budget : int, optional
         Bytes for activations; None: a share of the device's memory.
     """
 
     path: WeightPath
     objective: Objective
+    as_they_are: Callable[[Tensor, Tensor], tuple[float, float]]
     budget: int | None = None
     notes: dict[str, None] = field(default_factory=dict)
 
@@ -64,8 +73,7 @@ class Engine:
         steps: Callable[[], Iterator[Step]],
         x: Tensor,
         gt: Tensor,
-        sums: Callable[[int], Sums],
-        ends: Mapping[float, float],
+        sums: Callable[[Ends], Sums],
         advance: Callable[[int], object],
     ) -> Iterator[Integral]:
         """Integrate images of one shape.
@@ -77,9 +85,7 @@ class Engine:
         x, gt : Tensor
             [N, C, *spatial] and [N, ...].
         sums : callable
-            Makes the sums of a number of images.
-        ends : mapping of float to float
-            Losses of the first image at some α, from the networks as they are.
+            Makes the sums of images with their losses L(θ̄), L(θ).
         advance : callable
             Called with the number of points·images done.
 
@@ -97,7 +103,7 @@ class Engine:
         """
         kind = x.shape, gt.shape
         if kind not in self.trusted:
-            self.trusted[kind] = self._trusted(x[:1], gt[:1], len(x), ends)
+            self.trusted[kind] = self._trusted(x[:1], gt[:1], len(x))
         plan, chunk = self.trusted[kind]
         done = counted = 0
 
@@ -134,12 +140,12 @@ class Engine:
         steps: Iterator[Step],
         x: Tensor,
         gt: Tensor,
-        sums: Callable[[int], Sums],
+        sums: Callable[[Ends], Sums],
         advance: Callable[[int], object],
     ) -> Sequence[Integral]:
-        total = sums(len(x))
         given = with_sums(self.given, len(x))
         prepared = prepare(plan, given, arranged(x))
+        total = sums(self._ends(plan, prepared, x, gt))
         for step in steps:
             for nodes, weights in self._parts(step, chunk.points):
                 points = Points.at(nodes, x)
@@ -161,19 +167,26 @@ class Engine:
         for start in range(0, len(nodes), size):
             yield nodes[start : start + size], weights[start : start + size]
 
-    def _trusted(
-        self, x: Tensor, gt: Tensor, images: int, ends: Mapping[float, float]
-    ) -> tuple[Plan, Chunk]:
+    def _ends(
+        self, plan: Plan, prepared: Values, x: Tensor, gt: Tensor
+    ) -> list[tuple[float, float]]:
+        """L(θ̄) and L(θ) of every image."""
+        with torch.no_grad():
+            points = (Points.at([alpha], x) for alpha in (0.0, 1.0))
+            ends = [losses_at(plan, prepared, p, gt, self.objective, 1)[0] for p in points]
+        first, last = (end.tolist() for end in ends)
+        return list(zip(first, last, strict=True))
+
+    def _trusted(self, x: Tensor, gt: Tensor, images: int) -> tuple[Plan, Chunk]:
         """Plan and chunk for images of a shape, checked against the networks."""
         plan = self._plan(x)
-        # The baseline's loss tells what the target's attributes do not.
-        if plan.checked and self._ends_differ(plan, x, gt, {0.0: ends[0.0]}):
+        if plan.checked and self._changed(plan, x, gt):
             forget(self.path.module)
             plan = self._plan(x)
         chunk = self._chunk(plan, x, images)
         kind = replace(chunk, points=min(chunk.points, 2), images=min(chunk.images, 2))
         if kind not in plan.checked:
-            if not plan.checked and self._ends_differ(plan, x, gt, ends):
+            if not plan.checked and self._ends_differ(plan, x, gt):
                 forget(self.path.module)
                 raise PointByPoint("the captured graph's losses at the ends are not the networks'")
             plan.checked[kind] = self._check(plan, x, gt, chunk)
@@ -187,16 +200,28 @@ class Engine:
             raise PointByPoint(plan)
         return plan
 
-    def _ends_differ(self, plan: Plan, x: Tensor, gt: Tensor, ends: Mapping[float, float]) -> bool:
+    def _changed(self, plan: Plan, x: Tensor, gt: Tensor) -> bool:
+        """Whether the networks are not what they were, which a part of the image shows too."""
+        part, part_gt = corner(x, gt, KNOWN_SIDE)
+        other = plan_for(self.path, part, self.state)
+        if isinstance(other, Plan) and alike(other, plan):
+            try:
+                return self._ends_differ(other, part, part_gt)
+            except ValueError:  # too small for the network
+                pass
+        return self._ends_differ(plan, x, gt)
+
+    def _ends_differ(self, plan: Plan, x: Tensor, gt: Tensor) -> bool:
+        ends = dict(zip((0.0, 1.0), self.as_they_are(x, gt), strict=True))
         return ends_differ(self.path, plan, self.given, arranged(x), gt, self.objective, ends)
 
     def _check(self, plan: Plan, x: Tensor, gt: Tensor, chunk: Chunk) -> str:
-        corner, corner_gt = small_enough(x, gt)
-        if corner is not x:
-            other = plan_for(self.path, corner, self.state)
+        part, part_gt = corner(x, gt)
+        if part is not x:
+            other = plan_for(self.path, part, self.state)
             if isinstance(other, Plan) and alike(other, plan):
                 line = self.path, other, self.given
-                if not differs(*line, corner, corner_gt, self.objective, chunk):
+                if not differs(*line, part, part_gt, self.objective, chunk):
                     return ""
         return differs(self.path, plan, self.given, x, gt, self.objective, chunk)
 

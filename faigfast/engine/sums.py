@@ -1,6 +1,6 @@
 """Sums of weighted gradients of several images, and the scores that follow from them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -35,8 +35,8 @@ class Sums:
         All filters.
     scored : frozenset of str
         Layers that are scored.
-    images : int
-        N.
+    losses : sequence of (float, float)
+        L(θ̄) and L(θ) of N images.
     tol : float, optional
         Estimated relative L1 error of the scores at which an image is done; None: only when the
         steps end.
@@ -45,13 +45,14 @@ class Sums:
     path: WeightPath
     index: FilterIndex
     scored: frozenset[str]
-    images: int
+    losses: Sequence[tuple[float, float]]
     tol: float | None = None
     total: dict[str, Tensor] = field(default_factory=dict)
     coarse: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Begin with every image open and nothing summed."""
+        self.images = len(self.losses)
         self.open = list(range(self.images))
         self.done: dict[int, Integral] = {}
         self.before: Tensor | None = None
@@ -114,7 +115,11 @@ class Sums:
             change += (self.path.delta[key].double() * value).reshape(len(value), -1).sum(1)
         for n in places:
             self.done[self.open[n]] = Integral(
-                scores[n], float(change[n]), float(errors[n]), self.evaluations
+                scores[n],
+                self.losses[self.open[n]],
+                float(change[n]),
+                float(errors[n]),
+                self.evaluations,
             )
 
     def _scores(self, sums: Mapping[str, Tensor]) -> Tensor:
