@@ -1,26 +1,33 @@
 """attribute(): check, plan, integrate, and hand the result over."""
 
-import fnmatch
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from faigfast import reference
 from faigfast.backends import choose
-from faigfast.batch import batches
+from faigfast.batch import Batch, batches
+from faigfast.ends import compare_ends
+from faigfast.engine.integrate import Engine, PointByPoint
+from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
-from faigfast.networks import fingerprint, undisturbed, unwrap
-from faigfast.objective import Objective, resolve_objective
+from faigfast.integral import Integral
+from faigfast.networks import attributes, call_as_is, fingerprint, undisturbed, unwrap
+from faigfast.objective import Objective, loss, resolve_objective
 from faigfast.path import WeightPath
-from faigfast.refinement import schedule
+from faigfast.precision import PRECISIONS, check_precision
+from faigfast.refinement import Steps, schedule
 from faigfast.result import Attribution, Setting
-from faigfast.run import PRECISIONS, Run
+from faigfast.selection import Selection, select
 
 MEMORY_NOTE = "memory: not counted, the reference holds one image at one point, the least there is"
-
-Selection = str | Iterable[str] | Callable[[str, Tensor], bool]
 
 
 def attribute(
@@ -136,7 +143,7 @@ def attribute(
             raise ValueError("the networks have no convolution: there are no filters to attribute")
         line = WeightPath(baseline, target)
         path = line if precision == own else WeightPath(baseline, target, PRECISIONS[precision])
-        run = Run(
+        run = _Run(
             line=line,
             path=path,
             modules=(baseline, target),
@@ -144,7 +151,7 @@ def attribute(
             tol=tol,
             objective=function,
             index=index,
-            scored=_select(parameters, index, line.end),
+            scored=select(parameters, index, line.end),
             setting=Setting(
                 rule=rule,
                 steps=count,
@@ -173,41 +180,186 @@ def attribute(
     return replace(parts[0].merge(parts[1:]), notes=tuple(note for note in notes if note))
 
 
-def check_precision(precision: str) -> None:
-    """Refuse a precision that is unknown or not part of this version, by a ValueError."""
-    if precision == "tf32":
-        raise ValueError("precision 'tf32' is not part of this version; fp32 means float32 proper")
-    if precision not in ("auto", *PRECISIONS):
-        raise ValueError(f"precision is {precision!r}; expected auto, {', '.join(PRECISIONS)}")
+@dataclass(frozen=True)
+class _Image:
+    """One degraded image [C, *spatial] and its ground truth [...]."""
+
+    name: str
+    x: Tensor
+    gt: Tensor
 
 
-def _select(
-    parameters: Selection | None, index: FilterIndex, state: dict[str, Tensor]
-) -> frozenset[str]:
-    """Layers of the index that `parameters` names."""
-    if parameters is None:
-        return frozenset(index.layers)
-    if callable(parameters):
-        chosen = {layer for layer in index.layers if parameters(layer, state[layer])}
-    else:
-        if not isinstance(parameters, Iterable):
-            raise TypeError(
-                f"parameters is a {type(parameters).__name__}; expected names, patterns or a "
-                "function"
+# Networks whose ends were compared, by target, and how many states of one are remembered.
+STATES = 64
+_checked: "WeakKeyDictionary[nn.Module, set[tuple[str, ...]]]" = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One call of `attribute`, after its arguments were checked."""
+
+    line: WeightPath
+    path: WeightPath
+    modules: tuple[nn.Module, nn.Module]
+    steps: Steps
+    tol: float | None
+    objective: Objective
+    index: FilterIndex
+    scored: frozenset[str]
+    setting: Setting
+    memory: int | None
+    bar: tqdm
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type in which the line is computed."""
+        return PRECISIONS[self.setting.precision]
+
+    @cached_property
+    def engine(self) -> Engine | None:
+        """The path engine, where it is the backend."""
+        if self.setting.backend != "torch":
+            return None
+        return Engine(self.path, self.objective, self.end_losses, self.memory)
+
+    def check_ends(self, batch: Batch) -> None:
+        """Refuse modules that draw random numbers, or differ in more than the tensors on the line.
+
+        What was found right is not looked at again, where the engine compares as well.
+        """
+        name = next(iter(batch.lq))
+        x, gt = (part[name][0].detach() for part in (batch.lq, batch.gt))
+        image = _Image(f"degradation {name!r}, image 0", x, gt)
+        if self.engine is None:
+            self.compare_ends(image)
+            return
+        known = _checked.setdefault(self.modules[1], set())
+        used = self.setting
+        state = used.baseline, used.target, attributes(self.modules[0]), self.engine.state
+        if state not in known:
+            self.compare_ends(image)
+            if len(known) >= STATES:
+                known.clear()
+            known.add(state)
+
+    def compare_ends(self, image: "_Image") -> None:
+        """Compare the two modules as they are with the two ends of the line."""
+        with _naming(image.name):
+            x, gt = image.x[None], image.gt[None]
+            compare_ends(self.line, self.modules, self.objective, x, gt)
+
+    def notes(self) -> list[str]:
+        """Tell every fallback and why."""
+        return [] if self.engine is None else list(self.engine.notes)
+
+    def batch(self, batch: Batch, before: int) -> Attribution:
+        """Attribute every image of one batch, after `before` others."""
+        shape = (len(batch.lq), batch.images)
+        if self.tol is None:
+            points = sum(len(step.nodes) for step in self.steps())
+            self.bar.total = self.bar.n + shape[0] * shape[1] * points
+            self.bar.refresh()
+        images = [
+            _Image(
+                f"degradation {name!r}, image {before + n}",
+                batch.lq[name][n].detach(),
+                batch.gt[name][n].detach(),
             )
-        chosen = set()
-        for pattern in [parameters] if isinstance(parameters, str) else parameters:
-            if not isinstance(pattern, str):
-                raise TypeError(
-                    f"parameters holds a {type(pattern).__name__}; expected names or patterns"
-                )
-            matches = {layer for layer in index.layers if fnmatch.fnmatchcase(layer, pattern)}
-            if not matches:
-                raise ValueError(
-                    f"parameters holds {pattern!r}, which matches no convolution weight; expected "
-                    f"names such as {index.layers[0]!r}"
-                )
-            chosen |= matches
-    if not chosen:
-        raise ValueError("parameters selects no convolution weight")
-    return frozenset(chosen)
+            for name in batch.lq
+            for n in range(batch.images)
+        ]
+        integrals: list[Integral | None] = [None] * len(images)
+        for places in _alike(images):
+            found = self.integrate([images[i] for i in places])
+            for place, integral in zip(places, found, strict=True):
+                integrals[place] = integral
+        return self.gathered(tuple(batch.lq), shape, [i for i in integrals if i])
+
+    def end_losses(self, x: Tensor, gt: Tensor) -> tuple[float, float]:
+        """L(θ̄) and L(θ), by the networks as they are where they have the precision asked for."""
+        with torch.no_grad():
+            if self.path is self.line:
+                outputs = [call_as_is(module, x) for module in self.modules]
+            else:
+                outputs = [self.path.call(self.path.at(a), x) for a in (0.0, 1.0)]
+            first, last = (loss(self.objective, output, gt).item() for output in outputs)
+        return first, last
+
+    def integrate(self, images: Sequence["_Image"]) -> Iterator[Integral]:
+        """Integrate images of one shape."""
+        if self.engine is not None:
+            x, gt = (
+                torch.stack([getattr(image, part) for image in images]).to(self.dtype)
+                for part in ("x", "gt")
+            )
+            sums = partial(Sums, self.path, self.index, self.scored, tol=self.tol)
+            done = 0
+            try:
+                for integral in self.engine.integrate(self.steps, x, gt, sums, self.bar.update):
+                    done += 1
+                    yield integral
+                return
+            except PointByPoint as problem:
+                self.compare_ends(images[0])  # which may be what the graph was found wrong by
+                self.engine.notes.setdefault(f"runs point by point: {problem}")
+            except (ValueError, TypeError) as problem:
+                raise _named(images[done + getattr(problem, "image", 0)].name, problem) from problem
+        for image in images:
+            with _naming(image.name):
+                yield reference.integrate(
+                    self.path, self.steps(), self.objective, self.index, self.scored,
+                    image.x[None].to(self.dtype), image.gt[None].to(self.dtype),
+                    self.tol, self.bar.update,
+                )  # fmt: skip
+
+    def gathered(
+        self,
+        names: tuple[str, ...],
+        shape: tuple[int, int],
+        integrals: list[Integral],
+    ) -> Attribution:
+        """Put what was found of D·N images together."""
+        scores = torch.stack([part.scores for part in integrals]).cpu().unflatten(0, shape)
+        if not self.setting.per_image:
+            scores = scores.double().mean(1, keepdim=True)
+        double = partial(torch.tensor, dtype=torch.float64, device="cpu")
+        ends = double([part.losses for part in integrals]).view(*shape, 2)
+        change = ends[..., 1] - ends[..., 0]
+        totals = double([part.total for part in integrals]).view(shape)
+        scored = [
+            layer in self.scored
+            for layer, size in zip(self.index.layers, self.index.shapes, strict=True)
+            for _ in range(size[0] * size[1])
+        ]
+        return Attribution(
+            index=self.index,
+            by_degradation=dict(zip(names, scores, strict=True)),
+            completeness=(totals - change).abs() / change.abs(),
+            losses=ends,
+            error=double([part.error for part in integrals]).view(shape),
+            points=torch.tensor([part.evaluations for part in integrals]).view(shape),
+            scored=torch.tensor(scored, device="cpu"),
+            setting=self.setting,
+        )
+
+
+def _alike(images: Sequence[_Image]) -> Iterable[list[int]]:
+    """Group images whose tensors have equal shapes."""
+    groups: dict[tuple[torch.Size, torch.Size], list[int]] = {}
+    for place, image in enumerate(images):
+        groups.setdefault((image.x.shape, image.gt.shape), []).append(place)
+    return groups.values()
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Put the place before the message of an error about a value."""
+    try:
+        yield
+    except (ValueError, TypeError) as problem:
+        raise _named(place, problem) from problem
+
+
+def _named(place: str, problem: Exception) -> Exception:
+    kind = TypeError if isinstance(problem, TypeError) else ValueError
+    return kind(f"{place}: {problem}")

@@ -78,7 +78,7 @@ def test_an_error_names_the_image(here, capsys, monkeypatch):
         return original(a, b, batch, **options)
 
     monkeypatch.setattr(faigfast, "attribute", failing)
-    monkeypatch.setattr("faigfast.run.Run.check_ends", lambda *_: None)
+    monkeypatch.setattr("faigfast.attribution._Run.check_ends", lambda *_: None)
     assert main(attribute(here, *RECIPES)) == 1
     assert "degradation 'blur', image 'image2': gt does not fit" in one_line(capsys)
     assert len(list((here / "parts").glob("*.safetensors"))) == 2  # the others are kept

@@ -18,7 +18,6 @@ from torch import nn
 from tqdm import tqdm
 
 import faigfast
-from faigfast.attribution import check_precision
 from faigfast.backends import choose
 from faigfast.commands.output import command_line, note, sha256, writable_folder
 from faigfast.commands.run_folder import SCORES, TABLE, RunFolder, alone_in
@@ -28,6 +27,7 @@ from faigfast.files import atomic_write
 from faigfast.findings.tables import completeness_table
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.objective import resolve_objective
+from faigfast.precision import check_precision
 from faigfast.refinement import schedule
 from faigfast.result import Attribution
 from faigfast.tables import aligned

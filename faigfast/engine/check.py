@@ -13,7 +13,6 @@ from faigfast.objective import Objective, loss
 from faigfast.path import WeightPath
 
 ALPHAS, WEIGHTS = (0.3, 0.8), (1.0, 0.7)  # unequal in every way
-SIDE = 32  # pixels; gradients of images more than twice as large are compared on their corner
 
 
 def tolerance(path: WeightPath, x: Tensor) -> float:
@@ -117,18 +116,6 @@ def alike(one: Plan, other: Plan) -> bool:
     """Whether two plans do the same, whatever the sizes."""
     first, second = ([n.target for n in plan.graph.graph.nodes] for plan in (one, other))
     return first == second
-
-
-def corner(x: Tensor, gt: Tensor, side: int = SIDE) -> tuple[Tensor, Tensor]:
-    """Take the corner of a large image that leaves the same rest when cut into `side`; else all."""
-    if x.ndim != 4 or gt.ndim != 4 or x.shape[2:].numel() <= (2 * side) ** 2:
-        return x, gt
-    sides = [min(length, side + length % side) for length in x.shape[2:]]
-    factors = [g // s if g % s == 0 else 0 for g, s in zip(gt.shape[2:], x.shape[2:], strict=True)]
-    if 0 in factors:
-        return x, gt
-    high, wide = (length * factor for length, factor in zip(sides, factors, strict=True))
-    return x[:, :, : sides[0], : sides[1]], gt[:, :, :high, :wide]
 
 
 def _another(x: Tensor) -> Tensor:

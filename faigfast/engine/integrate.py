@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faigfast.engine.check import alike, corner, differs, ends_differ
+from faigfast.ends import corner
+from faigfast.engine.check import alike, differs, ends_differ
 from faigfast.engine.execute import (
     Plan,
     Values,

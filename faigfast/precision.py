@@ -1,0 +1,18 @@
+"""Precisions in which networks are evaluated."""
+
+import torch
+
+PRECISIONS = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that is unknown or not part of this version, by a ValueError."""
+    if precision == "tf32":
+        raise ValueError("precision 'tf32' is not part of this version; fp32 means float32 proper")
+    if precision not in ("auto", *PRECISIONS):
+        raise ValueError(f"precision is {precision!r}; expected auto, {', '.join(PRECISIONS)}")
