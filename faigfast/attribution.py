@@ -326,10 +326,9 @@ class _Run:
         ends = double([part.losses for part in integrals]).view(*shape, 2)
         change = ends[..., 1] - ends[..., 0]
         totals = double([part.total for part in integrals]).view(shape)
+        sizes = zip(self.index.layers, self.index.shapes, strict=True)
         scored = [
-            layer in self.scored
-            for layer, size in zip(self.index.layers, self.index.shapes, strict=True)
-            for _ in range(size[0] * size[1])
+            torch.full((s[0] * s[1],), layer in self.scored, device="cpu") for layer, s in sizes
         ]
         return Attribution(
             index=self.index,
@@ -338,7 +337,7 @@ class _Run:
             losses=ends,
             error=double([part.error for part in integrals]).view(shape),
             points=torch.tensor([part.evaluations for part in integrals]).view(shape),
-            scored=torch.tensor(scored, device="cpu"),
+            scored=torch.cat(scored),
             setting=self.setting,
         )
 

@@ -32,7 +32,7 @@ from faigfast.quadrature import Step
 
 WANTED = {"cpu": Chunk(points=1, images=4), "cuda": Chunk(points=8, images=8)}
 
-KNOWN_SIDE = 16  # pixels of an image on which a known plan is compared again
+KNOWN_SIDE = 8  # pixels of an image on which a known plan is compared again
 
 Ends = Sequence[tuple[float, float]]
 
