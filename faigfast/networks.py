@@ -159,6 +159,7 @@ def attributes(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+_CONTAINERS = (dict, list, tuple, set)
 LEVELS = 4  # of objects within objects that `attributes` reads
 
 
@@ -170,7 +171,9 @@ def _parts(value: Any, depth: int) -> Iterable[Any]:
     if isinstance(value, np.ndarray):
         return [repr(value.dtype), *value.shape, value.tobytes()]
     if isinstance(value, nn.Module):
-        own = {k: v for k, v in vars(value).items() if k not in ("_parameters", "_buffers")}
+        # Most of a module's attributes are empty: hooks that nobody registered.
+        held = {k: v for k, v in vars(value).items() if not isinstance(v, _CONTAINERS) or v}
+        own = {k: v for k, v in held.items() if k not in ("_parameters", "_buffers")}
         names = value._non_persistent_buffers_set
         return [type(value), own, {k: v for k, v in value._buffers.items() if k in names}]
     if isinstance(value, Mapping):
