@@ -64,7 +64,7 @@ def attribute(
     rule : str
         Quadrature rule; see `faigfast.quadrature.quadrature`. The authors' is "left".
     steps : int, optional
-        Number of nodes; unless given 20, 14 of "graded", 21 of "gauss-kronrod" and the authors' 100
+        Number of nodes; unless given 20, 16 of "graded", 21 of "gauss-kronrod" and the authors' 100
         of "left" and "right"; docs/accuracy.md compares. With `tol` the most that are taken, 729
         unless given.
     tol : float, optional

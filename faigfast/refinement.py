@@ -11,7 +11,7 @@ import numpy as np
 from faigfast.quadrature import RULES, Quadrature, Step, graded, node_count, quadrature
 
 # Nodes of a rule where nothing else is said; docs/accuracy.md tells what they are worth.
-STEPS = {"left": 100, "right": 100, "graded": 14, "gauss-kronrod": 21}
+STEPS = {"left": 100, "right": 100, "graded": 16, "gauss-kronrod": 21}
 STEPS_OF_OTHERS = 20
 MOST_STEPS = 729  # with a tolerance
 # Rules that nest → estimated error over the difference from the level before.

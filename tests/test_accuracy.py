@@ -17,7 +17,7 @@ from faigfast.commands import accuracy as command
 from faigfast.commands.accuracy import BEGIN, END
 from faigfast.data import Degradation
 from faigfast.quadrature import RULES
-from faigfast.refinement import NESTED
+from faigfast.refinement import NESTED, STEPS, STEPS_OF_OTHERS
 from faigfast.zoo import SRCNNStyle
 from faigfast.zoo.pairs import PAIRS, shipped_folder, shipped_pair
 
@@ -126,7 +126,7 @@ def test_every_rule_is_measured(measured):
 def test_list_of_trials():
     labels = {str(trial) for trial in TRIALS}
     assert len(labels) == len(TRIALS) and {trial.rule for trial in TRIALS} == set(RULES)
-    assert {str(AUTHORS), str(EMULATED), "midpoint 20", "graded 14", "gauss-kronrod 21"} <= labels
+    assert {f"{rule} {STEPS.get(rule, STEPS_OF_OTHERS)}" for rule in RULES} <= labels
     assert {trial.rule for trial in TRIALS if trial.tol} <= set(NESTED)
 
 

@@ -26,7 +26,6 @@ CONTENDERS = (
     ("loop", "midpoint", 20),
     ("faigfast-torch", "midpoint", 20),
     ("faigfast-torch", "graded", 16),
-    ("faigfast-torch", "graded", 14),
     ("faigfast-torch", "graded", 8),
 )
 CONVERGED = ("gauss-legendre", 96)

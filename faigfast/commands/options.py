@@ -44,7 +44,7 @@ def _attribute(add: Add) -> None:
     add(
         "--steps",
         type=int,
-        help="nodes of the rule, with --tol the most of them; default 20, graded 14, the authors' "
+        help="nodes of the rule, with --tol the most of them; default 20, graded 16, the authors' "
         "100 of left and right",
     )
     add("--tol", type=float, help="refine until the estimated relative error is at most this")
