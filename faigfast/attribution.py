@@ -275,15 +275,14 @@ class _Run:
                 integrals[place] = integral
         return self.gathered(tuple(batch.lq), shape, [i for i in integrals if i])
 
-    def end_losses(self, x: Tensor, gt: Tensor) -> tuple[float, float]:
-        """L(θ̄) and L(θ), by the networks as they are where they have the precision asked for."""
+    def end_losses(self, x: Tensor, gt: Tensor, ends: Sequence[float]) -> list[float]:
+        """L(θ̄) for 0 and L(θ) for 1, by the networks as they are if they have the precision."""
         with torch.no_grad():
             if self.path is self.line:
-                outputs = [call_as_is(module, x) for module in self.modules]
+                outputs = (call_as_is(self.modules[int(end)], x) for end in ends)
             else:
-                outputs = [self.path.call(self.path.at(a), x) for a in (0.0, 1.0)]
-            first, last = (loss(self.objective, output, gt).item() for output in outputs)
-        return first, last
+                outputs = (self.path.call(self.path.at(end), x) for end in ends)
+            return [loss(self.objective, output, gt).item() for output in outputs]
 
     def integrate(self, images: Sequence["_Image"]) -> Iterator[Integral]:
         """Integrate images of one shape."""

@@ -172,8 +172,9 @@ def _parts(value: Any, depth: int) -> Iterable[Any]:
         return [repr(value.dtype), *value.shape, value.tobytes()]
     if isinstance(value, nn.Module):
         # Most of a module's attributes are empty: hooks that nobody registered.
-        held = {k: v for k, v in vars(value).items() if not isinstance(v, _CONTAINERS) or v}
-        own = {k: v for k, v in held.items() if k not in ("_parameters", "_buffers")}
+        items = vars(value).items()
+        filled = {k: v for k, v in items if not isinstance(v, _CONTAINERS) or v}
+        own = {k: v for k, v in filled.items() if k not in ("_parameters", "_buffers")}
         names = value._non_persistent_buffers_set
         return [type(value), own, {k: v for k, v in value._buffers.items() if k in names}]
     if isinstance(value, Mapping):

@@ -30,7 +30,7 @@ CONTENDERS = (
 )
 CONVERGED = ("gauss-legendre", 96)
 SIZE = 96  # of a crop's ground truth, in pixels
-EVERY = 30  # of the crops of all photographs one is taken
+EVERY = 45  # of the crops of all photographs one is taken
 HEADER = ("", "rule", "points", "seconds", "min–max", "× loop, left 100", "mean error", "worst")
 
 
