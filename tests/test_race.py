@@ -10,6 +10,9 @@ from faigfast import attribute
 from faigfast.bench import race as run_race
 from faigfast.bench import workload
 from faigfast.bench.race import CONTENDERS, YARDSTICK
+from faigfast.bench.rivals import loop, own
+from faigfast.bench.workloads import Problem
+from faigfast.zoo import SwinIR
 
 module = sys.modules[run_race.__module__]  # whose name in the package is the function's
 
@@ -35,10 +38,10 @@ def test_the_authors_rule_is_what_others_are_compared_with():
 
 
 def test_errors_are_those_of_the_rule(found):
-    loop, engine, graded = found.pairs["tiny"]
-    assert loop.errors == pytest.approx(engine.errors, rel=1e-2)
-    assert max(graded.errors) < max(loop.errors)
-    assert len(loop.errors) == 2 * len(found.images) and found.images
+    first, engine, graded = found.pairs["tiny"]
+    assert first.errors == pytest.approx(engine.errors, rel=1e-2)
+    assert max(graded.errors) < max(first.errors)
+    assert len(first.errors) == 2 * len(found.images) and found.images
     assert all(len(row.seconds) == 2 for row in found.pairs["tiny"])
 
 
@@ -72,3 +75,14 @@ def test_table_and_file(found, tmp_path):
 def test_no_repeats():
     with pytest.raises(ValueError, match="repeats is 0"):
         run_race({"tiny": tiny}, FEW, repeats=0)
+
+
+def test_the_loop_takes_networks_with_indices_among_their_buffers():
+    networks = [
+        SwinIR(width=8, depths=(2,), heads=(2,), scale=2, window=4, image_size=8).eval()
+        for _ in range(2)
+    ]
+    generator = torch.Generator().manual_seed(0)
+    x, gt = (torch.rand(1, 3, s, s, generator=generator) for s in (8, 16))
+    problem = Problem(*networks, x, gt, 2)
+    torch.testing.assert_close(loop(problem)()[0], own("torch", problem)()[0], rtol=1e-4, atol=1e-6)

@@ -111,7 +111,8 @@ def loop(
 
         def move_to(alpha: float) -> None:
             for key, value in state.items():
-                torch.lerp(first[key], last[key], alpha, out=value)
+                if value.is_floating_point():  # indices are the target's
+                    torch.lerp(first[key], last[key], alpha, out=value)
 
         losses = torch.empty(len(images), 2, dtype=torch.float64)
         for column, alpha in enumerate((0.0, 1.0)):
