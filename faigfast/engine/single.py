@@ -97,15 +97,19 @@ class OnePoint(torch.autograd.Function):
         """
         ctx.set_materialize_grads(False)
         third = len(parts) // 3
-        ctx.kinds = [part.dtype for part in parts[2 * third :]]
+        ctx.sums = parts[2 * third :]
         starts, deltas = list(parts[:third]), list(parts[third : 2 * third])
         return tuple(torch._foreach_add(starts, deltas, alpha=alpha))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Pass each gradient on as one image's."""
-        sums = (
-            None if g is None else g.unsqueeze(0).to(kind)
-            for g, kind in zip(gradients, ctx.kinds, strict=True)
-        )
-        return None, *[None] * (2 * len(ctx.kinds)), *sums
+        """Add each gradient, as one image's, to the gradient of its sums.
+
+        Not by autograd, which would bring every one into another layout first.
+        """
+        for sums, found in zip(ctx.sums, gradients, strict=True):
+            if found is not None and sums.grad is None:
+                sums.grad = found.unsqueeze(0).to(sums.dtype, copy=True)  # it may be another's too
+            elif found is not None:
+                sums.grad.add_(found)
+        return None, *[None] * (3 * len(ctx.sums))
