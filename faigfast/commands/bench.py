@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from faigfast.bench import DEFAULT, Race, Report, benchmark, race
-from faigfast.commands.output import command_line, writable_folder
+from faigfast.commands.output import command_line, writable_file
 from faigfast.files import write_text
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
@@ -14,9 +13,7 @@ from faigfast.zoo.pairs import PAIRS, shipped_pair
 def run(options: Any, words: Sequence[str]) -> None:
     """Run the benchmark, print its table and keep its figures."""
     if options.output is not None:
-        if Path(options.output).is_dir():
-            raise ValueError(f"--output {options.output} is a folder; expected a file name")
-        writable_folder(str(Path(options.output).parent), "the folder of --output,")
+        writable_file(options.output)
     if options.to_accuracy:
         found = race(
             {name: partial(shipped_pair, name) for name in PAIRS},
