@@ -25,7 +25,9 @@ if MODE == "cuda":
     raise SystemExit("FAIGFAST_BUILD is 'cuda', but this version of faigfast has no CUDA kernels")
 
 # Compiled once per instruction set, each time into a namespace of that name.
-KERNELS = ["csrc/cpu/score_reduction.cpp"]
+KERNELS = [
+    f"csrc/cpu/{name}.cpp" for name in ("convolution", "score_reduction", "weight_gradient")
+]
 AVX2 = ["-mavx2", "-mfma"]
 ISAS = {"portable": []}
 if platform.machine().lower() in ("x86_64", "amd64") and sys.platform.startswith("linux"):
@@ -33,7 +35,7 @@ if platform.machine().lower() in ("x86_64", "amd64") and sys.platform.startswith
     ISAS["avx512"] = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 
 # The default compiler flags of Python belong to its own build; these come after them.
-FLAGS = ["-O3", "-g0", "-fvisibility=hidden"]
+FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=fast"]
 if len(ISAS) > 1:
     FLAGS.append("-DFAIGFAST_X86")
 
@@ -129,7 +131,11 @@ setup(
     },
     exclude_package_data={"": ["_build_info.json"]},  # the one written above, not an older one
     ext_modules=[
-        Pybind11Extension("faigfast._C", ["csrc/module.cpp", "csrc/cpu/dispatch.cpp"], cxx_std=17)
+        Pybind11Extension(
+            "faigfast._C",
+            ["csrc/module.cpp", "csrc/cpu/dispatch.cpp", "csrc/cpu/scratch.cpp"],
+            cxx_std=17,
+        )
     ],
     cmdclass={"build_ext": BuildExtension},
     zip_safe=False,

@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include "cpu/dispatch.h"
+#include "cpu/scratch.h"
 
 namespace py = pybind11;
 
@@ -34,6 +35,55 @@ void define_score_reduction(py::module_& module, const char* name) {
                "scores [n, f] = sum over k of |delta [f, k] * total [n, f, k]|, at addresses.");
 }
 
+const float* in(uintptr_t address) { return reinterpret_cast<const float*>(address); }
+float* out(uintptr_t address) { return reinterpret_cast<float*>(address); }
+
+faigfast::PathConvolution path_convolution(std::array<int64_t, 6> sizes, int64_t shuffle,
+                                           uintptr_t alpha, uintptr_t w0, uintptr_t dw,
+                                           uintptr_t b0, uintptr_t db, uintptr_t s0, uintptr_t ds,
+                                           bool shared_slope, const std::string& activation,
+                                           float slope, float scale, int threads) {
+    const auto kind = activation == "none"   ? faigfast::Activation::none
+                      : activation == "relu" ? faigfast::Activation::relu
+                                             : faigfast::Activation::leaky;
+    return {sizes[0],     sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], shuffle,
+            in(alpha),    in(w0),   in(dw),   in(b0),   in(db),   in(s0),   in(ds),
+            shared_slope, kind,     slope,    scale,    threads};
+}
+
+void convolve(const faigfast::PathConvolution& path, uintptr_t x, int64_t x_point,
+              uintptr_t residual, int64_t residual_point, uintptr_t y) {
+    const faigfast::Isa isa = faigfast::choose();
+    py::gil_scoped_release released;
+    faigfast::convolve(isa, path, {in(x), x_point, in(residual), residual_point, out(y)});
+}
+
+void convolve_backward(const faigfast::PathConvolution& path, uintptr_t gy, uintptr_t saved,
+                       uintptr_t x, int64_t x_point, int64_t images, uintptr_t gx, uintptr_t gw,
+                       uintptr_t gb, uintptr_t gs) {
+    const faigfast::Isa isa = faigfast::choose();
+    py::gil_scoped_release released;
+    faigfast::convolve_backward(
+        isa, path, {in(gy), in(saved), in(x), x_point, images, out(gx), out(gw), out(gb), out(gs)});
+}
+
+void define_convolution(py::module_& module) {
+    py::class_<faigfast::PathConvolution>(module, "PathConvolution",
+                                          "A layer at points of the line; 0 is no address.")
+        .def(py::init(&path_convolution), py::kw_only(), py::arg("sizes"), py::arg("shuffle"),
+             py::arg("alpha"), py::arg("w0"), py::arg("dw"), py::arg("b0"), py::arg("db"),
+             py::arg("s0"), py::arg("ds"), py::arg("shared_slope"), py::arg("activation"),
+             py::arg("slope"), py::arg("scale"), py::arg("threads"));
+    module.def("convolve", &convolve, py::arg("path"), py::kw_only(), py::arg("x"),
+               py::arg("x_point"), py::arg("residual"), py::arg("residual_point"), py::arg("y"));
+    module.def("convolve_backward", &convolve_backward, py::arg("path"), py::kw_only(),
+               py::arg("gy"), py::arg("saved"), py::arg("x"), py::arg("x_point"), py::arg("images"),
+               py::arg("gx"), py::arg("gw"), py::arg("gb"), py::arg("gs"));
+    module.def("free_scratch", &faigfast::free_scratch,
+               "Give memory that is kept for the next call back to the system.");
+    module.def("cached_scratch", &faigfast::cached_scratch, "Bytes of it.");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -45,4 +95,5 @@ PYBIND11_MODULE(_C, module) {
     module.def("supported", [] { return names(faigfast::supported()); });
     define_score_reduction<float>(module, "score_reduction_float32");
     define_score_reduction<double>(module, "score_reduction_float64");
+    define_convolution(module);
 }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 RULES = ("left", "right", "midpoint", "graded", "trapezoid", "gauss-legendre", "gauss-kronrod")
 GRADING = 0.4
-EMULATION_NODES = 10
+EMULATION_NODES = 17  # with kinks the fewest that miss the authors' sum by less than it errs
 MOST_STEPS = 1_000_000
 
 Array = NDArray[np.float64]
@@ -86,8 +86,8 @@ def quadrature(rule: str, steps: int, emulate: bool = False) -> Quadrature:
     steps : int
         Number of nodes, positive.
     emulate : bool
-        Predict the sum of the left or right rule of `steps` nodes from 10 Gauss-Legendre nodes
-        and the two ends, by the first term of Euler and Maclaurin:
+        Predict the sum of the left or right rule of `steps` nodes from 17 nodes, the graded rule
+        that counts both ends (`graded_with_ends`), by the first term of Euler and Maclaurin:
         R_S ≈ ∫g ± (g(1) − g(0)) / (2S).
 
     Returns
@@ -144,6 +144,13 @@ def graded(t: Array, weights: Array) -> Quadrature:
     return Quadrature(nodes, weights / weights.sum())
 
 
+def graded_with_ends(steps: int) -> Quadrature:
+    """Graded rule of whole steps in t, from end to end, where the two ends have half the weight."""
+    ends = np.ones(steps)
+    ends[[0, -1]] = 0.5
+    return graded(np.linspace(0, 1, steps), ends)
+
+
 def node_count(steps: int) -> int:
     """Check a number of nodes.
 
@@ -168,13 +175,12 @@ def node_count(steps: int) -> int:
 def _emulated(rule: str, steps: int) -> Quadrature:
     if rule not in ("left", "right"):
         raise ValueError(f"emulate serves the rules left and right, not {rule!r}")
-    integral = _from_jacobi(_legendre_recurrence(EMULATION_NODES))
+    integral = graded_with_ends(EMULATION_NODES)
     # The left rule counts the target (α = 1) and leaves the baseline (α = 0) out.
     end = (0.5 if rule == "left" else -0.5) / steps
-    return Quadrature(
-        np.concatenate([[0.0], integral.nodes, [1.0]]),
-        np.concatenate([[-end], integral.weights, [end]]),
-    )
+    weights = integral.weights.copy()
+    weights[[0, -1]] += (-end, end)
+    return Quadrature(integral.nodes, weights)
 
 
 def _legendre_recurrence(n: int) -> Array:

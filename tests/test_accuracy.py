@@ -175,7 +175,7 @@ def test_what_is_emulated_is_also_compared_with_the_rule(measured, batch):
     )
     row = find(measured, "left 100 emulated, against left 100")
     assert row.errors.tolist() == pytest.approx(errors_by_hand(emulated, left), rel=1e-2)
-    assert row.points.tolist() == 4 * [12]
+    assert row.points.tolist() == 4 * [17]
     assert not row.errors.equal(find(measured, "left 100 emulated").errors)
 
 

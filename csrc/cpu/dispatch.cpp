@@ -57,19 +57,34 @@ Isa choose() {
                                 list(compiled()) + " and this processor runs " + list(here));
 }
 
+#ifdef FAIGFAST_X86
+#define FAIGFAST_CALL(isa, function, ...)                \
+    (isa) == Isa::avx512 ? avx512::function(__VA_ARGS__) \
+    : (isa) == Isa::avx2 ? avx2::function(__VA_ARGS__)   \
+                         : portable::function(__VA_ARGS__)
+#else
+#define FAIGFAST_CALL(isa, function, ...) ((void)(isa), portable::function(__VA_ARGS__))
+#endif
+
 template <typename T>
 void score_reduction(Isa isa, const T* total, const T* delta, T* scores, int64_t n, int64_t f,
                      int64_t k, int threads) {
-#ifdef FAIGFAST_X86
-    if (isa == Isa::avx512) return avx512::score_reduction(total, delta, scores, n, f, k, threads);
-    if (isa == Isa::avx2) return avx2::score_reduction(total, delta, scores, n, f, k, threads);
-#endif
-    portable::score_reduction(total, delta, scores, n, f, k, threads);
+    FAIGFAST_CALL(isa, score_reduction, total, delta, scores, n, f, k, threads);
 }
 
 template void score_reduction(Isa, const float*, const float*, float*, int64_t, int64_t, int64_t,
                               int);
 template void score_reduction(Isa, const double*, const double*, double*, int64_t, int64_t, int64_t,
                               int);
+
+void convolve(Isa isa, const PathConvolution& path, const ForwardArrays& arrays) {
+    FAIGFAST_CALL(isa, convolve, path, arrays);
+}
+
+void convolve_backward(Isa isa, const PathConvolution& path, const BackwardArrays& arrays) {
+    if (arrays.gx) FAIGFAST_CALL(isa, convolve_input_gradient, path, arrays);
+    if (arrays.gw || arrays.gb || arrays.gs)
+        FAIGFAST_CALL(isa, convolve_weight_gradient, path, arrays);
+}
 
 }  // namespace faigfast

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "winograd.h"
+
 namespace faigfast {
 
 // Lowest first; the last one that this processor and its operating system support is used.
@@ -23,5 +25,9 @@ Isa choose();
 template <typename T>
 void score_reduction(Isa isa, const T* total, const T* delta, T* scores, int64_t n, int64_t f,
                      int64_t k, int threads);
+
+// Each sees to what is asked for of `arrays`; sizes are positive.
+void convolve(Isa isa, const PathConvolution& path, const ForwardArrays& arrays);
+void convolve_backward(Isa isa, const PathConvolution& path, const BackwardArrays& arrays);
 
 }  // namespace faigfast

@@ -1,0 +1,60 @@
+#pragma once
+
+// Where the channels of a pixel lie, in images and in the padded columns of the kernels.
+
+#include "parallel.h"
+#include "vector.h"
+
+namespace faigfast::FAIGFAST_ISA {
+namespace {
+
+// An image of `count` channels, which a pixel shuffle may have spread: channel c·shuffle² + g is
+// then channel c of the g-th pixel of a square. Columns take one such group after the other, each
+// padded to whole vectors.
+struct Channels {
+    int64_t width, shuffle, groups, group;  // group: channels of one group
+    int64_t group_vectors, vectors, padded;
+
+    Channels(int64_t count, int64_t width, int64_t shuffle)
+        : width(width),
+          shuffle(shuffle),
+          groups(shuffle * shuffle),
+          group(count / groups),
+          group_vectors(round_up(group, kLanes) / kLanes),
+          vectors(groups * group_vectors),
+          padded(vectors * kLanes) {}
+
+    // Columns that hold something, but for gaps between groups.
+    int64_t columns() const { return groups == 1 ? group : padded; }
+
+    // Floats from one pixel of the unshuffled image to the one below, and to the next.
+    int64_t row() const { return groups * width * group; }
+    int64_t pixel() const { return shuffle * group; }
+
+    // From a pixel to its v-th vector, and how many lanes of that are channels.
+    int64_t offset(int64_t v) const {
+        const int64_t g = v / group_vectors;
+        return (g / shuffle * width * shuffle + g % shuffle) * group + v % group_vectors * kLanes;
+    }
+    int lanes(int64_t v) const { return (int)least(kLanes, group - v % group_vectors * kLanes); }
+
+    // Channel of a column, −1 in a gap.
+    int64_t channel(int64_t column) const {
+        const int64_t within = column % (group_vectors * kLanes);
+        return within < group ? within * groups + column / (group_vectors * kLanes) : -1;
+    }
+};
+
+// Tiles of an image of height × width.
+struct Tiles {
+    int64_t height, width, across, count;
+
+    Tiles(int64_t height, int64_t width, int64_t size)
+        : height(height),
+          width(width),
+          across((width + size - 1) / size),
+          count((height + size - 1) / size * across) {}
+};
+
+}  // namespace
+}  // namespace faigfast::FAIGFAST_ISA

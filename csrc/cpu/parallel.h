@@ -1,0 +1,36 @@
+#pragma once
+
+// Static shares of work, and the threads they are for.
+
+#include <stdint.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace faigfast::FAIGFAST_ISA {
+namespace {
+
+struct Range {
+    int64_t begin, end;
+};
+
+// The id-th of `count` nearly equal shares; the same for the same total, so that a thread meets in
+// one layer what it wrote in the layer before.
+inline Range share(int64_t total, int id, int count) {
+    return {total * id / count, total * (id + 1) / count};
+}
+
+#ifdef _OPENMP
+inline int thread_id() { return omp_get_thread_num(); }
+inline int thread_count() { return omp_get_num_threads(); }
+#else
+inline int thread_id() { return 0; }
+inline int thread_count() { return 1; }
+#endif
+
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+}  // namespace
+}  // namespace faigfast::FAIGFAST_ISA

@@ -1,0 +1,74 @@
+#pragma once
+
+// Vectors of float32 as wide as the instruction set this is compiled for. Everything has internal
+// linkage, so that no processor runs the copy which was compiled for another.
+
+#include <stdint.h>
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+namespace faigfast::FAIGFAST_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kRegisters = 32;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8, kRegisters = 16;
+#elif defined(__aarch64__)
+constexpr int kLanes = 4, kRegisters = 32;
+#else
+constexpr int kLanes = 4, kRegisters = 16;
+#endif
+
+typedef float Vec __attribute__((vector_size(kLanes * sizeof(float))));
+
+inline Vec broadcast(float value) { return value - Vec{}; }
+
+inline Vec load(const float* from) {
+    Vec value;
+    __builtin_memcpy(&value, from, sizeof value);
+    return value;
+}
+
+inline void store(float* to, Vec value) { __builtin_memcpy(to, &value, sizeof value); }
+
+// The first `count` lanes; nothing behind them is touched, and the others are zero.
+#if defined(__AVX512F__)
+inline Vec load(const float* from, int count) {
+    return (Vec)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
+}
+
+inline void store(float* to, Vec value, int count) {
+    _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)value);
+}
+#elif defined(__AVX2__)
+inline __m256i first(int count) {
+    static const int32_t edge[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    return _mm256_loadu_si256((const __m256i*)(edge + 8 - count));
+}
+
+inline Vec load(const float* from, int count) {
+    return (Vec)_mm256_maskload_ps(from, first(count));
+}
+
+inline void store(float* to, Vec value, int count) {
+    _mm256_maskstore_ps(to, first(count), (__m256)value);
+}
+#else
+inline Vec load(const float* from, int count) {
+    Vec value = {};
+    for (int i = 0; i < count; ++i) value[i] = from[i];
+    return value;
+}
+
+inline void store(float* to, Vec value, int count) {
+    for (int i = 0; i < count; ++i) to[i] = value[i];
+}
+#endif
+
+inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+}  // namespace
+}  // namespace faigfast::FAIGFAST_ISA

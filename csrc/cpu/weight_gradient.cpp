@@ -1,0 +1,269 @@
+// Gradients of weights, bias and slopes, for each image, summed over its tiles and all points. Of
+// every block Σ over tiles of (A gy Aᵀ) ⊗ (Bᵀ x B) is added for each frequency; what stands there
+// at the end of an image is transformed back once.
+
+#include "gate.h"
+#include "gemm.h"
+#include "scratch.h"
+#include "transform.h"
+
+namespace faigfast::FAIGFAST_ISA {
+namespace {
+
+struct Sizes {
+    Channels in, out;
+    Tiles tiles;
+    int64_t image_tiles;  // of all points and samples of one image
+    int64_t rows;         // tiles of a block
+    int64_t in_slot, out_slot, sum_slot;
+    int64_t weights;  // of the layer
+
+    Sizes(const PathConvolution& path, int64_t images)
+        : in(path.inputs, path.width, 1),
+          out(path.outputs, path.width, path.shuffle),
+          tiles(path.height, path.width, kTile),
+          image_tiles(path.points * (path.samples / images) * tiles.count),
+          rows(block_rows(in.padded + out.padded)),
+          in_slot((rows + 1) * in.padded),
+          out_slot((rows + 1) * out.padded),
+          sum_slot(out.columns() * in.padded + 16),
+          weights(path.outputs * 9 * path.inputs) {}
+
+    static int64_t block_rows(int64_t both) {
+        const int64_t tiles = 24 * 128 / both;
+        return tiles < 24 ? 24 : tiles > 96 ? 96 : tiles;
+    }
+    int64_t buffer() const {
+        return round_up(kFrequencies * (in_slot + out_slot + sum_slot), 16) + 16;
+    }
+};
+
+// Where the sums of one image go.
+struct Sums {
+    float *gw, *gb, *gs;
+};
+
+// One thread's share.
+struct Worker {
+    const PathConvolution& path;
+    const BackwardArrays& arrays;
+    const Sizes& sizes;
+    const float* slopes;  // [points, padded]
+    float *x_block, *g_block, *sum;
+    float *bias_sums, *slope_sums;  // [padded]
+
+    struct Place {
+        int64_t point, sample, y, x;
+    };
+
+    Place place(int64_t image, int64_t tile) const {
+        const int64_t each = path.samples / arrays.images, count = sizes.tiles.count;
+        const int64_t at = tile % count;
+        return {tile / count / each, image * each + tile / count % each,
+                at / sizes.tiles.across * kTile, at % sizes.tiles.across * kTile};
+    }
+
+    void transform_x(const Place& place, float* to) const {
+        const Channels& in = sizes.in;
+        const int64_t row = in.row(), pixel = in.pixel();
+        const int64_t y = place.y - 1, x = place.x - 1;
+        const float* from = arrays.x + place.point * arrays.x_point +
+                            place.sample * path.height * row + y * row + x * pixel;
+        const bool inside =
+            y >= 0 && x >= 0 && y + kPatch <= path.height && x + kPatch <= path.width;
+        for (int64_t v = 0; v < in.vectors; ++v) {
+            const float* at = from + v * kLanes;
+            const int lanes = in.lanes(v);
+            if (inside && lanes == kLanes) {
+                transform_input([&](int r, int c) { return load(at + r * row + c * pixel); },
+                                to + v * kLanes, sizes.in_slot);
+                continue;
+            }
+            Vec patch[kFrequencies];
+            for (int64_t r = 0; r < kPatch; ++r)
+                for (int64_t c = 0; c < kPatch; ++c) {
+                    const bool here =
+                        y + r >= 0 && x + c >= 0 && y + r < path.height && x + c < path.width;
+                    patch[r * kPatch + c] = here ? load(at + r * row + c * pixel, lanes) : Vec{};
+                }
+            transform_input([&](int r, int c) { return patch[r * kPatch + c]; }, to + v * kLanes,
+                            sizes.in_slot);
+        }
+    }
+
+    template <Gate kGate>
+    void transform_g(const Place& place, float* to) const {
+        const Channels& out = sizes.out;
+        const int64_t row = out.row(), pixel = out.pixel();
+        const int64_t at = (place.point * path.samples + place.sample) * path.height * row +
+                           place.y * row + place.x * pixel;
+        const int64_t high = least(kTile, path.height - place.y);
+        const int64_t wide = least(kTile, path.width - place.x);
+        for (int64_t v = 0; v < out.vectors; ++v) {
+            Pixels p{arrays.gy + at + out.offset(v),
+                     kGate >= Gate::relu ? arrays.saved + at + out.offset(v) : nullptr,
+                     row,
+                     pixel,
+                     out.lanes(v),
+                     broadcast(path.scale),
+                     {}};
+            if (kGate == Gate::leaky)
+                p.negative = p.positive * load(slopes + place.point * out.padded + v * kLanes);
+            if (kGate == Gate::leaky && arrays.gs) add_slopes(p, high, wide, v);
+            if (high == kTile && wide == kTile && p.lanes == kLanes) {
+                transform_gradient([&](int r, int c) { return read<kGate, true>(p, r, c); },
+                                   to + v * kLanes, sizes.out_slot);
+                continue;
+            }
+            Vec patch[kTile * kTile];
+            for (int64_t r = 0; r < kTile; ++r)
+                for (int64_t c = 0; c < kTile; ++c)
+                    patch[r * kTile + c] =
+                        r < high && c < wide ? read<kGate, false>(p, r, c) : Vec{};
+            transform_gradient([&](int r, int c) { return patch[r * kTile + c]; }, to + v * kLanes,
+                               sizes.out_slot);
+        }
+    }
+
+    // Slopes meet z where it is not positive.
+    void add_slopes(const Pixels& p, int64_t high, int64_t wide, int64_t v) const {
+        Vec sum = load(slope_sums + v * kLanes);
+        for (int64_t r = 0; r < high; ++r)
+            for (int64_t c = 0; c < wide; ++c) {
+                const int64_t at = r * p.row + c * p.pixel;
+                const Vec z = load(p.saved + at, p.lanes);
+                const Vec product = load(p.values + at, p.lanes) * z * p.positive;
+                sum += z > 0 ? Vec{} : product;
+            }
+        store(slope_sums + v * kLanes, sum);
+    }
+
+    template <Gate kGate>
+    void add_block(int64_t image, int64_t first, int64_t count, bool begins) const {
+        const Channels &in = sizes.in, &out = sizes.out;
+        for (int64_t i = 0; i < count; ++i) {
+            const Place at = place(image, first + i);
+            if (arrays.gw) transform_x(at, x_block + i * in.padded);
+            transform_g<kGate>(at, g_block + i * out.padded);
+        }
+        // At this frequency A gy Aᵀ is the sum over the tile.
+        const float* whole = g_block + (kPatch + 1) * sizes.out_slot;
+        for (int64_t j = 0; j < out.padded && arrays.gb; j += kLanes) {
+            Vec total = load(bias_sums + j);
+            for (int64_t i = 0; i < count; ++i) total += load(whole + i * out.padded + j);
+            store(bias_sums + j, total);
+        }
+        if (!arrays.gw) return;
+        const int64_t rows = out.columns();
+        for (int64_t f = 0; f < kFrequencies; ++f)
+            for (int64_t v = 0; v < in.vectors; v += kColumns) {
+                const Operands operands{g_block + f * sizes.out_slot,
+                                        1,
+                                        out.padded,
+                                        x_block + f * sizes.in_slot + v * kLanes,
+                                        in.padded,
+                                        sum + f * sizes.sum_slot + v * kLanes,
+                                        in.padded,
+                                        count};
+                const int64_t vectors = least(kColumns, in.vectors - v);
+                if (begins)
+                    multiply_panel<false>(operands, rows, vectors);
+                else
+                    multiply_panel<true>(operands, rows, vectors);
+            }
+    }
+
+    // Tiles [first, last) of an image.
+    template <Gate kGate>
+    void add_tiles(int64_t image, int64_t first, int64_t last, const Sums& to) const {
+        const Channels &in = sizes.in, &out = sizes.out;
+        for (int64_t j = 0; j < out.padded; ++j) bias_sums[j] = slope_sums[j] = 0;
+        for (int64_t tile = first; tile < last; tile += sizes.rows)
+            add_block<kGate>(image, tile, least(sizes.rows, last - tile), tile == first);
+        for (int64_t j = 0; j < out.columns(); ++j) {
+            const int64_t o = out.channel(j);
+            if (o < 0) continue;
+            if (to.gb) to.gb[o] = bias_sums[j];
+            if (to.gs) to.gs[o] = slope_sums[j];
+            for (int64_t v = 0; v < in.vectors && to.gw; ++v) {
+                Vec w[9];
+                transform_weight_gradient(sum + j * in.padded + v * kLanes, sizes.sum_slot, w);
+                for (int t = 0; t < 9; ++t)
+                    store(to.gw + (o * 9 + t) * path.inputs + v * kLanes, w[t], in.lanes(v));
+            }
+        }
+    }
+
+    void add_tiles(int64_t image, int64_t first, int64_t last, const Sums& to) const {
+        switch (gate_of(path)) {
+            case Gate::open:
+                return add_tiles<Gate::open>(image, first, last, to);
+            case Gate::scaled:
+                return add_tiles<Gate::scaled>(image, first, last, to);
+            case Gate::relu:
+                return add_tiles<Gate::relu>(image, first, last, to);
+            case Gate::leaky:
+                return add_tiles<Gate::leaky>(image, first, last, to);
+        }
+    }
+};
+
+Sums of_image(const BackwardArrays& arrays, const Sizes& sizes, int64_t outputs, int64_t image) {
+    return {arrays.gw ? arrays.gw + image * sizes.weights : nullptr,
+            arrays.gb ? arrays.gb + image * outputs : nullptr,
+            arrays.gs ? arrays.gs + image * outputs : nullptr};
+}
+
+}  // namespace
+
+void convolve_weight_gradient(const PathConvolution& path, const BackwardArrays& arrays) {
+    const Sizes sizes(path, arrays.images);
+    const int64_t columns = path.points * sizes.out.padded, buffer = sizes.buffer();
+    // What a thread adds to an image that another one began: weights, biases, slopes.
+    const int64_t head = sizes.weights + 2 * path.outputs;
+    const int64_t own = round_up(buffer + 2 * sizes.out.padded + head, 16);
+    const Scratch scratch(4 * (columns + path.threads * (own + 16)));
+    float *slopes = scratch.floats(), *owns = slopes + columns;
+    fill_slopes(path, sizes.out, slopes);
+    const int64_t total = arrays.images * sizes.image_tiles;
+
+#pragma omp parallel num_threads(path.threads)
+    {
+        const int id = thread_id(), threads = thread_count();
+        float* mine = owns + id * own;
+        float* g_block = mine + kFrequencies * sizes.in_slot;
+        float* sum = g_block + kFrequencies * sizes.out_slot;
+        float* sums = mine + buffer;
+        const Worker worker{
+            path, arrays, sizes, slopes, mine, g_block, sum, sums, sums + sizes.out.padded};
+        const Range range = share(total, id, threads);
+        for (int64_t done = range.begin; done < range.end;) {
+            const int64_t image = done / sizes.image_tiles, first = done % sizes.image_tiles;
+            const int64_t last = least(sizes.image_tiles, first + range.end - done);
+            float* here = sums + 2 * sizes.out.padded;
+            const Sums heads{arrays.gw ? here : nullptr, arrays.gb ? here + sizes.weights : nullptr,
+                             arrays.gs ? here + sizes.weights + path.outputs : nullptr};
+            worker.add_tiles(image, first, last,
+                             first ? heads : of_image(arrays, sizes, path.outputs, image));
+            done += last - first;
+        }
+#pragma omp barrier
+        // Heads are added in the order of the threads.
+        for (int other = 1; other < threads; ++other) {
+            const Range theirs = share(total, other, threads);
+            const int64_t image = theirs.begin / sizes.image_tiles;
+            if (theirs.begin == theirs.end || theirs.begin % sizes.image_tiles == 0) continue;
+            const float* from = owns + other * own + buffer + 2 * sizes.out.padded;
+            const Sums to = of_image(arrays, sizes, path.outputs, image);
+            const Range part = share(sizes.weights, id, threads);
+            for (int64_t i = part.begin; i < part.end && to.gw; ++i) to.gw[i] += from[i];
+            const Range few = share(path.outputs, id, threads);
+            for (int64_t i = few.begin; i < few.end; ++i) {
+                if (to.gb) to.gb[i] += from[sizes.weights + i];
+                if (to.gs) to.gs[i] += from[sizes.weights + path.outputs + i];
+            }
+        }
+    }
+}
+
+}  // namespace faigfast::FAIGFAST_ISA

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <stdint.h>
+
+// Path convolution 3×3 with stride 1 and padding 1 in float32 by Winograd's F(4×4, 3×3). Everything
+// is dense and channels-last: images [points, samples, height, width, channels], weights
+// [outputs, 3, 3, inputs]. All functions are compiled once per instruction set.
+
+namespace faigfast {
+
+// act(z): z, or z where it is positive and slope · z elsewhere.
+enum class Activation { none, relu, leaky };
+
+struct PathConvolution {
+    int64_t points, samples, height, width, inputs, outputs;
+    int64_t shuffle;       // y is [shuffle·height, shuffle·width, outputs / shuffle²]; 1: as it is
+    const float* alpha;    // [points]
+    const float *w0, *dw;  // γ(α) = w0 + α·dw; dw may be null, as every d… below
+    const float *b0, *db;  // [outputs] or null
+    const float *s0, *ds;  // slopes [outputs], or one where shared_slope; null: `slope`
+    bool shared_slope;
+    Activation activation;
+    float slope;
+    float scale;  // y = scale · act(conv(x)) + residual
+    int threads;
+};
+
+struct ForwardArrays {
+    const float* x;
+    int64_t x_point;        // floats between points; 0 where all share x
+    const float* residual;  // as y, or null
+    int64_t residual_point;
+    float* y;
+};
+
+struct BackwardArrays {
+    const float *gy, *saved;  // as y; saved: the activation's input or output, null without one
+    const float* x;
+    int64_t x_point;
+    int64_t images;  // samples = images · rest
+    float* gx;       // [points, samples, height, width, inputs], or null: not wanted
+    float* gw;       // [images, outputs, 3, 3, inputs], summed over the points, or null
+    float* gb;       // [images, outputs] or null
+    float* gs;       // [images, outputs] or null, of slopes, also where one is shared
+};
+
+#define FAIGFAST_DECLARE(isa)                                                     \
+    namespace isa {                                                               \
+    void convolve(const PathConvolution&, const ForwardArrays&);                  \
+    void convolve_input_gradient(const PathConvolution&, const BackwardArrays&);  \
+    void convolve_weight_gradient(const PathConvolution&, const BackwardArrays&); \
+    }
+FAIGFAST_DECLARE(portable)
+#ifdef FAIGFAST_X86
+FAIGFAST_DECLARE(avx2)
+FAIGFAST_DECLARE(avx512)
+#endif
+#undef FAIGFAST_DECLARE
+
+}  // namespace faigfast
