@@ -72,7 +72,7 @@ def attribute(
         "right" nest too), image by image, until the estimated relative L1 error of its scores is
         at most this; no point is evaluated twice.
     emulate : bool
-        Predict the sum of the left or right rule of `steps` nodes from 12 evaluations.
+        Predict the sum of the left or right rule of `steps` nodes from 17 evaluations.
     objective : str or callable
         "squared_error" (summed over an image), "absolute_error", or a function
         `(output, gt) -> [B]` with one loss a sample.
@@ -218,9 +218,10 @@ class _Run:
     @cached_property
     def engine(self) -> Engine | None:
         """The path engine, where it is the backend."""
-        if self.setting.backend != "torch":
+        if self.setting.backend == "reference":
             return None
-        return Engine(self.path, self.objective, self.end_losses, self.memory)
+        kernels = "" if self.setting.backend == "torch" else self.setting.backend
+        return Engine(self.path, self.objective, self.end_losses, self.memory, kernels)
 
     def check_ends(self, batch: Batch) -> None:
         """Refuse modules that draw random numbers, or differ in more than the tensors on the line.

@@ -78,8 +78,10 @@ def backends() -> Backends:
         ),
         Backend(
             "cpu",
-            False,
-            f"{absent}; the compiled operations there are serve the other backends",
+            _extension.module is not None,
+            "the same with C++ kernels, for networks in float32 on a CPU"
+            if _extension.module is not None
+            else "the compiled extension is missing",
             {"extension": _extension.describe()},
         ),
         Backend("triton", False, absent),
@@ -111,10 +113,16 @@ def choose(name: str, device: torch.device | str) -> tuple[str, str]:
         If there is no backend of this name, or it is not available here.
     """
     if name == "auto":
-        return "torch", f"backend: torch on {device}, the fastest of this version"
+        if torch.device(device).type != "cpu":
+            return "torch", f"backend: torch on {device}, the fastest of this version"
+        if _extension.module is None:
+            return "torch", f"backend: torch, since the extension is missing: {_extension.missing}"
+        return "cpu", "backend: cpu, the fastest of this version on a CPU"
     table = backends()
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"backend is {name!r}; expected one of auto, {', '.join(table)}")
     if not table[name].available:
         raise ValueError(f"backend {name!r} cannot be used on {device}: {table[name].reason}")
+    if name == "cpu" and torch.device(device).type != "cpu":
+        raise ValueError(f"backend 'cpu' cannot be used on {device}: its kernels run on CPUs")
     return name, ""

@@ -32,8 +32,8 @@ inline Vec read(const Pixels& p, int64_t r, int64_t c) {
     if (kGate == Gate::open) return value;
     if (kGate == Gate::scaled) return value * p.positive;
     const Vec saved = kWhole ? load(p.saved + at) : load(p.saved + at, p.lanes);
-    const Vec other = kGate == Gate::leaky ? value * p.negative : Vec{};
-    return saved > 0 ? value * p.positive : other;
+    if (kGate == Gate::relu) return where(saved > 0, value * p.positive);
+    return saved > 0 ? value * p.positive : value * p.negative;
 }
 
 // Slopes [points, padded], in columns.

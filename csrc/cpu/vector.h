@@ -24,6 +24,11 @@ constexpr int kLanes = 4, kRegisters = 16;
 
 typedef float Vec __attribute__((vector_size(kLanes * sizeof(float))));
 
+typedef int32_t Mask __attribute__((vector_size(kLanes * sizeof(float))));
+
+// value where the mask holds, else zero.
+inline Vec where(Mask mask, Vec value) { return (Vec)((Mask)value & mask); }
+
 inline Vec broadcast(float value) { return value - Vec{}; }
 
 inline Vec load(const float* from) {

@@ -51,7 +51,7 @@ def _attribute(add: Add) -> None:
     add(
         "--emulate",
         action="store_true",
-        help="predict the left or right rule of STEPS nodes from 12 evaluations",
+        help="predict the left or right rule of STEPS nodes from 17 evaluations",
     )
     add(
         "--objective",

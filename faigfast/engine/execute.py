@@ -17,7 +17,8 @@ from faigfast.engine.folded import Folded
 from faigfast.engine.rules import Moving, Points, evaluate
 from faigfast.engine.single import OnePoint
 from faigfast.objective import Objective, loss
-from faigfast.ops.line import no_sums
+from faigfast.ops.line import arranged, no_sums
+from faigfast.ops.table import in_use
 from faigfast.path import WeightPath
 
 Values = dict[fx.Node, Any]
@@ -128,12 +129,6 @@ def _bytes(node: fx.Node) -> int:
     return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
 
 
-def arranged(value: Tensor) -> Tensor:
-    """Lay images and convolution weights out channels-last."""
-    kinds = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return value.contiguous(memory_format=kinds.get(value.ndim, torch.contiguous_format))
-
-
 def leaves(path: WeightPath) -> dict[str, Any]:
     """Everything a plan takes but x: tensors that move, without room for sums yet, and others."""
     given: dict[str, Any] = {key: arranged(value) for key, value in path.fixed.items()}
@@ -193,7 +188,7 @@ def forward(plan: Plan, prepared: Values, points: Points, segments: int = 1) -> 
     segments : int
         In more than one, values inside each are computed again for backward.
     """
-    if len(points.nodes) == points.images == segments == 1:
+    if len(points.nodes) == points.images == segments == 1 and not in_use().backend:
         return _single(plan, prepared, points.nodes[0])
     values = dict(prepared)
     if len(points.nodes) == 1:

@@ -20,10 +20,10 @@ _POINTWISE = {*_PLAIN, aten.leaky_relu.default, aten.gelu.default}
 
 
 def fuse(graph: fx.Graph, moving: Collection[fx.Node]) -> None:
-    """Give convolutions the activation, factor and residual after them, as keyword arguments.
+    """Give convolutions the activation, shuffle, factor and residual after them, as arguments.
 
-    They become `activation`, `slope`, `scale` and `residual` of the node, which then stands where
-    the last of them stood.
+    They become `activation`, `slope`, `shuffle`, `scale` and `residual` of the node, which then
+    stands where the last of them stood.
 
     Parameters
     ----------
@@ -85,6 +85,9 @@ def _absorb(graph: fx.Graph, node: fx.Node) -> None:
     found = _activation(_next(node), node)
     if found is not None:
         node = _merged(graph, node, *found)
+    found = _shuffle(_next(node), node)
+    if found is not None:
+        node = _merged(graph, node, *found)
     found = _factor(_next(node), node)
     if found is not None:
         node = _merged(graph, node, *found)
@@ -126,6 +129,14 @@ def _activation(user: fx.Node | None, node: fx.Node) -> Found:
         if isinstance(slope, fx.Node) and slope.op == "placeholder":
             return user, {"activation": "prelu", "slope": slope}
     return None
+
+
+def _shuffle(user: fx.Node | None, node: fx.Node) -> Found:
+    # A slope for each channel belongs to the channels before.
+    if user is None or user.target not in _SHUFFLES or node.kwargs.get("activation") == "prelu":
+        return None
+    factor: Any = user.args[1]
+    return user, {"shuffle": factor}
 
 
 def _factor(user: fx.Node | None, node: fx.Node) -> Found:

@@ -27,11 +27,15 @@ from faigfast.engine.sums import Sums
 from faigfast.integral import Integral
 from faigfast.networks import attributes
 from faigfast.objective import Objective
+from faigfast.ops.table import Use, using
 from faigfast.path import WeightPath
 from faigfast.quadrature import Step
 
 # On a CPU one sample fills the cores and stays in their caches; four at once took a tenth longer.
+# Kernels of our own take points together, as long as a layer's values stay in the last cache.
 WANTED = {"cpu": Chunk(points=1, images=1), "cuda": Chunk(points=8, images=8)}
+MOST_POINTS = 8
+TOGETHER = {"cpu": 1 << 16}  # pixels of a chunk, by the backend whose kernels run
 
 KNOWN_SIDE = 8  # pixels of an image on which a known plan is compared again
 
@@ -57,12 +61,15 @@ class Engine:
         line: L(θ̄) for 0 and L(θ) for 1.
     budget : int, optional
         Bytes for activations; None: a share of the device's memory.
+    backend : str
+        Whose kernels serve the path operations; "": plain PyTorch.
     """
 
     path: WeightPath
     objective: Objective
     as_they_are: Callable[[Tensor, Tensor, Sequence[float]], list[float]]
     budget: int | None = None
+    backend: str = ""
     notes: dict[str, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,6 +77,8 @@ class Engine:
         self.given = leaves(self.path)
         self.state = attributes(self.path.module)
         self.trusted: dict[Any, tuple[Plan, Chunk]] = {}
+        # What kernels refuse is a note.
+        self.use = Use(self.backend, self.notes)
 
     def integrate(
         self,
@@ -106,7 +115,8 @@ class Engine:
         """
         kind = x.shape, gt.shape
         if kind not in self.trusted:
-            self.trusted[kind] = self._trusted(x[:1], gt[:1], len(x))
+            with using(self.use):
+                self.trusted[kind] = self._trusted(x[:1], gt[:1], len(x))
         plan, chunk = self.trusted[kind]
         done = counted = 0
 
@@ -119,7 +129,8 @@ class Engine:
             part, counted = slice(done, done + chunk.images), 0
             smaller = None
             try:
-                integrals = self._images(plan, chunk, steps(), x[part], gt[part], sums, count)
+                with using(self.use):
+                    integrals = self._images(plan, chunk, steps(), x[part], gt[part], sums, count)
             except torch.OutOfMemoryError:
                 smaller = chunk.smaller()
                 if smaller is None:
@@ -187,7 +198,8 @@ class Engine:
             forget(self.path.module)
             plan = self._plan(x)
         chunk = self._chunk(plan, x, images)
-        kind = replace(chunk, points=min(chunk.points, 2), images=min(chunk.images, 2))
+        sizes = replace(chunk, points=min(chunk.points, 2), images=min(chunk.images, 2))
+        kind = sizes, self.backend
         if kind not in plan.checked:
             if not plan.checked and self._ends_differ(plan, x, gt):
                 forget(self.path.module)
@@ -236,5 +248,8 @@ class Engine:
     def _chunk(self, plan: Plan, x: Tensor, images: int) -> Chunk:
         budget = self.budget or default_budget(x.device)
         wanted = WANTED.get(x.device.type, WANTED["cuda"])
+        if self.backend in TOGETHER:
+            points = TOGETHER[self.backend] // x.shape[2:].numel()
+            wanted = Chunk(points=max(1, min(points, MOST_POINTS)), images=1)
         wanted = replace(wanted, images=min(wanted.images, images))
         return fitted(plan, self.given, x, wanted, budget)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from faigfast.engine.folded import Folded, apply, sample_by_sample
+from faigfast.ops import winograd  # noqa: F401  its kernels join the table
 from faigfast.ops.affine import affine
 from faigfast.ops.conv import conv
 from faigfast.ops.embedding import embedding
@@ -143,6 +144,7 @@ def convolve(
     slope: Any = 0.0,
     scale: float = 1.0,
     residual: Any = None,
+    shuffle: int = 1,
 ) -> Any:
     """Y = scale · act(conv(x)) + residual by one path operation; None where there is no rule."""
     slopes: tuple[Any, Any, Any] = (None, None, None)
@@ -159,7 +161,7 @@ def convolve(
         residual = points.every_image(residual).flatten(1, 2)
     y, _ = conv(
         x.flatten(1, 2), w[0], w[1], b[0], b[1], slopes[0], slopes[1], points.alpha,
-        w[2], b[2], slopes[2], residual, *geometry, activation, slope, scale,
+        w[2], b[2], slopes[2], residual, *geometry, activation, slope, scale, shuffle,
     )  # fmt: skip
     if y.shape[1] == points.images:
         # So inserted, the dimension of one sample has the stride of a batch, not of channels.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
-from faigfast.ops.line import on_line, one_batch, room, wanted, wide
+from faigfast.ops.line import arranged, on_line, one_batch, room, wanted, wide
 from faigfast.ops.table import operation
 
 aten = torch.ops.aten
@@ -39,8 +39,9 @@ def conv(
     activation: str,
     slope: float,
     scale: float,
+    shuffle: int,
 ) -> tuple[Tensor, Tensor]:
-    """Compute y = scale · act(conv(x, γ(α)) + γ_b(α)) + residual, at every point of the line.
+    """Compute y = scale · act(shuffled conv(x, γ(α)) + γ_b(α)) + residual, at every point.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ def conv(
         [N, *shape] from `no_sums`: their gradients are the parameters', for each image, summed
         over the points.
     residual : Tensor, optional
-        [P, M, O, *spatial] or [1, M, ...], added last.
+        As y, or [1, M, ...], added last.
     stride, padding, dilation, transposed, output_padding, groups
         As in `torch.convolution`.
     activation : str
@@ -67,20 +68,24 @@ def conv(
         Of leaky_relu.
     scale : float
         Factor before the residual.
+    shuffle : int
+        r of `torch.pixel_shuffle`, after the bias; 1: none.
 
     Returns
     -------
     y : Tensor
-        [P, M, O, *spatial].
+        [P, M, O, *spatial]; [P, M, O/r², r·H, r·W] shuffled.
     saved : Tensor
         What the activation's gradient needs and y does not tell; empty where it needs nothing.
     """
     geometry = (stride, padding, dilation, transposed, output_padding, groups)
-    keeps = _keeps(activation, scale, residual)
+    keeps = keeps_more(activation, scale, residual)
     y, saved = x.new_empty(0), x.new_empty(0)
     for p, a in enumerate(alpha.unbind()):
         b = None if b0 is None else on_line(b0, db, a)
         z = _conv(one_batch(x[p % len(x)]), on_line(w0, dw, a), b, geometry)
+        if shuffle > 1:
+            z = arranged(aten.pixel_shuffle(z, shuffle))
         out = activate(z, activation, slope if s0 is None else on_line(s0, ds, a))
         kept = z if ACTIVATIONS[activation] else out
         if keeps:
@@ -95,7 +100,7 @@ def conv(
     return y, saved
 
 
-def _keeps(activation: str, scale: float, residual: Tensor | None) -> bool:
+def keeps_more(activation: str, scale: float, residual: Tensor | None) -> bool:
     """Whether the gradient of the activation needs more than y."""
     changed = scale != 1 or residual is not None
     return activation != "none" and (ACTIVATIONS[activation] or changed)
@@ -132,13 +137,15 @@ def conv_backward(
     groups: int,
     activation: str,
     slope: float,
+    scale: float,
+    shuffle: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of `conv`, from gy = ∂L/∂y · scale.
+    """Gradients of `conv`, from gy = ∂L/∂y.
 
     Parameters
     ----------
     gy : Tensor
-        [P, M, O, *spatial].
+        As y.
     saved : Tensor
         The activation's input or output, as gy; empty where there is no activation.
     images : int
@@ -154,7 +161,7 @@ def conv_backward(
         [N, *shape], summed over the points in at least float32.
     """
     geometry = (stride, padding, dilation, transposed, output_padding, groups)
-    biases = [gy.shape[2]] if needs[2] else None
+    biases = [gy.shape[2] * shuffle**2] if needs[2] else None
     gx = x.new_empty(0)
     sums: dict[int, Tensor] = {}  # by place in `needs`
 
@@ -163,11 +170,15 @@ def conv_backward(
 
     for p, a in enumerate(alpha.unbind()):
         g, one, w = one_batch(gy[p]), one_batch(x[p % len(x)]), on_line(w0, dw, a)
+        if scale != 1:
+            g = g * scale
         if activation != "none":
             if needs[3]:
                 sums[3] = _added(sums.get(3), _slope_sums(g, saved[p], s0, images))
             s = slope if s0 is None else on_line(s0, ds, a)
             g = activation_backward(g, saved[p], activation, s)
+        if shuffle > 1:
+            g = one_batch(arranged(aten.pixel_unshuffle(g, shuffle)))
         together = images == 1 or not (needs[1] or needs[2])
         found, *parts = backward(g, one, w, needs[:3] if together else [needs[0], False, False])
         if needs[0]:
@@ -200,9 +211,9 @@ def _slope_sums(g: Tensor, z: Tensor, s0: Tensor | None, images: int) -> Tensor:
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, w0, dw, b0, _, s0, ds, alpha, sum_w, sum_b, sum_s, residual, *geometry = inputs
-    *ctx.geometry, ctx.activation, ctx.slope, ctx.scale = geometry
+    *ctx.geometry, ctx.activation, ctx.slope, ctx.scale, ctx.shuffle = geometry
     y, saved = output
-    if ctx.activation != "none" and not _keeps(ctx.activation, ctx.scale, residual):
+    if ctx.activation != "none" and not keeps_more(ctx.activation, ctx.scale, residual):
         saved = y
     ctx.save_for_backward(x, saved, w0, dw, b0, s0, ds, alpha)
     ctx.images = next((len(part) for part in (sum_w, sum_b, sum_s) if part is not None), 1)
@@ -214,16 +225,16 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _backward(ctx: Any, gy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     if gy is None:
-        return (None,) * 21
+        return (None,) * 22
     x, saved, w0, dw, b0, s0, ds, alpha = ctx.saved_tensors
     needs = [ctx.needs_input_grad[i] for i in (0, 8, 9, 10)]
     found = conv_backward(
-        gy if ctx.scale == 1 else gy * ctx.scale, x, saved, w0, dw, b0, s0, ds, alpha, ctx.images,
-        needs, *ctx.geometry, ctx.activation, ctx.slope,
+        gy, x, saved, w0, dw, b0, s0, ds, alpha, ctx.images, needs, *ctx.geometry,
+        ctx.activation, ctx.slope, ctx.scale, ctx.shuffle,
     )  # fmt: skip
     gx, gw, gb, gs = wanted(found, needs, x)
     gr = gy.sum_to_size(ctx.residual) if ctx.needs_input_grad[11] else None
-    return gx, *[None] * 7, gw, gb, gs, gr, *[None] * 9
+    return gx, *[None] * 7, gw, gb, gs, gr, *[None] * 10
 
 
 conv.register_autograd(_backward, setup_context=_setup_context)

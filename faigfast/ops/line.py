@@ -43,6 +43,12 @@ def one_batch(part: Tensor) -> Tensor:
     return part.as_strided(part.shape, (part.numel(), *part.stride()[1:]), part.storage_offset())
 
 
+def arranged(value: Tensor) -> Tensor:
+    """Lay images and convolution weights out channels-last."""
+    kinds = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return value.contiguous(memory_format=kinds.get(value.ndim, torch.contiguous_format))
+
+
 def room(part: Tensor, points: int) -> Tensor:
     """Uninitialised [P, ...], laid out as [P, ...] or [1, ...] is, channels-last or not."""
     return torch.empty_like(part.expand(points, *part.shape[1:]))

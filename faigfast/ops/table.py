@@ -1,7 +1,9 @@
 """The table that chooses which kernel runs an operation, and remembers why the others do not."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ class Kernel:
     ----------
     name : str
         Of the kernel.
+    backend : str
+        The backend that it belongs to; "" where it serves all.
     run : callable
         Takes the operation's arguments.
     refuses : callable
@@ -24,11 +28,46 @@ class Kernel:
     """
 
     name: str
+    backend: str
     run: Callable[..., Any]
     refuses: Callable[..., str]
 
 
 KERNELS: dict[str, list[Kernel]] = {}
+
+
+@dataclass(frozen=True)
+class Use:
+    """Whose kernels may run, and what they refused.
+
+    Parameters
+    ----------
+    backend : str
+        Its kernels may run beside those that serve all; "" none.
+    refused : dict of str to None
+        Is told of what a kernel of the backend did not serve, and why.
+    """
+
+    backend: str = ""
+    refused: dict[str, None] = field(default_factory=dict)
+
+
+_use: ContextVar[Use] = ContextVar("_use", default=Use())  # noqa: B039  nothing refuses without a backend
+
+
+def in_use() -> Use:
+    """Give what `using` set here."""
+    return _use.get()
+
+
+@contextmanager
+def using(use: Use) -> Iterator[None]:
+    """Let operations, and their gradients later, run with a backend's kernels."""
+    token = _use.set(use)
+    try:
+        yield
+    finally:
+        _use.reset(token)
 
 
 class Operation:
@@ -41,7 +80,7 @@ class Operation:
     def __init__(self, plain: Callable[..., Any]) -> None:
         self.name = plain.__name__
         self.__doc__ = plain.__doc__
-        KERNELS[self.name] = [Kernel("plain", plain, lambda *_: "")]
+        KERNELS[self.name] = [Kernel("plain", "", plain, lambda *_: "")]
         schema = torch.library.infer_schema(plain, mutates_args=())
         self.defined = torch.library.custom_op(
             f"faigfast::{self.name}", self._run, mutates_args=(), schema=schema
@@ -56,7 +95,15 @@ class Operation:
         return (self.defined if is_in_torch_dispatch_mode() else self._call)(*args)
 
     def _run(self, *args: Any) -> Any:
-        return choose(self.name, *args).run(*args)
+        use = in_use()
+        for kernel in KERNELS[self.name]:
+            if kernel.backend not in ("", use.backend):
+                continue
+            why = kernel.refuses(*args)
+            if not why:
+                break
+            use.refused.setdefault(f"{self.name} is not served by {kernel.name}: {why}")
+        return kernel.run(*args)
 
     def register_autograd(
         self, backward: Callable[..., Any], *, setup_context: Callable[..., Any]
@@ -69,12 +116,14 @@ class Operation:
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
                 out = run(*args)
+                ctx.use = in_use()
                 setup_context(ctx, args, out)
                 return out
 
             @staticmethod
             def backward(ctx: Any, *gy: Any) -> Any:
-                return gradient(ctx, *gy)
+                with using(ctx.use):
+                    return gradient(ctx, *gy)
 
         self._call = Direct.apply
 
@@ -84,13 +133,17 @@ def operation(plain: Callable[..., Any]) -> Operation:
     return Operation(plain)
 
 
-def kernel(name: str, serves: str, refuses: Callable[..., str]) -> Callable[..., Any]:
+def kernel(
+    name: str, backend: str, serves: str, refuses: Callable[..., str]
+) -> Callable[..., Any]:
     """Register a faster kernel of an operation, before those that are there.
 
     Parameters
     ----------
     name : str
         Of the kernel.
+    backend : str
+        As in `Kernel`.
     serves : str
         The operation's name in `torch.ops.faigfast`.
     refuses : callable
@@ -98,7 +151,7 @@ def kernel(name: str, serves: str, refuses: Callable[..., str]) -> Callable[...,
     """
 
     def register(run: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS[serves].insert(0, Kernel(name, run, refuses))
+        KERNELS[serves].insert(0, Kernel(name, backend, run, refuses))
         return run
 
     return register

@@ -6,20 +6,148 @@ import torch
 from torch import Tensor
 
 from faigfast import _extension
-from faigfast.ops.activation import activate, activation_backward
+from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
+from faigfast.ops.conv import keeps_more
 from faigfast.ops.line import on_line
 from faigfast.ops.table import kernel
 
-# Those that the kernels apply themselves; any other follows in PyTorch.
-_FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky_relu", "prelu": "leaky_relu"}
-_LEAST_CHANNELS = 1
+# Activations that the kernels apply, forward and backward.
+_FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
+_GATES = {**_FUSED, "prelu": "leaky"}  # and those whose gradients they take
+_GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 
 
-def dense(x: Tensor) -> Tensor:
-    """[P, M, C, H, W] with every sample channels-last and one after the other, copied if need be.
+def _refuses(x: Tensor, w0: Tensor, geometry: tuple[Any, ...]) -> str:
+    if _extension.module is None:
+        return f"the extension is missing: {_extension.missing}"
+    if x.device.type != "cpu":
+        return f"tensors are on {x.device}"
+    if x.dtype != torch.float32:
+        return f"tensors are of {x.dtype}"
+    if w0.shape[2:] != (3, 3):
+        return f"the kernel is {'×'.join(map(str, w0.shape[2:]))}"
+    if geometry != _GEOMETRY:
+        return "stride, padding, dilation and groups are not 1, or it is transposed"
+    return "" if x.numel() else "there is nothing to compute"
 
-    What all points share, [1, M, ...] or expanded, stays so.
-    """
+
+def _dense(x: Tensor) -> Tensor:
+    """Bring [P, M, C, H, W] into [P, M, H, W, C]; one point stands for all that are the same."""
     if len(x) > 1 and x.stride(0) == 0:
         x = x[:1]
-    return x.movedim(2, -1).contiguous().movedim(-1, 2)
+    return x.movedim(2, -1).contiguous()
+
+
+def _address(part: Tensor | None) -> int:
+    return 0 if part is None else part.data_ptr()
+
+
+def _point(part: Tensor) -> int:
+    """Elements from one point to the next; 0 where all share one."""
+    return part[0].numel() if len(part) > 1 else 0
+
+
+class _Layer:
+    """A layer as the extension takes it; holds on to what it has the addresses of."""
+
+    def __init__(
+        self, x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, shuffle: int,
+        activation: str, slope: float, scale: float,
+        b0: Tensor | None = None, db: Tensor | None = None,
+        s0: Tensor | None = None, ds: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        weights = [None if w is None else w.movedim(1, -1).contiguous() for w in (w0, dw)]
+        others = [None if part is None else part.contiguous() for part in (b0, db, s0, ds)]
+        points, samples, height, width, inputs = len(alpha), *x.shape[1:]
+        self.alpha = alpha.contiguous()
+        self.parts = [*weights, *others]
+        self.given = _extension.module.PathConvolution(  # type: ignore[union-attr]
+            sizes=[points, samples, height, width, inputs, len(w0)],
+            shuffle=shuffle,
+            alpha=_address(self.alpha),
+            **dict(zip(("w0", "dw", "b0", "db", "s0", "ds"), map(_address, self.parts))),
+            shared_slope=s0 is not None and s0.numel() == 1,
+            activation=activation,
+            slope=slope,
+            scale=scale,
+            threads=torch.get_num_threads(),
+        )  # fmt: skip
+
+
+@kernel("winograd", "cpu", "conv", lambda x, w0, *rest: _refuses(x, w0, rest[10:16]))
+def conv(
+    x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
+    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, sum_w: Tensor | None,
+    sum_b: Tensor | None, sum_s: Tensor | None, residual: Tensor | None,
+    stride: Any, padding: Any, dilation: Any, transposed: Any, output_padding: Any, groups: Any,
+    activation: str, slope: float, scale: float, shuffle: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As `faigfast.ops.conv.conv`."""
+    keeps = keeps_more(activation, scale, residual)
+    fused = activation in _FUSED
+    whole = fused and not keeps  # else what backward needs stands before the end
+    pixels = _dense(x)
+    samples, height, width = pixels.shape[1:4]
+    layer = _Layer(
+        pixels, w0, dw, alpha, shuffle, _FUSED[activation] if fused else "none", slope,
+        scale if whole else 1.0, b0, db,
+    )  # fmt: skip
+    rest = _dense(residual) if whole and residual is not None else None
+    z = x.new_empty(len(alpha), samples, height * shuffle, width * shuffle, len(w0) // shuffle**2)
+    _extension.module.convolve(  # type: ignore[union-attr]
+        layer.given, x=_address(pixels), x_point=_point(pixels), residual=_address(rest),
+        residual_point=0 if rest is None else _point(rest), y=_address(z),
+    )  # fmt: skip
+    y = z = z.movedim(-1, 2)
+    if not fused:
+        y = torch.empty_like(z)
+        for p, a in enumerate(alpha.unbind()):
+            y[p] = activate(z[p], activation, slope if s0 is None else on_line(s0, ds, a))
+    if not keeps:
+        return y, x.new_empty(0)
+    saved = z if ACTIVATIONS[activation] else y
+    if residual is not None:
+        y = torch.add(residual, y, alpha=scale)
+    elif scale != 1:
+        y = y * scale
+    return y, saved
+
+
+@kernel("winograd", "cpu", "conv_backward", lambda gy, x, _, w0, *rest: _refuses(x, w0, rest[7:13]))
+def conv_backward(
+    gy: Tensor, x: Tensor, saved: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None,
+    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, images: int, needs: list[bool],
+    stride: Any, padding: Any, dilation: Any, transposed: Any, output_padding: Any, groups: Any,
+    activation: str, slope: float, scale: float, shuffle: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """As `faigfast.ops.conv.conv_backward`."""
+    if activation not in _GATES:
+        gy = activation_backward(gy * scale, saved, activation, slope)
+        activation, scale = "none", 1.0
+    pixels, upstream = _dense(x), _dense(gy)
+    gate = None if activation == "none" else _dense(saved)
+    layer = _Layer(
+        pixels, w0, dw, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
+    )  # fmt: skip
+    outputs, inputs = w0.shape[:2]
+    shapes = (
+        (len(alpha), *pixels.shape[1:]), (images, outputs, 3, 3, inputs),
+        (images, outputs), (images, outputs),
+    )  # fmt: skip
+    found = [
+        x.new_empty(shape) if need else None for shape, need in zip(shapes, needs, strict=True)
+    ]
+    gx, gw, gb, gs = found
+    _extension.module.convolve_backward(  # type: ignore[union-attr]
+        layer.given, gy=_address(upstream), saved=_address(gate), x=_address(pixels),
+        x_point=_point(pixels), images=images, gx=_address(gx), gw=_address(gw), gb=_address(gb),
+        gs=_address(gs),
+    )  # fmt: skip
+    if gs is not None and s0 is not None and s0.numel() == 1:
+        gs = gs.sum(1, keepdim=True)
+    return (
+        x.new_empty(0) if gx is None else gx.movedim(-1, 2),
+        x.new_empty(0) if gw is None else gw.movedim(-1, 2),
+        x.new_empty(0) if gb is None else gb,
+        x.new_empty(0) if gs is None else gs,
+    )
