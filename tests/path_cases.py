@@ -238,7 +238,7 @@ def conv_case(
     points=2, images=2, samples=1, channels=(3, 5), size=(7, 5), kernel=3, stride=1, padding=1,
     dilation=1, transposed=False, output_padding=0, groups=1, weight="moves", bias="moves",
     activation="none", slopes="moves", single=False, slope=0.1, scale=1.0, residual=None,
-    shared=False, layout="contiguous", integers=False, seed=0,
+    shuffle=1, shared=False, layout="contiguous", integers=False, seed=0,
 ):  # fmt: skip
     numbers, rank = Numbers(integers, seed), len(size)
     c, o = channels
@@ -264,7 +264,7 @@ def conv_case(
         y, _ = conv(
             x.flatten(1, 2), w0, dw, b0, db, s0, ds, alpha, sum_w, sum_b, sum_s,
             None if residual is None else residual.flatten(1, 2), *geometry, activation, slope,
-            scale,
+            scale, shuffle,
         )  # fmt: skip
         return y.unflatten(1, x.shape[1:3])
 
@@ -274,6 +274,7 @@ def conv_case(
         strides, pads, dilations = sides
         options = {"output_padding": extra} if transposed else {}
         z = getattr(F, name)(x, w, b, strides, pads, groups=groups, dilation=dilations, **options)
+        z = F.pixel_shuffle(z, shuffle) if shuffle > 1 else z
         y = PLAIN_ACTIVATIONS[activation](z, slope if s is None else s) * scale
         return y if residual is None else y + residual
 

@@ -16,7 +16,8 @@ def test_every_backend_has_a_reason():
         assert backend.reason
         with pytest.raises(dataclasses.FrozenInstanceError):
             backend.available = True
-    assert [name for name in NAMES if table[name].available] == ["reference", "torch"]
+    here = ["reference", "torch"] + ["cpu"] * (_extension.module is not None)
+    assert [name for name in NAMES if table[name].available] == here
 
 
 def test_it_prints_as_a_table():
@@ -34,13 +35,19 @@ def test_the_extension_is_described(monkeypatch):
         assert _extension.describe().endswith("portable in use")
     monkeypatch.setattr(_extension, "module", None)
     monkeypatch.setattr(_extension, "missing", "no compiler")
-    assert backends()["cpu"].details["extension"] == "missing: no compiler"
+    cpu = backends()["cpu"]
+    assert cpu.details["extension"] == "missing: no compiler" and not cpu.available
+    name, why = choose("auto", "cpu")
+    assert name == "torch" and "no compiler" in why
+    with pytest.raises(ValueError, match="'cpu' cannot be used on cpu: the compiled extension"):
+        choose("cpu", "cpu")
 
 
 def test_choice():
     name, why = choose("auto", "cpu")
-    assert name == "torch"
-    assert "torch" in why
+    assert name == ("torch" if _extension.module is None else "cpu")
+    assert name in why
+    assert choose("auto", "cuda")[0] == "torch"
     for name in ("reference", "torch"):
         assert choose(name, "cpu") == (name, "")
 
@@ -51,7 +58,14 @@ def test_unknown_names_list_the_known_ones(name):
         choose(name, "cpu")
 
 
-@pytest.mark.parametrize("name", ["cpu", "triton", "cuda"])
+@pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
+def test_cpu_kernels_are_refused_elsewhere():
+    assert choose("cpu", "cpu") == ("cpu", "")
+    with pytest.raises(ValueError, match="'cpu' cannot be used on cuda: its kernels run on CPUs"):
+        choose("cpu", "cuda")
+
+
+@pytest.mark.parametrize("name", ["triton", "cuda"])
 def test_absent_backends_say_why(name):
     with pytest.raises(ValueError, match=f"'{name}' cannot be used on cpu: not part of this"):
         choose(name, "cpu")

@@ -66,6 +66,8 @@ GEOMETRIES = {
     "strided": dict(layout="strided"),
     "strided, one point": dict(layout="strided", points=1, samples=2),
     "images alike": dict(layout="images alike", points=2, images=3),
+    "shuffle": dict(channels=(3, 8), shuffle=2, samples=2),
+    "shuffle, one point": dict(channels=(2, 18), shuffle=3, points=1, layout="channels last"),
 }
 
 
@@ -181,7 +183,7 @@ def test_what_the_gradient_needs_is_kept_and_no_more(points, scale, residual, na
         assert saved.shape == (0,)
     else:
         inner = "none" if ACTIVATIONS[name] else name
-        kept = conv(*given[:11], None, *given[12:-3], inner, given[-2], 1.0)[0]
+        kept = conv(*given[:11], None, *given[12:-4], inner, given[-3], 1.0, 1)[0]
         torch.testing.assert_close(saved, kept.detach(), rtol=0, atol=0)
     # Nothing of the two is in the other's memory, or in that of what was given.
     memory = [t.untyped_storage().data_ptr() for t in (y, saved) if t.numel()]
@@ -224,4 +226,4 @@ def test_activations(name, shape):
 
 def test_an_unknown_activation_is_refused():
     with pytest.raises(KeyError, match="tanh"):
-        conv(*arguments(conv_case())[0][1][:-3], "tanh", 0.0, 1.0)
+        conv(*arguments(conv_case())[0][1][:-4], "tanh", 0.0, 1.0, 1)

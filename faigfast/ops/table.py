@@ -19,18 +19,18 @@ class Kernel:
     ----------
     name : str
         Of the kernel.
-    backend : str
-        The backend that it belongs to; "" where it serves all.
     run : callable
         Takes the operation's arguments.
     refuses : callable
         Takes them too; says why it does not serve them, "" where it does.
+    backend : str
+        The backend that it belongs to; "" where it serves all.
     """
 
     name: str
-    backend: str
     run: Callable[..., Any]
     refuses: Callable[..., str]
+    backend: str = ""
 
 
 KERNELS: dict[str, list[Kernel]] = {}
@@ -52,12 +52,12 @@ class Use:
     refused: dict[str, None] = field(default_factory=dict)
 
 
-_use: ContextVar[Use] = ContextVar("_use", default=Use())  # noqa: B039  nothing refuses without a backend
+_use: ContextVar[Use | None] = ContextVar("_use", default=None)
 
 
 def in_use() -> Use:
     """Give what `using` set here."""
-    return _use.get()
+    return _use.get() or Use()
 
 
 @contextmanager
@@ -80,7 +80,7 @@ class Operation:
     def __init__(self, plain: Callable[..., Any]) -> None:
         self.name = plain.__name__
         self.__doc__ = plain.__doc__
-        KERNELS[self.name] = [Kernel("plain", "", plain, lambda *_: "")]
+        KERNELS[self.name] = [Kernel("plain", plain, lambda *_: "")]
         schema = torch.library.infer_schema(plain, mutates_args=())
         self.defined = torch.library.custom_op(
             f"faigfast::{self.name}", self._run, mutates_args=(), schema=schema
@@ -95,15 +95,7 @@ class Operation:
         return (self.defined if is_in_torch_dispatch_mode() else self._call)(*args)
 
     def _run(self, *args: Any) -> Any:
-        use = in_use()
-        for kernel in KERNELS[self.name]:
-            if kernel.backend not in ("", use.backend):
-                continue
-            why = kernel.refuses(*args)
-            if not why:
-                break
-            use.refused.setdefault(f"{self.name} is not served by {kernel.name}: {why}")
-        return kernel.run(*args)
+        return choose(self.name, *args).run(*args)
 
     def register_autograd(
         self, backward: Callable[..., Any], *, setup_context: Callable[..., Any]
@@ -134,7 +126,7 @@ def operation(plain: Callable[..., Any]) -> Operation:
 
 
 def kernel(
-    name: str, backend: str, serves: str, refuses: Callable[..., str]
+    name: str, serves: str, refuses: Callable[..., str], backend: str = ""
 ) -> Callable[..., Any]:
     """Register a faster kernel of an operation, before those that are there.
 
@@ -142,24 +134,29 @@ def kernel(
     ----------
     name : str
         Of the kernel.
-    backend : str
-        As in `Kernel`.
     serves : str
         The operation's name in `torch.ops.faigfast`.
-    refuses : callable
+    refuses, backend
         As in `Kernel`.
     """
 
     def register(run: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS[serves].insert(0, Kernel(name, backend, run, refuses))
+        KERNELS[serves].insert(0, Kernel(name, run, refuses, backend))
         return run
 
     return register
 
 
 def choose(operation: str, *args: Any) -> Kernel:
-    """First kernel of an operation that serves these arguments."""
-    return next(kernel for kernel in KERNELS[operation] if not kernel.refuses(*args))
+    """First kernel of an operation that serves these arguments, of all or the backend in use."""
+    use = in_use()
+    for kernel in KERNELS[operation]:
+        if kernel.backend in ("", use.backend):
+            why = kernel.refuses(*args)
+            if not why:
+                return kernel
+            use.refused.setdefault(f"{operation} without the {kernel.name} kernel: {why}")
+    raise AssertionError(f"{operation} has no plain kernel")
 
 
 def explain(operation: str, *args: Any) -> dict[str, str]:

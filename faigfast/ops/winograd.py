@@ -65,7 +65,7 @@ class _Layer:
             sizes=[points, samples, height, width, inputs, len(w0)],
             shuffle=shuffle,
             alpha=_address(self.alpha),
-            **dict(zip(("w0", "dw", "b0", "db", "s0", "ds"), map(_address, self.parts))),
+            **dict(zip(("w0", "dw", "b0", "db", "s0", "ds"), map(_address, self.parts), strict=True)),
             shared_slope=s0 is not None and s0.numel() == 1,
             activation=activation,
             slope=slope,
@@ -74,7 +74,7 @@ class _Layer:
         )  # fmt: skip
 
 
-@kernel("winograd", "cpu", "conv", lambda x, w0, *rest: _refuses(x, w0, rest[10:16]))
+@kernel("winograd", "conv", lambda x, w0, *rest: _refuses(x, w0, rest[10:16]), "cpu")
 def conv(
     x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
     s0: Tensor | None, ds: Tensor | None, alpha: Tensor, sum_w: Tensor | None,
@@ -113,7 +113,7 @@ def conv(
     return y, saved
 
 
-@kernel("winograd", "cpu", "conv_backward", lambda gy, x, _, w0, *rest: _refuses(x, w0, rest[7:13]))
+@kernel("winograd", "conv_backward", lambda gy, x, _, w0, *rest: _refuses(x, w0, rest[7:13]), "cpu")
 def conv_backward(
     gy: Tensor, x: Tensor, saved: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None,
     s0: Tensor | None, ds: Tensor | None, alpha: Tensor, images: int, needs: list[bool],

@@ -1,0 +1,213 @@
+"""The C++ kernels of the path convolution, in every instruction set that runs here."""
+
+from contextlib import contextmanager
+from itertools import product
+
+import pytest
+import torch
+from path_cases import arguments, assert_near, conv_case, errors, expected, found, poisoned
+
+from faigfast import _extension
+from faigfast.ops.conv import conv, conv_backward
+from faigfast.ops.table import Use, explain, using
+from faigfast.ops.winograd import conv as winograd
+
+pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
+ISAS = [] if _extension.module is None else _extension.module.supported()
+BOUND = 1e-5  # relative L2 of every value and gradient; 2e-6 is what was seen
+
+
+@pytest.fixture(params=ISAS)
+def isa(request, monkeypatch):
+    monkeypatch.setenv("FAIGFAST_ISA", request.param)
+
+
+@contextmanager
+def kernels():
+    """Nothing may be left to plain PyTorch."""
+    use = Use("cpu")
+    with using(use):
+        yield
+    assert not use.refused
+
+
+def assert_right(case, bound=BOUND):
+    case = case.to(torch.float32)
+    with kernels(), poisoned():
+        result = found(case)
+    assert_near(result, expected(case.to(torch.float64)), bound)
+
+
+SIZES = [(1, 1), (1, 9), (6, 1), (2, 3), (4, 4), (7, 5), (8, 8), (9, 17)]
+CHANNELS = [(1, 1), (3, 5), (3, 64), (64, 3), (8, 16), (17, 33), (48, 20)]
+
+
+@pytest.mark.parametrize("channels", CHANNELS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_sizes_and_channels(size, channels, isa):
+    assert_right(conv_case(size=size, channels=channels, activation="relu"))
+
+
+@pytest.mark.parametrize("channels", [(64, 64), (100, 48), (16, 256), (256, 16)], ids=str)
+@pytest.mark.parametrize("size", [(47, 31), (12, 50)], ids=str)
+def test_larger(size, channels, isa):
+    assert_right(conv_case(size=size, channels=channels, points=1, images=2))
+
+
+CASES = {
+    "many points": dict(points=9, images=1, size=(4, 3)),
+    "many images": dict(points=2, images=7, size=(4, 3)),
+    "samples": dict(samples=3, images=2, points=2),
+    "shared": dict(shared=True, points=3, images=2),
+    "no bias": dict(bias=None),
+    "bias stands still": dict(bias="still"),
+    "weight stands still": dict(weight="still"),
+    "channels last": dict(layout="channels last"),
+    "strided": dict(layout="strided"),
+    "images alike": dict(layout="images alike", points=2, images=3),
+    "more points than weights that fit at once": dict(
+        points=5, images=1, channels=(256, 256), size=(2, 2)
+    ),
+}
+ACTIVATIONS = ["none", "relu", "leaky_relu", "prelu", "sigmoid", "silu", "gelu"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cases(name, isa):
+    assert_right(conv_case(**CASES[name], activation="leaky_relu"))
+    assert_right(conv_case(**CASES[name], residual="points", scale=0.2))
+
+
+@pytest.mark.parametrize("residual", [None, "points", "shared"])
+@pytest.mark.parametrize("scale", [1.0, -0.3])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_fused(activation, scale, residual, isa):
+    options = dict(activation=activation, scale=scale, residual=residual)
+    assert_right(conv_case(**options, size=(5, 6), channels=(4, 9)))
+
+
+@pytest.mark.parametrize("slopes, single", list(product(["moves", "still"], [False, True])))
+def test_slopes(slopes, single, isa):
+    assert_right(conv_case(activation="prelu", slopes=slopes, single=single, points=3))
+
+
+@pytest.mark.parametrize("factor, outputs", [(2, 12), (2, 64), (3, 9), (4, 32)])
+@pytest.mark.parametrize("activation", ["none", "leaky_relu", "sigmoid", "silu"])
+def test_shuffled(activation, factor, outputs, isa):
+    options = dict(channels=(5, outputs), shuffle=factor, activation=activation)
+    assert_right(conv_case(**options, size=(5, 6)))
+    assert_right(conv_case(**options, size=(9, 4), scale=0.5, residual="points"))
+
+
+def test_threads_change_nothing_but_rounding(isa):
+    case = conv_case(size=(23, 18), channels=(20, 24), images=3, activation="relu")
+    case = case.to(torch.float32)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            with kernels():
+                results.append([found(case) for _ in range(2)])
+    finally:
+        torch.set_num_threads(before)
+    for once, again in results:
+        assert set(errors(once, again).values()) == {0.0}
+        assert_near(once, results[0][0], 5e-6)
+        # These are not sums over threads.
+        assert torch.equal(once.y, results[0][0].y) and torch.equal(once.gx, results[0][0].gx)
+
+
+@pytest.mark.parametrize("shift", range(1, 4))
+def test_tensors_need_no_alignment(shift, isa):
+    case = conv_case(layout="channels last", points=1, images=1).to(torch.float32)
+    memory = torch.empty(case.x.numel() + shift)
+    moved = memory[shift:].view(case.x.movedim(3, -1).shape)
+    moved.copy_(case.x.movedim(3, -1))
+    (_, given), _ = arguments(case)
+    with kernels():
+        y, _ = conv(*given)
+        other, _ = conv(moved.movedim(-1, 3).flatten(1, 2), *given[1:])
+    assert torch.equal(y, other)
+
+
+REFUSED = {
+    "float64": dict(),
+    "kernel is 1×1": dict(kernel=1, padding=0),
+    "stride": dict(stride=2),
+    "padding": dict(padding=0),
+    "kernel is 3": dict(size=(9,)),
+    "groups": dict(channels=(4, 4), groups=2),
+    "transposed": dict(transposed=True),
+    "dilation": dict(dilation=2),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_it_refuses_runs_plainly_and_is_told(why):
+    case = conv_case(**REFUSED[why])
+    case = case if why == "float64" else case.to(torch.float32)
+    for name, given in arguments(case):
+        assert why in explain(name, *given)["winograd"]
+    use = Use("cpu")
+    with using(use):
+        result = found(case)
+    assert len(use.refused) == 2 and all(why in reason for reason in use.refused)
+    assert_near(result, found(case), 0)
+
+
+def test_without_the_extension_it_refuses(monkeypatch):
+    monkeypatch.setattr(_extension, "module", None)
+    monkeypatch.setattr(_extension, "missing", "no compiler")
+    (name, given), _ = arguments(conv_case().to(torch.float32))
+    assert explain(name, *given)["winograd"] == "the extension is missing: no compiler"
+
+
+def test_it_runs_only_where_its_backend_is_in_use():
+    case = conv_case(activation="relu").to(torch.float32)
+    plain = found(case)
+    with kernels():
+        fast = found(case)
+    assert 0 < errors(fast, plain)["y"] < 1e-5
+    assert errors(found(case), plain)["y"] == 0
+
+
+@pytest.mark.parametrize("options", [
+    dict(layout="channels last"),
+    dict(points=1, images=1, layout="channels last", activation="silu"),
+    dict(residual="points", scale=0.5, activation="relu", layout="channels last"),
+    dict(channels=(3, 8), shuffle=2, points=1, layout="channels last"),
+], ids=str)  # fmt: skip
+def test_shapes_and_strides_are_those_of_the_plain_kernel(options):
+    for (name, given), operation in zip(
+        arguments(conv_case(**options).to(torch.float32)), (conv, conv_backward), strict=True
+    ):
+        plain = operation(*given)
+        with kernels():
+            fast = operation(*given)
+        for one, other in zip(plain, fast, strict=True):
+            assert one.shape == other.shape and one.dtype == other.dtype, name
+            assert [s for s, n in zip(one.stride(), one.shape, strict=True) if n > 1] == [
+                s for s, n in zip(other.stride(), other.shape, strict=True) if n > 1
+            ], name
+
+
+def test_infinities_and_nan_do_not_stay_hidden(isa):
+    """Values that are not finite come out as such, near where they went in."""
+    for value in (torch.nan, torch.inf, 3e38):
+        case = conv_case(points=1, images=1, size=(12, 12), channels=(4, 8), activation="relu")
+        case = case.to(torch.float32)
+        case.x[0, 0, 0, :, 6, 6] = value
+        with kernels():
+            y = found(case).y
+        assert not y[..., 5:8, 5:8].isfinite().all()
+        assert y[..., :3, :3].isfinite().all() and y[..., 9:, 9:].isfinite().all()
+
+
+def test_scratch_memory_is_kept_and_can_be_given_back():
+    case = conv_case().to(torch.float32)
+    with kernels():
+        found(case)
+    assert _extension.module.cached_scratch() > 0
+    _extension.module.free_scratch()
+    assert _extension.module.cached_scratch() == 0
+    assert winograd.__doc__
