@@ -131,7 +131,7 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "faigfast._C",
-            ["csrc/module.cpp", "csrc/cpu/dispatch.cpp", "csrc/cpu/scratch.cpp"],
+            ["csrc/module.cpp", "csrc/tensor.cpp", "csrc/cpu/dispatch.cpp", "csrc/cpu/memory.cpp"],
             cxx_std=17,
         )
     ],

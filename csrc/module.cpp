@@ -5,7 +5,8 @@
 #include <pybind11/stl.h>
 
 #include "cpu/dispatch.h"
-#include "cpu/scratch.h"
+#include "cpu/memory.h"
+#include "tensor.h"
 
 namespace py = pybind11;
 
@@ -79,9 +80,11 @@ void define_convolution(py::module_& module) {
     module.def("convolve_backward", &convolve_backward, py::arg("path"), py::kw_only(),
                py::arg("gy"), py::arg("saved"), py::arg("x"), py::arg("x_point"), py::arg("images"),
                py::arg("gx"), py::arg("gw"), py::arg("gb"), py::arg("gs"));
-    module.def("free_scratch", &faigfast::free_scratch,
-               "Give memory that is kept for the next call back to the system.");
-    module.def("cached_scratch", &faigfast::cached_scratch, "Bytes of it.");
+    module.def("new_tensor", &faigfast::new_tensor, py::arg("shape"),
+               "DLPack capsule of an uninitialised float32 tensor, in memory from the cache.");
+    module.def("free_cached", &faigfast::free_cached,
+               "Give memory that is kept for later calls back to the system.");
+    module.def("cached", &faigfast::cached, "Bytes of it.");
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DRIVER = ROOT / "tests" / "cpp" / "score_reduction.cpp"
+DRIVERS = sorted((ROOT / "tests" / "cpp").glob("*.cpp"))
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
@@ -27,7 +27,7 @@ int main() { return omp_get_max_threads() == 0; }
 int main() {}
 #endif
 """
-# The kernels allocate nothing, and the search for leaks is forbidden in some containers.
+# The search for leaks is forbidden in some containers; what is kept is asked for by the drivers.
 ENVIRONMENT = os.environ | {"ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "2"}
 
 
@@ -56,9 +56,9 @@ def compiler(tmp_path_factory):
 
 
 def build(compiler, csrc, folder):
-    """Compile all of csrc/cpu, every kernel once per instruction set, and link the driver."""
+    """Compile all of csrc/cpu, every kernel once per instruction set, and link each driver."""
     define = ["-DFAIGFAST_X86"] if X86 else []
-    tasks = [("driver", DRIVER, [])]
+    tasks = [(f"driver-{driver.stem}", driver, []) for driver in DRIVERS]
     for source in sorted((csrc / "cpu").glob("*.cpp")):
         if "namespace faigfast::FAIGFAST_ISA" in source.read_text():
             tasks += [
@@ -75,18 +75,38 @@ def build(compiler, csrc, folder):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for result in pool.map(compile_one, tasks):
             assert result.returncode == 0, result.stderr
-    objects = [folder / f"{name}.o" for name, *_ in tasks]
-    result = run(*compiler, *objects, "-o", folder / "driver")
-    assert result.returncode == 0, result.stderr
-    return folder / "driver"
+    kernels = [folder / f"{name}.o" for name, *_ in tasks if not name.startswith("driver")]
+    for driver in DRIVERS:
+        objects = [folder / f"driver-{driver.stem}.o", *kernels]
+        result = run(*compiler, *objects, "-o", folder / driver.stem)
+        assert result.returncode == 0, result.stderr
+    return folder
 
 
-def test_the_kernels_are_clean_and_right(compiler, tmp_path):
-    result = run(build(compiler, ROOT / "csrc", tmp_path))
+@pytest.fixture(scope="module")
+def sanitized(compiler, tmp_path_factory):
+    return build(compiler, ROOT / "csrc", tmp_path_factory.mktemp("sanitized"))
+
+
+@pytest.mark.parametrize("driver", [driver.stem for driver in DRIVERS])
+def test_the_kernels_are_clean_and_right(driver, sanitized):
+    result = run(sanitized / driver)
     assert result.returncode == 0, result.stdout + result.stderr
     names = result.stdout.split()
     assert names[0] == "portable" and set(names) <= ISAS.keys()
     assert result.stderr == ""
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="there is no valgrind")
+def test_the_convolution_is_clean_under_valgrind(tmp_path):
+    cxx = next(filter(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")), None)
+    if cxx is None:
+        pytest.skip("there is no C++ compiler")
+    folder = build([cxx, "-std=c++17", "-g", "-O1"], ROOT / "csrc", tmp_path)
+    # It knows no AVX-512.
+    result = run("valgrind", "-q", "--error-exitcode=7", folder / "convolution", "avx512")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "portable" in result.stdout.split()
 
 
 def test_a_read_past_the_end_would_be_seen(compiler, tmp_path):

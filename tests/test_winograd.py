@@ -207,7 +207,7 @@ def test_scratch_memory_is_kept_and_can_be_given_back():
     case = conv_case().to(torch.float32)
     with kernels():
         found(case)
-    assert _extension.module.cached_scratch() > 0
-    _extension.module.free_scratch()
-    assert _extension.module.cached_scratch() == 0
+    assert _extension.module.cached() > 0
+    _extension.module.free_cached()
+    assert _extension.module.cached() == 0
     assert winograd.__doc__

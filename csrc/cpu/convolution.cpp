@@ -3,7 +3,7 @@
 // next one is begun, so that it stays in the second cache.
 
 #include "gate.h"
-#include "scratch.h"
+#include "memory.h"
 #include "weights.h"
 
 namespace faigfast::FAIGFAST_ISA {

@@ -4,7 +4,7 @@
 
 #include "gate.h"
 #include "gemm.h"
-#include "scratch.h"
+#include "memory.h"
 #include "transform.h"
 
 namespace faigfast::FAIGFAST_ISA {

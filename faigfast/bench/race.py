@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from faigfast.backends import backends
 from faigfast.bench.rivals import Run, loop, own
 from faigfast.bench.workloads import Pair, Problem
 from faigfast.data import KEPT_OUT, Degradation, photographs
@@ -20,18 +21,19 @@ from faigfast.machine import describe_machine, describe_versions
 from faigfast.tables import aligned
 
 YARDSTICK = ("loop", "left", 100)
-# Who, rule, points. The loop is the tuned one, of which the authors' own is slower.
-CONTENDERS = (
-    YARDSTICK,
-    ("loop", "midpoint", 20),
-    ("faigfast-torch", "midpoint", 20),
-    ("faigfast-torch", "graded", 16),
-    ("faigfast-torch", "graded", 8),
-)
 CONVERGED = ("gauss-legendre", 96)
 SIZE = 96  # of a crop's ground truth, in pixels
 EVERY = 45  # of the crops of all photographs one is taken
 HEADER = ("", "rule", "points", "seconds", "min–max", "× loop, left 100", "mean error", "worst")
+
+
+def entrants() -> list[tuple[str, str, int]]:
+    """Who, rule and points: the tuned loop, of which the authors' own is slower, and faigfast."""
+    found = [YARDSTICK, ("loop", "midpoint", 20)]
+    for name in ("torch", "cpu"):
+        if backends()[name].available:
+            found += [(f"faigfast-{name}", "graded", 16), (f"faigfast-{name}", "graded", 8)]
+    return found
 
 
 @dataclass
@@ -99,7 +101,7 @@ class Race:
 
 def race(
     pairs: dict[str, Callable[[], Pair]],
-    contenders: Sequence[tuple[str, str, int]] = CONTENDERS,
+    contenders: Sequence[tuple[str, str, int]] | None = None,
     *,
     repeats: int = 5,
     progress: bool = True,
@@ -110,8 +112,9 @@ def race(
     ----------
     pairs : dict
         How to load each pair, by its name.
-    contenders : sequence of (str, str, int)
+    contenders : sequence of (str, str, int), optional
         "loop" or "faigfast-…", rule and points; the first is what the others are compared with.
+        None: those of `entrants`.
     repeats : int
         Timed runs of each, in turn, after one that is compared and warms up.
     progress : bool
@@ -124,6 +127,7 @@ def race(
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; expected a positive integer")
+    contenders = entrants() if contenders is None else contenders
     degradations = {"blur": Degradation(blur=2.0), "noise": Degradation(noise=0.1)}
     data = crops(photographs(KEPT_OUT), degradations, SIZE).part(slice(EVERY // 2, None, EVERY))
     x = torch.cat(list(data.lq.values()))

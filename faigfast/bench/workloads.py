@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from faigfast.filters import CONVOLUTIONS
-from faigfast.zoo import SRCNNStyle, SRResNet
+from faigfast.zoo import EDSR, RRDBNet, SRCNNStyle, SRResNet
 
 Pair = tuple[nn.Module, nn.Module]
 
@@ -184,6 +184,14 @@ FAMILIES: dict[str, tuple[str, Callable[[], Pair]]] = {
         f"SRCNN-style 64–128 ×{SCALE}, random",
         lambda: _perturbed(lambda: SRCNNStyle(scale=SCALE)),
     ),
+    "edsr": (
+        f"EDSR-baseline 64×16 ×{SCALE}, random",
+        lambda: _perturbed(lambda: EDSR(scale=SCALE)),
+    ),
+    "rrdbnet": (
+        "RRDBNet 64/32, 2 blocks, ×2, random",
+        lambda: _perturbed(lambda: RRDBNet(blocks=2, scale=SCALE)),
+    ),
     "pair": (f"the shipped pair, SRResNet 32×8 ×{SCALE}, trained", _shipped),
     "tiny": (
         f"SRResNet 4×1 ×{SCALE}, random",
@@ -194,6 +202,8 @@ FAMILIES: dict[str, tuple[str, Callable[[], Pair]]] = {
 WORKLOADS = (
     *(f"srresnet-{size}x{images}" for size in (48, 128, 256) for images in (1, 4, 16)),
     "srcnn-64x1",
+    "edsr-64x1",
+    "rrdbnet-64x1",
     "pair-64x4",
 )
 

@@ -38,6 +38,17 @@ def _dense(x: Tensor) -> Tensor:
     return x.movedim(2, -1).contiguous()
 
 
+def _empty(*shape: int) -> Tensor:
+    """Uninitialised, in memory that was used before: new pages take longer than a convolution."""
+    return torch.from_dlpack(_extension.module.new_tensor(shape))  # type: ignore[union-attr]
+
+
+def free_cached() -> None:
+    """Give the memory that is kept for later layers back to the system."""
+    if _extension.module is not None:
+        _extension.module.free_cached()
+
+
 def _address(part: Tensor | None) -> int:
     return 0 if part is None else part.data_ptr()
 
@@ -93,7 +104,7 @@ def conv(
         scale if whole else 1.0, b0, db,
     )  # fmt: skip
     rest = _dense(residual) if whole and residual is not None else None
-    z = x.new_empty(len(alpha), samples, height * shuffle, width * shuffle, len(w0) // shuffle**2)
+    z = _empty(len(alpha), samples, height * shuffle, width * shuffle, len(w0) // shuffle**2)
     _extension.module.convolve(  # type: ignore[union-attr]
         layer.given, x=_address(pixels), x_point=_point(pixels), residual=_address(rest),
         residual_point=0 if rest is None else _point(rest), y=_address(z),
@@ -135,7 +146,7 @@ def conv_backward(
         (images, outputs), (images, outputs),
     )  # fmt: skip
     found = [
-        x.new_empty(shape) if need else None for shape, need in zip(shapes, needs, strict=True)
+        _empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)
     ]
     gx, gw, gb, gs = found
     _extension.module.convolve_backward(  # type: ignore[union-attr]

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <stddef.h>
+
+namespace faigfast {
+
+// Memory of unknown content, aligned to pages, that comes from a cache where it can: pages that are
+// new to a process cost more than what is computed in them. Any thread may take and give.
+struct Memory {
+    void* start;
+    size_t size;
+};
+
+// At least so many bytes. Throws std::bad_alloc.
+Memory take(size_t bytes);
+
+// What was taken, for others to take.
+void give(Memory memory);
+
+// Give what nobody holds back to the system; bytes that nobody holds.
+void free_cached();
+size_t cached();
+
+// Memory for one call.
+class Scratch {
+public:
+    explicit Scratch(size_t bytes);
+    ~Scratch();
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+
+    // Not inline: where this is used is compiled for other processors.
+    float* floats() const;
+
+private:
+    Memory memory_;
+};
+
+}  // namespace faigfast

@@ -1,0 +1,208 @@
+// Runs the path convolution and its gradients of every instruction set that works here on buffers
+// of exactly their sizes, and compares them with plain loops in double. Prints what it ran. An
+// argument leaves the instruction set out that it names: valgrind knows no AVX-512.
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../../csrc/cpu/dispatch.h"
+#include "../../csrc/cpu/memory.h"
+
+namespace {
+
+using faigfast::Activation;
+using std::vector;
+
+struct Case {
+    int64_t points, images, rest, height, width, inputs, outputs, shuffle;
+    bool shared_x;
+    Activation activation;
+    float scale;
+    bool residual;
+};
+
+const Case kCases[] = {
+    {1, 1, 1, 1, 1, 1, 1, 1, false, Activation::none, 1, false},
+    {2, 2, 1, 5, 7, 3, 5, 1, true, Activation::relu, 1, false},
+    {3, 1, 2, 4, 9, 17, 8, 1, false, Activation::leaky, 0.5f, false},
+    {2, 3, 1, 9, 4, 8, 33, 1, false, Activation::none, 0.2f, true},
+    {2, 1, 2, 6, 5, 5, 12, 2, false, Activation::relu, 1, false},
+    {1, 2, 1, 13, 3, 20, 9, 3, false, Activation::leaky, 1, false},
+};
+
+struct Problem {
+    Case c;
+    int64_t samples, y_width, y_height, y_channels;
+    vector<float> alpha, w0, dw, b0, db, s0, ds, x, residual, gy;
+
+    explicit Problem(const Case& given)
+        : c(given),
+          samples(c.images * c.rest),
+          y_width(c.width * c.shuffle),
+          y_height(c.height * c.shuffle),
+          y_channels(c.outputs / (c.shuffle * c.shuffle)) {
+        std::mt19937 bits(1);
+        std::normal_distribution<float> normal;
+        const auto fill = [&](int64_t size) {
+            vector<float> values(size);
+            for (float& value : values) value = normal(bits);
+            return values;
+        };
+        const int64_t pixels = samples * c.height * c.width;
+        alpha = fill(c.points), w0 = fill(c.outputs * 9 * c.inputs), dw = fill(w0.size());
+        b0 = fill(c.outputs), db = fill(c.outputs), s0 = fill(c.outputs), ds = fill(c.outputs);
+        x = fill((c.shared_x ? 1 : c.points) * pixels * c.inputs);
+        residual = fill(pixels * c.outputs), gy = fill(c.points * pixels * c.outputs);
+    }
+
+    // Channel o of pixel (y, x) in an image as the layer leaves it.
+    int64_t at(int64_t p, int64_t m, int64_t y, int64_t x, int64_t o) const {
+        const int64_t r = c.shuffle, g = o % (r * r);
+        return (((p * samples + m) * y_height + y * r + g / r) * y_width + x * r + g % r) *
+                   y_channels +
+               o / (r * r);
+    }
+    int64_t x_at(int64_t p, int64_t m, int64_t row, int64_t column, int64_t i) const {
+        return (((c.shared_x ? 0 : p * samples) + m) * c.height * c.width + row * c.width +
+                column) *
+                   c.inputs +
+               i;
+    }
+    double on(const vector<float>& start, const vector<float>& delta, int64_t p, int64_t i) const {
+        return start[i] + (double)alpha[p] * delta[i];
+    }
+};
+
+struct Results {
+    vector<double> z, y, gx, gw, gb, gs;
+};
+
+Results plain(const Problem& q) {
+    const Case& c = q.c;
+    Results r;
+    r.z.resize(q.gy.size()), r.y.resize(q.gy.size());
+    r.gx.resize(c.points * q.samples * c.height * c.width * c.inputs);
+    r.gw.resize(c.images * q.w0.size());
+    r.gb.resize(c.images * c.outputs), r.gs.resize(c.images * c.outputs);
+    for (int64_t p = 0; p < c.points; ++p)
+        for (int64_t m = 0; m < q.samples; ++m)
+            for (int64_t y = 0; y < c.height; ++y)
+                for (int64_t x = 0; x < c.width; ++x)
+                    for (int64_t o = 0; o < c.outputs; ++o) {
+                        const int64_t here = q.at(p, m, y, x, o), n = m / c.rest;
+                        double z = q.on(q.b0, q.db, p, o);
+                        const auto each = [&](auto visit) {
+                            for (int64_t t = 0; t < 9; ++t) {
+                                const int64_t row = y + t / 3 - 1, column = x + t % 3 - 1;
+                                if (row < 0 || column < 0 || row >= c.height || column >= c.width)
+                                    continue;
+                                for (int64_t i = 0; i < c.inputs; ++i)
+                                    visit(row, column, i, (o * 9 + t) * c.inputs + i);
+                            }
+                        };
+                        each([&](int64_t row, int64_t column, int64_t i, int64_t w) {
+                            z += q.on(q.w0, q.dw, p, w) * q.x[q.x_at(p, m, row, column, i)];
+                        });
+                        const double slope = c.activation == Activation::none ? 1
+                                             : c.activation == Activation::relu
+                                                 ? 0
+                                                 : q.on(q.s0, q.ds, p, o);
+                        const double factor = z > 0 ? 1 : slope;
+                        const int64_t first = q.at(0, m, y, x, o);
+                        r.z[here] = z;
+                        r.y[here] = c.scale * factor * z + (c.residual ? q.residual[first] : 0);
+                        const double g = (double)c.scale * q.gy[here];
+                        r.gb[n * c.outputs + o] += g * factor;
+                        if (z <= 0) r.gs[n * c.outputs + o] += g * z;
+                        each([&](int64_t row, int64_t column, int64_t i, int64_t w) {
+                            const int64_t to =
+                                (((p * q.samples + m) * c.height + row) * c.width + column) *
+                                    c.inputs +
+                                i;
+                            r.gx[to] += g * factor * q.on(q.w0, q.dw, p, w);
+                            r.gw[n * q.w0.size() + w] +=
+                                g * factor * q.x[q.x_at(p, m, row, column, i)];
+                        });
+                    }
+    return r;
+}
+
+void compare(const char* name, const std::string& isa, size_t number, int threads,
+             const vector<float>& found, const vector<double>& expected) {
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < expected.size(); ++i) {
+        difference += std::pow(found[i] - expected[i], 2);
+        size += expected[i] * expected[i];
+    }
+    // A NaN is not below the bound.
+    if (std::sqrt(difference) <= 1e-5 * std::sqrt(size)) return;
+    std::fprintf(stderr, "%s, case %zu, %d threads: %s is off by %.1e of %.1e\n", isa.c_str(),
+                 number, threads, name, std::sqrt(difference), std::sqrt(size));
+    std::exit(1);
+}
+
+void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& expected,
+           int threads) {
+    const Case& c = q.c;
+    const bool slopes = c.activation == Activation::leaky;
+    const faigfast::PathConvolution path{c.points,
+                                         q.samples,
+                                         c.height,
+                                         c.width,
+                                         c.inputs,
+                                         c.outputs,
+                                         c.shuffle,
+                                         q.alpha.data(),
+                                         q.w0.data(),
+                                         q.dw.data(),
+                                         q.b0.data(),
+                                         q.db.data(),
+                                         slopes ? q.s0.data() : nullptr,
+                                         slopes ? q.ds.data() : nullptr,
+                                         false,
+                                         c.activation,
+                                         0,
+                                         c.scale,
+                                         threads};
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    const vector<float> saved(expected.z.begin(), expected.z.end());
+    const auto room = [&](const vector<double>& like) { return vector<float>(like.size(), nan); };
+    vector<float> y = room(expected.y), gx = room(expected.gx), gw = room(expected.gw);
+    vector<float> gb = room(expected.gb), gs = room(expected.gs);
+    const int64_t x_point = c.shared_x ? 0 : q.x.size() / c.points;
+    convolve(isa, path,
+             {q.x.data(), x_point, c.residual ? q.residual.data() : nullptr, 0, y.data()});
+    convolve_backward(
+        isa, path,
+        {q.gy.data(), c.activation == Activation::none ? nullptr : saved.data(), q.x.data(),
+         x_point, c.images, gx.data(), gw.data(), gb.data(), slopes ? gs.data() : nullptr});
+    const std::string name = faigfast::name(isa);
+    compare("y", name, number, threads, y, expected.y);
+    compare("gx", name, number, threads, gx, expected.gx);
+    compare("gw", name, number, threads, gw, expected.gw);
+    compare("gb", name, number, threads, gb, expected.gb);
+    if (slopes) compare("gs", name, number, threads, gs, expected.gs);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    for (faigfast::Isa isa : faigfast::supported()) {
+        if (count > 1 && faigfast::name(isa) == arguments[1]) continue;
+        size_t number = 0;
+        for (const Case& c : kCases) {
+            const Problem problem(c);
+            const Results expected = plain(problem);
+            for (int threads : {1, 2, 5}) check(isa, number, problem, expected, threads);
+            ++number;
+        }
+        std::printf("%s\n", faigfast::name(isa).c_str());
+    }
+    faigfast::free_cached();
+    return faigfast::cached() != 0;
+}
