@@ -31,12 +31,19 @@ struct Channels {
     int64_t row() const { return groups * width * group; }
     int64_t pixel() const { return shuffle * group; }
 
-    // From a pixel to its v-th vector, and how many lanes of that are channels.
-    int64_t offset(int64_t v) const {
-        const int64_t g = v / group_vectors;
-        return (g / shuffle * width * shuffle + g % shuffle) * group + v % group_vectors * kLanes;
+    // Calls f(v, offset, lanes) for every vector of a pixel: its number, how far it lies from the
+    // pixel, and how many of its lanes are channels.
+    template <typename F>
+    void each_vector(F f) const {
+        int64_t v = 0;
+        for (int64_t y = 0; y < shuffle; ++y)
+            for (int64_t x = 0; x < shuffle; ++x) {
+                const int64_t start = (y * width * shuffle + x) * group;
+                int64_t c = 0;
+                for (; c + kLanes <= group; c += kLanes) f(v++, start + c, kLanes);
+                if (c < group) f(v++, start + c, (int)(group - c));
+            }
     }
-    int lanes(int64_t v) const { return (int)least(kLanes, group - v % group_vectors * kLanes); }
 
     // Channel of a column, −1 in a gap.
     int64_t channel(int64_t column) const {

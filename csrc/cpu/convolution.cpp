@@ -44,46 +44,55 @@ struct Block {
     int64_t size() const { return (kFrequencies + 1) * slot; }
 };
 
+// Transforms tiles [first, first + count) of all samples at a point; `patch` [36, padded] is room.
 template <Gate kGate>
 void gather(const Pass& pass, const Block& block, int64_t point, int64_t first, int64_t count,
-            float* buffer) {
+            float* patch, float* buffer) {
     const Tiles& tiles = pass.tiles;
     const Channels& in = pass.in;
     const int64_t row = in.row(), pixel = in.pixel();
+    const float* slopes = pass.slopes + point * in.padded;
     for (int64_t i = 0; i < count; ++i) {
         const int64_t sample = (first + i) / tiles.count, tile = (first + i) % tiles.count;
         const int64_t y = tile / tiles.across * kTile - 1, x = tile % tiles.across * kTile - 1;
         const int64_t at =
             point * pass.values_point + sample * pass.values_sample + y * row + x * pixel;
+        float* to = buffer + i * block.row;
         const bool inside =
             y >= 0 && x >= 0 && y + kPatch <= tiles.height && x + kPatch <= tiles.width;
-        for (int64_t v = 0; v < in.vectors; ++v) {
-            Pixels p{pass.values + at + in.offset(v),
-                     kGate >= Gate::relu ? pass.saved + at + in.offset(v) : nullptr,
-                     row,
-                     pixel,
-                     in.lanes(v),
-                     broadcast(pass.path.scale),
-                     {}};
-            if (kGate == Gate::leaky)
-                p.negative = p.positive * load(pass.slopes + point * in.padded + v * kLanes);
-            float* to = buffer + i * block.row + v * kLanes;
-            if (inside && p.lanes == kLanes) {
-                transform_input([&](int r, int c) { return read<kGate, true>(p, r, c); }, to,
-                                block.slot);
-                continue;
-            }
-            Vec patch[kFrequencies];
-            for (int64_t r = 0; r < kPatch; ++r)
-                for (int64_t c = 0; c < kPatch; ++c) {
-                    const bool here =
-                        y + r >= 0 && x + c >= 0 && y + r < tiles.height && x + c < tiles.width;
-                    patch[r * kPatch + c] = !here               ? Vec{}
-                                            : p.lanes == kLanes ? read<kGate, true>(p, r, c)
-                                                                : read<kGate, false>(p, r, c);
-                }
-            transform_input([&](int r, int c) { return patch[r * kPatch + c]; }, to, block.slot);
+        if (kGate == Gate::open && inside && in.group % kLanes == 0) {
+            in.each_vector([&](int64_t v, int64_t offset, int) {
+                const float* from = pass.values + at + offset;
+                transform_input([&](int r, int c) { return load(from + r * row + c * pixel); },
+                                to + v * kLanes, block.slot);
+            });
+            continue;
         }
+        // Pixel by pixel: rows of two images, read together, would lie in the same sets of the
+        // first cache and drive each other out.
+        for (int64_t r = 0; r < kPatch; ++r)
+            for (int64_t c = 0; c < kPatch; ++c) {
+                float* here = patch + (r * kPatch + c) * in.padded;
+                if (y + r < 0 || x + c < 0 || y + r >= tiles.height || x + c >= tiles.width) {
+                    for (int64_t v = 0; v < in.vectors; ++v) store(here + v * kLanes, Vec{});
+                    continue;
+                }
+                const int64_t there = at + r * row + c * pixel;
+                in.each_vector([&](int64_t v, int64_t offset, int lanes) {
+                    const float* from = pass.values + there + offset;
+                    const Vec saved =
+                        kGate >= Gate::relu ? read(pass.saved + there + offset, lanes) : Vec{};
+                    const Vec slope = kGate == Gate::leaky ? load(slopes + v * kLanes) : Vec{};
+                    store(here + v * kLanes,
+                          through<kGate>(read(from, lanes), saved, pass.path.scale, slope));
+                });
+            }
+        for (int64_t v = 0; v < in.vectors; ++v)
+            transform_input(
+                [&](int r, int c) {
+                    return load(patch + (r * kPatch + c) * in.padded + v * kLanes);
+                },
+                to + v * kLanes, block.slot);
     }
 }
 
@@ -110,9 +119,8 @@ void scatter(const Pass& pass, const Block& block, int64_t point, int64_t first,
         const int64_t y = tile / tiles.across * kTile, x = tile % tiles.across * kTile;
         const int64_t high = least(kTile, tiles.height - y), wide = least(kTile, tiles.width - x);
         const int64_t place = sample * pass.out_sample + y * row + x * pixel;
-        for (int64_t v = 0; v < out.vectors; ++v) {
-            const int lanes = out.lanes(v);
-            const int64_t at = place + out.offset(v);
+        out.each_vector([&](int64_t v, int64_t offset, int lanes) {
+            const int64_t at = place + offset;
             float* to = pass.result + point * pass.path.samples * pass.out_sample + at;
             const float* residual =
                 pass.residual ? pass.residual + point * pass.residual_point + at : nullptr;
@@ -138,21 +146,21 @@ void scatter(const Pass& pass, const Block& block, int64_t point, int64_t first,
                                      store(to + here, value, lanes);
                                  }
                              });
-        }
+        });
     }
 }
 
 void gather(Gate gate, const Pass& pass, const Block& block, int64_t point, int64_t first,
-            int64_t count, float* buffer) {
+            int64_t count, float* patch, float* buffer) {
     switch (gate) {
         case Gate::open:
-            return gather<Gate::open>(pass, block, point, first, count, buffer);
+            return gather<Gate::open>(pass, block, point, first, count, patch, buffer);
         case Gate::scaled:
-            return gather<Gate::scaled>(pass, block, point, first, count, buffer);
+            return gather<Gate::scaled>(pass, block, point, first, count, patch, buffer);
         case Gate::relu:
-            return gather<Gate::relu>(pass, block, point, first, count, buffer);
+            return gather<Gate::relu>(pass, block, point, first, count, patch, buffer);
         case Gate::leaky:
-            return gather<Gate::leaky>(pass, block, point, first, count, buffer);
+            return gather<Gate::leaky>(pass, block, point, first, count, patch, buffer);
     }
 }
 
@@ -164,7 +172,8 @@ void run(const Pass& pass, Gate gate) {
     const Block block(pass.in, pass.out);
     const int64_t together = least(path.points, most(1, kWeightBytes / 4 / layout.size));
     const int64_t taps = round_up(9 * layout.depth * pass.out.padded, 16);
-    const int64_t size = round_up(block.size(), 16) + 16;
+    const int64_t patch = round_up(block.size(), 16) + 16;
+    const int64_t size = patch + kFrequencies * pass.in.padded;
     const Scratch scratch(4 * (2 * taps + together * layout.size + path.threads * size));
     float *taps0 = scratch.floats(), *taps1 = path.dw ? taps0 + taps : nullptr;
     float *weights = taps0 + 2 * taps, *buffers = weights + together * layout.size;
@@ -175,8 +184,9 @@ void run(const Pass& pass, Gate gate) {
         const int id = thread_id(), threads = thread_count();
         const Range ks = share(layout.depth, id, threads);
         float* buffer = buffers + id * size;
-        pack_taps(path.w0, pass.in, pass.out, pass.gradient, ks, taps0);
-        if (taps1) pack_taps(path.dw, pass.in, pass.out, pass.gradient, ks, taps1);
+        const auto pack = pass.gradient ? pack_turned_taps : pack_taps;
+        pack(path.w0, pass.in, pass.out, ks, taps0);
+        if (taps1) pack(path.dw, pass.in, pass.out, ks, taps1);
         for (int64_t begin = 0; begin < path.points; begin += together) {
             const int64_t points = least(together, path.points - begin);
             for (int64_t p = 0; p < points; ++p)
@@ -188,7 +198,8 @@ void run(const Pass& pass, Gate gate) {
                 const int64_t p = done / point_tiles, first = done % point_tiles;
                 const int64_t count =
                     least(block.rows, least(mine.end - done, point_tiles - first));
-                gather(gate, pass, block, begin + p, first, count, buffer + block.slot);
+                gather(gate, pass, block, begin + p, first, count, buffer + patch,
+                       buffer + block.slot);
                 multiply(layout, block, weights + p * layout.size, count, buffer);
                 scatter(pass, block, begin + p, first, count, buffer);
                 done += count;

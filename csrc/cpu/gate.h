@@ -17,23 +17,18 @@ inline Gate gate_of(const PathConvolution& p) {
     return p.scale == 1 ? Gate::open : Gate::scaled;
 }
 
-// One vector of channels around one pixel.
-struct Pixels {
-    const float *values, *saved;
-    int64_t row, pixel;
-    int lanes;
-    Vec positive, negative;  // factors where saved is positive, and where it is not
-};
+// A gradient at an activation's input, from that at its output.
+template <Gate kGate>
+inline Vec through(Vec gradient, Vec saved, float scale, Vec slope) {
+    if (kGate == Gate::open) return gradient;
+    gradient *= scale;
+    if (kGate == Gate::scaled) return gradient;
+    if (kGate == Gate::relu) return where(saved > 0, gradient);
+    return saved > 0 ? gradient : gradient * slope;
+}
 
-template <Gate kGate, bool kWhole>
-inline Vec read(const Pixels& p, int64_t r, int64_t c) {
-    const int64_t at = r * p.row + c * p.pixel;
-    const Vec value = kWhole ? load(p.values + at) : load(p.values + at, p.lanes);
-    if (kGate == Gate::open) return value;
-    if (kGate == Gate::scaled) return value * p.positive;
-    const Vec saved = kWhole ? load(p.saved + at) : load(p.saved + at, p.lanes);
-    if (kGate == Gate::relu) return where(saved > 0, value * p.positive);
-    return saved > 0 ? value * p.positive : value * p.negative;
+inline Vec read(const float* from, int lanes) {
+    return lanes == kLanes ? load(from) : load(from, lanes);
 }
 
 // Slopes [points, padded], in columns.

@@ -71,24 +71,23 @@ struct Worker {
                             place.sample * path.height * row + y * row + x * pixel;
         const bool inside =
             y >= 0 && x >= 0 && y + kPatch <= path.height && x + kPatch <= path.width;
-        for (int64_t v = 0; v < in.vectors; ++v) {
-            const float* at = from + v * kLanes;
-            const int lanes = in.lanes(v);
+        in.each_vector([&](int64_t v, int64_t offset, int lanes) {
+            const float* at = from + offset;
             if (inside && lanes == kLanes) {
                 transform_input([&](int r, int c) { return load(at + r * row + c * pixel); },
                                 to + v * kLanes, sizes.in_slot);
-                continue;
+                return;
             }
             Vec patch[kFrequencies];
             for (int64_t r = 0; r < kPatch; ++r)
                 for (int64_t c = 0; c < kPatch; ++c) {
                     const bool here =
                         y + r >= 0 && x + c >= 0 && y + r < path.height && x + c < path.width;
-                    patch[r * kPatch + c] = here ? load(at + r * row + c * pixel, lanes) : Vec{};
+                    patch[r * kPatch + c] = here ? read(at + r * row + c * pixel, lanes) : Vec{};
                 }
             transform_input([&](int r, int c) { return patch[r * kPatch + c]; }, to + v * kLanes,
                             sizes.in_slot);
-        }
+        });
     }
 
     template <Gate kGate>
@@ -99,41 +98,39 @@ struct Worker {
                            place.y * row + place.x * pixel;
         const int64_t high = least(kTile, path.height - place.y);
         const int64_t wide = least(kTile, path.width - place.x);
-        for (int64_t v = 0; v < out.vectors; ++v) {
-            Pixels p{arrays.gy + at + out.offset(v),
-                     kGate >= Gate::relu ? arrays.saved + at + out.offset(v) : nullptr,
-                     row,
-                     pixel,
-                     out.lanes(v),
-                     broadcast(path.scale),
-                     {}};
-            if (kGate == Gate::leaky)
-                p.negative = p.positive * load(slopes + place.point * out.padded + v * kLanes);
-            if (kGate == Gate::leaky && arrays.gs) add_slopes(p, high, wide, v);
-            if (high == kTile && wide == kTile && p.lanes == kLanes) {
-                transform_gradient([&](int r, int c) { return read<kGate, true>(p, r, c); },
-                                   to + v * kLanes, sizes.out_slot);
-                continue;
+        out.each_vector([&](int64_t v, int64_t offset, int lanes) {
+            const int64_t from = at + offset;
+            const Vec slope =
+                kGate == Gate::leaky ? load(slopes + place.point * out.padded + v * kLanes) : Vec{};
+            const auto pixel_at = [&](int64_t r, int64_t c) {
+                const int64_t here = from + r * row + c * pixel;
+                const Vec saved = kGate >= Gate::relu ? read(arrays.saved + here, lanes) : Vec{};
+                return through<kGate>(read(arrays.gy + here, lanes), saved, path.scale, slope);
+            };
+            if (kGate == Gate::leaky && arrays.gs) add_slopes(from, lanes, high, wide, v);
+            if (high == kTile && wide == kTile && lanes == kLanes) {
+                transform_gradient(pixel_at, to + v * kLanes, sizes.out_slot);
+                return;
             }
             Vec patch[kTile * kTile];
             for (int64_t r = 0; r < kTile; ++r)
                 for (int64_t c = 0; c < kTile; ++c)
-                    patch[r * kTile + c] =
-                        r < high && c < wide ? read<kGate, false>(p, r, c) : Vec{};
+                    patch[r * kTile + c] = r < high && c < wide ? pixel_at(r, c) : Vec{};
             transform_gradient([&](int r, int c) { return patch[r * kTile + c]; }, to + v * kLanes,
                                sizes.out_slot);
-        }
+        });
     }
 
     // Slopes meet z where it is not positive.
-    void add_slopes(const Pixels& p, int64_t high, int64_t wide, int64_t v) const {
+    void add_slopes(int64_t from, int lanes, int64_t high, int64_t wide, int64_t v) const {
+        const Channels& out = sizes.out;
         Vec sum = load(slope_sums + v * kLanes);
         for (int64_t r = 0; r < high; ++r)
             for (int64_t c = 0; c < wide; ++c) {
-                const int64_t at = r * p.row + c * p.pixel;
-                const Vec z = load(p.saved + at, p.lanes);
-                const Vec product = load(p.values + at, p.lanes) * z * p.positive;
-                sum += z > 0 ? Vec{} : product;
+                const int64_t at = from + r * out.row() + c * out.pixel();
+                const Vec z = read(arrays.saved + at, lanes);
+                const Vec gy = read(arrays.gy + at, lanes);
+                sum += z > 0 ? Vec{} : path.scale * gy * z;
             }
         store(slope_sums + v * kLanes, sum);
     }
@@ -189,7 +186,8 @@ struct Worker {
                 Vec w[9];
                 transform_weight_gradient(sum + j * in.padded + v * kLanes, sizes.sum_slot, w);
                 for (int t = 0; t < 9; ++t)
-                    store(to.gw + (o * 9 + t) * path.inputs + v * kLanes, w[t], in.lanes(v));
+                    store(to.gw + (o * 9 + t) * path.inputs + v * kLanes, w[t],
+                          (int)least(kLanes, path.inputs - v * kLanes));
             }
         }
     }

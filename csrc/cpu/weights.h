@@ -23,23 +23,37 @@ struct WeightLayout {
           size(kFrequencies * slot) {}
 };
 
-// Taps [9][k][column] of weights [outputs, 3, 3, inputs], for some k. The gradient of the input
-// takes them turned round: what comes out there are the layer's inputs.
-inline void pack_taps(const float* w, const Channels& in, const Channels& out, bool gradient,
-                      Range ks, float* taps) {
-    const int64_t inputs = gradient ? out.group : in.group, plane = in.columns() * out.padded;
-    for (int64_t k = ks.begin; k < ks.end; ++k) {
-        const int64_t from = in.channel(k);
-        for (int64_t j = 0; j < out.padded; ++j) {
-            const int64_t to = out.channel(j);
-            float* at = taps + k * out.padded + j;
-            if (from < 0 || to < 0)
-                for (int t = 0; t < 9; ++t) at[t * plane] = 0;
-            else if (gradient)
-                for (int t = 0; t < 9; ++t) at[t * plane] = w[(from * 9 + 8 - t) * inputs + to];
-            else
-                for (int t = 0; t < 9; ++t) at[t * plane] = w[(to * 9 + t) * inputs + from];
+// Taps [9][k][column] of weights [outputs, 3, 3, inputs], for some k.
+inline void pack_taps(const float* w, const Channels& in, const Channels& out, Range ks,
+                      float* taps) {
+    const int64_t plane = in.columns() * out.padded;
+    for (int64_t j = 0; j < out.padded; j += kLanes) {
+        // Lines of a few outputs stay in the first cache while their inputs are gone through.
+        const float* rows[kLanes];
+        for (int l = 0; l < kLanes; ++l) {
+            const int64_t o = out.channel(j + l);
+            rows[l] = o < 0 ? nullptr : w + o * 9 * in.group;
         }
+        for (int64_t t = 0; t < 9; ++t)
+            for (int64_t k = ks.begin; k < ks.end; ++k) {
+                float* to = taps + t * plane + k * out.padded + j;
+                for (int l = 0; l < kLanes; ++l) to[l] = rows[l] ? rows[l][t * in.group + k] : 0;
+            }
+    }
+}
+
+// The same turned round: what goes in there are the layer's outputs.
+inline void pack_turned_taps(const float* w, const Channels& in, const Channels& out, Range ks,
+                             float* taps) {
+    const int64_t plane = in.columns() * out.padded;
+    for (int64_t k = ks.begin; k < ks.end; ++k) {
+        const int64_t o = in.channel(k);
+        for (int64_t t = 0; t < 9; ++t)
+            for (int64_t v = 0; v < out.vectors; ++v) {
+                const float* from = w + (o * 9 + 8 - t) * out.group + v * kLanes;
+                store(taps + t * plane + k * out.padded + v * kLanes,
+                      o < 0 ? Vec{} : load(from, (int)least(kLanes, out.group - v * kLanes)));
+            }
     }
 }
 
