@@ -25,7 +25,9 @@ if MODE == "cuda":
     raise SystemExit("FAIGFAST_BUILD is 'cuda', but this version of faigfast has no CUDA kernels")
 
 # Compiled once per instruction set, each time into a namespace of that name.
-KERNELS = [f"csrc/cpu/{name}.cpp" for name in ("convolution", "score_reduction", "weight_gradient")]
+KERNELS = [
+    f"csrc/cpu/{name}.cpp" for name in ("convolution", "peak", "score_reduction", "weight_gradient")
+]
 AVX2 = ["-mavx2", "-mfma"]
 ISAS = {"portable": []}
 if platform.machine().lower() in ("x86_64", "amd64") and sys.platform.startswith("linux"):

@@ -99,4 +99,14 @@ PYBIND11_MODULE(_C, module) {
     define_score_reduction<float>(module, "score_reduction_float32");
     define_score_reduction<double>(module, "score_reduction_float64");
     define_convolution(module);
+    module.def(
+        "multiply_add",
+        [](int64_t rounds, int threads) {
+            const faigfast::Isa isa = faigfast::choose();
+            float result = 0;
+            py::gil_scoped_release released;
+            return faigfast::multiply_add(isa, rounds, threads, &result);
+        },
+        py::arg("rounds"), py::arg("threads"),
+        "Multiply-adds in registers alone; how many floating-point operations they were.");
 }

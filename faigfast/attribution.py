@@ -4,11 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from numbers import Integral as Integer
+from threading import RLock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 from tqdm import tqdm
 
 from faigfast import reference
@@ -27,6 +29,7 @@ from faigfast.refinement import Steps, schedule
 from faigfast.result import Attribution, Setting
 from faigfast.selection import Selection, select
 
+_alone = RLock()  # networks hold other tensors, and are in eval mode, while they are attributed
 MEMORY_NOTE = "memory: not counted, the reference holds one image at one point, the least there is"
 
 
@@ -108,7 +111,8 @@ def attribute(
     Notes
     -----
     Source: Xie et al., NeurIPS 2021. The absolute value is taken for each image, after the sum
-    over the line.
+    over the line. Calls from several threads wait for each other; nothing else may use the networks
+    meanwhile.
 
     Examples
     --------
@@ -117,7 +121,10 @@ def attribute(
     >>> result.scores().shape
     torch.Size([2, 9])
     """
-    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int)):
+    for name, flag in (("emulate", emulate), ("per_image", per_image)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name} is {flag!r}; expected True or False")
+    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, Integer)):
         raise TypeError(f"memory is {memory!r}; expected a number of bytes")
     if memory is not None and memory <= 0:
         raise ValueError(f"memory is {memory}; expected a positive number of bytes")
@@ -135,6 +142,7 @@ def attribute(
     precision = own if precision == "auto" else precision
 
     with (
+        _alone,
         undisturbed(baseline, target),
         tqdm(unit="point·image", disable=not progress, leave=None) as bar,
     ):
@@ -156,15 +164,15 @@ def attribute(
                 rule=rule,
                 steps=count,
                 tol=tol,
-                emulate=bool(emulate),
+                emulate=emulate,
                 objective=objective_name,
                 backend=used,
                 precision=precision,
-                per_image=bool(per_image),
+                per_image=per_image,
                 baseline=fingerprint(baseline),
                 target=fingerprint(target),
             ),
-            memory=memory,
+            memory=None if memory is None else int(memory),
             bar=bar,
         )
         parts: list[Attribution] = []
@@ -190,8 +198,8 @@ class _Image:
 
 
 # Networks whose ends were compared, by target, and how many states of one are remembered.
+_checked = WeakIdKeyDictionary()
 STATES = 64
-_checked: "WeakKeyDictionary[nn.Module, set[tuple[str, ...]]]" = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -234,7 +242,7 @@ class _Run:
         if self.engine is None:
             self.compare_ends(image)
             return
-        known = _checked.setdefault(self.modules[1], set())
+        known: set[tuple[str, ...]] = _checked.setdefault(self.modules[1], set())
         used = self.setting
         state = used.baseline, used.target, attributes(self.modules[0]), self.engine.state
         if state not in known:

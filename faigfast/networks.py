@@ -4,6 +4,7 @@ import copy
 import hashlib
 import pickle
 import random
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.func import functional_call
 
 
@@ -160,6 +162,7 @@ def attributes(model: nn.Module) -> str:
 
 
 _CONTAINERS = (dict, list, tuple, set)
+_MUTABLE = (dict, list, set, deque)
 LEVELS = 4  # of objects within objects that `attributes` reads
 
 
@@ -179,7 +182,7 @@ def _parts(value: Any, depth: int) -> Iterable[Any]:
         return [type(value), own, {k: v for k, v in value._buffers.items() if k in names}]
     if isinstance(value, Mapping):
         return list(chain.from_iterable(value.items()))
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | deque):
         return value
     if isinstance(value, set | frozenset):
         return sorted(map(repr, value))
@@ -196,6 +199,48 @@ def _parts(value: Any, depth: int) -> Iterable[Any]:
     if isinstance(value, partial):
         return [value.func, value.args, value.keywords]
     return [getattr(value, "__dict__", {})]
+
+
+def _held(values: Iterable[Any]) -> Iterable[Any]:
+    """Give values and what they hold, as deep as `attributes` reads, each object once."""
+    seen: dict[int, Any] = {}
+
+    def read(value: Any, depth: int) -> None:
+        if id(value) in seen or isinstance(value, type | str | bytes | Number | None):
+            return
+        seen[id(value)] = value
+        if isinstance(value, Tensor | np.ndarray):
+            return
+        for part in [vars(value)] if isinstance(value, nn.Module) else _parts(value, depth):
+            read(part, depth - (not isinstance(value, (*_MUTABLE, tuple, nn.Module))))
+
+    for value in values:
+        read(value, LEVELS)
+    return seen.values()
+
+
+@contextmanager
+def without_fakes(model: nn.Module) -> Iterator[None]:
+    """Take tensors without data, which tracing leaves, out of all that a module holds."""
+    before = [(part, part.copy()) for part in _held([model]) if isinstance(part, _MUTABLE)]
+    try:
+        yield
+    finally:
+        for part, kept in before:
+            old = {id(value) for value in _entries(kept)}
+            new = _held(value for value in _entries(part) if id(value) not in old)
+            if any(map(_is_fake, new)):
+                part.clear()
+                (part.extend if isinstance(part, list | deque) else part.update)(kept)
+
+
+def _entries(part: Any) -> Iterable[Any]:
+    return list(part.values() if isinstance(part, dict) else part)
+
+
+def _is_fake(value: Any) -> bool:
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return isinstance(value, FakeTensor) or (isinstance(value, Tensor) and wrapped(value))
 
 
 @contextmanager
@@ -221,15 +266,18 @@ def call_as_is(model: nn.Module, x: Tensor) -> Any:
 def undisturbed(*models: nn.Module) -> Iterator[None]:
     """Evaluate models inside, with gradients and exact types, and leave no trace of it.
 
-    Modes of all submodules, tensors they keep as attributes, and every random generator, Python's
-    and NumPy's included, are restored on leaving; what else a network keeps of its own (a list, a
-    counter) is not. `no_grad`, `inference_mode`, autocast and TF32 of the caller do not reach
-    inside.
+    Modes of all submodules, tensors they keep as attributes or buffers, and every random
+    generator, Python's and NumPy's included, are restored on leaving; what else a network keeps of
+    its own (a list, a number) is not. `no_grad`, `inference_mode`, autocast and TF32 of the caller
+    do not reach inside.
     """
-    modules = {module for model in models for module in model.modules()}
-    modes = {module: module.training for module in modules}
+    modules = [module for model in models for module in model.modules()]
+    modes = [module.training for module in modules]
     # Hooks such as weight norm's leave what they computed on the module.
-    left = {m: {k: v for k, v in vars(m).items() if isinstance(v, Tensor)} for m in modules}
+    left = [(place, dict(place)) for m in modules for place in (vars(m), m._buffers)]
+    own = [v for m in modules for v in vars(m).values() if isinstance(v, Tensor)]
+    # Tensors of inference mode cannot be written on here.
+    contents = [(v, v._version, v.detach().clone()) for v in own if not v.is_inference()]
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     types = {p.device.type for model in models for p in model.parameters()} - {"meta"}
     device = types.pop() if len(types) == 1 else "cpu"
@@ -253,9 +301,13 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
             convolution.fp32_precision, product.fp32_precision = exact
             random.setstate(states[0])
             np.random.set_state(states[1])
-            for module in modules:
-                module.training = modes[module]
-                found = vars(module)
-                for key in [key for key, value in found.items() if isinstance(value, Tensor)]:
-                    del found[key]
-                found.update(left[module])
+            for module, mode in zip(modules, modes, strict=True):
+                module.training = mode
+            for place, kept in left:
+                made = {key for key, value in place.items() if isinstance(value, Tensor)}
+                for key in made - kept.keys():
+                    del place[key]
+                place.update((k, v) for k, v in kept.items() if k in made or isinstance(v, Tensor))
+            for value, version, content in contents:
+                if value._version != version:
+                    value.data.copy_(content)

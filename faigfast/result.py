@@ -271,11 +271,15 @@ class Attribution:
 
         Raises
         ------
+        TypeError
+            If something is not a result.
         ValueError
             If a result is of other networks, degradations or settings.
         """
         parts = [self, *([others] if isinstance(others, Attribution) else others)]
         for part in parts[1:]:
+            if not isinstance(part, Attribution):
+                raise TypeError(f"others holds a {type(part).__name__}; expected an Attribution")
             for name in ("index", "degradations", "setting"):
                 if getattr(part, name) != getattr(self, name):
                     raise ValueError(

@@ -3,6 +3,7 @@
 import fnmatch
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor
 
 from faigfast.filters import FilterIndex
@@ -17,7 +18,14 @@ def select(
     if parameters is None:
         return frozenset(index.layers)
     if callable(parameters):
-        chosen = {layer for layer in index.layers if parameters(layer, state[layer])}
+        answers = {layer: parameters(layer, state[layer]) for layer in index.layers}
+        for layer, answer in answers.items():
+            if isinstance(answer, Tensor) and (answer.dtype != torch.bool or answer.numel() != 1):
+                raise TypeError(
+                    f"parameters gives a tensor {list(answer.shape)} of {answer.dtype} for "
+                    f"{layer!r}; expected True or False"
+                )
+        chosen = {layer for layer, answer in answers.items() if answer}
     else:
         if not isinstance(parameters, Iterable):
             raise TypeError(

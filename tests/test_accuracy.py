@@ -14,12 +14,14 @@ from faigfast.bench.accuracy import AUTHORS, EMULATED, TRIALS, Row, Trial, compa
 from faigfast.bench.accuracy import measure_accuracy as measure
 from faigfast.cli import main
 from faigfast.commands import accuracy as command
-from faigfast.commands.accuracy import BEGIN, END
+from faigfast.commands.output import markers
 from faigfast.data import Degradation
 from faigfast.quadrature import RULES
 from faigfast.refinement import NESTED, STEPS, STEPS_OF_OTHERS
 from faigfast.zoo import SRCNNStyle
 from faigfast.zoo.pairs import PAIRS, shipped_folder, shipped_pair
+
+BEGIN, END = markers("accuracy")
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "accuracy.md"
 NAMES = ("one", "two")

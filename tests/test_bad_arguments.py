@@ -2,9 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
-from helpers import images, kinked, pair, refused, untouched
+from helpers import images, kinked, pair, refused, same, untouched
 from torch import nn
 
 import faigfast
@@ -62,6 +63,19 @@ def test_memory_of_the_wrong_kind(memory):
     refused(TypeError, "memory is .*expected a number of bytes", *pair(), memory=memory)
 
 
+def test_memory_may_be_an_integer_of_numpy():
+    nets = pair()
+    expected = attribute(*nets, images(), memory=10**9, steps=2)
+    assert same(attribute(*nets, images(), memory=np.int64(10**9), steps=2), expected)
+
+
+@pytest.mark.parametrize("option", ["emulate", "per_image"])
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_switches_of_the_wrong_kind(option, value):
+    words = f"{option} is {value!r}; expected True or False"
+    refused(TypeError, words, *pair(), rule="left", steps=2, **{option: value})
+
+
 @pytest.mark.parametrize("tol", [0.0, -1e-3, float("nan"), float("inf"), "small", True, [1e-3]])
 def test_tolerances(tol):
     refused((ValueError, TypeError), "tol is", *pair(), tol=tol)
@@ -85,7 +99,13 @@ def test_parameters_that_select_nothing(parameters, words):
     refused(ValueError, words, *pair(), parameters=parameters)
 
 
-@pytest.mark.parametrize("parameters", [[1], [None], 5, [torch.rand(1)], b"0.weight"])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        *([1], [None], 5, [torch.rand(1)], b"0.weight"),
+        *(lambda name, tensor: tensor > 0, lambda name, tensor: tensor.mean()),
+    ],
+)
 def test_parameters_of_the_wrong_kind(parameters):
     refused(TypeError, "parameters .*expected", *pair(), parameters=parameters)
 

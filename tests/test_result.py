@@ -176,6 +176,12 @@ def test_top_carries_the_networks():
 # --- merging
 
 
+@pytest.mark.parametrize("others", [[None], ["a result"], [1, 2]])
+def test_merge_of_something_else(others):
+    with pytest.raises(TypeError, match=f"others holds a {type(others[0]).__name__}; expected an"):
+        made(TWO).merge(others)
+
+
 def test_merge_joins_images_in_order():
     a, b = made(TWO, notes=("x",)), made({k: [v[0]] for k, v in TWO.items()}, notes=("y", "x"))
     merged = a.merge(b)

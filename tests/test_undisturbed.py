@@ -1,13 +1,19 @@
 """Whatever the caller does, results are the same; models, images and generators stay."""
 
+import functools
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
+from awkward import Body
 from helpers import images, kinked, pair, same, untouched
 from torch import nn
 
 from faigfast import attribute
+from faigfast.engine.plan import forget
 
 
 @pytest.mark.parametrize(
@@ -124,3 +130,134 @@ def test_a_loss_that_does_not_change_makes_the_ratio_meaningless_not_an_error():
     result = attribute(baseline, target, (x, torch.zeros_like(x)), steps=2)
     assert result.losses.tolist() == [[[4.0, 4.0]]]
     assert not result.completeness.isfinite().all() or result.completeness.item() < 1e-12
+
+
+@functools.lru_cache
+def ramp(n):
+    return torch.linspace(0, 1, n, dtype=torch.float64)
+
+
+class Remembered(Body):
+    def between(self, y):
+        return y * ramp(y.shape[-1])
+
+
+class Cached(Body):
+    """A table for each size, in a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables = {}
+
+    def between(self, y):
+        n = y.shape[-1]
+        if n not in self.tables:
+            self.tables[n] = torch.linspace(0, 1, n, dtype=y.dtype)
+        return y * self.tables[n]
+
+
+class LazyBuffer(Body):
+    """A table that becomes a buffer when it is first needed."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", None)
+        self.scale = None
+
+    def between(self, y):
+        if self.table is None or self.table.shape[0] != y.shape[-1]:
+            self.table = torch.linspace(0, 1, y.shape[-1], dtype=y.dtype)
+        self.scale = y.detach().abs().mean()
+        return y * self.table
+
+
+class Listed(Body):
+    """Features in a list, a dict and an object, for whoever wants them."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.last, self.more = [], {}, SimpleNamespace(inner={})
+
+    def between(self, y):
+        self.seen = [*self.seen, y][-1:]
+        self.last["y"] = self.more.inner["y"] = y
+        return y
+
+
+@pytest.mark.parametrize("make", [Remembered, Cached, LazyBuffer, Listed])
+def test_what_a_network_caches_has_values(make):
+    ramp.cache_clear()
+    nets = pair(make)
+    data = [images(2, size=size) for size in ((6, 5), (8, 7), (70, 71))]
+    expected = attribute(*pair(make), data[:2], steps=3, backend="reference")
+    result = attribute(*nets, data[:2], steps=3, backend="torch")
+    torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-11, atol=1e-16)
+    attribute(*nets, data[2], steps=1, backend="torch")  # compared on a corner
+    assert not result.notes
+    for x, _ in data:
+        assert type(nets[1](x)) is torch.Tensor and nets[1](x).detach().numpy().shape == x.shape
+    if make is Listed:
+        attribute(*nets, data[0], steps=3, backend="torch")
+        kept = [*nets[1].seen, *nets[1].last.values(), *nets[1].more.inner.values()]
+        assert [type(value) for value in kept] == [torch.Tensor] * 3
+
+
+def test_tensors_written_in_place_and_first_set_inside_are_as_before():
+    class Counts(Body):
+        def __init__(self):
+            super().__init__()
+            self.calls, self.left = torch.zeros(()), None
+            self.register_buffer("table", None)
+
+        def between(self, y):
+            self.calls += 1
+            self.left = self.table = y.detach()
+            return y
+
+    nets = pair(Counts)
+    calls = [net.calls for net in nets]
+    for backend in ("reference", "torch"):
+        with untouched(*nets):
+            attribute(*nets, images(), steps=2, backend=backend)
+        for net, counter in zip(nets, calls, strict=True):
+            assert net.calls is counter and counter == 0
+            assert net.left is None and net.table is None
+            assert list(net.state_dict()) == list(pair(Counts)[0].state_dict())
+
+
+def test_networks_that_compare_equal_are_two():
+    class Equal(Body):
+        def __eq__(self, other):
+            return isinstance(other, Equal)
+
+        def __hash__(self):
+            return 1
+
+        def between(self, y):
+            return y * self.gain
+
+    nets, others = pair(Equal), pair(Equal, seed=1)
+    for net, gain in zip((*nets, *others), (1.0, 1.0, 2.0, 2.0), strict=True):
+        net.gain = gain
+        net.train()
+    for two in (nets, others):
+        expected = attribute(*two, images(), steps=2, backend="reference")
+        with untouched(*two):
+            result = attribute(*two, images(), steps=2)
+        torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-11, atol=1e-16)
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_threads_may_share_networks(backend):
+    nets, batch = pair(kinked), images()
+    expected = attribute(*nets, batch, steps=10, backend=backend)
+    forget(nets[1])
+    start = threading.Barrier(3)
+
+    def run(_):
+        start.wait()
+        return attribute(*nets, batch, steps=10, backend=backend)
+
+    with untouched(*nets), ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(run, range(3)))
+    assert all(same(result, expected) for result in results)

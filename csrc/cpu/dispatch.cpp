@@ -77,6 +77,10 @@ template void score_reduction(Isa, const float*, const float*, float*, int64_t, 
 template void score_reduction(Isa, const double*, const double*, double*, int64_t, int64_t, int64_t,
                               int);
 
+int64_t multiply_add(Isa isa, int64_t rounds, int threads, float* result) {
+    return FAIGFAST_CALL(isa, multiply_add, rounds, threads, result);
+}
+
 void convolve(Isa isa, const PathConvolution& path, const ForwardArrays& arrays) {
     FAIGFAST_CALL(isa, convolve, path, arrays);
 }

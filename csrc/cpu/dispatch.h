@@ -26,6 +26,9 @@ template <typename T>
 void score_reduction(Isa isa, const T* total, const T* delta, T* scores, int64_t n, int64_t f,
                      int64_t k, int threads);
 
+// Multiply-adds in registers alone; returns how many operations they were.
+int64_t multiply_add(Isa isa, int64_t rounds, int threads, float* result);
+
 // Each sees to what is asked for of `arrays`; sizes are positive.
 void convolve(Isa isa, const PathConvolution& path, const ForwardArrays& arrays);
 void convolve_backward(Isa isa, const PathConvolution& path, const BackwardArrays& arrays);

@@ -49,6 +49,7 @@ struct BackwardArrays {
     void convolve(const PathConvolution&, const ForwardArrays&);                  \
     void convolve_input_gradient(const PathConvolution&, const BackwardArrays&);  \
     void convolve_weight_gradient(const PathConvolution&, const BackwardArrays&); \
+    int64_t multiply_add(int64_t rounds, int threads, float* result);             \
     }
 FAIGFAST_DECLARE(portable)
 #ifdef FAIGFAST_X86

@@ -1,8 +1,19 @@
 """`faigfast bench`: the rivals' loops, faigfast's backends, and the table of them all."""
 
+from faigfast.bench.kernels import Kernels, measure_kernels
 from faigfast.bench.race import Race, race
 from faigfast.bench.report import Report
 from faigfast.bench.runner import DEFAULT, benchmark
 from faigfast.bench.workloads import WORKLOADS, workload
 
-__all__ = ["DEFAULT", "WORKLOADS", "Race", "Report", "benchmark", "race", "workload"]
+__all__ = [
+    "DEFAULT",
+    "WORKLOADS",
+    "Kernels",
+    "Race",
+    "Report",
+    "benchmark",
+    "measure_kernels",
+    "race",
+    "workload",
+]

@@ -1,7 +1,6 @@
 """`faigfast accuracy`: how accurate every quadrature rule is on the shipped pairs."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from textwrap import fill, indent
 from typing import Any
 
@@ -17,16 +16,17 @@ from faigfast.bench.accuracy import (
     Section,
     measure_accuracy,
 )
-from faigfast.commands.output import command_line, note, writable_file
+from faigfast.commands.output import (
+    command_line,
+    note,
+    surroundings,
+    writable_file,
+    write_between,
+)
 from faigfast.data.photographs import KEPT_OUT
-from faigfast.files import write_text
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.tables import aligned, markdown
 from faigfast.zoo.pairs import PAIRS
-
-# A document's part between these two lines is the command's; the rest is left alone.
-BEGIN = "<!-- from here written by `faigfast accuracy` -->"
-END = "<!-- to here written by `faigfast accuracy` -->"
 
 WIDTH = 110
 READING = (
@@ -45,7 +45,7 @@ Set = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 def run(options: Any, words: Sequence[str]) -> None:
     """Measure, print the tables, and write them into a document."""
     if options.output is not None:
-        _surroundings(writable_file(options.output))
+        surroundings(writable_file(options.output), "accuracy")
     names, sections = measure_accuracy(
         options.pairs or PAIRS, size=options.size, progress=not options.quiet
     )
@@ -59,26 +59,9 @@ def run(options: Any, words: Sequence[str]) -> None:
 
     print("\n\n".join([*(_block(section, in_text) for section in sections), *remarks]))
     if options.output is not None:
-        before, after = _surroundings(Path(options.output))
         command = f"    {command_line(words)}"
         blocks = [f"### {_block(section, markdown)}" for section in sections]
-        document = "\n\n".join([BEGIN, command, *remarks, *blocks, END])
-        write_text(options.output, before + document + after)
-
-
-def _surroundings(path: Path) -> tuple[str, str]:
-    """Read what stands before and after the command's part of a document."""
-    if not path.exists():
-        return "", "\n"
-    text = path.read_text(encoding="utf-8", errors="replace")
-    before, begun, rest = text.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not (begun and ended):
-        raise ValueError(
-            f"--output {path} exists without the lines {BEGIN!r} and {END!r}; expected a new file, "
-            "or one with the two lines between which the tables belong"
-        )
-    return before, after
+        write_between(options.output, "accuracy", "\n\n".join([command, *remarks, *blocks]))
 
 
 def _conditions(names: Sequence[str], size: int) -> str:

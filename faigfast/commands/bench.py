@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from faigfast.bench import DEFAULT, Race, Report, benchmark, race
-from faigfast.commands.output import command_line, writable_file
+from faigfast.bench import DEFAULT, Kernels, Race, Report, benchmark, measure_kernels, race
+from faigfast.commands.output import command_line, surroundings, writable_file, write_between
 from faigfast.files import write_text
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
@@ -13,7 +14,9 @@ from faigfast.zoo.pairs import PAIRS, shipped_pair
 def run(options: Any, words: Sequence[str]) -> None:
     """Run the benchmark, print its table and keep its figures."""
     if options.output is not None:
-        writable_file(options.output)
+        file = writable_file(options.output)
+        if options.kernels and file.suffix == ".md":
+            surroundings(file, "bench")
     if options.to_accuracy:
         found = race(
             {name: partial(shipped_pair, name) for name in PAIRS},
@@ -21,6 +24,9 @@ def run(options: Any, words: Sequence[str]) -> None:
             progress=not options.quiet,
         )
         _finish(found, options.output, words)
+        return
+    if options.kernels:
+        _finish(measure_kernels(progress=not options.quiet), options.output, words)
         return
     report = benchmark(
         options.workloads or DEFAULT,
@@ -32,10 +38,16 @@ def run(options: Any, words: Sequence[str]) -> None:
     _finish(report, options.output, words)
 
 
-def _finish(report: Report | Race, output: str | None, words: Sequence[str]) -> None:
+def _finish(report: Report | Race | Kernels, output: str | None, words: Sequence[str]) -> None:
     """Print the table; keep it as a document, or all figures as JSON."""
     report.command = ["faigfast", *words]
-    if output is not None and output.endswith(".md"):
+    if isinstance(report, Kernels) and output is not None and output.endswith(".md"):
+        figure = Path(output).with_suffix(".svg")
+        report.figure(figure)
+        image = f"![Effective GFLOP/s by size and channels]({figure.name})"
+        body = f"Written by `{command_line(words)}`.\n\n{image}\n\n{report.table()}"
+        write_between(output, "bench", body)
+    elif output is not None and output.endswith(".md"):
         title = "Time to the authors' accuracy" if isinstance(report, Race) else "Speed"
         written = f"Written by `{command_line(words)}`, which compares before it times."
         write_text(output, f"# {title}\n\n{written}\n\n```\n{report.table()}\n```\n")

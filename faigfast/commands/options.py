@@ -167,6 +167,12 @@ def _bench(add: Add) -> None:
         "100 points",
     )
     add(
+        "--kernels",
+        action="store_true",
+        help="instead, the C++ convolution over channels and sizes, beside torch's and the "
+        "processor's peak",
+    )
+    add(
         "--output",
         type=str,
         metavar="FILE",

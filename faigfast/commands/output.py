@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from faigfast.files import write_text
+
 
 def writable_folder(path: str, option: str = "--output") -> Path:
     """Make a folder, before anything long is computed for it.
@@ -57,3 +59,40 @@ def note(text: str, quiet: bool = False) -> None:
     """Say something on stderr."""
     if not quiet:
         print(f"faigfast: {text}", file=sys.stderr)
+
+
+def markers(command: str) -> tuple[str, str]:
+    """Lines of a document between which a command's part stands; the rest is left alone."""
+    return (
+        f"<!-- from here written by `faigfast {command}` -->",
+        f"<!-- to here written by `faigfast {command}` -->",
+    )
+
+
+def surroundings(path: Path, command: str) -> tuple[str, str]:
+    """Read what stands before and after a command's part of a document.
+
+    Raises
+    ------
+    ValueError
+        If the document exists without the two lines of `markers`.
+    """
+    if not path.exists():
+        return "", "\n"
+    begin, end = markers(command)
+    text = path.read_text(encoding="utf-8", errors="replace")
+    before, begun, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (begun and ended):
+        raise ValueError(
+            f"--output {path} exists without the lines {begin!r} and {end!r}; expected a new file, "
+            "or one with the two lines between which the tables belong"
+        )
+    return before, after
+
+
+def write_between(path: str, command: str, body: str) -> None:
+    """Write a command's part of a document."""
+    before, after = surroundings(Path(path), command)
+    begin, end = markers(command)
+    write_text(path, f"{before}{begin}\n\n{body}\n\n{end}{after}")

@@ -1,15 +1,21 @@
 """Capture: a network's computation on one image as a graph of ATen operations."""
 
 import operator
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.autograd import Function
+from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 
+from faigfast.networks import without_fakes
 from faigfast.path import WeightPath
 
 aten = torch.ops.aten
@@ -20,6 +26,9 @@ _DROPOUTS = {
     for suffix in ("", "_")
 }
 
+# A hook may change a gradient, and a node of autograd is asked for to put one there.
+_HOOKING = (Tensor.register_hook, Tensor.grad_fn.__get__)  # type: ignore[union-attr]
+
 
 class NotCaptured(Exception):
     """The network cannot be written as one graph; the message says why."""
@@ -28,15 +37,16 @@ class NotCaptured(Exception):
 def capture(path: WeightPath, x: Tensor) -> tuple[fx.GraphModule, tuple[str, ...]]:
     """Write the network's computation on one image as a graph without side effects.
 
-    The network runs once on tensors without data, so that Python's control flow on shapes is
-    followed and control flow on values is refused.
+    The network runs once as it is, so that what it caches has values and gradients of its own show.
+    Then it runs on tensors without data, so that Python's control flow on shapes is followed and
+    control flow on values is refused.
 
     Parameters
     ----------
     path : WeightPath
         The line; its tensors are the graph's inputs.
     x : Tensor
-        [1, C, *spatial], for its shape, dtype and device.
+        One image [1, C, *spatial].
 
     Returns
     -------
@@ -50,6 +60,7 @@ def capture(path: WeightPath, x: Tensor) -> tuple[fx.GraphModule, tuple[str, ...
     NotCaptured
         With the reason.
     """
+    _rehearse(path, x)
     # Copies, since a network may write on its tensors, which leaves of autograd do not allow.
     state = {key: value.clone() for key, value in {**path.fixed, **path.at(1.0)}.items()}
     keys, values = tuple(state), list(state.values())
@@ -58,12 +69,14 @@ def capture(path: WeightPath, x: Tensor) -> tuple[fx.GraphModule, tuple[str, ...
         *given, image = tensors
         return path.evaluate(dict(zip(keys, given, strict=True)), image)
 
-    graph = _trace(forward, [*values, x], pre_dispatch=True)
+    with without_fakes(path.module):
+        graph = _trace(forward, [*values, x], pre_dispatch=True)
     _without_gradient_modes(graph.graph)
     _without_dropout(graph.graph)
     if not _without_side_effects(graph.graph):
         # Lower, where views and writes can be told apart, at the price of composed operations.
-        graph = _trace(functionalize(forward), [*values, x], pre_dispatch=False)
+        with without_fakes(path.module):
+            graph = _trace(functionalize(forward), [*values, x], pre_dispatch=False)
         if not _without_side_effects(graph.graph):
             raise NotCaptured("it writes on tensors in a way that cannot be followed")
     _without_copies(graph.graph)
@@ -75,15 +88,65 @@ def capture(path: WeightPath, x: Tensor) -> tuple[fx.GraphModule, tuple[str, ...
     return graph, keys
 
 
-def _trace(forward: Any, inputs: Sequence[Tensor], *, pre_dispatch: bool) -> fx.GraphModule:
+def _rehearse(path: WeightPath, x: Tensor) -> None:
+    """Run the network once as it is; refuse gradients that its operations do not have."""
+    nothing = saved_tensors_hooks(lambda value: None, lambda value: value)  # kept for a backward
+    with _refusing(), nothing, _Hooks() as hooks, _own_functions() as functions:
+        path.call(path.at(1.0), x)
+    if functions:
+        raise NotCaptured(f"{', '.join(functions)} may have a gradient of its own")
+    if hooks.found:
+        raise NotCaptured("a hook may change its gradients")
+
+
+class _Hooks(TorchFunctionMode):
+    """Notices hooks on gradients, those of modules included."""
+
+    found = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.found |= func in _HOOKING
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _own_functions() -> Iterator[dict[str, None]]:
+    """Collect the names of the autograd functions that this thread applies, torch's own aside."""
+    found: dict[str, None] = {}
+    original, here = vars(Function)["apply"], threading.get_ident()
+
+    def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() == here and not cls.__module__.startswith("torch."):
+            found.setdefault(cls.__qualname__)
+        return original.__func__(cls, *args, **kwargs)
+
+    Function.apply = classmethod(apply)  # type: ignore[method-assign, assignment]
     try:
+        yield found
+    finally:
+        Function.apply = original  # type: ignore[method-assign]
+
+
+def _trace(forward: Any, inputs: Sequence[Tensor], *, pre_dispatch: bool) -> fx.GraphModule:
+    with _refusing():
         return make_fx(
             forward,
             tracing_mode="fake",
             pre_dispatch=pre_dispatch,
             _allow_non_fake_inputs=True,  # tensors that a network keeps outside its state dict
         )(*inputs)
-    except Exception as problem:  # any error of the network's own code under tracing
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Make any error of the network's own code the reason why it is not captured."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as problem:
         cause = problem.__cause__ or problem
         reason = (str(cause).strip().splitlines() or [""])[0]
         raise NotCaptured(f"{type(cause).__name__}: {reason[:200]}") from problem

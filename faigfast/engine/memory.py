@@ -39,6 +39,11 @@ class Chunk:
     images: int
     segments: int = 1
 
+    @property
+    def samples(self) -> int:
+        """P·N, images at points."""
+        return self.points * self.images
+
     def smaller(self) -> "Chunk | None":
         """Fewer points, then fewer images, then values computed again; None where all is done."""
         if self.points > 1:
@@ -88,24 +93,42 @@ def fitted(plan: Plan, leaves: Mapping[str, Any], x: Tensor, wanted: Chunk, budg
         If one point of one image does not fit, with the least that is needed.
     """
     chunk, least = wanted, 0
-    # Three copies of every value and of every sum are more than are ever alive.
-    sums = sum(t.w0.numel() for t in leaves.values() if isinstance(t, Moving)) * 4
-    most = 3 * chunk.images * (chunk.points * plan.bytes_of_sample + 2 * sums)
-    if most <= budget:
+    if chunk.samples * _most(plan) <= budget:
         return chunk
     while True:
         if chunk not in plan.needs:
             plan.needs[chunk] = int(MARGIN * footprint(plan, leaves, x, chunk))
         if plan.needs[chunk] <= budget:
             return chunk
+        # Where one operation takes it all, cutting the network does not help; counting takes long.
+        helped = chunk.segments == 1 or plan.needs[chunk] < least
         least = min(least or plan.needs[chunk], plan.needs[chunk])
-        smaller = chunk.smaller()
+        of_sample = plan.needs[chunk] / chunk.samples
+        smaller = chunk.smaller() if helped else None
+        while smaller and smaller.samples > 1 and smaller.samples * of_sample > budget:
+            smaller = smaller.smaller()
         if smaller is None:
             raise DoesNotFit(
                 f"memory is {budget} bytes; one image {list(x.shape)} at one point of the line "
                 f"needs {least} with everything computed again that can be"
             )
         chunk = smaller
+
+
+def _most(plan: Plan) -> int:
+    """Bytes that one sample does not reach: a bound for small networks, which needs no counting.
+
+    What an operation makes inside is at most as much as all pairs of numbers that it is given.
+    """
+    values = {
+        node: [v for v in tree_leaves(node.meta.get("val")) if isinstance(v, Tensor)]
+        for node in plan.graph.graph.nodes
+    }
+    most = 0
+    for node, made in values.items():
+        given = sum(value.numel() for part in node.all_input_nodes for value in values[part])
+        most += 8 * (sum(value.numel() for value in made) + given**2)
+    return 3 * most
 
 
 def footprint(plan: Plan, leaves: Mapping[str, Any], x: Tensor, chunk: Chunk) -> int:

@@ -1,10 +1,10 @@
 """Plans: made once for a network and images of one shape. Graphs are kept, weights never."""
 
-import weakref
 from collections import OrderedDict
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from faigfast.engine.capture import NotCaptured, capture
 from faigfast.engine.execute import Plan, sorted_nodes
@@ -14,8 +14,7 @@ from faigfast.path import WeightPath
 
 KEPT = 16  # plans of one network, for images of different sizes
 
-_plans: "weakref.WeakKeyDictionary[nn.Module, OrderedDict[Any, Plan | str]]"
-_plans = weakref.WeakKeyDictionary()
+_plans = WeakIdKeyDictionary()  # of OrderedDict[Any, Plan | str] by module
 
 
 def plan_for(path: WeightPath, x: Tensor, state: str) -> Plan | str:
@@ -35,7 +34,7 @@ def plan_for(path: WeightPath, x: Tensor, state: str) -> Plan | str:
     Plan or str
         The reason where the network must run point by point.
     """
-    made = _plans.setdefault(path.module, OrderedDict())
+    made: OrderedDict[Any, Plan | str] = _plans.setdefault(path.module, OrderedDict())
     layout = tuple((key, value.dtype) for key, value in {**path.fixed, **path.start}.items())
     key = (x.shape, x.dtype, x.device, layout, tuple(path.delta), state)
     if key not in made:

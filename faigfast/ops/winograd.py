@@ -145,9 +145,7 @@ def conv_backward(
         (len(alpha), *pixels.shape[1:]), (images, outputs, 3, 3, inputs),
         (images, outputs), (images, outputs),
     )  # fmt: skip
-    found = [
-        _empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)
-    ]
+    found = [_empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)]
     gx, gw, gb, gs = found
     _extension.module.convolve_backward(  # type: ignore[union-attr]
         layer.given, gy=_address(upstream), saved=_address(gate), x=_address(pixels),

@@ -1,0 +1,256 @@
+"""measure_kernels(): how near the C++ convolution comes to what the processor can do."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from faigfast import _extension
+from faigfast.files import write_json
+from faigfast.machine import describe_machine, describe_versions
+from faigfast.ops.conv import conv, conv_backward
+from faigfast.ops.table import Use, using
+from faigfast.tables import markdown
+
+CHANNELS = (16, 32, 64, 128, 256)
+SIZES = (16, 32, 64, 128, 256, 512)
+PASSES = ("forward", "input gradient", "weight gradient")
+MOST_FLOPS = 4e10  # of one call; larger layers are left out
+PIXELS = 1 << 14  # at least so many at all points together
+SECONDS = 0.3  # of one measurement
+GEOMETRY: tuple[Any, ...] = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
+# Direct convolution has 9·16 multiplications where Winograd's has 36.
+CEILING = 4
+
+
+@dataclass
+class Kernels:
+    """Effective GFLOP/s of the convolution with bias and ReLU, and of torch's.
+
+    Attributes
+    ----------
+    peak : dict of str to float
+        GFLOP/s of multiply-adds in registers, by instruction set.
+    found : list of dict
+        Instruction set ("torch" for torch's own), channels, size, points, pass, GFLOP/s.
+    errors : dict of str to float
+        Worst relative L2 error against float64, by instruction set.
+    """
+
+    peak: dict[str, float]
+    found: list[dict[str, Any]]
+    errors: dict[str, float]
+    machine: dict[str, Any] = field(default_factory=describe_machine)
+    versions: dict[str, str] = field(default_factory=describe_versions)
+    command: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        """Write one table of Markdown for each instruction set."""
+        parts = []
+        for isa, peak in self.peak.items():
+            rows = []
+            for channels in CHANNELS:
+                for size in SIZES:
+                    cells = [self._cell(isa, channels, size, part) for part in PASSES]
+                    if any(cells):
+                        rows.append((f"{channels}, {size}²", *cells))
+            head = ("channels, size", *PASSES)
+            parts.append(
+                f"### {isa}\n\nMultiply-adds in registers: {peak:.0f} GFLOP/s. Worst relative L2 "
+                f"error of any pass: {self.errors[isa]:.1e}.\n\n{markdown(head, rows)}"
+            )
+        parts.append(
+            f"{self.machine['cpu']}, {self.machine['threads']} threads, torch "
+            f"{self.versions['torch']} with {self.machine['instructions']}. A cell: effective "
+            "GFLOP/s, that is those a direct convolution would need; share of the peak and of the "
+            "ceiling, four times the peak; × torch's own convolution (oneDNN) in the same run."
+        )
+        return "\n\n".join(parts)
+
+    def _cell(self, isa: str, channels: int, size: int, part: str) -> str:
+        def speed(who: str) -> float | None:
+            key = (who, channels, size, part)
+            return next(
+                (
+                    row["gflops"]
+                    for row in self.found
+                    if (row["isa"], row["channels"], row["size"], row["pass"]) == key
+                ),
+                None,
+            )
+
+        own, torchs = speed(isa), speed("torch")
+        if own is None or torchs is None:
+            return ""
+        share = own / self.peak[isa]
+        return f"{own:.0f} · {share:.2f} · {share / CEILING:.2f} · {own / torchs:.1f}×"
+
+    def figure(self, path: str | os.PathLike[str]) -> None:
+        """Draw the best instruction set beside torch as an SVG."""
+        from faigfast.findings.figures import COLOURS, GRAY, new_figure
+
+        best = list(self.peak)[-1]
+        figure, (axes,) = new_figure(1, len(PASSES), 11, 3.6)
+        for axis, part in zip(axes, PASSES, strict=True):
+            for channels, colour in zip(CHANNELS, COLOURS, strict=False):
+                for who, style in ((best, "-"), ("torch", ":")):
+                    rows = [
+                        (row["size"], row["gflops"])
+                        for row in self.found
+                        if (row["isa"], row["channels"], row["pass"]) == (who, channels, part)
+                    ]
+                    label = f"{channels} channels" if who == best else None
+                    axis.plot(*zip(*rows, strict=True), style, color=colour, label=label)
+            axis.axhline(self.peak[best], color=GRAY, linewidth=0.8)
+            axis.set_xscale("log", base=2)
+            axis.set_ylim(0)
+            axis.set_title(part)
+            axis.set_xlabel("height and width")
+        axes[0].set_ylabel("effective GFLOP/s")
+        axes[-1].legend(fontsize=8, title=f"{best}; dotted: torch", title_fontsize=8)
+        figure.savefig(path)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything as JSON."""
+        write_json(path, asdict(self))
+
+
+def measure_kernels(*, progress: bool = True) -> Kernels:
+    """Measure the convolution in every instruction set that runs here, and torch's, in turn.
+
+    Raises
+    ------
+    ValueError
+        If the extension is not there.
+    """
+    if _extension.module is None:
+        raise ValueError(f"there are no kernels to measure: {_extension.missing}")
+    isas = list(_extension.module.supported())
+    peak = {isa: _with_isa(isa, _peak) for isa in isas}
+    found: list[dict[str, Any]] = []
+    errors = dict.fromkeys(isas, 0.0)
+    layers = [
+        (c, s) for c in CHANNELS for s in SIZES if 18 * c * c * s * s < MOST_FLOPS
+    ]  # fmt: skip
+    for channels, size in tqdm(layers, unit="layer", disable=not progress):
+        points = max(1, PIXELS // size**2)
+        layer = _Layer(channels, size, points)
+        for isa in isas:
+            errors[isa] = max(errors[isa], _with_isa(isa, layer.error))
+        for part in PASSES:
+            runs: dict[str, Callable[[], Any]] = dict.fromkeys(isas, partial(layer.run, part, True))
+            runs["torch"] = partial(layer.run, part, False)
+            times = _interleaved(runs)
+            for who, seconds in times.items():
+                found.append(
+                    {"isa": who, "channels": channels, "size": size, "points": points,
+                     "pass": part, "gflops": layer.flops / statistics.median(seconds) / 1e9}
+                )  # fmt: skip
+    return Kernels(peak, found, errors)
+
+
+def _with_isa(isa: str, run: Callable[[], Any]) -> Any:
+    """Run with an instruction set; "torch" has none."""
+    before = os.environ.get("FAIGFAST_ISA")
+    if isa != "torch":
+        os.environ["FAIGFAST_ISA"] = isa
+    try:
+        return run()
+    finally:
+        os.environ.pop("FAIGFAST_ISA", None)
+        if before is not None:
+            os.environ["FAIGFAST_ISA"] = before
+
+
+def _interleaved(runs: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    for name, run in runs.items():
+        _with_isa(name, run)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    start = time.perf_counter()
+    while time.perf_counter() - start < SECONDS or len(times["torch"]) < 3:
+        for name, run in runs.items():
+            times[name].append(_with_isa(name, partial(_timed, run)))
+    return times
+
+
+def _timed(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _peak() -> float:
+    """GFLOP/s, the best of a few runs."""
+    threads, speeds = torch.get_num_threads(), []
+    for _ in range(20):
+        start = time.perf_counter()
+        operations = _extension.module.multiply_add(100_000, threads)  # type: ignore[union-attr]
+        speeds.append(operations / (time.perf_counter() - start) / 1e9)
+    return max(speeds)
+
+
+class _Layer:
+    """A square layer at some points of the line, with bias and ReLU."""
+
+    def __init__(self, channels: int, size: int, points: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator)
+
+        def image() -> Tensor:
+            return normal(points, 1, size, size, channels).movedim(-1, 2)
+
+        gain = (9 * channels) ** -0.5
+        self.x, self.gy = image(), image()
+        self.w0 = gain * normal(channels, 3, 3, channels).movedim(-1, 1)
+        self.dw = 0.1 * gain * normal(channels, 3, 3, channels).movedim(-1, 1)
+        self.b0, self.db = normal(channels), normal(channels)
+        self.alpha = torch.linspace(0.1, 0.9, points)
+        self.flops = 18 * channels**2 * size**2 * points
+        self.y = self._forward(False)
+
+    def _forward(self, own: bool) -> Tensor:
+        given = (
+            self.x, self.w0, self.dw, self.b0, self.db, None, None, self.alpha, None, None, None,
+            None, *GEOMETRY, "relu", 0.0, 1.0, 1,
+        )  # fmt: skip
+        with torch.no_grad(), using(Use("cpu" if own else "")):
+            return conv(*given)[0]
+
+    def _backward(self, own: bool, needs: Sequence[bool]) -> Sequence[Tensor]:
+        given = (
+            self.gy, self.x, self.y, self.w0, self.dw, self.b0, None, None, self.alpha, 1,
+            list(needs), *GEOMETRY, "relu", 0.0, 1.0, 1,
+        )  # fmt: skip
+        with using(Use("cpu" if own else "")):
+            return conv_backward(*given)
+
+    def run(self, part: str, own: bool) -> Any:
+        """One pass, by own kernels or by torch's."""
+        if part == "forward":
+            return self._forward(own)
+        return self._backward(own, [part == PASSES[1], part == PASSES[2], part == PASSES[2], False])
+
+    def error(self) -> float:
+        """Worst relative L2 error of one point's results against float64."""
+        one = _Layer.__new__(_Layer)
+        one.__dict__.update({k: v for k, v in self.__dict__.items()})
+        one.x, one.gy, one.y = self.x[:1], self.gy[:1], self.y[:1]
+        one.alpha = self.alpha[:1]
+        double = _Layer.__new__(_Layer)
+        double.__dict__.update(
+            {k: v.double() if isinstance(v, Tensor) else v for k, v in one.__dict__.items()}
+        )
+        own = [one._forward(True), *one._backward(True, [True, True, True, False])[:3]]
+        exact = [double._forward(False), *double._backward(False, [True, True, True, False])[:3]]
+        return max(
+            float((a.double() - b).norm() / b.norm()) for a, b in zip(own, exact, strict=True)
+        )
