@@ -253,7 +253,7 @@ def test_workloads_leave_random_numbers_alone():
 
 
 def test_list_of_workloads():
-    assert len(WORKLOADS) == 11 and len(set(WORKLOADS)) == 11
+    assert len(WORKLOADS) == 13 and len(set(WORKLOADS)) == 13
     assert {workload(name).family for name in WORKLOADS} == FAMILIES.keys() - {"tiny"}
     assert set(runner.DEFAULT) <= set(WORKLOADS)
 
@@ -262,7 +262,7 @@ def test_list_of_workloads():
     "arguments, kind, found, expected",
     [
         ({"workloads": ["srresnet"]}, ValueError, "'srresnet'", "srresnet-48x1"),
-        ({"workloads": ["edsr-48x1"]}, ValueError, "'edsr-48x1'", "pair-64x4"),
+        ({"workloads": ["resnet-48x1"]}, ValueError, "'resnet-48x1'", "pair-64x4"),
         ({"workloads": ["tiny-0x1"]}, ValueError, "'tiny-0x1'", "FAMILY-SIZExIMAGES"),
         ({"workloads": []}, ValueError, "workloads is empty", "at least one"),
         ({"workloads": "all"}, TypeError, "'all'", "a sequence"),

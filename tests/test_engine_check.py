@@ -25,6 +25,7 @@ aten = torch.ops.aten
 @pytest.fixture(autouse=True)
 def folded(monkeypatch):
     monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(2, 2)))
+    monkeypatch.setattr(integrate, "TOGETHER", {})
 
 
 class Scaled(Body):

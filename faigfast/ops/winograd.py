@@ -14,6 +14,7 @@ from faigfast.ops.table import kernel
 # Activations that the kernels apply, forward and backward.
 _FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
 _GATES = {**_FUSED, "prelu": "leaky"}  # and those whose gradients they take
+_PARTS = ("w0", "dw", "b0", "db", "s0", "ds")
 _GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 
 
@@ -76,7 +77,7 @@ class _Layer:
             sizes=[points, samples, height, width, inputs, len(w0)],
             shuffle=shuffle,
             alpha=_address(self.alpha),
-            **dict(zip(("w0", "dw", "b0", "db", "s0", "ds"), map(_address, self.parts), strict=True)),
+            **dict(zip(_PARTS, map(_address, self.parts), strict=True)),
             shared_slope=s0 is not None and s0.numel() == 1,
             activation=activation,
             slope=slope,
