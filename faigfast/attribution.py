@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from faigfast import reference
 from faigfast.backends import choose
-from faigfast.batch import Batch, batches
+from faigfast.batch import Batch, batches, is_single
 from faigfast.ends import compare_ends
 from faigfast.engine.integrate import Engine, PointByPoint
 from faigfast.engine.sums import Sums
@@ -174,6 +174,7 @@ def attribute(
             ),
             memory=None if memory is None else int(memory),
             bar=bar,
+            single=is_single(batch),
         )
         parts: list[Attribution] = []
         done = 0
@@ -184,6 +185,8 @@ def attribute(
             done += part.images
             if not per_image:
                 parts = [parts[0].merge(parts[1:])]
+        bar.total = bar.n
+        bar.refresh()
         notes = [why, MEMORY_NOTE if memory and used == "reference" else "", *run.notes()]
     return replace(parts[0].merge(parts[1:]), notes=tuple(note for note in notes if note))
 
@@ -217,6 +220,7 @@ class _Run:
     setting: Setting
     memory: int | None
     bar: tqdm
+    single: bool  # of several batches the number of points is known in the end
 
     @property
     def dtype(self) -> torch.dtype:
@@ -264,9 +268,9 @@ class _Run:
     def batch(self, batch: Batch, before: int) -> Attribution:
         """Attribute every image of one batch, after `before` others."""
         shape = (len(batch.lq), batch.images)
-        if self.tol is None:
+        if self.tol is None and self.single:
             points = sum(len(step.nodes) for step in self.steps())
-            self.bar.total = self.bar.n + shape[0] * shape[1] * points
+            self.bar.total = shape[0] * shape[1] * points
             self.bar.refresh()
         images = [
             _Image(

@@ -34,6 +34,15 @@ class Batch:
         return len(next(iter(self.lq.values())))
 
 
+def is_single(data: Any) -> bool:
+    """Whether data is in the form of one batch, not of several."""
+    return isinstance(data, Mapping) or (
+        isinstance(data, tuple | list)
+        and len(data) == 2
+        and any(isinstance(part, Tensor) for part in data)
+    )
+
+
 def batches(data: Any, device: torch.device, dtype: torch.dtype) -> Iterator[Batch]:
     """Read every form of `batch` that `attribute` takes.
 
@@ -55,11 +64,7 @@ def batches(data: Any, device: torch.device, dtype: torch.dtype) -> Iterator[Bat
     ValueError
         If something is missing, empty, not finite, or does not fit together.
     """
-    if isinstance(data, Mapping) or (
-        isinstance(data, tuple | list)
-        and len(data) == 2
-        and any(isinstance(part, Tensor) for part in data)
-    ):
+    if is_single(data):
         yield _read(data, device, dtype)
         return
     if isinstance(data, Tensor | str | bytes) or not isinstance(data, Iterable):

@@ -79,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here, where a broken pipe is caught
         return 0
-    except KeyboardInterrupt:
-        print("faigfast: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"faigfast: interrupted{f': {stop}' if stop.args else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Python flushes once more when it ends, which must not fail again.

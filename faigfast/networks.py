@@ -91,13 +91,18 @@ def check_same_layout(
 
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 over the names, types, shapes and values of a module's state dict."""
-    digest = hashlib.sha256()
-    for key, value in sorted(tensors(model).items()):
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+    return digest_of(tensors(model))
+
+
+def digest_of(named: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and values of tensors, in whatever order they come."""
+    found = hashlib.sha256()
+    for key, value in sorted(named.items()):
+        found.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
         # Bytes through uint8, since numpy has no bfloat16.
         octets = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(octets.numpy().tobytes())
-    return digest.hexdigest()
+        found.update(octets.numpy().tobytes())
+    return found.hexdigest()
 
 
 def slots(model: nn.Module) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ _ALIASES = {
 
 
 class _Written(TorchFunctionMode):
-    """Writes eval-mode batch and instance norm out: torch has no gradient for their statistics.
+    """Writes batch and instance norm out where torch has no gradient for them, or a wrong one.
 
     It also refuses a convolution that takes the batch of images for channels.
     """
@@ -58,9 +58,11 @@ class _Written(TorchFunctionMode):
                 isinstance(given.get(name), Tensor) and given[name].requires_grad
                 for name in ("mean", "variance")
             )
-            default = func is F.instance_norm
-            if moves and not given.get("from_input", default):
+            from_input = given.get("from_input", func is F.instance_norm)
+            if moves and not from_input:
                 return _normalise(given)
+            if from_input and func in (F.instance_norm, torch.instance_norm):
+                return _normalise_channels(given)
         convolution = func in _CONVOLUTIONS and len(args) > 1
         if convolution and args[0].ndim == self.x.ndim == args[1].ndim - 1:
             raise ValueError(
@@ -70,7 +72,17 @@ class _Written(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def _normalise_channels(given: dict[str, Any]) -> Tensor:
+    """Instance norm as group norm: of one image torch's own has a wrong gradient (torch 2.13)."""
+    x: Tensor = given["x"]
+    affine = given.get("weight"), given.get("bias"), given.get("eps", 1e-5)
+    # Flat, since group norm loses digits where channels come last.
+    y = F.group_norm(x.flatten(2), x.shape[1], *affine)
+    return torch.ops.aten._unsafe_view(y, x.shape)  # the network may write on it
+
+
 def _normalise(given: dict[str, Any]) -> Tensor:
+    """By statistics that move, for which torch has no gradient."""
     x: Tensor = given["x"]
     shape = [1, -1] + [1] * (x.ndim - 2)
     scale = (given["variance"] + given.get("eps", 1e-5)).rsqrt()

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from faigfast.files import atomic_write
 from faigfast.filters import FilterIndex, FilterSet
+from faigfast.tables import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -85,7 +86,7 @@ class Attribution:
     setting : Setting
         How it was computed.
     notes : tuple of str
-        Every fallback and why.
+        Every fallback and why, and for how many images `tol` was not reached.
 
     Notes
     -----
@@ -103,13 +104,45 @@ class Attribution:
     setting: Setting
     notes: tuple[str, ...] = field(default=())
 
+    def __post_init__(self) -> None:
+        """Say anew for all images whether `tol` was reached."""
+        notes = [note for note in self.notes if not note.startswith("tol ")]
+        missed = ~self.reached  # [D, N]
+        if missed.any():
+            notes.append(
+                f"tol {self.setting.tol:g} was not reached by {int(missed.any(0).sum())} of "
+                f"{counted(self.images, 'image')}: estimated error up to "
+                f"{float(self.error[missed].max()):.1e}; more steps allow more points"
+            )
+        object.__setattr__(self, "notes", tuple(notes))
+
     def __repr__(self) -> str:
-        used = self.setting
+        worst = f"worst completeness error {float(self.completeness.max()):.1e}"
+        known = self.error[self.error.isfinite()]
+        if len(known):
+            worst += f", worst estimated error {float(known.max()):.1e}"
         return (
-            f"Attribution({', '.join(self.degradations)}: {self.images} images, "
-            f"{len(self.index)} filters; {used.rule} {used.steps}, {used.backend} "
-            f"{used.precision}; worst completeness error {float(self.completeness.max()):.1e})"
+            f"Attribution({', '.join(self.degradations)}: {counted(self.images, 'image')}, "
+            f"{counted(len(self.index), 'filter')}; {self.sampling}, {self.backend} "
+            f"{self.precision}; {worst})"
         )
+
+    @property
+    def sampling(self) -> str:
+        """Rule, tolerance and points in words, such as "midpoint to tol 0.01, 9 to 27 points"."""
+        used = self.setting
+        least, most = int(self.points.min()), int(self.points.max())
+        points = counted(most, "point") if least == most else f"{least} to {most} points"
+        if used.tol is not None:
+            return f"{used.rule} to tol {used.tol:g}, {points}"
+        return f"{used.rule}{f' {used.steps} emulated' if used.emulate else ''}, {points}"
+
+    @property
+    def reached(self) -> Tensor:
+        """[D, N], bool, whether the estimated error is at most `tol`; True where none was given."""
+        if self.setting.tol is None:
+            return torch.ones_like(self.error, dtype=torch.bool)
+        return self.error <= self.setting.tol
 
     @property
     def degradations(self) -> tuple[str, ...]:
@@ -147,7 +180,7 @@ class Attribution:
         Returns
         -------
         Tensor
-            [N, F], not negative.
+            [N, F], not negative, in the precision of the networks, at least float32.
 
         Raises
         ------
@@ -183,23 +216,22 @@ class Attribution:
         Returns
         -------
         Tensor
-            [F]. Two degradations' contrasts are each other's negatives.
+            [F], in float64. Two degradations' contrasts are each other's negatives.
 
         Raises
         ------
         ValueError
             If there is no such degradation.
         """
-        own = self._of(a)
+        mean = self.mean(a)
         a = a if a is not None else self.degradations[0]
         if against is None:
             others = [name for name in self.degradations if name != a]
         else:
             others = [against] if isinstance(against, str) else list(against)
-        mean = self.mean(a)
         if others:
             mean = mean - torch.stack([self.mean(name) for name in others]).mean(0)
-        return mean.to(own.dtype)
+        return mean
 
     def ranking(self, a: str | None, against: str | Sequence[str] | None = None) -> FilterSet:
         """Rank all scored filters by how much they serve one degradation.
@@ -281,10 +313,10 @@ class Attribution:
             if not isinstance(part, Attribution):
                 raise TypeError(f"others holds a {type(part).__name__}; expected an Attribution")
             for name in ("index", "degradations", "setting"):
-                if getattr(part, name) != getattr(self, name):
+                one, other = getattr(self, name), getattr(part, name)
+                if one != other:
                     raise ValueError(
-                        f"results of different {name} cannot be merged: {getattr(self, name)} and "
-                        f"{getattr(part, name)}"
+                        f"results of different {name} cannot be merged: {_differences(one, other)}"
                     )
             if not torch.equal(part.scored, self.scored):
                 raise ValueError("results that score different filters cannot be merged")
@@ -369,6 +401,14 @@ class Attribution:
             )
         except (SafetensorError, ValueError, KeyError, TypeError) as problem:
             raise ValueError(f"{path} is not a saved attribution: {problem}") from None
+
+
+def _differences(one: Any, other: Any) -> str:
+    """Name the fields that differ, with both values."""
+    if not is_dataclass(one):
+        return f"{one} and {other}"
+    pairs = {f.name: (getattr(one, f.name), getattr(other, f.name)) for f in fields(one)}
+    return ", ".join(f"{name} is {a!r} and {b!r}" for name, (a, b) in pairs.items() if a != b)
 
 
 def _joined(parts: Sequence[Attribution], name: str) -> Tensor:

@@ -1,6 +1,11 @@
-"""Tables as aligned text and in Markdown."""
+"""Tables as aligned text and in Markdown, and numbers of things."""
 
 from collections.abc import Sequence
+
+
+def counted(number: int, thing: str) -> str:
+    """Write "1 image" and "3 images"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -185,7 +185,7 @@ def test_emulation_predicts_the_authors_scores(rule):
     assert few.evaluations == 17 and few.setting.steps == 100 and few.setting.emulate
     distance = (many.scores() - few.scores()).abs().sum()
     assert distance < (many.scores() - integral.scores()).abs().sum() / 50
-    torch.testing.assert_close(few.completeness, many.completeness, rtol=1e-2, atol=0)
+    torch.testing.assert_close(few.completeness, many.completeness, rtol=2e-2, atol=0)
 
 
 @pytest.mark.parametrize("rule, steps", RULES)

@@ -108,6 +108,54 @@ def test_options_reach_the_library(here, words, options):
     assert len(ranking) == int(result.scored.sum())
 
 
+@pytest.mark.parametrize(("tol", "reached"), [("1e-9", "0 of 3"), ("0.9", "3 of 3")])
+def test_a_tolerance_is_told_of(here, capsys, tol, reached):
+    argv = attribute(here, "--tol", tol, "--degrade", "blur=1", steps=9)
+    argv.remove("--quiet")
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    result = load(here)
+    assert f"3 images, {len(result.index)} filters, midpoint to tol {float(tol):g}, 9 points" in out
+    head, row = (next(t for t in out.splitlines() if t.startswith(s)) for s in ("degr", "blur"))
+    assert head.split()[-3:] == ["estimated", "within", f"{float(tol):g}"]
+    assert row.split()[-4:] == [f"{float(result.error.max()):.2e}", *reached.split()]
+    assert ("tol 1e-09 was not reached by 3 of 3 images" in err) == (reached == "0 of 3")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("2000000", 2000000),
+        ("2GB", 2 * 10**9),
+        ("2gb", 2 * 10**9),
+        ("1.5 GiB", 3 * 2**29),
+        ("500kB", 500_000),
+        ("64MiB", 2**26),
+        ("3kib", 3072),
+        ("7Mb", 7_000_000),
+    ],
+)
+def test_memory_takes_units(here, monkeypatch, text, count):
+    seen = []
+    original = faigfast.attribute
+
+    def looking(*args, **options):
+        seen.append(options["memory"])
+        return original(*args, **{**options, "memory": None})
+
+    monkeypatch.setattr(faigfast, "attribute", looking)
+    assert main(attribute(here, "--memory", text, "--degrade", "clean", steps=1)) == 0
+    assert set(seen) == {count}
+
+
+@pytest.mark.parametrize("text", ["2 potatoes", "GB", "2TB", "1e9x", ""])
+def test_memory_of_another_form(here, capsys, text):
+    with pytest.raises(SystemExit) as end:
+        main(attribute(here, "--memory", text, "--degrade", "clean"))
+    assert end.value.code == 2
+    assert f"memory is {text!r}; expected bytes, or a number of kB, MB, GB" in one_line(capsys)
+
+
 def test_seed_scale_and_downsampling_reach_the_images(here):
     words = ("--seed", "7", "--downsampling", "bicubic", "--scale", "2", "--degrade", *RECIPES)
     assert main(attribute(here, *words)) == 0
@@ -229,7 +277,9 @@ def test_an_interrupted_run_goes_on(here, count, capsys):
     argv.remove("--quiet")
     count.stop = 2
     assert main(argv) == 130
-    assert capsys.readouterr().err.endswith("\nfaigfast: interrupted\n")
+    assert capsys.readouterr().err.endswith(
+        "\nfaigfast: interrupted: 1 of 3 images finished; the same command goes on with the rest\n"
+    )
     assert [p.name for p in here.iterdir()] == ["parts"]
     assert sorted(p.name for p in (here / "parts").iterdir()) == ["000000.safetensors", "run.json"]
     count.n, count.stop = 0, None
@@ -242,6 +292,11 @@ def test_an_interrupted_run_goes_on(here, count, capsys):
     same(load(here), expected(recipes()))
     manifest = json.loads((here / "manifest.json").read_text())
     assert manifest["time"]["images_computed"] == 2
+    for n in range(8):  # as in one go, in whatever order a file names things
+        whole = here.parent / str(n)
+        assert main(attribute(whole, *RECIPES)) == 0
+        other = json.loads((whole / "manifest.json").read_text())
+        assert other["scores_sha256"] == manifest["scores_sha256"]
 
 
 def test_a_finished_run_is_not_computed_again(here, count, capsys):
@@ -257,6 +312,11 @@ def test_a_finished_run_is_not_computed_again(here, count, capsys):
     assert (here / "blur_top_0.25_index.txt").exists()
     assert not (here / "blur_top_0.01_index.txt").exists()
     assert not (here / "parts").exists()
+    assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 0
+    assert count.n == 3  # unless told
+    again = json.loads((here / "manifest.json").read_text())
+    assert again["scores_sha256"] == before["scores_sha256"]
+    assert again["time"]["images_computed"] == 3 and not (here / "parts").exists()
 
 
 def test_another_run_is_refused_unless_told(here, files, capsys):

@@ -18,6 +18,7 @@ WIDE = Chunk(4, 4)
 @pytest.fixture(autouse=True)
 def folded(monkeypatch):
     monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), WIDE))
+    monkeypatch.setattr(integrate, "TOGETHER", {})
 
 
 NETS = {

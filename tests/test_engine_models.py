@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 def in_chunks(monkeypatch, chunk):
     monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), chunk))
+    monkeypatch.setattr(integrate, "TOGETHER", {})
 
 
 def batch_for(net, size, dtype=torch.float64, images=3):

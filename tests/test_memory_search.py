@@ -44,7 +44,10 @@ def test_small_networks_are_not_counted(monkeypatch):
 @pytest.mark.parametrize(
     "need, expected",
     [
-        (lambda c: 1000 * c.samples + 1000, [(8, 1), (1, 1), (1, 2)]),  # cutting does not help
+        (
+            lambda c: 1000 * c.samples + 1000,
+            [(8, 1), (1, 1), (1, 2), (1, 4)],
+        ),  # cutting does not help
         (lambda c: 1000 * c.samples // c.segments, [(8, 1), (1, 1), (1, 2), (1, 4), (1, 8)]),
         (lambda c: 20 * c.samples + 10, [(8, 1), (4, 1)]),
     ],

@@ -1,8 +1,10 @@
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from helpers import images, kinked, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -96,7 +98,7 @@ def test_two_contrasts_are_exact_negatives(rows, seed):
     other = torch.rand(len(rows), 4, generator=torch.Generator().manual_seed(seed)) * 1e6
     result = made({"a": torch.tensor(rows), "b": other})
     assert torch.equal(result.contrast("a"), -result.contrast("b"))
-    assert result.contrast("a").dtype == torch.float32
+    assert result.contrast("a").dtype == torch.float64
     expected = (torch.tensor(rows).double() - other.double()).mean(0)
     torch.testing.assert_close(result.contrast("a").double(), expected, rtol=1e-6, atol=0.5)
 
@@ -212,6 +214,56 @@ def test_merge_joins_images_in_order():
 def test_merge_refuses_what_does_not_belong(other, words):
     with pytest.raises(ValueError, match=words):
         made(TWO).merge(other())
+
+
+def test_merge_names_the_fields_that_differ():
+    with pytest.raises(ValueError) as refusal:
+        made(TWO).merge(made(TWO, steps=11, tol=0.1))
+    assert str(refusal.value) == (
+        "results of different setting cannot be merged: steps is 10 and 11, tol is None and 0.1"
+    )
+
+
+# --- what is told of it
+
+
+def test_repr_tells_rule_points_and_errors():
+    assert repr(made({"lq": TWO["blur"][:1]})).startswith(
+        "Attribution(lq: 1 image, 4 filters; midpoint, 10 points, reference fp32; "
+        "worst completeness error "
+    )
+    result = made(TWO, tol=0.01, steps=729)
+    points, error = torch.tensor([[9, 9], [27, 9]]), torch.tensor([[1e-3, 2e-3], [5e-3, 1e-4]])
+    text = repr(replace(result, points=points, error=error.double()))
+    assert "2 images, 4 filters; midpoint to tol 0.01, 9 to 27 points, reference fp32" in text
+    assert text.endswith(", worst estimated error 5.0e-03)")
+    assert "left 100 emulated, 10 points" in repr(made(TWO, rule="left", steps=100, emulate=True))
+
+
+def test_a_tolerance_that_was_missed_is_noted():
+    baseline, target = pair(kinked)
+    one, two = (attribute(baseline, target, images(n), tol=1e-9, steps=9) for n in (1, 2))
+    for result, count in (
+        (one, "1 of 1 image"),
+        (two, "2 of 2 images"),
+        (one.merge(two), "3 of 3"),
+    ):
+        (note,) = (note for note in result.notes if note.startswith("tol "))
+        worst = float(result.error.max())
+        assert f"tol 1e-09 was not reached by {count}" in note
+        assert f"estimated error up to {worst:.1e}" in note
+        assert not result.reached.any()
+    for options in ({"tol": 0.9}, {}):
+        result = attribute(baseline, target, images(2), **options)
+        assert result.reached.all() and not any(note.startswith("tol ") for note in result.notes)
+
+
+@pytest.mark.parametrize("per_image", [True, False])
+def test_means_and_contrasts_are_of_one_type(per_image):
+    result = attribute(
+        *pair(kinked, torch.float32), images(2, dtype=torch.float32), per_image=per_image, steps=2
+    )
+    assert result.mean().dtype == result.contrast(None).dtype == torch.float64
 
 
 # --- files

@@ -7,7 +7,8 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from faigfast.objective import resolve_objective
 from faigfast.precision import check_precision
 from faigfast.refinement import schedule
 from faigfast.result import Attribution
-from faigfast.tables import aligned
+from faigfast.tables import aligned, counted
 
 ROLES = ("baseline", "target")
 LAYERS_SHOWN = 3
@@ -193,7 +194,7 @@ def _compute(
     dtype = next(pair[1].parameters()).dtype
     started, start = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
     bar = tqdm(todo, "images", len(images), initial=kept, unit="image", disable=options.quiet)
-    with bar:
+    with bar, _telling_progress(folder, len(images)):
         for n in bar:
             item = images[n]
             lq = {name: x[None].to(dtype) for name, x in item["lq"].items()}
@@ -217,6 +218,18 @@ def _compute(
         "images_computed": len(todo),
         "images_kept_from_an_interrupted_run": kept,
     }
+
+
+@contextmanager
+def _telling_progress(folder: RunFolder, images: int) -> Iterator[None]:
+    """Say in an interrupt how far the run has come."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = sum(folder.part(n).exists() for n in range(images))
+        raise KeyboardInterrupt(
+            f"{done} of {counted(images, 'image')} finished; the same command goes on with the rest"
+        ) from None
 
 
 def _write(path: Path, result: Attribution, top: Sequence[float], notes: list[str]) -> list[str]:
@@ -272,13 +285,13 @@ def _number(value: torch.Tensor) -> float | None:
 
 def _summary(result: Attribution, pair: tuple[nn.Module, nn.Module], top: Sequence[float]) -> str:
     """Say in a few lines what a person wants to see of a run."""
-    setting = result.setting
+    known = result.error.isfinite().any()
     share = min(top, default=0.01)
     lines = [
         *(f"{role:<9}{net.faigfast_source}" for role, net in zip(ROLES, pair, strict=True)),
-        f"{result.images} images, {len(result.index)} filters, {setting.rule} {setting.steps}"
-        f"{' emulated' if setting.emulate else ''}, {result.backend} {result.precision}; "
-        "errors are those of completeness",
+        f"{counted(result.images, 'image')}, {counted(len(result.index), 'filter')}, "
+        f"{result.sampling}, {result.backend} {result.precision}; "
+        f"errors are those of completeness{', estimated those of the scores' if known else ''}",
         "",
         aligned(*completeness_table(result)),
         "",

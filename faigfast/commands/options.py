@@ -1,9 +1,29 @@
 """The options of every command, apart from what the commands import to run."""
 
+import re
+from argparse import ArgumentTypeError
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 Add = Callable[..., Any]
+UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def size(text: Any) -> int:
+    """Bytes of "2GB", "1.5 GiB" or "2000000"; units are kB, MB, GB, KiB, MiB and GiB, in any case.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If the text is something else.
+    """
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
+    if not found or found[2] not in UNITS:
+        raise ArgumentTypeError(
+            f"memory is {text!r}; expected bytes, or a number of kB, MB, GB, KiB, MiB or GiB"
+        )
+    return int(Fraction(found[1]) * UNITS[found[2]])
 
 
 def _attribute(add: Add) -> None:
@@ -70,9 +90,10 @@ def _attribute(add: Add) -> None:
     add("--precision", type=str, default="auto", help="auto, fp64, fp32, bf16 or fp16")
     add(
         "--memory",
-        type=int,
-        metavar="BYTES",
-        help="budget for activations; default a quarter of all",
+        type=size,
+        metavar="SIZE",
+        help="budget for activations, in bytes or with a unit such as 2GB or 1.5GiB; default a "
+        "quarter of all",
     )
     add(
         "--top",
@@ -89,7 +110,11 @@ def _attribute(add: Add) -> None:
         help="your own architecture: what builds it, importable from the current folder",
     )
     add("--into_kwargs", type=dict, default={}, help="arguments of the factory, as JSON")
-    add("--overwrite", action="store_true", help="remove another run's results from --output")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="compute again what is finished in --output; remove another run",
+    )
     _quiet(add)
 
 

@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from faigfast.commands.output import sha256
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
 from faigfast.files import write_json
+from faigfast.networks import digest_of
 
 SCORES = "scores.safetensors"
 TABLE = "filters.csv"
@@ -42,7 +45,7 @@ class RunFolder:
         Everything that the results follow from, in JSON's types; what is in the folder must
         follow from the same.
     overwrite : bool
-        Remove another run's results.
+        Remove finished results, and those of another run.
 
     Attributes
     ----------
@@ -68,6 +71,9 @@ class RunFolder:
                 raise
             self._remove()
             self.manifest = None
+        if self.manifest and overwrite:
+            self._remove()
+            self.manifest = None
         if self.manifest is None:
             write_json(self.parts / IDENTITY, {"made_from": self.made_from})
 
@@ -78,7 +84,7 @@ class RunFolder:
     def finish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest and remove what it makes superfluous."""
         before = (self.manifest or {}).get("files", [])
-        scores = sha256(self.path / SCORES)
+        scores = _hash(self.path / SCORES)
         manifest = {**manifest, "made_from": self.made_from, "scores_sha256": scores}
         write_json(self.path / MANIFEST, manifest)
         self._remove_files([name for name in before if name not in manifest["files"]])
@@ -96,7 +102,7 @@ class RunFolder:
                 "add --overwrite"
             )
         scores = self.path / SCORES
-        if manifest and not (scores.is_file() and sha256(scores) == manifest.get("scores_sha256")):
+        if manifest and _hash(scores) != manifest.get("scores_sha256"):
             raise ValueError(
                 f"{scores} is missing or is not what was computed; add --overwrite to compute it "
                 "again"
@@ -153,6 +159,14 @@ class RunFolder:
                 file.unlink(missing_ok=True)
             if not any(self.parts.iterdir()):
                 self.parts.rmdir()
+
+
+def _hash(scores: Path) -> str:
+    """Hash what a file of tensors holds; its header has them in any order. "" of other files."""
+    try:
+        return digest_of(load_file(scores))
+    except (OSError, SafetensorError):
+        return ""
 
 
 def _difference(old: Any, new: Any, place: str = "") -> str:

@@ -101,8 +101,9 @@ def fitted(plan: Plan, leaves: Mapping[str, Any], x: Tensor, wanted: Chunk, budg
         if plan.needs[chunk] <= budget:
             return chunk
         # Where one operation takes it all, cutting the network does not help; counting takes long.
-        helped = chunk.segments == 1 or plan.needs[chunk] < least
+        helped = chunk.segments < 4 or plan.needs[chunk] < least
         least = min(least or plan.needs[chunk], plan.needs[chunk])
+        # Fewer samples take no less than their share: what is too large anyway is not counted.
         of_sample = plan.needs[chunk] / chunk.samples
         smaller = chunk.smaller() if helped else None
         while smaller and smaller.samples > 1 and smaller.samples * of_sample > budget:

@@ -294,14 +294,6 @@ def _(points: Points, input: Any, num_groups: int, weight: Any = None, bias: Any
     return _norm(points, input, weight, bias, lambda x: F.group_norm(x, num_groups, eps=eps))
 
 
-@rule(aten.instance_norm.default)
-def _(points: Points, input: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any,
-      use_input_stats: bool, momentum: float, eps: float, cudnn_enabled: bool) -> Any:  # fmt: skip
-    if not use_input_stats:
-        return None
-    return _norm(points, input, weight, bias, lambda x: F.instance_norm(x, eps=eps))
-
-
 @rule(aten.batch_norm.default)
 def _(points: Points, input: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any,
       training: bool, momentum: float, eps: float, cudnn_enabled: bool) -> Any:  # fmt: skip

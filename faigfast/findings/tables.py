@@ -40,15 +40,27 @@ def masking_table(masking: Masking) -> Table:
 
 
 def completeness_table(result: Attribution) -> Table:
-    """Head and rows: a degradation, its mean losses and the relative errors of its sums."""
+    """Head and rows: a degradation, its mean losses and the relative errors of its sums.
+
+    The worst estimated error of its scores follows where there is one, and how many images reached
+    `tol` where it was given.
+    """
     head = ["degradation", "images", "loss of baseline", "loss of target", "median", "worst"]
+    known, tol = bool(result.error.isfinite().any()), result.setting.tol
+    if known:
+        head.append("estimated")
+    if tol is not None:
+        head.append(f"within {tol:g}")
     rows = []
-    for name, losses, errors in zip(
-        result.degradations, result.losses, result.completeness, strict=True
-    ):
+    for d, name in enumerate(result.degradations):
+        losses, errors = result.losses[d], result.completeness[d]
         first, last = losses.mean(0).tolist()
         middle, worst = float(errors.median()), float(errors.max())
         cells = [f"{first:.4g}", f"{last:.4g}", f"{middle:.2e}", f"{worst:.2e}"]
+        if known:
+            cells.append(f"{float(result.error[d].max()):.2e}")
+        if tol is not None:
+            cells.append(f"{int(result.reached[d].sum())} of {result.images}")
         rows.append([name, str(result.images), *cells])
     return head, rows
 
