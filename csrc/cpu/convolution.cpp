@@ -4,6 +4,7 @@
 
 #include "gate.h"
 #include "memory.h"
+#include "prefetch.h"
 #include "weights.h"
 
 namespace faigfast::FAIGFAST_ISA {
@@ -96,15 +97,20 @@ void gather(const Pass& pass, const Block& block, int64_t point, int64_t first, 
     }
 }
 
+// All frequencies of a block, while `ahead`, some of it null, is brought nearer.
 void multiply(const WeightLayout& layout, const Block& block, const float* u, int64_t count,
-              float* buffer) {
+              const Lines (&ahead)[3], float* buffer) {
+    const int64_t parts = kFrequencies * layout.panels;
     for (int64_t f = 0; f < kFrequencies; ++f)
-        for (int64_t panel = 0; panel < layout.panels; ++panel)
+        for (int64_t panel = 0; panel < layout.panels; ++panel) {
+            for (const Lines& lines : ahead)
+                if (lines.image) prefetch(lines, f * layout.panels + panel, parts);
             multiply_panel<false>(
                 {buffer + (f + 1) * block.slot, block.row, 1,
                  u + f * layout.slot + panel * layout.panel, kPanel,
                  buffer + f * block.slot + panel * kPanel, block.row, layout.depth},
                 count, least(kColumns, layout.vectors - panel * kColumns));
+        }
 }
 
 void scatter(const Pass& pass, const Block& block, int64_t point, int64_t first, int64_t count,
@@ -200,7 +206,27 @@ void run(const Pass& pass, Gate gate) {
                     least(block.rows, least(mine.end - done, point_tiles - first));
                 gather(gate, pass, block, begin + p, first, count, buffer + patch,
                        buffer + block.slot);
-                multiply(layout, block, weights + p * layout.size, count, buffer);
+                const int64_t next = first + count, point = begin + p;
+                const int64_t more =
+                    least(block.rows, least(mine.end - done - count, point_tiles - next));
+                const auto lines = [&](const float* image) {
+                    return Lines{image ? image + point * pass.values_point : nullptr,
+                                 pass.values_sample,
+                                 &pass.in,
+                                 &pass.tiles,
+                                 next,
+                                 more,
+                                 1};
+                };
+                const Lines results{pass.result + point * path.samples * pass.out_sample,
+                                    pass.out_sample,
+                                    &pass.out,
+                                    &pass.tiles,
+                                    first,
+                                    count,
+                                    0};
+                multiply(layout, block, weights + p * layout.size, count,
+                         {lines(pass.values), lines(pass.saved), results}, buffer);
                 scatter(pass, block, begin + p, first, count, buffer);
                 done += count;
             }

@@ -12,61 +12,79 @@
 namespace faigfast {
 namespace {
 
-constexpr size_t kPage = size_t{1} << 12, kHugePage = size_t{1} << 21;
+constexpr size_t kLine = 4096;  // what blocks are aligned to
+constexpr size_t kHugePage = size_t{1} << 21;
+constexpr size_t kRegion = size_t{16} * kHugePage;
 
 std::mutex mutex;
-std::vector<Memory> free_blocks;
+std::vector<Memory> regions;      // from the system
+std::vector<Memory> free_blocks;  // cut from them
+size_t room = 0;                  // at the end of the last region
+size_t held = 0;                  // blocks that were taken and not given
 
 size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
 
-Memory allocate(size_t bytes) {
-    // Where huge pages would waste little.
-    const size_t unit = bytes >= 4 * kHugePage ? kHugePage : kPage;
-    const Memory block{std::aligned_alloc(unit, round_up(bytes, unit)), round_up(bytes, unit)};
-    if (!block.start) throw std::bad_alloc();
+void add_region(size_t bytes) {
+    const size_t size = round_up(bytes < kRegion ? kRegion : bytes, kHugePage);
+    void* start = std::aligned_alloc(kHugePage, size);
+    if (!start) throw std::bad_alloc();
 #ifdef __linux__
     // Advice: where it is not taken, nothing else changes.
-    if (unit == kHugePage) madvise(block.start, block.size, MADV_HUGEPAGE);
+    madvise(start, size, MADV_HUGEPAGE);
 #endif
-    return block;
+    if (room) {
+        const Memory& last = regions.back();
+        free_blocks.push_back({static_cast<char*>(last.start) + last.size - room, room});
+    }
+    regions.push_back({start, size});
+    room = size;
 }
 
 }  // namespace
 
 Memory take(size_t bytes) {
-    {
-        std::lock_guard<std::mutex> lock(mutex);
-        size_t best = free_blocks.size();
-        for (size_t i = 0; i < free_blocks.size(); ++i) {
-            const size_t size = free_blocks[i].size;
-            // A block that is far too large is left to those that need it.
-            const bool fits = bytes <= size && size <= bytes + bytes / 4 + kPage;
-            if (fits && (best == free_blocks.size() || size < free_blocks[best].size)) best = i;
-        }
-        if (best < free_blocks.size()) {
-            const Memory block = free_blocks[best];
-            free_blocks[best] = free_blocks.back();
-            free_blocks.pop_back();
-            return block;
-        }
+    std::lock_guard<std::mutex> lock(mutex);
+    const size_t size = round_up(bytes ? bytes : 1, kLine);
+    size_t best = free_blocks.size();
+    for (size_t i = 0; i < free_blocks.size(); ++i) {
+        const size_t found = free_blocks[i].size;
+        // A block that is far too large is left to those that need it.
+        const bool fits = size <= found && found <= size + size / 4;
+        if (fits && (best == free_blocks.size() || found < free_blocks[best].size)) best = i;
     }
-    return allocate(bytes ? bytes : 1);
+    if (best < free_blocks.size()) {
+        const Memory block = free_blocks[best];
+        free_blocks[best] = free_blocks.back();
+        free_blocks.pop_back();
+        ++held;
+        return block;
+    }
+    if (room < size) add_region(size);
+    const Memory& last = regions.back();
+    const Memory block{static_cast<char*>(last.start) + last.size - room, size};
+    room -= size;
+    ++held;
+    return block;
 }
 
 void give(Memory memory) {
     std::lock_guard<std::mutex> lock(mutex);
     free_blocks.push_back(memory);
+    --held;
 }
 
 void free_cached() {
     std::lock_guard<std::mutex> lock(mutex);
-    for (const Memory& block : free_blocks) std::free(block.start);
+    if (held) return;
+    for (const Memory& region : regions) std::free(region.start);
+    regions.clear();
     free_blocks.clear();
+    room = 0;
 }
 
 size_t cached() {
     std::lock_guard<std::mutex> lock(mutex);
-    size_t total = 0;
+    size_t total = room;
     for (const Memory& block : free_blocks) total += block.size;
     return total;
 }

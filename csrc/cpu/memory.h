@@ -4,8 +4,8 @@
 
 namespace faigfast {
 
-// Memory of unknown content, aligned to pages, that comes from a cache where it can: pages that are
-// new to a process cost more than what is computed in them. Any thread may take and give.
+// Memory of unknown content, aligned to pages, cut from regions of huge pages that are kept: pages
+// that are new to a process cost more than what is computed in them. Any thread may take and give.
 struct Memory {
     void* start;
     size_t size;
@@ -17,7 +17,7 @@ Memory take(size_t bytes);
 // What was taken, for others to take.
 void give(Memory memory);
 
-// Give what nobody holds back to the system; bytes that nobody holds.
+// Give all regions back to the system, if nobody holds a part of them; bytes that nobody holds.
 void free_cached();
 size_t cached();
 

@@ -5,6 +5,7 @@
 #include "gate.h"
 #include "gemm.h"
 #include "memory.h"
+#include "prefetch.h"
 #include "transform.h"
 
 namespace faigfast::FAIGFAST_ISA {
@@ -136,7 +137,7 @@ struct Worker {
     }
 
     template <Gate kGate>
-    void add_block(int64_t image, int64_t first, int64_t count, bool begins) const {
+    void add_block(int64_t image, int64_t first, int64_t count, int64_t more, bool begins) const {
         const Channels &in = sizes.in, &out = sizes.out;
         for (int64_t i = 0; i < count; ++i) {
             const Place at = place(image, first + i);
@@ -151,9 +152,30 @@ struct Worker {
             store(bias_sums + j, total);
         }
         if (!arrays.gw) return;
-        const int64_t rows = out.columns();
+        const int64_t rows = out.columns(), each = path.samples / arrays.images;
+        // Tiles of a point lie one after the other, those of the next one elsewhere.
+        const int64_t point_tiles = each * sizes.tiles.count;
+        const int64_t point = (first + count) / point_tiles, next = (first + count) % point_tiles;
+        const auto lines = [&](const float* from, int64_t step, const Channels& channels,
+                               int64_t below) {
+            const int64_t sample = path.height * channels.row();
+            return Lines{from ? from + point * step + image * each * sample : nullptr,
+                         sample,
+                         &channels,
+                         &sizes.tiles,
+                         next,
+                         least(more, point_tiles - next),
+                         below};
+        };
+        const int64_t step = path.samples * path.height * out.row();
+        const Lines ahead[] = {lines(arrays.x, arrays.x_point, in, 1),
+                               lines(arrays.gy, step, out, 0), lines(arrays.saved, step, out, 0)};
+        const int64_t panels = (in.vectors + kColumns - 1) / kColumns;
         for (int64_t f = 0; f < kFrequencies; ++f)
             for (int64_t v = 0; v < in.vectors; v += kColumns) {
+                for (const Lines& one : ahead)
+                    if (one.image && more > 0)
+                        prefetch(one, f * panels + v / kColumns, kFrequencies * panels);
                 const Operands operands{g_block + f * sizes.out_slot,
                                         1,
                                         out.padded,
@@ -176,7 +198,8 @@ struct Worker {
         const Channels &in = sizes.in, &out = sizes.out;
         for (int64_t j = 0; j < out.padded; ++j) bias_sums[j] = slope_sums[j] = 0;
         for (int64_t tile = first; tile < last; tile += sizes.rows)
-            add_block<kGate>(image, tile, least(sizes.rows, last - tile), tile == first);
+            add_block<kGate>(image, tile, least(sizes.rows, last - tile),
+                             most(0, least(sizes.rows, last - tile - sizes.rows)), tile == first);
         for (int64_t j = 0; j < out.columns(); ++j) {
             const int64_t o = out.channel(j);
             if (o < 0) continue;

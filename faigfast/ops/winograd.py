@@ -44,9 +44,9 @@ def _empty(*shape: int) -> Tensor:
     return torch.from_dlpack(_extension.module.new_tensor(shape))  # type: ignore[union-attr]
 
 
-def free_cached() -> None:
-    """Give the memory that is kept for later layers back to the system."""
-    if _extension.module is not None:
+def free_cached(kept: int = 0) -> None:
+    """Give memory that nobody uses back to the system where it is more than `kept` bytes."""
+    if _extension.module is not None and _extension.module.cached() > kept:
         _extension.module.free_cached()
 
 
