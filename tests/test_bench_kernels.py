@@ -1,0 +1,51 @@
+"""The kernels' own benchmark: what it measures, and the document it writes."""
+
+import json
+import sys
+
+import pytest
+
+from faigfast import _extension
+from faigfast.bench import measure_kernels
+from faigfast.cli import main
+
+module = sys.modules[measure_kernels.__module__]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    for name, value in dict(CHANNELS=(8,), SIZES=(4, 5), SECONDS=0.0, PIXELS=40).items():
+        monkeypatch.setattr(module, name, value)
+
+
+@pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
+def test_every_instruction_set_and_pass_is_measured(monkeypatch):
+    monkeypatch.setenv("FAIGFAST_ISA", "portable")
+    found = measure_kernels(progress=False)
+    isas = _extension.module.supported()
+    assert list(found.peak) == isas and min(found.peak.values()) > 0
+    assert len(found.found) == 2 * len(module.PASSES) * (len(isas) + 1)
+    assert all(row["gflops"] > 0 for row in found.found)
+    assert 0 < max(found.errors.values()) < 1e-5
+    assert _extension.module.isa() == "portable"
+
+
+@pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
+def test_the_document_keeps_what_stands_around(tmp_path, capsys):
+    document = tmp_path / "cpu.md"
+    assert main(["bench", "--kernels", "--quiet", "--output", str(document)]) in (0, None)
+    document.write_text(f"before\n{document.read_text()}after\n")
+    main(["bench", "--kernels", "--quiet", "--output", str(document)])
+    text = document.read_text()
+    assert text.startswith("before") and text.rstrip().endswith("after")
+    assert "### portable" in text and "| 8, 5² |" in text and "(cpu.svg)" in text
+    assert (tmp_path / "cpu.svg").read_text().count("<svg") == 1
+    main(["bench", "--kernels", "--quiet", "--output", str(tmp_path / "cpu.json")])
+    assert json.loads((tmp_path / "cpu.json").read_text())["peak"]
+    assert "portable" in capsys.readouterr().out
+
+
+def test_without_the_extension_it_says_so(monkeypatch):
+    monkeypatch.setattr(_extension, "module", None)
+    with pytest.raises(ValueError, match="no kernels to measure"):
+        measure_kernels(progress=False)
