@@ -10,7 +10,6 @@ from path_cases import arguments, assert_near, conv_case, errors, expected, foun
 from faigfast import _extension
 from faigfast.ops.conv import conv, conv_backward
 from faigfast.ops.table import Use, explain, using
-from faigfast.ops.winograd import conv as winograd
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 ISAS = [] if _extension.module is None else _extension.module.supported()
@@ -210,4 +209,3 @@ def test_scratch_memory_is_kept_and_can_be_given_back():
     assert _extension.module.cached() > 0
     _extension.module.free_cached()
     assert _extension.module.cached() == 0
-    assert winograd.__doc__

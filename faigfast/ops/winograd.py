@@ -23,8 +23,9 @@ def _refuses(x: Tensor, w0: Tensor, geometry: tuple[Any, ...]) -> str:
         return f"the extension is missing: {_extension.missing}"
     if x.device.type != "cpu":
         return f"tensors are on {x.device}"
-    if x.dtype != torch.float32:
-        return f"tensors are of {x.dtype}"
+    for part in (x, w0):  # read through addresses, so neither may be anything else
+        if part.dtype != torch.float32:
+            return f"tensors are of {part.dtype}"
     if w0.shape[2:] != (3, 3):
         return f"the kernel is {'×'.join(map(str, w0.shape[2:]))}"
     if geometry != _GEOMETRY:
