@@ -52,6 +52,16 @@ faigfast::PathConvolution path_convolution(std::array<int64_t, 6> sizes, int64_t
             shared_slope, kind,     slope,    scale,    threads};
 }
 
+faigfast::Packing packing(int64_t outputs, int64_t inputs, int64_t shuffle, bool turned) {
+    return {inputs, outputs, shuffle, turned};
+}
+
+void pack(const faigfast::Packing& packing, uintptr_t w, uintptr_t packed, int threads) {
+    const faigfast::Isa isa = faigfast::choose();
+    py::gil_scoped_release released;
+    faigfast::pack(isa, packing, in(w), out(packed), threads);
+}
+
 void convolve(const faigfast::PathConvolution& path, uintptr_t x, int64_t x_point,
               uintptr_t residual, int64_t residual_point, uintptr_t y) {
     const faigfast::Isa isa = faigfast::choose();
@@ -69,6 +79,19 @@ void convolve_backward(const faigfast::PathConvolution& path, uintptr_t gy, uint
 }
 
 void define_convolution(py::module_& module) {
+    py::class_<faigfast::Packing>(module, "Packing",
+                                  "Weights [outputs, 3, 3, inputs] in the kernels' order, turned "
+                                  "for the input gradient.")
+        .def(py::init(&packing), py::kw_only(), py::arg("outputs"), py::arg("inputs"),
+             py::arg("shuffle"), py::arg("turned"))
+        .def(
+            "size",
+            [](const faigfast::Packing& packing) {
+                return faigfast::packed_size(faigfast::choose(), packing);
+            },
+            "Floats that `pack` writes.");
+    module.def("pack", &pack, py::arg("packing"), py::kw_only(), py::arg("w"), py::arg("packed"),
+               py::arg("threads"));
     py::class_<faigfast::PathConvolution>(module, "PathConvolution",
                                           "A layer at points of the line; 0 is no address.")
         .def(py::init(&path_convolution), py::kw_only(), py::arg("sizes"), py::arg("shuffle"),

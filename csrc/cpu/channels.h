@@ -31,18 +31,29 @@ struct Channels {
     int64_t row() const { return groups * width * group; }
     int64_t pixel() const { return shuffle * group; }
 
-    // Calls f(v, offset, lanes) for every vector of a pixel: its number, how far it lies from the
+    // Calls f(v, offset, lanes) for some vectors of a pixel: its number, how far it lies from the
     // pixel, and how many of its lanes are channels.
     template <typename F>
-    void each_vector(F f) const {
-        int64_t v = 0;
-        for (int64_t y = 0; y < shuffle; ++y)
-            for (int64_t x = 0; x < shuffle; ++x) {
-                const int64_t start = (y * width * shuffle + x) * group;
-                int64_t c = 0;
-                for (; c + kLanes <= group; c += kLanes) f(v++, start + c, kLanes);
-                if (c < group) f(v++, start + c, (int)(group - c));
-            }
+    inline void each_vector(Range vs, F f) const {
+        if (groups == 1) {
+            const int64_t whole = least(group / kLanes, vs.end);
+            for (int64_t v = vs.begin; v < whole; ++v) f(v, v * kLanes, kLanes);
+            if (whole < vs.end) f(whole, whole * kLanes, (int)(group - whole * kLanes));
+            return;
+        }
+        for (int64_t v = vs.begin; v < vs.end; ++v) {
+            const int64_t g = v / group_vectors, c = v % group_vectors * kLanes;
+            const int64_t start = (g / shuffle * width * shuffle + g % shuffle) * group;
+            if (c + kLanes <= group)
+                f(v, start + c, kLanes);
+            else
+                f(v, start + c, (int)(group - c));
+        }
+    }
+
+    template <typename F>
+    inline void each_vector(F f) const {
+        each_vector({0, vectors}, f);
     }
 
     // Channel of a column, −1 in a gap.
@@ -52,15 +63,37 @@ struct Channels {
     }
 };
 
-// Tiles of an image of height × width.
+// Where a tile begins.
+struct Place {
+    int64_t sample, y, x;
+};
+
+// Tiles of images of height × width, one image after the other.
 struct Tiles {
-    int64_t height, width, across, count;
+    int64_t height, width, size, across, count;
 
     Tiles(int64_t height, int64_t width, int64_t size)
         : height(height),
           width(width),
+          size(size),
           across((width + size - 1) / size),
           count((height + size - 1) / size * across) {}
+
+    Place place(int64_t tile) const {
+        const int64_t at = tile % count;
+        return {tile / count, at / across * size, at % across * size};
+    }
+
+    // To the next tile, without a division.
+    void advance(Place& place) const {
+        place.x += size;
+        if (place.x < width) return;
+        place.x = 0;
+        place.y += size;
+        if (place.y < height) return;
+        place.y = 0;
+        ++place.sample;
+    }
 };
 
 }  // namespace

@@ -4,7 +4,6 @@
 
 #include "gate.h"
 #include "memory.h"
-#include "prefetch.h"
 #include "weights.h"
 
 namespace faigfast::FAIGFAST_ISA {
@@ -35,8 +34,8 @@ int64_t block_tiles(int64_t row) {
 struct Block {
     int64_t rows, row, slot;
 
-    Block(const Channels& in, const Channels& out)
-        : rows(0), row(most(in.padded, out.padded)), slot(0) {
+    Block(const Channels& in, int64_t vectors)
+        : rows(0), row(most(in.padded, vectors * kLanes)), slot(0) {
         rows = block_tiles(row);
         slot = (rows + 1) * row;  // an odd number of rows, against aliases in the first cache
     }
@@ -51,33 +50,39 @@ void gather(const Pass& pass, const Block& block, int64_t point, int64_t first, 
             float* patch, float* buffer) {
     const Tiles& tiles = pass.tiles;
     const Channels& in = pass.in;
-    const int64_t row = in.row(), pixel = in.pixel();
-    const float* slopes = pass.slopes + point * in.padded;
-    for (int64_t i = 0; i < count; ++i) {
-        const int64_t sample = (first + i) / tiles.count, tile = (first + i) % tiles.count;
-        const int64_t y = tile / tiles.across * kTile - 1, x = tile % tiles.across * kTile - 1;
+    const int64_t row = in.row(), pixel = in.pixel(), padded = in.padded;
+    const float* slopes = pass.slopes + point * padded;
+    const float scale = pass.path.scale;
+    Place place = tiles.place(first);
+    for (int64_t i = 0; i < count; ++i, tiles.advance(place)) {
+        const int64_t y = place.y - 1, x = place.x - 1;
         const int64_t at =
-            point * pass.values_point + sample * pass.values_sample + y * row + x * pixel;
+            point * pass.values_point + place.sample * pass.values_sample + y * row + x * pixel;
         float* to = buffer + i * block.row;
-        const bool inside =
-            y >= 0 && x >= 0 && y + kPatch <= tiles.height && x + kPatch <= tiles.width;
-        if (kGate == Gate::open && inside && in.group % kLanes == 0) {
+        const int64_t top = most(0, -y), bottom = least(kPatch, tiles.height - y);
+        const int64_t left = most(0, -x), right = least(kPatch, tiles.width - x);
+        const bool inside = top == 0 && left == 0 && bottom == kPatch && right == kPatch;
+        if ((kGate == Gate::open || kLanes == 16) && inside && in.group % kLanes == 0) {
             in.each_vector([&](int64_t v, int64_t offset, int) {
-                const float* from = pass.values + at + offset;
-                transform_input([&](int r, int c) { return load(from + r * row + c * pixel); },
-                                to + v * kLanes, block.slot);
+                const float *from = pass.values + at + offset, *gate = pass.saved + at + offset;
+                const Vec slope = kGate == Gate::leaky ? load(slopes + v * kLanes) : Vec{};
+                transform_input(
+                    [&](int r, int c) {
+                        const int64_t here = r * row + c * pixel;
+                        const Vec saved = kGate >= Gate::relu ? load(gate + here) : Vec{};
+                        return through<kGate>(load(from + here), saved, scale, slope);
+                    },
+                    to + v * kLanes, block.slot);
             });
             continue;
         }
         // Pixel by pixel: rows of two images, read together, would lie in the same sets of the
         // first cache and drive each other out.
-        for (int64_t r = 0; r < kPatch; ++r)
-            for (int64_t c = 0; c < kPatch; ++c) {
-                float* here = patch + (r * kPatch + c) * in.padded;
-                if (y + r < 0 || x + c < 0 || y + r >= tiles.height || x + c >= tiles.width) {
-                    for (int64_t v = 0; v < in.vectors; ++v) store(here + v * kLanes, Vec{});
-                    continue;
-                }
+        if (!inside)
+            for (int64_t j = 0; j < kFrequencies * padded; j += kLanes) store(patch + j, Vec{});
+        for (int64_t r = top; r < bottom; ++r)
+            for (int64_t c = left; c < right; ++c) {
+                float* here = patch + (r * kPatch + c) * padded;
                 const int64_t there = at + r * row + c * pixel;
                 in.each_vector([&](int64_t v, int64_t offset, int lanes) {
                     const float* from = pass.values + there + offset;
@@ -85,74 +90,91 @@ void gather(const Pass& pass, const Block& block, int64_t point, int64_t first, 
                         kGate >= Gate::relu ? read(pass.saved + there + offset, lanes) : Vec{};
                     const Vec slope = kGate == Gate::leaky ? load(slopes + v * kLanes) : Vec{};
                     store(here + v * kLanes,
-                          through<kGate>(read(from, lanes), saved, pass.path.scale, slope));
+                          through<kGate>(read(from, lanes), saved, scale, slope));
                 });
             }
-        for (int64_t v = 0; v < in.vectors; ++v)
-            transform_input(
-                [&](int r, int c) {
-                    return load(patch + (r * kPatch + c) * in.padded + v * kLanes);
-                },
-                to + v * kLanes, block.slot);
+        for (int64_t v = 0; v < in.vectors; ++v) {
+            const float* from = patch + v * kLanes;
+            transform_input([&](int r, int c) { return load(from + (r * kPatch + c) * padded); },
+                            to + v * kLanes, block.slot);
+        }
     }
 }
 
-// All frequencies of a block, while `ahead`, some of it null, is brought nearer.
+// All frequencies of a block.
 void multiply(const WeightLayout& layout, const Block& block, const float* u, int64_t count,
-              const Lines (&ahead)[3], float* buffer) {
-    const int64_t parts = kFrequencies * layout.panels;
+              float* buffer) {
     for (int64_t f = 0; f < kFrequencies; ++f)
-        for (int64_t panel = 0; panel < layout.panels; ++panel) {
-            for (const Lines& lines : ahead)
-                if (lines.image) prefetch(lines, f * layout.panels + panel, parts);
+        for (int64_t panel = 0; panel < layout.panels; ++panel)
             multiply_panel<false>(
                 {buffer + (f + 1) * block.slot, block.row, 1,
                  u + f * layout.slot + panel * layout.panel, kPanel,
                  buffer + f * block.slot + panel * kPanel, block.row, layout.depth},
                 count, least(kColumns, layout.vectors - panel * kColumns));
-        }
 }
 
-void scatter(const Pass& pass, const Block& block, int64_t point, int64_t first, int64_t count,
-             const float* buffer) {
+// Transforms tiles back, and applies what follows the convolution.
+template <Activation kActivation>
+void scatter(const Pass& pass, const Block& block, Range vs, int64_t point, int64_t first,
+             int64_t count, const float* buffer) {
     const Tiles& tiles = pass.tiles;
     const Channels& out = pass.out;
     const int64_t row = out.row(), pixel = out.pixel();
-    const Activation activation = pass.gradient ? Activation::none : pass.path.activation;
     const Vec scale = broadcast(pass.gradient ? 1 : pass.path.scale);
-    for (int64_t i = 0; i < count; ++i) {
-        const int64_t sample = (first + i) / tiles.count, tile = (first + i) % tiles.count;
-        const int64_t y = tile / tiles.across * kTile, x = tile % tiles.across * kTile;
-        const int64_t high = least(kTile, tiles.height - y), wide = least(kTile, tiles.width - x);
-        const int64_t place = sample * pass.out_sample + y * row + x * pixel;
-        out.each_vector([&](int64_t v, int64_t offset, int lanes) {
-            const int64_t at = place + offset;
-            float* to = pass.result + point * pass.path.samples * pass.out_sample + at;
-            const float* residual =
-                pass.residual ? pass.residual + point * pass.residual_point + at : nullptr;
-            const int64_t column = point * out.padded + v * kLanes;
-            const Vec bias = pass.bias ? load(pass.bias + column) : Vec{};
-            const Vec slope = activation == Activation::leaky ? load(pass.slopes + column) : Vec{};
+    float* result = pass.result + point * pass.path.samples * pass.out_sample;
+    const float* bias = pass.bias ? pass.bias + point * out.padded : nullptr;
+    const float* slopes = pass.slopes + point * out.padded;
+    const float* residual = pass.residual ? pass.residual + point * pass.residual_point : nullptr;
+    Place place = tiles.place(first);
+    for (int64_t i = 0; i < count; ++i, tiles.advance(place)) {
+        const int64_t high = least(kTile, tiles.height - place.y);
+        const int64_t wide = least(kTile, tiles.width - place.x);
+        const int64_t at = place.sample * pass.out_sample + place.y * row + place.x * pixel;
+        out.each_vector(vs, [&](int64_t v, int64_t offset, int lanes) {
+            float* to = result + at + offset;
+            const float* from = buffer + i * block.row + (v - vs.begin) * kLanes;
+            const float* rest = residual ? residual + at + offset : nullptr;
+            const Vec shift = bias ? load(bias + v * kLanes) : Vec{};
+            const Vec slope = kActivation == Activation::leaky ? load(slopes + v * kLanes) : Vec{};
+            const auto end = [&](Vec value) {
+                value += shift;
+                // So written, what is not a number stays so.
+                if (kActivation == Activation::relu) value = value < 0 ? Vec{} : value;
+                if (kActivation == Activation::leaky) value = value > 0 ? value : value * slope;
+                return value * scale;
+            };
             const bool whole = high == kTile && wide == kTile && lanes == kLanes;
-            transform_output(buffer + i * block.row + v * kLanes, block.slot,
-                             [&](int r, int c, Vec value) {
-                                 value += bias;
-                                 // So written, what is not a number stays so.
-                                 if (activation == Activation::relu)
-                                     value = value < 0 ? Vec{} : value;
-                                 if (activation == Activation::leaky)
-                                     value = value > 0 ? value : value * slope;
-                                 value *= scale;
-                                 const int64_t here = r * row + c * pixel;
-                                 if (whole) {
-                                     if (residual) value += load(residual + here);
-                                     store(to + here, value);
-                                 } else if (r < high && c < wide) {
-                                     if (residual) value += load(residual + here, lanes);
-                                     store(to + here, value, lanes);
-                                 }
-                             });
+            if (whole && !rest) {
+                transform_output(from, block.slot, [&](int r, int c, Vec value) {
+                    store(to + r * row + c * pixel, end(value));
+                });
+            } else if (whole) {
+                transform_output(from, block.slot, [&](int r, int c, Vec value) {
+                    const int64_t here = r * row + c * pixel;
+                    store(to + here, end(value) + load(rest + here));
+                });
+            } else {
+                transform_output(from, block.slot, [&](int r, int c, Vec value) {
+                    if (r >= high || c >= wide) return;
+                    const int64_t here = r * row + c * pixel;
+                    value = end(value);
+                    if (rest) value += load(rest + here, lanes);
+                    store(to + here, value, lanes);
+                });
+            }
         });
+    }
+}
+
+void scatter(const Pass& pass, const Block& block, Range vs, int64_t point, int64_t first,
+             int64_t count, const float* buffer) {
+    switch (pass.gradient ? Activation::none : pass.path.activation) {
+        case Activation::none:
+            return scatter<Activation::none>(pass, block, vs, point, first, count, buffer);
+        case Activation::relu:
+            return scatter<Activation::relu>(pass, block, vs, point, first, count, buffer);
+        case Activation::leaky:
+            return scatter<Activation::leaky>(pass, block, vs, point, first, count, buffer);
     }
 }
 
@@ -170,72 +192,109 @@ void gather(Gate gate, const Pass& pass, const Block& block, int64_t point, int6
     }
 }
 
-constexpr int64_t kWeightBytes = int64_t{8} << 20;  // of points whose weights are ready at once
+// A thread's way through its tiles, for the vectors `vs` of columns.
+struct Worker {
+    const Pass& pass;
+    const Gate gate;
+    const WeightLayout& layout;
+    const Block& block;
+    const Range vs;
+    float *patch, *buffer;
 
-void run(const Pass& pass, Gate gate) {
+    // U at a point, for some k.
+    void transform(int64_t point, Range ks, float* u) const {
+        const PathConvolution& path = pass.path;
+        transform_weights(path.w0, path.dw, path.alpha[point], pass.out.padded, layout, vs.begin,
+                          ks, u);
+    }
+
+    // Some tiles, counted from point 0; weights_of(point) gives U.
+    template <typename F>
+    void run(Range tiles, F weights_of) const {
+        const int64_t point_tiles = pass.path.samples * pass.tiles.count;
+        while (tiles.begin < tiles.end) {
+            const int64_t point = tiles.begin / point_tiles, tile = tiles.begin % point_tiles;
+            const int64_t rest = least(tiles.end - tiles.begin, point_tiles - tile);
+            const int64_t count = least(block.rows, rest);
+            const float* u = weights_of(point);
+            gather(gate, pass, block, point, tile, count, patch, buffer + block.slot);
+            multiply(layout, block, u, count, buffer);
+            scatter(pass, block, vs, point, tile, count, buffer);
+            tiles.begin += count;
+        }
+    }
+};
+
+constexpr int64_t kPartBytes = 800 << 10;           // of weights that stay in the second cache
+constexpr int64_t kWeightBytes = int64_t{8} << 20;  // of points whose weights are shared at once
+
+void run(const Pass& pass, Gate gate, Range vs) {
     const PathConvolution& path = pass.path;
-    const WeightLayout layout(pass.in, pass.out);
-    const Block block(pass.in, pass.out);
-    const int64_t together = least(path.points, most(1, kWeightBytes / 4 / layout.size));
-    const int64_t taps = round_up(9 * layout.depth * pass.out.padded, 16);
-    const int64_t patch = round_up(block.size(), 16) + 16;
-    const int64_t size = patch + kFrequencies * pass.in.padded;
-    const Scratch scratch(4 * (2 * taps + together * layout.size + path.threads * size));
-    float *taps0 = scratch.floats(), *taps1 = path.dw ? taps0 + taps : nullptr;
-    float *weights = taps0 + 2 * taps, *buffers = weights + together * layout.size;
-    const int64_t sample_tiles = pass.tiles.count, point_tiles = path.samples * sample_tiles;
+    const WeightLayout layout(pass.in, vs.end - vs.begin);
+    const Block block(pass.in, vs.end - vs.begin);
+    // A thread with points of its own transforms their weights itself, into one place that stays
+    // in its second cache; where a point is shared, so are its weights.
+    const bool own = path.points >= path.threads;
+    const int64_t together =
+        own ? path.threads : least(path.points, most(1, kWeightBytes / 4 / layout.size));
+    const int64_t patch = round_up(kFrequencies * pass.in.padded, 16);
+    const int64_t size = round_up(patch + block.size(), 16) + 16;
+    const Scratch scratch(4 * (together * layout.size + path.threads * size));
+    float *weights = scratch.floats(), *buffers = weights + together * layout.size;
+    const int64_t point_tiles = path.samples * pass.tiles.count;
 
 #pragma omp parallel num_threads(path.threads)
     {
         const int id = thread_id(), threads = thread_count();
-        const Range ks = share(layout.depth, id, threads);
-        float* buffer = buffers + id * size;
-        const auto pack = pass.gradient ? pack_turned_taps : pack_taps;
-        pack(path.w0, pass.in, pass.out, ks, taps0);
-        if (taps1) pack(path.dw, pass.in, pass.out, ks, taps1);
-        for (int64_t begin = 0; begin < path.points; begin += together) {
-            const int64_t points = least(together, path.points - begin);
-            for (int64_t p = 0; p < points; ++p)
-                transform_weights(taps0, taps1, path.alpha[begin + p], layout, ks,
-                                  weights + p * layout.size);
+        float* room = buffers + id * size;
+        const Worker worker{pass, gate, layout, block, vs, room, room + patch};
+        if (own) {
+            float* u = weights + id * layout.size;
+            int64_t ready = -1;
+            worker.run(share(path.points * point_tiles, id, threads), [&](int64_t point) {
+                if (point != ready) worker.transform(ready = point, {0, layout.depth}, u);
+                return u;
+            });
+        } else {
+            const Range ks = share(layout.depth, id, threads);
+            for (int64_t begin = 0; begin < path.points; begin += together) {
+                const int64_t points = least(together, path.points - begin);
+                for (int64_t p = 0; p < points; ++p)
+                    worker.transform(begin + p, ks, weights + p * layout.size);
 #pragma omp barrier
-            const Range mine = share(points * point_tiles, id, threads);
-            for (int64_t done = mine.begin; done < mine.end;) {
-                const int64_t p = done / point_tiles, first = done % point_tiles;
-                const int64_t count =
-                    least(block.rows, least(mine.end - done, point_tiles - first));
-                gather(gate, pass, block, begin + p, first, count, buffer + patch,
-                       buffer + block.slot);
-                const int64_t next = first + count, point = begin + p;
-                const int64_t more =
-                    least(block.rows, least(mine.end - done - count, point_tiles - next));
-                const auto lines = [&](const float* image) {
-                    return Lines{image ? image + point * pass.values_point : nullptr,
-                                 pass.values_sample,
-                                 &pass.in,
-                                 &pass.tiles,
-                                 next,
-                                 more,
-                                 1};
-                };
-                const Lines results{pass.result + point * path.samples * pass.out_sample,
-                                    pass.out_sample,
-                                    &pass.out,
-                                    &pass.tiles,
-                                    first,
-                                    count,
-                                    0};
-                multiply(layout, block, weights + p * layout.size, count,
-                         {lines(pass.values), lines(pass.saved), results}, buffer);
-                scatter(pass, block, begin + p, first, count, buffer);
-                done += count;
+                const Range mine = share(points * point_tiles, id, threads);
+                const int64_t before = begin * point_tiles;
+                worker.run({before + mine.begin, before + mine.end},
+                           [&](int64_t point) { return weights + (point - begin) * layout.size; });
+#pragma omp barrier
             }
-#pragma omp barrier
         }
     }
 }
 
+// Columns one part after the other where all their weights would not stay in the second cache: to
+// transform the input again costs less.
+void run(const Pass& pass, Gate gate) {
+    const int64_t most_vectors = kPartBytes / 4 / (kFrequencies * pass.in.columns() * kLanes);
+    const int64_t part = most(kColumns, most_vectors / kColumns * kColumns);
+    for (int64_t v = 0; v < pass.out.vectors; v += part)
+        run(pass, gate, {v, least(pass.out.vectors, v + part)});
+}
+
 }  // namespace
+
+int64_t packed_size(const Packing& packing) {
+    return 9 * packed_in(packing).columns() * packed_out(packing).padded;
+}
+
+void pack(const Packing& packing, const float* w, float* packed, int threads) {
+    const Channels in = packed_in(packing), out = packed_out(packing);
+#pragma omp parallel num_threads(threads)
+    {
+        const Range ks = share(in.columns(), thread_id(), thread_count());
+        (packing.turned ? pack_turned_taps : pack_taps)(w, in, out, ks, packed);
+    }
+}
 
 void convolve(const PathConvolution& path, const ForwardArrays& arrays) {
     const Channels in(path.inputs, path.width, 1);

@@ -81,6 +81,14 @@ int64_t multiply_add(Isa isa, int64_t rounds, int threads, float* result) {
     return FAIGFAST_CALL(isa, multiply_add, rounds, threads, result);
 }
 
+int64_t packed_size(Isa isa, const Packing& packing) {
+    return FAIGFAST_CALL(isa, packed_size, packing);
+}
+
+void pack(Isa isa, const Packing& packing, const float* w, float* packed, int threads) {
+    FAIGFAST_CALL(isa, pack, packing, w, packed, threads);
+}
+
 void convolve(Isa isa, const PathConvolution& path, const ForwardArrays& arrays) {
     FAIGFAST_CALL(isa, convolve, path, arrays);
 }

@@ -29,6 +29,10 @@ void score_reduction(Isa isa, const T* total, const T* delta, T* scores, int64_t
 // Multiply-adds in registers alone; returns how many operations they were.
 int64_t multiply_add(Isa isa, int64_t rounds, int threads, float* result);
 
+// Floats that `pack` writes, from weights w [outputs, 3, 3, inputs].
+int64_t packed_size(Isa isa, const Packing& packing);
+void pack(Isa isa, const Packing& packing, const float* w, float* packed, int threads);
+
 // Each sees to what is asked for of `arrays`; sizes are positive.
 void convolve(Isa isa, const PathConvolution& path, const ForwardArrays& arrays);
 void convolve_backward(Isa isa, const PathConvolution& path, const BackwardArrays& arrays);

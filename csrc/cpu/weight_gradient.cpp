@@ -5,7 +5,6 @@
 #include "gate.h"
 #include "gemm.h"
 #include "memory.h"
-#include "prefetch.h"
 #include "transform.h"
 
 namespace faigfast::FAIGFAST_ISA {
@@ -53,97 +52,114 @@ struct Worker {
     float *x_block, *g_block, *sum;
     float *bias_sums, *slope_sums;  // [padded]
 
-    struct Place {
-        int64_t point, sample, y, x;
-    };
-
-    Place place(int64_t image, int64_t tile) const {
-        const int64_t each = path.samples / arrays.images, count = sizes.tiles.count;
-        const int64_t at = tile % count;
-        return {tile / count / each, image * each + tile / count % each,
-                at / sizes.tiles.across * kTile, at % sizes.tiles.across * kTile};
-    }
-
-    void transform_x(const Place& place, float* to) const {
+    // Transforms tiles [first, first + count) of an image, all its samples at all points.
+    void transform_x(int64_t image, int64_t first, int64_t count) const {
         const Channels& in = sizes.in;
-        const int64_t row = in.row(), pixel = in.pixel();
-        const int64_t y = place.y - 1, x = place.x - 1;
-        const float* from = arrays.x + place.point * arrays.x_point +
-                            place.sample * path.height * row + y * row + x * pixel;
-        const bool inside =
-            y >= 0 && x >= 0 && y + kPatch <= path.height && x + kPatch <= path.width;
-        in.each_vector([&](int64_t v, int64_t offset, int lanes) {
-            const float* at = from + offset;
-            if (inside && lanes == kLanes) {
-                transform_input([&](int r, int c) { return load(at + r * row + c * pixel); },
-                                to + v * kLanes, sizes.in_slot);
-                return;
-            }
-            Vec patch[kFrequencies];
-            for (int64_t r = 0; r < kPatch; ++r)
-                for (int64_t c = 0; c < kPatch; ++c) {
-                    const bool here =
-                        y + r >= 0 && x + c >= 0 && y + r < path.height && x + c < path.width;
-                    patch[r * kPatch + c] = here ? read(at + r * row + c * pixel, lanes) : Vec{};
+        const int64_t row = in.row(), pixel = in.pixel(), slot = sizes.in_slot;
+        each_tile(image, first, count, [&](int64_t i, int64_t point, const Place& place) {
+            const int64_t y = place.y - 1, x = place.x - 1;
+            const float* from = arrays.x + point * arrays.x_point +
+                                place.sample * path.height * row + y * row + x * pixel;
+            const bool inside =
+                y >= 0 && x >= 0 && y + kPatch <= path.height && x + kPatch <= path.width;
+            in.each_vector([&](int64_t v, int64_t offset, int lanes) {
+                const float* at = from + offset;
+                float* to = x_block + i * in.padded + v * kLanes;
+                if (inside && lanes == kLanes) {
+                    transform_input([&](int r, int c) { return load(at + r * row + c * pixel); },
+                                    to, slot);
+                    return;
                 }
-            transform_input([&](int r, int c) { return patch[r * kPatch + c]; }, to + v * kLanes,
-                            sizes.in_slot);
+                Vec patch[kFrequencies];
+                for (int64_t r = 0; r < kPatch; ++r)
+                    for (int64_t c = 0; c < kPatch; ++c) {
+                        const bool here =
+                            y + r >= 0 && x + c >= 0 && y + r < path.height && x + c < path.width;
+                        patch[r * kPatch + c] =
+                            here ? read(at + r * row + c * pixel, lanes) : Vec{};
+                    }
+                transform_input([&](int r, int c) { return patch[r * kPatch + c]; }, to, slot);
+            });
         });
     }
 
     template <Gate kGate>
-    void transform_g(const Place& place, float* to) const {
+    void transform_g(int64_t image, int64_t first, int64_t count) const {
         const Channels& out = sizes.out;
-        const int64_t row = out.row(), pixel = out.pixel();
-        const int64_t at = (place.point * path.samples + place.sample) * path.height * row +
-                           place.y * row + place.x * pixel;
-        const int64_t high = least(kTile, path.height - place.y);
-        const int64_t wide = least(kTile, path.width - place.x);
-        out.each_vector([&](int64_t v, int64_t offset, int lanes) {
-            const int64_t from = at + offset;
-            const Vec slope =
-                kGate == Gate::leaky ? load(slopes + place.point * out.padded + v * kLanes) : Vec{};
-            const auto pixel_at = [&](int64_t r, int64_t c) {
-                const int64_t here = from + r * row + c * pixel;
-                const Vec saved = kGate >= Gate::relu ? read(arrays.saved + here, lanes) : Vec{};
-                return through<kGate>(read(arrays.gy + here, lanes), saved, path.scale, slope);
-            };
-            if (kGate == Gate::leaky && arrays.gs) add_slopes(from, lanes, high, wide, v);
-            if (high == kTile && wide == kTile && lanes == kLanes) {
-                transform_gradient(pixel_at, to + v * kLanes, sizes.out_slot);
-                return;
-            }
-            Vec patch[kTile * kTile];
-            for (int64_t r = 0; r < kTile; ++r)
-                for (int64_t c = 0; c < kTile; ++c)
-                    patch[r * kTile + c] = r < high && c < wide ? pixel_at(r, c) : Vec{};
-            transform_gradient([&](int r, int c) { return patch[r * kTile + c]; }, to + v * kLanes,
-                               sizes.out_slot);
+        const int64_t row = out.row(), pixel = out.pixel(), slot = sizes.out_slot;
+        const float scale = path.scale;
+        const bool slopes_too = kGate == Gate::leaky && arrays.gs;
+        each_tile(image, first, count, [&](int64_t i, int64_t point, const Place& place) {
+            const int64_t at = (point * path.samples + place.sample) * path.height * row +
+                               place.y * row + place.x * pixel;
+            const int64_t high = least(kTile, path.height - place.y);
+            const int64_t wide = least(kTile, path.width - place.x);
+            out.each_vector([&](int64_t v, int64_t offset, int lanes) {
+                const float *gy = arrays.gy + at + offset, *saved = arrays.saved + at + offset;
+                float* to = g_block + i * out.padded + v * kLanes;
+                const Vec slope =
+                    kGate == Gate::leaky ? load(slopes + point * out.padded + v * kLanes) : Vec{};
+                if (slopes_too) add_slopes(gy, saved, lanes, high, wide, v);
+                if (high == kTile && wide == kTile && lanes == kLanes) {
+                    transform_gradient(
+                        [&](int r, int c) {
+                            const int64_t here = r * row + c * pixel;
+                            const Vec z = kGate >= Gate::relu ? load(saved + here) : Vec{};
+                            return through<kGate>(load(gy + here), z, scale, slope);
+                        },
+                        to, slot);
+                    return;
+                }
+                Vec patch[kTile * kTile];
+                for (int64_t r = 0; r < kTile; ++r)
+                    for (int64_t c = 0; c < kTile; ++c) {
+                        Vec& value = patch[r * kTile + c];
+                        value = Vec{};
+                        if (r >= high || c >= wide) continue;
+                        const int64_t here = r * row + c * pixel;
+                        const Vec z = kGate >= Gate::relu ? read(saved + here, lanes) : Vec{};
+                        value = through<kGate>(read(gy + here, lanes), z, scale, slope);
+                    }
+                transform_gradient([&](int r, int c) { return patch[r * kTile + c]; }, to, slot);
+            });
         });
     }
 
+    // Calls f(i, point, place) for tiles [first, first + count) of an image.
+    template <typename F>
+    void each_tile(int64_t image, int64_t first, int64_t count, F f) const {
+        const int64_t each = path.samples / arrays.images, begin = image * each;
+        Place place = sizes.tiles.place(first);
+        int64_t point = place.sample / each;
+        place.sample = begin + place.sample % each;
+        for (int64_t i = 0; i < count; ++i) {
+            f(i, point, place);
+            sizes.tiles.advance(place);
+            if (place.sample < begin + each) continue;
+            place.sample = begin;
+            ++point;
+        }
+    }
+
     // Slopes meet z where it is not positive.
-    void add_slopes(int64_t from, int lanes, int64_t high, int64_t wide, int64_t v) const {
-        const Channels& out = sizes.out;
+    void add_slopes(const float* gy, const float* saved, int lanes, int64_t high, int64_t wide,
+                    int64_t v) const {
+        const int64_t row = sizes.out.row(), pixel = sizes.out.pixel();
         Vec sum = load(slope_sums + v * kLanes);
         for (int64_t r = 0; r < high; ++r)
             for (int64_t c = 0; c < wide; ++c) {
-                const int64_t at = from + r * out.row() + c * out.pixel();
-                const Vec z = read(arrays.saved + at, lanes);
-                const Vec gy = read(arrays.gy + at, lanes);
-                sum += z > 0 ? Vec{} : path.scale * gy * z;
+                const int64_t here = r * row + c * pixel;
+                const Vec z = read(saved + here, lanes);
+                sum += z > 0 ? Vec{} : path.scale * read(gy + here, lanes) * z;
             }
         store(slope_sums + v * kLanes, sum);
     }
 
     template <Gate kGate>
-    void add_block(int64_t image, int64_t first, int64_t count, int64_t more, bool begins) const {
+    void add_block(int64_t image, int64_t first, int64_t count, bool begins) const {
         const Channels &in = sizes.in, &out = sizes.out;
-        for (int64_t i = 0; i < count; ++i) {
-            const Place at = place(image, first + i);
-            if (arrays.gw) transform_x(at, x_block + i * in.padded);
-            transform_g<kGate>(at, g_block + i * out.padded);
-        }
+        if (arrays.gw) transform_x(image, first, count);
+        transform_g<kGate>(image, first, count);
         // At this frequency A gy Aᵀ is the sum over the tile.
         const float* whole = g_block + (kPatch + 1) * sizes.out_slot;
         for (int64_t j = 0; j < out.padded && arrays.gb; j += kLanes) {
@@ -152,30 +168,8 @@ struct Worker {
             store(bias_sums + j, total);
         }
         if (!arrays.gw) return;
-        const int64_t rows = out.columns(), each = path.samples / arrays.images;
-        // Tiles of a point lie one after the other, those of the next one elsewhere.
-        const int64_t point_tiles = each * sizes.tiles.count;
-        const int64_t point = (first + count) / point_tiles, next = (first + count) % point_tiles;
-        const auto lines = [&](const float* from, int64_t step, const Channels& channels,
-                               int64_t below) {
-            const int64_t sample = path.height * channels.row();
-            return Lines{from ? from + point * step + image * each * sample : nullptr,
-                         sample,
-                         &channels,
-                         &sizes.tiles,
-                         next,
-                         least(more, point_tiles - next),
-                         below};
-        };
-        const int64_t step = path.samples * path.height * out.row();
-        const Lines ahead[] = {lines(arrays.x, arrays.x_point, in, 1),
-                               lines(arrays.gy, step, out, 0), lines(arrays.saved, step, out, 0)};
-        const int64_t panels = (in.vectors + kColumns - 1) / kColumns;
         for (int64_t f = 0; f < kFrequencies; ++f)
             for (int64_t v = 0; v < in.vectors; v += kColumns) {
-                for (const Lines& one : ahead)
-                    if (one.image && more > 0)
-                        prefetch(one, f * panels + v / kColumns, kFrequencies * panels);
                 const Operands operands{g_block + f * sizes.out_slot,
                                         1,
                                         out.padded,
@@ -184,7 +178,7 @@ struct Worker {
                                         sum + f * sizes.sum_slot + v * kLanes,
                                         in.padded,
                                         count};
-                const int64_t vectors = least(kColumns, in.vectors - v);
+                const int64_t rows = out.columns(), vectors = least(kColumns, in.vectors - v);
                 if (begins)
                     multiply_panel<false>(operands, rows, vectors);
                 else
@@ -198,8 +192,7 @@ struct Worker {
         const Channels &in = sizes.in, &out = sizes.out;
         for (int64_t j = 0; j < out.padded; ++j) bias_sums[j] = slope_sums[j] = 0;
         for (int64_t tile = first; tile < last; tile += sizes.rows)
-            add_block<kGate>(image, tile, least(sizes.rows, last - tile),
-                             most(0, least(sizes.rows, last - tile - sizes.rows)), tile == first);
+            add_block<kGate>(image, tile, least(sizes.rows, last - tile), tile == first);
         for (int64_t j = 0; j < out.columns(); ++j) {
             const int64_t o = out.channel(j);
             if (o < 0) continue;

@@ -6,6 +6,7 @@
 #include "channels.h"
 #include "gemm.h"
 #include "transform.h"
+#include "winograd.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {
@@ -14,14 +15,23 @@ namespace {
 struct WeightLayout {
     int64_t depth, vectors, panels, panel, slot, size;
 
-    WeightLayout(const Channels& in, const Channels& out)
+    WeightLayout(const Channels& in, int64_t vectors)
         : depth(in.columns()),
-          vectors(out.vectors),
-          panels((out.vectors + kColumns - 1) / kColumns),
+          vectors(vectors),
+          panels((vectors + kColumns - 1) / kColumns),
           panel(depth * kPanel),
           slot(panels * panel + 16),  // frequencies not in the same sets of the first cache
           size(kFrequencies * slot) {}
 };
+
+// What goes in and comes out; pixels of images do not matter here.
+inline Channels packed_in(const Packing& p) {
+    return p.turned ? Channels(p.outputs, 1, p.shuffle) : Channels(p.inputs, 1, 1);
+}
+
+inline Channels packed_out(const Packing& p) {
+    return p.turned ? Channels(p.inputs, 1, 1) : Channels(p.outputs, 1, p.shuffle);
+}
 
 // Taps [9][k][column] of weights [outputs, 3, 3, inputs], for some k.
 inline void pack_taps(const float* w, const Channels& in, const Channels& out, Range ks,
@@ -57,14 +67,14 @@ inline void pack_turned_taps(const float* w, const Channels& in, const Channels&
     }
 }
 
-// U(γ(α)) from the taps of w0 and Δ (or null), for some k. Interpolated here and not in the
-// transformed domain: nine taps are read for 36 values written.
-inline void transform_weights(const float* taps, const float* delta, float alpha,
-                              const WeightLayout& layout, Range ks, float* u) {
-    const int64_t padded = layout.vectors * kLanes, plane = layout.depth * padded;
+// U(γ(α)) from the taps of w0 and Δ (or null), for some k and the vectors of columns from `first`.
+// Interpolated here and not in the transformed domain: nine taps are read for 36 values written.
+inline void transform_weights(const float* taps, const float* delta, float alpha, int64_t padded,
+                              const WeightLayout& layout, int64_t first, Range ks, float* u) {
+    const int64_t plane = layout.depth * padded;
     for (int64_t k = ks.begin; k < ks.end; ++k)
         for (int64_t v = 0; v < layout.vectors; ++v) {
-            const int64_t at = k * padded + v * kLanes;
+            const int64_t at = k * padded + (first + v) * kLanes;
             Vec w[9];
 #pragma GCC unroll 9
             for (int t = 0; t < 9; ++t) {

@@ -4,18 +4,25 @@
 
 // Path convolution 3×3 with stride 1 and padding 1 in float32 by Winograd's F(4×4, 3×3). Everything
 // is dense and channels-last: images [points, samples, height, width, channels], weights
-// [outputs, 3, 3, inputs]. All functions are compiled once per instruction set.
+// [outputs, 3, 3, inputs], which `pack` lays out anew. All functions are compiled once per
+// instruction set.
 
 namespace faigfast {
 
 // act(z): z, or z where it is positive and slope · z elsewhere.
 enum class Activation { none, relu, leaky };
 
+// Weights of a layer, and for which of its convolutions they are laid out.
+struct Packing {
+    int64_t inputs, outputs, shuffle;  // as in PathConvolution
+    bool turned;                       // for the input gradient
+};
+
 struct PathConvolution {
     int64_t points, samples, height, width, inputs, outputs;
     int64_t shuffle;       // y is [shuffle·height, shuffle·width, outputs / shuffle²]; 1: as it is
     const float* alpha;    // [points]
-    const float *w0, *dw;  // γ(α) = w0 + α·dw; dw may be null, as every d… below
+    const float *w0, *dw;  // packed; γ(α) = w0 + α·dw; dw may be null, as every d… below
     const float *b0, *db;  // [outputs] or null
     const float *s0, *ds;  // slopes [outputs], or one where shared_slope; null: `slope`
     bool shared_slope;
@@ -46,6 +53,8 @@ struct BackwardArrays {
 
 #define FAIGFAST_DECLARE(isa)                                                     \
     namespace isa {                                                               \
+    int64_t packed_size(const Packing&);                                          \
+    void pack(const Packing&, const float* w, float* packed, int threads);        \
     void convolve(const PathConvolution&, const ForwardArrays&);                  \
     void convolve_input_gradient(const PathConvolution&, const BackwardArrays&);  \
     void convolve_weight_gradient(const PathConvolution&, const BackwardArrays&); \

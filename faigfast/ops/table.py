@@ -46,10 +46,13 @@ class Use:
         Its kernels may run beside those that serve all; "" none.
     refused : dict of str to None
         Is told of what a kernel of the backend did not serve, and why.
+    kept : dict
+        What kernels made of weights, for their next run in the same call.
     """
 
     backend: str = ""
     refused: dict[str, None] = field(default_factory=dict)
+    kept: dict[Any, Any] = field(default_factory=dict)
 
 
 _use: ContextVar[Use | None] = ContextVar("_use", default=None)

@@ -9,7 +9,7 @@ from faigfast import _extension
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.conv import keeps_more
 from faigfast.ops.line import on_line
-from faigfast.ops.table import kernel
+from faigfast.ops.table import in_use, kernel
 
 # Activations that the kernels apply, forward and backward.
 _FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
@@ -60,22 +60,46 @@ def _point(part: Tensor) -> int:
     return part[0].numel() if len(part) > 1 else 0
 
 
+def _packed(w: Tensor | None, lasting: bool, shuffle: int, turned: bool) -> Tensor | None:
+    """Weights [O, C, 3, 3] in the order of the kernels; of lasting ones it is done once a call."""
+    if w is None:
+        return None
+    if not lasting:
+        return _pack(w, shuffle, turned)
+    kept = in_use().kept
+    key = w.data_ptr(), w.shape, w.stride(), shuffle, turned
+    if key not in kept:
+        kept[key] = w, _pack(w, shuffle, turned)  # while w is held, its address is no other's
+    return kept[key][1]
+
+
+def _pack(w: Tensor, shuffle: int, turned: bool) -> Tensor:
+    plain = w.movedim(1, -1).contiguous()
+    packing = _extension.module.Packing(  # type: ignore[union-attr]
+        outputs=w.shape[0], inputs=w.shape[1], shuffle=shuffle, turned=turned
+    )
+    packed = torch.empty(packing.size())
+    _extension.module.pack(  # type: ignore[union-attr]
+        packing, w=_address(plain), packed=_address(packed), threads=torch.get_num_threads()
+    )
+    return packed
+
+
 class _Layer:
     """A layer as the extension takes it; holds on to what it has the addresses of."""
 
     def __init__(
-        self, x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, shuffle: int,
-        activation: str, slope: float, scale: float,
+        self, x: Tensor, outputs: int, weights: tuple[Tensor | None, Tensor | None], alpha: Tensor,
+        shuffle: int, activation: str, slope: float, scale: float,
         b0: Tensor | None = None, db: Tensor | None = None,
         s0: Tensor | None = None, ds: Tensor | None = None,
     ) -> None:  # fmt: skip
-        weights = [None if w is None else w.movedim(1, -1).contiguous() for w in (w0, dw)]
         others = [None if part is None else part.contiguous() for part in (b0, db, s0, ds)]
         points, samples, height, width, inputs = len(alpha), *x.shape[1:]
         self.alpha = alpha.contiguous()
         self.parts = [*weights, *others]
         self.given = _extension.module.PathConvolution(  # type: ignore[union-attr]
-            sizes=[points, samples, height, width, inputs, len(w0)],
+            sizes=[points, samples, height, width, inputs, outputs],
             shuffle=shuffle,
             alpha=_address(self.alpha),
             **dict(zip(_PARTS, map(_address, self.parts), strict=True)),
@@ -85,6 +109,14 @@ class _Layer:
             scale=scale,
             threads=torch.get_num_threads(),
         )  # fmt: skip
+
+
+def _weights(
+    w0: Tensor, dw: Tensor | None, shuffle: int, turned: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    # Without Δ they may be those of one point, made anew for the next.
+    lasting = dw is not None
+    return _packed(w0, lasting, shuffle, turned), _packed(dw, lasting, shuffle, turned)
 
 
 @kernel("winograd", "conv", lambda x, w0, *rest: _refuses(x, w0, rest[10:16]), "cpu")
@@ -102,8 +134,8 @@ def conv(
     pixels = _dense(x)
     samples, height, width = pixels.shape[1:4]
     layer = _Layer(
-        pixels, w0, dw, alpha, shuffle, _FUSED[activation] if fused else "none", slope,
-        scale if whole else 1.0, b0, db,
+        pixels, len(w0), _weights(w0, dw, shuffle, turned=False), alpha, shuffle,
+        _FUSED[activation] if fused else "none", slope, scale if whole else 1.0, b0, db,
     )  # fmt: skip
     rest = _dense(residual) if whole and residual is not None else None
     z = _empty(len(alpha), samples, height * shuffle, width * shuffle, len(w0) // shuffle**2)
@@ -139,8 +171,9 @@ def conv_backward(
         activation, scale = "none", 1.0
     pixels, upstream = _dense(x), _dense(gy)
     gate = None if activation == "none" else _dense(saved)
+    weights = _weights(w0, dw, shuffle, turned=True) if needs[0] else (None, None)
     layer = _Layer(
-        pixels, w0, dw, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
+        pixels, len(w0), weights, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
     )  # fmt: skip
     outputs, inputs = w0.shape[:2]
     shapes = (

@@ -150,25 +150,33 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
            int threads) {
     const Case& c = q.c;
     const bool slopes = c.activation == Activation::leaky;
-    const faigfast::PathConvolution path{c.points,
-                                         q.samples,
-                                         c.height,
-                                         c.width,
-                                         c.inputs,
-                                         c.outputs,
-                                         c.shuffle,
-                                         q.alpha.data(),
-                                         q.w0.data(),
-                                         q.dw.data(),
-                                         q.b0.data(),
-                                         q.db.data(),
-                                         slopes ? q.s0.data() : nullptr,
-                                         slopes ? q.ds.data() : nullptr,
-                                         false,
-                                         c.activation,
-                                         0,
-                                         c.scale,
-                                         threads};
+    const auto packed = [&](const vector<float>& w, bool turned) {
+        const faigfast::Packing packing{c.inputs, c.outputs, c.shuffle, turned};
+        vector<float> result(faigfast::packed_size(isa, packing));
+        faigfast::pack(isa, packing, w.data(), result.data(), threads);
+        return result;
+    };
+    const vector<float> w0 = packed(q.w0, false), dw = packed(q.dw, false);
+    const vector<float> turned_w0 = packed(q.w0, true), turned_dw = packed(q.dw, true);
+    faigfast::PathConvolution path{c.points,
+                                   q.samples,
+                                   c.height,
+                                   c.width,
+                                   c.inputs,
+                                   c.outputs,
+                                   c.shuffle,
+                                   q.alpha.data(),
+                                   w0.data(),
+                                   dw.data(),
+                                   q.b0.data(),
+                                   q.db.data(),
+                                   slopes ? q.s0.data() : nullptr,
+                                   slopes ? q.ds.data() : nullptr,
+                                   false,
+                                   c.activation,
+                                   0,
+                                   c.scale,
+                                   threads};
     const float nan = std::numeric_limits<float>::quiet_NaN();
     const vector<float> saved(expected.z.begin(), expected.z.end());
     const auto room = [&](const vector<double>& like) { return vector<float>(like.size(), nan); };
@@ -177,6 +185,7 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
     const int64_t x_point = c.shared_x ? 0 : q.x.size() / c.points;
     convolve(isa, path,
              {q.x.data(), x_point, c.residual ? q.residual.data() : nullptr, 0, y.data()});
+    path.w0 = turned_w0.data(), path.dw = turned_dw.data();
     convolve_backward(
         isa, path,
         {q.gy.data(), c.activation == Activation::none ? nullptr : saved.data(), q.x.data(),
