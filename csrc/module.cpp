@@ -70,12 +70,13 @@ void convolve(const faigfast::PathConvolution& path, uintptr_t x, int64_t x_poin
 }
 
 void convolve_backward(const faigfast::PathConvolution& path, uintptr_t gy, uintptr_t saved,
-                       uintptr_t x, int64_t x_point, int64_t images, uintptr_t gx, uintptr_t gw,
-                       uintptr_t gb, uintptr_t gs) {
+                       uintptr_t x, int64_t x_point, int64_t images, uintptr_t more, uintptr_t gx,
+                       uintptr_t gw, uintptr_t gb, uintptr_t gs) {
     const faigfast::Isa isa = faigfast::choose();
     py::gil_scoped_release released;
     faigfast::convolve_backward(
-        isa, path, {in(gy), in(saved), in(x), x_point, images, out(gx), out(gw), out(gb), out(gs)});
+        isa, path,
+        {in(gy), in(saved), in(x), x_point, images, in(more), out(gx), out(gw), out(gb), out(gs)});
 }
 
 void define_convolution(py::module_& module) {
@@ -102,7 +103,7 @@ void define_convolution(py::module_& module) {
                py::arg("x_point"), py::arg("residual"), py::arg("residual_point"), py::arg("y"));
     module.def("convolve_backward", &convolve_backward, py::arg("path"), py::kw_only(),
                py::arg("gy"), py::arg("saved"), py::arg("x"), py::arg("x_point"), py::arg("images"),
-               py::arg("gx"), py::arg("gw"), py::arg("gb"), py::arg("gs"));
+               py::arg("more"), py::arg("gx"), py::arg("gw"), py::arg("gb"), py::arg("gs"));
     module.def("new_tensor", &faigfast::new_tensor, py::arg("shape"),
                "DLPack capsule of an uninitialised float32 tensor, in memory from the cache.");
     module.def("free_cached", &faigfast::free_cached,

@@ -101,8 +101,14 @@ def digest_of(named: Mapping[str, Tensor]) -> str:
         found.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
         # Bytes through uint8, since numpy has no bfloat16.
         octets = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-        found.update(octets.numpy().tobytes())
+        found.update(octets.numpy().data)
     return found.hexdigest()
+
+
+def all_finite(value: Tensor) -> bool:
+    """Whether a tensor holds neither infinities nor NaN, which its sum shows in one reading."""
+    # A sum of finite values can overflow; then all are looked at.
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
 
 
 def slots(model: nn.Module) -> dict[str, Tensor]:

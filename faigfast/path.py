@@ -9,7 +9,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from faigfast.networks import blaming, check_same_layout, identity, slots, tensors
+from faigfast.networks import all_finite, blaming, check_same_layout, identity, slots, tensors
 
 _CONVOLUTIONS = (
     F.conv1d,
@@ -248,5 +248,5 @@ def _check_tensor(key: str, first: Tensor, last: Tensor) -> None:
         raise ValueError(f"{key!r} is complex; expected real parameters and buffers")
     if last.is_floating_point():
         for name, value in (("baseline", first), ("target", last)):
-            if not value.isfinite().all():
+            if not all_finite(value):
                 raise ValueError(f"{key!r} of the {name} holds values that are not finite")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from faigfast.filters import FilterIndex
 from faigfast.integral import Integral
+from faigfast.networks import all_finite
 from faigfast.objective import Objective, loss
 from faigfast.path import WeightPath
 from faigfast.quadrature import Step
@@ -101,7 +102,7 @@ def integrate(
         embedded = step.coarse is not None
 
     for key, value in total.items():
-        if not value.isfinite().all():
+        if not all_finite(value):
             raise ValueError(
                 f"the gradient of {key!r} is not finite on the line; try a wider precision"
             )

@@ -209,3 +209,28 @@ def test_scratch_memory_is_kept_and_can_be_given_back():
     assert _extension.module.cached() > 0
     _extension.module.free_cached()
     assert _extension.module.cached() == 0
+
+
+def test_weights_are_packed_once_a_call_where_they_last(isa):
+    (_, given), (_, given_back) = arguments(conv_case().to(torch.float32))
+    use = Use("cpu")
+    with using(use):
+        for _ in range(2):
+            conv(*given)
+            conv_backward(*given_back)
+        # w0 and Δ, forward and turned round.
+        assert len(use.kept) == 4
+        conv(*given[:2], None, *given[3:])
+    assert len(use.kept) == 4
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("points", [1, 2, 5])
+def test_points_of_a_thread_s_own_and_shared_ones(points, threads, isa):
+    """Several parts of columns, too: U of 64 channels is 600 KB."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert_right(conv_case(points=points, images=1, size=(9, 10), channels=(64, 150)))
+    finally:
+        torch.set_num_threads(before)

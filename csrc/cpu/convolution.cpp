@@ -4,26 +4,11 @@
 
 #include "gate.h"
 #include "memory.h"
+#include "pass.h"
 #include "weights.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {
-
-// What one convolution reads and writes, whichever direction it goes.
-struct Pass {
-    const PathConvolution& path;
-    Channels in, out;
-    Tiles tiles;
-    const float *values, *saved;  // saved: null where the gate needs nothing
-    int64_t values_point, values_sample;
-    const float* residual;
-    int64_t residual_point, out_sample;
-    float* result;
-    // Of the gate where a gradient is read, of the activation where y is written.
-    const float* slopes;  // [points, padded]
-    const float* bias;    // [points, padded], or null
-    bool gradient;
-};
 
 // Tiles of a block, such that they and their products stay in the second cache.
 int64_t block_tiles(int64_t row) {
@@ -120,7 +105,7 @@ void scatter(const Pass& pass, const Block& block, Range vs, int64_t point, int6
     const Tiles& tiles = pass.tiles;
     const Channels& out = pass.out;
     const int64_t row = out.row(), pixel = out.pixel();
-    const Vec scale = broadcast(pass.gradient ? 1 : pass.path.scale);
+    const Vec scale = broadcast(pass.scale());
     float* result = pass.result + point * pass.path.samples * pass.out_sample;
     const float* bias = pass.bias ? pass.bias + point * out.padded : nullptr;
     const float* slopes = pass.slopes + point * out.padded;
@@ -168,7 +153,7 @@ void scatter(const Pass& pass, const Block& block, Range vs, int64_t point, int6
 
 void scatter(const Pass& pass, const Block& block, Range vs, int64_t point, int64_t first,
              int64_t count, const float* buffer) {
-    switch (pass.gradient ? Activation::none : pass.path.activation) {
+    switch (pass.activation()) {
         case Activation::none:
             return scatter<Activation::none>(pass, block, vs, point, first, count, buffer);
         case Activation::relu:
@@ -323,8 +308,8 @@ void convolve_input_gradient(const PathConvolution& path, const BackwardArrays& 
     fill_slopes(path, in, scratch.floats());
     const int64_t sample = pixels * path.outputs;
     run({path, in, out, Tiles(path.height, path.width, kTile), arrays.gy, arrays.saved,
-         path.samples * sample, sample, nullptr, 0, pixels * path.inputs, arrays.gx,
-         scratch.floats(), nullptr, true},
+         path.samples * sample, sample, arrays.more, path.samples * pixels * path.inputs,
+         pixels * path.inputs, arrays.gx, scratch.floats(), nullptr, true},
         gate_of(path));
 }
 

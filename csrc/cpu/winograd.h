@@ -44,11 +44,12 @@ struct BackwardArrays {
     const float *gy, *saved;  // as y; saved: the activation's input or output, null without one
     const float* x;
     int64_t x_point;
-    int64_t images;  // samples = images · rest
-    float* gx;       // [points, samples, height, width, inputs], or null: not wanted
-    float* gw;       // [images, outputs, 3, 3, inputs], summed over the points, or null
-    float* gb;       // [images, outputs] or null
-    float* gs;       // [images, outputs] or null, of slopes, also where one is shared
+    int64_t images;     // samples = images · rest
+    const float* more;  // as gx, to which it is added, or null
+    float* gx;          // [points, samples, height, width, inputs], or null: not wanted
+    float* gw;          // [images, outputs, 3, 3, inputs], summed over the points, or null
+    float* gb;          // [images, outputs] or null
+    float* gs;          // [images, outputs] or null, of slopes, also where one is shared
 };
 
 #define FAIGFAST_DECLARE(isa)                                                     \

@@ -227,7 +227,7 @@ class _Layer:
 
     def _backward(self, own: bool, needs: Sequence[bool]) -> Sequence[Tensor]:
         given = (
-            self.gy, self.x, self.y, self.w0, self.dw, self.b0, None, None, self.alpha, 1,
+            self.gy, self.x, self.y, self.w0, self.dw, self.b0, None, None, self.alpha, None, 1,
             list(needs), *GEOMETRY, "relu", 0.0, 1.0, 1,
         )  # fmt: skip
         with using(Use("cpu" if own else "")):

@@ -1,6 +1,6 @@
 """Values of many samples at once, and how an operation without parameters acts on them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from faigfast.ops.line import one_batch
+from faigfast.ops.waiting import Waiting
 
 aten = torch.ops.aten
 
@@ -24,9 +25,12 @@ class Folded:
     data : Tensor
         [P, N, *own], where `own` is the shape for one image alone; [1, N, *own] of what all points
         share, [P, 1, *own] of what all images share.
+    waiting : Waiting, optional
+        Of a convolution's result: where a gradient of the value that it took can wait.
     """
 
     data: Tensor
+    waiting: Waiting | None = None
 
     @property
     def own(self) -> torch.Size:
@@ -105,6 +109,11 @@ def apply(op: Any, args: Any, kwargs: Any) -> tuple[Any, str]:
         x = args[0]
         if isinstance(x, Folded) and len(x.own) == 4:
             return _batched(op, x, args[1:], kwargs), ""
+    if op is aten.cat.default:
+        parts, dim = args[0], args[1] if len(args) > 1 else kwargs.get("dim", 0)
+        images = all(isinstance(x, Folded) and len(x.own) > 2 for x in parts)
+        if images and dim % len(parts[0].own) == 1:
+            return _channels_joined(parts), ""
     op = ALIKE.get(op, op)
     if op is _as_strided:
         leaves = [Folded(x.data.contiguous()) if isinstance(x, Folded) else x for x in leaves]
@@ -140,6 +149,13 @@ def _batched(op: Any, x: Folded, rest: Any, kwargs: Any) -> Folded:
     lead = x.data.shape[:3]
     y = op(_Batch.apply(x.data.flatten(0, 2)), *rest, **kwargs)
     return Folded(_Batch.apply(y).unflatten(0, lead))
+
+
+def _channels_joined(parts: Sequence[Folded]) -> Folded:
+    """Concatenate channels, laid out channels-last as the convolutions before and after."""
+    lead = [_extent(list(parts), dim) for dim in (0, 1)]
+    data = [x.data.expand(*lead, *x.own).movedim(3, -1) for x in parts]
+    return Folded(torch.cat(data, -1).movedim(-1, 3))
 
 
 class _Batch(torch.autograd.Function):

@@ -169,7 +169,7 @@ class Engine:
     ) -> Sequence[Integral]:
         given = with_sums(self.given, len(x))
         prepared = prepare(plan, given, arranged(x))
-        total = sums(self._ends(plan, prepared, x, gt))
+        total = sums(self._ends(plan, prepared, x, gt, together=chunk.points > 1))
         for step in steps:
             for nodes, weights in self._parts(step, chunk.points):
                 points = Points.at(nodes, x)
@@ -192,13 +192,14 @@ class Engine:
             yield nodes[start : start + size], weights[start : start + size]
 
     def _ends(
-        self, plan: Plan, prepared: Values, x: Tensor, gt: Tensor
+        self, plan: Plan, prepared: Values, x: Tensor, gt: Tensor, together: bool
     ) -> list[tuple[float, float]]:
         """L(θ̄) and L(θ) of every image."""
+        ends = [[0.0, 1.0]] if together else [[0.0], [1.0]]
         with torch.no_grad():
-            points = (Points.at([alpha], x) for alpha in (0.0, 1.0))
-            ends = [losses_at(plan, prepared, p, gt, self.loss, 1)[0] for p in points]
-        first, last = (end.tolist() for end in ends)
+            points = (Points.at(alphas, x) for alphas in ends)
+            rows = [losses_at(plan, prepared, p, gt, self.loss, 1) for p in points]
+        first, last = torch.cat(rows).tolist()
         return list(zip(first, last, strict=True))
 
     def _trusted(self, x: Tensor, gt: Tensor, images: int) -> tuple[Plan, Chunk]:

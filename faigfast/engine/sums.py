@@ -8,6 +8,7 @@ from torch import Tensor
 
 from faigfast.filters import FilterIndex
 from faigfast.integral import Integral
+from faigfast.networks import all_finite
 from faigfast.ops.score_reduction import score_reduction
 from faigfast.path import WeightPath
 from faigfast.quadrature import Step
@@ -76,7 +77,7 @@ class Sums:
             raise ValueError("the loss does not depend on any weight that differs")
         self.evaluations += len(step.nodes)
         for key, gradient in gradients.items():
-            if not gradient.isfinite().all():
+            if not all_finite(gradient):
                 raise NotFinite(key, self.open[_first_not_finite(gradient)])
             _add(self.total, key, gradient, step.keep, 1.0)
             if step.coarse is not None and key in self.scored:
@@ -112,7 +113,8 @@ class Sums:
     def _finish(self, scores: Tensor, errors: Tensor, places: Iterable[int]) -> None:
         change = torch.zeros(len(scores), dtype=torch.float64, device=scores.device)
         for key, value in self.total.items():
-            change += (self.path.delta[key].double() * value).reshape(len(value), -1).sum(1)
+            parts = (self.path.delta[key] * value).reshape(len(value), -1)
+            change += parts.sum(1, dtype=torch.float64)
         for n in places:
             self.done[self.open[n]] = Integral(
                 scores[n],

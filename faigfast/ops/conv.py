@@ -8,6 +8,7 @@ from torch import Tensor
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.line import arranged, on_line, one_batch, room, wanted, wide
 from faigfast.ops.table import operation
+from faigfast.ops.waiting import expects
 
 aten = torch.ops.aten
 
@@ -127,6 +128,7 @@ def conv_backward(
     s0: Tensor | None,
     ds: Tensor | None,
     alpha: Tensor,
+    more: Tensor | None,
     images: int,
     needs: list[bool],
     stride: list[int],
@@ -148,6 +150,8 @@ def conv_backward(
         As y.
     saved : Tensor
         The activation's input or output, as gy; empty where there is no activation.
+    more : Tensor, optional
+        As gx, to which it is added.
     images : int
         N, of M = N·b samples.
     needs : list of bool
@@ -182,7 +186,7 @@ def conv_backward(
         together = images == 1 or not (needs[1] or needs[2])
         found, *parts = backward(g, one, w, needs[:3] if together else [needs[0], False, False])
         if needs[0]:
-            gx = _placed(gx, found, p, len(alpha))
+            gx = _placed(gx, found if more is None else found + more[p], p, len(alpha))
         each = [parts]
         if not together:
             rows = zip(g.chunk(images), one.chunk(images), strict=True)
@@ -218,18 +222,20 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.save_for_backward(x, saved, w0, dw, b0, s0, ds, alpha)
     ctx.images = next((len(part) for part in (sum_w, sum_b, sum_s) if part is not None), 1)
     ctx.residual = None if residual is None else residual.shape
+    ctx.waiting = expects(x) if ctx.needs_input_grad[0] else None
     # Else a gradient of zeros is made for what has none.
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, gy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    more = None if ctx.waiting is None else ctx.waiting.take()
     if gy is None:
-        return (None,) * 22
+        return (more, *[None] * 21)
     x, saved, w0, dw, b0, s0, ds, alpha = ctx.saved_tensors
     needs = [ctx.needs_input_grad[i] for i in (0, 8, 9, 10)]
     found = conv_backward(
-        gy, x, saved, w0, dw, b0, s0, ds, alpha, ctx.images, needs, *ctx.geometry,
+        gy, x, saved, w0, dw, b0, s0, ds, alpha, more, ctx.images, needs, *ctx.geometry,
         ctx.activation, ctx.slope, ctx.scale, ctx.shuffle,
     )  # fmt: skip
     gx, gw, gb, gs = wanted(found, needs, x)

@@ -158,10 +158,11 @@ def conv(
     return y, saved
 
 
-@kernel("winograd", "conv_backward", lambda gy, x, _, w0, *rest: _refuses(x, w0, rest[7:13]), "cpu")
+@kernel("winograd", "conv_backward", lambda gy, x, _, w0, *rest: _refuses(x, w0, rest[8:14]), "cpu")
 def conv_backward(
     gy: Tensor, x: Tensor, saved: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None,
-    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, images: int, needs: list[bool],
+    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, more: Tensor | None, images: int,
+    needs: list[bool],
     stride: Any, padding: Any, dilation: Any, transposed: Any, output_padding: Any, groups: Any,
     activation: str, slope: float, scale: float, shuffle: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
@@ -180,12 +181,13 @@ def conv_backward(
         (len(alpha), *pixels.shape[1:]), (images, outputs, 3, 3, inputs),
         (images, outputs), (images, outputs),
     )  # fmt: skip
+    more = None if more is None else _dense(more)
     found = [_empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)]
     gx, gw, gb, gs = found
     _extension.module.convolve_backward(  # type: ignore[union-attr]
         layer.given, gy=_address(upstream), saved=_address(gate), x=_address(pixels),
-        x_point=_point(pixels), images=images, gx=_address(gx), gw=_address(gw), gb=_address(gb),
-        gs=_address(gs),
+        x_point=_point(pixels), images=images, more=_address(more), gx=_address(gx),
+        gw=_address(gw), gb=_address(gb), gs=_address(gs),
     )  # fmt: skip
     if gs is not None and s0 is not None and s0.numel() == 1:
         gs = gs.sum(1, keepdim=True)

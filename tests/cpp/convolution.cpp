@@ -186,10 +186,10 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
     convolve(isa, path,
              {q.x.data(), x_point, c.residual ? q.residual.data() : nullptr, 0, y.data()});
     path.w0 = turned_w0.data(), path.dw = turned_dw.data();
-    convolve_backward(
-        isa, path,
-        {q.gy.data(), c.activation == Activation::none ? nullptr : saved.data(), q.x.data(),
-         x_point, c.images, gx.data(), gw.data(), gb.data(), slopes ? gs.data() : nullptr});
+    convolve_backward(isa, path,
+                      {q.gy.data(), c.activation == Activation::none ? nullptr : saved.data(),
+                       q.x.data(), x_point, c.images, nullptr, gx.data(), gw.data(), gb.data(),
+                       slopes ? gs.data() : nullptr});
     const std::string name = faigfast::name(isa);
     compare("y", name, number, threads, y, expected.y);
     compare("gx", name, number, threads, gx, expected.gx);
