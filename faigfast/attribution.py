@@ -312,9 +312,7 @@ class _Run:
                 for part in ("x", "gt")
             )
             signed = self.setting.method == SIGNED
-            sums = partial(
-                Sums, self.path, self.index, self.scored, tol=self.tol, signed=signed
-            )
+            sums = partial(Sums, self.path, self.index, self.scored, tol=self.tol, signed=signed)
             done = 0
             try:
                 for integral in self.engine.integrate(self.steps, x, gt, sums, self.bar.update):

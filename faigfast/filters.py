@@ -195,6 +195,12 @@ class FilterSet:
         """Count the filters, K."""
         return len(self.indices)
 
+    @property
+    def digest(self) -> str:
+        """Hash of the indices in any order, 16 hexadecimal digits."""
+        indices = self.indices.sort().values
+        return hashlib.sha256(indices.numpy().tobytes()).hexdigest()[:16]
+
     def __getitem__(self, part: slice) -> "FilterSet":
         """Take a part of the ranking, as in `ranking[:100]`."""
         if not isinstance(part, slice):

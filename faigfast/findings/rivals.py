@@ -128,10 +128,7 @@ def _weight_scores(method: str, baseline: nn.Module, target: nn.Module, seed: in
     parts = []
     for layer in index.layers:
         old, new = (state[layer].detach().cpu().double().flatten(2) for state in (start, end))
-        if method == "magnitude":
-            value = new.abs().sum(2)
-        else:
-            value = (new - old).abs().sum(2)
+        value = (new if method == "magnitude" else new - old).abs().sum(2)
         if method == "relative":
             # A filter that was zero and moved comes first, one that stayed zero last.
             tiny = torch.finfo(torch.float64).tiny
