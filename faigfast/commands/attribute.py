@@ -47,9 +47,9 @@ Images = PairedFolders | DegradedFolder
 def run(options: Any, words: Sequence[str]) -> None:
     """Attribute every image of a folder, then write and print what follows."""
     _check(options)
-    into = _own_network(options.into, options.into_kwargs) if options.into else None
+    into = own_network(options.into, options.into_kwargs) if options.into else None
     pair = faigfast.load_pair(options.baseline, options.target, into)
-    images, origins = _open_images(options, pair[1])
+    images, origins = open_images(options, pair[1])
     # Collected first, so that nothing can fail here after hours.
     versions = {**describe_versions(), "numpy": numpy.__version__}
     manifest: dict[str, Any] = {
@@ -113,7 +113,7 @@ def _check(options: Any) -> None:
     check_precision(options.precision)
 
 
-def _own_network(place: str, arguments: dict[str, Any]) -> nn.Module:
+def own_network(place: str, arguments: dict[str, Any]) -> nn.Module:
     """Build the user's architecture from "module:factory"."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -127,7 +127,7 @@ def _own_network(place: str, arguments: dict[str, Any]) -> nn.Module:
     return build(**arguments)
 
 
-def _open_images(options: Any, network: nn.Module) -> tuple[Images, dict[str, str]]:
+def open_images(options: Any, network: nn.Module) -> tuple[Images, dict[str, str]]:
     """Make the data set, and say where each degradation comes from: its folder or recipe."""
     if bool(options.lq) == bool(options.degrade):
         found = "both" if options.lq else "neither"
@@ -140,12 +140,17 @@ def _open_images(options: Any, network: nn.Module) -> tuple[Images, dict[str, st
         scale = options.scale if options.scale is not None else getattr(network, "scale", None)
         if not isinstance(scale, int):
             raise ValueError("scale is not given and the network does not tell it; add --scale")
-        recipes = _named("degrade", (_recipe(item) for item in options.degrade))
+        recipes = named_recipes(options.degrade)
         degradations = {
             name: Degradation.parse(recipe, scale, options.downsampling)
             for name, recipe in recipes.items()
         }
         return DegradedFolder(options.gt, degradations, options.seed), recipes
+
+
+def named_recipes(items: Sequence[str]) -> dict[str, str]:
+    """Read the recipes of --degrade by name."""
+    return _named("degrade", map(_recipe, items))
 
 
 def _split(item: str) -> tuple[str, str]:

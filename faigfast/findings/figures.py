@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from faigfast.data.images import encode_png
-from faigfast.findings.evaluation import mean_and_interval
+from faigfast.findings.evaluation import METRICS, mean_and_interval
 from faigfast.findings.masking import Masking
 from faigfast.result import Attribution
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Told apart by those who do not see red and green apart (Okabe and Ito).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195")
 GRAY = "#888888"
 
 
@@ -92,6 +92,43 @@ def masking_curves(masking: Masking) -> "Figure":
         axis.set(title=f"input: {degradation}", xlabel="masked filters, %", ylabel="PSNR, dB")
         axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize="small")
+    return figure
+
+
+def rival_curves(masking: Masking, metric: str = "psnr") -> "Figure":
+    """Draw what every method's filters cost their own degradation, one panel for each contrast."""
+    count = len(masking.contrasts)
+    palette = colours([name for name in masking.methods if name != "faig"])
+    figure, axes = new_figure(1, count, 4.8 * count, 3.8)
+    for axis, contrast in zip(axes[0], masking.contrasts, strict=True):
+        own = contrast.degradation
+        gain = float((masking.target[own] - masking.baseline[own]).mean())
+        if metric == "psnr":
+            axis.axhline(gain, color="black", linestyle=":", linewidth=1, label="all of the gain")
+        for method in masking.methods:
+            points = masking.curve(method, contrast.name)
+            costs = [mean_and_interval(masking.change(m, own, metric)) for m in points]
+            axis.errorbar(
+                [0, *(100 * m.fraction for m in points)],
+                [0, *(mean for mean, _ in costs)],
+                [0, *(half for _, half in costs)],
+                color="black" if method == "faig" else palette[method],
+                linewidth=2.5 if method == "faig" else 1.2,
+                marker="o",
+                markersize=4,
+                capsize=3,
+                label=method,
+            )
+        if metric == "psnr" and gain > 0:
+            # A method that breaks the network would hide all others.
+            axis.set_ylim(-0.1 * gain, 2 * gain)
+        axis.set(
+            title=f"{contrast.name} filters, input: {own}",
+            xlabel="masked filters, %",
+            ylabel="loss of PSNR, dB" if metric == "psnr" else f"change of {METRICS[metric]}",
+        )
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize="x-small", ncols=2)
     return figure
 
 

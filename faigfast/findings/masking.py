@@ -1,17 +1,18 @@
 """Masking: what a network loses when its discovered filters go back to the baseline's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from faigfast.filters import FilterSet
 from faigfast.findings.contrasts import Contrast, check_contrasts, one_against_rest
-from faigfast.findings.evaluation import Crops, Values, measure, restore
+from faigfast.findings.evaluation import Crops, Values
 from faigfast.findings.rivals import OF_WEIGHTS
 from faigfast.findings.store import Store
+from faigfast.findings.sweep import measure_all
 from faigfast.findings.units import check_pair, top_units
 from faigfast.result import Attribution
 
@@ -116,16 +117,39 @@ class Masking:
             return now
         return self.ends["target"][metric][degradation] - now
 
-    def area(self, method: str, filters: str, degradation: str, metric: str = "psnr") -> Tensor:
+    def area(
+        self,
+        method: str,
+        filters: str,
+        degradation: str,
+        metric: str = "psnr",
+        within_gain: bool = False,
+    ) -> Tensor:
         """Mean cost over the masked share, from nothing to the largest, in each crop [N].
 
         The area under the curve by the trapezoidal rule, divided by its width: in dB of PSNR.
+
+        Parameters
+        ----------
+        method, filters : str
+            Which filters are masked.
+        degradation : str
+            Of the input.
+        metric : str
+            What was measured.
+        within_gain : bool
+            Count no more than the target's gain over the baseline: a network that masking makes
+            worse than the baseline has lost more than what it learnt.
         """
         points = self.curve(method, filters)
         if not points:
             raise ValueError(f"no filters of {method!r} for {filters!r} were masked")
         share = [0.0, *(m.fraction for m in points)]
         cost = [self.change(m, degradation, metric) for m in points]
+        if within_gain:
+            start, full = (self.ends[end][metric][degradation] for end in ("baseline", "target"))
+            gain = start - full if metric in LOWER_IS_BETTER else full - start
+            cost = [value.minimum(gain.clamp(min=0)) for value in cost]
         heights = torch.stack([torch.zeros_like(cost[0]), *cost])
         return torch.trapezoid(heights, torch.tensor(share).to(heights), dim=0) / share[-1]
 
@@ -201,7 +225,7 @@ def mask(
     Source: section 4.2 of Xie et al., NeurIPS 2021, with PSNR and SSIM beside gradient maps.
     """
     results = {"faig": result} if isinstance(result, Attribution) else dict(result)
-    store, metrics = store or Store(), tuple(dict.fromkeys(("psnr", *metrics)))
+    metrics = tuple(dict.fromkeys(("psnr", *metrics)))
     first = next(iter(results.values()))
     contrasts = one_against_rest(first.degradations) if contrasts is None else tuple(contrasts)
     check_contrasts(contrasts, first.degradations)
@@ -226,33 +250,78 @@ def mask(
             like = tops[0] if tops else groups[-1][-1][0]
             groups.append(("random", "random", fraction, random_sets(like)))
 
-    reference: dict[str, Tensor] | None = None
-    if any(name in LOWER_IS_BETTER for name in metrics):
-        reference = {name: restore(target, lq) for name, lq in data.lq.items()}
-
-    def measured(name: str, network: nn.Module) -> Values:
-        def compute() -> dict[str, Tensor]:
-            values = measure(network, data, border=border, metrics=metrics, reference=reference)
-            return {f"{m}/{d}": v for m, of in values.items() for d, v in of.items()}
-
-        values: Values = {}
-        for key, value in store.tensors(f"mask {name} {border} {metrics}", compute).items():
-            metric, _, degradation = key.partition("/")
-            values.setdefault(metric, {})[degradation] = value
-        bar.update()
-        return values
-
-    total = 2 + sum(len(sets) for *_, sets in groups)
-    with tqdm(total=total, desc="masking", unit="network", disable=not progress) as bar:
-        ends = {"baseline": measured("baseline", baseline), "target": measured("target", target)}
-        masked = []
-        for method, filters, fraction, sets in groups:
-            runs = [
-                measured(f"{method} {filters} {one.digest}", one.swap(baseline, target))
-                for one in sets
-            ]
-            masked.append(Measurement(filters, fraction, _mean(runs), method, len(sets[0])))
+    networks: dict[str, Callable[[], nn.Module]] = {
+        "baseline": lambda: baseline,
+        "target": lambda: target,
+    }
+    for *_, sets in groups:
+        networks |= {f"swap {one.digest}": partial(one.swap, baseline, target) for one in sets}
+    values = measure_all(
+        networks, data, border=border, metrics=metrics, target=target, store=store,
+        title="masking", progress=progress,
+    )  # fmt: skip
+    masked = [
+        Measurement(
+            filters, fraction, _mean([values[f"swap {one.digest}"] for one in sets]), method,
+            len(sets[0]),
+        )
+        for method, filters, fraction, sets in groups
+    ]  # fmt: skip
+    ends = {end: values[end] for end in ("baseline", "target")}
     return Masking(ends, tuple(masked), contrasts, data.photographs)
+
+
+def mask_sets(
+    baseline: nn.Module,
+    target: nn.Module,
+    sets: Mapping[str, FilterSet],
+    data: Crops,
+    *,
+    border: int,
+    metrics: Sequence[str] = ("psnr",),
+    store: Store | None = None,
+    progress: bool = False,
+) -> dict[str, Values]:
+    """Mask given sets of filters, such as those of files, and measure what is left.
+
+    Parameters
+    ----------
+    baseline, target : nn.Module
+        The pair.
+    sets : mapping of str to FilterSet
+        By name.
+    data, border, metrics, store, progress
+        As in `mask`.
+
+    Returns
+    -------
+    dict of str to dict
+        Values of "baseline", "target" and each set's network.
+
+    Raises
+    ------
+    ValueError
+        If a set is of another network, a filter does not exist, or as `mask`.
+    """
+    if clash := {"baseline", "target"} & sets.keys():
+        raise ValueError(f"a set is called {sorted(clash)[0]!r}; expected another name")
+    for name, one in sets.items():  # before anything is measured
+        try:
+            one.swap(baseline, target)
+        except ValueError as problem:
+            raise ValueError(f"set {name!r}: {problem}") from None
+    networks: dict[str, Callable[[], nn.Module]] = {
+        "baseline": lambda: baseline,
+        "target": lambda: target,
+        **{f"swap {one.digest}": partial(one.swap, baseline, target) for one in sets.values()},
+    }
+    metrics = tuple(dict.fromkeys(("psnr", *metrics)))
+    values = measure_all(
+        networks, data, border=border, metrics=metrics, target=target, store=store,
+        title="masking", progress=progress,
+    )  # fmt: skip
+    ends = {end: values[end] for end in ("baseline", "target")}
+    return ends | {name: values[f"swap {one.digest}"] for name, one in sets.items()}
 
 
 def _mean(runs: Sequence[Values]) -> Values:

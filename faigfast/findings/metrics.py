@@ -71,6 +71,8 @@ def ssim(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -
     Notes
     -----
     Source: Wang et al., IEEE TIP 2004, with a Gaussian window of 11×11, σ = 1.5, by torchmetrics.
+    As in MATLAB and BasicSR only places whose whole window lies in the image count; torchmetrics'
+    own mean counts mirrored pixels too.
     """
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure
@@ -82,10 +84,12 @@ def ssim(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -
             f"border {border} leaves {list(a.shape[-2:])} of an image {list(gt.shape[-2:])}; SSIM "
             f"needs {SSIM_WINDOW} pixels a side"
         )
-    found = structural_similarity_index_measure(
-        a.float().contiguous(), b.float().contiguous(), data_range=1.0, reduction="none"
-    )
-    return found.double().view(len(a))  # type: ignore[union-attr]
+    _, values = structural_similarity_index_measure(
+        a.float().contiguous(), b.float().contiguous(), data_range=1.0, reduction="none",
+        return_full_image=True,
+    )  # fmt: skip
+    edge = SSIM_WINDOW // 2
+    return values[..., edge:-edge, edge:-edge].double().flatten(1).mean(1)
 
 
 def gradient_map(x: Tensor, form: str = "gray") -> Tensor:

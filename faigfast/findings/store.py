@@ -96,6 +96,5 @@ class Store:
         if self.parts is None:
             return None
         readable = "".join(c if c.isalnum() or c in ".-" else "-" for c in name)[:60]
-        return (
-            self.parts / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.safetensors"
-        )
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        return self.parts / f"{readable}-{digest}.safetensors"

@@ -1,12 +1,158 @@
 """The findings as tables and sentences."""
 
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from torch import Tensor
 
-from faigfast.findings.evaluation import mean_and_interval
+from faigfast.findings.evaluation import METRICS, Values, mean_and_interval, over_photographs
 from faigfast.findings.masking import Masking
 from faigfast.result import Attribution
 
+if TYPE_CHECKING:
+    import pandas
+
 Table = tuple[list[str], list[list[str]]]
+
+
+def frame(rows: Sequence[dict[str, Any]]) -> "pandas.DataFrame":
+    """Make a table of numbers.
+
+    Raises
+    ------
+    ImportError
+        If pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError("a table needs pandas: pip install 'faigfast[report]'") from None
+    return pandas.DataFrame(list(rows))
+
+
+def shown(table: "pandas.DataFrame") -> Table:
+    """Write a table's numbers as one reads them: three digits beside the largest of a column."""
+    columns = []
+    for name in table.columns:
+        values = table[name].tolist()
+        floats = [v for v in values if isinstance(v, float) and math.isfinite(v)]
+        largest = max(map(abs, floats), default=0.0)
+        digits = 0 if largest >= 1000 else 1 if largest >= 100 else 2 if largest >= 1 else 3
+        columns.append([_cell(value, digits) for value in values])
+    return list(map(str, table.columns)), [list(row) for row in zip(*columns, strict=True)]
+
+
+def _cell(value: Any, digits: int) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if not isinstance(value, float):
+        return str(value)
+    if value and abs(value) < 10**-digits:
+        return f"{value:.1e}"
+    return f"{value:.{digits}f}"
+
+
+def masked_networks(masking: Masking) -> "pandas.DataFrame":
+    """One row a masked network and degradation of the input: every metric, and what was undone."""
+    rows = []
+    known = masked_sets(
+        {**masking.ends, **{str(n): m.values for n, m in enumerate(masking.masked)}}
+    )
+    for row in known.to_dict("records"):
+        network = row.pop("network")
+        m = masking.masked[int(network)] if network not in masking.ends else None
+        about: dict[str, Any] = {
+            "method": m.method if m else network,
+            "filters": m.filters if m and m.filters != m.method else "",
+            "masked, %": 100 * m.fraction if m else 0.0,
+            "number": m.count if m else 0,
+        }
+        rows.append(about | row)
+    return frame(rows)
+
+
+def masked_sets(values: dict[str, Values]) -> "pandas.DataFrame":
+    """One row a network and degradation of the input: every metric, and what was undone."""
+    rows = []
+    for name, found in values.items():
+        for degradation, psnr in found["psnr"].items():
+            row: dict[str, Any] = {"network": name, "input": degradation}
+            for metric, of in found.items():
+                row[METRICS[metric]], row[f"± {metric}"] = mean_and_interval(of[degradation])
+            base, full = (
+                float(values[end]["psnr"][degradation].mean()) for end in ("baseline", "target")
+            )
+            row["undone, %"] = 100 * (full - float(psnr.mean())) / (full - base)
+            rows.append(row)
+    return frame(rows)
+
+
+def areas(masking: Masking, metric: str = "psnr") -> "pandas.DataFrame":
+    """One row a method and contrast: areas under its curve, and how far FAIG is ahead.
+
+    Both "area" and what FAIG is ahead by count what the filters' own degradation loses. "Within
+    the gain" counts no more than the target had gained; "others" is the mean over the other
+    degradations that the target restores better than the baseline.
+    """
+    rows = []
+    for contrast in masking.contrasts:
+        own = contrast.degradation
+        gains = {d: float((masking.target[d] - masking.baseline[d]).mean()) for d in masking.target}
+        others = [d for d in masking.target if d != own and gains[d] > 0]
+        faig = (
+            masking.area("faig", contrast.name, own, metric) if "faig" in masking.methods else None
+        )
+        for method in masking.methods:
+            area = masking.area(method, contrast.name, own, metric)
+            mean, half = mean_and_interval(area)
+            inside = masking.area(method, contrast.name, own, metric, within_gain=True)
+            row: dict[str, Any] = {
+                "filters": contrast.name,
+                "method": method,
+                "area": mean,
+                "±": half,
+                "within the gain": float(inside.mean()),
+            }
+            if others:
+                cost = [
+                    float(masking.area(method, contrast.name, d, metric, within_gain=True).mean())
+                    for d in others
+                ]
+                row["others"] = sum(cost) / len(cost)
+            if faig is not None:
+                row["FAIG ahead"], row["± crops"] = mean_and_interval(faig - area)
+                _, row["± photographs"], first, count = over_photographs(
+                    faig - area, masking.photographs
+                )
+                row["ahead in"] = f"{first} of {count}" if method != "faig" else None
+                if method == "faig":
+                    row["FAIG ahead"] = row["± crops"] = row["± photographs"] = None
+            rows.append(row)
+    return frame(rows)
+
+
+def area_sentences(masking: Masking) -> list[str]:
+    """Say for each contrast whether FAIG's area is the largest, and by how much it is not."""
+    table = areas(masking)
+    sentences = []
+    for contrast in masking.contrasts:
+        rows = [r for r in table.to_dict("records") if r["filters"] == contrast.name]
+        rivals = [row for row in rows if row["method"] != "faig"]
+        ahead = [row["method"] for row in rivals if row["FAIG ahead"] > row["± crops"]]
+        behind = [row for row in rivals if row["FAIG ahead"] < -row["± crops"]]
+        open_ = [row["method"] for row in rivals if abs(row["FAIG ahead"]) <= row["± crops"]]
+        text = f"{contrast.name}: under the masking curve FAIG's area is above that of "
+        text += f"{', '.join(ahead) or 'none'}"
+        if open_:
+            text += f"; not told apart from {', '.join(open_)}"
+        for row in behind:
+            text += (
+                f"; {-row['FAIG ahead']:.2f} ± {row['± crops']:.2f} dB below that of "
+                f"{row['method']}"
+            )
+        sentences.append(text + ".")
+    return sentences
 
 
 def masking_table(masking: Masking) -> Table:

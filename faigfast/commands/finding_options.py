@@ -1,0 +1,128 @@
+"""The options of the commands that find something out about a pair."""
+
+from collections.abc import Callable
+
+from faigfast.commands.common_options import Add, degraded_images, own_network, quiet
+
+
+def _study(add: Add, output: str) -> None:
+    """Pair, photographs, and which of their crops serve for what."""
+    add(
+        "baseline",
+        type=str,
+        nargs="?",
+        help="checkpoint of the baseline; default the pair that ships with the package",
+    )
+    add("target", type=str, nargs="?", help="checkpoint of the target, of the same architecture")
+    add(
+        "--pair",
+        type=str,
+        metavar="NAME",
+        help="instead, a shipped pair, such as srcnn-24x4-x2",
+    )
+    add(
+        "--gt",
+        type=str,
+        metavar="FOLDER",
+        help="ground-truth images; default the photographs kept out of the shipped pair's training",
+    )
+    degraded_images(add, "; default blur=2 noise=0.1")
+    add("--output", type=str, default=output, metavar="FOLDER", help="receives the results")
+    add("--crop", type=int, default=96, help="side of the ground-truth crops in pixels")
+    add(
+        "--attributed",
+        type=int,
+        default=4,
+        metavar="N",
+        help="every Nth crop is attributed; networks are measured on the others",
+    )
+    add(
+        "--measured",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of which every Nth is taken",
+    )
+    add("--border", type=int, help="pixels left out of measurements on every side; default scale")
+    add("--steps", type=int, default=20, help="points of the line between the two networks")
+    add("--backend", type=str, default="auto", help="auto, or one that doctor lists")
+    add(
+        "--attribution",
+        type=str,
+        metavar="FILE",
+        help="scores.safetensors of faigfast attribute, of the same degradations; then every crop "
+        "is measured",
+    )
+    add(
+        "--contrast",
+        type=str,
+        nargs="+",
+        metavar="[NAME=]A[:B,C]",
+        help="rankings: the score of A less the mean of B and C; default each degradation less all "
+        "others",
+    )
+    own_network(add)
+    add(
+        "--overwrite",
+        action="store_true",
+        help="compute again what is finished in --output; remove another run",
+    )
+    quiet(add)
+
+
+def _fractions(add: Add) -> None:
+    add(
+        "--fractions",
+        type=float,
+        nargs="+",
+        default=[0.01, 0.03, 0.05, 0.1],
+        metavar="SHARE",
+        help="shares of all filters, in (0, 1]",
+    )
+
+
+def _fraction(add: Add, default: float, what: str) -> None:
+    add("--fraction", type=float, default=default, metavar="SHARE", help=f"share of {what}")
+
+
+def _mask(add: Add) -> None:
+    _study(add, "faigfast-mask")
+    _fractions(add)
+    add(
+        "--methods",
+        type=str,
+        nargs="+",
+        default=["faig", "input", "change", "relative", "gradient", "magnitude", "signed"],
+        metavar="NAME",
+        help="who ranks the filters; random ones are always measured",
+    )
+    add(
+        "--by",
+        choices=["kernel", "channel", "layer"],
+        default="kernel",
+        help="what goes back to the baseline as a whole",
+    )
+    add(
+        "--metrics",
+        type=str,
+        nargs="+",
+        default=["psnr", "psnr_y", "ssim", "ssim_y", "difference", "difference_authors"],
+        metavar="NAME",
+        help="what is measured",
+    )
+    add(
+        "--sets",
+        type=str,
+        nargs="+",
+        metavar="NAME=FILE",
+        help="instead, measure these index files, ours or the authors'",
+    )
+
+
+FINDINGS: dict[str, tuple[str, Callable[[Add], None]]] = {
+    "mask": (
+        "Put the top filters of FAIG and its rivals back to the baseline's and measure what is "
+        "lost. Interrupted, the same command goes on.",
+        _mask,
+    ),
+}
