@@ -119,10 +119,72 @@ def _mask(add: Add) -> None:
     )
 
 
+def _modulate(add: Add) -> None:
+    _study(add, "faigfast-modulate")
+    _fraction(add, 0.05, "the filters that are modulated")
+    add(
+        "--strengths",
+        type=float,
+        nargs="+",
+        default=[0, 0.25, 0.5, 0.75, 1, 1.25, 1.5],
+        metavar="S",
+        help="0 is the baseline's filters, 1 the target's, above 1 extrapolates",
+    )
+    add("--grid", action="store_true", help="all combinations of strengths, not one at a time")
+    add(
+        "--set",
+        type=str,
+        nargs="+",
+        metavar="NAME=S",
+        help="strengths by contrast of the network that --save writes",
+    )
+    add(
+        "--save",
+        type=str,
+        metavar="FILE",
+        help="receives the network of --set under the keys of the target's checkpoint",
+    )
+
+
+def _predict(add: Add) -> None:
+    _study(add, "faigfast-predict")
+    add(
+        "--learn",
+        type=str,
+        metavar="FOLDER",
+        help="photographs to learn from, degraded as --degrade says; default with the shipped "
+        "photographs those of the pair's training, else each photograph is predicted from the "
+        "others",
+    )
+    add(
+        "--learned",
+        type=int,
+        default=30,
+        metavar="N",
+        help="crops that are learned from, spread over the photographs",
+    )
+    add(
+        "--images",
+        type=str,
+        metavar="FOLDER",
+        help="besides, say what degradation these images have, of which no ground truth is known",
+    )
+    _fraction(add, 0.05, "the filters that make a signature's set, for matching by overlap")
+
+
 FINDINGS: dict[str, tuple[str, Callable[[Add], None]]] = {
     "mask": (
         "Put the top filters of FAIG and its rivals back to the baseline's and measure what is "
         "lost. Interrupted, the same command goes on.",
         _mask,
+    ),
+    "modulate": (
+        "Restore with the discovered filters at strengths from baseline to target and beyond; save "
+        "such a network.",
+        _modulate,
+    ),
+    "predict": (
+        "Tell an image's degradation and level, without ground truth, from the filters it needs.",
+        _predict,
     ),
 }

@@ -22,7 +22,7 @@ from faigfast.findings.tables import shown
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.quadrature import node_count
 from faigfast.tables import aligned
-from faigfast.zoo.pairs import PAIRS, shipped_pair
+from faigfast.zoo.pairs import PAIRS, shipped_folder, shipped_pair
 
 if TYPE_CHECKING:
     import pandas
@@ -43,6 +43,13 @@ def open_pair(options: Any) -> tuple[nn.Module, nn.Module]:
         raise ValueError("checkpoints and --pair are given; expected one of them")
     into = own_network(options.into, options.into_kwargs) if options.into else None
     return faigfast.load_pair(options.baseline, options.target, into)
+
+
+def target_file(options: Any) -> Path:
+    """Give the file of the target, whose keys a changed network takes."""
+    if options.target is not None:
+        return Path(options.target)
+    return shipped_folder(options.pair or PAIRS[0]) / "target.safetensors"
 
 
 def open_crops(options: Any, network: nn.Module, recipes: Sequence[str] = RECIPES) -> Crops:
@@ -87,8 +94,11 @@ def _check_crop(size: int, scale: int) -> None:
         raise ValueError(f"crop is {size}; expected a positive multiple of the scale {scale}")
 
 
-def open_study(options: Any) -> Study:
-    """Load, cut and check everything that the options name, and open the folder of results."""
+def open_study(options: Any, split: bool = True) -> Study:
+    """Load, cut and check everything that the options name, and open the folder of results.
+
+    Without `split` the same crops are attributed and measured.
+    """
     for name in ("attributed", "measured"):
         if options[name] < 1:
             raise ValueError(f"{name} is {options[name]}; expected a positive integer")
@@ -99,6 +109,7 @@ def open_study(options: Any) -> Study:
     given = None
     if options.attribution:
         given = faigfast.Attribution.load(options.attribution)
+    if options.attribution or not split:
         found, kept = data, data.part(slice(0, None, options.measured))
     else:
         every = slice(0, None, options.attributed)

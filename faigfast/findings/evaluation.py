@@ -186,6 +186,15 @@ def _tiles(image: Tensor, size: int) -> Tensor:
     return tiles.permute(1, 2, 0, 3, 4).flatten(0, 1).contiguous()
 
 
+def spread(data: Crops, most: int) -> Crops:
+    """Take at most so many crops, at equal distances."""
+    if len(data.names) <= most:
+        return data
+    places = sorted({n * len(data.names) // most for n in range(most)})
+    lq = {name: x[places] for name, x in data.lq.items()}
+    return Crops(lq, data.gt[places], tuple(data.names[n] for n in places))
+
+
 def restore(network: nn.Module, lq: Tensor) -> Tensor:
     """Run a network on images [N, C, h, w], a few at a time, in eval mode."""
     with undisturbed(network), torch.no_grad():

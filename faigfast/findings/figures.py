@@ -11,6 +11,7 @@ from torch import Tensor
 from faigfast.data.images import encode_png
 from faigfast.findings.evaluation import METRICS, mean_and_interval
 from faigfast.findings.masking import Masking
+from faigfast.findings.modulation import Modulation
 from faigfast.result import Attribution
 
 if TYPE_CHECKING:
@@ -129,6 +130,48 @@ def rival_curves(masking: Masking, metric: str = "psnr") -> "Figure":
         )
         axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize="x-small", ncols=2)
+    return figure
+
+
+def modulation_curves(modulation: Modulation, metric: str = "psnr") -> "Figure":
+    """Draw a metric against the strength, one panel for each set of filters."""
+    count = len(modulation.names)
+    figure, axes = new_figure(1, count, 4.6 * count, 3.6)
+    for axis, name in zip(axes[0], modulation.names, strict=True):
+        strengths, values = modulation.curve(name)
+        inputs = list(values[0][metric])
+        for degradation, colour in colours(inputs).items():
+            if degradation not in inputs:
+                continue
+            mean = [float(v[metric][degradation].mean()) for v in values]
+            axis.plot(strengths, mean, color=colour, marker="o", label=f"input: {degradation}")
+        for end in (0, 1):
+            axis.axvline(end, color="black", linestyle=":", linewidth=1)
+        axis.set(
+            title=f"{name} filters", xlabel="strength: 0 baseline, 1 target", ylabel=METRICS[metric]
+        )
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize="small")
+    return figure
+
+
+def matrix(
+    values: Tensor, rows: Sequence[str], columns: Sequence[str], title: str, labels: tuple[str, str]
+) -> "Figure":
+    """Draw shares [K, M] in [0, 1] as a matrix with its numbers."""
+    side = 1.6 + 0.55 * max(len(rows), len(columns))
+    figure, axes = new_figure(1, 1, max(side, 4.0), max(side - 0.4, 3.4))
+    axis = axes[0, 0]
+    axis.imshow(values.numpy(), cmap="Blues", vmin=0, vmax=1)
+    for n, row in enumerate(values.tolist()):
+        for m, value in enumerate(row):
+            colour = "white" if value > 0.6 else "black"
+            axis.text(
+                m, n, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=8
+            )
+    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize="small")
+    axis.set_yticks(range(len(rows)), rows, fontsize="small")
+    axis.set(title=title, ylabel=labels[0], xlabel=labels[1])
     return figure
 
 

@@ -1,0 +1,97 @@
+"""`faigfast predict`: which degradation an image has, without its ground truth."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from faigfast.commands.run_folder import alone_in
+from faigfast.commands.study import open_study, parse_recipes, publish
+from faigfast.data.folders import image_files
+from faigfast.data.images import read_image
+from faigfast.data.photographs import TRAINING, photographs
+from faigfast.findings.evaluation import crops, spread
+from faigfast.findings.figures import matrix
+from faigfast.findings.prediction import (
+    MATCHES,
+    learn,
+    leave_one_photograph_out,
+    own_scores,
+    predict_degradation,
+    trial,
+)
+from faigfast.findings.tables import frame
+
+RECIPES = (
+    "clean=clean", "blur-1=blur=1", "blur-2=blur=2", "blur-3=blur=3", "noise-0.05=noise=0.05",
+    "noise-0.1=noise=0.1", "noise-0.15=noise=0.15", "both-1=blur=1+noise=0.05",
+    "both-2=blur=2+noise=0.1", "both-3=blur=3+noise=0.15",
+)  # fmt: skip
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Learn signatures, try them on other photographs, and predict images of a folder."""
+    if options.learned < 2:
+        raise ValueError(f"learned is {options.learned}; expected at least 2 crops")
+    if options.lq and options.learn:
+        raise ValueError("lq and --learn are given; expected --degrade, which both are made by")
+    if not options.lq and not options.degrade:
+        options.degrade = list(RECIPES)
+    unseen = _read(options.images) if options.images else {}
+    lessons = _lessons(options)
+    study = open_study(options, split=False)
+    pair = study.baseline, study.target
+    shared = {"store": study.store, "progress": study.progress, **study.options}
+    with alone_in(options.output):
+        if lessons:
+            recipes = parse_recipes(options, study.target)
+            data = spread(crops(lessons, recipes, options.crop, options.seed), options.learned)
+            signatures = learn(*pair, data, fraction=options.fraction, **shared)
+            shares = {
+                label: own_scores(*pair, lq, title=f"predicting {label}", **shared)
+                for label, lq in study.kept.lq.items()
+            }
+            trials = [trial(signatures, shares, study.kept.photographs, m) for m in MATCHES]
+            how = f"learned from {len(data.names)} crops of {', '.join(lessons)}"
+        else:
+            signatures = learn(*pair, study.kept, fraction=options.fraction, **shared)
+            names = study.kept.photographs
+            trials = [leave_one_photograph_out(signatures, names, m) for m in MATCHES]
+            how = "each photograph from signatures of the others"
+        tables = {f"prediction by {t.match}": t.frame() for t in trials}
+        figures = {
+            f"confusion by {t.match}": matrix(
+                t.confusion(), t.labels, t.labels, f"by {t.match}, %", ("is", "taken for")
+            )
+            for t in trials
+        }
+        if unseen:
+            rows = []
+            for name, image in unseen.items():
+                (found,) = predict_degradation(*pair, signatures, image[None], **shared)
+                rows.append(
+                    {
+                        "image": name,
+                        "degradation": found.degradation,
+                        "level": found.level,
+                        "margin": found.margin,
+                    }
+                )
+            tables["predicted images"] = frame(rows)
+        remark = (
+            f"{len(study.kept.names)} crops of {options.crop}×{options.crop} of "
+            f"{', '.join(dict.fromkeys(study.kept.photographs))}; {how}. Attributed against the "
+            "target's own output. Intervals are Wilson's, over crops treated as independent."
+        )
+        publish(options, words, "predict", tables, figures, [remark])
+
+
+def _lessons(options: Any) -> dict[str, Tensor]:
+    """Photographs to learn from, where they are others than those predicted."""
+    if options.learn:
+        return _read(options.learn)
+    return photographs(TRAINING) if options.gt is None else {}
+
+
+def _read(folder: str) -> dict[str, Tensor]:
+    return {name: read_image(path) for name, path in image_files(folder).items()}
