@@ -219,3 +219,42 @@ def test_bad_predictions(here, capsys, more, message):
     assert main(words("predict", here, *PREDICT, "--measured", "6", *more)) == 1
     assert message in one_line(capsys)
     assert not list(here.glob("*.csv"))
+
+
+RETRAIN = ["--train", "photos", "--iterations", "3", "--batch", "2", "--patch", "8"]
+
+
+def test_retrain(here, files, capsys):
+    recipes = ["--degrade", "blur=1", "noise=0.1", "clean"]
+    assert main(words("retrain", here, *RETRAIN, *recipes, "--fraction", "0.2")) == 0
+    rows = table(here, "retraining")
+    assert list(rows.network) == 2 * ["baseline", "target", "discovered", "random", "all"]
+    assert set(rows.degradation) == {"blur", "noise"}
+    assert "blur: retraining the" in capsys.readouterr().out
+    network = faigfast.load_model(here / "blur-discovered.safetensors")
+    assert network.state_dict().keys() == faigfast.load_model("a.pth").state_dict().keys()
+    finished(here, "retrain")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--lq", "soft=soft"], "lq is given; expected --degrade"),
+        (["--downsampling", "bicubic"], "downsampling is bicubic"),
+        (["--optimizer", "Bogus"], "optimizer is 'Bogus'"),
+        (["--iterations", "0"], "iterations 0"),
+        (["--patch", "500"], "no photograph holds a patch"),
+        (["--degrade", "clean"], "no degradation blurs or adds noise"),
+        (["--sets", "blur"], "sets hold 'blur'"),
+        (["--sets", "blur=nowhere.txt"], "nowhere.txt is not a file"),
+    ],
+)
+def test_bad_retrainings(here, capsys, more, message):
+    assert main(words("retrain", here, *RETRAIN, *more)) == 1
+    assert message in one_line(capsys)
+    assert not list(here.glob("*.csv"))
+
+
+def test_retraining_needs_photographs_of_its_own(here, capsys):
+    assert main(words("retrain", here)) == 1
+    assert "train is not given" in one_line(capsys)

@@ -172,6 +172,30 @@ def _predict(add: Add) -> None:
     _fraction(add, 0.05, "the filters that make a signature's set, for matching by overlap")
 
 
+def _retrain(add: Add) -> None:
+    _study(add, "faigfast-retrain")
+    add(
+        "--train",
+        type=str,
+        metavar="FOLDER",
+        help="photographs to train on; default, with the shipped photographs, those of the pair's "
+        "training",
+    )
+    _fraction(add, 0.05, "the filters that learn")
+    add(
+        "--sets",
+        type=str,
+        nargs="+",
+        metavar="NAME=FILE",
+        help="index files by degradation, ours or the authors', in place of what is attributed",
+    )
+    add("--iterations", type=int, default=300, help="of each training")
+    add("--rate", type=float, default=2e-3, help="learning rate at the start")
+    add("--batch", type=int, default=8, help="patches in an iteration")
+    add("--patch", type=int, default=24, help="side of a low-resolution patch in pixels")
+    add("--optimizer", type=str, default="Adam", help="a class of torch.optim")
+
+
 FINDINGS: dict[str, tuple[str, Callable[[Add], None]]] = {
     "mask": (
         "Put the top filters of FAIG and its rivals back to the baseline's and measure what is "
@@ -186,5 +210,10 @@ FINDINGS: dict[str, tuple[str, Callable[[Add], None]]] = {
     "predict": (
         "Tell an image's degradation and level, without ground truth, from the filters it needs.",
         _predict,
+    ),
+    "retrain": (
+        "Train the discovered filters alone from the baseline, as many random ones, and all. "
+        "Interrupted, the same command goes on.",
+        _retrain,
     ),
 }

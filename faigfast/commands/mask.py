@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from faigfast.commands.run_folder import alone_in
-from faigfast.commands.study import describe, open_study, publish
-from faigfast.filters import FilterSet
+from faigfast.commands.study import describe, open_study, publish, read_sets
 from faigfast.findings.figures import rival_curves
 from faigfast.findings.masking import mask, mask_sets
 from faigfast.findings.rivals import METHODS
@@ -28,7 +27,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             "progress": study.progress,
         }
         if options.sets:
-            sets = _read(options.sets)
+            sets = read_sets(options.sets)
             values = mask_sets(study.baseline, study.target, sets, study.kept, **common)
             publish(options, words, "mask", {"sets": masked_sets(values)}, {}, [describe(study)])
             return
@@ -47,13 +46,3 @@ def run(options: Any, words: Sequence[str]) -> None:
         said = area_sentences(masking) if "faig" in results else []
         figures = {"masking curves": rival_curves(masking)}
         publish(options, words, "mask", tables, figures, [*said, describe(study)])
-
-
-def _read(items: Sequence[str]) -> dict[str, FilterSet]:
-    sets: dict[str, FilterSet] = {}
-    for item in items:
-        name, equals, path = item.partition("=")
-        if not equals or not name or name in sets:
-            raise ValueError(f"sets hold {item!r}; expected NAME=FILE, each name once")
-        sets[name] = FilterSet.load(path)
-    return sets

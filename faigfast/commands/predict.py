@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
 from faigfast.commands.run_folder import alone_in
-from faigfast.commands.study import open_study, parse_recipes, publish
-from faigfast.data.folders import image_files
-from faigfast.data.images import read_image
-from faigfast.data.photographs import TRAINING, photographs
+from faigfast.commands.study import (
+    open_study,
+    parse_recipes,
+    publish,
+    read_folder,
+    training_photographs,
+)
 from faigfast.findings.evaluation import crops, spread
 from faigfast.findings.figures import matrix
 from faigfast.findings.prediction import (
@@ -37,8 +38,10 @@ def run(options: Any, words: Sequence[str]) -> None:
         raise ValueError("lq and --learn are given; expected --degrade, which both are made by")
     if not options.lq and not options.degrade:
         options.degrade = list(RECIPES)
-    unseen = _read(options.images) if options.images else {}
-    lessons = _lessons(options)
+    unseen = read_folder(options.images) if options.images else {}
+    lessons = {}
+    if options.learn or options.gt is None:
+        lessons = training_photographs(options.learn, options.gt, "learn")
     study = open_study(options, split=False)
     pair = study.baseline, study.target
     shared = {"store": study.store, "progress": study.progress, **study.options}
@@ -84,14 +87,3 @@ def run(options: Any, words: Sequence[str]) -> None:
             "target's own output. Intervals are Wilson's, over crops treated as independent."
         )
         publish(options, words, "predict", tables, figures, [remark])
-
-
-def _lessons(options: Any) -> dict[str, Tensor]:
-    """Photographs to learn from, where they are others than those predicted."""
-    if options.learn:
-        return _read(options.learn)
-    return photographs(TRAINING) if options.gt is None else {}
-
-
-def _read(folder: str) -> dict[str, Tensor]:
-    return {name: read_image(path) for name, path in image_files(folder).items()}

@@ -4,15 +4,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 import faigfast
 from faigfast.backends import choose
 from faigfast.commands.attribute import named_recipes, open_images, own_network
 from faigfast.commands.output import command_line, note, writable_folder
 from faigfast.data.degradations import Degradation
-from faigfast.data.photographs import KEPT_OUT, photographs
+from faigfast.data.folders import image_files
+from faigfast.data.images import read_image
+from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
 from faigfast.files import atomic_write, write_json, write_text
+from faigfast.filters import FilterSet
 from faigfast.findings.contrasts import Contrast, check_contrasts
 from faigfast.findings.evaluation import Crops, crops, cut
 from faigfast.findings.figures import svg
@@ -144,6 +147,34 @@ def open_study(options: Any, split: bool = True) -> Study:
         not options.quiet,
         {"backend": options.backend},
     )
+
+
+def read_sets(items: Sequence[str]) -> dict[str, FilterSet]:
+    """Read index files given as NAME=FILE."""
+    sets: dict[str, FilterSet] = {}
+    for item in items:
+        name, equals, path = item.partition("=")
+        if not equals or not name or name in sets:
+            raise ValueError(f"sets hold {item!r}; expected NAME=FILE, each name once")
+        sets[name] = FilterSet.load(path)
+    return sets
+
+
+def read_folder(folder: str) -> dict[str, Tensor]:
+    """Read all images of a folder, [3, H, W] by name."""
+    return {name: read_image(path) for name, path in image_files(folder).items()}
+
+
+def training_photographs(folder: str | None, gt: str | None, option: str) -> dict[str, Tensor]:
+    """Photographs to learn from: a folder's, or those of the shipped pair's training."""
+    if folder:
+        return read_folder(folder)
+    if gt is not None:
+        raise ValueError(
+            f"{option} is not given; expected a folder of photographs beside those of --gt, which "
+            "are kept for measuring"
+        )
+    return photographs(TRAINING)
 
 
 def describe(study: Study) -> str:

@@ -12,6 +12,7 @@ from faigfast.data.images import encode_png
 from faigfast.findings.evaluation import METRICS, mean_and_interval
 from faigfast.findings.masking import Masking
 from faigfast.findings.modulation import Modulation
+from faigfast.findings.retraining import Retraining
 from faigfast.result import Attribution
 
 if TYPE_CHECKING:
@@ -152,6 +153,25 @@ def modulation_curves(modulation: Modulation, metric: str = "psnr") -> "Figure":
         )
         axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize="small")
+    return figure
+
+
+def retraining_bars(parts: Sequence[Retraining]) -> "Figure":
+    """Draw the PSNR of baseline, target and retrained networks, one panel for each degradation."""
+    figure, axes = new_figure(1, len(parts), 3.8 * len(parts) + 0.6, 3.4)
+    for axis, part in zip(axes[0], parts, strict=True):
+        names = list(part.values)
+        base = part.psnr("baseline")
+        gains = [mean_and_interval(part.psnr(name) - base) for name in names[1:]]
+        axis.bar(
+            names[1:],
+            [mean for mean, _ in gains],
+            yerr=[half for _, half in gains],
+            capsize=4,
+            color=["black", COLOURS[0], GRAY, COLOURS[2]],
+        )
+        axis.set(title=f"input: {part.degradation}", ylabel="gain over the baseline, dB")
+        axis.grid(alpha=0.3, axis="y")
     return figure
 
 
