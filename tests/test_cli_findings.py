@@ -5,6 +5,7 @@ import pandas
 import pytest
 import torch
 from cli_helpers import one_line
+from safetensors.torch import load_file
 
 import faigfast
 from faigfast.cli import main
@@ -258,3 +259,61 @@ def test_bad_retrainings(here, capsys, more, message):
 def test_retraining_needs_photographs_of_its_own(here, capsys):
     assert main(words("retrain", here)) == 1
     assert "train is not given" in one_line(capsys)
+
+
+def test_locations(here, files, capsys):
+    assert main(words("locations", here, "--fraction", "0.2", "--draws", "1")) == 0
+    rows = table(here, "locations")
+    assert len(rows) == 2 * 11 and "weights shuffled" in set(rows.network)
+    assert "grafted: the baseline with the discovered filters" in capsys.readouterr().out
+    finished(here, "locations")
+
+
+LEVELS = ["--degrade", "blur-1=blur=1", "blur-2=blur=2", "noise=0.1", "clean"]
+LEVELS[3] = "noise=noise=0.1"
+
+
+def test_overlap_of_levels_and_named_contrasts(here, files, capsys):
+    contrasts = ["--contrast", "strong=blur-2:clean", "noise", "blur-1:"]
+    assert main(words("overlap", here, *LEVELS, *contrasts, "--fraction", "0.1")) == 0
+    rows = table(here, "overlap")
+    assert rows[["filters", "others"]].values.tolist() == [
+        ["strong", "noise"],
+        ["strong", "blur-1:"],
+        ["noise", "blur-1:"],
+    ]
+    assert len(table(here, "levels")) == 1
+    finished(here, "overlap")
+
+
+def test_distribution(here, files, capsys):
+    assert main(words("distribution", here, "--fraction", "0.1", "--heads", "3")) == 0
+    assert len(table(here, "distribution")) == 6 and len(table(here, "changes")) == 3
+    assert (here / "kernels-noise.svg").exists()
+    finished(here, "distribution")
+
+
+def test_prune(here, files, capsys):
+    assert main(words("prune", here, "--keep", "blur:")) == 0
+    scores = load_file(here / "channels.safetensors")
+    rows = table(here, "channels")
+    assert rows.channels.tolist() == [len(scores[name]) for name in rows.layer]
+    assert rows["share of all, %"].sum() == pytest.approx(100)
+    finished(here, "prune")
+    capsys.readouterr()
+    assert main(words("prune", here.parent / "x", "--keep", "fog")) == 1
+    assert "names the degradation 'fog'" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["locations", "--draws", "0"], "draws is 0"),
+        (["distribution", "--heads", "0"], "heads is 0"),
+        (["overlap", "--fraction", "3"], "fraction is 3.0"),
+    ],
+)
+def test_bad_findings(here, capsys, argv, message):
+    assert main(words(argv[0], here, *argv[1:])) == 1
+    assert message in one_line(capsys)
+    assert not list(here.glob("*.csv"))

@@ -15,11 +15,12 @@ from faigfast.filters import FilterIndex, FilterSet
 from faigfast.findings.contrasts import Contrast, check_contrasts, one_against_rest, overlap
 from faigfast.findings.evaluation import crops, cut, evaluate, measure, over_photographs, restore
 from faigfast.findings.figures import rival_curves, svg
+from faigfast.findings.frames import shown
 from faigfast.findings.masking import mask, mask_sets
 from faigfast.findings.metrics import gradient_map, output_difference, ssim
 from faigfast.findings.rivals import rank_by
 from faigfast.findings.store import Store
-from faigfast.findings.tables import area_sentences, areas, masked_networks, masked_sets, shown
+from faigfast.findings.tables import area_sentences, areas, masked_networks, masked_sets
 from faigfast.findings.units import output_channels, top_units, unit_of
 
 

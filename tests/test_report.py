@@ -95,7 +95,8 @@ def test_demo_writes_figures_and_attribution(folder):
 
 def test_layer_distribution_counts_every_filter(folder):
     result = Attribution.load(folder / "attribution.safetensors")
-    figure = layer_distribution(result, 0.05)
+    tops = {name: result.top(name, 0.05) for name in result.degradations}
+    figure = layer_distribution(tops, result.index)
     for axis, name in zip(figure.axes, result.degradations, strict=True):
         heights = [round(bar.get_height()) for bar in axis.patches]
         assert sum(heights) == len(result.top(name, 0.05))

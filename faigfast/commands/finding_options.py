@@ -196,6 +196,35 @@ def _retrain(add: Add) -> None:
     add("--optimizer", type=str, default="Adam", help="a class of torch.optim")
 
 
+def _locations(add: Add) -> None:
+    _study(add, "faigfast-locations")
+    _fraction(add, 0.01, "the filters that are discovered")
+    add("--draws", type=int, default=3, help="of each random experiment")
+
+
+def _overlap(add: Add) -> None:
+    _study(add, "faigfast-overlap")
+    _fraction(add, 0.01, "the filters in a set")
+
+
+def _distribution(add: Add) -> None:
+    _study(add, "faigfast-distribution")
+    _fraction(add, 0.01, "the filters in a set")
+    add("--heads", type=int, default=12, help="kernels of each ranking that are drawn")
+
+
+def _prune(add: Add) -> None:
+    _study(add, "faigfast-prune")
+    add("--reduce", choices=["sum", "mean", "max"], default="sum", help="over a channel's filters")
+    add(
+        "--keep",
+        type=str,
+        metavar="[NAME=]A[:B,C]",
+        help="the ability to be kept, such as blur: for its scores alone; default the scores of "
+        "all degradations, summed",
+    )
+
+
 FINDINGS: dict[str, tuple[str, Callable[[Add], None]]] = {
     "mask": (
         "Put the top filters of FAIG and its rivals back to the baseline's and measure what is "
@@ -216,4 +245,18 @@ FINDINGS: dict[str, tuple[str, Callable[[Add], None]]] = {
         "Interrupted, the same command goes on.",
         _retrain,
     ),
+    "locations": (
+        "Ask whether the discovered filters' weights, locations and connections matter.",
+        _locations,
+    ),
+    "overlap": (
+        "Compare the filters of several degradations, and of several levels such as blur-1=blur=1 "
+        "blur-3=blur=3.",
+        _overlap,
+    ),
+    "distribution": (
+        "Show where discovered filters lie and what became of them between baseline and target.",
+        _distribution,
+    ),
+    "prune": ("Score output channels for pruning.", _prune),
 }

@@ -13,6 +13,7 @@ from faigfast.commands.study import (
 )
 from faigfast.findings.evaluation import crops, spread
 from faigfast.findings.figures import matrix
+from faigfast.findings.frames import frame
 from faigfast.findings.prediction import (
     MATCHES,
     learn,
@@ -21,7 +22,6 @@ from faigfast.findings.prediction import (
     predict_degradation,
     trial,
 )
-from faigfast.findings.tables import frame
 
 RECIPES = (
     "clean=clean", "blur-1=blur=1", "blur-2=blur=2", "blur-3=blur=3", "noise-0.05=noise=0.05",

@@ -19,9 +19,9 @@ from faigfast.filters import FilterSet
 from faigfast.findings.contrasts import Contrast, check_contrasts
 from faigfast.findings.evaluation import Crops, crops, cut
 from faigfast.findings.figures import svg
+from faigfast.findings.frames import shown
 from faigfast.findings.store import Store
 from faigfast.findings.study import Study, made_from
-from faigfast.findings.tables import shown
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.quadrature import node_count
 from faigfast.tables import aligned

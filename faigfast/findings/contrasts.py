@@ -3,12 +3,17 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from faigfast.filters import FilterSet
+from faigfast.findings.frames import frame
 from faigfast.result import Attribution
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -125,3 +130,100 @@ def overlap(sets: Mapping[str, FilterSet]) -> Tensor:
 def agreement(scores: Mapping[str, Tensor]) -> Tensor:
     """Pearson's correlation [K, K] between K vectors of scores [F]."""
     return torch.corrcoef(torch.stack(list(scores.values())).double())
+
+
+def level_contrasts(degradations: Sequence[str]) -> tuple[Contrast, ...]:
+    """Each level of a degradation against all other degradations, but not against other levels.
+
+    Examples
+    --------
+    >>> level_contrasts(["blur-1", "blur-3", "noise-0.1"])[0].against
+    ('noise-0.1',)
+    """
+    kinds = {name: split_label(name)[0] for name in degradations}
+    return tuple(
+        Contrast(name, name, tuple(n for n in degradations if kinds[n] != kinds[name]))
+        for name in degradations
+    )
+
+
+def split_label(label: str) -> tuple[str, str]:
+    """Take "blur-2" or "blur 2" apart into "blur" and "2"; "clean" has no level."""
+    found = re.fullmatch(r"(.*[^\W\d_])[ _-]?(\d+(?:\.\d+)?)", label)
+    return (found[1], found[2]) if found else (label, "")
+
+
+def levels(result: Attribution, fraction: float) -> "pandas.DataFrame":
+    """Compare the filters of a degradation's levels, in their order.
+
+    Parameters
+    ----------
+    result : Attribution
+        Of degradations such as "blur-1", "blur-2", "blur-3".
+    fraction : float
+        Share of all filters in a set.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a pair of levels: the share of their sets that is common, the correlation of their
+        full contrasts, each against all other degradations, and the mean score of the second's
+        filters over the first's.
+
+    Raises
+    ------
+    ValueError
+        If no degradation has two levels, or as `Attribution.top`.
+    """
+    contrasts = {c.name: c for c in level_contrasts(result.degradations)}
+    groups: dict[str, list[tuple[float, str]]] = {}
+    for name in result.degradations:
+        kind, level = split_label(name)
+        if level:
+            groups.setdefault(kind, []).append((float(level), name))
+    rows = []
+    for kind, members in groups.items():
+        names = [name for _, name in sorted(members)]
+        for n, one in enumerate(names):
+            for other in names[n + 1 :]:
+                a, b = (contrasts[name].top(result, fraction) for name in (one, other))
+                pair = {name: contrasts[name].scores(result) for name in (one, other)}
+                union = torch.cat([a.indices, b.indices]).unique()
+                sizes = [float(result.mean(name)[union].sum()) for name in (one, other)]
+                rows.append(
+                    {
+                        "degradation": kind,
+                        "level": split_label(one)[1],
+                        "other level": split_label(other)[1],
+                        "common, %": 100 * float(overlap({one: a, other: b})[0, 1]),
+                        "correlation": float(agreement(pair)[0, 1]),
+                        "scores of other / level": sizes[1] / sizes[0],
+                    }
+                )
+    if not rows:
+        raise ValueError(
+            f"the degradations are {', '.join(result.degradations)}; expected two levels of one, "
+            "such as blur-1 and blur-3"
+        )
+    return frame(rows)
+
+
+def overlap_frame(
+    sets: Mapping[str, FilterSet], scores: Mapping[str, Tensor]
+) -> "pandas.DataFrame":
+    """One row a pair of contrasts: what their sets have in common, and how their scores agree."""
+    names = list(sets)
+    shares, correlations = overlap(sets), agreement(scores)
+    rows = [
+        {
+            "filters": one,
+            "others": other,
+            "common, %": 100 * float(shares[n, m]),
+            "by chance, %": 100 * len(sets[other]) / len(scores[other]),
+            "correlation": float(correlations[n, m]),
+        }
+        for n, one in enumerate(names)
+        for m, other in enumerate(names)
+        if n < m
+    ]
+    return frame(rows)

@@ -2,18 +2,20 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from faigfast.data.images import encode_png
+from faigfast.filters import FilterIndex, FilterSet
+from faigfast.findings.distribution import layer_of
 from faigfast.findings.evaluation import METRICS, mean_and_interval
+from faigfast.findings.locations import Locations
 from faigfast.findings.masking import Masking
 from faigfast.findings.modulation import Modulation
 from faigfast.findings.retraining import Retraining
-from faigfast.result import Attribution
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -175,6 +177,44 @@ def retraining_bars(parts: Sequence[Retraining]) -> "Figure":
     return figure
 
 
+def kernel_heads(kernels: Sequence[tuple[str, Tensor, Tensor]], title: str) -> "Figure":
+    """Draw kernels before and after, and what changed, one column each, in one colour scale."""
+    count = len(kernels)
+    figure, axes = new_figure(3, count, 0.95 * count + 0.7, 3.6)
+    for column, (name, before, after) in enumerate(kernels):
+        most = float(torch.stack([before.abs().max(), after.abs().max()]).max()) or 1.0
+        rows = (before, after, after - before)
+        for axis, kernel in zip(axes[:, column], rows, strict=True):
+            axis.imshow(kernel.numpy(), cmap="RdBu_r", vmin=-most, vmax=most)
+            axis.set(xticks=[], yticks=[])
+        axes[0, column].set_title(name.replace(" ", "\n"), fontsize=6)
+    for axis, label in zip(axes[:, 0], ("baseline", "target", "change"), strict=True):
+        axis.set_ylabel(label, fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def kept_bars(parts: Sequence[Locations]) -> "Figure":
+    """Draw what every experiment on locations keeps of the target's gain."""
+    count = len(parts)
+    figure, axes = new_figure(1, count, 4.8 * count, 4.0)
+    for axis, part in zip(axes[0], parts, strict=True):
+        names = [name for name in part.values if name not in ("baseline", "target")]
+        kept = [100 * part.kept(name) for name in names]
+        axis.barh(names, kept, color=[COLOURS[2] if "graft" in n else COLOURS[0] for n in names])
+        axis.invert_yaxis()
+        for end in (0, 100):
+            axis.axvline(end, color="black", linewidth=1)
+        axis.set(
+            title=f"{part.name}: {part.count} filters",
+            xlabel="kept of the target's gain, %",
+            xlim=(min(-20.0, *kept) if min(kept) > -150 else -150, max(110.0, *kept)),
+        )
+        axis.tick_params(axis="y", labelsize="small")
+        axis.grid(alpha=0.3, axis="x")
+    return figure
+
+
 def matrix(
     values: Tensor, rows: Sequence[str], columns: Sequence[str], title: str, labels: tuple[str, str]
 ) -> "Figure":
@@ -195,21 +235,22 @@ def matrix(
     return figure
 
 
-def layer_distribution(result: Attribution, fraction: float) -> "Figure":
-    """Draw how many of each degradation's top filters lie in each layer, in order of depth."""
-    palette = colours(result.degradations)
-    offsets = torch.tensor(result.index.offsets)
-    layers = [layer.removesuffix(".weight") for layer in result.index.layers]
-    figure, axes = new_figure(len(result.degradations), 1, 9.2, 1.9 * len(result.degradations) + 1)
-    for axis, name in zip(axes[:, 0], result.degradations, strict=True):
-        top = result.top(name, fraction)
-        counts = torch.bucketize(top.indices, offsets[1:], right=True).bincount(
-            minlength=len(layers)
-        )
+def layer_distribution(sets: Mapping[str, FilterSet], index: FilterIndex) -> "Figure":
+    """Draw how many filters of each set lie in each layer, in order of depth, beside chance."""
+    palette = colours(list(sets))
+    layers = [layer.removesuffix(".weight") for layer in index.layers]
+    sizes = layer_of(index).bincount(minlength=len(layers))
+    width = min(24.0, max(9.2, 0.25 * len(layers)))
+    figure, axes = new_figure(len(sets), 1, width, 1.9 * len(sets) + 1)
+    for axis, (name, filters) in zip(axes[:, 0], sets.items(), strict=True):
+        counts = layer_of(index)[filters.indices].bincount(minlength=len(layers))
         axis.bar(range(len(layers)), counts.tolist(), color=palette[name])
-        axis.set(title=f"{name}: {len(top)} filters", ylabel="filters")
+        chance = (sizes * (len(filters) / len(index))).tolist()
+        axis.plot(range(len(layers)), chance, "k_", markersize=5, label="by chance")
+        axis.set(title=f"{name}: {len(filters)} filters", ylabel="filters")
         axis.set_xticks(range(len(layers)), [])
         axis.grid(alpha=0.3, axis="y")
+    axes[0, 0].legend(fontsize="x-small")
     axes[-1, 0].set_xticks(range(len(layers)), layers, rotation=90, fontsize="x-small")
     return figure
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from faigfast.filters import FilterSet
 from faigfast.findings.evaluation import METRICS, Crops, Values, mean_and_interval, restore
+from faigfast.findings.frames import frame
 from faigfast.findings.store import Store
 from faigfast.findings.sweep import measure_all
-from faigfast.findings.tables import frame
 
 if TYPE_CHECKING:
     import pandas

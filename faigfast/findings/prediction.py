@@ -4,7 +4,6 @@ An image is attributed against the target's own output, F(θ, x) in place of the
 that gives is compared with the signatures of labelled images.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,9 +15,10 @@ from tqdm import tqdm
 
 from faigfast.attribution import attribute
 from faigfast.filters import FilterIndex
+from faigfast.findings.contrasts import split_label
 from faigfast.findings.evaluation import Crops, restore
+from faigfast.findings.frames import frame
 from faigfast.findings.store import Store
-from faigfast.findings.tables import frame
 from faigfast.networks import digest_of
 
 if TYPE_CHECKING:
@@ -222,12 +222,6 @@ class Signatures:
             for label, example in zip(self.labels, self.examples, strict=True)
         ]
         return Signatures(self.labels, tuple(rows), self.fraction)
-
-
-def split_label(label: str) -> tuple[str, str]:
-    """Take "blur-2" or "blur 2" apart into "blur" and "2"; "clean" has no level."""
-    found = re.fullmatch(r"(.*[^\W\d_])[ _-]?(\d+(?:\.\d+)?)", label)
-    return (found[1], found[2]) if found else (label, "")
 
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:

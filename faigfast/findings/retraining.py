@@ -19,9 +19,9 @@ from faigfast.findings.evaluation import (
     measure,
     over_photographs,
 )
+from faigfast.findings.frames import frame
 from faigfast.findings.masking import random_sets
 from faigfast.findings.study import Study
-from faigfast.findings.tables import frame
 from faigfast.networks import copy_of, digest_of, fingerprint, unwrap
 from faigfast.training import Optimize, Schedule, train
 

@@ -1,5 +1,7 @@
 """Units that are swapped as a whole: kernels, output channels, layers."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,15 +20,9 @@ def output_channels(network: nn.Module, index: FilterIndex) -> dict[str, Tensor]
     A transposed convolution stores its input channels first; with groups, an output channel of its
     is the group's and the column's.
     """
-    module = unwrap(network, "network")
-    convolutions = {
-        name: layer for name, layer in module.named_modules() if isinstance(layer, CONVOLUTIONS)
-    }
     found = {}
     for key, shape in zip(index.layers, index.shapes, strict=True):
-        # A parametrized weight lies deeper than its layer.
-        name = max((n for n in convolutions if key.startswith(f"{n}." if n else n)), key=len)
-        layer = convolutions[name]
+        _, layer = convolution_of(network, key)
         rows = torch.arange(shape[0]).repeat_interleave(shape[1])
         if isinstance(layer, _TRANSPOSED):
             columns = torch.arange(shape[1]).repeat(shape[0])
@@ -35,6 +31,18 @@ def output_channels(network: nn.Module, index: FilterIndex) -> dict[str, Tensor]
         else:
             found[key] = rows
     return found
+
+
+def convolution_of(network: nn.Module, key: str) -> tuple[str, Any]:
+    """Find the convolution whose weight stands under a key of the state dict; name and module."""
+    convolutions = {
+        name: layer
+        for name, layer in unwrap(network, "network").named_modules()
+        if isinstance(layer, CONVOLUTIONS)
+    }
+    # A parametrized weight lies deeper than its layer.
+    name = max((n for n in convolutions if key.startswith(f"{n}." if n else n)), key=len)
+    return name, convolutions[name]
 
 
 def unit_of(network: nn.Module, index: FilterIndex, by: str) -> Tensor:
@@ -124,11 +132,22 @@ def check_pair(result: Attribution, baseline: nn.Module, target: nn.Module) -> N
     ValueError
         If the networks differ, or the result's filters are not theirs.
     """
-    first, last = unwrap(baseline, "baseline"), unwrap(target, "target")
-    check_same_layout(tensors(first), tensors(last))
-    index = FilterIndex.of(last)
+    check_same_layout(tensors(unwrap(baseline, "baseline")), tensors(unwrap(target, "target")))
+    check_index(result, target)
+
+
+def check_index(result: Attribution, network: nn.Module) -> FilterIndex:
+    """Give the index of a network; refuse a result whose filters are not the network's.
+
+    Raises
+    ------
+    ValueError
+        Naming both.
+    """
+    index = FilterIndex.of(network)
     if index != result.index:
         raise ValueError(
             f"the attribution is of the network {result.index.fingerprint} with "
             f"{len(result.index)} filters, not of {index.fingerprint} with {len(index)}"
         )
+    return index
