@@ -5,7 +5,7 @@ from collections.abc import Callable
 from faigfast.commands.common_options import Add, degraded_images, own_network, quiet
 
 
-def _study(add: Add, output: str) -> None:
+def _study(add: Add, output: str, measured: int = 1) -> None:
     """Pair, photographs, and which of their crops serve for what."""
     add(
         "baseline",
@@ -39,7 +39,7 @@ def _study(add: Add, output: str) -> None:
     add(
         "--measured",
         type=int,
-        default=1,
+        default=measured,
         metavar="N",
         help="of which every Nth is taken",
     )
@@ -225,6 +225,21 @@ def _prune(add: Add) -> None:
     )
 
 
+def _report(add: Add) -> None:
+    _study(add, "faigfast-report", measured=2)
+    add("--title", type=str, help="of the page")
+    add(
+        "--train",
+        type=str,
+        metavar="FOLDER",
+        help="photographs to learn signatures and to retrain on; default, with the shipped "
+        "photographs, those of the pair's training; without any, retraining is left out",
+    )
+    add("--learned", type=int, default=20, metavar="N", help="crops that signatures come from")
+    add("--predicted", type=int, default=20, metavar="N", help="crops that are predicted")
+    add("--iterations", type=int, default=150, help="of each retraining")
+
+
 FINDINGS: dict[str, tuple[str, Callable[[Add], None]]] = {
     "mask": (
         "Put the top filters of FAIG and its rivals back to the baseline's and measure what is "
@@ -259,4 +274,9 @@ FINDINGS: dict[str, tuple[str, Callable[[Add], None]]] = {
         _distribution,
     ),
     "prune": ("Score output channels for pruning.", _prune),
+    "report": (
+        "Run all of these on a pair and photographs, and write one page. Interrupted, the same "
+        "command goes on.",
+        _report,
+    ),
 }

@@ -53,14 +53,9 @@ def run(options: Any, words: Sequence[str]) -> None:
             }
             strips.append({f"{contrast.degradation} input": low, **captions})
         figures["modulation images"] = side_by_side(strips)
-        publish(
-            options,
-            words,
-            "modulate",
-            {"modulation": modulation.frame()},
-            figures,
-            [describe(study)],
-        )
+        tables = {"modulation": modulation.frame()}
+        said = modulation_sentences(modulation, study.contrasts)
+        publish(options, words, "modulate", tables, figures, [*said, describe(study)])
         if options.save:
             network = modulated(*pair, sets, wanted)
             faigfast.save_model(network, options.save, like=target_file(options))

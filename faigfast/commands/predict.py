@@ -14,20 +14,7 @@ from faigfast.commands.study import (
 from faigfast.findings.evaluation import crops, spread
 from faigfast.findings.figures import matrix
 from faigfast.findings.frames import frame
-from faigfast.findings.prediction import (
-    MATCHES,
-    learn,
-    leave_one_photograph_out,
-    own_scores,
-    predict_degradation,
-    trial,
-)
-
-RECIPES = (
-    "clean=clean", "blur-1=blur=1", "blur-2=blur=2", "blur-3=blur=3", "noise-0.05=noise=0.05",
-    "noise-0.1=noise=0.1", "noise-0.15=noise=0.15", "both-1=blur=1+noise=0.05",
-    "both-2=blur=2+noise=0.1", "both-3=blur=3+noise=0.15",
-)  # fmt: skip
+from faigfast.findings.prediction import LEVELS, predict_degradation, try_predictions
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -37,7 +24,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     if options.lq and options.learn:
         raise ValueError("lq and --learn are given; expected --degrade, which both are made by")
     if not options.lq and not options.degrade:
-        options.degrade = list(RECIPES)
+        options.degrade = [f"{name}={recipe}" for name, recipe in LEVELS.items()]
     unseen = read_folder(options.images) if options.images else {}
     lessons = {}
     if options.learn or options.gt is None:
@@ -46,21 +33,15 @@ def run(options: Any, words: Sequence[str]) -> None:
     pair = study.baseline, study.target
     shared = {"store": study.store, "progress": study.progress, **study.options}
     with alone_in(options.output):
+        taught = None
+        how = "each photograph from signatures of the others"
         if lessons:
             recipes = parse_recipes(options, study.target)
-            data = spread(crops(lessons, recipes, options.crop, options.seed), options.learned)
-            signatures = learn(*pair, data, fraction=options.fraction, **shared)
-            shares = {
-                label: own_scores(*pair, lq, title=f"predicting {label}", **shared)
-                for label, lq in study.kept.lq.items()
-            }
-            trials = [trial(signatures, shares, study.kept.photographs, m) for m in MATCHES]
-            how = f"learned from {len(data.names)} crops of {', '.join(lessons)}"
-        else:
-            signatures = learn(*pair, study.kept, fraction=options.fraction, **shared)
-            names = study.kept.photographs
-            trials = [leave_one_photograph_out(signatures, names, m) for m in MATCHES]
-            how = "each photograph from signatures of the others"
+            taught = spread(crops(lessons, recipes, options.crop, options.seed), options.learned)
+            how = f"learned from {len(taught.names)} crops of {', '.join(lessons)}"
+        signatures, trials = try_predictions(
+            *pair, study.kept, taught, fraction=options.fraction, **shared
+        )
         tables = {f"prediction by {t.match}": t.frame() for t in trials}
         figures = {
             f"confusion by {t.match}": matrix(

@@ -14,12 +14,12 @@ from faigfast.data.degradations import Degradation
 from faigfast.data.folders import image_files
 from faigfast.data.images import read_image
 from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
-from faigfast.files import atomic_write, write_json, write_text
+from faigfast.files import write_json, write_text
 from faigfast.filters import FilterSet
 from faigfast.findings.contrasts import Contrast, check_contrasts
 from faigfast.findings.evaluation import Crops, crops, cut
 from faigfast.findings.figures import svg
-from faigfast.findings.frames import shown
+from faigfast.findings.frames import shown, write_table
 from faigfast.findings.store import Store
 from faigfast.findings.study import Study, made_from
 from faigfast.machine import describe_machine, describe_versions
@@ -218,16 +218,3 @@ def publish(
     }
     write_json(folder / f"{name}.json", content)
     print(f"wrote {', '.join([*files, f'{name}.json'])} in {folder}")
-
-
-def write_table(stem: Path, frame: "pandas.DataFrame") -> list[str]:
-    """Write a table as CSV and, where pyarrow is, as Parquet; the names of both."""
-    with atomic_write(stem.with_name(f"{stem.name}.csv")) as path:
-        frame.to_csv(path, index=False)
-    files = [f"{stem.name}.csv"]
-    try:
-        with atomic_write(stem.with_name(f"{stem.name}.parquet")) as path:
-            frame.to_parquet(path, index=False)
-    except ImportError:
-        return files
-    return [*files, f"{stem.name}.parquet"]

@@ -2,7 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from faigfast.files import atomic_write
 
 if TYPE_CHECKING:
     import pandas
@@ -45,3 +48,16 @@ def _cell(value: Any, digits: int) -> str:
     if value and abs(value) < 10**-digits:
         return f"{value:.1e}"
     return f"{value:.{digits}f}"
+
+
+def write_table(stem: Path, frame: "pandas.DataFrame") -> list[str]:
+    """Write a table as CSV and, where pyarrow is, as Parquet; the names of both."""
+    with atomic_write(stem.with_name(f"{stem.name}.csv")) as path:
+        frame.to_csv(path, index=False)
+    files = [f"{stem.name}.csv"]
+    try:
+        with atomic_write(stem.with_name(f"{stem.name}.parquet")) as path:
+            frame.to_parquet(path, index=False)
+    except ImportError:
+        return files
+    return [*files, f"{stem.name}.parquet"]

@@ -24,6 +24,19 @@ from faigfast.networks import digest_of
 if TYPE_CHECKING:
     import pandas
 
+# Labels and recipes of the paper's degradations at three levels each, alone and together.
+LEVELS = {
+    "clean": "clean",
+    "blur-1": "blur=1",
+    "blur-2": "blur=2",
+    "blur-3": "blur=3",
+    "noise-0.05": "noise=0.05",
+    "noise-0.1": "noise=0.1",
+    "noise-0.15": "noise=0.15",
+    "both-1": "blur=1+noise=0.05",
+    "both-2": "blur=2+noise=0.1",
+    "both-3": "blur=3+noise=0.15",
+}
 MATCHES = ("overlap", "correlation", "neighbour")
 STEPS = 8  # points of the line
 TOGETHER = 8  # images of one part
@@ -430,3 +443,47 @@ def leave_one_photograph_out(
         for name in ("truth", "predicted", "margins", "photographs")
     }
     return Trial(signatures.labels, match=match, **joined)
+
+
+def try_predictions(
+    baseline: nn.Module,
+    target: nn.Module,
+    unseen: Crops,
+    lessons: Crops | None = None,
+    *,
+    fraction: float = 0.05,
+    **options: Any,
+) -> tuple[Signatures, list[Trial]]:
+    """Predict crops of known degradations in every way of matching.
+
+    Parameters
+    ----------
+    baseline, target : nn.Module
+        The pair.
+    unseen : Crops
+        What is predicted; its degradations' names are the labels.
+    lessons : Crops, optional
+        Of other photographs, under the same labels; None: each photograph is predicted from the
+        others.
+    fraction : float
+        Share of the filters that make a signature's set.
+    **options
+        Of `own_scores`.
+
+    Returns
+    -------
+    signatures : Signatures
+        Of the lessons, or of all crops.
+    trials : list of Trial
+        One for each of `MATCHES`.
+    """
+    if lessons is None:
+        signatures = learn(baseline, target, unseen, fraction=fraction, **options)
+        names = unseen.photographs
+        return signatures, [leave_one_photograph_out(signatures, names, m) for m in MATCHES]
+    signatures = learn(baseline, target, lessons, fraction=fraction, **options)
+    shares = {
+        label: own_scores(baseline, target, lq, **{"title": f"predicting {label}", **options})
+        for label, lq in unseen.lq.items()
+    }
+    return signatures, [trial(signatures, shares, unseen.photographs, m) for m in MATCHES]

@@ -1,12 +1,15 @@
 """The findings as tables and sentences."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from faigfast.findings.contrasts import Contrast
 from faigfast.findings.evaluation import METRICS, Values, mean_and_interval, over_photographs
 from faigfast.findings.frames import Table, frame
 from faigfast.findings.masking import Masking
+from faigfast.findings.modulation import Modulation
 from faigfast.result import Attribution
 
 if TYPE_CHECKING:
@@ -90,6 +93,28 @@ def areas(masking: Masking, metric: str = "psnr") -> "pandas.DataFrame":
                     row["FAIG ahead"] = row["± crops"] = row["± photographs"] = None
             rows.append(row)
     return frame(rows)
+
+
+def modulation_sentences(modulation: Modulation, contrasts: Sequence[Contrast]) -> list[str]:
+    """Say for each contrast whether half the strength lies between none and all."""
+    sentences = []
+    for contrast in contrasts:
+        strengths, values = modulation.curve(contrast.name)
+        if not {0.0, 0.5, 1.0} <= set(strengths):
+            continue
+        low, half, full = (
+            values[strengths.index(s)]["psnr"][contrast.degradation] for s in (0.0, 0.5, 1.0)
+        )
+        inside = (half > low.minimum(full)) & (half < low.maximum(full))
+        place = float((half.mean() - low.mean()) / (full.mean() - low.mean()))
+        word = "lies between" if 0 < place < 1 else "does not lie between"
+        above, width = mean_and_interval(half - low)
+        sentences.append(
+            f"{contrast.name}: half the strength {word} none and all, at {100 * place:.0f} % of "
+            f"the way ({above:+.2f} ± {width:.2f} dB above none), and in {int(inside.sum())} of "
+            f"{len(inside)} crops taken alone."
+        )
+    return sentences
 
 
 def area_sentences(masking: Masking) -> list[str]:
