@@ -12,6 +12,7 @@ from faigfast.commands.run_folder import alone_in
 from faigfast.commands.study import describe, open_study, publish, target_file
 from faigfast.findings.figures import modulation_curves, side_by_side
 from faigfast.findings.modulation import check_strength, modulate, modulated, modulated_images
+from faigfast.findings.tables import modulation_sentences
 
 
 def run(options: Any, words: Sequence[str]) -> None:
