@@ -13,7 +13,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     """Count by layer, sum up the changes, draw the heads of the rankings."""
     if options.heads < 1:
         raise ValueError(f"heads is {options.heads}; expected a positive integer")
-    study = open_study(options, split=False)
+    study = open_study(options)
     pair = study.baseline, study.target
     with alone_in(options.output):
         index = study.attribution().index

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from faigfast.commands.common_options import Add, degraded_images, own_network, quiet
 
 
-def _study(add: Add, output: str, measured: int = 1) -> None:
+def _study(add: Add, output: str, measured: int = 1, steps: int = 20) -> None:
     """Pair, photographs, and which of their crops serve for what."""
     add(
         "baseline",
@@ -44,7 +44,7 @@ def _study(add: Add, output: str, measured: int = 1) -> None:
         help="of which every Nth is taken",
     )
     add("--border", type=int, help="pixels left out of measurements on every side; default scale")
-    add("--steps", type=int, default=20, help="points of the line between the two networks")
+    add("--steps", type=int, default=steps, help="points of the line between the two networks")
     add("--backend", type=str, default="auto", help="auto, or one that doctor lists")
     add(
         "--attribution",
@@ -147,7 +147,7 @@ def _modulate(add: Add) -> None:
 
 
 def _predict(add: Add) -> None:
-    _study(add, "faigfast-predict")
+    _study(add, "faigfast-predict", steps=8)
     add(
         "--learn",
         type=str,

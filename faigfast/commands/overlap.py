@@ -11,7 +11,7 @@ from faigfast.findings.figures import matrix
 
 def run(options: Any, words: Sequence[str]) -> None:
     """Compare the sets of all contrasts, and the levels where there are any."""
-    study = open_study(options, split=False)
+    study = open_study(options)
     with alone_in(options.output):
         result = study.attribution()
         sets = study.tops(options.fraction)

@@ -31,7 +31,12 @@ def run(options: Any, words: Sequence[str]) -> None:
         lessons = training_photographs(options.learn, options.gt, "learn")
     study = open_study(options, split=False)
     pair = study.baseline, study.target
-    shared = {"store": study.store, "progress": study.progress, **study.options}
+    shared = {
+        "steps": study.steps,
+        "store": study.store,
+        "progress": study.progress,
+        **study.options,
+    }
     with alone_in(options.output):
         taught = None
         how = "each photograph from signatures of the others"

@@ -17,7 +17,7 @@ from faigfast.findings.pruning import channel_importance
 def run(options: Any, words: Sequence[str]) -> None:
     """Score, print the summary of each layer, and write all channels."""
     keep = Contrast.parse(options.keep) if options.keep else None
-    study = open_study(options, split=False)
+    study = open_study(options)
     if keep is not None:
         check_contrasts([keep], tuple(study.kept.lq))
     with alone_in(options.output):

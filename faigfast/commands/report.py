@@ -1,6 +1,7 @@
 """`faigfast report`: every finding about a pair on one page that needs nothing else."""
 
 import copy
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from faigfast.findings.whole import write_report
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.training import Schedule
 
+COMPARED = 9  # crops, about, whose filters under many degradations are compared
 # Options that the commands of the sections share with the report.
 SHARED = (
     "pair", "gt", "lq", "degrade", "scale", "downsampling", "seed", "crop", "attributed",
@@ -44,11 +46,18 @@ def run(options: Any, words: Sequence[str]) -> None:
         training = training_photographs(options.train, options.gt, "train")
     study = open_study(options)
     recipes = {} if options.lq else parse_recipes(options, study.target)
-    labels = lessons = None
+    labels = lessons = compared = None
+    strides: dict[str, int] = {}
     if not options.lq:
         labelled = copy.copy(options)
         labelled.degrade = [f"{name}={recipe}" for name, recipe in LEVELS.items()]
-        labels = spread(open_crops(labelled, study.target), options.predicted)
+        every = open_crops(labelled, study.target)
+        strides = {
+            name: max(1, math.ceil(len(every.names) / most))
+            for name, most in (("predict", options.predicted), ("overlap", COMPARED))
+        }
+        labels = every.part(slice(0, None, strides["predict"]))
+        compared = every.part(slice(0, None, strides["overlap"]))
         if training:
             taught = crops(
                 training, parse_recipes(labelled, study.target), options.crop, options.seed
@@ -58,9 +67,10 @@ def run(options: Any, words: Sequence[str]) -> None:
         material = Material(
             study,
             Path(options.output),
-            _commands(options, given),
+            _commands(options, given, strides),
             recipes,
             labels,
+            compared,
             lessons,
             {} if options.downsampling != "bilinear" else training,
             schedule,
@@ -96,7 +106,7 @@ def _data(kept: Crops, labels: Crops | None, lessons: Crops | None) -> str:
     return text
 
 
-def _commands(options: Any, given: dict[str, Any]) -> dict[str, str]:
+def _commands(options: Any, given: dict[str, Any], strides: dict[str, int]) -> dict[str, str]:
     """Write for every section the command that gives its numbers."""
     words = [word for word in (options.baseline, options.target) if word is not None]
     defaults = {"downsampling": "bilinear", "seed": 0, "crop": 96, "attributed": 4, "measured": 1,
@@ -114,16 +124,24 @@ def _commands(options: Any, given: dict[str, Any]) -> dict[str, str]:
         start = labelled.index("--degrade")
         end = next((n for n in range(start + 1, len(labelled)) if labelled[n][:2] == "--"), None)
         labelled = labelled[:start] + (labelled[end:] if end else [])
+    for name in ("--measured", "--attributed", "--steps"):  # have values of their own there
+        if name in labelled:
+            start = labelled.index(name)
+            labelled = labelled[:start] + labelled[start + 2 :]
+    steps = ["--steps", str(options.steps)] if options.steps != 20 else []
+    own = {"predict": "--measured", "overlap": "--attributed"}
+    stride = {name: [own[name], str(n)] for name, n in strides.items()}
     train = ["--train", options.train] if options.train else []
     learn = ["--learn", options.train] if options.train else []
-    metrics = ["--iterations", str(options.iterations)]
+    iterations = ["--iterations", str(options.iterations)]
+    learned = ["--learned", str(options.learned)]
     more: dict[str, list[str]] = {
         "mask": [*words],
         "locations": [*words],
         "modulate": [*words],
-        "predict": [*labelled, *learn, "--learned", str(options.learned)],
-        "retrain": [*words, *train, *metrics],
-        "overlap": [*labelled, "--degrade", *levels],
+        "predict": [*labelled, *stride.get("predict", []), *learn, *learned],
+        "retrain": [*words, *train, *iterations],
+        "overlap": [*labelled, *steps, *stride.get("overlap", []), "--degrade", *levels],
         "distribution": [*words],
         "prune": [*words],
     }

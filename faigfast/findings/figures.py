@@ -131,8 +131,11 @@ def rival_curves(masking: Masking, metric: str = "psnr") -> "Figure":
             xlabel="masked filters, %",
             ylabel="loss of PSNR, dB" if metric == "psnr" else f"change of {METRICS[metric]}",
         )
+        if metric != "psnr":
+            axis.set_yscale("symlog", linthresh=1)
         axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize="x-small", ncols=2)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize="small", ncols=5, loc="outside lower center")
     return figure
 
 

@@ -2,6 +2,7 @@
 
 import html
 import os
+import re
 from collections.abc import Sequence
 
 from faigfast.files import write_text
@@ -13,7 +14,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, .words { text-align: left; }
 tbody tr:hover { background: var(--soft); }
 thead th { cursor: pointer; white-space: nowrap; vertical-align: bottom; user-select: none; }
 thead th[aria-sort=ascending]::after { content: " ▲"; font-size: .7em; }
@@ -25,7 +26,7 @@ details { margin: .8rem 0; } summary { cursor: pointer; }
 .figure { background: white; border-radius: 6px; padding: .5rem; overflow-x: auto; }
 .figure, .scroll, .strip { margin: .8rem 0; }
 .figure svg { width: 100%; height: auto; min-width: 30rem; }
-.strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .6rem; }
+.strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.2rem, 1fr)); gap: .6rem; }
 .strip figure { margin: 0; }
 .strip img { width: 100%; image-rendering: pixelated; border-radius: 4px; display: block; }
 figcaption, .note { font-size: .85rem; opacity: .8; }
@@ -75,6 +76,7 @@ class Page:
         self.parts = [f"<h1>{self.title}</h1>"]
         self.headings: list[str] = []
         self.contents: int | None = None
+        self.figures = 0
 
     def heading(self, text: str) -> None:
         """Begin a section."""
@@ -99,11 +101,15 @@ class Page:
 
         With `folded` it stands behind these words, closed.
         """
-        top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in rows
-        )
+        columns = ["".join(row[n] for row in rows) for n in range(len(head))]
+        kinds = ["" if any(map(str.isdigit, column)) else ' class="words"' for column in columns]
+
+        def cells(tag: str, row: Sequence[str]) -> str:
+            pairs = zip(kinds, row, strict=True)
+            return "".join(f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for kind, cell in pairs)
+
+        top = cells("th", head)
+        body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
         table = (
             f'<div class="scroll"><table><thead><tr>{top}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
@@ -113,7 +119,15 @@ class Page:
         self.parts.append(table)
 
     def figure(self, svg: str) -> None:
-        """Add a drawing, on white in both modes."""
+        """Add a drawing, on white in both modes; it shrinks with the page and grows a little."""
+        self.figures += 1
+        # Drawings number their parts alike, and a page may hold a name once.
+        named = re.compile(r'(\bid="|href="#|url\(#)')
+        svg = named.sub(rf"\g<1>figure-{self.figures}-", svg)
+        found = re.search(r'<svg [^>]*?width="([\d.]+)pt"', svg)
+        if found:
+            most = f'<svg style="max-width: {1.5 * float(found[1]):.0f}pt" '
+            svg = svg.replace("<svg ", most, 1)
         self.parts.append(f'<div class="figure">{svg}</div>')
 
     def strip(self, images: Sequence[tuple[str, str]], columns: int | None = None) -> None:

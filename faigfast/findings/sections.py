@@ -1,7 +1,7 @@
 """The sections of the whole report: each computes one finding and sets it on the page."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn import functional as F
 
-from faigfast.attribution import attribute
 from faigfast.data.degradations import Degradation
 from faigfast.filters import FilterSet
 from faigfast.findings.contrasts import levels, overlap, overlap_frame, split_label
@@ -71,7 +70,9 @@ class Material:
     recipes : mapping of str to Degradation
         Of the study's degradations; empty where these come from folders.
     labels : Crops, optional
-        Of the study's photographs, degraded in many ways and levels; None: the study's own.
+        Crops to predict, degraded in many ways and levels; None: those that are measured.
+    compared : Crops, optional
+        Crops to compare the filters of many degradations on; None: those that are attributed.
     lessons : Crops, optional
         Of other photographs, under the same labels.
     training : mapping of str to Tensor
@@ -91,6 +92,7 @@ class Material:
     commands: Mapping[str, str]
     recipes: Mapping[str, Degradation] = field(default_factory=dict)
     labels: Crops | None = None
+    compared: Crops | None = None
     lessons: Crops | None = None
     training: Mapping[str, Tensor] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=lambda: Schedule(150, 2e-3, 8))
@@ -350,20 +352,11 @@ def retraining(page: Page, material: Material) -> None:
 def overlaps(page: Page, material: Material) -> None:
     """Compare the filters of all degradations and levels."""
     page.heading("Degradations and levels compared")
-    study, data = material.study, material.labels
-    if data is None:
-        result = material.result
-    else:
-        some = data.part(slice(0, None, max(1, len(data.names) // 10)))
-        batch = {"lq": some.lq, "gt": some.gt}
-        result = study.store.attribution(
-            f"labels {study.steps} {len(some.names)}",
-            lambda: attribute(
-                study.baseline, study.target, batch, steps=study.steps, progress=study.progress,
-                **study.options,
-            ),
-        )  # fmt: skip
-        page.text(f"Attributed: {len(some.names)} crops under each degradation.")
+    study, data = material.study, material.compared
+    result = material.result
+    if data is not None:
+        result = replace(study, found=data, kept=data, contrasts=(), given=None).attribution()
+        page.text(f"Attributed: {len(data.names)} crops under each degradation.")
     names = list(result.degradations)
     if len(names) < 2:
         page.text("Left out: there is one degradation.")

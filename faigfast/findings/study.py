@@ -82,7 +82,8 @@ class Study:
         parts = []
         for start in tqdm(starts, f"ranking by {method}", unit="part", disable=not self.progress):
             part = self.found.part(slice(start, start + size))
-            name = f"{method} {self.steps} {sorted(self.options.items())} {start} {size}"
+            of = digest_of({"gt": part.gt, **part.lq})[:16]
+            name = f"{method} {self.steps} {sorted(self.options.items())} {list(part.lq)} {of}"
             parts.append(self.store.attribution(name, partial(self._rank, method, part)))
         return parts[0].merge(parts[1:])
 
