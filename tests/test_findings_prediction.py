@@ -3,20 +3,17 @@ import torch
 from findings_helpers import RECIPES, photographs, study_parts  # noqa: F401
 
 import faigfast
+from faigfast.findings.contrasts import split_label
 from faigfast.findings.evaluation import crops, restore, spread
 from faigfast.findings.prediction import (
     MATCHES,
     Signatures,
-    Trial,
     learn,
-    leave_one_photograph_out,
     own_scores,
     predict_degradation,
-    split_label,
-    trial,
-    wilson,
 )
 from faigfast.findings.store import Store
+from faigfast.findings.trials import Trial, leave_one_photograph_out, trial, wilson
 
 
 def made_up(seed=0, n=6, filters=200):

@@ -39,7 +39,7 @@ def folder(files, tmp_path_factory):
             def stopped(*_):
                 raise KeyboardInterrupt
 
-            inner.setattr("faigfast.findings.sections.channel_importance", stopped)
+            inner.setattr("faigfast.findings.sections.filters.channel_importance", stopped)
             assert main(argv) == 130
         assert not (folder / "report.html").exists()
         states = {p: p.stat().st_mtime_ns for p in folder.rglob("state.pth")}

@@ -54,6 +54,13 @@ def _attribute(add: Add) -> None:
         help="predict the left or right rule of STEPS nodes from 17 evaluations",
     )
     add(
+        "--method",
+        type=str,
+        default="faig",
+        help="what the scores are: faig, or a rival: input (integrated gradients along the input), "
+        "change, relative, random, gradient, magnitude or signed",
+    )
+    add(
         "--objective",
         type=str,
         default="squared_error",

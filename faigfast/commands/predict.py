@@ -14,7 +14,8 @@ from faigfast.commands.study import (
 from faigfast.findings.evaluation import crops, spread
 from faigfast.findings.figures import matrix
 from faigfast.findings.frames import frame
-from faigfast.findings.prediction import LEVELS, predict_degradation, try_predictions
+from faigfast.findings.prediction import predict_degradation
+from faigfast.findings.trials import LEVELS, try_predictions
 
 
 def run(options: Any, words: Sequence[str]) -> None:

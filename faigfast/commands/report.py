@@ -20,8 +20,8 @@ from faigfast.commands.study import (
 )
 from faigfast.files import write_json
 from faigfast.findings.evaluation import Crops, crops, spread
-from faigfast.findings.prediction import LEVELS
 from faigfast.findings.sections import Material
+from faigfast.findings.trials import LEVELS
 from faigfast.findings.whole import write_report
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.training import Schedule

@@ -16,6 +16,7 @@ from faigfast.batch import Batch, batches, is_single
 from faigfast.filters import FilterIndex
 from faigfast.networks import check_same_layout, fingerprint, tensors, undisturbed, unwrap
 from faigfast.quadrature import quadrature
+from faigfast.refinement import STEPS_OF_OTHERS
 from faigfast.result import Attribution, Setting
 
 # Name on the command line → what it ranks by.
@@ -40,7 +41,7 @@ def rank_by(
     target: nn.Module,
     batch: Any,
     *,
-    steps: int = 20,
+    steps: int | None = None,
     seed: int = 0,
     clean: Tensor | None = None,
     progress: bool = False,
@@ -56,8 +57,8 @@ def rank_by(
         The pair.
     batch : tuple, mapping or iterable
         As in `faigfast.attribute`.
-    steps : int
-        Points of the line, of "faig", "signed" and "input".
+    steps : int, optional
+        Points of the line, of "faig", "signed" and "input"; None: as in `faigfast.attribute`.
     seed : int
         Of "random".
     clean : Tensor, optional
@@ -101,7 +102,8 @@ def rank_by(
         )
     if method == "gradient":
         # The one node of this rule is the target.
-        options = {**options, "rule": "left", "steps": 1, "progress": progress}
+        options |= {"rule": "left", "steps": 1, "tol": None, "emulate": False}
+        options["progress"] = progress
         result = attribute(baseline, target, batch, **options)
         return replace(result, setting=replace(result.setting, method=method))
     first, last = unwrap(baseline, "baseline"), unwrap(target, "target")
@@ -111,7 +113,8 @@ def rank_by(
     if method == "input":
         if clean is not None and not is_single(batch):
             raise ValueError("clean is given with several batches; expected a single batch")
-        return _input_gradients(first, last, parts, steps, clean, progress)
+        count = STEPS_OF_OTHERS if steps is None else steps
+        return _input_gradients(first, last, parts, count, clean, progress)
     names = next(iter(parts)).lq
     scores = _weight_scores(method, first, last, seed)
     rows = {name: scores[None].clone() for name in names}  # files hold each apart
