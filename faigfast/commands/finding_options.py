@@ -235,7 +235,7 @@ def _report(add: Add) -> None:
         help="photographs to learn signatures and to retrain on; default, with the shipped "
         "photographs, those of the pair's training; without any, retraining is left out",
     )
-    add("--learned", type=int, default=20, metavar="N", help="crops that signatures come from")
+    add("--learned", type=int, default=30, metavar="N", help="crops that signatures come from")
     add("--predicted", type=int, default=20, metavar="N", help="crops that are predicted")
     add("--iterations", type=int, default=150, help="of each retraining")
 

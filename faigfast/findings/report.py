@@ -26,7 +26,7 @@ details { margin: .8rem 0; } summary { cursor: pointer; }
 .figure { background: white; border-radius: 6px; padding: .5rem; overflow-x: auto; }
 .figure, .scroll, .strip { margin: .8rem 0; }
 .figure svg { width: 100%; height: auto; min-width: 30rem; }
-.strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.2rem, 1fr)); gap: .6rem; }
+.strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.8rem, 1fr)); gap: .6rem; }
 .strip figure { margin: 0; }
 .strip img { width: 100%; image-rendering: pixelated; border-radius: 4px; display: block; }
 figcaption, .note { font-size: .85rem; opacity: .8; }
