@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 import faigfast
 from faigfast.cli import main
-from faigfast.data import write_image
+from faigfast.data import PairedFolders, write_image
+from faigfast.findings.evaluation import cut, evaluate
 
 one_thread, files, here = cli_helpers.one_thread, cli_helpers.files, cli_helpers.here
 
@@ -317,3 +318,41 @@ def test_bad_findings(here, capsys, argv, message):
     assert main(words(argv[0], here, *argv[1:])) == 1
     assert message in one_line(capsys)
     assert not list(here.glob("*.csv"))
+
+
+def test_degraded_images_come_from_folders(here, capsys):
+    argv = ["mask", "a.pth", "b.safetensors", "--gt", "gt", "--lq", "soft=soft", "x=grainy"]
+    argv += ["--output", str(here), "--crop", "12", "--steps", "2", *MASK]
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    assert "do not divide by the scale" in err
+    assert set(table(here, "masking").input) == {"soft", "x"} and "from image0, image1" in out
+    data = open_data("gt", {"soft": "soft", "x": "grainy"})
+    pair = faigfast.load_pair("a.pth", "b.safetensors")
+    kept = data.without(slice(0, None, 4))
+    expected = evaluate(pair[1], kept, border=2)["x"].mean()
+    rows = table(here, "masking")
+    row = rows[(rows.method == "target") & (rows.input == "x")].iloc[0]
+    assert row["PSNR, dB"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def open_data(gt, lq):
+    with pytest.warns(UserWarning, match="cropped"):
+        folders = PairedFolders(gt, lq)
+    items = [folders[n] for n in range(len(folders))]
+    return cut(((i["name"], i["gt"], i["lq"]) for i in items), 12, 2)
+
+
+def test_photographs_smaller_than_a_crop_are_named(here, files, capsys):
+    write_image(files / "mixed" / "large.png", torch.rand(3, 48, 48))
+    write_image(files / "mixed" / "small.png", torch.rand(3, 20, 48))
+    argv = ["mask", "a.pth", "b.safetensors", "--gt", "mixed", "--output", str(here)]
+    assert main([*argv, "--crop", "24", "--steps", "2", "--degrade", "noise=0.1", *MASK]) == 0
+    out, err = capsys.readouterr()
+    assert "without small, smaller than a crop of 24" in err and "3 crops" in out
+
+
+def test_one_measured_crop_tells_nothing_apart(here, capsys):
+    more = ["--attributed", "2", "--measured", "6", "--degrade", "noise=0.1"]
+    assert main(words("mask", here, *MASK, *more)) == 0
+    assert "not told apart from change, random" in capsys.readouterr().out

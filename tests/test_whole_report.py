@@ -11,7 +11,7 @@ from cli_helpers import one_line
 from test_report import Checker
 
 from faigfast.cli import main
-from faigfast.data import write_image
+from faigfast.data import Degradation, write_image
 from faigfast.findings.report import Page
 
 one_thread, files = cli_helpers.one_thread, cli_helpers.files
@@ -155,6 +155,26 @@ def test_sections_that_cannot_be_are_left_out_and_say_so(files, tmp_path, monkey
     capsys.readouterr()
     assert main([*argv, "--predicted", "1"]) == 1
     assert "predicted is 1" in one_line(capsys)
+    assert main([*argv, "--crop", "12", "--output", str(tmp_path / "y")]) == 1
+    assert "border 2 leaves less than 11 pixels of crops of 12×12" in one_line(capsys)
+
+
+def test_a_report_on_folders_of_degraded_images(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(files)
+    generator = torch.Generator().manual_seed(9)
+    for name in ("one", "two"):
+        gt = torch.rand(3, 40, 60, generator=generator)
+        write_image(files / "truth" / f"{name}.png", gt)
+        for folder, sigma in (("weak", 0.05), ("strong", 0.2)):
+            write_image(files / folder / f"{name}.png", Degradation(noise=sigma)(gt[None])[0])
+    argv = ["report", "a.pth", "b.safetensors", "--gt", "truth", "--lq", "weak=weak"]
+    argv += ["strong=strong", "--output", str(tmp_path), "--crop", "20", "--steps", "2", *SMALL]
+    assert main(argv) == 0
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Left out: it needs photographs to train on" in text
+    rows = pandas.read_csv(tmp_path / "prediction-by-neighbour.csv")
+    assert list(rows.truth) == ["all", "weak", "strong"]
+    assert "--lq weak=weak strong=strong" in text
 
 
 def test_a_table_knows_words_from_numbers(tmp_path):

@@ -20,6 +20,7 @@ from faigfast.commands.study import (
 )
 from faigfast.files import write_json
 from faigfast.findings.evaluation import Crops, crops, spread
+from faigfast.findings.metrics import SSIM_WINDOW
 from faigfast.findings.sections import Material
 from faigfast.findings.trials import LEVELS
 from faigfast.findings.whole import write_report
@@ -45,6 +46,11 @@ def run(options: Any, words: Sequence[str]) -> None:
     if options.train or options.gt is None:
         training = training_photographs(options.train, options.gt, "train")
     study = open_study(options)
+    if options.crop - 2 * study.border < SSIM_WINDOW:
+        raise ValueError(
+            f"border {study.border} leaves less than {SSIM_WINDOW} pixels of crops of "
+            f"{options.crop}×{options.crop}, which SSIM needs; expected larger crops"
+        )
     recipes = {} if options.lq else parse_recipes(options, study.target)
     labels = lessons = compared = None
     strides: dict[str, int] = {}

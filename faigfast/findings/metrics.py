@@ -168,6 +168,8 @@ def _compared(output: Tensor, gt: Tensor, border: int, channel: str) -> tuple[Te
         )
     if channel not in CHANNELS:
         raise ValueError(f"channel is {channel!r}; expected one of {CHANNELS}")
+    if channel == "y" and gt.shape[1] != 3:
+        raise ValueError(f"channel is 'y' of images {list(gt.shape)}; expected three channels")
     if border < 0 or 2 * border >= min(gt.shape[-2:]):
         raise ValueError(f"border {border} leaves nothing of an image {list(gt.shape[-2:])}")
     inner = slice(border, -border if border else None)

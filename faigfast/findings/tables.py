@@ -126,7 +126,8 @@ def area_sentences(masking: Masking) -> list[str]:
         rivals = [row for row in rows if row["method"] != "faig"]
         ahead = [row["method"] for row in rivals if row["FAIG ahead"] > row["± crops"]]
         behind = [row for row in rivals if row["FAIG ahead"] < -row["± crops"]]
-        open_ = [row["method"] for row in rivals if abs(row["FAIG ahead"]) <= row["± crops"]]
+        # Of one crop there is no interval, and nothing can be told.
+        open_ = [r["method"] for r in rivals if r["method"] not in ahead and r not in behind]
         text = f"{contrast.name}: under the masking curve FAIG's area is above that of "
         text += f"{', '.join(ahead) or 'none'}"
         if open_:
