@@ -8,7 +8,7 @@ import torch
 
 import faigfast.findings.demo as demo
 from faigfast.data import KEPT_OUT, photographs
-from faigfast.findings.figures import COLOURS, colours, data_uri, layer_distribution, svg
+from faigfast.findings.figures import COLOURS, colours, data_uri, layer_distribution, panels, svg
 from faigfast.findings.report import Page
 from faigfast.result import Attribution
 
@@ -52,6 +52,14 @@ def test_page_escapes_and_closes_everything(tmp_path):
 def test_colours_are_apart_and_random_is_gray():
     chosen = colours(["a", "random", "b"])
     assert len(set(chosen.values())) == 3 and chosen["random"] not in COLOURS
+
+
+def test_many_names_have_colours_and_panels_wrap():
+    names = [f"degradation {n}" for n in range(12)]
+    assert len(set(colours(names).values())) == 13
+    figure, axes = panels(5, 2.0, 1.0)
+    assert len(axes) == 5 and tuple(figure.get_size_inches()) == (6.0, 2.0)
+    assert [axis.get_visible() for axis in figure.axes] == 5 * [True] + [False]
 
 
 @pytest.fixture(scope="module")

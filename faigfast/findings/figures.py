@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Told apart by those who do not see red and green apart (Okabe and Ito).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195")
 GRAY = "#888888"
+MOST_COLUMNS = 3
 
 
 def new_figure(rows: int, columns: int, width: float, height: float) -> tuple["Figure", Any]:
@@ -39,6 +40,16 @@ def new_figure(rows: int, columns: int, width: float, height: float) -> tuple["F
         raise ImportError("figures need matplotlib: pip install 'faigfast[report]'") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def panels(count: int, width: float, height: float) -> tuple["Figure", list[Any]]:
+    """Make a figure of panels, at most three in a row; sizes of one, in inches."""
+    columns = min(count, MOST_COLUMNS)
+    rows = -(-count // columns)
+    figure, axes = new_figure(rows, columns, width * columns, height * rows)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, list(axes.flat[:count])
 
 
 def svg(figure: "Figure") -> str:
@@ -60,7 +71,13 @@ def data_uri(image: Tensor) -> str:
 def colours(names: Sequence[str]) -> dict[str, str]:
     """Give each name a colour of its own; "random" is gray."""
     known = [name for name in names if name != "random"]
-    chosen = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(known)}
+    chosen = dict(zip(known, COLOURS, strict=False))
+    if len(known) > len(COLOURS):
+        from matplotlib import colormaps
+        from matplotlib.colors import to_hex
+
+        places = (n / (len(known) - 1) for n in range(len(known)))
+        chosen = {n: to_hex(colormaps["turbo"](p)) for n, p in zip(known, places, strict=True)}
     return {**chosen, "random": GRAY}
 
 
@@ -69,8 +86,8 @@ def masking_curves(masking: Masking) -> "Figure":
     inputs = list(masking.target)
     names = list(dict.fromkeys(m.filters for m in masking.masked))
     palette = colours(names)
-    figure, axes = new_figure(1, len(inputs), 4.6 * len(inputs), 3.6)
-    for axis, degradation in zip(axes[0], inputs, strict=True):
+    figure, axes = panels(len(inputs), 4.6, 3.6)
+    for axis, degradation in zip(axes, inputs, strict=True):
         for label, values, style in (
             ("target", masking.target, "-"),
             ("baseline", masking.baseline, ":"),
@@ -95,16 +112,15 @@ def masking_curves(masking: Masking) -> "Figure":
             )
         axis.set(title=f"input: {degradation}", xlabel="masked filters, %", ylabel="PSNR, dB")
         axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize="small")
+    axes[0].legend(fontsize="small")
     return figure
 
 
 def rival_curves(masking: Masking, metric: str = "psnr") -> "Figure":
     """Draw what every method's filters cost their own degradation, one panel for each contrast."""
-    count = len(masking.contrasts)
     palette = colours([name for name in masking.methods if name != "faig"])
-    figure, axes = new_figure(1, count, 4.8 * count, 3.8)
-    for axis, contrast in zip(axes[0], masking.contrasts, strict=True):
+    figure, axes = panels(len(masking.contrasts), 4.8, 3.8)
+    for axis, contrast in zip(axes, masking.contrasts, strict=True):
         own = contrast.degradation
         gain = float((masking.target[own] - masking.baseline[own]).mean())
         if metric == "psnr":
@@ -134,16 +150,15 @@ def rival_curves(masking: Masking, metric: str = "psnr") -> "Figure":
         if metric != "psnr":
             axis.set_yscale("symlog", linthresh=1)
         axis.grid(alpha=0.3)
-    handles, labels = axes[0][0].get_legend_handles_labels()
+    handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize="small", ncols=5, loc="outside lower center")
     return figure
 
 
 def modulation_curves(modulation: Modulation, metric: str = "psnr") -> "Figure":
     """Draw a metric against the strength, one panel for each set of filters."""
-    count = len(modulation.names)
-    figure, axes = new_figure(1, count, 4.6 * count, 3.6)
-    for axis, name in zip(axes[0], modulation.names, strict=True):
+    figure, axes = panels(len(modulation.names), 4.6, 3.6)
+    for axis, name in zip(axes, modulation.names, strict=True):
         strengths, values = modulation.curve(name)
         inputs = list(values[0][metric])
         for degradation, colour in colours(inputs).items():
@@ -157,14 +172,14 @@ def modulation_curves(modulation: Modulation, metric: str = "psnr") -> "Figure":
             title=f"{name} filters", xlabel="strength: 0 baseline, 1 target", ylabel=METRICS[metric]
         )
         axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize="small")
+    axes[0].legend(fontsize="small")
     return figure
 
 
 def retraining_bars(parts: Sequence[Retraining]) -> "Figure":
     """Draw the PSNR of baseline, target and retrained networks, one panel for each degradation."""
-    figure, axes = new_figure(1, len(parts), 3.8 * len(parts) + 0.6, 3.4)
-    for axis, part in zip(axes[0], parts, strict=True):
+    figure, axes = panels(len(parts), 4.1, 3.4)
+    for axis, part in zip(axes, parts, strict=True):
         names = list(part.values)
         base = part.psnr("baseline")
         gains = [mean_and_interval(part.psnr(name) - base) for name in names[1:]]
@@ -199,9 +214,8 @@ def kernel_heads(kernels: Sequence[tuple[str, Tensor, Tensor]], title: str) -> "
 
 def kept_bars(parts: Sequence[Locations]) -> "Figure":
     """Draw what every experiment on locations keeps of the target's gain."""
-    count = len(parts)
-    figure, axes = new_figure(1, count, 4.8 * count, 4.0)
-    for axis, part in zip(axes[0], parts, strict=True):
+    figure, axes = panels(len(parts), 4.8, 4.0)
+    for axis, part in zip(axes, parts, strict=True):
         names = [name for name in part.values if name not in ("baseline", "target")]
         kept = [100 * part.kept(name) for name in names]
         axis.barh(names, kept, color=[COLOURS[2] if "graft" in n else COLOURS[0] for n in names])
