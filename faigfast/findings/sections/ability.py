@@ -49,6 +49,7 @@ def quality(page: Page, material: Material) -> None:
     )
     page.table(*completeness_table(result))
     page.text(f"{result.sampling}, {result.backend} {result.precision}. {' '.join(result.notes)}")
+    page.code(material.commands["mask"])
 
 
 def photographs(page: Page, material: Material) -> None:
@@ -73,6 +74,7 @@ def photographs(page: Page, material: Material) -> None:
                 strip.append((data_uri(output[0]), f"{label}, {quality:.1f} dB"))
             page.text(f"{photograph}, {contrast.degradation}")
             page.strip([*strip, (data_uri(gt[0]), "ground truth")])
+    page.text("Made by the report's own command, which stands at its end.", note=True)
 
 
 def _large(lq: Tensor, gt: Tensor) -> str:
@@ -136,7 +138,8 @@ def units(page: Page, material: Material) -> None:
                 rows.append(row)
     page.text("Share of the target's gain that is undone. A first unit is taken whatever its size.")
     material.put(page, "masking-units", frame(rows))
-    page.code(f"{material.commands['mask']} --by channel")
+    for by in ("channel", "layer"):
+        page.code(f"{material.commands['mask']} --methods faig --by {by}")
 
 
 def places(page: Page, material: Material) -> None:
