@@ -261,7 +261,7 @@ def locations(
 
     Notes
     -----
-    Source: the claim of Xie et al., NeurIPS 2021, section 4.3, that not the weights alone but the
+    Source: the claim of Xie et al., NeurIPS 2021, that not the weights alone but the
     locations and connections of discovered filters matter; the experiments are ours.
     """
     if unknown := [name for name in experiments if name not in EXPERIMENTS]:

@@ -152,7 +152,7 @@ def output_difference(one: Tensor, other: Tensor, *, form: str = "gray") -> Tens
 
     Notes
     -----
-    Source: the measure of Xie et al., NeurIPS 2021, section 4.2, and their factor.
+    Source: the measure of Xie et al., NeurIPS 2021, and their factor.
     """
     if one.shape != other.shape:
         raise ValueError(f"outputs are {list(one.shape)} and {list(other.shape)}; expected one")

@@ -155,7 +155,7 @@ def modulate(
 
     Notes
     -----
-    Source: section 4.4 of Xie et al., NeurIPS 2021, who modulate one degradation at a time.
+    Source: Xie et al., NeurIPS 2021, who modulate one degradation at a time.
     """
     if not sets or not strengths:
         raise ValueError("sets or strengths are empty; expected at least one of each")

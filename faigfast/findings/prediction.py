@@ -298,7 +298,7 @@ def predict_degradation(
 
     Notes
     -----
-    Source: section 4.5 of Xie et al., NeurIPS 2021, whose code is not published. They match top
+    Source: Xie et al., NeurIPS 2021, whose code is not published. They match top
     filters; full vectors and the scene's spread are our addition.
     """
     if len(FilterIndex.of(target)) != len(signatures.mean):

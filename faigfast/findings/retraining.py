@@ -77,7 +77,7 @@ def retrain(
 
     Notes
     -----
-    Source: section 4.3 of Xie et al., NeurIPS 2021. Their script drops filters whose index is below
+    Source: Xie et al., NeurIPS 2021. Their script drops filters whose index is below
     192, the first layer's.
     """
     network = copy_of(unwrap(baseline, "baseline"))

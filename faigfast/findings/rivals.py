@@ -82,8 +82,8 @@ def rank_by(
 
     Notes
     -----
-    Sources: "input", "relative" and "random" are those of Xie et al., NeurIPS 2021, section 4.3
-    and their code: integrated gradients without the factor x − x′, ranked by the mean score itself,
+    Sources: "input", "relative" and "random" are those of Xie et al., NeurIPS 2021, and
+    their code: integrated gradients without the factor x − x′, ranked by the mean score itself,
     and a change relative to the baseline's filter. `against=` gives the contrast of "input" too.
 
     Examples
