@@ -187,7 +187,8 @@ class Attribution:
         Returns
         -------
         Tensor
-            [N, F], not negative, in the precision of the networks, at least float32.
+            [N, F], not negative but for signed sums, in the precision of the networks, at least
+            float32.
 
         Raises
         ------

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from findings_helpers import RECIPES, photographs, study_parts  # noqa: F401
@@ -78,6 +80,15 @@ def test_running_statistics_stand_still(tmp_path):
     assert torch.equal(network[1].running_mean, net[1].running_mean)
     assert int(network[1].num_batches_tracked) == 0
     assert not torch.equal(network[0].weight[1, 0], net[0].weight[1, 0])
+
+
+def test_a_frozen_baseline_learns_and_stays_frozen(study_parts, tmp_path):  # noqa: F811
+    (baseline, _), *_ = study_parts
+    frozen = copy.deepcopy(baseline).requires_grad_(False)
+    few = FilterSet(torch.tensor([2]))
+    network = retrain(frozen, few, patches(), SHORT, tmp_path)
+    assert changed(baseline, network, FilterIndex.of(baseline)) == ([2], [])
+    assert not any(p.requires_grad for p in frozen.parameters())
 
 
 def test_all_parameters_learn_as_a_training_does(study_parts, tmp_path):  # noqa: F811

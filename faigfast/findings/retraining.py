@@ -80,7 +80,7 @@ def retrain(
     Source: Xie et al., NeurIPS 2021. Their script drops filters whose index is below
     192, the first layer's.
     """
-    network = copy_of(unwrap(baseline, "baseline"))
+    network = copy_of(unwrap(baseline, "baseline")).requires_grad_(True)  # a frozen one learns too
     vars(network).pop("faigfast_source", None)
     masks = None if filters is None else filters.masks(FilterIndex.of(network))
     modes = [module.training for module in network.modules()]
@@ -103,7 +103,7 @@ def retrain(
     network.load_state_dict(average)
     for module, mode in zip(network.modules(), modes, strict=True):
         module.training = mode
-    return network.requires_grad_(True)
+    return network
 
 
 @dataclass(frozen=True)
