@@ -30,6 +30,7 @@ from faigfast.result import Attribution, Setting
 from faigfast.selection import Selection, select
 
 _alone = RLock()  # networks hold other tensors, and are in eval mode, while they are attributed
+SIGNED = "signed"
 MEMORY_NOTE = "memory: not counted, the reference holds one image at one point, the least there is"
 
 
@@ -49,6 +50,7 @@ def attribute(
     memory: int | None = None,
     progress: bool = False,
     per_image: bool = True,
+    signed: bool = False,
 ) -> Attribution:
     """Attribute the removal of degradations to filters, by integrated gradients in weight space.
 
@@ -95,6 +97,9 @@ def attribute(
     per_image : bool
         Keep the scores of every image. If False, only their mean is kept, and memory does not
         grow with the number of batches.
+    signed : bool
+        Score a kernel by −Σ I_i, how much of the loss it takes away, in place of Σ |I_i|: a rival
+        of FAIG, in which what a kernel's weights do to each other's disadvantage is lost.
 
     Returns
     -------
@@ -121,7 +126,8 @@ def attribute(
     >>> result.scores().shape
     torch.Size([2, 9])
     """
-    for name, flag in (("emulate", emulate), ("per_image", per_image)):
+    flags = {"emulate": emulate, "per_image": per_image, "signed": signed}
+    for name, flag in flags.items():
         if not isinstance(flag, bool):
             raise TypeError(f"{name} is {flag!r}; expected True or False")
     if memory is not None and (isinstance(memory, bool) or not isinstance(memory, Integer)):
@@ -171,6 +177,7 @@ def attribute(
                 per_image=per_image,
                 baseline=fingerprint(baseline),
                 target=fingerprint(target),
+                method=SIGNED if signed else "faig",
             ),
             memory=None if memory is None else int(memory),
             bar=bar,
@@ -304,7 +311,8 @@ class _Run:
                 torch.stack([getattr(image, part) for image in images]).to(self.dtype)
                 for part in ("x", "gt")
             )
-            sums = partial(Sums, self.path, self.index, self.scored, tol=self.tol)
+            signed = self.setting.method == SIGNED
+            sums = partial(Sums, self.path, self.index, self.scored, tol=self.tol, signed=signed)
             done = 0
             try:
                 for integral in self.engine.integrate(self.steps, x, gt, sums, self.bar.update):
@@ -321,7 +329,7 @@ class _Run:
                 yield reference.integrate(
                     self.path, self.steps(), self.objective, self.index, self.scored,
                     image.x[None].to(self.dtype), image.gt[None].to(self.dtype),
-                    self.tol, self.bar.update,
+                    self.tol, self.bar.update, self.setting.method == SIGNED,
                 )  # fmt: skip
 
     def gathered(

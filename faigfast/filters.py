@@ -195,6 +195,12 @@ class FilterSet:
         """Count the filters, K."""
         return len(self.indices)
 
+    @property
+    def digest(self) -> str:
+        """Hash of the indices in any order, 16 hexadecimal digits."""
+        indices = self.indices.sort().values
+        return hashlib.sha256(indices.numpy().tobytes()).hexdigest()[:16]
+
     def __getitem__(self, part: slice) -> "FilterSet":
         """Take a part of the ranking, as in `ranking[:100]`."""
         if not isinstance(part, slice):
@@ -234,7 +240,40 @@ class FilterSet:
             raise ValueError(f"strength is {strength!r}; expected a finite number")
         first, last = unwrap(baseline, "baseline"), unwrap(target, "target")
         check_same_layout(tensors(first), tensors(last))
-        index = FilterIndex.of(last)
+        masks = self.masks(FilterIndex.of(last))
+        known = self.baseline and self.baseline != self.target
+        if known and (self.baseline == fingerprint(last) or self.target == fingerprint(first)):
+            raise ValueError(
+                "baseline and target are in the other order than when the filters were found"
+            )
+        edited = copy_of(last)
+        vars(edited).pop("faigfast_source", None)  # it is no longer what the file holds
+        start, end = tensors(first), tensors(edited)
+        with torch.inference_mode(False), torch.no_grad():
+            for layer, mask in masks.items():
+                mask = mask.to(end[layer].device)
+                changed = torch.lerp(start[layer].to(end[layer]), end[layer], float(strength))
+                end[layer][mask] = changed[mask]
+        return edited
+
+    def masks(self, index: FilterIndex) -> dict[str, Tensor]:
+        """Give where the filters are: bool masks over the first two dimensions of their layers.
+
+        Parameters
+        ----------
+        index : FilterIndex
+            Of the network.
+
+        Returns
+        -------
+        dict of str to Tensor
+            State-dict key to [O, I] (transposed convolutions: [I, O]), of layers that hold any.
+
+        Raises
+        ------
+        ValueError
+            If the filters are of another network.
+        """
         if self.index and self.index != index.fingerprint:
             raise ValueError(
                 f"the filters belong to the network {self.index} with {self.total} filters, not to "
@@ -244,25 +283,11 @@ class FilterSet:
             raise ValueError(
                 f"filter {int(self.indices.max())} does not exist in a network of {len(index)}"
             )
-        known = self.baseline and self.baseline != self.target
-        if known and (self.baseline == fingerprint(last) or self.target == fingerprint(first)):
-            raise ValueError(
-                "baseline and target are in the other order than when the filters were found"
-            )
-        edited = copy_of(last)
-        vars(edited).pop("faigfast_source", None)  # it is no longer what the file holds
         chosen = torch.zeros(len(index), dtype=torch.bool)
         chosen[self.indices] = True
-        start, end = tensors(first), tensors(edited)
-        with torch.inference_mode(False), torch.no_grad():
-            for layer, shape, low, high in zip(
-                index.layers, index.shapes, index.offsets, index.offsets[1:], strict=False
-            ):
-                mask = chosen[low:high].to(end[layer].device).view(shape[:2])
-                if mask.any():
-                    changed = torch.lerp(start[layer].to(end[layer]), end[layer], float(strength))
-                    end[layer][mask] = changed[mask]
-        return edited
+        parts = zip(index.layers, index.shapes, index.offsets, index.offsets[1:], strict=False)
+        masks = {layer: chosen[low:high].view(shape[:2]) for layer, shape, low, high in parts}
+        return {layer: mask for layer, mask in masks.items() if mask.any()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the authors' text format: one index a line, below a `#` header they skip."""

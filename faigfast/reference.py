@@ -26,6 +26,7 @@ def integrate(
     gt: Tensor,
     tol: float | None = None,
     advance: Callable[[], object] = lambda: None,
+    signed: bool = False,
 ) -> Integral:
     """I_i = Δ_i Σ_s w_s ∂L(γ(α_s), x)/∂γ_i and its sums, for one image.
 
@@ -47,6 +48,8 @@ def integrate(
         Estimated relative L1 error of the scores at which no further step is taken.
     advance : callable
         Called after every point.
+    signed : bool
+        Score a kernel by −Σ I_i in place of Σ |I_i|.
 
     Returns
     -------
@@ -66,7 +69,8 @@ def integrate(
         for layer, shape in zip(index.layers, index.shapes, strict=True):
             if layer in scored and layer in path.delta:
                 attribution = path.delta[layer].to(wide) * sums[layer]
-                parts.append(attribution.abs().flatten(2).sum(2).flatten())
+                attribution = -attribution if signed else attribution.abs()
+                parts.append(attribution.flatten(2).sum(2).flatten())
             else:
                 parts.append(torch.zeros(shape[0] * shape[1], dtype=wide, device=x.device))
         return torch.cat(parts)
@@ -95,7 +99,7 @@ def integrate(
             advance()
         if step.compares:
             scores = kernel_sums(total)
-            error = step.factor * float((scores - before).abs().sum() / scores.sum())
+            error = step.factor * float((scores - before).abs().sum() / scores.abs().sum())
             before = scores
             if tol is not None and error <= tol:
                 break
@@ -108,7 +112,7 @@ def integrate(
             )
     scores = kernel_sums(total)
     if embedded:
-        error = float((scores - kernel_sums(coarse)).abs().sum() / scores.sum())
+        error = float((scores - kernel_sums(coarse)).abs().sum() / scores.abs().sum())
     change = sum(
         float((path.delta[key].to(torch.float64) * value).sum()) for key, value in total.items()
     )

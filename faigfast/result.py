@@ -47,6 +47,11 @@ class Setting:
         Whether the scores of every image are kept, or their mean alone.
     baseline, target : str
         Fingerprints of the two networks.
+    method : str
+        What the scores are: "faig", or a rival of `faigfast.findings.rivals`.
+    contrasted : bool
+        Whether other degradations' scores are taken off where nothing is said; rivals that are
+        ranked by the score itself say no.
     """
 
     rule: str
@@ -59,6 +64,8 @@ class Setting:
     per_image: bool
     baseline: str
     target: str
+    method: str = "faig"
+    contrasted: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +187,8 @@ class Attribution:
         Returns
         -------
         Tensor
-            [N, F], not negative, in the precision of the networks, at least float32.
+            [N, F], not negative but for signed sums, in the precision of the networks, at least
+            float32.
 
         Raises
         ------
@@ -210,8 +218,9 @@ class Attribution:
         a : str
             Degradation; None will do where there is one.
         against : str or sequence of str, optional
-            The others, whose mean is taken; None: all other degradations. With one degradation
-            the contrast is its mean score.
+            The others, whose mean is taken; None: all other degradations, none of a rival that
+            is not contrasted. With one degradation, or an empty sequence, the contrast is its mean
+            score.
 
         Returns
         -------
@@ -226,7 +235,7 @@ class Attribution:
         mean = self.mean(a)
         a = a if a is not None else self.degradations[0]
         if against is None:
-            others = [name for name in self.degradations if name != a]
+            others = [d for d in self.degradations if d != a and self.setting.contrasted]
         else:
             others = [against] if isinstance(against, str) else list(against)
         if others:

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from faigfast.files import atomic_write, write_json, write_text
 
 SAVE_EVERY = 100  # iterations: the most that a kill or Ctrl-C can cost
 LOG_EVERY = 100
+Optimize = Callable[[list[nn.Parameter], float], torch.optim.Optimizer]
 SEED_STRIDE = 1_000_003  # iterations between the streams of two seeds; torch takes 32 bits
 
 
@@ -70,6 +73,8 @@ def train(
     folder: str | os.PathLike[str],
     *,
     recipe: dict[str, Any] | None = None,
+    trainable: Mapping[str, Tensor] | None = None,
+    optimizer: Optimize | str = "Adam",
     progress: bool = False,
 ) -> dict[str, Tensor]:
     """Train a network, saving its state every 100 iterations; call it again to go on.
@@ -87,6 +92,12 @@ def train(
         Receives `state.pth` and `log.jsonl` (iteration, mean loss, rate, seconds per iteration).
     recipe : dict, optional
         Whatever else defines the run, in JSON's types; a saved state of another is refused.
+    trainable : mapping of str to Tensor, optional
+        State-dict key to a bool mask that fits the tensor's first dimensions: what may change.
+        Everything else stays as it is to the bit, whatever the optimiser does with it (momentum,
+        weight decay), and the network trains in eval mode. None: every parameter.
+    optimizer : str or callable
+        Name of a class of `torch.optim`, or what makes an optimiser of parameters and a rate.
     progress : bool
         Show a progress bar.
 
@@ -98,16 +109,20 @@ def train(
     Raises
     ------
     ValueError
-        If the saved state in `folder` belongs to another run.
+        If the saved state in `folder` belongs to another run, the optimiser is unknown, or a mask
+        is of no parameter or fits none.
     FloatingPointError
         If the loss is not finite.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     identity = json.loads(json.dumps({**asdict(schedule), **(recipe or {})}))
-    network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(network.parameters(), schedule.learning_rate, betas=(0.9, 0.99))
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.iterations, 1e-7)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.train(trainable is None)
+    held = _Held(network, trainable)
+    make = _optimizer(optimizer)
+    optimiser = make(held.parameters, schedule.learning_rate)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, schedule.iterations, 1e-7)
     average = {key: value.clone() for key, value in network.state_dict().items()}
     log: list[dict[str, float]] = []
     done = 0
@@ -121,7 +136,7 @@ def train(
                 "remove it or choose another folder"
             )
         network.load_state_dict(saved["network"])
-        optimizer.load_state_dict(saved["optimizer"])
+        optimiser.load_state_dict(saved["optimizer"])
         cosine.load_state_dict(saved["cosine"])
         average, log, done = saved["average"], saved["log"], saved["done"]
 
@@ -131,7 +146,7 @@ def train(
                 {
                     "identity": identity,
                     "network": network.state_dict(),
-                    "optimizer": optimizer.state_dict(),
+                    "optimizer": optimiser.state_dict(),
                     "cosine": cosine.state_dict(),
                     "average": average,
                     "log": log,
@@ -155,13 +170,15 @@ def train(
             lq, gt = patches.batch(schedule.batch, (schedule.seed * SEED_STRIDE + done) % 2**32)
             output = network(lq.to(memory_format=torch.channels_last))
             loss = F.l1_loss(output, gt)
-            optimizer.zero_grad(set_to_none=True)
+            network.zero_grad(set_to_none=True)
             loss.backward()
+            held.mask_gradients()
             losses.append(loss.item())
             if not losses[-1] < float("inf"):
                 raise FloatingPointError(f"the loss is {losses[-1]} at iteration {done}")
-            rate = optimizer.param_groups[0]["lr"]
-            optimizer.step()
+            rate = optimiser.param_groups[0]["lr"]
+            optimiser.step()
+            held.restore()
             cosine.step()
             # A decay that grows with the iterations lets a short run forget its start.
             decay = min(schedule.ema_decay, (1 + done) / (10 + done))
@@ -182,6 +199,60 @@ def train(
             if done % SAVE_EVERY == 0 or done == schedule.iterations:
                 save()
     return average
+
+
+class _Held:
+    """What a training must leave alone.
+
+    Parameters
+    ----------
+    network : nn.Module
+        As it is before the first step, in all that is held.
+    trainable : mapping of str to Tensor, optional
+        As in `train`.
+    """
+
+    def __init__(self, network: nn.Module, trainable: Mapping[str, Tensor] | None) -> None:
+        named = dict(network.named_parameters())
+        self.parameters = list(named.values())
+        self.masks: list[tuple[nn.Parameter, Tensor, Tensor]] = []
+        if trainable is None:
+            return
+        for key, mask in trainable.items():
+            if key not in named:
+                raise ValueError(f"trainable holds {key!r}, which is no parameter of the network")
+            value = named[key]
+            if mask.dtype != torch.bool or mask.shape != value.shape[: mask.ndim]:
+                raise ValueError(
+                    f"trainable holds {list(mask.shape)} of {mask.dtype} for {key!r}; expected a "
+                    f"bool mask that fits {list(value.shape)}"
+                )
+            mask = mask.view(*mask.shape, *[1] * (value.ndim - mask.ndim)).to(value.device)
+            self.masks.append((value, mask, value.detach().clone()))
+        self.parameters = [value for value, *_ in self.masks]
+
+    def mask_gradients(self) -> None:
+        """Let no held entry reach the optimiser's sums."""
+        for value, mask, _ in self.masks:
+            if value.grad is not None:
+                value.grad.mul_(mask)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put held entries back that the optimiser moved without a gradient."""
+        for value, mask, kept in self.masks:
+            value.copy_(torch.where(mask, value, kept))
+
+
+def _optimizer(optimizer: Optimize | str) -> Optimize:
+    if not isinstance(optimizer, str):
+        return optimizer
+    if optimizer == "Adam":
+        return partial(torch.optim.Adam, betas=(0.9, 0.99))
+    kind = getattr(torch.optim, optimizer, None)
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        raise ValueError(f"optimizer is {optimizer!r}; expected a class of torch.optim, or Adam")
+    return kind
 
 
 def _read_state(path: Path) -> dict[str, Any]:

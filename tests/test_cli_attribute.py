@@ -425,3 +425,20 @@ def test_output_that_cannot_be_written_is_found_before_computing(here, count, ca
         assert main(attribute(output, *RECIPES)) == 1
         assert f"--output {output} cannot be written" in one_line(capsys)
     assert count.n == 0
+
+
+@pytest.mark.parametrize("method", ["input", "relative", "gradient", "signed", "random"])
+def test_rivals_leave_the_same_files(here, method, capsys):
+    assert main([*attribute(here, *RECIPES), "--method", method]) == 0
+    result = load(here)
+    assert result.setting.method == method
+    best = faigfast.FilterSet.load(here / "blur_index.txt")
+    assert torch.equal(best.indices, result.ranking("blur").indices)
+    manifest = json.loads((here / "manifest.json").read_text())
+    assert manifest["made_from"]["method"] == method
+    assert all(i["degradations"]["blur"]["points"] >= 0 for i in manifest["images"])
+    capsys.readouterr()
+    assert main(attribute(here, *RECIPES)) == 1
+    assert "method was" in one_line(capsys)
+    assert main([*attribute(here, *RECIPES), "--method", "lime"]) == 1
+    assert "method is 'lime'" in one_line(capsys)

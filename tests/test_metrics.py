@@ -55,5 +55,7 @@ def test_output_is_rounded_and_equal_images_are_infinitely_good(pair):
 def test_refused(pair, change, words):
     with pytest.raises(ValueError, match=words):
         psnr(*pair, **change)
+    with pytest.raises(ValueError, match="channel is 'y' of images \\[3, 1,"):
+        psnr(pair[0][:, :1], pair[1][:, :1], channel="y")
     with pytest.raises(ValueError, match="output is"):
         psnr(pair[0][:1], pair[1])

@@ -8,7 +8,7 @@ import torch
 
 import faigfast.findings.demo as demo
 from faigfast.data import KEPT_OUT, photographs
-from faigfast.findings.figures import COLOURS, colours, data_uri, layer_distribution, svg
+from faigfast.findings.figures import COLOURS, colours, data_uri, layer_distribution, panels, svg
 from faigfast.findings.report import Page
 from faigfast.result import Attribution
 
@@ -44,7 +44,7 @@ def test_page_escapes_and_closes_everything(tmp_path):
     page.strip([(data_uri(torch.rand(3, 4, 4)), '"caption" > 1')])
     page.save(tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "<script>" not in text and "&lt;script&gt;" in text and "1 &lt; 2" in text
+    assert "<script>alert" not in text and "&lt;script&gt;" in text and "1 &lt; 2" in text
     assert Checker(text).tags.count("td") == 2
     assert list(tmp_path.iterdir()) == [tmp_path / "page.html"]
 
@@ -52,6 +52,14 @@ def test_page_escapes_and_closes_everything(tmp_path):
 def test_colours_are_apart_and_random_is_gray():
     chosen = colours(["a", "random", "b"])
     assert len(set(chosen.values())) == 3 and chosen["random"] not in COLOURS
+
+
+def test_many_names_have_colours_and_panels_wrap():
+    names = [f"degradation {n}" for n in range(12)]
+    assert len(set(colours(names).values())) == 13
+    figure, axes = panels(5, 2.0, 1.0)
+    assert len(axes) == 5 and tuple(figure.get_size_inches()) == (6.0, 2.0)
+    assert [axis.get_visible() for axis in figure.axes] == 5 * [True] + [False]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +103,8 @@ def test_demo_writes_figures_and_attribution(folder):
 
 def test_layer_distribution_counts_every_filter(folder):
     result = Attribution.load(folder / "attribution.safetensors")
-    figure = layer_distribution(result, 0.05)
+    tops = {name: result.top(name, 0.05) for name in result.degradations}
+    figure = layer_distribution(tops, result.index)
     for axis, name in zip(figure.axes, result.degradations, strict=True):
         heights = [round(bar.get_height()) for bar in axis.patches]
         assert sum(heights) == len(result.top(name, 0.05))

@@ -7,8 +7,9 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from faigfast.commands.run_folder import SCORES, TABLE, RunFolder, alone_in
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import DegradedFolder, PairedFolders, image_files
 from faigfast.files import atomic_write
+from faigfast.findings.rivals import METHODS, rank_by
 from faigfast.findings.tables import completeness_table
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.objective import resolve_objective
@@ -47,9 +49,9 @@ Images = PairedFolders | DegradedFolder
 def run(options: Any, words: Sequence[str]) -> None:
     """Attribute every image of a folder, then write and print what follows."""
     _check(options)
-    into = _own_network(options.into, options.into_kwargs) if options.into else None
+    into = own_network(options.into, options.into_kwargs) if options.into else None
     pair = faigfast.load_pair(options.baseline, options.target, into)
-    images, origins = _open_images(options, pair[1])
+    images, origins = open_images(options, pair[1])
     # Collected first, so that nothing can fail here after hours.
     versions = {**describe_versions(), "numpy": numpy.__version__}
     manifest: dict[str, Any] = {
@@ -68,6 +70,8 @@ def run(options: Any, words: Sequence[str]) -> None:
         "degradations": {k: v if options.degrade else "folder" for k, v in origins.items()},
         "images": _hash_images(options, images),
         **{name: options[name] for name in (*SETTINGS, *IMAGES, *OWN)},
+        # Folders from before there were rivals are of FAIG.
+        **({} if options.method == "faig" else {"method": options.method}),
         "faigfast": versions["faigfast"],
         "torch": versions["torch"],
     }
@@ -107,13 +111,15 @@ def _check(options: Any) -> None:
     for fraction in options.top:
         if not 0 < fraction <= 1:
             raise ValueError(f"top is {fraction}; expected fractions in (0, 1]")
+    if options.method not in METHODS:
+        raise ValueError(f"method is {options.method!r}; expected one of {', '.join(METHODS)}")
     schedule(options.rule, options.steps, options.tol, options.emulate)
     resolve_objective(options.objective)
     choose(options.backend, "cpu")
     check_precision(options.precision)
 
 
-def _own_network(place: str, arguments: dict[str, Any]) -> nn.Module:
+def own_network(place: str, arguments: dict[str, Any]) -> nn.Module:
     """Build the user's architecture from "module:factory"."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -127,7 +133,7 @@ def _own_network(place: str, arguments: dict[str, Any]) -> nn.Module:
     return build(**arguments)
 
 
-def _open_images(options: Any, network: nn.Module) -> tuple[Images, dict[str, str]]:
+def open_images(options: Any, network: nn.Module) -> tuple[Images, dict[str, str]]:
     """Make the data set, and say where each degradation comes from: its folder or recipe."""
     if bool(options.lq) == bool(options.degrade):
         found = "both" if options.lq else "neither"
@@ -140,12 +146,17 @@ def _open_images(options: Any, network: nn.Module) -> tuple[Images, dict[str, st
         scale = options.scale if options.scale is not None else getattr(network, "scale", None)
         if not isinstance(scale, int):
             raise ValueError("scale is not given and the network does not tell it; add --scale")
-        recipes = _named("degrade", (_recipe(item) for item in options.degrade))
+        recipes = named_recipes(options.degrade)
         degradations = {
             name: Degradation.parse(recipe, scale, options.downsampling)
             for name, recipe in recipes.items()
         }
         return DegradedFolder(options.gt, degradations, options.seed), recipes
+
+
+def named_recipes(items: Sequence[str]) -> dict[str, str]:
+    """Read the recipes of --degrade by name."""
+    return _named("degrade", map(_recipe, items))
 
 
 def _split(item: str) -> tuple[str, str]:
@@ -192,6 +203,9 @@ def _compute(
     if kept:
         note(f"going on: {kept} of {len(images)} images are in {folder.parts}", options.quiet)
     dtype = next(pair[1].parameters()).dtype
+    rank: Callable[..., Attribution] = faigfast.attribute
+    if options.method != "faig":
+        rank = partial(rank_by, options.method, seed=options.seed)
     started, start = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
     bar = tqdm(todo, "images", len(images), initial=kept, unit="image", disable=options.quiet)
     with bar, _telling_progress(folder, len(images)):
@@ -199,7 +213,7 @@ def _compute(
             item = images[n]
             lq = {name: x[None].to(dtype) for name, x in item["lq"].items()}
             try:
-                part = faigfast.attribute(
+                part = rank(
                     *pair,
                     {"lq": lq, "gt": item["gt"][None].to(dtype)},
                     **{name: options[name] for name in SETTINGS},
@@ -265,8 +279,8 @@ def _by_image(result: Attribution, names: Sequence[str]) -> list[dict[str, Any]]
             "name": name,
             "degradations": {
                 degradation: {
-                    "loss_baseline": float(result.losses[d, n, 0]),
-                    "loss_target": float(result.losses[d, n, 1]),
+                    "loss_baseline": _number(result.losses[d, n, 0]),
+                    "loss_target": _number(result.losses[d, n, 1]),
                     "completeness": _number(result.completeness[d, n]),
                     "estimated_error": _number(result.error[d, n]),
                     "points": int(result.points[d, n]),

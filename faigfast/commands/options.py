@@ -6,7 +6,9 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-Add = Callable[..., Any]
+from faigfast.commands.common_options import Add, degraded_images, own_network, quiet
+from faigfast.commands.finding_options import FINDINGS
+
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -31,29 +33,7 @@ def _attribute(add: Add) -> None:
     add("target", type=str, help="checkpoint of the target, of the same architecture")
     add("--gt", type=str, required=True, metavar="FOLDER", help="ground-truth images")
     add("--output", type=str, required=True, metavar="FOLDER", help="receives the results")
-    add(
-        "--lq",
-        type=str,
-        nargs="+",
-        metavar="NAME=FOLDER",
-        help="degraded images by name of the degradation, matched with --gt by file name",
-    )
-    add(
-        "--degrade",
-        type=str,
-        nargs="+",
-        metavar="NAME=RECIPE",
-        help="or degrade --gt by recipe: blur=SIGMA, noise=SIGMA, blur=SIGMA+noise=SIGMA or clean; "
-        "without a NAME a recipe is named after what it holds",
-    )
-    add("--scale", type=int, help="enlargement; by default what images or network say")
-    add(
-        "--downsampling",
-        choices=["bilinear", "bicubic"],
-        default="bilinear",
-        help="of --degrade; bilinear is what the authors' images are",
-    )
-    add("--seed", type=int, default=0, help="of the noise of --degrade")
+    degraded_images(add)
     add(
         "--rule",
         type=str,
@@ -72,6 +52,13 @@ def _attribute(add: Add) -> None:
         "--emulate",
         action="store_true",
         help="predict the left or right rule of STEPS nodes from 17 evaluations",
+    )
+    add(
+        "--method",
+        type=str,
+        default="faig",
+        help="what the scores are: faig, or a rival: input (integrated gradients along the input), "
+        "change, relative, random, gradient, magnitude or signed",
     )
     add(
         "--objective",
@@ -103,19 +90,13 @@ def _attribute(add: Add) -> None:
         metavar="FRACTION",
         help="shares of the filters, in (0, 1], that get an index file of their own",
     )
-    add(
-        "--into",
-        type=str,
-        metavar="MODULE:FACTORY",
-        help="your own architecture: what builds it, importable from the current folder",
-    )
-    add("--into_kwargs", type=dict, default={}, help="arguments of the factory, as JSON")
+    own_network(add)
     add(
         "--overwrite",
         action="store_true",
         help="compute again what is finished in --output; remove another run",
     )
-    _quiet(add)
+    quiet(add)
 
 
 def _train(add: Add) -> None:
@@ -153,7 +134,7 @@ def _train(add: Add) -> None:
     )
     add("--seed", type=int, default=0, help="of the first weights and of the patches")
     add("--threads", type=int, help="of PyTorch; default its own choice")
-    _quiet(add)
+    quiet(add)
 
 
 def _demo(add: Add) -> None:
@@ -165,7 +146,7 @@ def _demo(add: Add) -> None:
         help="receives the report",
     )
     add("--steps", type=int, default=20, help="points of the line between the two networks")
-    _quiet(add)
+    quiet(add)
 
 
 def _bench(add: Add) -> None:
@@ -203,7 +184,7 @@ def _bench(add: Add) -> None:
         metavar="FILE",
         help="receives all figures as JSON, or the table if it ends in .md",
     )
-    _quiet(add)
+    quiet(add)
 
 
 def _accuracy(add: Add) -> None:
@@ -221,15 +202,11 @@ def _accuracy(add: Add) -> None:
         metavar="FILE.md",
         help="receives the tables; of a document that has them already only they change",
     )
-    _quiet(add)
+    quiet(add)
 
 
 def _doctor(add: Add) -> None:
     add("--json", action="store_true", help="print JSON")
-
-
-def _quiet(add: Add) -> None:
-    add("--quiet", action="store_true", help="no progress bars and no notes")
 
 
 COMMANDS: dict[str, tuple[str, Callable[[Add], None]]] = {
@@ -249,5 +226,6 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None]]] = {
         "Compare the quadrature rules, and their own estimates, with a converged one.",
         _accuracy,
     ),
+    **FINDINGS,
     "doctor": ("Say what is built and found here, and why anything is missing.", _doctor),
 }

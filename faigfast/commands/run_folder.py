@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from faigfast.files import write_json
 from faigfast.networks import digest_of
+from faigfast.provenance import difference
 
 SCORES = "scores.safetensors"
 TABLE = "filters.csv"
@@ -29,7 +30,7 @@ def alone_in(path: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise ValueError(f"{path} is in use by another faigfast attribute") from None
+        raise ValueError(f"{path} is in use by another faigfast command") from None
     finally:
         os.close(handle)
 
@@ -126,7 +127,7 @@ class RunFolder:
             raise ValueError(
                 f"{file} is not of faigfast attribute; choose another --output or add --overwrite"
             ) from None
-        if change := _difference(made_from, self.made_from):
+        if change := difference(made_from, self.made_from):
             raise ValueError(
                 f"{self.path} holds the results of another run: {change}; choose another --output "
                 "or add --overwrite"
@@ -167,14 +168,3 @@ def _hash(scores: Path) -> str:
         return digest_of(load_file(scores))
     except (OSError, SafetensorError):
         return ""
-
-
-def _difference(old: Any, new: Any, place: str = "") -> str:
-    """Name the first entry that differs, with both values; "" where none does."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*new, *(key for key in old if key not in new)]:
-            inner = f"{place}.{key}" if place else key
-            if found := _difference(old.get(key), new.get(key), inner):
-                return found
-        return ""
-    return "" if old == new else f"{place} was {old!r} and is {new!r}"

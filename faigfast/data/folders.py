@@ -101,6 +101,11 @@ class _ImageFolder(Dataset):
             self.notes.append(note)
             warnings.warn(note, stacklevel=3)
 
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Height and width of every ground truth as it is given, by name."""
+        return {name: (h * self.scale, w * self.scale) for name, (h, w) in self._low.items()}
+
     def _ground_truth(self, name: str) -> Tensor:
         height, width = self._low[name]
         image = read_image(self._gt[name])

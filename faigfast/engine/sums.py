@@ -41,6 +41,8 @@ class Sums:
     tol : float, optional
         Estimated relative L1 error of the scores at which an image is done; None: only when the
         steps end.
+    signed : bool
+        Score a kernel by −Σ I_i in place of Σ |I_i|.
     """
 
     path: WeightPath
@@ -48,6 +50,7 @@ class Sums:
     scored: frozenset[str]
     losses: Sequence[tuple[float, float]]
     tol: float | None = None
+    signed: bool = False
     total: dict[str, Tensor] = field(default_factory=dict)
     coarse: dict[str, Tensor] = field(default_factory=dict)
 
@@ -125,13 +128,17 @@ class Sums:
             )
 
     def _scores(self, sums: Mapping[str, Tensor]) -> Tensor:
-        """FAIG_k of every filter [N_open, F]; 0 where a layer is not scored."""
+        """Score of every filter [N_open, F]; 0 where a layer is not scored."""
         images, like = len(self.open), next(iter(self.total.values()))
         parts = []
         for layer, shape in zip(self.index.layers, self.index.shapes, strict=True):
             if layer in self.scored and layer in sums:
                 total = sums[layer].contiguous()
-                parts.append(score_reduction(total, self.path.delta[layer].to(total).contiguous()))
+                delta = self.path.delta[layer].to(total).contiguous()
+                if self.signed:
+                    parts.append((delta * total).flatten(3).sum(3).flatten(1).neg())
+                else:
+                    parts.append(score_reduction(total, delta))
             else:
                 parts.append(like.new_zeros(images, shape[0] * shape[1]))
         return torch.cat(parts, 1)
@@ -152,4 +159,4 @@ def _first_not_finite(gradient: Tensor) -> int:
 def _relative(coarse: Tensor | None, fine: Tensor) -> Tensor:
     """|coarse − fine| / |fine| in L1, image by image [N]."""
     coarse = torch.zeros_like(fine) if coarse is None else coarse
-    return (coarse - fine).abs().sum(1) / fine.sum(1)
+    return (coarse - fine).abs().sum(1) / fine.abs().sum(1)

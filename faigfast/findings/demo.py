@@ -106,7 +106,8 @@ def run_demo(
     page.table(head, rows)
     page.text(conditions, note=True)
     page.heading("Where the top 1 % lie")
-    page.figure(svg(layer_distribution(result, SHOWN_FRACTION)))
+    tops = {name: result.top(name, SHOWN_FRACTION) for name in result.degradations}
+    page.figure(svg(layer_distribution(tops, result.index)))
     page.heading("Completeness")
     page.text(
         "The attributions of all tensors must add up to the difference of the two networks' "

@@ -2,23 +2,28 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from faigfast.data.images import encode_png
-from faigfast.findings.evaluation import mean_and_interval
+from faigfast.filters import FilterIndex, FilterSet
+from faigfast.findings.distribution import layer_of
+from faigfast.findings.evaluation import METRICS, mean_and_interval
+from faigfast.findings.locations import Locations
 from faigfast.findings.masking import Masking
-from faigfast.result import Attribution
+from faigfast.findings.modulation import Modulation
+from faigfast.findings.retraining import Retraining
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Told apart by those who do not see red and green apart (Okabe and Ito).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195")
 GRAY = "#888888"
+MOST_COLUMNS = 3
 
 
 def new_figure(rows: int, columns: int, width: float, height: float) -> tuple["Figure", Any]:
@@ -35,6 +40,16 @@ def new_figure(rows: int, columns: int, width: float, height: float) -> tuple["F
         raise ImportError("figures need matplotlib: pip install 'faigfast[report]'") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def panels(count: int, width: float, height: float) -> tuple["Figure", list[Any]]:
+    """Make a figure of panels, at most three in a row; sizes of one, in inches."""
+    columns = min(count, MOST_COLUMNS)
+    rows = -(-count // columns)
+    figure, axes = new_figure(rows, columns, width * columns, height * rows)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, list(axes.flat[:count])
 
 
 def svg(figure: "Figure") -> str:
@@ -56,7 +71,13 @@ def data_uri(image: Tensor) -> str:
 def colours(names: Sequence[str]) -> dict[str, str]:
     """Give each name a colour of its own; "random" is gray."""
     known = [name for name in names if name != "random"]
-    chosen = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(known)}
+    chosen = dict(zip(known, COLOURS, strict=False))
+    if len(known) > len(COLOURS):
+        from matplotlib import colormaps
+        from matplotlib.colors import to_hex
+
+        places = (n / (len(known) - 1) for n in range(len(known)))
+        chosen = {n: to_hex(colormaps["turbo"](p)) for n, p in zip(known, places, strict=True)}
     return {**chosen, "random": GRAY}
 
 
@@ -65,8 +86,8 @@ def masking_curves(masking: Masking) -> "Figure":
     inputs = list(masking.target)
     names = list(dict.fromkeys(m.filters for m in masking.masked))
     palette = colours(names)
-    figure, axes = new_figure(1, len(inputs), 4.6 * len(inputs), 3.6)
-    for axis, degradation in zip(axes[0], inputs, strict=True):
+    figure, axes = panels(len(inputs), 4.6, 3.6)
+    for axis, degradation in zip(axes, inputs, strict=True):
         for label, values, style in (
             ("target", masking.target, "-"),
             ("baseline", masking.baseline, ":"),
@@ -91,25 +112,162 @@ def masking_curves(masking: Masking) -> "Figure":
             )
         axis.set(title=f"input: {degradation}", xlabel="masked filters, %", ylabel="PSNR, dB")
         axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize="small")
+    axes[0].legend(fontsize="small")
     return figure
 
 
-def layer_distribution(result: Attribution, fraction: float) -> "Figure":
-    """Draw how many of each degradation's top filters lie in each layer, in order of depth."""
-    palette = colours(result.degradations)
-    offsets = torch.tensor(result.index.offsets)
-    layers = [layer.removesuffix(".weight") for layer in result.index.layers]
-    figure, axes = new_figure(len(result.degradations), 1, 9.2, 1.9 * len(result.degradations) + 1)
-    for axis, name in zip(axes[:, 0], result.degradations, strict=True):
-        top = result.top(name, fraction)
-        counts = torch.bucketize(top.indices, offsets[1:], right=True).bincount(
-            minlength=len(layers)
+def rival_curves(masking: Masking, metric: str = "psnr") -> "Figure":
+    """Draw what every method's filters cost their own degradation, one panel for each contrast."""
+    palette = colours([name for name in masking.methods if name != "faig"])
+    figure, axes = panels(len(masking.contrasts), 4.8, 3.8)
+    for axis, contrast in zip(axes, masking.contrasts, strict=True):
+        own = contrast.degradation
+        gain = float((masking.target[own] - masking.baseline[own]).mean())
+        if metric == "psnr":
+            axis.axhline(gain, color="black", linestyle=":", linewidth=1, label="all of the gain")
+        for method in masking.methods:
+            points = masking.curve(method, contrast.name)
+            costs = [mean_and_interval(masking.change(m, own, metric)) for m in points]
+            axis.errorbar(
+                [0, *(100 * m.fraction for m in points)],
+                [0, *(mean for mean, _ in costs)],
+                [0, *(half for _, half in costs)],
+                color="black" if method == "faig" else palette[method],
+                linewidth=2.5 if method == "faig" else 1.2,
+                marker="o",
+                markersize=4,
+                capsize=3,
+                label=method,
+            )
+        if metric == "psnr" and gain > 0:
+            # A method that breaks the network would hide all others.
+            axis.set_ylim(-0.1 * gain, 2 * gain)
+        axis.set(
+            title=f"{contrast.name} filters, input: {own}",
+            xlabel="masked filters, %",
+            ylabel="loss of PSNR, dB" if metric == "psnr" else f"change of {METRICS[metric]}",
         )
+        if metric != "psnr":
+            axis.set_yscale("symlog", linthresh=1)
+        axis.grid(alpha=0.3)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize="small", ncols=5, loc="outside lower center")
+    return figure
+
+
+def modulation_curves(modulation: Modulation, metric: str = "psnr") -> "Figure":
+    """Draw a metric against the strength, one panel for each set of filters."""
+    figure, axes = panels(len(modulation.names), 4.6, 3.6)
+    for axis, name in zip(axes, modulation.names, strict=True):
+        strengths, values = modulation.curve(name)
+        inputs = list(values[0][metric])
+        for degradation, colour in colours(inputs).items():
+            if degradation not in inputs:
+                continue
+            mean = [float(v[metric][degradation].mean()) for v in values]
+            axis.plot(strengths, mean, color=colour, marker="o", label=f"input: {degradation}")
+        for end in (0, 1):
+            axis.axvline(end, color="black", linestyle=":", linewidth=1)
+        axis.set(
+            title=f"{name} filters", xlabel="strength: 0 baseline, 1 target", ylabel=METRICS[metric]
+        )
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize="small")
+    return figure
+
+
+def retraining_bars(parts: Sequence[Retraining]) -> "Figure":
+    """Draw the PSNR of baseline, target and retrained networks, one panel for each degradation."""
+    figure, axes = panels(len(parts), 4.1, 3.4)
+    for axis, part in zip(axes, parts, strict=True):
+        names = list(part.values)
+        base = part.psnr("baseline")
+        gains = [mean_and_interval(part.psnr(name) - base) for name in names[1:]]
+        axis.bar(
+            names[1:],
+            [mean for mean, _ in gains],
+            yerr=[half for _, half in gains],
+            capsize=4,
+            color=["black", COLOURS[0], GRAY, COLOURS[2]],
+        )
+        axis.set(title=f"input: {part.degradation}", ylabel="gain over the baseline, dB")
+        axis.grid(alpha=0.3, axis="y")
+    return figure
+
+
+def kernel_heads(kernels: Sequence[tuple[str, Tensor, Tensor]], title: str) -> "Figure":
+    """Draw kernels before and after, and what changed, one column each, in one colour scale."""
+    count = len(kernels)
+    figure, axes = new_figure(3, count, 0.95 * count + 0.7, 3.6)
+    for column, (name, before, after) in enumerate(kernels):
+        most = float(torch.stack([before.abs().max(), after.abs().max()]).max()) or 1.0
+        rows = (before, after, after - before)
+        for axis, kernel in zip(axes[:, column], rows, strict=True):
+            axis.imshow(kernel.numpy(), cmap="RdBu_r", vmin=-most, vmax=most)
+            axis.set(xticks=[], yticks=[])
+        axes[0, column].set_title(name.replace(" ", "\n"), fontsize=6)
+    for axis, label in zip(axes[:, 0], ("baseline", "target", "change"), strict=True):
+        axis.set_ylabel(label, fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def kept_bars(parts: Sequence[Locations]) -> "Figure":
+    """Draw what every experiment on locations keeps of the target's gain."""
+    figure, axes = panels(len(parts), 4.8, 4.0)
+    for axis, part in zip(axes, parts, strict=True):
+        names = [name for name in part.values if name not in ("baseline", "target")]
+        kept = [100 * part.kept(name) for name in names]
+        axis.barh(names, kept, color=[COLOURS[2] if "graft" in n else COLOURS[0] for n in names])
+        axis.invert_yaxis()
+        for end in (0, 100):
+            axis.axvline(end, color="black", linewidth=1)
+        axis.set(
+            title=f"{part.name}: {part.count} filters",
+            xlabel="kept of the target's gain, %",
+            xlim=(min(-20.0, *kept) if min(kept) > -150 else -150, max(110.0, *kept)),
+        )
+        axis.tick_params(axis="y", labelsize="small")
+        axis.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def matrix(
+    values: Tensor, rows: Sequence[str], columns: Sequence[str], title: str, labels: tuple[str, str]
+) -> "Figure":
+    """Draw shares [K, M] in [0, 1] as a matrix with its numbers."""
+    side = 1.6 + 0.55 * max(len(rows), len(columns))
+    figure, axes = new_figure(1, 1, max(side, 4.0), max(side - 0.4, 3.4))
+    axis = axes[0, 0]
+    axis.imshow(values.numpy(), cmap="Blues", vmin=0, vmax=1)
+    for n, row in enumerate(values.tolist()):
+        for m, value in enumerate(row):
+            colour = "white" if value > 0.6 else "black"
+            axis.text(
+                m, n, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=8
+            )
+    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize="small")
+    axis.set_yticks(range(len(rows)), rows, fontsize="small")
+    axis.set(title=title, ylabel=labels[0], xlabel=labels[1])
+    return figure
+
+
+def layer_distribution(sets: Mapping[str, FilterSet], index: FilterIndex) -> "Figure":
+    """Draw how many filters of each set lie in each layer, in order of depth, beside chance."""
+    palette = colours(list(sets))
+    layers = [layer.removesuffix(".weight") for layer in index.layers]
+    sizes = layer_of(index).bincount(minlength=len(layers))
+    width = min(24.0, max(9.2, 0.25 * len(layers)))
+    figure, axes = new_figure(len(sets), 1, width, 1.9 * len(sets) + 1)
+    for axis, (name, filters) in zip(axes[:, 0], sets.items(), strict=True):
+        counts = layer_of(index)[filters.indices].bincount(minlength=len(layers))
         axis.bar(range(len(layers)), counts.tolist(), color=palette[name])
-        axis.set(title=f"{name}: {len(top)} filters", ylabel="filters")
+        chance = (sizes * (len(filters) / len(index))).tolist()
+        axis.plot(range(len(layers)), chance, "k_", markersize=5, label="by chance")
+        axis.set(title=f"{name}: {len(filters)} filters", ylabel="filters")
         axis.set_xticks(range(len(layers)), [])
         axis.grid(alpha=0.3, axis="y")
+    axes[0, 0].legend(fontsize="x-small")
     axes[-1, 0].set_xticks(range(len(layers)), layers, rotation=90, fontsize="x-small")
     return figure
 

@@ -1,37 +1,55 @@
 """Masking: what a network loses when its discovered filters go back to the baseline's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from faigfast.filters import FilterSet
-from faigfast.findings.evaluation import Crops, evaluate
+from faigfast.findings.contrasts import Contrast, check_contrasts, one_against_rest
+from faigfast.findings.evaluation import Crops, Values
+from faigfast.findings.rivals import OF_WEIGHTS
+from faigfast.findings.store import Store
+from faigfast.findings.sweep import measure_all
+from faigfast.findings.units import check_pair, top_units
 from faigfast.result import Attribution
 
 FRACTIONS = (0.01, 0.03, 0.05, 0.1)
 RANDOM_SETS = 3
+LOWER_IS_BETTER = ("difference", "difference_authors")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """PSNR of one network.
+    """What one masked network does.
 
     Parameters
     ----------
     filters : str
-        Whose filters are masked: a degradation's or "random".
+        Whose filters are masked: the name of a contrast, or of a method that looks at weights
+        alone and has one set for all.
     fraction : float
-        Share of all filters that is masked.
-    psnr : dict of str to Tensor
-        [N] in dB by degradation of the input; of random filters, the mean over the sets.
+        Share of all filters that is asked for.
+    values : dict
+        Metric to degradation of the input to [N]; of random filters, the mean over the sets.
+    method : str
+        What ranked the filters.
+    count : int
+        Number of filters that are masked.
     """
 
     filters: str
     fraction: float
-    psnr: dict[str, Tensor]
+    values: Values
+    method: str = "faig"
+    count: int = 0
+
+    @property
+    def psnr(self) -> dict[str, Tensor]:
+        """PSNR [N] in dB by degradation of the input."""
+        return self.values["psnr"]
 
 
 @dataclass(frozen=True)
@@ -40,15 +58,35 @@ class Masking:
 
     Parameters
     ----------
-    baseline, target : dict of str to Tensor
-        PSNR [N] in dB by degradation of the input.
+    ends : dict
+        Values of the "baseline" and of the "target".
     masked : tuple of Measurement
         One for every filter set.
+    contrasts : tuple of Contrast
+        What the rankings followed.
+    photographs : tuple of str
+        The photograph of each crop.
     """
 
-    baseline: dict[str, Tensor]
-    target: dict[str, Tensor]
+    ends: dict[str, Values]
     masked: tuple[Measurement, ...]
+    contrasts: tuple[Contrast, ...]
+    photographs: tuple[str, ...]
+
+    @property
+    def baseline(self) -> dict[str, Tensor]:
+        """PSNR [N] of the baseline by degradation of the input."""
+        return self.ends["baseline"]["psnr"]
+
+    @property
+    def target(self) -> dict[str, Tensor]:
+        """PSNR [N] of the target by degradation of the input."""
+        return self.ends["target"]["psnr"]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Every method whose filters were masked, in order."""
+        return tuple(dict.fromkeys(m.method for m in self.masked))
 
     def lost(self, measurement: Measurement, degradation: str) -> float:
         """Share of the target's gain over the baseline that masking undoes; 1 is all of it."""
@@ -59,8 +97,61 @@ class Masking:
         return (full - now) / (full - base)
 
     def find(self, filters: str, fraction: float) -> Measurement:
-        """Look one measurement up."""
-        return next(m for m in self.masked if m.filters == filters and m.fraction == fraction)
+        """Look one measurement of FAIG's filters, or of one set for all, up."""
+        return next(
+            m
+            for m in self.masked
+            if m.filters == filters and m.fraction == fraction and m.method in ("faig", filters)
+        )
+
+    def curve(self, method: str, filters: str) -> list[Measurement]:
+        """Measurements of a method's filters for one contrast, by share."""
+        own = (filters, method) if method in OF_WEIGHTS else (filters,)
+        found = [m for m in self.masked if m.method == method and m.filters in own]
+        return sorted(found, key=lambda m: m.fraction)
+
+    def change(self, measurement: Measurement, degradation: str, metric: str = "psnr") -> Tensor:
+        """Give the cost in each crop [N]: a loss of quality, or a difference that grew."""
+        now = measurement.values[metric][degradation]
+        if metric in LOWER_IS_BETTER:
+            return now
+        return self.ends["target"][metric][degradation] - now
+
+    def area(
+        self,
+        method: str,
+        filters: str,
+        degradation: str,
+        metric: str = "psnr",
+        within_gain: bool = False,
+    ) -> Tensor:
+        """Mean cost over the masked share, from nothing to the largest, in each crop [N].
+
+        The area under the curve by the trapezoidal rule, divided by its width: in dB of PSNR.
+
+        Parameters
+        ----------
+        method, filters : str
+            Which filters are masked.
+        degradation : str
+            Of the input.
+        metric : str
+            What was measured.
+        within_gain : bool
+            Count no more than the target's gain over the baseline: a network that masking makes
+            worse than the baseline has lost more than what it learnt.
+        """
+        points = self.curve(method, filters)
+        if not points:
+            raise ValueError(f"no filters of {method!r} for {filters!r} were masked")
+        share = [0.0, *(m.fraction for m in points)]
+        cost = [self.change(m, degradation, metric) for m in points]
+        if within_gain:
+            start, full = (self.ends[end][metric][degradation] for end in ("baseline", "target"))
+            gain = start - full if metric in LOWER_IS_BETTER else full - start
+            cost = [value.minimum(gain.clamp(min=0)) for value in cost]
+        heights = torch.stack([torch.zeros_like(cost[0]), *cost])
+        return torch.trapezoid(heights, torch.tensor(share).to(heights), dim=0) / share[-1]
 
 
 def random_sets(like: FilterSet, count: int = RANDOM_SETS, seed: int = 0) -> list[FilterSet]:
@@ -82,30 +173,39 @@ def random_sets(like: FilterSet, count: int = RANDOM_SETS, seed: int = 0) -> lis
 def mask(
     baseline: nn.Module,
     target: nn.Module,
-    result: Attribution,
+    result: Attribution | Mapping[str, Attribution],
     data: Crops,
     *,
     fractions: Sequence[float] = FRACTIONS,
     border: int,
-    channel: str = "rgb",
+    metrics: Sequence[str] = ("psnr",),
+    contrasts: Sequence[Contrast] | None = None,
+    by: str = "kernel",
+    store: Store | None = None,
     progress: bool = False,
 ) -> Masking:
-    """Mask each degradation's top filters, and random ones, and measure what is left.
+    """Mask each method's top filters for each contrast, and random ones; measure what is left.
 
     Parameters
     ----------
     baseline, target : nn.Module
-        The pair that `result` attributes.
-    result : Attribution
-        Of the degradations in `data`.
+        The pair that the results attribute.
+    result : Attribution or mapping of str to Attribution
+        Of degradations in `data`: FAIG's, or by method.
     data : Crops
         What is restored; better not the images that were attributed.
     fractions : sequence of float
         Shares of all filters in (0, 1].
     border : int
-        Pixels left out of the PSNR on every side.
-    channel : {"rgb", "y"}
-        As in `psnr`.
+        Pixels left out of PSNR and SSIM on every side.
+    metrics : sequence of str
+        Of `faigfast.findings.evaluation.METRICS`; PSNR is always measured.
+    contrasts : sequence of Contrast, optional
+        Rankings to mask by; None: each degradation against all others.
+    by : {"kernel", "channel", "layer"}
+        What is swapped as a whole.
+    store : Store, optional
+        Keeps every finished network's measurement.
     progress : bool
         Show a progress bar.
 
@@ -114,26 +214,118 @@ def mask(
     Masking
         The random measurement is the mean over three sets.
 
+    Raises
+    ------
+    ValueError
+        If a fraction is outside (0, 1], a result is of another network, a contrast of a degradation
+        that is not there, or the crops are too small for the border.
+
     Notes
     -----
-    Source: section 4.2 of Xie et al., NeurIPS 2021, with PSNR in place of gradient maps.
+    Source: section 4.2 of Xie et al., NeurIPS 2021, with PSNR and SSIM beside gradient maps.
     """
-    groups: list[tuple[str, float, list[FilterSet]]] = []
+    results = {"faig": result} if isinstance(result, Attribution) else dict(result)
+    metrics = tuple(dict.fromkeys(("psnr", *metrics)))
+    first = next(iter(results.values()))
+    contrasts = one_against_rest(first.degradations) if contrasts is None else tuple(contrasts)
+    check_contrasts(contrasts, first.degradations)
+    fractions = sorted(set(fractions))
+    if not fractions:
+        raise ValueError("fractions are empty; expected shares in (0, 1]")
+    for one in results.values():
+        check_pair(one, baseline, target)
+
+    groups: list[tuple[str, str, float, list[FilterSet]]] = []
     for fraction in fractions:
-        tops = [(name, result.top(name, fraction)) for name in result.degradations]
-        groups += [(name, fraction, [top]) for name, top in tops]
-        groups.append(("random", fraction, random_sets(tops[0][1])))
+        tops: list[FilterSet] = []
+        for method, one in results.items():
+            for contrast in contrasts:
+                top = top_units(target, one, contrast, fraction, by)
+                if method in OF_WEIGHTS:  # one set for all contrasts
+                    groups.append((method, method, fraction, [top]))
+                    break
+                tops.append(top)
+                groups.append((method, contrast.name, fraction, [top]))
+        if "random" not in results:
+            like = tops[0] if tops else groups[-1][-1][0]
+            groups.append(("random", "random", fraction, random_sets(like)))
 
-    def measured(network: nn.Module) -> dict[str, Tensor]:
-        bar.update()
-        return evaluate(network, data, border=border, channel=channel)
+    networks: dict[str, Callable[[], nn.Module]] = {
+        "baseline": lambda: baseline,
+        "target": lambda: target,
+    }
+    for *_, sets in groups:
+        networks |= {f"swap {one.digest}": partial(one.swap, baseline, target) for one in sets}
+    values = measure_all(
+        networks, data, border=border, metrics=metrics, target=target, store=store,
+        title="masking", progress=progress,
+    )  # fmt: skip
+    masked = [
+        Measurement(
+            filters, fraction, _mean([values[f"swap {one.digest}"] for one in sets]), method,
+            len(sets[0]),
+        )
+        for method, filters, fraction, sets in groups
+    ]  # fmt: skip
+    ends = {end: values[end] for end in ("baseline", "target")}
+    return Masking(ends, tuple(masked), contrasts, data.photographs)
 
-    total = 2 + sum(len(sets) for _, _, sets in groups)
-    with tqdm(total=total, desc="masking", unit="network", disable=not progress) as bar:
-        masked = []
-        ends = measured(baseline), measured(target)
-        for filters, fraction, sets in groups:
-            runs = [measured(one.swap(baseline, target)) for one in sets]
-            mean = {name: torch.stack([run[name] for run in runs]).mean(0) for name in data.lq}
-            masked.append(Measurement(filters, fraction, mean))
-    return Masking(*ends, tuple(masked))
+
+def mask_sets(
+    baseline: nn.Module,
+    target: nn.Module,
+    sets: Mapping[str, FilterSet],
+    data: Crops,
+    *,
+    border: int,
+    metrics: Sequence[str] = ("psnr",),
+    store: Store | None = None,
+    progress: bool = False,
+) -> dict[str, Values]:
+    """Mask given sets of filters, such as those of files, and measure what is left.
+
+    Parameters
+    ----------
+    baseline, target : nn.Module
+        The pair.
+    sets : mapping of str to FilterSet
+        By name.
+    data, border, metrics, store, progress
+        As in `mask`.
+
+    Returns
+    -------
+    dict of str to dict
+        Values of "baseline", "target" and each set's network.
+
+    Raises
+    ------
+    ValueError
+        If a set is of another network, a filter does not exist, or as `mask`.
+    """
+    if clash := {"baseline", "target"} & sets.keys():
+        raise ValueError(f"a set is called {sorted(clash)[0]!r}; expected another name")
+    for name, one in sets.items():  # before anything is measured
+        try:
+            one.swap(baseline, target)
+        except ValueError as problem:
+            raise ValueError(f"set {name!r}: {problem}") from None
+    networks: dict[str, Callable[[], nn.Module]] = {
+        "baseline": lambda: baseline,
+        "target": lambda: target,
+        **{f"swap {one.digest}": partial(one.swap, baseline, target) for one in sets.values()},
+    }
+    metrics = tuple(dict.fromkeys(("psnr", *metrics)))
+    values = measure_all(
+        networks, data, border=border, metrics=metrics, target=target, store=store,
+        title="masking", progress=progress,
+    )  # fmt: skip
+    ends = {end: values[end] for end in ("baseline", "target")}
+    return ends | {name: values[f"swap {one.digest}"] for name, one in sets.items()}
+
+
+def _mean(runs: Sequence[Values]) -> Values:
+    return {
+        metric: {d: torch.stack([run[metric][d] for run in runs]).mean(0) for d in of}
+        for metric, of in runs[0].items()
+    }

@@ -1,11 +1,14 @@
-"""Distances between restored images and their ground truth."""
+"""Distances between images: restored and ground truth, or the outputs of two networks."""
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from faigfast.data.degradations import round_to_8_bit
 
 CHANNELS = ("rgb", "y")
+FORMS = ("gray", "authors")
+SSIM_WINDOW = 11  # pixels
 
 
 def luma(x: Tensor) -> Tensor:
@@ -41,15 +44,135 @@ def psnr(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -
     >>> psnr(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.1)).round(decimals=3)
     tensor([20.], dtype=torch.float64)
     """
+    a, b = _compared(output, gt, border, channel)
+    return -10 * torch.log10((a - b).square().flatten(1).mean(1))
+
+
+def ssim(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -> Tensor:
+    """Structural similarity of each image, after rounding the output to 8 bit.
+
+    Parameters
+    ----------
+    output, gt, border, channel
+        As in `psnr`; inside the border at least 11 pixels must be left.
+
+    Returns
+    -------
+    Tensor
+        [N], float64, 1 for equal images; of RGB the mean of the three channels.
+
+    Raises
+    ------
+    ImportError
+        If torchmetrics is not installed.
+    ValueError
+        As `psnr`.
+
+    Notes
+    -----
+    Source: Wang et al., IEEE TIP 2004, with a Gaussian window of 11×11, σ = 1.5, by torchmetrics.
+    As in MATLAB and BasicSR only places whose whole window lies in the image count; torchmetrics'
+    own mean counts mirrored pixels too.
+    """
+    try:
+        from torchmetrics.functional.image import structural_similarity_index_measure
+    except ImportError:
+        raise ImportError("SSIM needs torchmetrics: pip install 'faigfast[report]'") from None
+    a, b = _compared(output, gt, border, channel)
+    if min(a.shape[-2:]) < SSIM_WINDOW:
+        raise ValueError(
+            f"border {border} leaves {list(a.shape[-2:])} of an image {list(gt.shape[-2:])}; SSIM "
+            f"needs {SSIM_WINDOW} pixels a side"
+        )
+    _, values = structural_similarity_index_measure(
+        a.float().contiguous(), b.float().contiguous(), data_range=1.0, reduction="none",
+        return_full_image=True,
+    )  # fmt: skip
+    edge = SSIM_WINDOW // 2
+    return values[..., edge:-edge, edge:-edge].double().flatten(1).mean(1)
+
+
+def gradient_map(x: Tensor, form: str = "gray") -> Tensor:
+    """Size of the spatial gradient of an image, rounded to 8 bit before.
+
+    Parameters
+    ----------
+    x : Tensor
+        [N, 3, H, W] in [0, 1].
+    form : {"gray", "authors"}
+        Of the gray image (0.299 R + 0.587 G + 0.114 B), or of the blue channel, which is what the
+        authors' script takes for gray: it hands a colour conversion over where a reading mode is
+        expected, so that three channels arrive, triples them, and looks at the first three.
+
+    Returns
+    -------
+    Tensor
+        [N, 1, H, W], √(v² + h² + 1e-6) with central differences v and h that are not halved, and
+        zeros beyond the image.
+
+    Raises
+    ------
+    ValueError
+        If the form is unknown or x is no [N, 3, H, W].
+    """
+    if form not in FORMS:
+        raise ValueError(f"form is {form!r}; expected one of {FORMS}")
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise ValueError(f"x is {list(x.shape)}; expected [N, 3, H, W]")
+    x = round_to_8_bit(x)
+    if form == "gray":
+        x = (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    else:
+        x = x[:, 2:]
+    wide = F.pad(x, (1, 1, 1, 1))
+    v = wide[..., 2:, 1:-1] - wide[..., :-2, 1:-1]
+    h = wide[..., 1:-1, 2:] - wide[..., 1:-1, :-2]
+    return (v.square() + h.square() + 1e-6).sqrt()
+
+
+def output_difference(one: Tensor, other: Tensor, *, form: str = "gray") -> Tensor:
+    """Mean squared difference of the gradient maps of two networks' outputs, times 1000.
+
+    Parameters
+    ----------
+    one, other : Tensor
+        [N, 3, H, W] in [0, 1]; what the target makes of an image, and what a masked network does.
+    form : {"gray", "authors"}
+        As in `gradient_map`.
+
+    Returns
+    -------
+    Tensor
+        [N], float64.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, or as `gradient_map`.
+
+    Notes
+    -----
+    Source: the measure of Xie et al., NeurIPS 2021, and their factor.
+    """
+    if one.shape != other.shape:
+        raise ValueError(f"outputs are {list(one.shape)} and {list(other.shape)}; expected one")
+    a, b = (gradient_map(x.double(), form) for x in (one, other))
+    return 1000 * (a - b).square().flatten(1).mean(1)
+
+
+def _compared(output: Tensor, gt: Tensor, border: int, channel: str) -> tuple[Tensor, Tensor]:
+    """Check a pair, and give what is compared of it, in float64."""
     if output.shape != gt.shape or output.ndim != 4:
         raise ValueError(
             f"output is {list(output.shape)} and gt {list(gt.shape)}; expected one [N, C, H, W]"
         )
     if channel not in CHANNELS:
         raise ValueError(f"channel is {channel!r}; expected one of {CHANNELS}")
+    if channel == "y" and gt.shape[1] != 3:
+        raise ValueError(f"channel is 'y' of images {list(gt.shape)}; expected three channels")
     if border < 0 or 2 * border >= min(gt.shape[-2:]):
         raise ValueError(f"border {border} leaves nothing of an image {list(gt.shape[-2:])}")
     inner = slice(border, -border if border else None)
     pair = (round_to_8_bit(output.double()), gt.double())
     a, b = (x[..., inner, inner] for x in (map(luma, pair) if channel == "y" else pair))
-    return -10 * torch.log10((a - b).square().flatten(1).mean(1))
+    return a, b

@@ -1,12 +1,144 @@
 """The findings as tables and sentences."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from torch import Tensor
 
-from faigfast.findings.evaluation import mean_and_interval
+from faigfast.findings.contrasts import Contrast
+from faigfast.findings.evaluation import METRICS, Values, mean_and_interval, over_photographs
+from faigfast.findings.frames import Table, frame
 from faigfast.findings.masking import Masking
+from faigfast.findings.modulation import Modulation
 from faigfast.result import Attribution
 
-Table = tuple[list[str], list[list[str]]]
+if TYPE_CHECKING:
+    import pandas
+
+
+def masked_networks(masking: Masking) -> "pandas.DataFrame":
+    """One row a masked network and degradation of the input: every metric, and what was undone."""
+    rows = []
+    known = masked_sets(
+        {**masking.ends, **{str(n): m.values for n, m in enumerate(masking.masked)}}
+    )
+    for row in known.to_dict("records"):
+        network = row.pop("network")
+        m = masking.masked[int(network)] if network not in masking.ends else None
+        about: dict[str, Any] = {
+            "method": m.method if m else network,
+            "filters": m.filters if m and m.filters != m.method else "",
+            "masked, %": 100 * m.fraction if m else 0.0,
+            "number": m.count if m else 0,
+        }
+        rows.append(about | row)
+    return frame(rows)
+
+
+def masked_sets(values: dict[str, Values]) -> "pandas.DataFrame":
+    """One row a network and degradation of the input: every metric, and what was undone."""
+    rows = []
+    for name, found in values.items():
+        for degradation, psnr in found["psnr"].items():
+            row: dict[str, Any] = {"network": name, "input": degradation}
+            for metric, of in found.items():
+                row[METRICS[metric]], row[f"± {metric}"] = mean_and_interval(of[degradation])
+            base, full = (
+                float(values[end]["psnr"][degradation].mean()) for end in ("baseline", "target")
+            )
+            row["undone, %"] = 100 * (full - float(psnr.mean())) / (full - base)
+            rows.append(row)
+    return frame(rows)
+
+
+def areas(masking: Masking, metric: str = "psnr") -> "pandas.DataFrame":
+    """One row a method and contrast: areas under its curve, and how far FAIG is ahead.
+
+    Both "area" and what FAIG is ahead by count what the filters' own degradation loses. "Within
+    the gain" counts no more than the target had gained; "others" is the mean over the other
+    degradations that the target restores better than the baseline.
+    """
+    rows = []
+    for contrast in masking.contrasts:
+        own = contrast.degradation
+        gains = {d: float((masking.target[d] - masking.baseline[d]).mean()) for d in masking.target}
+        others = [d for d in masking.target if d != own and gains[d] > 0]
+        faig = (
+            masking.area("faig", contrast.name, own, metric) if "faig" in masking.methods else None
+        )
+        for method in masking.methods:
+            area = masking.area(method, contrast.name, own, metric)
+            mean, half = mean_and_interval(area)
+            inside = masking.area(method, contrast.name, own, metric, within_gain=True)
+            row: dict[str, Any] = {
+                "filters": contrast.name,
+                "method": method,
+                "area": mean,
+                "±": half,
+                "within the gain": float(inside.mean()),
+            }
+            if others:
+                cost = [
+                    float(masking.area(method, contrast.name, d, metric, within_gain=True).mean())
+                    for d in others
+                ]
+                row["others"] = sum(cost) / len(cost)
+            if faig is not None:
+                row["FAIG ahead"], row["± crops"] = mean_and_interval(faig - area)
+                _, row["± photographs"], first, count = over_photographs(
+                    faig - area, masking.photographs
+                )
+                row["ahead in"] = f"{first} of {count}" if method != "faig" else None
+                if method == "faig":
+                    row["FAIG ahead"] = row["± crops"] = row["± photographs"] = None
+            rows.append(row)
+    return frame(rows)
+
+
+def modulation_sentences(modulation: Modulation, contrasts: Sequence[Contrast]) -> list[str]:
+    """Say for each contrast whether half the strength lies between none and all."""
+    sentences = []
+    for contrast in contrasts:
+        strengths, values = modulation.curve(contrast.name)
+        if not {0.0, 0.5, 1.0} <= set(strengths):
+            continue
+        low, half, full = (
+            values[strengths.index(s)]["psnr"][contrast.degradation] for s in (0.0, 0.5, 1.0)
+        )
+        inside = (half > low.minimum(full)) & (half < low.maximum(full))
+        place = float((half.mean() - low.mean()) / (full.mean() - low.mean()))
+        word = "lies between" if 0 < place < 1 else "does not lie between"
+        above, width = mean_and_interval(half - low)
+        sentences.append(
+            f"{contrast.name}: half the strength {word} none and all, at {100 * place:.0f} % of "
+            f"the way ({above:+.2f} ± {width:.2f} dB above none), and in {int(inside.sum())} of "
+            f"{len(inside)} crops taken alone."
+        )
+    return sentences
+
+
+def area_sentences(masking: Masking) -> list[str]:
+    """Say for each contrast whether FAIG's area is the largest, and by how much it is not."""
+    table = areas(masking)
+    sentences = []
+    for contrast in masking.contrasts:
+        rows = [r for r in table.to_dict("records") if r["filters"] == contrast.name]
+        rivals = [row for row in rows if row["method"] != "faig"]
+        ahead = [row["method"] for row in rivals if row["FAIG ahead"] > row["± crops"]]
+        behind = [row for row in rivals if row["FAIG ahead"] < -row["± crops"]]
+        # Of one crop there is no interval, and nothing can be told.
+        open_ = [r["method"] for r in rivals if r["method"] not in ahead and r not in behind]
+        text = f"{contrast.name}: under the masking curve FAIG's area is above that of "
+        text += f"{', '.join(ahead) or 'none'}"
+        if open_:
+            text += f"; not told apart from {', '.join(open_)}"
+        for row in behind:
+            text += (
+                f"; {-row['FAIG ahead']:.2f} ± {row['± crops']:.2f} dB below that of "
+                f"{row['method']}"
+            )
+        sentences.append(text + ".")
+    return sentences
 
 
 def masking_table(masking: Masking) -> Table:

@@ -1,0 +1,26 @@
+"""`faigfast distribution`: where discovered filters lie, and what became of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from faigfast.commands.run_folder import alone_in
+from faigfast.commands.study import describe, open_study, publish
+from faigfast.findings.distribution import changes, distribution, heads
+from faigfast.findings.figures import kernel_heads, layer_distribution
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Count by layer, sum up the changes, draw the heads of the rankings."""
+    if options.heads < 1:
+        raise ValueError(f"heads is {options.heads}; expected a positive integer")
+    study = open_study(options)
+    pair = study.baseline, study.target
+    with alone_in(options.output):
+        index = study.attribution().index
+        sets = study.tops(options.fraction)
+        figures = {"distribution": layer_distribution(sets, index)}
+        for name, filters in sets.items():
+            kernels = heads(*pair, filters, options.heads)
+            figures[f"kernels {name}"] = kernel_heads(kernels, f"{name}: best {len(kernels)}")
+        tables = {"distribution": distribution(sets, index), "changes": changes(*pair, sets)}
+        publish(options, words, "distribution", tables, figures, [describe(study)])

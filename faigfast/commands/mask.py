@@ -1,0 +1,48 @@
+"""`faigfast mask`: what a pair loses when discovered filters go back to the baseline's."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from faigfast.commands.run_folder import alone_in
+from faigfast.commands.study import describe, open_study, publish, read_sets
+from faigfast.findings.figures import rival_curves
+from faigfast.findings.masking import mask, mask_sets
+from faigfast.findings.rivals import METHODS
+from faigfast.findings.tables import area_sentences, areas, masked_networks, masked_sets
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Rank by every method, mask, measure; or measure sets out of files."""
+    if unknown := [name for name in options.methods if name not in METHODS]:
+        raise ValueError(f"methods hold {unknown[0]!r}; expected some of {', '.join(METHODS)}")
+    for fraction in options.fractions:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fractions hold {fraction}; expected shares in (0, 1]")
+    study = open_study(options)
+    with alone_in(options.output):
+        common = {
+            "border": study.border,
+            "metrics": options.metrics,
+            "store": study.store,
+            "progress": study.progress,
+        }
+        if options.sets:
+            sets = read_sets(options.sets)
+            values = mask_sets(study.baseline, study.target, sets, study.kept, **common)
+            publish(options, words, "mask", {"sets": masked_sets(values)}, {}, [describe(study)])
+            return
+        results = {method: study.attribution(method) for method in options.methods}
+        masking = mask(
+            study.baseline,
+            study.target,
+            results,
+            study.kept,
+            fractions=options.fractions,
+            contrasts=study.contrasts,
+            by=options.by,
+            **common,
+        )
+        tables = {"masking": masked_networks(masking), "masking areas": areas(masking)}
+        said = area_sentences(masking) if "faig" in results else []
+        figures = {"masking curves": rival_curves(masking)}
+        publish(options, words, "mask", tables, figures, [*said, describe(study)])

@@ -1,0 +1,77 @@
+"""`faigfast modulate`: restoration at strengths of one's own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.nn import functional as F
+
+import faigfast
+from faigfast.commands.output import note
+from faigfast.commands.run_folder import alone_in
+from faigfast.commands.study import describe, open_study, publish, target_file
+from faigfast.findings.figures import modulation_curves, side_by_side
+from faigfast.findings.modulation import check_strength, modulate, modulated, modulated_images
+from faigfast.findings.tables import modulation_sentences
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Measure the strengths, and save the network that is asked for."""
+    if bool(options.save) != bool(options.set):
+        raise ValueError("one of --save and --set is given; expected both or neither")
+    for strength in options.strengths:
+        check_strength(strength, "--strengths")
+    wanted = _strengths(options.set or ())
+    study = open_study(options)
+    names = [contrast.name for contrast in study.contrasts]
+    if unknown := [name for name in wanted if name not in names]:
+        raise ValueError(f"set names {unknown[0]!r}; expected some of {', '.join(names)}")
+    pair = study.baseline, study.target
+    with alone_in(options.output):
+        sets = study.tops(options.fraction)
+        modulation = modulate(
+            *pair,
+            sets,
+            study.kept,
+            strengths=options.strengths,
+            together=options.grid,
+            border=study.border,
+            store=study.store,
+            progress=study.progress,
+        )
+        figures = {}
+        if 1.0 in options.strengths or not options.grid:
+            figures["modulation curves"] = modulation_curves(modulation)
+        strips = []
+        for contrast in study.contrasts:
+            lq = study.kept.lq[contrast.degradation][:1]
+            settings = [{contrast.name: s} for s in sorted(set(options.strengths))]
+            images = modulated_images(*pair, sets, lq, settings)
+            low = F.interpolate(lq, size=images[0].shape[1:])[0]
+            captions = {
+                f"{contrast.name} × {s[contrast.name]:g}": x
+                for s, x in zip(settings, images, strict=True)
+            }
+            strips.append({f"{contrast.degradation} input": low, **captions})
+        figures["modulation images"] = side_by_side(strips)
+        tables = {"modulation": modulation.frame()}
+        said = modulation_sentences(modulation, study.contrasts)
+        publish(options, words, "modulate", tables, figures, [*said, describe(study)])
+        if options.save:
+            network = modulated(*pair, sets, wanted)
+            faigfast.save_model(network, options.save, like=target_file(options))
+            note(f"wrote {Path(options.save)}", options.quiet)
+
+
+def _strengths(items: Sequence[str]) -> dict[str, float]:
+    """Read NAME=STRENGTH."""
+    found: dict[str, float] = {}
+    for item in items:
+        name, _, value = item.rpartition("=")
+        try:
+            found[name] = check_strength(float(value), name)
+        except ValueError:
+            raise ValueError(
+                f"set holds {item!r}; expected NAME=STRENGTH, a finite number"
+            ) from None
+    return found

@@ -1,0 +1,27 @@
+"""`faigfast overlap`: the filters of several degradations and levels, compared."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from faigfast.commands.run_folder import alone_in
+from faigfast.commands.study import describe, open_study, publish
+from faigfast.findings.contrasts import levels, overlap, overlap_frame, split_label
+from faigfast.findings.figures import matrix
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Compare the sets of all contrasts, and the levels where there are any."""
+    study = open_study(options)
+    with alone_in(options.output):
+        result = study.attribution()
+        sets = study.tops(options.fraction)
+        scores = {contrast.name: contrast.scores(result) for contrast in study.contrasts}
+        names = list(sets)
+        tables = {"overlap": overlap_frame(sets, scores)}
+        kinds = [split_label(name) for name in result.degradations]
+        known = [kind for kind, level in kinds if level]
+        if len(known) > len(set(known)):
+            tables["levels"] = levels(result, options.fraction)
+        share = f"top {100 * options.fraction:g} %, common filters in %"
+        figures = {"overlap": matrix(overlap(sets), names, names, share, ("of", "also in"))}
+        publish(options, words, "overlap", tables, figures, [describe(study)])

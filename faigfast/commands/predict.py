@@ -1,0 +1,76 @@
+"""`faigfast predict`: which degradation an image has, without its ground truth."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from faigfast.commands.run_folder import alone_in
+from faigfast.commands.study import (
+    open_study,
+    parse_recipes,
+    publish,
+    read_folder,
+    training_photographs,
+)
+from faigfast.findings.evaluation import crops, spread
+from faigfast.findings.figures import matrix
+from faigfast.findings.frames import frame
+from faigfast.findings.prediction import predict_degradation
+from faigfast.findings.trials import LEVELS, try_predictions
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Learn signatures, try them on other photographs, and predict images of a folder."""
+    if options.learned < 2:
+        raise ValueError(f"learned is {options.learned}; expected at least 2 crops")
+    if options.lq and options.learn:
+        raise ValueError("lq and --learn are given; expected --degrade, which both are made by")
+    if not options.lq and not options.degrade:
+        options.degrade = [f"{name}={recipe}" for name, recipe in LEVELS.items()]
+    unseen = read_folder(options.images) if options.images else {}
+    lessons = {}
+    if options.learn or options.gt is None:
+        lessons = training_photographs(options.learn, options.gt, "learn")
+    study = open_study(options, split=False)
+    pair = study.baseline, study.target
+    shared = {
+        "steps": study.steps,
+        "store": study.store,
+        "progress": study.progress,
+        **study.options,
+    }
+    with alone_in(options.output):
+        taught = None
+        how = "each photograph from signatures of the others"
+        if lessons:
+            recipes = parse_recipes(options, study.target)
+            taught = spread(crops(lessons, recipes, options.crop, options.seed), options.learned)
+            how = f"learned from {len(taught.names)} crops of {', '.join(lessons)}"
+        signatures, trials = try_predictions(
+            *pair, study.kept, taught, fraction=options.fraction, **shared
+        )
+        tables = {f"prediction by {t.match}": t.frame() for t in trials}
+        figures = {
+            f"confusion by {t.match}": matrix(
+                t.confusion(), t.labels, t.labels, f"by {t.match}, %", ("is", "taken for")
+            )
+            for t in trials
+        }
+        if unseen:
+            rows = []
+            for name, image in unseen.items():
+                (found,) = predict_degradation(*pair, signatures, image[None], **shared)
+                rows.append(
+                    {
+                        "image": name,
+                        "degradation": found.degradation,
+                        "level": found.level,
+                        "margin": found.margin,
+                    }
+                )
+            tables["predicted images"] = frame(rows)
+        remark = (
+            f"{len(study.kept.names)} crops of {options.crop}×{options.crop} of "
+            f"{', '.join(dict.fromkeys(study.kept.photographs))}; {how}. Attributed against the "
+            "target's own output. Intervals are Wilson's, over crops treated as independent."
+        )
+        publish(options, words, "predict", tables, figures, [remark])

@@ -1,0 +1,58 @@
+"""`faigfast retrain`: the discovered filters alone learn, from the baseline."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import faigfast
+from faigfast.commands.run_folder import alone_in
+from faigfast.commands.study import (
+    describe,
+    open_study,
+    parse_recipes,
+    publish,
+    read_sets,
+    target_file,
+    training_photographs,
+)
+from faigfast.findings.figures import retraining_bars
+from faigfast.findings.retraining import (
+    retrain_all,
+    retraining_frame,
+    retraining_sentences,
+)
+from faigfast.training import Schedule
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Retrain for every degradation and measure."""
+    if options.lq:
+        raise ValueError("lq is given; expected --degrade, by which training patches are made too")
+    if options.downsampling != "bilinear":
+        raise ValueError("downsampling is bicubic; training patches are bilinear alone")
+    sets = read_sets(options.sets) if options.sets else {}
+    schedule = Schedule(options.iterations, options.rate, options.batch, seed=options.seed)
+    images = training_photographs(options.train, options.gt, "train")
+    study = open_study(options)
+    recipes = parse_recipes(options, study.target)
+    with alone_in(options.output):
+        parts = retrain_all(
+            study, images, recipes, schedule, Path(options.output),
+            fraction=options.fraction, sets=sets, patch=options.patch, optimizer=options.optimizer,
+        )  # fmt: skip
+        for part in parts:
+            file = Path(options.output) / f"{part.degradation}-discovered.safetensors"
+            faigfast.save_model(part.networks["discovered"], file, like=target_file(options))
+        remark = (
+            f"{options.iterations} iterations of {options.optimizer} at {options.rate:g}, batches "
+            f"of {options.batch} patches of {options.patch}×{options.patch} low-resolution pixels "
+            f"from {', '.join(images)}; all of one degradation."
+        )
+        publish(
+            options,
+            words,
+            "retrain",
+            {"retraining": retraining_frame(parts)},
+            {"retraining": retraining_bars(parts)},
+            [*retraining_sentences(parts), remark, describe(study)],
+        )

@@ -1,0 +1,331 @@
+"""Retraining: only the discovered filters learn, from the baseline, and all else stands still."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from faigfast.data.degradations import Degradation
+from faigfast.data.patches import Patches
+from faigfast.filters import FilterIndex, FilterSet
+from faigfast.findings.evaluation import (
+    METRICS,
+    Crops,
+    Values,
+    mean_and_interval,
+    measure,
+    over_photographs,
+)
+from faigfast.findings.frames import frame
+from faigfast.findings.masking import random_sets
+from faigfast.findings.study import Study
+from faigfast.networks import copy_of, digest_of, fingerprint, unwrap
+from faigfast.training import Optimize, Schedule, train
+
+if TYPE_CHECKING:
+    import pandas
+
+WHO = ("discovered", "random", "all")
+
+
+def retrain(
+    baseline: nn.Module,
+    filters: FilterSet | None,
+    patches: Patches,
+    schedule: Schedule,
+    folder: str | os.PathLike[str],
+    *,
+    optimizer: Optimize | str = "Adam",
+    recipe: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> nn.Module:
+    """Train a copy of the baseline in some filters alone.
+
+    Parameters
+    ----------
+    baseline : nn.Module
+        Where the training starts; unchanged.
+    filters : FilterSet, optional
+        What learns; biases and everything else stay as they are to the bit. None: every
+        parameter learns.
+    patches : Patches
+        Where batches come from.
+    schedule : Schedule
+        Length and rate.
+    folder : path-like
+        Receives the training's state and log; the same call goes on where it stopped.
+    optimizer : str or callable
+        As in `faigfast.training.train`.
+    recipe : mapping, optional
+        Whatever else defines the run; a state of another is refused.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    nn.Module
+        With averaged weights, in the baseline's modes.
+
+    Raises
+    ------
+    ValueError
+        If the filters are of another network, a filter's layer holds no parameter of its shape, or
+        `folder` holds another run.
+
+    Notes
+    -----
+    Source: Xie et al., NeurIPS 2021. Their script drops filters whose index is below
+    192, the first layer's.
+    """
+    network = copy_of(unwrap(baseline, "baseline")).requires_grad_(True)  # a frozen one learns too
+    vars(network).pop("faigfast_source", None)
+    masks = None if filters is None else filters.masks(FilterIndex.of(network))
+    modes = [module.training for module in network.modules()]
+    identity = {
+        "baseline": fingerprint(network),
+        "filters": "all" if filters is None else filters.digest,
+        "optimizer": optimizer if isinstance(optimizer, str) else repr(optimizer),
+        **(recipe or {}),
+    }
+    average = train(
+        network,
+        patches,
+        schedule,
+        folder,
+        recipe=identity,
+        trainable=masks,
+        optimizer=optimizer,
+        progress=progress,
+    )
+    network.load_state_dict(average)
+    for module, mode in zip(network.modules(), modes, strict=True):
+        module.training = mode
+    return network
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Networks retrained for one degradation, on the same crops.
+
+    Parameters
+    ----------
+    degradation : str
+        Of the training and of the input.
+    count : int
+        Number of discovered, and of random filters.
+    values : dict
+        Network ("baseline", "target", "discovered", "random", "all") to metric to degradation to
+        [N].
+    photographs : tuple of str
+        The photograph of each crop.
+    networks : dict of str to nn.Module
+        Those that were retrained.
+    """
+
+    degradation: str
+    count: int
+    values: dict[str, Values]
+    photographs: tuple[str, ...]
+    networks: dict[str, nn.Module]
+
+    def psnr(self, network: str) -> Tensor:
+        """PSNR [N] on the degradation."""
+        return self.values[network]["psnr"][self.degradation]
+
+    def recovered(self, network: str) -> float:
+        """Share of the target's gain over the baseline."""
+        base, full, now = (float(self.psnr(n).mean()) for n in ("baseline", "target", network))
+        return (now - base) / (full - base)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a network."""
+        found = []
+        for network in self.values:
+            row: dict[str, Any] = {"degradation": self.degradation, "network": network}
+            row["filters"] = self.count if network in ("discovered", "random") else None
+            row[METRICS["psnr"]], row["±"] = mean_and_interval(self.psnr(network))
+            row["recovered, %"] = 100 * self.recovered(network)
+            if network != "random":
+                ahead = self.psnr(network) - self.psnr("random")
+                row["above random"], row["± crops"] = mean_and_interval(ahead)
+                row["± photographs"] = over_photographs(ahead, self.photographs)[1]
+            found.append(row)
+        return found
+
+
+def compare_retraining(
+    baseline: nn.Module,
+    target: nn.Module,
+    filters: FilterSet,
+    degradation: str,
+    patches: Patches,
+    data: Crops,
+    schedule: Schedule,
+    folder: str | os.PathLike[str],
+    *,
+    border: int,
+    optimizer: Optimize | str = "Adam",
+    recipe: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Retraining:
+    """Retrain discovered filters, as many random ones, and all, for one degradation.
+
+    Parameters
+    ----------
+    baseline, target : nn.Module
+        The pair; the target is what is to be reached.
+    filters : FilterSet
+        Discovered for the degradation.
+    degradation : str
+        Its name in `data`.
+    patches : Patches
+        Of the degradation.
+    data : Crops
+        On which the networks are measured.
+    schedule, folder, optimizer, recipe, progress
+        As in `retrain`; each network has a folder of its own.
+    border : int
+        Pixels left out of the PSNR.
+    seed : int
+        Of the random filters.
+
+    Returns
+    -------
+    Retraining
+
+    Raises
+    ------
+    ValueError
+        As `retrain`.
+    """
+    if degradation not in data.lq:
+        raise ValueError(
+            f"degradation is {degradation!r}; expected one of the crops', {', '.join(data.lq)}"
+        )
+    if filters.total is None:  # a file of the authors
+        total = len(FilterIndex.of(baseline))
+        filters = FilterSet(filters.indices, total, filters.index, filters.baseline, filters.target)
+    (chance,) = random_sets(filters, 1, seed)
+    only = Crops({degradation: data.lq[degradation]}, data.gt, data.names)
+    values = {
+        "baseline": measure(baseline, only, border=border),
+        "target": measure(target, only, border=border),
+    }
+    networks = {}
+    for name, chosen in zip(WHO, (filters, chance, None), strict=True):
+        networks[name] = retrain(
+            baseline,
+            chosen,
+            patches,
+            schedule,
+            Path(folder) / f"{degradation}-{name}",
+            optimizer=optimizer,
+            recipe=recipe,
+            progress=progress,
+        )
+        values[name] = measure(networks[name], only, border=border)
+    return Retraining(degradation, len(filters), values, data.photographs, networks)
+
+
+def retrain_all(
+    study: Study,
+    images: dict[str, Tensor],
+    recipes: dict[str, Degradation],
+    schedule: Schedule,
+    folder: str | os.PathLike[str],
+    *,
+    fraction: float,
+    sets: Mapping[str, FilterSet] | None = None,
+    patch: int,
+    optimizer: str = "Adam",
+) -> list[Retraining]:
+    """Retrain for the degradation of every contrast, or of every set.
+
+    Parameters
+    ----------
+    study : Study
+        Pair, attribution and crops.
+    images : dict of str to Tensor
+        Photographs [3, H, W] to train on, others than the study's.
+    recipes : dict of str to Degradation
+        By name; those that neither blur nor add noise are passed over.
+    schedule : Schedule
+        Length and rate.
+    folder : path-like
+        Receives states and logs.
+    fraction : float
+        Share of the filters that learn.
+    sets : mapping of str to FilterSet, optional
+        Filters by degradation, in place of the study's.
+    patch : int
+        Side of a low-resolution patch.
+    optimizer : str
+        As in `retrain`.
+
+    Returns
+    -------
+    list of Retraining
+
+    Raises
+    ------
+    ValueError
+        If a set is of no degradation of the recipes, or there is nothing to be learnt.
+    """
+    sets = sets or {}
+    for name in sets:
+        if name not in recipes:
+            raise ValueError(f"sets name {name!r}; expected some of {', '.join(recipes)}")
+    if not sets:
+        tops = study.tops(fraction)
+        sets = {c.degradation: tops[c.name] for c in study.contrasts}
+    parts = []
+    for name, filters in sets.items():
+        recipe = recipes[name]
+        if not recipe.blur and not recipe.noise:
+            continue  # nothing is to be learnt of clean images
+        patches = Patches(
+            images.values(),
+            scale=recipe.scale,
+            patch=patch,
+            blur=(recipe.blur,) if recipe.blur else (),
+            noise=(recipe.noise,) if recipe.noise else (),
+            probability=1.0,
+        )
+        known = {
+            "degradation": [recipe.blur, recipe.noise],
+            "patch": patch,
+            "photographs": digest_of(images),
+        }
+        parts.append(
+            compare_retraining(
+                study.baseline, study.target, filters, name, patches, study.kept, schedule, folder,
+                border=study.border, optimizer=optimizer, recipe=known, progress=study.progress,
+            )
+        )  # fmt: skip
+    if not parts:
+        raise ValueError("no degradation blurs or adds noise; expected one to be learnt")
+    return parts
+
+
+def retraining_frame(parts: Sequence[Retraining]) -> "pandas.DataFrame":
+    """One row a degradation and network."""
+    return frame([row for part in parts for row in part.rows()])
+
+
+def retraining_sentences(parts: Sequence[Retraining]) -> list[str]:
+    """Say for each degradation whether discovered filters recover more than random ones."""
+    found = []
+    for part in parts:
+        ahead, half = mean_and_interval(part.psnr("discovered") - part.psnr("random"))
+        word = "more" if ahead > half else "less" if ahead < -half else "neither more nor less"
+        found.append(
+            f"{part.degradation}: retraining the {part.count} discovered filters recovers "
+            f"{100 * part.recovered('discovered'):.0f} % of the target's gain, {word} than as many "
+            f"random ones, {100 * part.recovered('random'):.0f} % ({ahead:+.2f} ± {half:.2f} dB); "
+            f"all parameters {100 * part.recovered('all'):.0f} %."
+        )
+    return found

@@ -1,0 +1,243 @@
+"""Rivals of FAIG: other scores of the same filters, as the same result with the same rankings."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from faigfast.attribution import attribute
+from faigfast.batch import Batch, batches, is_single
+from faigfast.filters import FilterIndex
+from faigfast.networks import check_same_layout, fingerprint, tensors, undisturbed, unwrap
+from faigfast.quadrature import quadrature
+from faigfast.refinement import STEPS_OF_OTHERS
+from faigfast.result import Attribution, Setting
+
+# Name on the command line → what it ranks by.
+METHODS = {
+    "faig": "FAIG",
+    "input": "integrated gradients from the clean to the degraded image, Σ |∫ ∂ΣF/∂θ|",
+    "change": "Σ |θ − θ̄|",
+    "relative": "Σ |θ − θ̄| / Σ |θ̄|, the authors' absolute filter change",
+    "random": "chance",
+    "gradient": "Σ |Δ · ∂L/∂θ| at the target alone",
+    "magnitude": "Σ |θ|",
+    "signed": "−Σ I_i, FAIG without the absolute value",
+}
+# These look at the weights alone, and rank the same filters for every degradation.
+OF_WEIGHTS = ("change", "relative", "random", "magnitude")
+POINTS = 8  # images of the input path in one forward and backward
+
+
+def rank_by(
+    method: str,
+    baseline: nn.Module,
+    target: nn.Module,
+    batch: Any,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    clean: Tensor | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Attribution:
+    """Score all filters by FAIG or one of its rivals.
+
+    Parameters
+    ----------
+    method : str
+        One of `METHODS`.
+    baseline, target : nn.Module
+        The pair.
+    batch : tuple, mapping or iterable
+        As in `faigfast.attribute`.
+    steps : int, optional
+        Points of the line, of "faig", "signed" and "input"; None: as in `faigfast.attribute`.
+    seed : int
+        Of "random".
+    clean : Tensor, optional
+        [N, C, h, w], where the path of "input" begins, for a single batch; None: the ground truth
+        shrunk to the size of the input by bilinear interpolation, as the authors' images are.
+    progress : bool
+        Show a progress bar.
+    **options
+        Of `faigfast.attribute`, for "faig", "signed" and "gradient".
+
+    Returns
+    -------
+    Attribution
+        `setting.method` is the name. Rivals that look at weights alone keep one row of scores,
+        and have neither losses nor completeness (NaN).
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown, or as `faigfast.attribute`.
+
+    Notes
+    -----
+    Sources: "input", "relative" and "random" are those of Xie et al., NeurIPS 2021, and
+    their code: integrated gradients without the factor x − x′, ranked by the mean score itself,
+    and a change relative to the baseline's filter. `against=` gives the contrast of "input" too.
+
+    Examples
+    --------
+    >>> a, b = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+    >>> images = (torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
+    >>> len(rank_by("change", a, b, images).top("lq", 0.5))
+    4
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+    if method in ("faig", "signed"):
+        signed = method == "signed"
+        return attribute(
+            baseline, target, batch, steps=steps, signed=signed, progress=progress, **options
+        )
+    if method == "gradient":
+        # The one node of this rule is the target.
+        options |= {"rule": "left", "steps": 1, "tol": None, "emulate": False}
+        options["progress"] = progress
+        result = attribute(baseline, target, batch, **options)
+        return replace(result, setting=replace(result.setting, method=method))
+    first, last = unwrap(baseline, "baseline"), unwrap(target, "target")
+    check_same_layout(tensors(first), tensors(last))
+    like = next(last.parameters())
+    parts = batches(batch, like.device, like.dtype)
+    if method == "input":
+        if clean is not None and not is_single(batch):
+            raise ValueError("clean is given with several batches; expected a single batch")
+        count = STEPS_OF_OTHERS if steps is None else steps
+        return _input_gradients(first, last, parts, count, clean, progress)
+    names = next(iter(parts)).lq
+    scores = _weight_scores(method, first, last, seed)
+    rows = {name: scores[None].clone() for name in names}  # files hold each apart
+    return _result(first, last, method, rows, images=1, steps=seed, per_image=False)
+
+
+def _weight_scores(method: str, baseline: nn.Module, target: nn.Module, seed: int) -> Tensor:
+    """Scores [F] in float64 that follow from the two networks' weights."""
+    index = FilterIndex.of(target)
+    if method == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(len(index), generator=generator, dtype=torch.float64)
+    start, end = tensors(baseline), tensors(target)
+    parts = []
+    for layer in index.layers:
+        old, new = (state[layer].detach().cpu().double().flatten(2) for state in (start, end))
+        value = (new if method == "magnitude" else new - old).abs().sum(2)
+        if method == "relative":
+            # A filter that was zero and moved comes first, one that stayed zero last.
+            tiny = torch.finfo(torch.float64).tiny
+            value = value / old.abs().sum(2).clamp(min=tiny)
+        parts.append(value.flatten())
+    return torch.cat(parts)
+
+
+def _input_gradients(
+    baseline: nn.Module,
+    target: nn.Module,
+    parts: Iterable[Batch],
+    steps: int,
+    clean: Tensor | None,
+    progress: bool,
+) -> Attribution:
+    """Σ |Σ_s w_s ∂(Σ F(θ, x_s))/∂θ| of every kernel, x_s between the clean and the degraded image.
+
+    The weights stand still here, so that the points of a path are images of one batch and one
+    backward sums over them.
+    """
+    index = FilterIndex.of(target)
+    rule = quadrature("right", steps)  # the authors' nodes: from the clean image on, 0 … 1 − 1/S
+    rows: dict[str, list[Tensor]] = {}
+    with undisturbed(target), tqdm(unit="image", disable=not progress, leave=None) as bar:
+        for part in parts:
+            for name, lq in part.lq.items():
+                start = _clean(part, name, clean)
+                for x0, x in zip(start, lq, strict=True):
+                    rows.setdefault(name, []).append(_one_image(target, index, x0, x, rule))
+                    bar.update()
+    scores = {name: torch.stack(values) for name, values in rows.items()}
+    images = len(next(iter(scores.values())))
+    return _result(baseline, target, "input", scores, images=images, steps=steps)
+
+
+def _clean(part: Batch, name: str, clean: Tensor | None) -> Tensor:
+    """Where the paths of one degradation begin, [N, C, *spatial]."""
+    lq, gt = part.lq[name], part.gt[name]
+    if clean is None:
+        if gt.shape[:2] != lq.shape[:2] or gt.ndim != lq.ndim:
+            raise ValueError(
+                f"gt is {list(gt.shape)} and x {list(lq.shape)}; expected images of one number of "
+                "channels, or clean= for where the paths begin"
+            )
+        if gt.shape == lq.shape:
+            return gt
+        mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[lq.ndim]
+        return F.interpolate(gt, size=lq.shape[2:], mode=mode, align_corners=False)
+    if clean.shape != lq.shape:
+        raise ValueError(f"clean is {list(clean.shape)}; expected {list(lq.shape)}, as x is")
+    return clean.to(lq)
+
+
+def _one_image(network: nn.Module, index: FilterIndex, x0: Tensor, x: Tensor, rule: Any) -> Tensor:
+    state = {key: value.detach().clone() for key, value in tensors(network).items()}
+    weights = [state[layer].requires_grad_() for layer in index.layers]
+    total = [torch.zeros_like(weight) for weight in weights]
+    nodes = torch.as_tensor(rule.nodes).to(x)
+    factors = torch.as_tensor(rule.weights).to(x)
+    for alpha, factor in zip(nodes.split(POINTS), factors.split(POINTS), strict=True):
+        alpha = alpha.view(-1, *[1] * x.ndim)
+        output = functional_call(network, state, (x0 + alpha * (x - x0),))  # [P, C, *spatial]
+        value = (output.flatten(1).sum(1) * factor).sum()
+        for sums, grad in zip(
+            total, torch.autograd.grad(value, weights, allow_unused=True), strict=True
+        ):
+            if grad is not None:
+                sums += grad
+    return torch.cat([sums.abs().flatten(2).sum(2).flatten() for sums in total]).cpu()
+
+
+def _result(
+    baseline: nn.Module,
+    target: nn.Module,
+    method: str,
+    scores: dict[str, Tensor],
+    *,
+    images: int,
+    steps: int,
+    per_image: bool = True,
+) -> Attribution:
+    """Put scores [N, F] in the form of an attribution that has no losses."""
+    index = FilterIndex.of(target)
+    shape = (len(scores), images)
+    unknown = partial(torch.full, fill_value=torch.nan, dtype=torch.float64)
+    return Attribution(
+        index=index,
+        by_degradation=scores,
+        completeness=unknown(shape),
+        losses=unknown((*shape, 2)),
+        error=unknown(shape),
+        points=torch.full(shape, steps if per_image else 0),
+        scored=torch.ones(len(index), dtype=torch.bool),
+        setting=Setting(
+            rule="right" if per_image else "none",
+            steps=steps,
+            tol=None,
+            emulate=False,
+            objective="output sum" if per_image else "none",
+            backend="torch",
+            precision=str(next(iter(scores.values())).dtype).removeprefix("torch."),
+            per_image=per_image,
+            baseline=fingerprint(baseline),
+            target=fingerprint(target),
+            method=method,
+            contrasted=False,
+        ),
+    )

@@ -1,0 +1,161 @@
+"""Sections on what the discovered filters do: photographs, masking, places."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from faigfast.findings.evaluation import METRICS, evaluate, restore
+from faigfast.findings.figures import (
+    data_uri,
+    kept_bars,
+    rival_curves,
+)
+from faigfast.findings.frames import frame
+from faigfast.findings.locations import EXPERIMENTS, locations, locations_frame
+from faigfast.findings.masking import mask
+from faigfast.findings.metrics import psnr
+from faigfast.findings.report import Page
+from faigfast.findings.rivals import METHODS
+from faigfast.findings.sections.material import Material
+from faigfast.findings.tables import (
+    area_sentences,
+    areas,
+    completeness_table,
+    masked_networks,
+)
+
+SHOWN_CROPS = 3  # photographs of which one is shown
+
+
+def quality(page: Page, material: Material) -> None:
+    """Say how well the pair restores and how well the integral was taken."""
+    study, result = material.study, material.result
+    page.heading("The pair, and how well the integral was taken")
+    base, full = (
+        evaluate(net, study.kept, border=study.border) for net in (study.baseline, study.target)
+    )
+    rows = [
+        {
+            "input": name,
+            "baseline, dB": float(base[name].mean()),
+            "target, dB": float(full[name].mean()),
+            "gain, dB": float((full[name] - base[name]).mean()),
+        }
+        for name in study.kept.lq
+    ]
+    material.put(page, "pair", frame(rows))
+    page.text(
+        "The attributions of all tensors must add up to the difference of the two networks' "
+        "losses; the relative error of that sum:"
+    )
+    page.table(*completeness_table(result))
+    page.text(f"{result.sampling}, {result.backend} {result.precision}. {' '.join(result.notes)}")
+    page.code(material.commands["mask"])
+
+
+def photographs(page: Page, material: Material) -> None:
+    """Restore a few crops by every network."""
+    study = material.study
+    page.heading(f"Photographs, {100 * material.fraction:g} % of the filters masked")
+    networks = {"baseline": study.baseline, "target": study.target} | {
+        f"{name} filters masked": filters.swap(study.baseline, study.target)
+        for name, filters in material.tops.items()
+    }
+    names = list(dict.fromkeys(study.kept.photographs))[:SHOWN_CROPS]
+    for photograph in names:
+        of = [n for n, name in enumerate(study.kept.photographs) if name == photograph]
+        place = of[len(of) // 2]
+        gt = study.kept.gt[place : place + 1]
+        for contrast in study.contrasts:
+            lq = study.kept.lq[contrast.degradation][place : place + 1]
+            strip = [(_large(lq, gt), f"{contrast.degradation} input")]
+            for label, network in networks.items():
+                output = restore(network, lq)
+                quality = float(psnr(output, gt, border=study.border))
+                strip.append((data_uri(output[0]), f"{label}, {quality:.1f} dB"))
+            page.text(f"{photograph}, {contrast.degradation}")
+            page.strip([*strip, (data_uri(gt[0]), "ground truth")])
+    page.text("Made by the report's own command, which stands at its end.", note=True)
+
+
+def _large(lq: Tensor, gt: Tensor) -> str:
+    """Show an input as large as the ground truth, pixel by pixel."""
+    return data_uri(F.interpolate(lq, size=gt.shape[2:])[0])
+
+
+def rivals(page: Page, material: Material) -> None:
+    """Mask by every method, measure in every way."""
+    study = material.study
+    results = {method: study.attribution(method) for method in METHODS if method != "random"}
+    masking = mask(
+        study.baseline, study.target, results, study.kept, border=study.border,
+        metrics=tuple(METRICS), contrasts=study.contrasts, store=study.store,
+        progress=study.progress,
+    )  # fmt: skip
+    page.heading("Masking: FAIG and its rivals")
+    page.text(
+        "The top filters of each method go back to the baseline's. What the input's restoration "
+        "loses is drawn against the masked share; dotted: all that the target had gained. A method "
+        "above that line breaks the network rather than undoing what it learnt."
+    )
+    for sentence in area_sentences(masking):
+        page.text(sentence)
+    material.draw(page, rival_curves(masking))
+    page.text(
+        "Area: mean loss of PSNR over the masked share, in dB. Within the gain: counting no more "
+        "than what the target had gained; others: the same for inputs whose degradation the "
+        "filters are not meant for."
+    )
+    material.put(page, "masking-areas", areas(masking))
+    names = ", ".join(f"{name}: {text}" for name, text in METHODS.items())
+    page.text(f"Methods: {names}.", note=True)
+    material.draw(page, rival_curves(masking, "difference"))
+    page.text(
+        "Output difference: mean squared difference of gradient maps of the outputs, × 1000, the "
+        "authors' measure on true gray; in their own form in the table.",
+        note=True,
+    )
+    table = masked_networks(masking)
+    material.put(page, "masking", table, f"All {len(table)} measurements, every metric")
+    page.code(material.commands["mask"])
+
+
+def units(page: Page, material: Material) -> None:
+    """Mask whole channels and layers."""
+    study = material.study
+    page.heading("Masking whole channels and layers")
+    rows = []
+    for by in ("kernel", "channel", "layer"):
+        masking = mask(
+            study.baseline, study.target, material.result, study.kept, border=study.border,
+            contrasts=study.contrasts, by=by, store=study.store, progress=study.progress,
+        )  # fmt: skip
+        for contrast in study.contrasts:
+            for m in masking.curve("faig", contrast.name):
+                row = {"filters": contrast.name, "by": by, "asked for, %": 100 * m.fraction}
+                row["masked, %"] = 100 * m.count / len(material.result.index)
+                for degradation in masking.target:
+                    row[f"{degradation} undone, %"] = 100 * masking.lost(m, degradation)
+                rows.append(row)
+    page.text("Share of the target's gain that is undone. A first unit is taken whatever its size.")
+    material.put(page, "masking-units", frame(rows))
+    for by in ("channel", "layer"):
+        page.code(f"{material.commands['mask']} --methods faig --by {by}")
+
+
+def places(page: Page, material: Material) -> None:
+    """Ask whether weights, locations and connections matter."""
+    study = material.study
+    parts = locations(
+        study.baseline, study.target, material.tops,
+        {contrast.name: contrast.degradation for contrast in study.contrasts}, study.kept,
+        border=study.border, store=study.store, progress=study.progress,
+    )  # fmt: skip
+    page.heading("Weights, locations and connections")
+    page.text(
+        "What is kept of the target's gain over the baseline when as many filters are treated in "
+        "one way or another; random experiments are the mean of three draws."
+    )
+    material.draw(page, kept_bars(parts))
+    material.put(page, "locations", locations_frame(parts))
+    page.text(" ".join(f"{name}: {text}." for name, (text, _) in EXPERIMENTS.items()), note=True)
+    page.code(material.commands["locations"])

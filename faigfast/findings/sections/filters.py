@@ -1,0 +1,86 @@
+"""Sections on the filters themselves: overlaps, layers and kernels, channels."""
+
+from dataclasses import replace
+
+from faigfast.findings.contrasts import levels, overlap, overlap_frame, split_label
+from faigfast.findings.distribution import changes, distribution, heads
+from faigfast.findings.figures import (
+    kernel_heads,
+    layer_distribution,
+    matrix,
+)
+from faigfast.findings.frames import frame
+from faigfast.findings.pruning import channel_importance
+from faigfast.findings.report import Page
+from faigfast.findings.sections.material import Material
+
+HEADS = 12  # kernels of a ranking that are drawn
+
+
+def overlaps(page: Page, material: Material) -> None:
+    """Compare the filters of all degradations and levels."""
+    page.heading("Degradations and levels compared")
+    study, data = material.study, material.compared
+    result = material.result
+    if data is not None:
+        result = replace(study, found=data, kept=data, contrasts=(), given=None).attribution()
+        page.text(f"Attributed: {len(data.names)} crops under each degradation.")
+    names = list(result.degradations)
+    if len(names) < 2:
+        page.text("Left out: there is one degradation.")
+        return
+    sets = {name: result.top(name, material.fraction) for name in names}
+    scores = {name: result.contrast(name) for name in names}
+    title = f"top {100 * material.fraction:g} %, common filters in %"
+    material.draw(page, matrix(overlap(sets), names, names, title, ("of", "also in")))
+    kinds = [kind for kind, level in map(split_label, names) if level]
+    if len(kinds) > len(set(kinds)):
+        page.text(
+            "Levels of one degradation, each against all other degradations: how the filters "
+            "change with its strength."
+        )
+        material.put(page, "levels", levels(result, material.fraction))
+    material.put(page, "overlap", overlap_frame(sets, scores), "All pairs, against all others")
+    page.code(material.commands["overlap"])
+
+
+def layers(page: Page, material: Material) -> None:
+    """Show where the filters lie and what became of them."""
+    study, sets = material.study, material.tops
+    page.heading(f"Where the top {100 * material.fraction:g} % lie")
+    material.draw(page, layer_distribution(sets, material.result.index))
+    material.put(page, "distribution", distribution(sets, material.result.index), "Layer by layer")
+    page.text(
+        "What became of them between baseline and target: size of the change relative to the "
+        "baseline's kernel, cosine between both, growth (all medians), and how many grew, turned "
+        "round, or rose in their sum."
+    )
+    material.put(page, "changes", changes(study.baseline, study.target, sets))
+    for name, filters in sets.items():
+        kernels = heads(study.baseline, study.target, filters, HEADS)
+        material.draw(page, kernel_heads(kernels, f"{name}: best {len(kernels)}"))
+    page.code(material.commands["distribution"])
+
+
+def pruning(page: Page, material: Material) -> None:
+    """Score channels for pruning."""
+    page.heading("Scores of output channels, for pruning")
+    scores = channel_importance(material.study.target, material.result)
+    total = sum(float(v.sum()) for v in scores.values())
+    rows = [
+        {
+            "layer": name,
+            "channels": len(v),
+            "least": float(v.min()),
+            "median": float(v.median()),
+            "most": float(v.max()),
+            "share of all, %": 100 * float(v.sum()) / total,
+        }
+        for name, v in scores.items()
+    ]
+    page.text(
+        "Sum of the mean scores of all degradations; faigfast.findings.pruning hands them to "
+        "torch-pruning and torch.nn.utils.prune."
+    )
+    material.put(page, "channels", frame(rows), "Layer by layer")
+    page.code(material.commands["prune"])

@@ -1,0 +1,90 @@
+"""What the sections of the whole report are made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from faigfast.data.degradations import Degradation
+from faigfast.filters import FilterSet
+from faigfast.findings.evaluation import Crops
+from faigfast.findings.figures import (
+    svg,
+)
+from faigfast.findings.frames import shown, write_table
+from faigfast.findings.report import Page
+from faigfast.findings.study import Study
+from faigfast.result import Attribution
+from faigfast.training import Schedule
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the report is made from.
+
+    Parameters
+    ----------
+    study : Study
+        Pair, crops, contrasts, store.
+    folder : pathlib.Path
+        Receives tables and states of retraining.
+    commands : mapping of str to str
+        Section to the command that gives its numbers.
+    recipes : mapping of str to Degradation
+        Of the study's degradations; empty where these come from folders.
+    labels : Crops, optional
+        Crops to predict, degraded in many ways and levels; None: those that are measured.
+    compared : Crops, optional
+        Crops to compare the filters of many degradations on; None: those that are attributed.
+    lessons : Crops, optional
+        Of other photographs, under the same labels.
+    training : mapping of str to Tensor
+        Photographs to retrain on; none: no retraining.
+    schedule : Schedule
+        Of the retraining.
+    patch : int
+        Side of a low-resolution patch.
+    fraction : float
+        Share of the filters in most sections.
+    retrained : float
+        Share of the filters that are modulated and retrained.
+    """
+
+    study: Study
+    folder: Path
+    commands: Mapping[str, str]
+    recipes: Mapping[str, Degradation] = field(default_factory=dict)
+    labels: Crops | None = None
+    compared: Crops | None = None
+    lessons: Crops | None = None
+    training: Mapping[str, Tensor] = field(default_factory=dict)
+    schedule: Schedule = field(default_factory=lambda: Schedule(150, 2e-3, 8))
+    patch: int = 24
+    fraction: float = 0.01
+    retrained: float = 0.05
+
+    @cached_property
+    def result(self) -> Attribution:
+        """FAIG of the study's attributed crops."""
+        return self.study.attribution()
+
+    @cached_property
+    def tops(self) -> dict[str, FilterSet]:
+        """Best filters of each contrast."""
+        return self.study.tops(self.fraction)
+
+    def put(self, page: Page, name: str, table: "pandas.DataFrame", folded: str = "") -> None:
+        """Set a table on the page and write it beside."""
+        page.table(*shown(table), folded=folded)
+        write_table(self.folder / name, table)
+
+    def draw(self, page: Page, figure: "Figure") -> None:
+        """Set a figure on the page."""
+        page.figure(svg(figure))

@@ -1,0 +1,142 @@
+"""Sections on what the discovered filters are good for: modulation, prediction, retraining."""
+
+from faigfast.data.degradations import Degradation
+from faigfast.filters import FilterSet
+from faigfast.findings.figures import (
+    data_uri,
+    matrix,
+    modulation_curves,
+    retraining_bars,
+)
+from faigfast.findings.modulation import STRENGTHS, modulate, modulated_images
+from faigfast.findings.report import Page
+from faigfast.findings.retraining import retrain_all, retraining_frame, retraining_sentences
+from faigfast.findings.sections.material import Material
+from faigfast.findings.tables import (
+    modulation_sentences,
+)
+from faigfast.findings.trials import try_predictions
+
+SHOWN_STRENGTHS = (0.0, 0.5, 1.0, 1.5)
+
+
+def modulation(page: Page, material: Material) -> None:
+    """Restore at strengths between and beyond the two networks."""
+    study = material.study
+    sets = study.tops(material.retrained)
+    common = {"border": study.border, "store": study.store, "progress": study.progress}
+    pair = study.baseline, study.target
+    found = modulate(*pair, sets, study.kept, strengths=STRENGTHS, **common)  # type: ignore[arg-type]
+    page.heading("Modulation")
+    page.text(
+        f"The top {100 * material.retrained:g} % of filters at strengths from 0, the baseline's, "
+        "over 1, the target's, to 1.5."
+    )
+    for sentence in modulation_sentences(found, study.contrasts):
+        page.text(sentence)
+    material.draw(page, modulation_curves(found))
+    lq_of = {c.name: study.kept.lq[c.degradation][:1] for c in study.contrasts}
+    for name, lq in lq_of.items():
+        settings = [{name: s} for s in STRENGTHS]
+        images = modulated_images(*pair, sets, lq, settings)
+        page.text(f"{name} filters")
+        captions = [f"strength {s[name]:g}" for s in settings]
+        page.strip([(data_uri(x), text) for x, text in zip(images, captions, strict=True)])
+    material.put(page, "modulation", found.frame(), "All strengths")
+    page.code(material.commands["modulate"])
+    if len(sets) > 1:
+        _sliders(page, material, dict(list(sets.items())[:2]))
+
+
+def _sliders(page: Page, material: Material, sets: dict[str, FilterSet]) -> None:
+    """Two strengths at once, on an input with both degradations where it can be made."""
+    study = material.study
+    pair = study.baseline, study.target
+    one, other = sets
+    found = modulate(
+        *pair, sets, study.kept, strengths=SHOWN_STRENGTHS, together=True, border=study.border,
+        store=study.store, progress=study.progress,
+    )  # fmt: skip
+    recipes = [material.recipes.get(c.degradation) for c in study.contrasts[:2]]
+    lq = study.kept.lq[study.contrasts[0].degradation][:1]
+    title = study.contrasts[0].degradation
+    if recipes[0] is not None and recipes[1] is not None:
+        first, second = recipes[0], recipes[1]
+        both = Degradation(
+            max(first.blur, second.blur), max(first.noise, second.noise), first.scale,
+            first.downsampling,
+        )  # fmt: skip
+        lq, title = both(study.kept.gt[:1]), "both degradations"
+    settings = [{one: a, other: b} for a in SHOWN_STRENGTHS for b in SHOWN_STRENGTHS]
+    images = modulated_images(*pair, sets, lq, settings)
+    page.text(f"Two at once, on an input with {title}; rows: {one}, columns: {other}.")
+    captions = [f"{one} {s[one]:g}, {other} {s[other]:g}" for s in settings]
+    cells = [(data_uri(x), text) for x, text in zip(images, captions, strict=True)]
+    page.strip(cells, columns=len(SHOWN_STRENGTHS))
+    material.put(page, "modulation-grid", found.frame(), "All pairs of strengths")
+    strengths = " ".join(f"{s:g}" for s in SHOWN_STRENGTHS)
+    page.code(f"{material.commands['modulate']} --grid --strengths {strengths}")
+
+
+def prediction(page: Page, material: Material) -> None:
+    """Tell degradations from the filters they need."""
+    study = material.study
+    unseen = material.labels or study.kept
+    page.heading("Degradation prediction without ground truth")
+    if material.lessons is None and len(set(unseen.photographs)) < 2:
+        page.text("Left out: it needs two photographs, one to learn from and one to predict.")
+        return
+    if len(unseen.lq) < 2:
+        page.text("Left out: it needs two degradations to tell apart.")
+        return
+    _, trials = try_predictions(
+        study.baseline, study.target, unseen, material.lessons, store=study.store,
+        progress=study.progress, **study.options,
+    )  # fmt: skip
+    page.text(
+        "Each crop is attributed against the target's own output and matched with the signatures "
+        "of labelled crops of other photographs: by the overlap of top filters, by correlation of "
+        "full vectors, or by the most similar labelled crop."
+    )
+    for trial in trials:
+        table = trial.frame()
+        first = table.iloc[0]
+        page.text(
+            f"By {trial.match}: degradation right in {first['degradation right, %']:.0f} % "
+            f"({first['degradation from']:.0f} to {first['degradation to']:.0f} %), with its level "
+            f"in {first['and level right, %']:.0f} %, of {first['images']} crops."
+        )
+    best = max(trials, key=lambda t: float(t.right(exact=False).mean()))
+    material.draw(
+        page,
+        matrix(best.confusion(), best.labels, best.labels, f"by {best.match}, %", ("is", "as")),
+    )
+    for trial in trials:
+        name = f"prediction-by-{trial.match}"
+        material.put(page, name, trial.frame(), f"By {trial.match}, label by label")
+    page.code(material.commands["predict"])
+
+
+def retraining(page: Page, material: Material) -> None:
+    """Retrain the discovered filters alone."""
+    page.heading("Retraining the discovered filters alone")
+    learnt = {name: r for name, r in material.recipes.items() if r.blur or r.noise}
+    served = {c.degradation for c in material.study.contrasts}
+    if not material.training or not served & learnt.keys():
+        page.text(
+            "Left out: it needs photographs to train on and degradations that are made by recipe."
+        )
+        return
+    parts = retrain_all(
+        material.study, dict(material.training), dict(material.recipes), material.schedule,
+        material.folder / "retraining", fraction=material.retrained, patch=material.patch,
+    )  # fmt: skip
+    page.text(
+        f"{100 * material.retrained:g} % of the filters learn from the baseline, on one "
+        f"degradation, for {material.schedule.iterations} iterations; all else stands still."
+    )
+    for sentence in retraining_sentences(parts):
+        page.text(sentence)
+    material.draw(page, retraining_bars(parts))
+    material.put(page, "retraining", retraining_frame(parts))
+    page.code(material.commands["retrain"])

@@ -1,0 +1,64 @@
+"""The whole report: every finding about a pair on one page."""
+
+import time
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from faigfast.findings.report import Page
+from faigfast.findings.sections import SECTIONS, Material
+
+
+def write_report(
+    material: Material, title: str, command: str, remarks: Sequence[str] = ()
+) -> tuple[str, float]:
+    """Compute all findings and write `report.html`, and each table as CSV and Parquet.
+
+    Parameters
+    ----------
+    material : Material
+        What the report is made from; what its store holds is not computed again.
+    title : str
+        Of the page.
+    command : str
+        That made the report.
+    remarks : sequence of str
+        On what the numbers stand.
+
+    Returns
+    -------
+    page : str
+        Name of the file in the material's folder.
+    seconds : float
+        What it took.
+
+    Raises
+    ------
+    ImportError
+        If an extra is missing, by name.
+    """
+    start = time.perf_counter()
+    page = Page(title)
+    page.text(
+        "Which filters of a restoration network remove which degradation? Filter attribution with "
+        "integrated gradients (FAIG) ranks them; here is what follows from the ranking, "
+        "measured on crops that were not attributed."
+    )
+    for remark in remarks:
+        page.text(remark, note=True)
+    page.text(
+        "± is half of a 95 % confidence interval, over crops where nothing else is said. Tables "
+        "sort by a click on a head. Below each part stands the command that gives its numbers.",
+        note=True,
+    )
+    page.list_contents()
+    bar = tqdm(SECTIONS.items(), "report", unit="part", disable=not material.study.progress)
+    for name, section in bar:
+        bar.set_postfix_str(name)
+        section(page, material)
+    seconds = time.perf_counter() - start
+    page.heading("Command")
+    page.code(command)
+    page.text(f"Computed in {seconds:.0f} s, without what an earlier run had finished.", note=True)
+    page.save(material.folder / "report.html")
+    return "report.html", seconds

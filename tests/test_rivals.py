@@ -1,0 +1,165 @@
+import copy
+import math
+
+import pytest
+import torch
+from helpers import images, kinked, pair, smooth, untouched
+from torch import nn
+
+import faigfast
+from faigfast.findings.rivals import METHODS, OF_WEIGHTS, rank_by
+
+
+@pytest.fixture(scope="module")
+def nets():
+    return pair(kinked)
+
+
+def batch(seed=0):
+    x, gt = images(2, seed=seed)
+    return {"lq": {"a": x, "b": images(2, seed=seed + 7)[0]}, "gt": gt}
+
+
+def kernels(value):
+    return value.abs().flatten(2).sum(2).flatten()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_one_kind_of_result(nets, method, tmp_path):
+    given = batch()
+    with untouched(*nets, data=[given["gt"]]):
+        result = rank_by(method, *nets, given, steps=3)
+    assert result.setting.method == method and result.degradations == ("a", "b")
+    assert len(result.top("a", 0.5)) == len(result.index) // 2
+    result.save(tmp_path / "scores.safetensors")
+    again = faigfast.Attribution.load(tmp_path / "scores.safetensors")
+    assert again.setting == result.setting
+    assert torch.equal(again.top("a", 0.2).indices, result.top("a", 0.2).indices)
+    repr(result)
+
+
+def test_faig_is_attribute(nets):
+    given = batch()
+    one, other = rank_by("faig", *nets, given, steps=4), faigfast.attribute(*nets, given, steps=4)
+    assert torch.equal(one.scores("b"), other.scores("b")) and one.setting == other.setting
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("options", [{"steps": 40}, {"tol": 1e-4}, {"rule": "gauss-kronrod"}])
+def test_signed_scores_add_up_to_the_loss_they_take_away(backend, options):
+    nets = pair(smooth)
+    for net in nets:  # biases are no filters
+        for layer in (net[0], net[2]):
+            nn.init.zeros_(layer.bias)
+    x, gt = images(3)
+    result = rank_by("signed", *nets, (x, gt), backend=backend, **{"steps": None, **options})
+    change = result.losses[0, :, 0] - result.losses[0, :, 1]
+    torch.testing.assert_close(result.scores().sum(1), change, rtol=2e-3, atol=1e-6)
+    absolute = rank_by("faig", *nets, (x, gt), backend=backend, **{"steps": None, **options})
+    assert (result.scores().abs() <= absolute.scores() * (1 + 1e-6) + 1e-9).all()
+    assert (result.scores() < 0).any() or (absolute.scores() > result.scores() + 1e-9).any()
+
+
+def test_signed_and_absolute_results_do_not_mix(nets):
+    one, other = (rank_by(method, *nets, batch(), steps=2) for method in ("faig", "signed"))
+    with pytest.raises(ValueError, match="method is 'faig' and 'signed'"):
+        one.merge(other)
+
+
+def test_the_gradient_is_that_at_the_target(nets):
+    baseline, target = nets
+    given = batch()
+    result = rank_by("gradient", *nets, given)
+    net = copy.deepcopy(target)
+    for n in range(2):
+        net.zero_grad()
+        x, gt = given["lq"]["b"][n : n + 1], given["gt"][n : n + 1]
+        (net(x) - gt).square().sum().backward()
+        expected = torch.cat(
+            [kernels(net[i].weight.grad * (net[i].weight - baseline[i].weight)) for i in (0, 2)]
+        )
+        torch.testing.assert_close(result.scores("b")[n], expected)
+
+
+def test_input_gradients_are_the_published_loop(nets):
+    _, target = nets
+    given, clean = batch(), images(2, seed=3)[0]
+    result = rank_by("input", *nets, given, steps=11, clean=clean)
+    for name in ("a", "b"):
+        for n in range(2):
+            total = [0, 0]
+            for step in range(11):
+                net = copy.deepcopy(target)
+                x = clean[n] + step / 11 * (given["lq"][name][n] - clean[n])
+                net(x[None]).sum().backward()
+                total = [t + net[i].weight.grad for t, i in zip(total, (0, 2), strict=True)]
+            expected = torch.cat([kernels(t) / 11 for t in total])
+            torch.testing.assert_close(result.scores(name)[n], expected)
+    assert torch.equal(result.contrast("a"), result.mean("a"))  # as the authors rank
+    against = result.mean("a") - result.mean("b")
+    assert torch.equal(result.contrast("a", "b"), against)
+
+
+def test_input_paths_begin_at_the_shrunk_ground_truth():
+    nets = pair(lambda: nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)))
+    x, gt = images(2, size=(4, 5))[0], images(2, size=(8, 10))[1]
+    clean = gt.unflatten(2, (4, 2)).unflatten(4, (5, 2)).mean((3, 5))
+    one, other = (rank_by("input", *nets, (x, gt), clean=c) for c in (None, clean))
+    torch.testing.assert_close(one.scores(), other.scores())
+
+
+def test_scores_of_weights(nets):
+    baseline, target = nets
+    change, size, relative = (
+        rank_by(method, *nets, batch()).mean("b") for method in ("change", "magnitude", "relative")
+    )
+    ends = [(baseline[i].weight, target[i].weight) for i in (0, 2)]
+    torch.testing.assert_close(change, torch.cat([kernels(b - a) for a, b in ends]))
+    torch.testing.assert_close(size, torch.cat([kernels(b) for _, b in ends]))
+    expected = torch.cat([kernels(b - a) / kernels(a) for a, b in ends])
+    torch.testing.assert_close(relative, expected)
+
+
+def test_a_filter_that_was_zero_does_not_break_the_relative_change():
+    baseline, target = pair(kinked)
+    with torch.no_grad():
+        baseline[0].weight[0, :2] = 0
+        target[0].weight[0, 0] = 0
+    result = rank_by("relative", baseline, target, batch())
+    assert result.mean("a").isfinite().all()
+    assert result.ranking("a").indices[0] == 1 and result.ranking("a").indices[-1] == 0
+
+
+def test_random_is_seeded_and_spreads(nets):
+    one, again, other = (rank_by("random", *nets, batch(), seed=s) for s in (5, 5, 6))
+    assert torch.equal(one.mean("a"), again.mean("a"))
+    assert not torch.equal(one.ranking("a").indices, other.ranking("a").indices)
+
+
+@pytest.mark.parametrize("method", OF_WEIGHTS)
+def test_weights_rank_alike_for_every_degradation(nets, method):
+    result = rank_by(method, *nets, batch())
+    assert torch.equal(result.ranking("a").indices, result.ranking("b").indices)
+    assert math.isnan(float(result.completeness.max()))
+    assert not torch.equal(result.ranking("a").indices, torch.arange(len(result.index)))
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("lime", {}, "method is 'lime'; expected one of faig, input"),
+        ("input", {"steps": 0}, "steps is 0"),
+        ("input", {"clean": torch.zeros(2, 3, 4, 4)}, "clean is \\[2, 3, 4, 4\\]"),
+        ("gradient", {"backend": "abacus"}, "backend is 'abacus'"),
+    ],
+)
+def test_refused(nets, method, options, words):
+    with pytest.raises(ValueError, match=words):
+        rank_by(method, *nets, batch(), **options)
+
+
+def test_networks_of_two_kinds_are_refused(nets):
+    with pytest.raises(ValueError, match="the networks differ"):
+        rank_by("change", nn.Sequential(nn.Conv2d(3, 3, 3)), nets[1], batch())
+    with pytest.raises(ValueError, match="single batch"):
+        rank_by("input", *nets, [batch()], clean=torch.zeros(2, 3, 6, 5))
