@@ -46,10 +46,13 @@ class Use:
         Its kernels may run beside those that serve all; "" none.
     refused : dict of str to None
         Is told of what a kernel of the backend did not serve, and why.
+    mode : str
+        How kernels multiply float32: "ieee", "tf32", or "bf16x3" by three products of bfloat16.
     """
 
     backend: str = ""
     refused: dict[str, None] = field(default_factory=dict)
+    mode: str = "ieee"
 
 
 _use: ContextVar[Use | None] = ContextVar("_use", default=None)
