@@ -1,9 +1,9 @@
 """Whether the Triton kernels can run on a device, or the reason why not; nothing at import."""
 
-import importlib.util
 import os
+import re
 from functools import cache
-from importlib import import_module
+from importlib import import_module, metadata
 
 import torch
 
@@ -16,17 +16,26 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def version() -> str:
+    """Version of Triton; "" where there is none."""
+    try:
+        return metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 @cache
 def missing() -> str:
     """Say why there is no usable Triton; "" where there is."""
-    if importlib.util.find_spec("triton") is None:
+    found = version()
+    if not found:
         return "Triton is not installed (pip install triton)"
+    if tuple(map(int, re.findall(r"\d+", found)[:2])) < OLDEST:
+        return f"Triton is {found}; the kernels need {'.'.join(map(str, OLDEST))} or later"
     try:
-        version = str(import_module("triton").__version__)
+        import_module("triton")
     except Exception as error:  # a broken installation fails in many ways
-        return f"Triton cannot be loaded: {(str(error).splitlines() or [''])[0]}"
-    if tuple(int(part) for part in version.split("+")[0].split(".")[:2]) < OLDEST:
-        return f"Triton is {version}; the kernels need {'.'.join(map(str, OLDEST))} or later"
+        return f"Triton {found} cannot be loaded: {(str(error).splitlines() or [''])[0]}"
     return ""
 
 

@@ -110,7 +110,7 @@ def forward(
 
     found = tuning.chosen(
         layer.key("conv_forward", y[0, ..., 0].numel(), keeps=keeps, residual=rest is not None),
-        x.device, tiles.over_pixels(layer.mode, g.outputs, g.channels), attempt,
+        x.device, tiles.forward(layer.mode, g.outputs, g.channels, g.shuffle), attempt,
     )  # fmt: skip
     attempt(found)
 
@@ -133,7 +133,7 @@ def input_gradient(layer: Layer, gy: Tensor, saved: Tensor | None, gx: Tensor) -
 
     found = tuning.chosen(
         layer.key("conv_input_gradient", gx[0, ..., 0].numel()), gx.device,
-        tiles.over_pixels(layer.mode, g.channels, g.outputs), attempt,
+        tiles.input_gradient(layer.mode, g.channels, g.outputs), attempt,
     )  # fmt: skip
     attempt(found)
 
@@ -183,7 +183,7 @@ def weight_gradient(
             "conv_weight_gradient", gy[0, ..., 0].numel(), images=tuning.rounded(images),
             needs="".join("wbs"[i] for i in range(3) if needs[i]),
         ),
-        x.device, tiles.over_weights(layer.mode, g.outputs, g.channels), attempt,
+        x.device, tiles.weight_gradient(layer.mode, g.outputs, g.channels), attempt,
     )  # fmt: skip
     return attempt(tile)
 

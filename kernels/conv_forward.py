@@ -22,18 +22,18 @@ def conv_forward(
     SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
     DH: tl.constexpr, DW: tl.constexpr, SHUFFLE: tl.constexpr, ACTIVATION: tl.constexpr,
     SHARED: tl.constexpr, KEEPS: tl.constexpr, MODE: tl.constexpr, KIND: tl.constexpr,
-    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+    PLACE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """y = scale · act(conv(x, γ(α)) + γ_b(α)) + rest, of M pixels and N channels at one point."""
     point = tl.program_id(2).to(tl.int64)
     a = tl.load(alpha + point)
     pixels = samples * out_height * out_width
-    # 64 bits, since pixels of several large images are more than 32 can count.
-    q = tl.program_id(0).to(tl.int64) * M + tl.arange(0, M)
+    q = tl.program_id(0).to(PLACE) * M + tl.arange(0, M)
     o = tl.program_id(1) * N + tl.arange(0, N)
     c = tl.arange(0, K)
     image, line, column = pixel(q, out_height, out_width)
-    first = point * x_rows + image * height * width
+    first = image * height * width
+    x += point * x_rows * C
     top = (line * SH - PH).to(tl.int32)
     left = (column * SW - PW).to(tl.int32)
     w0 += point * w_point
@@ -62,18 +62,16 @@ def conv_forward(
     total = activated(total, slopes(s0, ds, slope, o, a, O, SHARED, SHUFFLE), ACTIVATION)
     if KEEPS == "output":
         kept = total
-    after = point * pixels * (SHUFFLE * SHUFFLE)
-    to = places(after, image, line, column, out_height, out_width, o, O, SHUFFLE)
+    to = places(image, line, column, out_height, out_width, o, O, SHUFFLE)
+    whole = point * pixels * O
     if KEEPS != "":
-        tl.store(saved + to, kept.to(saved.dtype.element_ty), mask=mask)
+        tl.store(saved + whole + to, kept.to(saved.dtype.element_ty), mask=mask)
     if scale is not None:
         total *= scale
     if rest is not None:
-        at_rest = places(
-            point * rest_rows, image, line, column, out_height, out_width, o, O, SHUFFLE
-        )
-        total += tl.load(rest + at_rest, mask=mask, other=0.0).to(tl.float32)
-    tl.store(y + to, total.to(y.dtype.element_ty), mask=mask)
+        rest += point * rest_rows * (O // (SHUFFLE * SHUFFLE))
+        total += tl.load(rest + to, mask=mask, other=0.0).to(tl.float32)
+    tl.store(y + whole + to, total.to(y.dtype.element_ty), mask=mask)
 
 
 def launch(
@@ -113,10 +111,16 @@ def launch(
         "scale": None if scale == 1 else scale,
         **geometry.constants(), "ACTIVATION": activation,
         "SHARED": s[0] is not None and s[0].numel() == 1, "KEEPS": keeps, "MODE": mode,
-        "KIND": KINDS[mode], "M": tile.m, "N": tile.n, "K": tile.k,
+        "KIND": KINDS[mode], "PLACE": place_type(x, y), "M": tile.m, "N": tile.n, "K": tile.k,
     }  # fmt: skip
     grid = (triton.cdiv(pixels, tile.m), triton.cdiv(geometry.outputs, tile.n), points)
     return Launch(conv_forward, grid, arguments, tile.warps, tile.stages)
+
+
+def place_type(*parts: Tensor) -> Any:
+    """Integers that can count the elements of one point: 32 bits where that is enough."""
+    most = max(part[0].numel() for part in parts)
+    return tl.int32 if most < 2**31 - 2**20 else tl.int64
 
 
 def rows_of_point(x: Tensor) -> int:

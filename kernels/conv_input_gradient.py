@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from faigfast.kernels.conv_forward import place_type
 from faigfast.kernels.geometry import Geometry
 from faigfast.kernels.launch import Launch, Tile
 from faigfast.kernels.modes import KINDS
@@ -22,18 +23,21 @@ def conv_input_gradient(
     SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
     DH: tl.constexpr, DW: tl.constexpr, SHUFFLE: tl.constexpr, ACTIVATION: tl.constexpr,
     SHARED: tl.constexpr, MODE: tl.constexpr, KIND: tl.constexpr,
-    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+    PLACE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """Fill gx of M pixels and N channels at one point."""
     point = tl.program_id(2).to(tl.int64)
     a = tl.load(alpha + point)
     pixels = samples * height * width
-    q = tl.program_id(0).to(tl.int64) * M + tl.arange(0, M)
+    q = tl.program_id(0).to(PLACE) * M + tl.arange(0, M)
     c = tl.program_id(1) * N + tl.arange(0, N)
     image, line, column = pixel(q, height, width)
     bottom = (line + PH).to(tl.int32)
     right = (column + PW).to(tl.int32)
-    before = point * (samples * out_height * out_width) * (SHUFFLE * SHUFFLE)
+    before = point * (samples * out_height * out_width) * O
+    gy += before
+    if ACTIVATION != "none":
+        saved += before
     w0 += point * w_point
     BLOCKS: tl.constexpr = (O + K - 1) // K
     total = tl.zeros((M, N), dtype=tl.float32)
@@ -50,7 +54,7 @@ def conv_input_gradient(
             inside = inside & (u % SW == 0)
             u = u // SW
         inside = inside & (v < out_height) & (u < out_width)
-        at = places(before, image, v, u, out_height, out_width, o, O, SHUFFLE)
+        at = places(image, v, u, out_height, out_width, o, O, SHUFFLE)
         mask = inside[:, None] & (o < O)[None, :]
         g = tl.load(gy + at, mask=mask, other=0.0)
         if scale is not None:
@@ -63,9 +67,9 @@ def conv_input_gradient(
             (o < O)[:, None] & (c < C)[None, :], a, KIND,
         )  # fmt: skip
         total = product(g.to(KIND), w, total, MODE)
-    to = (point * pixels + q)[:, None] * C + c[None, :]
     mask = (q < pixels)[:, None] & (c < C)[None, :]
-    tl.store(gx + to, total.to(gx.dtype.element_ty), mask=mask)
+    to = q[:, None] * C + c[None, :]
+    tl.store(gx + point * pixels * C + to, total.to(gx.dtype.element_ty), mask=mask)
 
 
 def launch(
@@ -93,7 +97,7 @@ def launch(
         "out_height": geometry.out_height, "out_width": geometry.out_width,
         "w_point": w[0][0].numel() if w[0].ndim == 5 and len(w[0]) > 1 else 0,
         "slope": slope, "scale": None if scale == 1 else scale, **geometry.constants(), "ACTIVATION": activation,
-        "SHARED": s[0] is not None and s[0].numel() == 1, "MODE": mode, "KIND": KINDS[mode],
+        "SHARED": s[0] is not None and s[0].numel() == 1, "MODE": mode, "KIND": KINDS[mode], "PLACE": place_type(gx, gy),
         "M": tile.m, "N": tile.n, "K": tile.k,
     }  # fmt: skip
     pixels = samples * geometry.height * geometry.width

@@ -81,21 +81,20 @@ def pixel(q, height, width):
 
 
 @triton.jit
-def places(rows, image, line, column, height, width, o, O: tl.constexpr, SHUFFLE: tl.constexpr):
-    """Where channels o [K] of pixels [M] lie from `rows` pixels on: [M, K], in the shuffled image.
+def places(image, line, column, height, width, o, O: tl.constexpr, SHUFFLE: tl.constexpr):
+    """Where channels o [K] of pixels [M] lie in the shuffled images: [M, K].
 
     Channel o = (c·r + i)·r + j of a pixel of height × width is channel c of pixel (i, j) of its
     r × r pixels.
     """
     if SHUFFLE == 1:
-        row = rows + (image.to(tl.int64) * height + line) * width + column
-        return row[:, None] * O + o[None, :]
+        return ((image * height + line) * width + column)[:, None] * O + o[None, :]
     else:
         i = (o // SHUFFLE) % SHUFFLE
         j = o % SHUFFLE
-        first = (image.to(tl.int64) * height + line) * SHUFFLE
+        first = (image * height + line) * SHUFFLE
         row = (first[:, None] + i[None, :]) * (width * SHUFFLE) + column[:, None] * SHUFFLE + j[None, :]
-        return (rows + row) * (O // (SHUFFLE * SHUFFLE)) + (o // (SHUFFLE * SHUFFLE))[None, :]
+        return row * (O // (SHUFFLE * SHUFFLE)) + (o // (SHUFFLE * SHUFFLE))[None, :]
 
 
 @triton.jit

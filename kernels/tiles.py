@@ -10,37 +10,48 @@ DEPTH = {"fp16": 64, "bf16": 64, "tf32": 32, "bf16x3": 32, "ieee": 16}
 
 def side(size: int, most: int) -> int:
     """Smallest tile that holds so much, from 16 to `most`."""
-    return min(max(next_power_of_2(size), 16), most)
+    return int(min(max(next_power_of_2(size), 16), most))
 
 
-def over_pixels(mode: str, columns: int, depth: int) -> list[Tile]:
-    """Candidates of forward and input gradient: pixels × `columns`, over `depth` channels."""
-    k = side(depth, DEPTH[mode])
+def forward(mode: str, outputs: int, channels: int, shuffle: int = 1) -> list[Tile]:
+    """Candidates of the forward pass: pixels × outputs, over channels."""
+    k = side(channels, DEPTH[mode])
     if mode == "ieee":  # no matrix instructions: what threads hold in registers
-        n = side(columns, 32)
-        return [Tile(64, n, k, 4, 2), Tile(128, n, k, 8, 2), Tile(32, n, k, 2, 2)]
-    n = side(columns, 64 if mode == "bf16x3" else 128)
+        n = side(outputs, 32)
+        return [Tile(64, n, k, 4, 2), Tile(32, n, k, 2, 2)]
+    n = side(outputs, 64)
+    if mode == "bf16x3":
+        return [Tile(128, n, k, 8, 2), Tile(64, n, k, 4, 2)]
     found = [
-        Tile(128, n, k, 4, 3),
         Tile(128, n, k, 8, 3),
         Tile(64, n, k, 4, 4),
-        Tile(128, n, max(16, k // 2), 4, 4),
-        Tile(128, n, k, 4, 3, formed=False),
+        Tile(128, n, k, 8, 2, formed=False),
     ]
-    if mode != "bf16x3":
-        found.insert(2, Tile(256, min(n, 64), k, 8, 3))
+    if shuffle == 1:  # else where results lie takes the registers
+        found += [Tile(256, n, k, 8, 2), Tile(128, n, max(16, k // 2), 4, 4)]
     return found
 
 
-def over_weights(mode: str, outputs: int, channels: int) -> list[Tile]:
-    """Candidates of the weight gradient: `outputs` × `channels`, over pixels."""
+def input_gradient(mode: str, channels: int, outputs: int, shuffle: int = 1) -> list[Tile]:
+    """Candidates of the input gradient: pixels × channels, over outputs; two tensors are read."""
+    k = side(outputs, DEPTH[mode])
+    if mode in ("ieee", "bf16x3"):
+        return forward(mode, channels, outputs)
+    n = side(channels, 64)
+    return [
+        Tile(128, n, k, 8, 3),
+        Tile(64, n, k, 4, 3),
+        Tile(128, n, max(16, k // 2), 4, 3),
+        Tile(128, n, k, 8, 2, formed=False),
+    ]
+
+
+def weight_gradient(mode: str, outputs: int, channels: int) -> list[Tile]:
+    """Candidates of the weight gradient: outputs × channels, over pixels."""
     k = DEPTH[mode]
     if mode == "ieee":
-        return [Tile(*(side(size, 32) for size in (outputs, channels)), k, 4, 2)]
+        return [Tile(side(outputs, 32), side(channels, 32), k, 4, 2)]
     m, n = side(outputs, 64), side(channels, 64)
-    return [
-        Tile(m, n, k, 4, 3),
-        Tile(m, n, 2 * k if mode in ("fp16", "bf16") else k, 4, 2),
-        Tile(m, n, k, 8, 3),
-        Tile(m, n, max(16, k // 2), 4, 4),
-    ]
+    if mode == "bf16x3":
+        return [Tile(m, n, k, 8, 2), Tile(m, min(n, 32), k, 4, 2)]
+    return [Tile(m, n, k, 8, 3), Tile(m, n, k, 4, 3), Tile(m, n, max(16, k // 2), 4, 4)]

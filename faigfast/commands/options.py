@@ -87,7 +87,7 @@ def _attribute(add: Add) -> None:
         help="convolution weights to score, by name or pattern such as 'body.*'; default all",
     )
     add("--backend", type=str, default="auto", help="auto, or one that doctor lists")
-    add("--precision", type=str, default="auto", help="auto, fp64, fp32, bf16 or fp16")
+    add("--precision", type=str, default="auto", help="auto, fp64, fp32, bf16, fp16; tf32, bf16x3 (triton)")
     add(
         "--memory",
         type=size,
