@@ -54,7 +54,7 @@ def weight_tile(w0, dw, places, mask, alpha, KIND: tl.constexpr):
 def activated(z, slope, ACTIVATION: tl.constexpr):
     """relu, or leaky with a slope; z itself for none."""
     if ACTIVATION == "relu":
-        return tl.where(z > 0, z, 0.0)
+        return tl.where(z < 0, 0.0, z)  # a NaN stays one
     elif ACTIVATION == "leaky":
         return tl.where(z > 0, z, z * slope)
     else:

@@ -21,13 +21,13 @@ def forward(mode: str, outputs: int, channels: int, shuffle: int = 1) -> list[Ti
         return [Tile(64, n, k, 4, 2), Tile(32, n, k, 2, 2)]
     n = side(outputs, 64)
     if mode == "bf16x3":
-        return [Tile(128, n, k, 8, 2), Tile(64, n, k, 4, 2)]
+        return [Tile(128, n, k, 8, 2), Tile(64, n, k, 8, 2)]
     found = [
         Tile(128, n, k, 8, 3),
         Tile(64, n, k, 4, 4),
         Tile(128, n, k, 8, 2, formed=False),
     ]
-    if shuffle == 1:  # else where results lie takes the registers
+    if shuffle == 1 and DEPTH[mode] == 64:  # else registers do not suffice
         found += [Tile(256, n, k, 8, 2), Tile(128, n, max(16, k // 2), 4, 4)]
     return found
 
@@ -36,10 +36,11 @@ def input_gradient(mode: str, channels: int, outputs: int, shuffle: int = 1) -> 
     """Candidates of the input gradient: pixels × channels, over outputs; two tensors are read."""
     k = side(outputs, DEPTH[mode])
     if mode in ("ieee", "bf16x3"):
-        return forward(mode, channels, outputs)
+        return forward(mode, channels, outputs, shuffle)
     n = side(channels, 64)
     return [
-        Tile(128, n, k, 8, 3),
+        # The first must fit the 99 KB that consumer cards share.
+        Tile(128, n, k, 8, 3 if DEPTH[mode] == 64 else 2),
         Tile(64, n, k, 4, 3),
         Tile(128, n, max(16, k // 2), 4, 3),
         Tile(128, n, k, 8, 2, formed=False),
@@ -53,5 +54,6 @@ def weight_gradient(mode: str, outputs: int, channels: int) -> list[Tile]:
         return [Tile(side(outputs, 32), side(channels, 32), k, 4, 2)]
     m, n = side(outputs, 64), side(channels, 64)
     if mode == "bf16x3":
-        return [Tile(m, n, k, 8, 2), Tile(m, min(n, 32), k, 4, 2)]
-    return [Tile(m, n, k, 8, 3), Tile(m, n, k, 4, 3), Tile(m, n, max(16, k // 2), 4, 4)]
+        return [Tile(m, n, k, 8, 2)]
+    few = 4 if m * n < 2048 else 8  # warps
+    return [Tile(m, n, k, few, 3), Tile(m, n, k, 4, 2), Tile(m, n, max(16, k // 2), 4, 4)]

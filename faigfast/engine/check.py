@@ -1,6 +1,7 @@
 """Check: a plan is compared with the network itself before it is trusted."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,10 +77,16 @@ def differs(
     """
     pair = (x, _another(x))
     sizes = [(p, n) for p in {chunk.points > 1, False} for n in {chunk.images > 1, False}]
+    scale = in_use().scale
     try:
         expected = _by_network(path, pair, gt, objective)
         for several in sizes:  # of points, of images: what is left over runs alone
-            found = _by_plan(plan, given, pair, gt, on_copies(objective), several, chunk.segments)
+            runs = partial(
+                _by_plan, plan, given, pair, gt, on_copies(objective), several, chunk.segments
+            )
+            found = runs()
+            while scale is not None and scale.overflowed(found[1]):
+                found = runs()
             difference = _compare(found, expected, tolerance(path, x))
             if difference:
                 return difference

@@ -162,6 +162,11 @@ class Engine:
             chunk = smaller
             self.trusted[kind] = plan, chunk
         self.notes.update(plan.notes)
+        if self.scale is not None and self.scale.lowered:
+            self.notes.setdefault(
+                "precision: gradients overflowed and were computed again, scaled by "
+                f"2^{self.scale.lowered}"
+            )
         if self.backend == "cpu":
             free_cached(KEPT)
 
@@ -189,7 +194,6 @@ class Engine:
 
             found = once()
             while self.scale is not None and self.scale.overflowed(found):
-                self.notes.setdefault("fp16: gradients overflowed and were computed again, smaller")
                 advance(-len(step.nodes) * len(x))
                 found = once()
             going = total.add(step, found)

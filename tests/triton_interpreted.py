@@ -1,0 +1,291 @@
+"""The Triton kernels in Triton's interpreter; test_triton.py runs this file in a process of its own.
+
+The interpreter takes tensors of a CPU, checks every index, and multiplies in float32 whatever the
+mode of the products is; bfloat16 it cuts off where a device rounds.
+"""
+
+import os
+
+import pytest
+import torch
+from helpers import images, pair
+from path_cases import (
+    arguments,
+    assert_equal,
+    assert_near,
+    conv_case,
+    expected,
+    found,
+    poisoned,
+)
+from torch import nn
+
+from faigfast import attribute
+from faigfast.backends import backends, choose
+from faigfast.kernels import conv as orchestra
+from faigfast.kernels import conv_weight_gradient, tiles
+from faigfast.kernels.launch import Tile
+from faigfast.ops import gradient_scale
+from faigfast.ops.gradient_scale import GradientScale
+from faigfast.ops.table import Use, explain, using
+from faigfast.ops.triton_conv import conv_backward as kernel_backward
+
+assert os.environ["TRITON_INTERPRET"] == "1"
+
+KINDS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+# Relative L2 of every value and gradient: of float32 1e-6 was seen, of the others a third of these.
+BOUNDS = {"ieee": 1e-5, "tf32": 1e-5, "bf16x3": 1e-4, "fp16": 2e-3, "bf16": 4e-2}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Tiles that a test fills more than once; all work is shared out as on a device."""
+    take(monkeypatch, Tile(32, 16, 16))
+
+
+def take(monkeypatch, tile):
+    for name in ("forward", "input_gradient", "weight_gradient"):
+        monkeypatch.setattr(tiles, name, lambda *_: [tile])
+
+
+def assert_right(mode="ieee", masters=False, exact=False, **options):
+    case = conv_case(**options)
+    kind = KINDS.get(mode, torch.float32)
+    given = case.to(kind)
+    if masters:  # weights and points in float32 beside images of 16 bits
+        wide = case.to(torch.float32)
+        given = type(case)(**{**vars(given), "line": wide.line, "alpha": wide.alpha})
+    use = Use("triton", mode=mode)
+    with using(use), poisoned():
+        result = found(given)
+    assert not use.refused
+    if exact:
+        assert_equal(result, expected(case.to(torch.float64)))
+    else:
+        # Of 16 bits what goes in is rounded first, so that masks agree.
+        rounded = given.to(torch.float64)
+        assert_near(result, expected(rounded), BOUNDS[mode])
+
+
+CASES = {
+    "1×1": dict(size=(1, 1), activation="relu"),
+    "1×N, more points": dict(size=(1, 9), points=3, images=1),
+    "N×1, more images": dict(size=(6, 1), points=1, images=3, activation="relu"),
+    "7×5": dict(size=(7, 5), activation="relu"),
+    "channels beyond a tile": dict(channels=(17, 20), size=(2, 3)),
+    "one channel": dict(channels=(1, 1), size=(4, 3)),
+    "kernel 1": dict(kernel=1, padding=0, size=(4, 3), activation="relu"),
+    "kernel 1×3, stride 1×2, samples": dict(
+        kernel=(1, 3), padding=(0, 2), stride=(1, 2), samples=2, size=(3, 5), images=2
+    ),
+    "kernel 5, stride 2, dilation 2": dict(
+        kernel=5, stride=2, dilation=2, padding=3, size=(7, 6), channels=(2, 3), points=1
+    ),
+    "stride 3 without padding": dict(stride=3, padding=0, size=(8, 7), points=1),
+    "shared": dict(shared=True, points=3, images=1, size=(3, 4), activation="relu"),
+    "strided": dict(layout="strided", size=(3, 4)),
+    "images alike": dict(layout="images alike", size=(3, 4)),
+    "channels last": dict(layout="channels last", size=(3, 4)),
+    "no bias": dict(bias=None, size=(3, 4)),
+    "bias stands still": dict(bias="still", size=(3, 4)),
+    "weight stands still": dict(weight="still", size=(3, 4), activation="leaky_relu"),
+    "residual": dict(residual="points", scale=0.2, size=(3, 4), activation="relu"),
+    "shared residual": dict(residual="shared", size=(3, 4), activation="leaky_relu"),
+    "scale": dict(scale=-0.3, size=(3, 4), activation="relu"),
+    "prelu": dict(activation="prelu", size=(3, 4), residual="points", scale=0.5),
+    "prelu, one slope": dict(activation="prelu", single=True, size=(3, 4)),
+    "prelu, slope stands still": dict(activation="prelu", slopes="still", size=(3, 4)),
+    "gelu": dict(activation="gelu", size=(3, 4), residual="points", scale=2.0),
+    "sigmoid": dict(activation="sigmoid", size=(3, 4), scale=2.0),
+    "shuffled": dict(channels=(3, 12), shuffle=2, size=(3, 4), activation="leaky_relu"),
+    "shuffled, residual": dict(
+        channels=(2, 9), shuffle=3, size=(2, 3), scale=0.5, residual="points", activation="relu"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cases(name):
+    assert_right(**CASES[name])
+
+
+@pytest.mark.parametrize("formed", [True, False])
+@pytest.mark.parametrize("mode", ["fp16", "bf16", "tf32", "bf16x3"])
+def test_modes(mode, formed, monkeypatch):
+    take(monkeypatch, Tile(32, 16, 16, formed=formed))
+    # Near a kink rounding chooses the side: the slopes on both are nearly the same here.
+    options = dict(activation="leaky_relu", slope=0.9, residual="points", size=(3, 4))
+    assert_right(mode, masters=mode in KINDS, **options)
+
+
+def test_integers_are_exact():
+    """Sums of small integers have no rounding, so tiles must add exactly what there is."""
+    assert_right(exact=True, integers=True, activation="relu", size=(5, 4))
+    options = dict(channels=(2, 8), shuffle=2, activation="relu", scale=2.0, residual="points")
+    assert_right(exact=True, integers=True, size=(3, 3), **options)
+    assert_right("fp16", exact=True, integers=True, size=(3, 3), activation="relu")
+
+
+def test_work_is_shared_out_and_summed_in_runs(monkeypatch):
+    monkeypatch.setattr(conv_weight_gradient, "RUN", 1)
+    monkeypatch.setattr(orchestra, "ON_CPU", 200)
+    take(monkeypatch, Tile(16, 16, 16))
+    assert_right(size=(7, 5), points=3, images=1, activation="prelu")
+    assert_right(size=(5, 7), points=2, images=2, samples=2, weight="still", activation="relu")
+
+
+def test_three_products_of_bfloat16_are_nearly_float32():
+    """What a device rounds to nearest, by torch: the sum of the three products of the kernel."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(256, 576, generator=generator) for _ in range(2))
+    (ah, al), (bh, bl) = ((v.bfloat16(), (v - v.bfloat16()).bfloat16()) for v in (a, b))
+    parts = ((al, bh), (ah, bl), (ah, bh))
+    exact = a.double() @ b.double().T
+    three = sum(x.double() @ y.double().T for x, y in parts)
+    assert (three - exact).norm() / exact.norm() < 1e-5
+
+
+REFUSED = {
+    "float64": dict(),
+    "kernel has 1 dimensions": dict(size=(9,)),
+    "2 groups": dict(channels=(4, 4), groups=2),
+    "transposed": dict(transposed=True),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_it_refuses_runs_plainly_and_is_told(why):
+    case = conv_case(**REFUSED[why])
+    case = case if why == "float64" else case.to(torch.float32)
+    for name, given in arguments(case):
+        assert why in explain(name, *given)["triton"]
+    use = Use("triton")
+    with using(use):
+        result = found(case)
+    assert len(use.refused) == 2 and all(why in reason for reason in use.refused)
+    assert_near(result, found(case), 0)
+
+
+def test_plain_kernels_take_masters_too():
+    case = conv_case(channels=(4, 4), groups=2, activation="prelu")
+    half, wide = case.to(torch.float16), case.to(torch.float32)
+    given = type(case)(**{**vars(half), "line": wide.line, "alpha": wide.alpha})
+    result = found(given)
+    assert result.y.dtype == torch.float16 and result.sums[0].dtype == torch.float32
+    assert_near(result, expected(given.to(torch.float64)), BOUNDS["fp16"])
+
+
+def test_only_what_is_needed_is_computed():
+    (_, _), (_, given) = arguments(conv_case(size=(3, 4)).to(torch.float32))
+    for needs in ([True, False, False, False], [False, True, False, False], [False, False, True, False]):
+        one = list(given)
+        one[10] = needs
+        with using(Use("triton")):
+            parts = kernel_backward(*one)
+        assert [part.numel() > 0 for part in parts] == needs
+
+
+def test_infinities_and_nan_do_not_stay_hidden():
+    for value in (torch.nan, torch.inf):
+        case = conv_case(points=1, images=1, size=(7, 7), activation="relu").to(torch.float32)
+        case.x[0, 0, 0, :, 1, 1] = value
+        with using(Use("triton")):
+            y = found(case).y
+        assert not y[..., :3, :3].isfinite().all() and y[..., 3:, 3:].isfinite().all()
+
+
+# --- the whole way
+
+
+class Tail(nn.Module):
+    """PReLU, a scaled residual, a pixel shuffle and a part that no kernel serves."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Conv2d(3, 4, 3, padding=1)
+        self.act = nn.PReLU(4)
+        self.body = nn.Conv2d(4, 4, 3, padding=1)
+        self.groups = nn.Conv2d(4, 4, 1, groups=2)
+        self.up = nn.Conv2d(4, 12, 3, padding=1)
+        self.mean = nn.Parameter(torch.zeros(1, 3, 1, 1))
+
+    def forward(self, x):
+        x = self.act(self.head(x - self.mean))
+        x = self.groups(x + 0.2 * self.body(x).relu())
+        return torch.pixel_shuffle(self.up(x), 2)
+
+
+def compared(precision, make=Tail, **options):
+    nets = pair(make, torch.float32)
+    x, _ = images(2, size=(3, 4), dtype=torch.float32)
+    _, gt = images(2, size=(6, 8), dtype=torch.float32)
+    exact = attribute(
+        *(net.double() for net in pair(make, torch.float32)), (x.double(), gt.double()),
+        backend="reference", steps=2,
+    )  # fmt: skip
+    result = attribute(
+        *nets, (x, gt), backend="triton", precision=precision, steps=2, **options
+    )
+    a, b = result.scores().double(), exact.scores()
+    assert result.backend == "triton" and result.precision == precision
+    assert result.scores().dtype == torch.float32
+    return result, ((a - b).abs().sum(1) / b.sum(1)).max().item()
+
+
+@pytest.mark.parametrize(
+    "precision, bound", [("fp32", 1e-5), ("fp16", 5e-3), ("bf16", 0.1)]
+)
+def test_attribution_is_that_of_the_reference(precision, bound, monkeypatch):
+    take(monkeypatch, Tile(32, 16, 16))
+    result, error = compared(precision)
+    assert error < bound
+    assert any("without the triton kernel: it has 2 groups" in note for note in result.notes)
+    assert not any("point by point" in note for note in result.notes), result.notes
+
+
+def test_an_overflow_is_found_and_computed_again(monkeypatch):
+    take(monkeypatch, Tile(64, 16, 16))
+    expected_result, error = compared("fp16", Small)
+    monkeypatch.setattr(gradient_scale, "TOP", 15)
+    lowered, again = compared("fp16", Small)
+    assert any("overflowed and were computed again, scaled by 2^-8" in note for note in lowered.notes)
+    assert not any("overflowed" in note for note in expected_result.notes)
+    assert max(error, again) < 5e-3 and lowered.scores().isfinite().all()
+
+
+class Small(nn.Module):
+    """Its first layer's gradients are larger than those of its output."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+        self.last = nn.Conv2d(4, 12, 1)
+
+    def forward(self, x):
+        return torch.pixel_shuffle(self.last(16 * self.first(x)), 2)
+
+
+def test_scales_are_powers_of_two_of_each_image():
+    scale = GradientScale()
+    output = torch.rand(2, 3, 4, dtype=torch.float32).half().requires_grad_()
+    sizes = torch.tensor([1e-7, 1.0, 3e4]).view(1, 3, 1)
+    y = scale.enter(output, torch.float32, 3)
+    (y * sizes).sum().backward()
+    factor = gradient_scale.power_of_two(scale.exponents)
+    assert torch.equal(factor.log2().round().exp2(), factor)
+    assert torch.equal(output.grad, (sizes * factor.view(1, 3, 1)).half().expand(2, 3, 4))
+    assert output.grad.float().abs().min() > 2.0**6
+    sums = {"w": output.grad.float().sum(0)}
+    back = scale.leave(sums)["w"]
+    assert torch.allclose(back, 2 * sizes[0].expand(3, 4), rtol=1e-3, atol=0)
+    assert not scale.overflowed({"w": back})
+    assert scale.overflowed({"w": back / 0}) and scale.lowered == -gradient_scale.STEP
+
+
+def test_the_interpreter_is_a_backend_here():
+    assert backends()["triton"].available and "interpreter" in backends()["triton"].reason
+    assert choose("triton", "cpu") == ("triton", "")
+    assert choose("auto", "cpu", "tf32")[0] == "triton"
+    assert choose("auto", "cpu", "fp16")[0] != "triton"
+
+
