@@ -70,5 +70,7 @@ def refuses(device: torch.device | str | None = None) -> str:
     found = torch.cuda.get_device_capability(device)
     if found < LEAST:
         name, least = torch.cuda.get_device_name(device), "{}{}".format(*LEAST)
-        return f"{device} is a {name} (sm_{found[0]}{found[1]}); the kernels need sm_{least} or later"
+        return (
+            f"{device} is a {name} (sm_{found[0]}{found[1]}); the kernels need sm_{least} or later"
+        )
     return ""

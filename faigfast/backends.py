@@ -131,7 +131,9 @@ def choose(name: str, device: torch.device | str, precision: str = "auto") -> tu
             if not why:
                 return "triton", f"backend: triton on {device}, for precision {precision}"
             if precision in MATRIX:
-                raise ValueError(f"precision is {precision!r}, which only the backend triton has: {why}")
+                raise ValueError(
+                    f"precision is {precision!r}, which only the backend triton has: {why}"
+                )
             return "torch", f"backend: torch on {device}, since triton cannot serve: {why}"
         if torch.device(device).type != "cpu":
             return "torch", f"backend: torch on {device}, which multiplies float32 fastest there"

@@ -63,8 +63,8 @@ def compiled(launch: Launch, capability: int) -> Compiled:
         If the result cannot be read.
     """
     source = _source(launch)
-    options = {"num_warps": launch.warps, "num_stages": launch.stages}
-    found = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    target = GPUTarget("cuda", capability, 32)
+    found = triton.compile(source, target=target, options=launch.options)
     ptx = found.asm["ptx"]
     usage = _usage(found.asm["cubin"], launch.name)
     counted = Counter({name: ptx.count(name) for name in MATRIX})
@@ -89,7 +89,7 @@ def _source(launch: Launch) -> ASTSource:
 
 
 def _usage(cubin: bytes, name: str) -> dict[str, int]:
-    """What the program cuobjdump of Triton's wheel says of a kernel."""
+    """Read what the program cuobjdump of Triton's wheel says of a kernel."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.cubin"
         file.write_bytes(cubin)

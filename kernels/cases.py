@@ -84,7 +84,7 @@ def every_tile(mode: str, shape: Shape) -> Iterator[Case]:
 
 
 def first_tiles(mode: str, shape: Shape) -> list[Case]:
-    """The launches with the tiles that are taken where none is timed."""
+    """Give the launches with the tiles that are taken where none is timed."""
     found: dict[str, Case] = {}
     for case in every_tile(mode, shape):
         found.setdefault(case.launch.name, case)

@@ -1,4 +1,4 @@
-"""The path convolution: tiles are chosen, γ(α) is formed where that is done once, and all is run."""
+"""The path convolution: tiles are chosen, γ(α) is formed where that is done once, all is run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +68,7 @@ class Layer:
         }
 
     def weights(self, tile: Tile) -> tuple[tuple[Tensor, Tensor | None], list[Launch]]:
-        """What the kernel reads, and the launch that fills it before."""
+        """Give what the kernel reads, and the launch that fills it before."""
         w0, dw = self.w
         if dw is None or not tile.formed:
             return self.w, []
@@ -145,7 +145,7 @@ def weight_gradient_launch(
     layer: Layer, gy: Tensor, saved: Tensor | None, x: Tensor, images: int,
     needs: tuple[bool, bool, bool], tile: Tile,
 ) -> tuple[Launch, Sums]:  # fmt: skip
-    """The launch, and the shares [S, N, ...] of gw, gb, gs that it fills."""
+    """Prepare the launch, and the shares [S, N, ...] of gw, gb, gs that it fills."""
     g = layer.geometry
     programs = ON_CPU
     if x.device.type == "cuda":
@@ -169,7 +169,7 @@ def weight_gradient(
     layer: Layer, gy: Tensor, saved: Tensor | None, x: Tensor, images: int,
     needs: tuple[bool, bool, bool],
 ) -> Sums:  # fmt: skip
-    """gw [N, O, *k, C], gb [N, O] and gs [N, O] in float32, those that are needed."""
+    """Gw [N, O, *k, C], gb [N, O] and gs [N, O] in float32, those that are needed."""
     g = layer.geometry
 
     def attempt(tile: Tile) -> Sums:

@@ -24,7 +24,7 @@ def conv_forward(
     SHARED: tl.constexpr, KEEPS: tl.constexpr, MODE: tl.constexpr, KIND: tl.constexpr,
     PLACE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """y = scale · act(conv(x, γ(α)) + γ_b(α)) + rest, of M pixels and N channels at one point."""
+    """Y = scale · act(conv(x, γ(α)) + γ_b(α)) + rest, of M pixels and N channels at one point."""
     point = tl.program_id(2).to(tl.int64)
     a = tl.load(alpha + point)
     pixels = samples * out_height * out_width

@@ -96,8 +96,10 @@ def launch(
         "gx": gx, "samples": samples, "height": geometry.height, "width": geometry.width,
         "out_height": geometry.out_height, "out_width": geometry.out_width,
         "w_point": w[0][0].numel() if w[0].ndim == 5 and len(w[0]) > 1 else 0,
-        "slope": slope, "scale": None if scale == 1 else scale, **geometry.constants(), "ACTIVATION": activation,
-        "SHARED": s[0] is not None and s[0].numel() == 1, "MODE": mode, "KIND": KINDS[mode], "PLACE": place_type(gx, gy),
+        "slope": slope, "scale": None if scale == 1 else scale,
+        **geometry.constants(), "ACTIVATION": activation,
+        "SHARED": s[0] is not None and s[0].numel() == 1, "MODE": mode, "KIND": KINDS[mode],
+        "PLACE": place_type(gx, gy),
         "M": tile.m, "N": tile.n, "K": tile.k,
     }  # fmt: skip
     pixels = samples * geometry.height * geometry.width

@@ -72,12 +72,12 @@ def conv_weight_gradient(
                 g = g.to(tl.float32) * scale
             if ACTIVATION != "none":
                 z = tl.load(saved + before + at, mask=mask, other=0.0)
-                if gs is not None:
+                if gs is not None:  # noqa: SIM102  known to the compiler, `first` is not
                     if first:
                         lost = g.to(tl.float32) * tl.minimum(z.to(tl.float32), 0.0)
                         some_s += tl.sum(lost, axis=0)
                 g = gated(g, z, slope_o, ACTIVATION)
-            if gb is not None:
+            if gb is not None:  # noqa: SIM102
                 if first:
                     some_b += tl.sum(g.to(tl.float32), axis=0)
             if gw is not None:

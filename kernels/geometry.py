@@ -40,16 +40,23 @@ class Geometry:
     ) -> "Geometry":  # fmt: skip
         """Of x [P, M, H, W, C] and weights [O, C, k, k]."""
         height, width, channels = shape[2:]
-        kernel, sides = weight[2:], zip(shape[2:4], weight[2:], stride, padding, dilation, strict=True)
+        sides = zip(shape[2:4], weight[2:], stride, padding, dilation, strict=True)
         out = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sides]
-        pairs = ((a, b) for a, b in (kernel, stride, padding, dilation))
-        return cls(channels, weight[0], *pairs, height, width, *out, shuffle)  # type: ignore[arg-type]
+        return cls(
+            channels, weight[0], _two(weight[2:]), _two(stride), _two(padding), _two(dilation),
+            height, width, out[0], out[1], shuffle,
+        )  # fmt: skip
 
     def constants(self) -> dict[str, Any]:
-        """What the compiler is told."""
+        """Give what the compiler is told."""
         return {
             "C": self.channels, "O": self.outputs, "KH": self.kernel[0], "KW": self.kernel[1],
             "SH": self.stride[0], "SW": self.stride[1], "PH": self.padding[0],
             "PW": self.padding[1], "DH": self.dilation[0], "DW": self.dilation[1],
             "SHUFFLE": self.shuffle,
         }  # fmt: skip
+
+
+def _two(numbers: Sequence[int]) -> tuple[int, int]:
+    first, second = numbers
+    return first, second

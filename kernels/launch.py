@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -54,7 +54,16 @@ class Launch:
     arguments: Mapping[str, Any]
     warps: int = 4
     stages: int = 3
-    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the compiler is told beside the constants."""
+        # Its default for multiply-adds is about to change.
+        return {
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+            "enable_fp_fusion": True,
+        }
 
     @property
     def name(self) -> str:
@@ -72,9 +81,7 @@ class Launch:
         device = next(v.device for v in self.arguments.values() if isinstance(v, Tensor))
         with _on(device):
             try:
-                self.kernel[self.grid](
-                    **self.arguments, num_warps=self.warps, num_stages=self.stages
-                )
+                self.kernel[self.grid](**self.arguments, **self.options)
             except torch.OutOfMemoryError:
                 raise
             except Exception as problem:

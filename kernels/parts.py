@@ -11,7 +11,7 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 @triton.jit
 def product(a, b, total, MODE: tl.constexpr):
-    """total + a·b, summed in float32.
+    """Total + a·b, summed in float32.
 
     MODE: fp16, bf16 (the type of a and b); tf32, ieee of float32; bf16x3: float32 as two bfloat16
     each, without the product of the two small parts.
@@ -43,7 +43,7 @@ def on_line(w0, dw, places, mask, alpha):
 
 @triton.jit
 def weight_tile(w0, dw, places, mask, alpha, KIND: tl.constexpr):
-    """A tile of γ(α) in the type of the products."""
+    """Give a tile of γ(α) in the type of the products."""
     if dw is not None:
         return on_line(w0, dw, places, mask, alpha).to(KIND)
     else:
@@ -93,13 +93,17 @@ def places(image, line, column, height, width, o, O: tl.constexpr, SHUFFLE: tl.c
         i = (o // SHUFFLE) % SHUFFLE
         j = o % SHUFFLE
         first = (image * height + line) * SHUFFLE
-        row = (first[:, None] + i[None, :]) * (width * SHUFFLE) + column[:, None] * SHUFFLE + j[None, :]
+        row = (
+            (first[:, None] + i[None, :]) * (width * SHUFFLE)
+            + column[:, None] * SHUFFLE
+            + j[None, :]
+        )
         return row * (O // (SHUFFLE * SHUFFLE)) + (o // (SHUFFLE * SHUFFLE))[None, :]
 
 
 @triton.jit
 def slopes(s0, ds, slope, o, alpha, O: tl.constexpr, SHARED: tl.constexpr, SHUFFLE: tl.constexpr):
-    """The slope of channels o: a number, or of the line, one for all or [O/r²]."""
+    """Give the slope of channels o: a number, or of the line, one for all or [O/r²]."""
     if s0 is None:
         return slope
     elif SHARED:

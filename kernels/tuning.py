@@ -42,7 +42,7 @@ def shape_key(kernel: str, mode: str, **sizes: object) -> str:
 
 
 def rounded(count: int) -> int:
-    """The power of two from `count` on."""
+    """Give the power of two from `count` on."""
     return int(triton.next_power_of_2(count))
 
 

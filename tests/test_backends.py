@@ -141,5 +141,7 @@ def test_a_broken_triton_is_told(monkeypatch):
 @pytest.mark.parametrize("precision", ["tf32", "bf16x3"])
 def test_precisions_of_triton_are_refused_elsewhere(precision):
     check_precision(precision, "triton")
-    with pytest.raises(ValueError, match=f"precision is '{precision}'.*backend is 'torch'; expected"):
+    with pytest.raises(
+        ValueError, match=f"precision is '{precision}'.*backend is 'torch'; expected"
+    ):
         check_precision(precision, "torch")

@@ -15,17 +15,34 @@ pytestmark = pytest.mark.skipif(
 WHOLE = "attribution or overflow"  # networks, which take as long as all kernels
 
 
-@pytest.mark.parametrize("some", [f"not ({WHOLE})", WHOLE], ids=["kernels", "networks"])
-def test_kernels_in_the_interpreter(some, tmp_path):
-    file = Path(__file__).with_name("triton_interpreted.py")
-    environment = {
-        **os.environ, "TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(tmp_path),
-        "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    options = ["-k", some, "-p", "no:cacheprovider", "--show-capture=no"]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", str(file), *options],
-        env=environment, cwd=file.parents[1], capture_output=True, text=True,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
-    assert " passed" in run.stdout and "skipped" not in run.stdout
+SOME = {"kernels": f"not ({WHOLE})", "networks": WHOLE}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """Both parts at once, one core each."""
+    file, started = Path(__file__).with_name("triton_interpreted.py"), {}
+    for name, some in SOME.items():
+        folder = tmp_path_factory.mktemp(name)
+        environment = {
+            **os.environ, "TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(folder),
+            "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        options = ["-k", some, "-p", "no:cacheprovider", "--show-capture=no"]
+        with (folder / "output").open("w") as output:
+            started[name] = folder / "output", subprocess.Popen(
+                [sys.executable, "-m", "pytest", str(file), *options],
+                env=environment, cwd=file.parents[1], stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+    yield started
+    for _, process in started.values():
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_kernels_in_the_interpreter(name, running):
+    file, process = running[name]
+    code, output = process.wait(), file.read_text()
+    assert code == 0, output[-8000:]
+    assert " passed" in output and "skipped" not in output

@@ -1,4 +1,4 @@
-"""The Triton kernels in Triton's interpreter; test_triton.py runs this file in a process of its own.
+"""The Triton kernels in Triton's interpreter; test_triton.py runs this file in its own process.
 
 The interpreter takes tensors of a CPU, checks every index, and multiplies in float32 whatever the
 mode of the products is; bfloat16 it cuts off where a device rounds.
@@ -177,7 +177,11 @@ def test_plain_kernels_take_masters_too():
 
 def test_only_what_is_needed_is_computed():
     (_, _), (_, given) = arguments(conv_case(size=(3, 4)).to(torch.float32))
-    for needs in ([True, False, False, False], [False, True, False, False], [False, False, True, False]):
+    for needs in (
+        [True, False, False, False],
+        [False, True, False, False],
+        [False, False, True, False],
+    ):
         one = list(given)
         one[10] = needs
         with using(Use("triton")):
@@ -204,9 +208,9 @@ class Tail(nn.Module):
         super().__init__()
         self.head = nn.Conv2d(3, 4, 3, padding=1)
         self.act = nn.PReLU(4)
-        self.body = nn.Conv2d(4, 4, 3, padding=1)
+        self.body = nn.Conv2d(4, 4, 1)
         self.groups = nn.Conv2d(4, 4, 1, groups=2)
-        self.up = nn.Conv2d(4, 12, 3, padding=1)
+        self.up = nn.Conv2d(4, 12, 1)
         self.mean = nn.Parameter(torch.zeros(1, 3, 1, 1))
 
     def forward(self, x):
@@ -223,18 +227,14 @@ def compared(precision, make=Tail, **options):
         *(net.double() for net in pair(make, torch.float32)), (x.double(), gt.double()),
         backend="reference", steps=2,
     )  # fmt: skip
-    result = attribute(
-        *nets, (x, gt), backend="triton", precision=precision, steps=2, **options
-    )
+    result = attribute(*nets, (x, gt), backend="triton", precision=precision, steps=2, **options)
     a, b = result.scores().double(), exact.scores()
     assert result.backend == "triton" and result.precision == precision
     assert result.scores().dtype == torch.float32
     return result, ((a - b).abs().sum(1) / b.sum(1)).max().item()
 
 
-@pytest.mark.parametrize(
-    "precision, bound", [("fp32", 1e-5), ("fp16", 5e-3), ("bf16", 0.1)]
-)
+@pytest.mark.parametrize("precision, bound", [("fp32", 1e-5), ("fp16", 5e-3), ("bf16", 0.1)])
 def test_attribution_is_that_of_the_reference(precision, bound, monkeypatch):
     take(monkeypatch, Tile(32, 16, 16))
     result, error = compared(precision)
@@ -248,7 +248,9 @@ def test_an_overflow_is_found_and_computed_again(monkeypatch):
     expected_result, error = compared("fp16", Small)
     monkeypatch.setattr(gradient_scale, "TOP", 15)
     lowered, again = compared("fp16", Small)
-    assert any("overflowed and were computed again, scaled by 2^-8" in note for note in lowered.notes)
+    assert any(
+        "overflowed and were computed again, scaled by 2^-8" in note for note in lowered.notes
+    )
     assert not any("overflowed" in note for note in expected_result.notes)
     assert max(error, again) < 5e-3 and lowered.scores().isfinite().all()
 
@@ -287,5 +289,3 @@ def test_the_interpreter_is_a_backend_here():
     assert choose("triton", "cpu") == ("triton", "")
     assert choose("auto", "cpu", "tf32")[0] == "triton"
     assert choose("auto", "cpu", "fp16")[0] != "triton"
-
-

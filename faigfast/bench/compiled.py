@@ -48,7 +48,7 @@ class CompiledKernels:
         ]  # fmt: skip
         return (
             f"{markdown(HEAD, lines)}\n\nCompiled by Triton {_triton.version()} with torch "
-            f"{self.versions['torch']}; a tile is pixels × channels × depth, of the weight gradient "
+            f"{self.versions['torch']}; a tile is pixels × channels × depth, of weight gradients "
             "outputs × channels × pixels. Registers and spills are a thread's, shared memory a "
             "program's, matrix instructions those in the PTX; ieee has none by intention."
         )

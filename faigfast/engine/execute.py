@@ -261,7 +261,7 @@ def losses_at(
 
 
 def _widened(value: Any, dtype: torch.dtype, images: int) -> Any:
-    """An output as the objective takes it, beside its ground truth."""
+    """Give an output as the objective takes it, beside its ground truth."""
     if not isinstance(value, Folded) or not value.data.is_floating_point():
         return value
     scale = in_use().scale

@@ -184,18 +184,16 @@ class Engine:
         prepared = prepare(plan, given, arranged(x))
         total = sums(self._ends(plan, prepared, x, gt))
         for step in steps:
-
-            def once(step: Step = step) -> dict[str, Tensor]:
+            found = None
+            while found is None:
                 for nodes, weights in self._parts(step, chunk.points):
                     points = Points.at(nodes, x)
                     accumulate(plan, prepared, points, weights, gt, self.loss, chunk.segments)
                     advance(len(nodes) * len(x))
-                return gradients(given)
-
-            found = once()
-            while self.scale is not None and self.scale.overflowed(found):
-                advance(-len(step.nodes) * len(x))
-                found = once()
+                found = gradients(given)
+                if self.scale is not None and self.scale.overflowed(found):
+                    advance(-len(step.nodes) * len(x))
+                    found = None
             going = total.add(step, found)
             if not going:
                 break

@@ -8,7 +8,7 @@ from torch import Tensor
 from faigfast import _triton
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.conv import keeps_more
-from faigfast.ops.line import dense, on_line, wide
+from faigfast.ops.line import dense
 from faigfast.ops.table import in_use, kernel
 
 # Activations that the kernels apply, forward and backward.
@@ -53,7 +53,7 @@ def _layer(
     alpha: Tensor, geometry: tuple[Any, ...], activation: str, slope: float, scale: float,
     shuffle: int, mode: str,
 ) -> Any:  # fmt: skip
-    """What all passes share, of x [P, M, H, W, C]."""
+    """Gather what all passes share, of x [P, M, H, W, C]."""
     from faigfast.kernels.conv import Layer
     from faigfast.kernels.geometry import Geometry
 
@@ -145,7 +145,9 @@ def conv_backward(
         wanted = (needs[1], needs[2], needs[3])
         gw, gb, gs = weight_gradient(layer, upstream, gate, pixels, images, wanted)
     if gs is not None and s0 is not None:
-        gs = gs.sum(1, keepdim=True) if s0.numel() == 1 else gs.unflatten(1, (-1, shuffle**2)).sum(2)
+        gs = (
+            gs.sum(1, keepdim=True) if s0.numel() == 1 else gs.unflatten(1, (-1, shuffle**2)).sum(2)
+        )
     return (
         empty if gx is None else gx.movedim(-1, 2),
         empty if gw is None else gw.movedim(-1, 2),
