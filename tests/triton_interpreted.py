@@ -19,6 +19,7 @@ from path_cases import (
     poisoned,
 )
 from torch import nn
+from triton.runtime import interpreter
 
 from faigfast import attribute
 from faigfast.backends import backends, choose
@@ -31,6 +32,19 @@ from faigfast.ops.table import Use, explain, using
 from faigfast.ops.triton_conv import conv_backward as kernel_backward
 
 assert os.environ["TRITON_INTERPRET"] == "1"
+
+
+def mended(patch):
+    """Let a number of the interpreter end a loop: numpy 2.5 refuses what Triton 3.6 does."""
+
+    def patched(tensor, *scope):
+        patch(tensor, *scope)
+        tensor.__index__ = lambda self: int(self.handle.data.item())
+
+    return patched
+
+
+interpreter._patch_lang_tensor = mended(interpreter._patch_lang_tensor)
 
 KINDS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 # Relative L2 of every value and gradient: of float32 1e-6 was seen, of the others a third of these.
