@@ -6,7 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from faigfast.kernels import conv, path_weights, tiles
+from faigfast.kernels import (
+    channels,
+    conv,
+    path_weights,
+    score_reduction,
+    squared_error,
+    tiles,
+)
 from faigfast.kernels.geometry import Geometry
 from faigfast.kernels.launch import Launch
 from faigfast.kernels.modes import STORED
@@ -93,12 +100,30 @@ def first_tiles(mode: str, shape: Shape) -> list[Case]:
 
 def others() -> list[Case]:
     """Kernels that multiply no matrices."""
-    w0, alpha = _empty(64, 3, 3, 64), _empty(POINTS)
-    return [
-        Case(mode, "64 → 64", path_weights.launch(w0, w0, alpha, w))
-        for mode in ("fp16", "ieee")
-        for w in [_empty(POINTS, *w0.shape, mode=mode)]
-    ]
+    w0, w, alpha = _empty(64, 3, 3, 64), _empty(64), _empty(POINTS)
+    found = []
+    for mode in ("fp16", "ieee"):
+        formed = _empty(POINTS, *w0.shape, mode=mode)
+        image = _empty(POINTS, IMAGES, 1, 64, SIDE**2, mode=mode)
+        rows = _empty(POINTS, IMAGES, SIDE**2, 64, 1, mode=mode)
+        sums = _empty(POINTS, IMAGES, 64)
+        y, gt = image.flatten(2), _empty(IMAGES, 64 * SIDE**2)
+        parts = _empty(POINTS, IMAGES, squared_error.blocks_of(y.shape[2]))
+        line, none = (w, w), (None, None)
+        found += [
+            (mode, "64 → 64", path_weights.launch(w0, w0, alpha, formed)),
+            (mode, "affine", channels.forward_launch(rows, line, line, alpha, rows)),
+            (mode, "affine", channels.backward_launch(
+                rows, rows, line, alpha, rows, sums, sums, False)),
+            (mode, "prelu", channels.forward_launch(image, line, none, alpha, image)),
+            (mode, "prelu", channels.backward_launch(
+                image, image, line, alpha, image, sums, None, True)),
+            (mode, "loss", squared_error.loss_launch(y, gt, parts, parts)),
+            (mode, "loss", squared_error.gradient_launch(y, gt, _empty(POINTS, IMAGES), y)),
+        ]  # fmt: skip
+    total, scores = _empty(IMAGES, *w0.shape), _empty(IMAGES, 64 * 3)
+    found.append(("ieee", "scores", score_reduction.launch(total, w0, scores)))
+    return [Case(*case) for case in found]
 
 
 def _empty(*shape: int, mode: str = "ieee") -> Tensor:

@@ -10,13 +10,16 @@ import pytest
 import torch
 from helpers import images, pair
 from path_cases import (
+    affine_case,
     arguments,
     assert_equal,
     assert_near,
     conv_case,
     expected,
     found,
+    linear_case,
     poisoned,
+    prelu_case,
 )
 from torch import nn
 from triton.runtime import interpreter
@@ -26,8 +29,9 @@ from faigfast.backends import backends, choose
 from faigfast.kernels import conv as orchestra
 from faigfast.kernels import conv_weight_gradient, tiles
 from faigfast.kernels.launch import Tile
-from faigfast.ops import gradient_scale
+from faigfast.ops import gradient_scale, score_reduction, score_reduction_reference
 from faigfast.ops.gradient_scale import GradientScale
+from faigfast.ops.squared_error import squared_error, squared_error_backward
 from faigfast.ops.table import Use, explain, using
 from faigfast.ops.triton_conv import conv_backward as kernel_backward
 
@@ -63,7 +67,10 @@ def take(monkeypatch, tile):
 
 
 def assert_right(mode="ieee", masters=False, exact=False, **options):
-    case = conv_case(**options)
+    check(conv_case(**options), mode, masters, exact)
+
+
+def check(case, mode="ieee", masters=False, exact=False):
     kind = KINDS.get(mode, torch.float32)
     given = case.to(kind)
     if masters:  # weights and points in float32 beside images of 16 bits
@@ -157,6 +164,67 @@ def test_three_products_of_bfloat16_are_nearly_float32():
     exact = a.double() @ b.double().T
     three = sum(x.double() @ y.double().T for x, y in parts)
     assert (three - exact).norm() / exact.norm() < 1e-5
+
+
+OTHERS = {
+    "linear": (linear_case, dict(rows=5, features=(17, 3))),
+    "linear, one row, shared": (linear_case, dict(rows=1, shared=True, points=3, images=1)),
+    "linear, weight stands still": (linear_case, dict(weight="still")),
+    "linear, no bias, strided": (linear_case, dict(bias=None, layout="strided")),
+    "affine": (affine_case, dict(size=7, channels=5)),
+    "affine, channels last": (affine_case, dict(size=1, channels=37, rows=9, images=3)),
+    "affine, shared": (affine_case, dict(shared=True, points=3, size=40)),
+    "affine, bias stands still": (affine_case, dict(bias="still", images=1, points=1)),
+    "affine, strided": (affine_case, dict(layout="strided")),
+    "prelu": (prelu_case, dict(size=7)),
+    "prelu, one slope": (prelu_case, dict(single=True, size=33, images=1)),
+    "prelu, shared": (prelu_case, dict(shared=True, points=3, layout="images alike")),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_operations(name):
+    make, options = OTHERS[name]
+    check(make(**options))
+
+
+@pytest.mark.parametrize("make", [linear_case, affine_case, prelu_case])
+def test_other_operations_of_integers_are_exact(make):
+    check(make(integers=True), exact=True)
+
+
+@pytest.mark.parametrize("mode", ["fp16", "bf16"])
+@pytest.mark.parametrize("make", [linear_case, affine_case])
+def test_other_operations_in_16_bits(make, mode):
+    check(make(), mode, masters=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 5, 3, 3), (1, 20, 10, 1, 3)], ids=str)
+def test_score_reduction(shape):
+    generator = torch.Generator().manual_seed(0)
+    total = torch.randn(shape, generator=generator)
+    delta = torch.randn(shape[1:], generator=generator)
+    with using(Use("triton")), poisoned():
+        scores = score_reduction(total, delta)
+    torch.testing.assert_close(scores, score_reduction_reference(total, delta))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 5000)], ids=str)
+def test_squared_error(shape, kind):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(shape, generator=generator).to(kind)
+    gt, weights = torch.randn(shape[1:], generator=generator), torch.rand(shape[:2])
+    for by in ("", "triton"):
+        with using(Use(by)), poisoned():
+            losses, most = squared_error(y, gt)
+            gy = squared_error_backward(y, gt, weights)
+        difference = y.double() - gt.double()
+        torch.testing.assert_close(losses.double(), difference.square().sum(2), rtol=1e-5, atol=0)
+        torch.testing.assert_close(most.double(), difference.abs().amax(2), rtol=1e-6, atol=0)
+        exact = 2 * weights.double()[..., None] * difference
+        assert gy.dtype == kind
+        assert (gy - exact).norm() / exact.norm() < {2: 1e-2, 4: 1e-6}[y.element_size()]
 
 
 REFUSED = {

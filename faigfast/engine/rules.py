@@ -11,7 +11,13 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from faigfast.engine.folded import Folded, apply, sample_by_sample
-from faigfast.ops import triton_conv, winograd  # noqa: F401  their kernels join the table
+from faigfast.ops import (  # noqa: F401  their kernels join the table
+    triton_channels,
+    triton_conv,
+    triton_linear,
+    triton_squared_error,
+    winograd,
+)
 from faigfast.ops.affine import affine
 from faigfast.ops.conv import conv
 from faigfast.ops.embedding import embedding

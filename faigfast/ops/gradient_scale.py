@@ -39,15 +39,13 @@ class GradientScale:
         found: Tensor = _Enter.apply(output, dtype, self)
         return found
 
-    def choose(self, gradient: Tensor) -> Tensor:
-        """Exponents [N] for a loss gradient [P, N, ...]; those there are stay."""
+    def factor(self, largest: Tensor) -> Tensor:
+        """Give powers of two [N] for loss gradients of such magnitudes [N]; those chosen stay."""
         if self.exponents is None:
-            largest = gradient.abs().transpose(0, 1).flatten(1).amax(1).float()
-            exponent = TOP - torch.frexp(largest).exponent
+            exponent = TOP - torch.frexp(largest.float()).exponent
             usable = (largest > 0) & largest.isfinite()
-            exponent = torch.where(usable, exponent, 0).clamp(-60, 60)
-            self.exponents = exponent + self.lowered
-        return self.exponents
+            self.exponents = torch.where(usable, exponent, 0).clamp(-60, 60) + self.lowered
+        return power_of_two(self.exponents).to(largest.dtype)
 
     def leave(self, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Scale sums of gradients [N, ...] back; the next exponents are new."""
@@ -82,6 +80,6 @@ class _Enter(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        factor = power_of_two(ctx.scale.choose(gradient)).to(gradient.dtype)
+        factor = ctx.scale.factor(gradient.abs().transpose(0, 1).flatten(1).amax(1))
         scaled = gradient * factor.view(1, -1, *[1] * (gradient.ndim - 2))
         return scaled.to(ctx.dtype), None, None
