@@ -137,6 +137,13 @@ def _write(device: str, tiles: dict[str, Tile]) -> None:
         pass
 
 
-def kept() -> dict[str, int]:
-    """How many choices are kept, by device."""
-    return {device: len(tiles) for device, tiles in _read().items()}
+def described() -> dict[str, dict[str, str]]:
+    """Write out the choices that are kept: device → shape → tile."""
+    return {
+        device: {
+            key: f"{tile.m} × {tile.n} × {tile.k}, {tile.warps} warps, {tile.stages} stages, "
+            f"γ formed {'before' if tile.formed else 'in the kernel'}"
+            for key, tile in sorted(found.items())
+        }
+        for device, found in sorted(_read().items())
+    }

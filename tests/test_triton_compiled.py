@@ -67,19 +67,20 @@ def test_every_tile():
         assert_well_made(case, 80, SHARED[80])
 
 
-def test_weights_are_formed_without_spills():
+def test_kernels_without_products_spill_nothing():
     from faigfast.kernels import aot, cases
 
     for case in cases.others():
-        for capability in MATRIX:
-            made = aot.compiled(case.launch, capability)
-            assert made.local == 0 and not made.instructions
+        made = aot.compiled(case.launch, 80)
+        assert made.local == 0 and not made.instructions
 
 
 def test_the_command_writes_its_part_of_a_document(tmp_path, monkeypatch, capsys):
     from faigfast.kernels import cases
 
+    few = cases.others()[:1]
     monkeypatch.setattr(cases, "first_tiles", lambda *_: [])
+    monkeypatch.setattr(cases, "others", lambda: few)
     document = tmp_path / "gpu.md"
     main(["bench", "--compiled", "--quiet", "--output", str(document)])
     document.write_text(f"before\n{document.read_text()}after\n")

@@ -79,7 +79,7 @@ def compile_kernels(*, progress: bool = True) -> CompiledKernels:
     rows = []
     for case in tqdm(found, unit="kernel", disable=not progress):
         launch = case.launch
-        sides = [str(launch.arguments[side]) for side in "MNK" if side in launch.arguments]
+        sides = [str(launch.arguments[side]) for side in "MNK" if "M" in launch.arguments]
         for capability in CAPABILITIES:
             made = aot.compiled(launch, capability)
             rows.append(
