@@ -24,7 +24,7 @@ from faigfast.integral import Integral
 from faigfast.networks import attributes, call_as_is, fingerprint, undisturbed, unwrap
 from faigfast.objective import Objective, loss, resolve_objective
 from faigfast.path import WeightPath
-from faigfast.precision import PRECISIONS, check_precision
+from faigfast.precision import MATRIX, PRECISIONS, check_precision
 from faigfast.refinement import Steps, schedule
 from faigfast.result import Attribution, Setting
 from faigfast.selection import Selection, select
@@ -87,7 +87,9 @@ def attribute(
     backend : str
         "auto" or one that `faigfast.backends()` has.
     precision : str
-        "fp64", "fp32", "bf16", "fp16", or "auto", the networks' own.
+        "fp64", "fp32", "bf16", "fp16", or "auto", the networks' own. With the backend "triton" also
+        "tf32" and "bf16x3", float32 multiplied by matrix instructions: rounded to 10 bits, or as
+        three products of bfloat16.
     memory : int, optional
         Budget in bytes for activations, gradients and their sums; None: a quarter of the device's
         memory. Scores do not depend on it beyond rounding. The reference backend holds one image
@@ -141,7 +143,8 @@ def attribute(
     first = next((p for p in target.parameters() if p.is_floating_point()), None)
     if first is None:
         raise ValueError("model_b has no parameters: nothing to attribute")
-    used, why = choose(backend, first.device)
+    used, why = choose(backend, first.device, precision)
+    check_precision(precision, used)
     own = next((name for name, dtype in PRECISIONS.items() if dtype == first.dtype), None)
     if own is None:
         raise ValueError(f"model_b is of {first.dtype}; expected one of {', '.join(PRECISIONS)}")
@@ -156,7 +159,10 @@ def attribute(
         if not len(index):
             raise ValueError("the networks have no convolution: there are no filters to attribute")
         line = WeightPath(baseline, target)
-        path = line if precision == own else WeightPath(baseline, target, PRECISIONS[precision])
+        kind = PRECISIONS[precision]
+        if used == "triton":  # its kernels round weights after they were interpolated
+            kind = torch.promote_types(kind, torch.float32)
+        path = line if kind == first.dtype else WeightPath(baseline, target, kind)
         run = _Run(
             line=line,
             path=path,
@@ -229,18 +235,25 @@ class _Run:
     bar: tqdm
     single: bool  # of several batches the number of points is known in the end
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """Type in which the line is computed."""
-        return PRECISIONS[self.setting.precision]
+        kind = PRECISIONS[self.setting.precision]
+        triton = self.setting.backend == "triton"
+        return torch.promote_types(kind, torch.float32) if triton else kind
 
     @cached_property
     def engine(self) -> Engine | None:
         """The path engine, where it is the backend."""
         if self.setting.backend == "reference":
             return None
-        kernels = "" if self.setting.backend == "torch" else self.setting.backend
-        return Engine(self.path, self.objective, self.end_losses, self.memory, kernels)
+        used, values = self.setting, PRECISIONS[self.setting.precision]
+        return Engine(
+            self.path, self.objective, self.end_losses, self.memory,
+            backend="" if used.backend == "torch" else used.backend,
+            mode=used.precision if used.precision in MATRIX else "ieee",
+            values=None if values == self.dtype else values,
+        )  # fmt: skip
 
     def check_ends(self, batch: Batch) -> None:
         """Refuse modules that draw random numbers, or differ in more than the tensors on the line.
@@ -322,6 +335,8 @@ class _Run:
             except PointByPoint as problem:
                 self.compare_ends(images[0])  # which may be what the graph was found wrong by
                 self.engine.notes.setdefault(f"runs point by point: {problem}")
+                if self.engine.values is not None:
+                    self.engine.notes.setdefault(f"precision: point by point in {self.dtype}")
             except (ValueError, TypeError) as problem:
                 raise _named(images[done + getattr(problem, "image", 0)].name, problem) from problem
         for image in images:

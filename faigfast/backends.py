@@ -4,7 +4,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from faigfast import _extension
+from faigfast import _extension, _triton
+from faigfast.precision import MATRIX
+
+SHORT = ("fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,21 @@ def backends() -> Backends:
             else "the compiled extension is missing",
             {"extension": _extension.describe()},
         ),
-        Backend("triton", False, absent),
+        _triton_backend(),
         Backend("cuda", False, absent),
     )
     return Backends((backend.name, backend) for backend in table)
 
 
-def choose(name: str, device: torch.device | str) -> tuple[str, str]:
+def _triton_backend() -> Backend:
+    why = _triton.refuses()
+    reason = "the same with Triton kernels, for networks on a GPU in 32 or 16 bits"
+    if _triton.interpreted():
+        reason = "the same with Triton kernels in Triton's interpreter, slow and for tests"
+    return Backend("triton", not why, why or reason, {"triton": _triton.version() or "missing"})
+
+
+def choose(name: str, device: torch.device | str, precision: str = "auto") -> tuple[str, str]:
     """Choose the backend that computes.
 
     Parameters
@@ -99,6 +110,8 @@ def choose(name: str, device: torch.device | str) -> tuple[str, str]:
         A backend's name, or "auto".
     device : torch.device or str
         Where networks and images are.
+    precision : str
+        Asked for; tf32 and bf16x3 are Triton's alone, and 16 bits faster there.
 
     Returns
     -------
@@ -113,16 +126,29 @@ def choose(name: str, device: torch.device | str) -> tuple[str, str]:
         If there is no backend of this name, or it is not available here.
     """
     if name == "auto":
+        if precision in MATRIX or (precision in SHORT and torch.device(device).type == "cuda"):
+            why = _triton.refuses(device)
+            if not why:
+                return "triton", f"backend: triton on {device}, for precision {precision}"
+            if precision in MATRIX:
+                raise ValueError(
+                    f"precision is {precision!r}, which only the backend triton has: {why}"
+                )
+            return "torch", f"backend: torch on {device}, since triton cannot serve: {why}"
         if torch.device(device).type != "cpu":
-            return "torch", f"backend: torch on {device}, the fastest of this version"
+            return "torch", f"backend: torch on {device}, which multiplies float32 fastest there"
         if _extension.module is None:
             return "torch", f"backend: torch, since the extension is missing: {_extension.missing}"
         return "cpu", "backend: cpu, the fastest of this version on a CPU"
     table = backends()
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"backend is {name!r}; expected one of auto, {', '.join(table)}")
-    if not table[name].available:
-        raise ValueError(f"backend {name!r} cannot be used on {device}: {table[name].reason}")
+    why = _triton.refuses(device) if name == "triton" else table[name].reason
+    if not table[name].available or (name == "triton" and why):
+        raise ValueError(
+            f"backend {name!r} cannot be used on {device}: {why}; 'auto' takes "
+            f"{choose('auto', device)[0]!r} here"
+        )
     if name == "cpu" and torch.device(device).type != "cpu":
         raise ValueError(f"backend 'cpu' cannot be used on {device}: its kernels run on CPUs")
     return name, ""

@@ -2,17 +2,26 @@
 
 import torch
 
+# The type of activations. Weights on the line are at least float32 where kernels are Triton's.
 PRECISIONS = {
     "fp64": torch.float64,
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
+    "tf32": torch.float32,
+    "bf16x3": torch.float32,
 }
+# Float32 multiplied by matrix instructions: rounded to 10 bits, or as three products of bfloat16.
+MATRIX = ("tf32", "bf16x3")
 
 
-def check_precision(precision: str) -> None:
-    """Refuse a precision that is unknown or not part of this version, by a ValueError."""
-    if precision == "tf32":
-        raise ValueError("precision 'tf32' is not part of this version; fp32 means float32 proper")
+def check_precision(precision: str, backend: str = "triton") -> None:
+    """Refuse a precision that is unknown, or that a backend does not have, by a ValueError."""
     if precision not in ("auto", *PRECISIONS):
         raise ValueError(f"precision is {precision!r}; expected auto, {', '.join(PRECISIONS)}")
+    if precision in MATRIX and backend != "triton":
+        others = [name for name in PRECISIONS if name not in MATRIX]
+        raise ValueError(
+            f"precision is {precision!r}, which is of the backend triton, and the backend is "
+            f"{backend!r}; expected one of auto, {', '.join(others)}"
+        )

@@ -1,1 +1,4 @@
-"""Triton kernels of faigfast, installed as `faigfast.kernels`; none are part of this version."""
+"""Triton kernels of faigfast, installed as `faigfast.kernels`.
+
+Nothing here is imported before a kernel is needed: Triton is no dependency of the package.
+"""

@@ -1,9 +1,11 @@
 import dataclasses
 
 import pytest
+import torch
 
-from faigfast import _extension
+from faigfast import _extension, _triton
 from faigfast.backends import backends, choose
+from faigfast.precision import check_precision
 
 NAMES = ["reference", "torch", "cpu", "triton", "cuda"]
 
@@ -17,6 +19,7 @@ def test_every_backend_has_a_reason():
         with pytest.raises(dataclasses.FrozenInstanceError):
             backend.available = True
     here = ["reference", "torch"] + ["cpu"] * (_extension.module is not None)
+    here += ["triton"] * (not _triton.refuses())
     assert [name for name in NAMES if table[name].available] == here
 
 
@@ -65,7 +68,80 @@ def test_cpu_kernels_are_refused_elsewhere():
         choose("cpu", "cuda")
 
 
-@pytest.mark.parametrize("name", ["triton", "cuda"])
-def test_absent_backends_say_why(name):
-    with pytest.raises(ValueError, match=f"'{name}' cannot be used on cpu: not part of this"):
-        choose(name, "cpu")
+def test_absent_backends_say_why():
+    with pytest.raises(ValueError, match="'cuda' cannot be used on cpu: not part of this"):
+        choose("cuda", "cpu")
+
+
+class Card:
+    """What is found of Triton and a GPU."""
+
+    def __init__(self, monkeypatch, version="3.6.0", gpu="", capability=(9, 0)):
+        for function in (_triton.missing, _triton.no_gpu):
+            function.cache_clear()
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+        monkeypatch.setattr(_triton, "version", lambda: version)
+        monkeypatch.setattr(_triton, "import_module", lambda name: None)
+        monkeypatch.setattr(_triton, "no_gpu", lambda: gpu)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    yield
+    _triton.missing.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "found, device, words",
+    [
+        (dict(version=""), "cuda", "Triton is not installed"),
+        (dict(version="3.4.1"), "cuda", "Triton is 3.4.1; the kernels need 3.5 or later"),
+        (dict(gpu="torch finds no GPU: driver too old"), "cuda", "driver too old"),
+        (dict(capability=(7, 5)), "cuda:0", r"a Tesla T4 \(sm_75\); the kernels need sm_80"),
+        (dict(), "cpu", "its kernels run on GPUs, and the networks are on cpu"),
+    ],
+)
+def test_triton_is_refused_with_what_was_found_and_what_serves(found, device, words, monkeypatch):
+    Card(monkeypatch, **found)
+    with pytest.raises(ValueError, match=f"'triton' cannot be used on {device}: .*{words}") as e:
+        choose("triton", device)
+    assert f"'auto' takes '{choose('auto', device)[0]}' here" in str(e.value)
+    assert "\n" not in str(e.value)
+    with pytest.raises(ValueError, match=f"precision is 'tf32', which only.*triton has: .*{words}"):
+        choose("auto", device, "tf32")
+    if device != "cpu":
+        assert not backends()["triton"].available
+        name, why = choose("auto", device, "fp16")
+        assert name == "torch" and "since triton cannot serve" in why
+
+
+def test_triton_is_chosen_for_short_precisions_on_a_gpu(monkeypatch):
+    Card(monkeypatch)
+    assert backends()["triton"].available
+    assert choose("triton", "cuda") == ("triton", "")
+    for precision in ("fp16", "bf16", "tf32", "bf16x3"):
+        name, why = choose("auto", "cuda", precision)
+        assert name == "triton" and precision in why
+    assert choose("auto", "cuda")[0] == choose("auto", "cuda", "fp64")[0] == "torch"
+
+
+def test_a_broken_triton_is_told(monkeypatch):
+    Card(monkeypatch)
+
+    def fails(name):
+        raise ImportError("no libtriton.so\nand more")
+
+    monkeypatch.setattr(_triton, "import_module", fails)
+    assert _triton.refuses() == "Triton 3.6.0 cannot be loaded: no libtriton.so"
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16x3"])
+def test_precisions_of_triton_are_refused_elsewhere(precision):
+    check_precision(precision, "triton")
+    with pytest.raises(
+        ValueError, match=f"precision is '{precision}'.*backend is 'torch'; expected"
+    ):
+        check_precision(precision, "torch")

@@ -101,6 +101,25 @@ def test_commands_stand_on_top_and_tests_outside(module):
         assert not [name for name in imports(module) if within(name, "commands")]
 
 
+def test_kernels_know_files_and_each_other():
+    """And nothing of faigfast imports Triton, or its kernels, where a module begins."""
+    allowed = {"torch", "triton", *sys.stdlib_module_names}
+    for file in (PACKAGE.parent / "kernels").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                own = name in ("faigfast.files", "faigfast.kernels") or within(name, "kernels")
+                assert own or name.split(".")[0] in allowed, f"{file.name} imports {name}"
+    for module, file in MODULES.items():
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            name = getattr(node, "module", None) or ""
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [name]
+            assert not [n for n in names if n.split(".")[0] == "triton" or within(n, "kernels")], (
+                module
+            )
+
+
 def loaded(code):
     """The packages in memory after a fresh interpreter has run some code."""
     code += "\nimport sys\nprint(*{name.split('.')[0] for name in sys.modules})"

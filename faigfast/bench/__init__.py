@@ -1,5 +1,6 @@
 """`faigfast bench`: the rivals' loops, faigfast's backends, and the table of them all."""
 
+from faigfast.bench.compiled import CompiledKernels, compile_kernels
 from faigfast.bench.kernels import Kernels, measure_kernels
 from faigfast.bench.race import Race, race
 from faigfast.bench.report import Report
@@ -9,10 +10,12 @@ from faigfast.bench.workloads import WORKLOADS, workload
 __all__ = [
     "DEFAULT",
     "WORKLOADS",
+    "CompiledKernels",
     "Kernels",
     "Race",
     "Report",
     "benchmark",
+    "compile_kernels",
     "measure_kernels",
     "race",
     "workload",

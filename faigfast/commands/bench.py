@@ -5,10 +5,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from faigfast.bench import DEFAULT, Kernels, Race, Report, benchmark, measure_kernels, race
+from faigfast.bench import (
+    DEFAULT,
+    CompiledKernels,
+    Kernels,
+    Race,
+    Report,
+    benchmark,
+    compile_kernels,
+    measure_kernels,
+    race,
+)
 from faigfast.commands.output import command_line, surroundings, writable_file, write_between
 from faigfast.files import write_text
 from faigfast.zoo.pairs import PAIRS, shipped_pair
+
+COMPILED = "bench --compiled"  # whose part of a document is its own
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -17,6 +29,8 @@ def run(options: Any, words: Sequence[str]) -> None:
         file = writable_file(options.output)
         if options.kernels and file.suffix == ".md":
             surroundings(file, "bench")
+        if options.compiled and file.suffix == ".md":
+            surroundings(file, COMPILED)
     if options.to_accuracy:
         found = race(
             {name: partial(shipped_pair, name) for name in PAIRS},
@@ -24,6 +38,9 @@ def run(options: Any, words: Sequence[str]) -> None:
             progress=not options.quiet,
         )
         _finish(found, options.output, words)
+        return
+    if options.compiled:
+        _finish(compile_kernels(progress=not options.quiet), options.output, words)
         return
     if options.kernels:
         _finish(measure_kernels(progress=not options.quiet), options.output, words)
@@ -38,10 +55,15 @@ def run(options: Any, words: Sequence[str]) -> None:
     _finish(report, options.output, words)
 
 
-def _finish(report: Report | Race | Kernels, output: str | None, words: Sequence[str]) -> None:
+def _finish(
+    report: Report | Race | Kernels | CompiledKernels, output: str | None, words: Sequence[str]
+) -> None:
     """Print the table; keep it as a document, or all figures as JSON."""
     report.command = ["faigfast", *words]
-    if isinstance(report, Kernels) and output is not None and output.endswith(".md"):
+    if isinstance(report, CompiledKernels) and output is not None and output.endswith(".md"):
+        body = f"Written by `{command_line(words)}`.\n\n{report.table()}"
+        write_between(output, COMPILED, body)
+    elif isinstance(report, Kernels) and output is not None and output.endswith(".md"):
         figure = Path(output).with_suffix(".svg")
         report.figure(figure)
         image = f"![Effective GFLOP/s by size and channels]({figure.name})"

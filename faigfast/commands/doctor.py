@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from faigfast import _extension
+from faigfast import _extension, _triton
 from faigfast.backends import backends
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.zoo.pairs import shipped_pair
@@ -52,6 +52,7 @@ def examine() -> dict[str, dict[str, Any]]:
         },
         "extension": _extension_findings(),
         "backends": _try(lambda: {b.name: _backend(b) for b in backends().values()}),
+        "Triton": _try(_triton_findings),
         "compilers here": {name: _compiler(name) for name in COMPILERS},
         "GPU": _gpu(),
         "machine": {
@@ -83,6 +84,22 @@ def _extension_findings() -> dict[str, Any]:
         "FAIGFAST_ISA": os.environ.get("FAIGFAST_ISA", "not set: the widest is taken"),
         **built,
     }
+
+
+def _triton_findings() -> dict[str, Any]:
+    """Tell what of Triton is here, and which tiles were timed and kept, by device."""
+    why = _triton.refuses()
+    found = {
+        "version": _triton.version() or "missing",
+        "kernels": f"cannot run here: {why}" if why else "can run here",
+    }
+    if not _triton.missing():
+        from faigfast.kernels import tuning
+
+        found["choices in"] = str(tuning.cache_file())
+        for device, lines in tuning.described().items():
+            found |= {f"{device}, {key}": tile for key, tile in lines.items()}
+    return found
 
 
 def _backend(backend: Any) -> str:

@@ -74,7 +74,12 @@ def _attribute(add: Add) -> None:
         help="convolution weights to score, by name or pattern such as 'body.*'; default all",
     )
     add("--backend", type=str, default="auto", help="auto, or one that doctor lists")
-    add("--precision", type=str, default="auto", help="auto, fp64, fp32, bf16 or fp16")
+    add(
+        "--precision",
+        type=str,
+        default="auto",
+        help="auto, fp64, fp32, bf16 or fp16; with the backend triton also tf32, bf16x3",
+    )
     add(
         "--memory",
         type=size,
@@ -177,6 +182,12 @@ def _bench(add: Add) -> None:
         action="store_true",
         help="instead, the C++ convolution over channels and sizes, beside torch's and the "
         "processor's peak",
+    )
+    add(
+        "--compiled",
+        action="store_true",
+        help="instead, without a GPU: instructions, registers and memory of the Triton kernels "
+        "compiled for sm_80 and sm_90",
     )
     add(
         "--output",

@@ -1,6 +1,7 @@
 """Check: a plan is compared with the network itself before it is trusted."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,11 @@ from faigfast.engine.execute import Plan, accumulate, gradients, losses_at, prep
 from faigfast.engine.memory import Chunk
 from faigfast.engine.rules import Points
 from faigfast.objective import OBJECTIVES, Objective, loss
+from faigfast.ops.table import in_use
 from faigfast.path import WeightPath
 
+# Rounding of the products where kernels multiply float32 otherwise.
+COARSE = {"tf32": 2.0**-11, "bf16x3": 2.0**-17}
 ALPHAS, WEIGHTS = (0.3, 0.8), (1.0, 0.7)  # unequal in every way
 
 
@@ -21,7 +25,10 @@ def tolerance(path: WeightPath, x: Tensor) -> float:
 
     Losses, which have no kinks, are held to a tenth of it.
     """
-    coarsest = max(torch.finfo(t.dtype).eps for t in (x, *path.start.values()))
+    types = [part.dtype for part in (x, *path.start.values())]
+    coarsest = max(torch.finfo(kind).eps for kind in (*types, in_use().values or x.dtype))
+    if in_use().mode in COARSE:
+        coarsest = max(coarsest, COARSE[in_use().mode])
     return min(10 * coarsest**0.5, 0.2)
 
 
@@ -70,10 +77,16 @@ def differs(
     """
     pair = (x, _another(x))
     sizes = [(p, n) for p in {chunk.points > 1, False} for n in {chunk.images > 1, False}]
+    scale = in_use().scale
     try:
         expected = _by_network(path, pair, gt, objective)
         for several in sizes:  # of points, of images: what is left over runs alone
-            found = _by_plan(plan, given, pair, gt, on_copies(objective), several, chunk.segments)
+            runs = partial(
+                _by_plan, plan, given, pair, gt, on_copies(objective), several, chunk.segments
+            )
+            found = runs()
+            while scale is not None and scale.overflowed(found[1]):
+                found = runs()
             difference = _compare(found, expected, tolerance(path, x))
             if difference:
                 return difference

@@ -16,8 +16,10 @@ from torch.utils.checkpoint import checkpoint
 from faigfast.engine.folded import Folded
 from faigfast.engine.rules import Moving, Points, evaluate
 from faigfast.engine.single import OnePoint
-from faigfast.objective import Objective, loss
+from faigfast.objective import Objective, loss, squared_error
 from faigfast.ops.line import arranged, no_sums
+from faigfast.ops.squared_error import fits, flat
+from faigfast.ops.squared_error import squared_error as fused_squared_error
 from faigfast.ops.table import in_use
 from faigfast.path import WeightPath
 
@@ -129,14 +131,26 @@ def _bytes(node: fx.Node) -> int:
     return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
 
 
-def leaves(path: WeightPath) -> dict[str, Any]:
-    """Everything a plan takes but x: tensors that move, without room for sums yet, and others."""
-    given: dict[str, Any] = {key: arranged(value) for key, value in path.fixed.items()}
+def leaves(path: WeightPath, values: torch.dtype | None = None) -> dict[str, Any]:
+    """Everything a plan takes but x: tensors that move, without room for sums yet, and others.
+
+    Those that do not move are of the type of the values, if that is another than the line's.
+    """
+    given: dict[str, Any] = {key: arranged(_as(value, values)) for key, value in path.fixed.items()}
     for key, start in path.start.items():
-        given[key] = arranged(start)
         if key in path.delta:
-            given[key] = Moving(given[key], arranged(path.delta[key]), start.new_empty(0))
+            parts = arranged(start), arranged(path.delta[key])
+            given[key] = Moving(*parts, start.new_empty(0))
+        else:
+            given[key] = arranged(_as(start, values))
     return given
+
+
+def _as(value: Any, dtype: torch.dtype | None) -> Any:
+    """Cast tensors of real numbers, if a type is given."""
+    if dtype is None or not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    return value.to(dtype)
 
 
 def with_sums(given: Mapping[str, Any], images: int) -> dict[str, Any]:
@@ -155,7 +169,8 @@ def gradients(given: Mapping[str, Any]) -> dict[str, Tensor]:
     for key, value in given.items():
         if isinstance(value, Moving) and value.sums.grad is not None:
             found[key], value.sums.grad = value.sums.grad, None
-    return found
+    scale = in_use().scale
+    return found if scale is None else scale.leave(found)
 
 
 def prepare(plan: Plan, given: Mapping[str, Any], x: Tensor) -> Values:
@@ -169,7 +184,7 @@ def prepare(plan: Plan, given: Mapping[str, Any], x: Tensor) -> Values:
         [N, C, *spatial].
     """
     values: Values = {node: given[key] for node, key in plan.tensors.items()}
-    values[plan.x] = Folded(x[None, :, None])
+    values[plan.x] = Folded(_as(x, in_use().values)[None, :, None])
     with torch.no_grad():
         points = Points.at([0.0], x)
         _run(plan, plan.fixed + plan.image, values, points)
@@ -232,6 +247,12 @@ def losses_at(
 ) -> Tensor:
     """Losses [P, N] at some points, as `loss` gives them for each image [1, ...] of gt."""
     out = forward(plan, prepared, points, segments)
+    if objective is squared_error and in_use().backend == "triton":
+        found = _squared_errors(out, len(points.nodes), gt)
+        if found is not None and bool(found.isfinite().all()):
+            return found
+    if in_use().values is not None:
+        out = tree_map(lambda v: _widened(v, gt.dtype, points.images), out)
 
     def one(p: int, n: int) -> Tensor:
         sample = tree_map(
@@ -243,6 +264,24 @@ def losses_at(
 
     rows = [[one(p, n) for n in range(points.images)] for p in range(len(points.nodes))]
     return torch.stack([torch.stack(row) for row in rows])
+
+
+def _squared_errors(out: Any, points: int, gt: Tensor) -> Tensor | None:
+    """Losses [P, N] of all samples at once; None where the output is not one for each of them."""
+    if not isinstance(out, Folded) or not fits(out.data, points, gt):
+        return None
+    losses, _ = fused_squared_error(flat(out.data.squeeze(2), 2), flat(gt, 1))
+    return losses
+
+
+def _widened(value: Any, dtype: torch.dtype, images: int) -> Any:
+    """Give an output as the objective takes it, beside its ground truth."""
+    if not isinstance(value, Folded) or not value.data.is_floating_point():
+        return value
+    scale = in_use().scale
+    if scale is None:
+        return Folded(value.data.to(dtype))
+    return Folded(scale.enter(value.data, dtype, images))
 
 
 @contextmanager
@@ -309,7 +348,7 @@ def _run(
                 done.setdefault(end, []).append(node)
     for node in nodes:
         if node.op == "get_attr":
-            values[node] = getattr(plan.graph, str(node.target))
+            values[node] = _as(getattr(plan.graph, str(node.target)), in_use().values)
             continue
         args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
         values[node], note = evaluate(node.target, points, args, kwargs)

@@ -28,6 +28,7 @@ from faigfast.engine.sums import Sums
 from faigfast.integral import Integral
 from faigfast.networks import attributes
 from faigfast.objective import Objective
+from faigfast.ops.gradient_scale import GradientScale
 from faigfast.ops.table import Use, using
 from faigfast.ops.winograd import free_cached
 from faigfast.path import WeightPath
@@ -66,6 +67,10 @@ class Engine:
         Bytes for activations; None: a share of the device's memory.
     backend : str
         Whose kernels serve the path operations; "": plain PyTorch.
+    mode : str
+        How those kernels multiply float32; see `faigfast.ops.table.Use`.
+    values : torch.dtype, optional
+        Type of activations where the line is wider: images are given in the line's type.
     """
 
     path: WeightPath
@@ -73,11 +78,13 @@ class Engine:
     as_they_are: Callable[[Tensor, Tensor, Sequence[float]], list[float]]
     budget: int | None = None
     backend: str = ""
+    mode: str = "ieee"
+    values: torch.dtype | None = None
     notes: dict[str, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Lay the line's tensors out once."""
-        self.given = leaves(self.path)
+        self.given = leaves(self.path, self.values)
         self.state = attributes(self.path.module)
         self.loss = on_copies(self.objective)
         try:
@@ -86,7 +93,8 @@ class Engine:
             self.checked_for = WeakIdRef(self)
         self.trusted: dict[Any, tuple[Plan, Chunk]] = {}
         # What kernels refuse is a note.
-        self.use = Use(self.backend, self.notes)
+        self.scale = GradientScale() if self.values == torch.float16 else None
+        self.use = Use(self.backend, self.notes, self.mode, self.values, self.scale)
 
     def integrate(
         self,
@@ -154,6 +162,11 @@ class Engine:
             chunk = smaller
             self.trusted[kind] = plan, chunk
         self.notes.update(plan.notes)
+        if self.scale is not None and self.scale.lowered:
+            self.notes.setdefault(
+                "precision: gradients overflowed and were computed again, scaled by "
+                f"2^{self.scale.lowered}"
+            )
         if self.backend == "cpu":
             free_cached(KEPT)
 
@@ -171,11 +184,17 @@ class Engine:
         prepared = prepare(plan, given, arranged(x))
         total = sums(self._ends(plan, prepared, x, gt, together=chunk.points > 1))
         for step in steps:
-            for nodes, weights in self._parts(step, chunk.points):
-                points = Points.at(nodes, x)
-                accumulate(plan, prepared, points, weights, gt, self.loss, chunk.segments)
-                advance(len(nodes) * len(x))
-            going = total.add(step, gradients(given))
+            found = None
+            while found is None:
+                for nodes, weights in self._parts(step, chunk.points):
+                    points = Points.at(nodes, x)
+                    accumulate(plan, prepared, points, weights, gt, self.loss, chunk.segments)
+                    advance(len(nodes) * len(x))
+                found = gradients(given)
+                if self.scale is not None and self.scale.overflowed(found):
+                    advance(-len(step.nodes) * len(x))
+                    found = None
+            going = total.add(step, found)
             if not going:
                 break
             if len(going) < len(x):
@@ -210,7 +229,7 @@ class Engine:
             plan = self._plan(x)
         chunk = self._chunk(plan, x, images)
         sizes = replace(chunk, points=min(chunk.points, 2), images=min(chunk.images, 2))
-        kind = sizes, self.backend, self.checked_for
+        kind = sizes, self.backend, self.mode, self.values, self.checked_for
         if kind not in plan.checked:
             known = {key: found for key, found in plan.checked.items() if key[-1]() is not None}
             new = all(key[-1] != self.checked_for for key in known)
@@ -261,6 +280,8 @@ class Engine:
     def _chunk(self, plan: Plan, x: Tensor, images: int) -> Chunk:
         budget = self.budget or default_budget(x.device)
         wanted = WANTED.get(x.device.type, WANTED["cuda"])
+        if self.backend == "triton":  # its interpreter too, which runs on a CPU
+            wanted = WANTED["cuda"]
         if self.backend in TOGETHER:
             points = TOGETHER[self.backend] // x.shape[2:].numel()
             wanted = Chunk(points=max(1, min(points, MOST_POINTS)), images=1)

@@ -11,13 +11,21 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from faigfast.engine.folded import Folded, apply, sample_by_sample
-from faigfast.ops import winograd  # noqa: F401  its kernels join the table
+from faigfast.ops import (  # noqa: F401  their kernels join the table
+    triton_channels,
+    triton_conv,
+    triton_linear,
+    triton_squared_error,
+    winograd,
+)
 from faigfast.ops.affine import affine
 from faigfast.ops.conv import conv
 from faigfast.ops.embedding import embedding
+from faigfast.ops.line import wide
 from faigfast.ops.linear import linear
 from faigfast.ops.parameter import parameter
 from faigfast.ops.prelu import prelu
+from faigfast.ops.table import in_use
 from faigfast.ops.waiting import Waiting, mark, past
 
 aten = torch.ops.aten
@@ -51,24 +59,33 @@ class Points:
     images : int
         N.
     alpha : Tensor
-        [P], the nodes in the type and on the device of the images.
+        [P], the nodes in the type, at least float32, and on the device of the images.
+    values : torch.dtype, optional
+        Type of activations where the line's is wider.
     """
 
     nodes: tuple[float, ...]
     images: int
     alpha: Tensor
+    values: torch.dtype | None = None
 
     @classmethod
     def at(cls, nodes: Iterable[float], x: Tensor) -> "Points":
         """Points for images x [N, C, *spatial]."""
         nodes = tuple(map(float, nodes))
-        return cls(nodes, len(x), x.new_tensor(nodes))
+        alpha = x.new_tensor(nodes, dtype=wide(x.dtype))
+        return cls(nodes, len(x), alpha, in_use().values)
 
     def raw(self, value: Any) -> Any:
         """Any value as operations without a rule take it: a moving tensor [P, N, *w]."""
         if not isinstance(value, Moving):
             return value
-        return Folded(parameter(value.w0, value.dw, self.alpha, value.sums))
+        found = parameter(value.w0, value.dw, self.alpha, value.sums)
+        return Folded(self.cast(found))
+
+    def cast(self, value: Tensor) -> Tensor:
+        """Bring what comes from the line to the type of activations."""
+        return value if self.values is None else value.to(self.values)
 
     def every_image(self, x: Any) -> Tensor:
         """[P, N, *own] or [1, N, *own] of any value."""
@@ -333,7 +350,7 @@ def _(points: Points, weight: Any, indices: Any, padding_idx: int = -1,
         return None
     rows = points.every_image(indices)
     y = embedding(rows.flatten(2), weight.w0, weight.dw, points.alpha, weight.sums)
-    y = y.view(len(y), *rows.shape[1:], -1)
+    y = points.cast(y.view(len(y), *rows.shape[1:], -1))
     # The row of padding has no gradient; the schema's default is that there is none.
     return Folded(
         y if padding_idx < 0 else torch.where(rows[..., None] == padding_idx, y.detach(), y)

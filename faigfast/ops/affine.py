@@ -42,7 +42,7 @@ def affine(
     """
     y = room(x, len(alpha))
     for p, a in enumerate(alpha.unbind()):
-        w, b = on_line(w0, dw, a), on_line(b0, db, a)
+        w, b = on_line(w0, dw, a, x.dtype), on_line(b0, db, a, x.dtype)
         torch.addcmul(b.unsqueeze(1), x[p % len(x)], w.unsqueeze(1), out=y[p])
     return y
 
@@ -60,7 +60,7 @@ def affine_backward(
     gw = x.new_zeros(x.shape[1], len(w0), dtype=kind) if needs[1] else x.new_empty(0)
     for p, a in enumerate(alpha.unbind()):
         if needs[0]:
-            torch.mul(gy[p], on_line(w0, dw, a).unsqueeze(1), out=gx[p])
+            torch.mul(gy[p], on_line(w0, dw, a, x.dtype).unsqueeze(1), out=gx[p])
         if needs[1]:
             gw += (gy[p] * x[p % len(x)]).sum((1, 3), dtype=kind)
     gb = gy.sum((0, 2, 4), dtype=kind) if needs[2] else x.new_empty(0)

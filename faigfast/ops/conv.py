@@ -83,11 +83,11 @@ def conv(
     keeps = keeps_more(activation, scale, residual)
     y, saved = x.new_empty(0), x.new_empty(0)
     for p, a in enumerate(alpha.unbind()):
-        b = None if b0 is None else on_line(b0, db, a)
-        z = _conv(one_batch(x[p % len(x)]), on_line(w0, dw, a), b, geometry)
+        b = None if b0 is None else on_line(b0, db, a, x.dtype)
+        z = _conv(one_batch(x[p % len(x)]), on_line(w0, dw, a, x.dtype), b, geometry)
         if shuffle > 1:
             z = arranged(aten.pixel_shuffle(z, shuffle))
-        out = activate(z, activation, slope if s0 is None else on_line(s0, ds, a))
+        out = activate(z, activation, slope if s0 is None else on_line(s0, ds, a, x.dtype))
         kept = z if ACTIVATIONS[activation] else out
         if keeps:
             saved = _placed(saved, kept, p, len(alpha))
@@ -173,13 +173,13 @@ def conv_backward(
         return aten.convolution_backward(g, one, w, biases, *geometry, mask)
 
     for p, a in enumerate(alpha.unbind()):
-        g, one, w = one_batch(gy[p]), one_batch(x[p % len(x)]), on_line(w0, dw, a)
+        g, one, w = one_batch(gy[p]), one_batch(x[p % len(x)]), on_line(w0, dw, a, x.dtype)
         if scale != 1:
             g = g * scale
         if activation != "none":
             if needs[3]:
                 sums[3] = _added(sums.get(3), _slope_sums(g, saved[p], s0, images))
-            s = slope if s0 is None else on_line(s0, ds, a)
+            s = slope if s0 is None else on_line(s0, ds, a, x.dtype)
             g = activation_backward(g, saved[p], activation, s)
         if shuffle > 1:
             g = one_batch(arranged(aten.pixel_unshuffle(g, shuffle)))

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def on_line(w0: Tensor, dw: Tensor | None, alpha: Tensor) -> Tensor:
+def on_line(
+    w0: Tensor, dw: Tensor | None, alpha: Tensor, dtype: torch.dtype | None = None
+) -> Tensor:
     """γ(α) = w0 + αΔ at one point; w0 itself where nothing moves.
 
     At α = 0 this is the baseline to the bit, at α = 1 the target but for two roundings.
@@ -16,9 +18,12 @@ def on_line(w0: Tensor, dw: Tensor | None, alpha: Tensor) -> Tensor:
     w0, dw : Tensor
         [*w]; dw None where the tensor is the same at both ends.
     alpha : Tensor
-        Scalar, of the dtype of w0.
+        Scalar, of the dtype of w0 or wider.
+    dtype : torch.dtype, optional
+        Of the result where it is not that of w0, which may be a wider master.
     """
-    return w0 if dw is None else torch.addcmul(w0, dw, alpha)
+    value = w0 if dw is None else torch.addcmul(w0, dw, alpha)
+    return value if dtype is None else value.to(dtype)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -47,6 +52,13 @@ def arranged(value: Tensor) -> Tensor:
     """Lay images and convolution weights out channels-last."""
     kinds = {4: torch.channels_last, 5: torch.channels_last_3d}
     return value.contiguous(memory_format=kinds.get(value.ndim, torch.contiguous_format))
+
+
+def dense(x: Tensor) -> Tensor:
+    """Bring [P, M, C, *spatial] into [P, M, *spatial, C]; one point stands for all alike."""
+    if len(x) > 1 and x.stride(0) == 0:
+        x = x[:1]
+    return x.movedim(2, -1).contiguous()
 
 
 def room(part: Tensor, points: int) -> Tensor:

@@ -43,8 +43,8 @@ def linear(
     """
     y = x.new_empty(len(alpha), *x.shape[1:-1], len(w0))
     for p, a in enumerate(alpha.unbind()):
-        b = None if b0 is None else on_line(b0, db, a)
-        y[p] = F.linear(x[p % len(x)], on_line(w0, dw, a), b)
+        b = None if b0 is None else on_line(b0, db, a, x.dtype)
+        y[p] = F.linear(x[p % len(x)], on_line(w0, dw, a, x.dtype), b)
     return y
 
 
@@ -61,7 +61,7 @@ def linear_backward(
     gw = x.new_zeros(n, *w0.shape, dtype=kind) if needs[1] else x.new_empty(0)
     for p, a in enumerate(alpha.unbind()):
         if needs[0]:
-            torch.matmul(gy[p], on_line(w0, dw, a), out=gx[p])
+            torch.matmul(gy[p], on_line(w0, dw, a, x.dtype), out=gx[p])
         if needs[1]:
             gw += gy[p].transpose(1, 2) @ x[p % len(x)]
     gb = gy.sum((0, 2), dtype=kind) if needs[2] else x.new_empty(0)

@@ -32,7 +32,7 @@ def prelu(x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, sum_w: Tensor
     y = room(x, len(alpha))
     for p, a in enumerate(alpha.unbind()):
         one = x[p % len(x)]
-        torch.where(one > 0, one, one * on_line(w0, dw, a).unsqueeze(1), out=y[p])
+        torch.where(one > 0, one, one * on_line(w0, dw, a, x.dtype).unsqueeze(1), out=y[p])
     return y
 
 
@@ -50,7 +50,7 @@ def prelu_backward(
     for p, a in enumerate(alpha.unbind()):
         one = x[p % len(x)]
         if needs[0]:
-            w = on_line(w0, dw, a).unsqueeze(1)
+            w = on_line(w0, dw, a, x.dtype).unsqueeze(1)
             torch.where(one > 0, gy[p], gy[p] * w, out=gx[p])
         if needs[1]:
             part = torch.where(one > 0, 0, gy[p] * one).sum((1, 3), dtype=kind)  # [N, C]

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faigfast import _extension
+from faigfast import _extension, _triton
+from faigfast.ops.table import in_use
 
 # dtype → the entry of the extension that serves it on the CPU.
 _ENTRIES = {torch.float32: "score_reduction_float32", torch.float64: "score_reduction_float64"}
@@ -57,6 +58,17 @@ def score_reduction(total: Tensor, delta: Tensor) -> Tensor:
 @torch.library.custom_op("faigfast::score_reduction", mutates_args=())
 def _score_reduction(total: Tensor, delta: Tensor) -> Tensor:
     _check(total, delta)
+    if (
+        in_use().backend == "triton"
+        and total.dtype == torch.float32
+        and total.numel()
+        and not _triton.refuses(total.device)
+    ):
+        from faigfast.kernels import score_reduction as kernel
+
+        scores = total.new_empty(_shape(total))
+        kernel.launch(total.contiguous(), delta.contiguous(), scores).run()
+        return scores
     if _extension.module is None or total.device.type != "cpu" or total.dtype not in _ENTRIES:
         return score_reduction_reference(total, delta)
     scores = total.new_empty(_shape(total))

@@ -48,11 +48,20 @@ class Use:
         Is told of what a kernel of the backend did not serve, and why.
     kept : dict
         What kernels made of weights, for their next run in the same call.
+    mode : str
+        How kernels multiply float32: "ieee", "tf32", or "bf16x3" by three products of bfloat16.
+    values : torch.dtype, optional
+        Type of activations, where the tensors on the line are wider.
+    scale : GradientScale, optional
+        Keeps gradients in the range of `values`.
     """
 
     backend: str = ""
     refused: dict[str, None] = field(default_factory=dict)
     kept: dict[Any, Any] = field(default_factory=dict)
+    mode: str = "ieee"
+    values: torch.dtype | None = None
+    scale: Any = None
 
 
 _use: ContextVar[Use | None] = ContextVar("_use", default=None)

@@ -8,7 +8,7 @@ from torch import Tensor
 from faigfast import _extension
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.conv import keeps_more
-from faigfast.ops.line import on_line
+from faigfast.ops.line import dense, on_line
 from faigfast.ops.table import in_use, kernel
 
 # Activations that the kernels apply, forward and backward.
@@ -31,13 +31,6 @@ def _refuses(x: Tensor, w0: Tensor, geometry: tuple[Any, ...]) -> str:
     if geometry != _GEOMETRY:
         return "stride, padding, dilation and groups are not 1, or it is transposed"
     return "" if x.numel() else "there is nothing to compute"
-
-
-def _dense(x: Tensor) -> Tensor:
-    """Bring [P, M, C, H, W] into [P, M, H, W, C]; one point stands for all that are the same."""
-    if len(x) > 1 and x.stride(0) == 0:
-        x = x[:1]
-    return x.movedim(2, -1).contiguous()
 
 
 def _empty(*shape: int) -> Tensor:
@@ -131,13 +124,13 @@ def conv(
     keeps = keeps_more(activation, scale, residual)
     fused = activation in _FUSED
     whole = fused and not keeps  # else what backward needs stands before the end
-    pixels = _dense(x)
+    pixels = dense(x)
     samples, height, width = pixels.shape[1:4]
     layer = _Layer(
         pixels, len(w0), _weights(w0, dw, shuffle, turned=False), alpha, shuffle,
         _FUSED[activation] if fused else "none", slope, scale if whole else 1.0, b0, db,
     )  # fmt: skip
-    rest = _dense(residual) if whole and residual is not None else None
+    rest = dense(residual) if whole and residual is not None else None
     z = _empty(len(alpha), samples, height * shuffle, width * shuffle, len(w0) // shuffle**2)
     _extension.module.convolve(  # type: ignore[union-attr]
         layer.given, x=_address(pixels), x_point=_point(pixels), residual=_address(rest),
@@ -170,8 +163,8 @@ def conv_backward(
     if activation not in _GATES:
         gy = activation_backward(gy * scale, saved, activation, slope)
         activation, scale = "none", 1.0
-    pixels, upstream = _dense(x), _dense(gy)
-    gate = None if activation == "none" else _dense(saved)
+    pixels, upstream = dense(x), dense(gy)
+    gate = None if activation == "none" else dense(saved)
     weights = _weights(w0, dw, shuffle, turned=True) if needs[0] else (None, None)
     layer = _Layer(
         pixels, len(w0), weights, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
@@ -181,7 +174,7 @@ def conv_backward(
         (len(alpha), *pixels.shape[1:]), (images, outputs, 3, 3, inputs),
         (images, outputs), (images, outputs),
     )  # fmt: skip
-    more = None if more is None else _dense(more)
+    more = None if more is None else dense(more)
     found = [_empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)]
     gx, gw, gb, gs = found
     _extension.module.convolve_backward(  # type: ignore[union-attr]

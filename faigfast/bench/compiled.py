@@ -1,0 +1,90 @@
+"""compile_kernels(): what the Triton kernels are made of, on GPUs that are not here."""
+
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from typing import Any
+
+from tqdm import tqdm
+
+from faigfast import _triton
+from faigfast.files import write_json
+from faigfast.machine import describe_versions
+from faigfast.tables import markdown
+
+CAPABILITIES = (80, 90)
+HEAD = (
+    "kernel, products, layer", "GPU", "tile", "warps, stages", "matrix instructions", "registers",
+    "shared KB", "spills", "state",
+)  # fmt: skip
+STATE = "compiled, not yet run on a device"
+
+
+@dataclass
+class CompiledKernels:
+    """Rows of `compile_kernels`.
+
+    Attributes
+    ----------
+    rows : list of dict
+        kernel, mode, layer, capability, tile, warps, stages, instructions, registers, shared and
+        local (bytes of a program, of a thread).
+    """
+
+    rows: list[dict[str, Any]]
+    versions: dict[str, str] = field(default_factory=describe_versions)
+    command: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        """Write one table of Markdown."""
+        lines = [
+            (
+                f"{row['kernel']}, {row['mode']}, {row['layer']}", f"sm_{row['capability']}",
+                row["tile"], f"{row['warps']}, {row['stages']}",
+                ", ".join(f"{n} {name}" for name, n in row["instructions"].items()) or "none",
+                str(row["registers"]), f"{row['shared'] / 1024:.0f}",
+                f"{row['local']} bytes" if row["local"] else "none", STATE,
+            )
+            for row in self.rows
+        ]  # fmt: skip
+        return (
+            f"{markdown(HEAD, lines)}\n\nCompiled by Triton {_triton.version()} with torch "
+            f"{self.versions['torch']}; a tile is pixels × channels × depth, of weight gradients "
+            "outputs × channels × pixels. Registers and spills are a thread's, shared memory a "
+            "program's, matrix instructions those in the PTX; ieee has none by intention."
+        )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything as JSON."""
+        write_json(path, asdict(self))
+
+
+def compile_kernels(*, progress: bool = True) -> CompiledKernels:
+    """Compile every Triton kernel with its first tile, in every mode, for sm_80 and sm_90.
+
+    Raises
+    ------
+    ValueError
+        If there is no usable Triton, or its interpreter is chosen.
+    """
+    why = _triton.missing() or ("TRITON_INTERPRET is 1" if _triton.interpreted() else "")
+    if why:
+        raise ValueError(f"there are no kernels to compile: {why}")
+    from faigfast.kernels import aot, cases
+    from faigfast.kernels.modes import STORED
+
+    found = cases.others()
+    for mode in STORED:
+        for shape in cases.SHAPES if mode == "fp16" else cases.SHAPES[:1]:
+            found += cases.first_tiles(mode, shape)
+    rows = []
+    for case in tqdm(found, unit="kernel", disable=not progress):
+        launch = case.launch
+        sides = [str(launch.arguments[side]) for side in "MNK" if "M" in launch.arguments]
+        for capability in CAPABILITIES:
+            made = aot.compiled(launch, capability)
+            rows.append(
+                {"kernel": launch.name, "mode": case.mode, "layer": case.shape,
+                 "capability": capability, "tile": " × ".join(sides) or "–",
+                 "warps": launch.warps, "stages": launch.stages, **asdict(made)}
+            )  # fmt: skip
+    return CompiledKernels(rows)

@@ -1,0 +1,147 @@
+"""Launches that stand for all: every kernel in every mode, on layers that networks have."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from faigfast.kernels import (
+    channels,
+    conv,
+    path_weights,
+    score_reduction,
+    squared_error,
+    tiles,
+)
+from faigfast.kernels.geometry import Geometry
+from faigfast.kernels.launch import Launch
+from faigfast.kernels.modes import STORED
+
+POINTS, IMAGES, SIDE = 4, 2, 48
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A convolution 3×3 with bias and an activation.
+
+    Parameters
+    ----------
+    name : str
+        What it is in a network.
+    channels, outputs : int
+        C and O.
+    activation : str
+        none, relu, leaky.
+    shuffle : int
+        r of the pixel shuffle.
+    residual : bool
+        Whether one is added, with a factor, so that the activation's output is kept too.
+    learned : bool
+        Whether the slope is on the line (PReLU).
+    """
+
+    name: str
+    channels: int
+    outputs: int
+    activation: str = "relu"
+    shuffle: int = 1
+    residual: bool = False
+    learned: bool = False
+
+
+BODY = Shape("64 → 64, relu", 64, 64)
+SHAPES = (
+    BODY,
+    Shape("64 → 64, prelu, scaled residual", 64, 64, "leaky", residual=True, learned=True),
+    Shape("3 → 64, leaky", 3, 64, "leaky"),
+    Shape("64 → 256, shuffled by 2, leaky", 64, 256, "leaky", shuffle=2),
+    Shape("64 → 3", 64, 3, "none"),
+    Shape("128 → 128, relu", 128, 128),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One launch and what it is."""
+
+    mode: str
+    shape: str
+    launch: Launch
+
+
+def every_tile(mode: str, shape: Shape) -> Iterator[Case]:
+    """All launches of a layer, with every tile that would be tried; the first tiles come first."""
+    layer, x, y, b = _layer(mode, shape)
+    g, s = layer.geometry, layer.s
+    saved = None if shape.activation == "none" else y
+    keeps = ("input" if shape.learned else "output") if shape.residual or shape.learned else ""
+    rest = y if shape.residual else None
+    kept = y if keeps else None
+    needs = (True, True, s[0] is not None)
+    for tile in tiles.forward(mode, g.outputs, g.channels, g.shuffle):
+        *_, own = conv.forward_launches(layer, x, b, rest, y, kept, keeps, tile)
+        yield Case(mode, shape.name, own)
+    for tile in tiles.input_gradient(mode, g.channels, g.outputs, g.shuffle):
+        *_, own = conv.input_gradient_launches(layer, y, saved, x, tile)
+        yield Case(mode, shape.name, own)
+    for tile in tiles.weight_gradient(mode, g.outputs, g.channels):
+        own, _ = conv.weight_gradient_launch(layer, y, saved, x, IMAGES, needs, tile)
+        yield Case(mode, shape.name, own)
+
+
+def first_tiles(mode: str, shape: Shape) -> list[Case]:
+    """Give the launches with the tiles that are taken where none is timed."""
+    found: dict[str, Case] = {}
+    for case in every_tile(mode, shape):
+        found.setdefault(case.launch.name, case)
+    return list(found.values())
+
+
+def others() -> list[Case]:
+    """Kernels that multiply no matrices."""
+    w0, w, alpha = _empty(64, 3, 3, 64), _empty(64), _empty(POINTS)
+    found = []
+    for mode in ("fp16", "ieee"):
+        formed = _empty(POINTS, *w0.shape, mode=mode)
+        image = _empty(POINTS, IMAGES, 1, 64, SIDE**2, mode=mode)
+        rows = _empty(POINTS, IMAGES, SIDE**2, 64, 1, mode=mode)
+        sums = _empty(POINTS, IMAGES, 64)
+        y, gt = image.flatten(2), _empty(IMAGES, 64 * SIDE**2)
+        parts = _empty(POINTS, IMAGES, squared_error.blocks_of(y.shape[2]))
+        line, none = (w, w), (None, None)
+        found += [
+            (mode, "64 → 64", path_weights.launch(w0, w0, alpha, formed)),
+            (mode, "affine", channels.forward_launch(rows, line, line, alpha, rows)),
+            (mode, "affine", channels.backward_launch(
+                rows, rows, line, alpha, rows, sums, sums, False)),
+            (mode, "prelu", channels.forward_launch(image, line, none, alpha, image)),
+            (mode, "prelu", channels.backward_launch(
+                image, image, line, alpha, image, sums, None, True)),
+            (mode, "loss", squared_error.loss_launch(y, gt, parts, parts)),
+            (mode, "loss", squared_error.gradient_launch(y, gt, _empty(POINTS, IMAGES), y)),
+        ]  # fmt: skip
+    total, scores = _empty(IMAGES, *w0.shape), _empty(IMAGES, 64 * 3)
+    found.append(("ieee", "scores", score_reduction.launch(total, w0, scores)))
+    return [Case(*case) for case in found]
+
+
+def _empty(*shape: int, mode: str = "ieee") -> Tensor:
+    return torch.empty(shape, dtype=STORED[mode], device="meta")
+
+
+def _layer(
+    mode: str, shape: Shape
+) -> tuple[conv.Layer, Tensor, Tensor, tuple[Tensor | None, Tensor | None]]:
+    c, o, r = shape.channels, shape.outputs, shape.shuffle
+    sides = ((3, 3), (1, 1), (1, 1), (1, 1))
+    w, slope = _empty(o, 3, 3, c), _empty(o // r**2) if shape.learned else None
+    layer = conv.Layer(
+        w=(w, w), s=(slope, slope), alpha=_empty(POINTS),
+        geometry=Geometry(c, o, *sides, SIDE, SIDE, SIDE, SIDE, r), activation=shape.activation,
+        slope=0.1, scale=0.2 if shape.residual else 1.0, mode=mode,
+    )  # fmt: skip
+    x = _empty(POINTS, IMAGES, SIDE, SIDE, c, mode=mode)
+    y = _empty(POINTS, IMAGES, SIDE * r, SIDE * r, o // r**2, mode=mode)
+    b = _empty(o)
+    return layer, x, y, (b, b)

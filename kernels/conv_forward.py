@@ -1,0 +1,128 @@
+"""Path convolution, forward: an implicit product of matrices over the taps of the kernel."""
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from faigfast.kernels.geometry import Geometry
+from faigfast.kernels.launch import Launch, Tile
+from faigfast.kernels.modes import KINDS
+from faigfast.kernels.parts import activated, on_line, pixel, places, product, slopes, weight_tile
+
+SIZES = ("samples", "height", "width", "out_height", "out_width", "x_rows", "w_point", "rest_rows")
+
+
+@triton.jit(do_not_specialize=SIZES)
+def conv_forward(
+    x, w0, dw, b0, db, s0, ds, alpha, rest, y, saved,
+    samples, height, width, out_height, out_width, x_rows, w_point, rest_rows, slope, scale,
+    C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
+    DH: tl.constexpr, DW: tl.constexpr, SHUFFLE: tl.constexpr, ACTIVATION: tl.constexpr,
+    SHARED: tl.constexpr, KEEPS: tl.constexpr, MODE: tl.constexpr, KIND: tl.constexpr,
+    PLACE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """Y = scale · act(conv(x, γ(α)) + γ_b(α)) + rest, of M pixels and N channels at one point."""
+    point = tl.program_id(2).to(tl.int64)
+    a = tl.load(alpha + point)
+    pixels = samples * out_height * out_width
+    q = tl.program_id(0).to(PLACE) * M + tl.arange(0, M)
+    o = tl.program_id(1) * N + tl.arange(0, N)
+    c = tl.arange(0, K)
+    image, line, column = pixel(q, out_height, out_width)
+    first = image * height * width
+    x += point * x_rows * C
+    top = (line * SH - PH).to(tl.int32)
+    left = (column * SW - PW).to(tl.int32)
+    w0 += point * w_point
+    BLOCKS: tl.constexpr = (C + K - 1) // K
+    total = tl.zeros((M, N), dtype=tl.float32)
+    for k in range(KH * KW * BLOCKS):
+        tap = k // BLOCKS
+        at = (k % BLOCKS) * K + c
+        v = top + (tap // KW) * DH
+        u = left + (tap % KW) * DW
+        inside = (q < pixels) & (v >= 0) & (v < height) & (u >= 0) & (u < width)
+        row = first + v * width + u
+        tile = tl.load(
+            x + row[:, None] * C + at[None, :],
+            mask=inside[:, None] & (at < C)[None, :], other=0.0,
+        )  # fmt: skip
+        w = weight_tile(
+            w0, dw, o[None, :] * (KH * KW * C) + tap * C + at[:, None],
+            (o < O)[None, :] & (at < C)[:, None], a, KIND,
+        )  # fmt: skip
+        total = product(tile.to(KIND), w, total, MODE)
+    if b0 is not None:
+        total += on_line(b0, db, o, o < O, a)[None, :]
+    mask = (q < pixels)[:, None] & (o < O)[None, :]
+    kept = total
+    total = activated(total, slopes(s0, ds, slope, o, a, O, SHARED, SHUFFLE), ACTIVATION)
+    if KEEPS == "output":
+        kept = total
+    to = places(image, line, column, out_height, out_width, o, O, SHUFFLE)
+    whole = point * pixels * O
+    if KEEPS != "":
+        tl.store(saved + whole + to, kept.to(saved.dtype.element_ty), mask=mask)
+    if scale is not None:
+        total *= scale
+    if rest is not None:
+        rest += point * rest_rows * (O // (SHUFFLE * SHUFFLE))
+        total += tl.load(rest + to, mask=mask, other=0.0).to(tl.float32)
+    tl.store(y + whole + to, total.to(y.dtype.element_ty), mask=mask)
+
+
+def launch(
+    x: Tensor, w: tuple[Tensor, Tensor | None], b: tuple[Tensor | None, Tensor | None],
+    s: tuple[Tensor | None, Tensor | None], alpha: Tensor, rest: Tensor | None, y: Tensor,
+    saved: Tensor | None, keeps: str, geometry: Geometry, activation: str, slope: float,
+    scale: float, mode: str, tile: Tile,
+) -> Launch:  # fmt: skip
+    """Prepare the forward convolution.
+
+    Parameters
+    ----------
+    x : Tensor
+        [P, M, H, W, C] or [1, M, H, W, C], contiguous.
+    w : tuple of Tensor
+        w0 and Δ [O, *k, C]; or γ [P, O, *k, C] formed before, and None.
+    b, s : tuple of Tensor
+        Bias [O], slope [O/r²] or [1], baseline and Δ each.
+    rest : Tensor, optional
+        Residual, as y or [1, ...].
+    y, saved : Tensor
+        [P, M, r·H', r·W', O/r²], to be filled.
+    keeps : str
+        Whether `saved` takes the activation's "input" or "output"; "" none.
+    activation : str
+        none, relu or leaky; its slope is `s` where there is one.
+    """
+    points, samples = len(alpha), x.shape[1]
+    pixels = samples * geometry.out_height * geometry.out_width
+    arguments: dict[str, Any] = {
+        "x": x, "w0": w[0], "dw": w[1], "b0": b[0], "db": b[1], "s0": s[0], "ds": s[1],
+        "alpha": alpha, "rest": rest, "y": y, "saved": saved, "samples": samples,
+        "height": geometry.height, "width": geometry.width, "out_height": geometry.out_height,
+        "out_width": geometry.out_width, "x_rows": rows_of_point(x),
+        "w_point": w[0][0].numel() if w[0].ndim == 5 and len(w[0]) > 1 else 0,
+        "rest_rows": 0 if rest is None else rows_of_point(rest), "slope": slope,
+        "scale": None if scale == 1 else scale,
+        **geometry.constants(), "ACTIVATION": activation,
+        "SHARED": s[0] is not None and s[0].numel() == 1, "KEEPS": keeps, "MODE": mode,
+        "KIND": KINDS[mode], "PLACE": place_type(x, y), "M": tile.m, "N": tile.n, "K": tile.k,
+    }  # fmt: skip
+    grid = (triton.cdiv(pixels, tile.m), triton.cdiv(geometry.outputs, tile.n), points)
+    return Launch(conv_forward, grid, arguments, tile.warps, tile.stages)
+
+
+def place_type(*parts: Tensor) -> Any:
+    """Integers that can count the elements of one point: 32 bits where that is enough."""
+    most = max(part[0].numel() for part in parts)
+    return tl.int32 if most < 2**31 - 2**20 else tl.int64
+
+
+def rows_of_point(x: Tensor) -> int:
+    """Pixels from one point to the next in [P, M, H, W, C]; 0 where all share one."""
+    return x[0, ..., 0].numel() if len(x) > 1 else 0

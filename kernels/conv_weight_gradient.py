@@ -1,0 +1,159 @@
+"""Gradients of the path convolution's weights, bias and slope, image by image, over all points."""
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from faigfast.kernels.conv_forward import place_type, rows_of_point
+from faigfast.kernels.geometry import Geometry
+from faigfast.kernels.launch import Launch, Tile
+from faigfast.kernels.modes import KINDS
+from faigfast.kernels.parts import gated, pixel, places, product, slopes
+
+SIZES = (
+    "images", "together", "points", "height", "width", "out_height", "out_width", "x_rows", "runs",
+    "share",
+)  # fmt: skip
+RUN = 32  # tiles summed before they are added to the total, which keeps rounding small
+
+
+@triton.jit(do_not_specialize=SIZES)
+def conv_weight_gradient(
+    gy, saved, x, s0, ds, alpha, gw, gb, gs,
+    images, together, points, height, width, out_height, out_width, x_rows, runs, share,
+    slope, scale,
+    C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
+    DH: tl.constexpr, DW: tl.constexpr, SHUFFLE: tl.constexpr, ACTIVATION: tl.constexpr,
+    SHARED: tl.constexpr, MODE: tl.constexpr, KIND: tl.constexpr, RUN: tl.constexpr,
+    TAPS: tl.constexpr, COLUMNS: tl.constexpr, PLACE: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """One tap's M × N weights of one image, over a share of its pixels and points.
+
+    A run is up to RUN·K pixels of one point; a share is some runs, written once.
+    """
+    part = tl.program_id(0)
+    column = part % COLUMNS
+    tap = (part // COLUMNS) % TAPS
+    o = (part // (COLUMNS * TAPS)) * M + tl.arange(0, M)
+    c = column * N + tl.arange(0, N)
+    n = tl.program_id(1).to(tl.int64)
+    pixels = together * out_height * out_width  # of one image at one point, its b samples together
+    total = tl.zeros((M, N), dtype=tl.float32)
+    total_b = tl.zeros((M,), dtype=tl.float32)
+    total_s = tl.zeros((M,), dtype=tl.float32)
+    # One tile of a row of programs sees every channel of gy once.
+    first = (tap + column) == 0
+    start = tl.program_id(2) * share
+    for unit in range(start, tl.minimum(start + share, points * runs)):
+        point = (unit // runs).to(tl.int64)
+        a = tl.load(alpha + point)
+        before = (point * images + n) * pixels * O
+        x_here = x + (point * x_rows + n * together * height * width) * C
+        gy_here = gy + before
+        begin = (unit % runs).to(PLACE) * (RUN * K)
+        end = tl.minimum(begin + RUN * K, pixels)
+        slope_o = slopes(s0, ds, slope, o, a, O, SHARED, SHUFFLE)
+        some = tl.zeros((M, N), dtype=tl.float32)
+        some_b = tl.zeros((M,), dtype=tl.float32)
+        some_s = tl.zeros((M,), dtype=tl.float32)
+        for k in range(0, tl.cdiv(end - begin, K).to(tl.int32)):
+            q = begin + k * K + tl.arange(0, K)
+            image, line, row = pixel(q, out_height, out_width)
+            v = (line * SH - PH + (tap // KW) * DH).to(tl.int32)
+            u = (row * SW - PW + (tap % KW) * DW).to(tl.int32)
+            at = places(image, line, row, out_height, out_width, o, O, SHUFFLE)
+            mask = (q < end)[:, None] & (o < O)[None, :]
+            g = tl.load(gy_here + at, mask=mask, other=0.0)  # [K, M]
+            if scale is not None:
+                g = g.to(tl.float32) * scale
+            if ACTIVATION != "none":
+                z = tl.load(saved + before + at, mask=mask, other=0.0)
+                if gs is not None:  # noqa: SIM102  known to the compiler, `first` is not
+                    if first:
+                        lost = g.to(tl.float32) * tl.minimum(z.to(tl.float32), 0.0)
+                        some_s += tl.sum(lost, axis=0)
+                g = gated(g, z, slope_o, ACTIVATION)
+            if gb is not None:  # noqa: SIM102
+                if first:
+                    some_b += tl.sum(g.to(tl.float32), axis=0)
+            if gw is not None:
+                inside = (q < end) & (v >= 0) & (v < height) & (u >= 0) & (u < width)
+                pixel_x = image * height * width + v * width + u
+                tile = tl.load(
+                    x_here + pixel_x[:, None] * C + c[None, :],
+                    mask=inside[:, None] & (c < C)[None, :], other=0.0,
+                )  # fmt: skip
+                some = product(tl.trans(g.to(KIND)), tile.to(KIND), some, MODE)
+        total += some
+        total_b += some_b
+        total_s += some_s
+    # [shares, N, O, taps, C]
+    to = tl.program_id(2).to(tl.int64) * images + n
+    if gw is not None:
+        at_w = (to * O + o[:, None]) * (KH * KW * C) + tap * C + c[None, :]
+        tl.store(gw + at_w, total, mask=(o < O)[:, None] & (c < C)[None, :])
+    if first:
+        if gb is not None:
+            tl.store(gb + to * O + o, total_b, mask=o < O)
+        if gs is not None:
+            tl.store(gs + to * O + o, total_s, mask=o < O)
+
+
+def launch(
+    gy: Tensor, saved: Tensor | None, x: Tensor, s: tuple[Tensor | None, Tensor | None],
+    alpha: Tensor, gw: Tensor | None, gb: Tensor | None, gs: Tensor | None, images: int,
+    geometry: Geometry, activation: str, slope: float, scale: float, mode: str, tile: Tile,
+) -> Launch:  # fmt: skip
+    """Prepare the gradients of weights, bias and slope; each is left out where it is None.
+
+    Parameters
+    ----------
+    gy, saved, x
+        As in the input gradient and the forward convolution.
+    gw, gb, gs : Tensor, optional
+        [S, N, O, *k, C], [S, N, O], [S, N, O] in float32, to be filled: sums over S shares.
+    images : int
+        N, of M = N·b samples.
+    """
+    parts = next(part for part in (gw, gb, gs) if part is not None)
+    points = len(alpha)
+    taps, columns = 1, 1  # all that has something to write without weights
+    if gw is not None:
+        taps = geometry.kernel[0] * geometry.kernel[1]
+        columns = triton.cdiv(geometry.channels, tile.n)
+    runs = runs_of_point(x.shape[1] // images, geometry, tile)
+    arguments: dict[str, Any] = {
+        "gy": gy, "saved": saved, "x": x, "s0": s[0], "ds": s[1], "alpha": alpha, "gw": gw,
+        "gb": gb, "gs": gs, "images": images, "together": x.shape[1] // images, "points": points,
+        "height": geometry.height, "width": geometry.width, "out_height": geometry.out_height,
+        "out_width": geometry.out_width, "x_rows": rows_of_point(x), "runs": runs,
+        "share": triton.cdiv(points * runs, len(parts)), "slope": slope,
+        "scale": None if scale == 1 else scale, **geometry.constants(), "ACTIVATION": activation,
+        "SHARED": s[0] is not None and s[0].numel() == 1, "MODE": mode, "KIND": KINDS[mode],
+        "RUN": RUN, "TAPS": taps, "COLUMNS": columns,
+        "PLACE": place_type(x, gy), "M": tile.m, "N": tile.n, "K": tile.k,
+    }  # fmt: skip
+    grid = (triton.cdiv(geometry.outputs, tile.m) * taps * columns, images, len(parts))
+    return Launch(conv_weight_gradient, grid, arguments, tile.warps, tile.stages)
+
+
+def runs_of_point(together: int, geometry: Geometry, tile: Tile) -> int:
+    """Into how many runs one image's pixels at one point are cut."""
+    return triton.cdiv(together * geometry.out_height * geometry.out_width, RUN * tile.k)
+
+
+def shares(
+    images: int, samples: int, points: int, geometry: Geometry, tile: Tile, programs: int,
+    weights: bool,
+) -> int:  # fmt: skip
+    """Into how many shares to cut an image's runs for about so many programs."""
+    units = points * runs_of_point(samples // images, geometry, tile)
+    parts = triton.cdiv(geometry.outputs, tile.m)
+    if weights:
+        parts *= geometry.kernel[0] * geometry.kernel[1] * triton.cdiv(geometry.channels, tile.n)
+    wanted = max(1, min(units, programs // (parts * images)))
+    return triton.cdiv(units, triton.cdiv(units, wanted))  # none of them empty

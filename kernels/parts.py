@@ -1,0 +1,112 @@
+"""What the matrix kernels share: products of tiles, activations, and where pixels lie."""
+
+import os
+
+import triton
+import triton.language as tl
+
+# Triton's interpreter takes the bits of bfloat16 for integers where it multiplies.
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+
+
+@triton.jit
+def product(a, b, total, MODE: tl.constexpr):
+    """Total + a·b, summed in float32.
+
+    MODE: fp16, bf16 (the type of a and b); tf32, ieee of float32; bf16x3: float32 as two bfloat16
+    each, without the product of the two small parts.
+    """
+    if MODE == "bf16" and INTERPRETED:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision="ieee")
+    elif MODE == "bf16x3":
+        a_high = a.to(tl.bfloat16)
+        b_high = b.to(tl.bfloat16)
+        a_low = (a - a_high.to(tl.float32)).to(tl.bfloat16)
+        b_low = (b - b_high.to(tl.float32)).to(tl.bfloat16)
+        total = product(a_low, b_high, total, "bf16")
+        total = product(a_high, b_low, total, "bf16")
+        return product(a_high, b_high, total, "bf16")
+    elif MODE == "tf32":
+        return tl.dot(a, b, total, input_precision="tf32")
+    else:
+        return tl.dot(a, b, total, input_precision="ieee")
+
+
+@triton.jit
+def on_line(w0, dw, places, mask, alpha):
+    """γ(α) = w0 + αΔ in float32 at some places of a tensor; w0 alone where it stands still."""
+    value = tl.load(w0 + places, mask=mask, other=0.0).to(tl.float32)
+    if dw is not None:
+        value += alpha * tl.load(dw + places, mask=mask, other=0.0).to(tl.float32)
+    return value
+
+
+@triton.jit
+def weight_tile(w0, dw, places, mask, alpha, KIND: tl.constexpr):
+    """Give a tile of γ(α) in the type of the products."""
+    if dw is not None:
+        return on_line(w0, dw, places, mask, alpha).to(KIND)
+    else:
+        return tl.load(w0 + places, mask=mask, other=0.0).to(KIND)
+
+
+@triton.jit
+def activated(z, slope, ACTIVATION: tl.constexpr):
+    """relu, or leaky with a slope; z itself for none."""
+    if ACTIVATION == "relu":
+        return tl.where(z < 0, 0.0, z)  # a NaN stays one
+    elif ACTIVATION == "leaky":
+        return tl.where(z > 0, z, z * slope)
+    else:
+        return z
+
+
+@triton.jit
+def gated(g, z, slope, ACTIVATION: tl.constexpr):
+    """Gradient at an activation's input; z is its input or output, of the same sign."""
+    if ACTIVATION == "relu":
+        return tl.where(z.to(tl.float32) > 0, g, 0.0)
+    elif ACTIVATION == "leaky":
+        return tl.where(z.to(tl.float32) > 0, g.to(tl.float32), g.to(tl.float32) * slope)
+    else:
+        return g
+
+
+@triton.jit
+def pixel(q, height, width):
+    """Image, line and column of pixel q of images that lie one after the other."""
+    image = q // (height * width)
+    rest = q % (height * width)
+    return image, rest // width, rest % width
+
+
+@triton.jit
+def places(image, line, column, height, width, o, O: tl.constexpr, SHUFFLE: tl.constexpr):
+    """Where channels o [K] of pixels [M] lie in the shuffled images: [M, K].
+
+    Channel o = (c·r + i)·r + j of a pixel of height × width is channel c of pixel (i, j) of its
+    r × r pixels.
+    """
+    if SHUFFLE == 1:
+        return ((image * height + line) * width + column)[:, None] * O + o[None, :]
+    else:
+        i = (o // SHUFFLE) % SHUFFLE
+        j = o % SHUFFLE
+        first = (image * height + line) * SHUFFLE
+        row = (
+            (first[:, None] + i[None, :]) * (width * SHUFFLE)
+            + column[:, None] * SHUFFLE
+            + j[None, :]
+        )
+        return row * (O // (SHUFFLE * SHUFFLE)) + (o // (SHUFFLE * SHUFFLE))[None, :]
+
+
+@triton.jit
+def slopes(s0, ds, slope, o, alpha, O: tl.constexpr, SHARED: tl.constexpr, SHUFFLE: tl.constexpr):
+    """Give the slope of channels o: a number, or of the line, one for all or [O/r²]."""
+    if s0 is None:
+        return slope
+    elif SHARED:
+        return on_line(s0, ds, 0, True, alpha)
+    else:
+        return on_line(s0, ds, o // (SHUFFLE * SHUFFLE), o < O, alpha)[None, :]
