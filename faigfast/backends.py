@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from faigfast import _extension
+from faigfast import _extension, _extension_cuda
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,21 @@ def backends() -> Backends:
             {"extension": _extension.describe()},
         ),
         Backend("triton", False, absent),
-        Backend("cuda", False, absent),
+        _cuda(),
     )
     return Backends((backend.name, backend) for backend in table)
+
+
+def _cuda() -> Backend:
+    why = _extension_cuda.problem()
+    return Backend(
+        "cuda",
+        not why,
+        f"{why}; torch serves instead"
+        if why
+        else "the same with CUDA kernels around cuDNN, compiled and not yet run on a device",
+        {"extension": _extension_cuda.describe()},
+    )
 
 
 def choose(name: str, device: torch.device | str) -> tuple[str, str]:
@@ -123,6 +135,8 @@ def choose(name: str, device: torch.device | str) -> tuple[str, str]:
         raise ValueError(f"backend is {name!r}; expected one of auto, {', '.join(table)}")
     if not table[name].available:
         raise ValueError(f"backend {name!r} cannot be used on {device}: {table[name].reason}")
+    if name == "cuda" and (why := _extension_cuda.problem(device)):
+        raise ValueError(f"backend 'cuda' cannot be used on {device}: {why}; torch serves instead")
     if name == "cpu" and torch.device(device).type != "cpu":
         raise ValueError(f"backend 'cpu' cannot be used on {device}: its kernels run on CPUs")
     return name, ""

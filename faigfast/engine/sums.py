@@ -128,8 +128,8 @@ class Sums:
         parts = []
         for layer, shape in zip(self.index.layers, self.index.shapes, strict=True):
             if layer in self.scored and layer in sums:
-                total = sums[layer].contiguous()
-                parts.append(score_reduction(total, self.path.delta[layer].to(total).contiguous()))
+                total = sums[layer]
+                parts.append(score_reduction(total, self.path.delta[layer].to(total)))
             else:
                 parts.append(like.new_zeros(images, shape[0] * shape[1]))
         return torch.cat(parts, 1)

@@ -49,6 +49,18 @@ def arranged(value: Tensor) -> Tensor:
     return value.contiguous(memory_format=kinds.get(value.ndim, torch.contiguous_format))
 
 
+def pixels_last(x: Tensor) -> Tensor:
+    """Bring [P, M, C, *spatial] into dense [P, M, *spatial, C]; one point stands for all alike."""
+    if len(x) > 1 and x.stride(0) == 0:
+        x = x[:1]
+    return x.movedim(2, -1).contiguous()
+
+
+def address(part: Tensor | None) -> int:
+    """Address as the extensions take it; 0: there is nothing."""
+    return 0 if part is None else part.data_ptr()
+
+
 def room(part: Tensor, points: int) -> Tensor:
     """Uninitialised [P, ...], laid out as [P, ...] or [1, ...] is, channels-last or not."""
     return torch.empty_like(part.expand(points, *part.shape[1:]))

@@ -155,7 +155,8 @@ def choose(operation: str, *args: Any) -> Kernel:
             why = kernel.refuses(*args)
             if not why:
                 return kernel
-            use.refused.setdefault(f"{operation} without the {kernel.name} kernel: {why}")
+            if kernel.backend:
+                use.refused.setdefault(f"{operation} without the {kernel.name} kernel: {why}")
     raise AssertionError(f"{operation} has no plain kernel")
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from faigfast import _extension
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.conv import keeps_more
-from faigfast.ops.line import on_line
+from faigfast.ops.line import address, on_line, pixels_last
 from faigfast.ops.table import kernel
 
 # Activations that the kernels apply, forward and backward.
@@ -33,13 +33,6 @@ def _refuses(x: Tensor, w0: Tensor, geometry: tuple[Any, ...]) -> str:
     return "" if x.numel() else "there is nothing to compute"
 
 
-def _dense(x: Tensor) -> Tensor:
-    """Bring [P, M, C, H, W] into [P, M, H, W, C]; one point stands for all that are the same."""
-    if len(x) > 1 and x.stride(0) == 0:
-        x = x[:1]
-    return x.movedim(2, -1).contiguous()
-
-
 def _empty(*shape: int) -> Tensor:
     """Uninitialised, in memory that was used before: new pages take longer than a convolution."""
     return torch.from_dlpack(_extension.module.new_tensor(shape))  # type: ignore[union-attr]
@@ -49,10 +42,6 @@ def free_cached(kept: int = 0) -> None:
     """Give memory that nobody uses back to the system where it is more than `kept` bytes."""
     if _extension.module is not None and _extension.module.cached() > kept:
         _extension.module.free_cached()
-
-
-def _address(part: Tensor | None) -> int:
-    return 0 if part is None else part.data_ptr()
 
 
 def _point(part: Tensor) -> int:
@@ -77,8 +66,8 @@ class _Layer:
         self.given = _extension.module.PathConvolution(  # type: ignore[union-attr]
             sizes=[points, samples, height, width, inputs, len(w0)],
             shuffle=shuffle,
-            alpha=_address(self.alpha),
-            **dict(zip(_PARTS, map(_address, self.parts), strict=True)),
+            alpha=address(self.alpha),
+            **dict(zip(_PARTS, map(address, self.parts), strict=True)),
             shared_slope=s0 is not None and s0.numel() == 1,
             activation=activation,
             slope=slope,
@@ -99,17 +88,17 @@ def conv(
     keeps = keeps_more(activation, scale, residual)
     fused = activation in _FUSED
     whole = fused and not keeps  # else what backward needs stands before the end
-    pixels = _dense(x)
+    pixels = pixels_last(x)
     samples, height, width = pixels.shape[1:4]
     layer = _Layer(
         pixels, w0, dw, alpha, shuffle, _FUSED[activation] if fused else "none", slope,
         scale if whole else 1.0, b0, db,
     )  # fmt: skip
-    rest = _dense(residual) if whole and residual is not None else None
+    rest = pixels_last(residual) if whole and residual is not None else None
     z = _empty(len(alpha), samples, height * shuffle, width * shuffle, len(w0) // shuffle**2)
     _extension.module.convolve(  # type: ignore[union-attr]
-        layer.given, x=_address(pixels), x_point=_point(pixels), residual=_address(rest),
-        residual_point=0 if rest is None else _point(rest), y=_address(z),
+        layer.given, x=address(pixels), x_point=_point(pixels), residual=address(rest),
+        residual_point=0 if rest is None else _point(rest), y=address(z),
     )  # fmt: skip
     y = z = z.movedim(-1, 2)
     if not fused:
@@ -137,8 +126,8 @@ def conv_backward(
     if activation not in _GATES:
         gy = activation_backward(gy * scale, saved, activation, slope)
         activation, scale = "none", 1.0
-    pixels, upstream = _dense(x), _dense(gy)
-    gate = None if activation == "none" else _dense(saved)
+    pixels, upstream = pixels_last(x), pixels_last(gy)
+    gate = None if activation == "none" else pixels_last(saved)
     layer = _Layer(
         pixels, w0, dw, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
     )  # fmt: skip
@@ -150,9 +139,9 @@ def conv_backward(
     found = [_empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)]
     gx, gw, gb, gs = found
     _extension.module.convolve_backward(  # type: ignore[union-attr]
-        layer.given, gy=_address(upstream), saved=_address(gate), x=_address(pixels),
-        x_point=_point(pixels), images=images, gx=_address(gx), gw=_address(gw), gb=_address(gb),
-        gs=_address(gs),
+        layer.given, gy=address(upstream), saved=address(gate), x=address(pixels),
+        x_point=_point(pixels), images=images, gx=address(gx), gw=address(gw), gb=address(gb),
+        gs=address(gs),
     )  # fmt: skip
     if gs is not None and s0 is not None and s0.numel() == 1:
         gs = gs.sum(1, keepdim=True)
