@@ -47,6 +47,7 @@ if len(ISAS) > 1:
     FLAGS.append("-DFAIGFAST_X86")
 
 CUDA = ("device", "loss_gradient", "mask_gradient", "path_weights", "score_reduction")
+HOPPER = ("convolution64",)  # for nothing else
 # Machine code for cards from Ampere on, and for Hopper; the driver compiles PTX for later ones.
 TARGETS = [
     f"-gencode=arch=compute_{arch},code={code}"
@@ -120,11 +121,12 @@ class BuildExtension(build_ext):
 
         def compile_one(name):
             path = str(folder / f"{name}.o")
-            run_nvcc([nvcc(), *NVCC_FLAGS, *TARGETS, "-c", f"csrc/cuda/{name}.cu", "-o", path])
+            targets = TARGETS[-1:] if name in HOPPER else TARGETS
+            run_nvcc([nvcc(), *NVCC_FLAGS, *targets, "-c", f"csrc/cuda/{name}.cu", "-o", path])
             return path
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compile_one, CUDA))
+            objects = list(pool.map(compile_one, (*HOPPER, *CUDA)))
         objects += self.compiler.compile(
             ext.sources,
             output_dir=str(folder),

@@ -6,34 +6,41 @@ import subprocess
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest import mock
 
 import pybind11
 import torch
 
 from faigfast import _extension_cuda
-from faigfast.ops import cuda_conv, cuda_launch, cuda_pointwise
+from faigfast.ops import cuda_conv, cuda_hopper, cuda_launch, cuda_pointwise
 
 CSRC = Path(__file__).parents[1] / "csrc" / "cuda"
-EMULATED = Path(__file__).parent / "cpp" / "cuda" / "emulated.h"
+EMULATED = Path(__file__).parent / "cpp" / "cuda" / "emulated_hopper.h"
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-Wno-unknown-pragmas", "-fvisibility=hidden"]
 CHECKED = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
-KERNELS = ("device", "loss_gradient", "mask_gradient", "path_weights", "score_reduction")
 
 
 def compiler():
     return next(filter(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")), None)
 
 
-def build(folder):
+@cache
+def extension():
     """Compile kernels and module, under the sanitizer of undefined behaviour; load the module."""
+    with TemporaryDirectory() as folder:
+        return _build(Path(folder))
+
+
+def _build(folder):
     includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
     tasks = [
-        (CSRC / f"{name}.cu", [*CHECKED, "-include", str(EMULATED), "-x", "c++"])
-        for name in KERNELS
+        (source, ["-O2", *CHECKED, "-include", str(EMULATED), "-x", "c++"])
+        for source in sorted(CSRC.glob("*.cu"))
     ]
     tasks.append((CSRC / "module.cpp", includes))
 
@@ -71,6 +78,7 @@ def emulated(module):
         mock.patch.object(_extension_cuda, "problem", lambda device=None: ""),
         mock.patch.object(cuda_launch, "on", here),
         mock.patch.object(cuda_conv, "on", here),
+        mock.patch.object(cuda_hopper, "on", here),
         mock.patch.object(cuda_pointwise, "on", here),
         mock.patch.object(torch.Tensor, "data_ptr", _address, create=False),
     ):

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from cuda_emulation import build, compiler, emulated
+from cuda_emulation import compiler, emulated, extension
 from helpers import images, kinked, pair
 from path_cases import assert_equal, assert_near, conv_case, errors, expected, found, poisoned
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no C++ comp
 
 
 @pytest.fixture(scope="module")
-def module(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("emulated"))
+def module():
+    return extension()
 
 
 @pytest.fixture(params=["0", "1"], ids=["forward", "backward"])

@@ -112,6 +112,25 @@ void define_mask_gradient(py::module_& module) {
             py::kw_only(), py::arg("device"), py::arg("stream"), py::arg("room"));
 }
 
+void define_convolution64(py::module_& module) {
+    module.def(
+        "convolution64",
+        [](int device, uintptr_t stream, const std::string& type, int64_t points, int64_t samples,
+           int64_t height, int64_t width, bool shared, bool residual_shared, uintptr_t x,
+           uintptr_t gamma, uintptr_t bias, uintptr_t residual, uintptr_t y,
+           const std::string& activation, float slope, float scale) {
+            convolution64(where_is(device, stream),
+                          {type_of(type), points, samples, height, width, shared, residual_shared,
+                           at<void>(x), at<void>(gamma), at<float>(bias), at<void>(residual),
+                           at<void>(y), activation_of(activation), slope, scale});
+        },
+        py::kw_only(), py::arg("device"), py::arg("stream"), py::arg("type"), py::arg("points"),
+        py::arg("samples"), py::arg("height"), py::arg("width"), py::arg("shared"),
+        py::arg("residual_shared"), py::arg("x"), py::arg("gamma"), py::arg("bias"),
+        py::arg("residual"), py::arg("y"), py::arg("activation"), py::arg("slope"),
+        py::arg("scale"), "3x3 convolution of 64 channels to 64 with its epilogue, on sm_90.");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C_cuda, module) {
@@ -122,4 +141,5 @@ PYBIND11_MODULE(_C_cuda, module) {
     define_score_reduction(module);
     define_loss_gradient(module);
     define_mask_gradient(module);
+    define_convolution64(module);
 }

@@ -6,6 +6,7 @@
 #endif
 
 #include <cstdint>
+#include <cstring>
 
 // Values in memory of some type and in registers as float, several at a time.
 
@@ -28,6 +29,15 @@ __device__ inline __half from_float<__half>(float value) {
 template <>
 __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
     return __float2bfloat16_rn(value);
+}
+
+// The same bits as another type of that size.
+template <typename To, typename From>
+__device__ inline To bits_as(const From& from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    memcpy(&to, &from, sizeof(To));
+    return to;
 }
 
 // One access of up to 16 bytes; its address must be a multiple of its size.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from faigfast.engine.folded import Folded, apply, sample_by_sample
-from faigfast.ops import cuda_conv, cuda_pointwise, winograd  # noqa: F401  their kernels join the table
+from faigfast.ops import cuda_hopper, cuda_pointwise, winograd  # noqa: F401  for their kernels
 from faigfast.ops.affine import affine
 from faigfast.ops.conv import conv
 from faigfast.ops.embedding import embedding

@@ -67,27 +67,29 @@ inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 
 namespace emulated {
 
+// Whom a thread waits for.
+enum Circle { kBlock, kGroup, kWarp };
+
 // The threads of one block.
 struct Block {
     struct Thread {
         ucontext_t context;
         std::unique_ptr<char[]> stack;
-        bool done = false;
-        int64_t barriers = 0, shuffles = 0;
+        bool done;
+        int64_t met[3];  // how often it came to a barrier of each circle
     };
 
     static inline thread_local Block* current = nullptr;
     std::vector<Thread> threads;
     std::vector<unsigned char> shared;
-    std::vector<double> lanes;  // two values of every thread, for shuffles
     std::function<void()> body;
     ucontext_t scheduler;
     unsigned running = 0;
 
     static constexpr size_t kStack = 1 << 16;
+    static constexpr int kPatience = 100000;  // rounds of all threads without an end
 
-    Block(unsigned size, size_t shared_bytes)
-        : threads(size), shared(shared_bytes), lanes(2 * size) {
+    Block(unsigned size, size_t shared_bytes) : threads(size), shared(shared_bytes) {
         for (Thread& thread : threads) thread.stack.reset(new char[kStack]);
     }
 
@@ -107,7 +109,7 @@ struct Block {
         std::fill(shared.begin(), shared.end(), 0xff);
         for (Thread& thread : threads) {
             thread.done = false;
-            thread.barriers = thread.shuffles = 0;
+            for (int64_t& times : thread.met) times = 0;
             getcontext(&thread.context);
             thread.context.uc_stack.ss_sp = thread.stack.get();
             thread.context.uc_stack.ss_size = kStack;
@@ -117,6 +119,7 @@ struct Block {
         const char* order = std::getenv("FAIGFAST_ORDER");
         const bool reversed = order && *order == '1';
         const unsigned size = threads.size();
+        int rounds = 0;
         for (bool going = true; going;) {
             going = false;
             for (unsigned i = 0; i < size; ++i) {
@@ -126,42 +129,56 @@ struct Block {
                 swapcontext(&scheduler, &threads[running].context);
                 going = true;
             }
-            check_barriers();
+            if (++rounds > kPatience) {
+                std::fprintf(stderr, "the threads of a block wait for each other\n");
+                std::abort();
+            }
         }
     }
 
-    // Threads of a block that wait must wait at the same barrier.
-    void check_barriers() const {
-        int64_t known = -1;
-        for (const Thread& thread : threads) {
-            if (thread.done) continue;
-            if (known >= 0 && thread.barriers != known) {
-                std::fprintf(stderr, "threads of a block wait at different barriers\n");
-                std::abort();
-            }
-            known = thread.barriers;
-        }
+    // Waits for the others of a circle; those that have ended count as come. Gives how often.
+    static int64_t meet(Circle circle) {
+        Block& block = *current;
+        const unsigned all = block.threads.size(), own = block.running;
+        const unsigned size = circle == kWarp ? 32 : circle == kGroup ? 128 : all;
+        const unsigned begin = own / size * size, end = begin + size < all ? begin + size : all;
+        const int64_t mine = ++block.threads[own].met[circle];
+        const auto come = [&] {
+            for (unsigned i = begin; i < end; ++i)
+                if (!block.threads[i].done && block.threads[i].met[circle] < mine) return false;
+            return true;
+        };
+        while (!come()) give_way();
+        return mine;
     }
+};
+
+// Shows a value to the other lanes of the warp. There are two places, since a lane may show its
+// next value before the others have looked at this one.
+template <typename T>
+struct Shown {
+    static inline thread_local std::vector<T> places;
+    const T* warp;
+
+    explicit Shown(const T& value) {
+        Block& block = *Block::current;
+        const unsigned own = block.running, size = block.threads.size();
+        places.resize(2 * size);
+        T* side = places.data() + block.threads[own].met[kWarp] % 2 * size;
+        side[own] = value;
+        Block::meet(kWarp);
+        warp = side + own / 32 * 32;
+    }
+    const T& of(unsigned lane) const { return warp[lane]; }
 };
 
 }  // namespace emulated
 
-inline void __syncthreads() {
-    using emulated::Block;
-    ++Block::current->threads[Block::current->running].barriers;
-    Block::give_way();
-}
+inline void __syncthreads() { emulated::Block::meet(emulated::kBlock); }
 
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
-    using emulated::Block;
-    Block& block = *Block::current;
-    const unsigned own = block.running;
-    // Two places, since a lane may come to its next shuffle before the others have read.
-    const size_t side = block.threads[own].shuffles++ % 2 * block.threads.size();
-    block.lanes[side + own] = value;
-    Block::give_way();
-    return static_cast<T>(block.lanes[side + (own ^ mask)]);
+    return emulated::Shown<T>(value).of(threadIdx.x % 32 ^ mask);
 }
 
 namespace faigfast::cuda {
