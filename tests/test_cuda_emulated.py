@@ -134,6 +134,15 @@ def test_scores(shape, last, dtype, kernels, order):
     assert torch.equal(scores, score_reduction_reference(total, delta))
 
 
+def test_scores_of_more_tiles_than_blocks(kernels, order):
+    """A block's next tile must wait until all threads have summed theirs."""
+    total = torch.arange(4200 * 9.0).view(4200, 1, 1, 3, 3)
+    delta = torch.full((1, 1, 3, 3), -1.0)
+    with kernels():
+        scores = score_reduction(total, delta)
+    assert torch.equal(scores, score_reduction_reference(total, delta))
+
+
 def test_scores_are_as_exact_as_their_type(kernels):
     generator = torch.Generator().manual_seed(0)
     total = torch.randn(2, 31, 17, 3, 3, generator=generator)

@@ -16,6 +16,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #define FAIGFAST_EMULATED
@@ -83,6 +84,7 @@ struct Block {
     std::vector<Thread> threads;
     std::vector<unsigned char> shared;
     std::function<void()> body;
+    std::vector<std::function<void()>> later;  // what a unit beside the threads has still to do
     ucontext_t scheduler;
     unsigned running = 0;
 
@@ -129,6 +131,7 @@ struct Block {
                 swapcontext(&scheduler, &threads[running].context);
                 going = true;
             }
+            for (const auto& work : std::exchange(later, {})) work();
             if (++rounds > kPatience) {
                 std::fprintf(stderr, "the threads of a block wait for each other\n");
                 std::abort();

@@ -1,6 +1,6 @@
 // The instructions of csrc/cuda/hopper.cuh as they act according to NVIDIA's PTX document, on the
-// CPU: tiles are copied at once, swizzled; wgmma reads what its descriptors say. Nothing of
-// layout64.h is used here, so that a mistake there shows.
+// CPU: tiles are copied, swizzled, when all threads have run on; wgmma reads what its descriptors
+// say. Nothing of layout64.h is used here, so that a mistake there shows.
 
 #pragma once
 
@@ -176,23 +176,30 @@ void each_value(const CUtensorMap& map, uint32_t shared, const int (&from)[4], c
 
 inline void copy_in(uint32_t to, const CUtensorMap* map, uint32_t barrier, int c, int x, int y,
                     int n) {
-    each_value(*map, to, {c, x, y, n}, [](const unsigned char* memory, unsigned char* shared) {
-        if (memory) {
-            std::memcpy(shared, memory, 2);
-        } else {
-            std::memset(shared, 0, 2);
-        }
+    Block::current->later.push_back([=] {
+        each_value(*map, to, {c, x, y, n}, [](const unsigned char* memory, unsigned char* shared) {
+            if (memory) {
+                std::memcpy(shared, memory, 2);
+            } else {
+                std::memset(shared, 0, 2);
+            }
+        });
+        Barrier& found = barrier_at(barrier);
+        found.bytes -= 2 * map->box[0] * map->box[1] * map->box[2] * map->box[3];
+        found.settle();
     });
-    Barrier& found = barrier_at(barrier);
-    found.bytes -= 2 * map->box[0] * map->box[1] * map->box[2] * map->box[3];
-    found.settle();
 }
 inline void copy_out(const CUtensorMap* map, uint32_t from, int c, int x, int y, int n) {
-    each_value(*map, from, {c, x, y, n}, [](unsigned char* memory, const unsigned char* shared) {
-        if (memory) std::memcpy(memory, shared, 2);
+    Block::current->later.push_back([=] {
+        each_value(*map, from, {c, x, y, n},
+                   [](unsigned char* memory, const unsigned char* shared) {
+                       if (memory) std::memcpy(memory, shared, 2);
+                   });
     });
 }
-inline void copies_read() {}
+inline void copies_read() {
+    while (!Block::current->later.empty()) Block::give_way();
+}
 inline void fence_for_copies() {}
 inline void group_sync(int) { Block::meet(emulated::kGroup); }
 template <int>
