@@ -1,5 +1,8 @@
 """Precisions in which networks are evaluated."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 PRECISIONS = {
@@ -8,6 +11,18 @@ PRECISIONS = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+
+
+@contextmanager
+def proper_float32() -> Iterator[None]:
+    """Keep cuDNN and cuBLAS from rounding float32 to tf32 while the block runs."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def check_precision(precision: str) -> None:

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from cuda_cases import CASES, SHAPES
 from cuda_emulation import compiler, emulated, extension
 from helpers import images, kinked, pair
 from path_cases import assert_equal, assert_near, conv_case, errors, expected, found, poisoned
@@ -41,36 +42,6 @@ def kernels(module):
         assert not use.refused
 
     return run
-
-
-CASES = {
-    "plain": dict(),
-    "relu": dict(activation="relu"),
-    "leaky": dict(activation="leaky_relu", slope=0.2, scale=0.5),
-    "prelu": dict(activation="prelu"),
-    "one slope": dict(activation="prelu", single=True, scale=0.3),
-    "silu": dict(activation="silu", scale=2.0),
-    "residual": dict(residual="points", scale=0.2),
-    "relu, residual": dict(activation="relu", residual="shared"),
-    "many": dict(points=5, images=3, samples=2, size=(3, 4), activation="relu"),
-    "packs": dict(channels=(16, 48), size=(9, 6), activation="relu"),
-    "wide": dict(channels=(3, 260), size=(5, 3), activation="leaky_relu"),
-    "several tiles": dict(channels=(2, 133), size=(3, 3), points=1, activation="prelu"),
-    "shared": dict(shared=True, points=3, activation="relu"),
-    "shuffled": dict(channels=(5, 12), shuffle=2, activation="leaky_relu"),
-    "shuffled thrice": dict(channels=(4, 18), shuffle=3, size=(4, 5), scale=0.5),
-    "1-d": dict(size=(11,), activation="relu"),
-    "3-d": dict(size=(3, 4, 2), activation="relu"),
-    "1×1": dict(kernel=1, padding=0, activation="relu"),
-    "strided": dict(stride=2, kernel=5, padding=2, activation="relu"),
-    "transposed": dict(transposed=True, stride=2, output_padding=1, activation="relu"),
-    "groups": dict(channels=(4, 6), groups=2, activation="relu"),
-    "still": dict(weight="still", activation="relu"),
-    "no bias": dict(bias=None, activation="relu"),
-    "channels last": dict(layout="channels last", channels=(8, 16), activation="relu"),
-    "images alike": dict(layout="images alike", activation="relu"),
-    "one pixel": dict(size=(1, 1), points=1, images=1, channels=(1, 1), activation="relu"),
-}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -114,12 +85,6 @@ def test_it_repeats_to_the_bit_in_any_order_of_threads(kernels, monkeypatch):
         assert_equal(other, results[0])
 
 
-SHAPES = [
-    (1, 1, 1, 1, 1), (2, 7, 5, 3, 3), (3, 33, 40, 3, 3), (2, 3, 5, 1, 1), (2, 5, 3, 9, 9),
-    (2, 4, 3, 1, 5), (2, 5, 4, 2, 2), (2, 3, 5, 3, 3, 3), (2, 300, 3, 4, 4), (2, 6, 5, 3),
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("last", [False, True], ids=["taps last", "inputs last"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -134,10 +99,11 @@ def test_scores(shape, last, dtype, kernels, order):
     assert torch.equal(scores, score_reduction_reference(total, delta))
 
 
-def test_scores_of_more_tiles_than_blocks(kernels, order):
+def test_scores_of_more_tiles_than_blocks(kernels, monkeypatch):
     """A block's next tile must wait until all threads have summed theirs."""
-    total = torch.arange(4200 * 9.0).view(4200, 1, 1, 3, 3)
-    delta = torch.full((1, 1, 3, 3), -1.0)
+    monkeypatch.setenv("FAIGFAST_ORDER", "1")
+    total = torch.arange(4200 * 18.0).view(4200, 1, 2, 3, 3)
+    delta = torch.full((1, 2, 3, 3), -1.0)
     with kernels():
         scores = score_reduction(total, delta)
     assert torch.equal(scores, score_reduction_reference(total, delta))
@@ -237,6 +203,11 @@ def test_a_launch_that_cannot_be_names_its_kernel(module):
         module.score_reduction(
             device=0, stream=0, type="fp16", images=1, outputs=1, inputs=1, taps=1,
             taps_last=True, total=0, delta=0, scores=0,
+        )  # fmt: skip
+    with pytest.raises(RuntimeError, match="CUDA kernel loss_gradient cannot use its device"):
+        module.loss_gradient(
+            device=4711, stream=0, type="fp32", points=1, images=1, size=1, y=0, gt=0, weights=0,
+            gy=0,
         )  # fmt: skip
     with pytest.raises(ValueError, match="type is 'int8'; expected fp16, bf16, fp32 or fp64"):
         module.loss_gradient(

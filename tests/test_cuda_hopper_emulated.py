@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from cuda_cases import HOPPER, LAYER, forward
 from cuda_emulation import compiler, emulated, extension
 from path_cases import assert_near, conv_case, expected, found, poisoned
 from torch.nn import functional as F
@@ -12,8 +13,6 @@ from faigfast.ops.conv import conv
 from faigfast.ops.table import Use, choose, explain, using
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
-
-LAYER = dict(channels=(64, 64), layout="channels last", integers=True)
 
 
 @pytest.fixture(scope="module")
@@ -33,43 +32,14 @@ def kernels(module, monkeypatch):
     return run
 
 
-def forward(case, dtype):
-    """The path operation of a case, forward alone."""
-    case = case.to(dtype)
-    with torch.no_grad():
-        return case.run(
-            case.x,
-            [(None,) * 3 if part is None else (*part, None) for part in case.line],
-            case.alpha,
-            case.residual,
-        )
-
-
-CASES = {
-    "one tile": dict(size=(16, 16), points=1, images=1),
-    "smaller": dict(size=(5, 7), points=1, images=1),
-    "one pixel": dict(size=(1, 1), points=1, images=2),
-    "odd": dict(size=(17, 33), points=1, images=1),
-    "points": dict(size=(18, 16), points=3, images=1),
-    "images and samples": dict(size=(8, 9), points=2, images=2, samples=2),
-    "shared": dict(size=(9, 8), points=2, images=2, shared=True),
-    "relu": dict(size=(12, 19), points=2, images=1, activation="relu"),
-    "leaky": dict(size=(12, 5), points=2, images=1, activation="leaky_relu", slope=0.5),
-    "no bias": dict(size=(4, 4), points=1, images=1, bias=None),
-    "residual": dict(size=(17, 5), points=2, images=1, residual="points", scale=0.5),
-    "shared residual": dict(size=(6, 18), points=2, images=1, residual="shared", scale=2.0),
-    "still": dict(size=(6, 6), points=2, images=1, weight="still"),
-}
-
-
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", HOPPER)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_integers_are_equal_to_the_bit(name, dtype, kernels, monkeypatch):
     """Sums of small integers are exact in float32; results are rounded once."""
     if dtype == torch.bfloat16 and name not in ("odd", "residual"):
         pytest.skip("the type only changes the multiplication")
     monkeypatch.setenv("FAIGFAST_CORES", "2")
-    case = conv_case(**LAYER, **CASES[name])
+    case = conv_case(**LAYER, **HOPPER[name])
     with kernels():
         y = forward(case, dtype)
     assert torch.equal(y, forward(case, torch.float64).to(dtype))

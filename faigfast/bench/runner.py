@@ -15,6 +15,7 @@ from faigfast.bench.rivals import Contender, Run, Scored, own
 from faigfast.bench.rivals import contenders as everyone
 from faigfast.bench.workloads import WORKLOADS, Problem, Workload, workload
 from faigfast.machine import describe_gpu
+from faigfast.precision import proper_float32
 
 DEFAULT = ("srresnet-48x1", "pair-64x4")
 
@@ -102,23 +103,12 @@ def benchmark(
         bar.total = len(chosen) * (1 + len(taking_part) * (1 + repeats + memory))
         taking = {name: known[name] for name in taking_part}
         trial = _Trial(taking, steps, repeats, memory, torch.device(device), bar)
-        with nullcontext() if on_cpu else _proper_float32():
+        with nullcontext() if on_cpu else proper_float32():
             report = Report([trial.section(one) for one in chosen], BOUND, LOSS_BOUND)
     if not on_cpu:
         report.machine |= describe_gpu(device)
         report.narrow_bounds = NARROW_BOUNDS
     return report
-
-
-@contextmanager
-def _proper_float32() -> Iterator[None]:
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.allow_tf32 = matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def exact(problem: Problem) -> Scored:

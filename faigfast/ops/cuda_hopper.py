@@ -12,7 +12,7 @@ from torch import Tensor
 from faigfast.ops import cuda_conv  # noqa: F401  it is asked after this one
 from faigfast.ops.conv import keeps_more
 from faigfast.ops.cuda_launch import TYPES, at_all_points, extension, on, refuses
-from faigfast.ops.line import address, pixels_last
+from faigfast.ops.line import address, dense
 from faigfast.ops.table import kernel
 
 _FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
@@ -53,8 +53,8 @@ def conv(
     activation: str, slope: float, scale: float, shuffle: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """As `faigfast.ops.conv.conv`."""
-    pixels = _aligned(pixels_last(x))  # [P or 1, M, H, W, 64]
-    rest = None if residual is None else _aligned(pixels_last(residual))
+    pixels = _aligned(dense(x))  # [P or 1, M, H, W, 64]
+    rest = None if residual is None else _aligned(dense(residual))
     gamma = at_all_points(w0, dw, alpha, x.dtype).movedim(2, -1)  # [P, 64, 3, 3, 64], dense
     bias = None if b0 is None else at_all_points(b0, db, alpha, torch.float32)
     points, (samples, height, width) = len(alpha), pixels.shape[1:4]

@@ -49,7 +49,7 @@ def arranged(value: Tensor) -> Tensor:
     return value.contiguous(memory_format=kinds.get(value.ndim, torch.contiguous_format))
 
 
-def pixels_last(x: Tensor) -> Tensor:
+def dense(x: Tensor) -> Tensor:
     """Bring [P, M, C, *spatial] into dense [P, M, *spatial, C]; one point stands for all alike."""
     if len(x) > 1 and x.stride(0) == 0:
         x = x[:1]

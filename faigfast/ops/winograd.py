@@ -8,7 +8,7 @@ from torch import Tensor
 from faigfast import _extension
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.conv import keeps_more
-from faigfast.ops.line import address, on_line, pixels_last
+from faigfast.ops.line import address, dense, on_line
 from faigfast.ops.table import kernel
 
 # Activations that the kernels apply, forward and backward.
@@ -88,13 +88,13 @@ def conv(
     keeps = keeps_more(activation, scale, residual)
     fused = activation in _FUSED
     whole = fused and not keeps  # else what backward needs stands before the end
-    pixels = pixels_last(x)
+    pixels = dense(x)
     samples, height, width = pixels.shape[1:4]
     layer = _Layer(
         pixels, w0, dw, alpha, shuffle, _FUSED[activation] if fused else "none", slope,
         scale if whole else 1.0, b0, db,
     )  # fmt: skip
-    rest = pixels_last(residual) if whole and residual is not None else None
+    rest = dense(residual) if whole and residual is not None else None
     z = _empty(len(alpha), samples, height * shuffle, width * shuffle, len(w0) // shuffle**2)
     _extension.module.convolve(  # type: ignore[union-attr]
         layer.given, x=address(pixels), x_point=_point(pixels), residual=address(rest),
@@ -126,8 +126,8 @@ def conv_backward(
     if activation not in _GATES:
         gy = activation_backward(gy * scale, saved, activation, slope)
         activation, scale = "none", 1.0
-    pixels, upstream = pixels_last(x), pixels_last(gy)
-    gate = None if activation == "none" else pixels_last(saved)
+    pixels, upstream = dense(x), dense(gy)
+    gate = None if activation == "none" else dense(saved)
     layer = _Layer(
         pixels, w0, dw, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
     )  # fmt: skip

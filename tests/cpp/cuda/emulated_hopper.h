@@ -190,12 +190,17 @@ inline void copy_in(uint32_t to, const CUtensorMap* map, uint32_t barrier, int c
     });
 }
 inline void copy_out(const CUtensorMap* map, uint32_t from, int c, int x, int y, int n) {
-    Block::current->later.push_back([=] {
+    const auto copy = [=] {
         each_value(*map, from, {c, x, y, n},
                    [](unsigned char* memory, const unsigned char* shared) {
                        if (memory) std::memcpy(memory, shared, 2);
                    });
-    });
+    };
+    // Rounds later, so that tiles which come in too early are there first.
+    std::function<void()> last = copy;
+    for (int round = 0; round < 3; ++round)
+        last = [last] { Block::current->later.push_back(last); };
+    Block::current->later.push_back(last);
 }
 inline void copies_read() {
     while (!Block::current->later.empty()) Block::give_way();
