@@ -87,16 +87,17 @@ def test_small_scores(shape, last, dtype):
     assert torch.equal(scores.cpu(), score_reduction_reference(total, delta))
 
 
-@pytest.mark.parametrize("size", [(3, 8, 6), (3, 5, 7), (3, 256, 256)], ids=str)
+@pytest.mark.parametrize("size", [144, 105, 3 << 16])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_small_gradients_of_squared_errors(size, dtype):
+@pytest.mark.parametrize("wide", [False, True], ids=["alike", "gt in fp32"])
+def test_small_gradients_of_squared_errors(size, dtype, wide):
     generator = torch.Generator().manual_seed(0)
-    y = torch.rand(3, 2, 1, *size, generator=generator).to(dtype)
-    gt = torch.rand(2, 1, *size, generator=generator).to(dtype)
+    y = torch.rand(3, 2, size, generator=generator).to(dtype)
+    gt = torch.rand(2, size, generator=generator).to(torch.float32 if wide else dtype)
     weights = torch.tensor([[0.5, 0.25], [0.1, 0.0], [1.0, -2.0]])
     with kernels():
-        gy = squared_error_backward(*(part.cuda() for part in (weights, y, gt)))
-    plain = squared_error_backward(weights, y, gt)
+        gy = squared_error_backward(*(part.cuda() for part in (y, gt, weights)))
+    plain = squared_error_backward(y, gt, weights)
     torch.testing.assert_close(gy.cpu(), plain, rtol=2 * torch.finfo(dtype).eps, atol=0)
 
 

@@ -40,7 +40,7 @@ struct ScoreReduction {
 
 // gy = 2·weights·(y − gt), the gradient of squared errors; y and gy [points, images, size].
 struct LossGradient {
-    Type type;
+    Type type, gt_type;  // of y and gy; of gt, which may be fp32 beside y in 16 bits
     int64_t points, images, size;
     const void *y, *gt;    // gt [images, size]
     const float* weights;  // [points, images], the gradient at each loss

@@ -9,12 +9,12 @@ namespace {
 
 constexpr int kThreads = 256;
 
-template <typename T, int kCount>
+template <typename T, typename G, int kCount>
 __global__ __launch_bounds__(kThreads) void loss_gradient_kernel(LossGradient given) {
     const int64_t rows = given.points * given.images, packs = given.size / kCount;
     for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
         const T* y = static_cast<const T*>(given.y) + row * given.size;
-        const T* gt = static_cast<const T*>(given.gt) + row % given.images * given.size;
+        const G* gt = static_cast<const G*>(given.gt) + row % given.images * given.size;
         T* gy = static_cast<T*>(given.gy) + row * given.size;
         const float factor = 2.0f * given.weights[row];
         for (int64_t i = blockIdx.x * (int64_t)kThreads + threadIdx.x; i < packs;
@@ -29,7 +29,7 @@ __global__ __launch_bounds__(kThreads) void loss_gradient_kernel(LossGradient gi
     }
 }
 
-template <typename T>
+template <typename T, typename G>
 void launch(cudaStream_t stream, const LossGradient& given) {
     constexpr int kWide = 16 / sizeof(T);
     const bool wide =
@@ -38,11 +38,19 @@ void launch(cudaStream_t stream, const LossGradient& given) {
     const int64_t packs = wide ? given.size / kWide : given.size;
     const dim3 grid(blocks_for(packs, kThreads), rows < kMostRows ? rows : kMostRows);
     if (wide) {
-        run_kernel("loss_gradient", loss_gradient_kernel<T, kWide>, grid, kThreads, 0, stream,
+        run_kernel("loss_gradient", loss_gradient_kernel<T, G, kWide>, grid, kThreads, 0, stream,
                    given);
     } else {
-        run_kernel("loss_gradient", loss_gradient_kernel<T, 1>, grid, kThreads, 0, stream, given);
+        run_kernel("loss_gradient", loss_gradient_kernel<T, G, 1>, grid, kThreads, 0, stream,
+                   given);
     }
+}
+
+template <typename T>
+void launch_beside(cudaStream_t stream, const LossGradient& given, Type own) {
+    if (given.gt_type == Type::fp32) return launch<T, float>(stream, given);
+    if (given.gt_type == own) return launch<T, T>(stream, given);
+    throw std::runtime_error("loss_gradient takes gt in fp32 or in the type of y");
 }
 
 }  // namespace
@@ -52,14 +60,11 @@ void loss_gradient(const Where& where, const LossGradient& given) {
     if (given.points * given.images * given.size == 0) return;
     switch (given.type) {
         case Type::fp16:
-            launch<__half>(stream, given);
-            break;
+            return launch_beside<__half>(stream, given, Type::fp16);
         case Type::bf16:
-            launch<__nv_bfloat16>(stream, given);
-            break;
+            return launch_beside<__nv_bfloat16>(stream, given, Type::bf16);
         case Type::fp32:
-            launch<float>(stream, given);
-            break;
+            return launch_beside<float>(stream, given, Type::fp32);
         default:
             throw std::runtime_error("loss_gradient takes fp16, bf16 or fp32");
     }

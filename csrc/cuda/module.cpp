@@ -71,15 +71,16 @@ void define_score_reduction(py::module_& module) {
 void define_loss_gradient(py::module_& module) {
     module.def(
         "loss_gradient",
-        [](int device, uintptr_t stream, const std::string& type, int64_t points, int64_t images,
-           int64_t size, uintptr_t y, uintptr_t gt, uintptr_t weights, uintptr_t gy) {
+        [](int device, uintptr_t stream, const std::string& type, const std::string& gt_type,
+           int64_t points, int64_t images, int64_t size, uintptr_t y, uintptr_t gt,
+           uintptr_t weights, uintptr_t gy) {
             loss_gradient(where_is(device, stream),
-                          {type_of(type), points, images, size, at<void>(y), at<void>(gt),
-                           at<float>(weights), at<void>(gy)});
+                          {type_of(type), type_of(gt_type), points, images, size, at<void>(y),
+                           at<void>(gt), at<float>(weights), at<void>(gy)});
         },
-        py::kw_only(), py::arg("device"), py::arg("stream"), py::arg("type"), py::arg("points"),
-        py::arg("images"), py::arg("size"), py::arg("y"), py::arg("gt"), py::arg("weights"),
-        py::arg("gy"), "gy = 2 * weights * (y - gt).");
+        py::kw_only(), py::arg("device"), py::arg("stream"), py::arg("type"), py::arg("gt_type"),
+        py::arg("points"), py::arg("images"), py::arg("size"), py::arg("y"), py::arg("gt"),
+        py::arg("weights"), py::arg("gy"), "gy = 2 * weights * (y - gt).");
 }
 
 void define_mask_gradient(py::module_& module) {

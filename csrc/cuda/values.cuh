@@ -46,11 +46,16 @@ struct alignas(sizeof(T) * kCount) Pack {
     T values[kCount];
 };
 
+// By accesses of 16 bytes where that many are wanted.
 template <int kCount, typename T>
 __device__ inline void load(const T* from, float (&to)[kCount]) {
-    const auto pack = *reinterpret_cast<const Pack<T, kCount>*>(from);
+    constexpr int kWidest = 16 / sizeof(T), kPack = kCount < kWidest ? kCount : kWidest;
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) to[i] = to_float(pack.values[i]);
+    for (int first = 0; first < kCount; first += kPack) {
+        const auto pack = *reinterpret_cast<const Pack<T, kPack>*>(from + first);
+#pragma unroll
+        for (int i = 0; i < kPack; ++i) to[first + i] = to_float(pack.values[i]);
+    }
 }
 
 template <int kCount, typename T>

@@ -136,11 +136,10 @@ def _mask(normal: Callable[..., Tensor], size: int, channels: int) -> Subject:
 
 
 def _loss(normal: Callable[..., Tensor], size: int) -> Subject:
-    y = normal(8, 4, 1, size, size, 3, dtype=torch.float16).movedim(-1, 3)
-    gt = normal(4, 1, size, size, 3, dtype=torch.float16).movedim(-1, 2)
+    y, gt = (normal(*images, 3 * size**2, dtype=torch.float16) for images in ((8, 4), (4,)))
     return Subject(
         f"loss gradient, 8×4×3×{size}², fp16", "squared_error_backward",
-        (normal(8, 4), y, gt), (2 * y.numel() + gt.numel()) * 2, 5e-3,
+        (y, gt, normal(8, 4)), (2 * y.numel() + gt.numel()) * 2, 5e-3,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from faigfast import _extension
+from faigfast import _extension, _extension_cuda
 from faigfast.backends import backends
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.zoo.pairs import shipped_pair
@@ -48,6 +48,7 @@ def examine() -> dict[str, dict[str, Any]]:
             **{name: _version(name) or "missing" for name in CORE},
         },
         "extension": _extension_findings(),
+        "CUDA extension": _try(_cuda_findings),
         "backends": _try(lambda: {b.name: _backend(b) for b in backends().values()}),
         "compilers here": {name: _compiler(name) for name in COMPILERS},
         "GPU": _gpu(),
@@ -68,7 +69,7 @@ def _extension_findings() -> dict[str, Any]:
     built = {
         f"build {key}": value
         for key, value in info.items()
-        if key != "extension" and value is not None
+        if key not in ("extension", "cuda") and value is not None
     }
     if module is None:
         return {"state": f"missing: {_extension.missing}", **built}
@@ -79,6 +80,16 @@ def _extension_findings() -> dict[str, Any]:
         **_try(lambda: {"in use": module.isa()}),
         "FAIGFAST_ISA": os.environ.get("FAIGFAST_ISA", "not set: the widest is taken"),
         **built,
+    }
+
+
+def _cuda_findings() -> dict[str, Any]:
+    info = _extension.build_info.get("cuda", {})
+    return {
+        "state": _extension_cuda.describe(),
+        "usable here": _extension_cuda.problem() or "yes",
+        "Hopper convolution": "compiled, not yet run on a device; FAIGFAST_HOPPER=1 takes it",
+        **{f"build {k}": v for k, v in info.items() if k not in ("extension", "reason")},
     }
 
 

@@ -262,7 +262,9 @@ def _squared_errors(out: Any, points: Points, gt: Tensor, objective: Objective) 
     if not isinstance(out, Folded) or out.own != (1, *gt.shape[1:]):
         return None
     y = out.data.expand(len(points.nodes), points.images, *out.own)
-    found = squared_error(y, gt.unsqueeze(1))
+    if gt.ndim == 4:  # in the order in which channels-last images lie
+        y, gt = y.movedim(3, -1), gt.movedim(1, -1)
+    found = squared_error(y.flatten(2), gt.flatten(1))
     return found if found.isfinite().all() else None
 
 

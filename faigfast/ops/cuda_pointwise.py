@@ -32,17 +32,22 @@ def scores(total: Tensor, delta: Tensor) -> Tensor:
     return found
 
 
-@kernel("cuda", "squared_error_backward", lambda _, y, gt: refuses(y, gt), "cuda")
-def squared_error_gradient(weights: Tensor, y: Tensor, gt: Tensor) -> Tensor:
-    """As `faigfast.ops.squared_error.squared_error_backward`, in the layout of y."""
-    if y.ndim == 6:  # [P, N, b, C, H, W]
-        y, gt = y.movedim(3, -1), gt.movedim(2, -1)
-    y, gt = y.contiguous(), gt.to(y.dtype).contiguous()
+def _refuses_errors(y: Tensor, gt: Tensor, weights: Tensor) -> str:
+    why = refuses(y, gt)
+    if not why and gt.dtype not in (y.dtype, torch.float32):
+        why = f"y is of {y.dtype} and gt of {gt.dtype}"
+    return why
+
+
+@kernel("cuda", "squared_error_backward", _refuses_errors, "cuda")
+def squared_error_gradient(y: Tensor, gt: Tensor, weights: Tensor) -> Tensor:
+    """As `faigfast.ops.squared_error.squared_error_backward`."""
+    y, gt = y.contiguous(), gt.contiguous()
     gy, factors = torch.empty_like(y), weights.to(torch.float32).contiguous()
+    points, images, size = y.shape
     with on(y.device) as where:
         extension().loss_gradient(
-            **where, type=TYPES[y.dtype], points=len(y), images=y.shape[1],
-            size=y.shape[2:].numel(), y=address(y), gt=address(gt), weights=address(factors),
-            gy=address(gy),
+            **where, type=TYPES[y.dtype], gt_type=TYPES[gt.dtype], points=points, images=images,
+            size=size, y=address(y), gt=address(gt), weights=address(factors), gy=address(gy),
         )  # fmt: skip
-    return gy.movedim(-1, 3) if gy.ndim == 6 else gy
+    return gy

@@ -10,30 +10,28 @@ from faigfast.ops.table import operation
 
 @operation
 def squared_error(y: Tensor, gt: Tensor) -> Tensor:
-    """‖y − gt‖², summed over each image at each point, as `faigfast.objective.squared_error`.
+    """Σ (y − gt)² of each image at each point, as `faigfast.objective.squared_error`.
 
     Parameters
     ----------
     y : Tensor
-        [P, N, *own].
+        [P, N, E].
     gt : Tensor
-        [N, *own].
+        [N, E], of y's type or float32.
 
     Returns
     -------
     Tensor
         [P, N], in at least float32.
     """
-    kind = wide(y.dtype)
-    return (y.to(kind) - gt.to(kind)).square().flatten(2).sum(2)
+    return (y.to(wide(y.dtype)) - gt).square().sum(2)
 
 
 @operation
-def squared_error_backward(weights: Tensor, y: Tensor, gt: Tensor) -> Tensor:
-    """Give 2·weights·(y − gt), for the gradient at each loss: weights [P, N]."""
-    kind = wide(y.dtype)
-    factor = 2 * weights.to(kind).view(*weights.shape, *[1] * (y.ndim - 2))
-    return (factor * (y.to(kind) - gt.to(kind))).to(y.dtype)
+def squared_error_backward(y: Tensor, gt: Tensor, weights: Tensor) -> Tensor:
+    """Give 2·weights·(y − gt) in the type of y, for the gradient at each loss: weights [P, N]."""
+    difference = y.to(wide(y.dtype)) - gt
+    return (2 * weights.unsqueeze(2) * difference).to(y.dtype)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -41,7 +39,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> N
 
 
 def _backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None]:
-    return squared_error_backward(weights, *ctx.saved_tensors), None
+    return squared_error_backward(*ctx.saved_tensors, weights), None
 
 
 squared_error.register_autograd(_backward, setup_context=_setup_context)
