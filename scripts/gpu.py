@@ -167,8 +167,8 @@ def correctness() -> int:
     for tool in ("memcheck", "racecheck") if sanitizer else ():
         # Only kernels of our own: their names hold the package's.
         runs[tool] = [
-            str(sanitizer), "--tool", tool, "--kernel-name", "kernel_substring=faigfast", "--error-exitcode",
-            "9", sys.executable, "-m", "pytest", "-q", "-x", "-k", "small",
+            str(sanitizer), "--tool", tool, "--kernel-name", "kernel_substring=faigfast",
+            "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", "-x", "-k", "small",
             "tests/test_gpu_kernels.py",
         ]  # fmt: skip
     if not sanitizer:
