@@ -1,19 +1,24 @@
 # make demo   environment, build and FAIG on real photographs
 # make test   environment, build, linters and the whole test suite
+# make gpu    build, tests and figures on an NVIDIA GPU, with the Python that has torch for it;
+#             STAGE=correctness, kernels, hopper or end_to_end runs one stage
 # PYTHON=… chooses the interpreter of a new .venv, FAIGFAST_BUILD=auto|cpu|cuda|none what is built.
 
 RUN := .venv/bin/python -m
-CXX_FILES = $$(find csrc tests/cpp -name '*.cpp' -o -name '*.h')
+CXX_FILES = $$(find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 # The wheel has no `python -m` entry, and its script may lie in an outer environment.
 CLANG_FORMAT := .venv/bin/python -c "import clang_format; clang_format.clang_format()"
 
-.PHONY: demo test sanitize bench lint format env
+.PHONY: demo test gpu sanitize bench lint format env
 
 demo: env
 	.venv/bin/faigfast demo
 
 test: lint
 	$(RUN) pytest
+
+gpu:
+	@$${PYTHON:-python3} scripts/gpu.py $(STAGE)
 
 sanitize: env
 	$(RUN) pytest tests/test_sanitizers.py

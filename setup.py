@@ -1,13 +1,22 @@
-"""Build faigfast: the packages and, where a compiler is found, the extension `faigfast._C`.
+"""Build faigfast: the packages and, where compilers are found, its two extensions.
 
-The environment variable FAIGFAST_BUILD says what must be built: `auto` (whatever can be, the
-default), `cpu` (the CPU kernels, or the build fails), `cuda` or `none`. What was built, or why
-nothing was, is left beside the package in `_build_info.json`.
+`faigfast._C` are the CPU kernels, `faigfast._C_cuda` the CUDA kernels.
+
+The environment variable FAIGFAST_BUILD says what must be built: `auto` (whatever can be and can
+run here, the default), `cpu` (the CPU kernels, or the build fails), `cuda` (those and the CUDA
+kernels, or the build fails) or `none`. What was built, or why nothing was, is left beside the
+package in `_build_info.json`.
+
+Under `auto` the CUDA kernels are built where there are nvcc and NVIDIA's driver: without a driver
+nothing of them could run, and an environment without a GPU is not kept waiting.
 """
 
+import ctypes
 import json
 import os
 import platform
+import shutil
+import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +30,6 @@ MODES = ("auto", "cpu", "cuda", "none")
 MODE = os.environ.get("FAIGFAST_BUILD") or "auto"
 if MODE not in MODES:
     raise SystemExit(f"FAIGFAST_BUILD is {MODE!r}; expected one of {', '.join(MODES)}")
-if MODE == "cuda":
-    raise SystemExit("FAIGFAST_BUILD is 'cuda', but this version of faigfast has no CUDA kernels")
 
 # Compiled once per instruction set, each time into a namespace of that name.
 KERNELS = [
@@ -39,35 +46,102 @@ FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=fast"]
 if len(ISAS) > 1:
     FLAGS.append("-DFAIGFAST_X86")
 
+CUDA = ("device", "loss_gradient", "mask_gradient", "path_weights", "score_reduction")
+HOPPER = ("convolution64",)  # for nothing else
+# Machine code for cards from Ampere on, and for Hopper; the driver compiles PTX for later ones.
+TARGETS = [
+    f"-gencode=arch=compute_{arch},code={code}"
+    for arch, code in (("80", "sm_80"), ("80", "compute_80"), ("90a", "sm_90a"))
+]
+NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+FAILURES = (CCompilerError, ExecError, PlatformError, OSError)
+
+
+def nvcc():
+    """Path of nvcc, or None: that of CUDA_HOME before one on the path."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    return (home and shutil.which("nvcc", path=os.path.join(home, "bin"))) or shutil.which("nvcc")
+
+
+def no_cuda():
+    """Why the CUDA kernels are not to be built; empty where they are."""
+    if MODE in ("cpu", "none"):
+        return f"built with FAIGFAST_BUILD={MODE}"
+    if nvcc() is None:
+        return "nvcc was not found, neither in CUDA_HOME nor on the path"
+    if MODE == "auto":
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return "there is no NVIDIA driver here; FAIGFAST_BUILD=cuda builds without one"
+    return ""
+
 
 class BuildExtension(build_ext):
-    """Compile the kernels once per instruction set; record what was built, or why not."""
+    """Compile the kernels once per instruction set or card; record what was built, or why not."""
 
     def run(self):
-        """Build the extension, then write the record beside the package."""
-        self.info = {"mode": MODE, "extension": False, "reason": None}
+        """Build the extensions, then write the record beside the package."""
+        cuda = {"extension": False, "reason": no_cuda() or None}
+        self.info = {"mode": MODE, "extension": False, "reason": None, "cuda": cuda}
         if MODE == "none":
             self.info["reason"] = "built with FAIGFAST_BUILD=none"
             self.extensions = []
+        elif cuda["reason"] and MODE == "cuda":
+            raise SystemExit(f"FAIGFAST_BUILD is 'cuda', but {cuda['reason']}")
+        elif cuda["reason"]:
+            self.extensions = self.extensions[:1]
         super().run()
         root = Path(self.get_finalized_command("build_py").get_package_dir("faigfast"))
         if not self.inplace:
             root = Path(self.build_lib) / "faigfast"
-        for module in root.glob("_C.*.so") if not self.info["extension"] else ():
-            module.unlink()  # of an earlier build: it would contradict the record
+        for name, info in (("_C", self.info), ("_C_cuda", cuda)):
+            for module in root.glob(f"{name}.*.so") if not info["extension"] else ():
+                module.unlink()  # of an earlier build: it would contradict the record
         root.mkdir(parents=True, exist_ok=True)
         (root / "_build_info.json").write_text(json.dumps(self.info, indent=1) + "\n")
 
     def build_extensions(self):
-        """Build `faigfast._C`; without a working compiler `auto` goes on without it."""
-        try:
-            super().build_extensions()
-        except (CCompilerError, ExecError, PlatformError, OSError) as error:
-            if MODE == "cpu":
-                raise
-            self.info["reason"] = f"the build of the extension failed: {error}"
-            self.extensions = []
-            self.warn(f"{self.info['reason']}; going on without it")
+        """Build each; without working compilers `auto` goes on without it."""
+        for ext, info in zip(list(self.extensions), (self.info, self.info["cuda"]), strict=False):
+            build = self.build_cuda if info is self.info["cuda"] else self.build_extension
+            try:
+                build(ext)
+            except FAILURES as error:
+                if MODE in ("cpu", "cuda"):
+                    raise
+                info["reason"] = f"the build of the extension failed: {error}"
+                self.extensions.remove(ext)
+                self.warn(f"{ext.name}: {info['reason']}; going on without it")
+
+    def build_cuda(self, ext):
+        """Compile the CUDA kernels and what Python sees of them, in parallel; link by nvcc."""
+        folder = Path(self.build_temp) / "cuda"
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def compile_one(name):
+            path = str(folder / f"{name}.o")
+            targets = TARGETS[-1:] if name in HOPPER else TARGETS
+            run_nvcc([nvcc(), *NVCC_FLAGS, *targets, "-c", f"csrc/cuda/{name}.cu", "-o", path])
+            return path
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compile_one, (*HOPPER, *CUDA)))
+        objects += self.compiler.compile(
+            ext.sources,
+            output_dir=str(folder),
+            include_dirs=ext.include_dirs,
+            extra_postargs=[*FLAGS, *ext.extra_compile_args],
+        )
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        run_nvcc([nvcc(), "-shared", "-cudart=static", *objects, "-o", str(target)])
+        version = run_nvcc([nvcc(), "--version"])
+        self.info["cuda"].update(
+            extension=True,
+            compiler=next((line for line in version.splitlines() if "release" in line), "nvcc"),
+            flags=[*NVCC_FLAGS, *TARGETS],
+        )
 
     def build_extension(self, ext):
         """Compile every source and every (kernel, instruction set), in parallel, and link."""
@@ -122,6 +196,15 @@ class BuildExtension(build_ext):
         return ["-fopenmp"]
 
 
+def run_nvcc(command):
+    """Run nvcc and give what it says; raise CCompilerError with the end of that."""
+    found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if found.returncode:
+        lines = [line for line in found.stdout.splitlines() if "ptxas info" not in line]
+        raise CCompilerError(f"{' '.join(command)} failed: {' '.join(lines[-5:])}")
+    return found.stdout
+
+
 setup(
     packages=[*find_packages(include=["faigfast", "faigfast.*"]), "faigfast.kernels"],
     # Never a bare `kernels` at the top level: that name belongs to others.
@@ -135,7 +218,8 @@ setup(
             "faigfast._C",
             ["csrc/module.cpp", "csrc/tensor.cpp", "csrc/cpu/dispatch.cpp", "csrc/cpu/memory.cpp"],
             cxx_std=17,
-        )
+        ),
+        Pybind11Extension("faigfast._C_cuda", ["csrc/cuda/module.cpp"], cxx_std=17),
     ],
     cmdclass={"build_ext": BuildExtension},
     zip_safe=False,

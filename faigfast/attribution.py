@@ -24,7 +24,7 @@ from faigfast.integral import Integral
 from faigfast.networks import attributes, call_as_is, fingerprint, undisturbed, unwrap
 from faigfast.objective import Objective, loss, resolve_objective
 from faigfast.path import WeightPath
-from faigfast.precision import MATRIX, PRECISIONS, check_precision
+from faigfast.precision import MATRIX, PRECISIONS, ROUND_LATE, check_precision
 from faigfast.refinement import Steps, schedule
 from faigfast.result import Attribution, Setting
 from faigfast.selection import Selection, select
@@ -160,7 +160,7 @@ def attribute(
             raise ValueError("the networks have no convolution: there are no filters to attribute")
         line = WeightPath(baseline, target)
         kind = PRECISIONS[precision]
-        if used == "triton":  # its kernels round weights after they were interpolated
+        if used in ROUND_LATE:
             kind = torch.promote_types(kind, torch.float32)
         path = line if kind == first.dtype else WeightPath(baseline, target, kind)
         run = _Run(
@@ -239,8 +239,8 @@ class _Run:
     def dtype(self) -> torch.dtype:
         """Type in which the line is computed."""
         kind = PRECISIONS[self.setting.precision]
-        triton = self.setting.backend == "triton"
-        return torch.promote_types(kind, torch.float32) if triton else kind
+        late = self.setting.backend in ROUND_LATE
+        return torch.promote_types(kind, torch.float32) if late else kind
 
     @cached_property
     def engine(self) -> Engine | None:

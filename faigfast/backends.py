@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from faigfast import _extension, _triton
+from faigfast import _extension, _extension_cuda, _triton
 from faigfast.precision import MATRIX
 
 SHORT = ("fp16", "bf16")
@@ -65,7 +65,6 @@ def backends() -> Backends:
     >>> faigfast.backends()["reference"].available
     True
     """
-    absent = "not part of this version"
     table = (
         Backend(
             "reference",
@@ -88,7 +87,7 @@ def backends() -> Backends:
             {"extension": _extension.describe()},
         ),
         _triton_backend(),
-        Backend("cuda", False, absent),
+        _cuda_backend(),
     )
     return Backends((backend.name, backend) for backend in table)
 
@@ -99,6 +98,16 @@ def _triton_backend() -> Backend:
     if _triton.interpreted():
         reason = "the same with Triton kernels in Triton's interpreter, slow and for tests"
     return Backend("triton", not why, why or reason, {"triton": _triton.version() or "missing"})
+
+
+def _cuda_backend() -> Backend:
+    why = _extension_cuda.problem()
+    return Backend(
+        "cuda",
+        not why,
+        why or "the same with CUDA kernels around cuDNN, compiled and not yet run on a device",
+        {"extension": _extension_cuda.describe()},
+    )
 
 
 def choose(name: str, device: torch.device | str, precision: str = "auto") -> tuple[str, str]:
@@ -143,8 +152,9 @@ def choose(name: str, device: torch.device | str, precision: str = "auto") -> tu
     table = backends()
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"backend is {name!r}; expected one of auto, {', '.join(table)}")
-    why = _triton.refuses(device) if name == "triton" else table[name].reason
-    if not table[name].available or (name == "triton" and why):
+    refuses = {"triton": _triton.refuses, "cuda": _extension_cuda.problem}.get(name)
+    why = refuses(device) if refuses else "" if table[name].available else table[name].reason
+    if why:
         raise ValueError(
             f"backend {name!r} cannot be used on {device}: {why}; 'auto' takes "
             f"{choose('auto', device)[0]!r} here"

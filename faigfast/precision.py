@@ -1,8 +1,11 @@
 """Precisions in which networks are evaluated."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-# The type of activations. Weights on the line are at least float32 where kernels are Triton's.
+# The type of activations. Weights on the line are at least float32 where kernels round them.
 PRECISIONS = {
     "fp64": torch.float64,
     "fp32": torch.float32,
@@ -13,6 +16,20 @@ PRECISIONS = {
 }
 # Float32 multiplied by matrix instructions: rounded to 10 bits, or as three products of bfloat16.
 MATRIX = ("tf32", "bf16x3")
+# Backends whose kernels round weights after they were interpolated.
+ROUND_LATE = ("triton", "cuda")
+
+
+@contextmanager
+def proper_float32() -> Iterator[None]:
+    """Keep cuDNN and cuBLAS from rounding float32 to tf32 while the block runs."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def check_precision(precision: str, backend: str = "triton") -> None:

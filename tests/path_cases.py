@@ -46,9 +46,11 @@ class Case:
     residual: torch.Tensor | None = None
     integers: bool = False
 
-    def to(self, dtype):
+    def to(self, kind):
+        """In another type, or on another device."""
+
         def cast(t):
-            return t.to(dtype) if isinstance(t, torch.Tensor) and t.is_floating_point() else t
+            return t.to(kind) if isinstance(t, torch.Tensor) and t.is_floating_point() else t
 
         line = [None if part is None else tuple(map(cast, part)) for part in self.line]
         parts = (cast(t) for t in (self.x, self.alpha, self.residual))
@@ -160,7 +162,7 @@ def errors(result, reference):
     worst = {}
     for (name, a, dims), (other, b, _) in zip(result.named(), reference.named(), strict=True):
         assert name == other and a.shape == b.shape, (name, a.shape, other, b.shape)
-        a, b = (t.double().reshape(t.shape[:dims].numel(), -1) for t in (a, b))
+        a, b = (t.cpu().double().reshape(t.shape[:dims].numel(), -1) for t in (a, b))
         difference, norm = (a - b).norm(dim=1), b.norm(dim=1)
         # Nothing must be nothing.
         relative = torch.where(difference == 0, 0.0, difference / norm)
@@ -176,7 +178,7 @@ def assert_near(result, reference, bound):
 
 def assert_equal(result, reference):
     for (name, a, _), (_, b, _) in zip(result.named(), reference.named(), strict=True):
-        assert torch.equal(a.to(b.dtype), b), name
+        assert torch.equal(a.to(b.device, b.dtype), b), name
 
 
 @contextmanager

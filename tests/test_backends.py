@@ -1,9 +1,10 @@
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from faigfast import _extension, _triton
+from faigfast import _extension, _extension_cuda, _triton
 from faigfast.backends import backends, choose
 from faigfast.precision import check_precision
 
@@ -20,6 +21,7 @@ def test_every_backend_has_a_reason():
             backend.available = True
     here = ["reference", "torch"] + ["cpu"] * (_extension.module is not None)
     here += ["triton"] * (not _triton.refuses())
+    here += ["cuda"] * (_extension_cuda.problem() == "")
     assert [name for name in NAMES if table[name].available] == here
 
 
@@ -68,12 +70,7 @@ def test_cpu_kernels_are_refused_elsewhere():
         choose("cpu", "cuda")
 
 
-def test_absent_backends_say_why():
-    with pytest.raises(ValueError, match="'cuda' cannot be used on cpu: not part of this"):
-        choose("cuda", "cpu")
-
-
-class Card:
+class TritonCard:
     """What is found of Triton and a GPU."""
 
     def __init__(self, monkeypatch, version="3.6.0", gpu="", capability=(9, 0)):
@@ -105,7 +102,7 @@ def forget():
     ],
 )
 def test_triton_is_refused_with_what_was_found_and_what_serves(found, device, words, monkeypatch):
-    Card(monkeypatch, **found)
+    TritonCard(monkeypatch, **found)
     with pytest.raises(ValueError, match=f"'triton' cannot be used on {device}: .*{words}") as e:
         choose("triton", device)
     assert f"'auto' takes '{choose('auto', device)[0]}' here" in str(e.value)
@@ -119,7 +116,7 @@ def test_triton_is_refused_with_what_was_found_and_what_serves(found, device, wo
 
 
 def test_triton_is_chosen_for_short_precisions_on_a_gpu(monkeypatch):
-    Card(monkeypatch)
+    TritonCard(monkeypatch)
     assert backends()["triton"].available
     assert choose("triton", "cuda") == ("triton", "")
     for precision in ("fp16", "bf16", "tf32", "bf16x3"):
@@ -129,7 +126,7 @@ def test_triton_is_chosen_for_short_precisions_on_a_gpu(monkeypatch):
 
 
 def test_a_broken_triton_is_told(monkeypatch):
-    Card(monkeypatch)
+    TritonCard(monkeypatch)
 
     def fails(name):
         raise ImportError("no libtriton.so\nand more")
@@ -145,3 +142,63 @@ def test_precisions_of_triton_are_refused_elsewhere(precision):
         ValueError, match=f"precision is '{precision}'.*backend is 'torch'; expected"
     ):
         check_precision(precision, "torch")
+
+
+class CudaCard:
+    """Lets torch seem to have a GPU of some kind, and the extension a driver."""
+
+    def __init__(self, monkeypatch, capability=(9, 0), driver=13000, available=True):
+        extension = SimpleNamespace(driver_version=lambda: driver, runtime_version=lambda: 13010)
+        monkeypatch.setattr(_extension_cuda, "module", extension)
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        for name, value in (
+            ("is_available", available),
+            ("device_count", 1),
+            ("current_device", 0),
+            ("get_device_capability", capability),
+            ("get_device_name", "GTX 1080"),
+        ):
+            monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+        _extension_cuda._card_problem.cache_clear()
+
+
+@pytest.fixture
+def card(monkeypatch):
+    yield lambda **options: CudaCard(monkeypatch, **options)
+    monkeypatch.undo()
+    _extension_cuda._card_problem.cache_clear()
+
+
+PROBLEMS = {
+    "torch is built for CUDA 13.0, but finds no device or driver": dict(available=False),
+    "GTX 1080 has compute capability 6.1; expected 8.0 or more": dict(capability=(6, 1)),
+    "the driver serves CUDA 12.4, but the kernels were built with CUDA 13.1": dict(driver=12040),
+}
+
+
+@pytest.mark.parametrize("why", PROBLEMS)
+def test_cuda_says_what_is_wrong_and_what_serves_instead(why, card):
+    card(**PROBLEMS[why])
+    row = backends()["cuda"]
+    assert not row.available and row.reason.startswith(why) and "\n" not in row.reason
+    with pytest.raises(ValueError, match=f"backend 'cuda' cannot be used on cuda: {why}") as error:
+        choose("cuda", "cuda")
+    assert str(error.value).endswith("; 'auto' takes 'torch' here")
+
+
+def test_cuda_where_there_is_a_card(card):
+    card()
+    row = backends()["cuda"]
+    assert row.available and "not yet run on a device" in row.reason
+    assert row.details["extension"] == "built with CUDA 13.1 for sm_80 and sm_90a"
+    assert choose("cuda", "cuda:0") == ("cuda", "")
+    assert choose("auto", "cuda")[0] == "torch"  # until it has run on a device
+    with pytest.raises(ValueError, match="'cuda' cannot be used on cpu: tensors are on cpu"):
+        choose("cuda", "cpu")
+
+
+def test_cuda_without_the_extension(monkeypatch):
+    monkeypatch.setattr(_extension_cuda, "module", None)
+    monkeypatch.setattr(_extension_cuda, "missing", "no nvcc")
+    assert backends()["cuda"].reason.startswith("the CUDA extension is missing: no nvcc")
+    assert backends()["cuda"].details["extension"] == "missing: no nvcc"

@@ -101,7 +101,7 @@ def test_a_wheel_with_the_extension(source, tmp_path):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"faigfast"}
     assert "faigfast/kernels/__init__.py" in names
     assert any(name.startswith("faigfast/_C.") for name in names)
-    assert not [name for name in names if name.endswith((".cpp", ".h", ".o"))]
+    assert not [name for name in names if name.endswith((".cpp", ".h", ".cu", ".cuh", ".o"))]
     # Everything in the package that is not Python travels too.
     tree = tmp_path / "tree"
     data = [p for p in (source / "faigfast").rglob("*") if p.is_file()]
@@ -116,6 +116,7 @@ def test_a_wheel_with_the_extension(source, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
     info = record(target)
     assert info["extension"] and info["mode"] == "cpu" and info["reason"] is None
+    assert info["cuda"] == {"extension": False, "reason": "built with FAIGFAST_BUILD=cpu"}
     assert str(info["instruction_sets"]) == text
     for isa in info["instruction_sets"]:
         code = "from faigfast import _extension as e\nprint(e.module.supported())"
@@ -147,20 +148,55 @@ def test_no_compiler_is_recorded(source, tmp_path):
     ("mode", "message"),
     [
         ("cpu", FALSE),
-        ("cuda", "FAIGFAST_BUILD is 'cuda', but this version of faigfast has no CUDA kernels"),
+        ("cuda", "FAIGFAST_BUILD is 'cuda', but nvcc was not found"),
         ("gpu", "FAIGFAST_BUILD is 'gpu'; expected one of auto, cpu, cuda, none"),
     ],
 )
 def test_builds_that_fail_loudly(mode, message, source, tmp_path):
-    run, wheel = build(source, tmp_path, FAIGFAST_BUILD=mode, CC=FALSE, CXX=FALSE)
+    without_nvcc = {"PATH": "/usr/bin:/bin", "CUDA_HOME": "", "CUDA_PATH": ""}
+    if mode == "cuda" and shutil.which("nvcc", path=without_nvcc["PATH"]):
+        pytest.skip("nvcc is among the system's own programs")
+    run, wheel = build(source, tmp_path, FAIGFAST_BUILD=mode, CC=FALSE, CXX=FALSE, **without_nvcc)
     assert run.returncode != 0 and wheel is None
     assert message in run.stdout + run.stderr
+
+
+@needs_compiler
+def test_cuda_that_cannot_be_built_leaves_the_rest(source, tmp_path):
+    """Under `auto`; with a driver that seems to be there and an nvcc that fails."""
+    home = tmp_path / "home"
+    (home / "bin").mkdir(parents=True)
+    nvcc = home / "bin" / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho no host compiler\nexit 1\n")
+    nvcc.chmod(0o755)
+    tree = tmp_path / "tree"
+    shutil.copytree(source, tree)
+    setup = tree / "setup.py"
+    # One instruction set is enough here.
+    pretend = "import ctypes, platform\nctypes.CDLL = platform.machine = lambda *_: 'there'\n"
+    setup.write_text(pretend + setup.read_text())
+    run = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=tree,
+        env=os.environ | {"FAIGFAST_BUILD": "auto", "CUDA_HOME": str(home)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    info = json.loads((tree / "faigfast" / "_build_info.json").read_text())
+    assert info["extension"] and info["reason"] is None
+    assert not info["cuda"]["extension"]
+    assert "the build of the extension failed" in info["cuda"]["reason"]
+    assert "no host compiler" in info["cuda"]["reason"]
+    built = [path.name.split(".")[0] for path in (tree / "faigfast").glob("*.so")]
+    assert built == ["_C"]
 
 
 def test_an_old_extension_does_not_survive_a_build_without(source, tmp_path):
     tree = tmp_path / "tree"
     shutil.copytree(source, tree)
-    (tree / "faigfast" / "_C.cpython-0-old.so").touch()
+    for name in ("_C", "_C_cuda"):
+        (tree / "faigfast" / f"{name}.cpython-0-old.so").touch()
     run = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
         cwd=tree,

@@ -97,6 +97,31 @@ def test_the_kernels_are_clean_and_right(driver, sanitized):
     assert result.stderr == ""
 
 
+def test_the_cuda_kernels_keep_to_their_memory(compiler, tmp_path):
+    """Emulated, each thread a fiber, on memory of exactly their sizes."""
+    folder = ROOT / "tests" / "cpp" / "cuda"
+    emulate = ["-include", folder / "emulated_hopper.h", "-Wno-unknown-pragmas", "-x", "c++"]
+    sources = [folder / "driver.cpp", *sorted((ROOT / "csrc" / "cuda").glob("*.cu"))]
+    objects = [tmp_path / f"{source.stem}.o" for source in sources]
+
+    def compile_one(task):
+        source, path = task
+        return run(*compiler, "-O2", *emulate, "-c", source, "-o", path)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for result in pool.map(compile_one, zip(sources, objects, strict=True)):
+            assert result.returncode == 0, result.stderr
+    assert run(*compiler, *objects, "-o", tmp_path / "driver").returncode == 0
+    result = run(tmp_path / "driver")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.split() == [
+        "path_weights", "score_reduction", "loss_gradient", "mask_gradient", "convolution64"
+    ]  # fmt: skip
+    # Of fibers, which it knows in the main.
+    others = [line for line in result.stderr.splitlines() if "makecontext" not in line]
+    assert not others
+
+
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="there is no valgrind")
 def test_the_convolution_is_clean_under_valgrind(tmp_path):
     cxx = next(filter(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")), None)

@@ -3,29 +3,25 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from faigfast import _extension
+from faigfast.bench.layer import PASSES, Layer
 from faigfast.files import write_json
 from faigfast.machine import describe_machine, describe_versions
-from faigfast.ops.conv import conv, conv_backward
-from faigfast.ops.table import Use, using
 from faigfast.tables import markdown
 
 CHANNELS = (16, 32, 64, 128, 256)
 SIZES = (16, 32, 64, 128, 256, 512)
-PASSES = ("forward", "input gradient", "weight gradient")
 MOST_FLOPS = 4e10  # of one call; larger layers are left out
 PIXELS = 1 << 14  # at least so many at all points together
 SECONDS = 0.3  # of one measurement
-GEOMETRY: tuple[Any, ...] = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 # Direct convolution has 9·16 multiplications where Winograd's has 36.
 CEILING = 4
 
@@ -141,12 +137,14 @@ def measure_kernels(*, progress: bool = True) -> Kernels:
     ]  # fmt: skip
     for channels, size in tqdm(layers, unit="layer", disable=not progress):
         points = max(1, PIXELS // size**2)
-        layer = _Layer(channels, size, points)
+        layer = Layer(channels, size, points)
         for isa in isas:
-            errors[isa] = max(errors[isa], _with_isa(isa, layer.error))
+            errors[isa] = max(errors[isa], _with_isa(isa, partial(layer.error, "cpu")))
         for part in PASSES:
-            runs: dict[str, Callable[[], Any]] = dict.fromkeys(isas, partial(layer.run, part, True))
-            runs["torch"] = partial(layer.run, part, False)
+            runs: dict[str, Callable[[], Any]] = dict.fromkeys(
+                isas, partial(layer.run, part, "cpu")
+            )
+            runs["torch"] = partial(layer.run, part, "")
             times = _interleaved(runs)
             for who, seconds in times.items():
                 found.append(
@@ -194,63 +192,3 @@ def _peak() -> float:
         operations = _extension.module.multiply_add(100_000, threads)  # type: ignore[union-attr]
         speeds.append(operations / (time.perf_counter() - start) / 1e9)
     return max(speeds)
-
-
-class _Layer:
-    """A square layer at some points of the line, with bias and ReLU."""
-
-    def __init__(self, channels: int, size: int, points: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator)
-
-        def image() -> Tensor:
-            return normal(points, 1, size, size, channels).movedim(-1, 2)
-
-        gain = (9 * channels) ** -0.5
-        self.x, self.gy = image(), image()
-        self.w0 = gain * normal(channels, 3, 3, channels).movedim(-1, 1)
-        self.dw = 0.1 * gain * normal(channels, 3, 3, channels).movedim(-1, 1)
-        self.b0, self.db = normal(channels), normal(channels)
-        self.alpha = torch.linspace(0.1, 0.9, points)
-        self.flops = 18 * channels**2 * size**2 * points
-        self.y = self._forward(False)
-
-    def _forward(self, own: bool) -> Tensor:
-        given = (
-            self.x, self.w0, self.dw, self.b0, self.db, None, None, self.alpha, None, None, None,
-            None, *GEOMETRY, "relu", 0.0, 1.0, 1,
-        )  # fmt: skip
-        with torch.no_grad(), using(Use("cpu" if own else "")):
-            return conv(*given)[0]
-
-    def _backward(self, own: bool, needs: Sequence[bool]) -> Sequence[Tensor]:
-        given = (
-            self.gy, self.x, self.y, self.w0, self.dw, self.b0, None, None, self.alpha, None, 1,
-            list(needs), *GEOMETRY, "relu", 0.0, 1.0, 1,
-        )  # fmt: skip
-        with using(Use("cpu" if own else "")):
-            return conv_backward(*given)
-
-    def run(self, part: str, own: bool) -> Any:
-        """One pass, by own kernels or by torch's."""
-        if part == "forward":
-            return self._forward(own)
-        return self._backward(own, [part == PASSES[1], part == PASSES[2], part == PASSES[2], False])
-
-    def error(self) -> float:
-        """Worst relative L2 error of one point's results against float64."""
-        one = _Layer.__new__(_Layer)
-        one.__dict__.update({k: v for k, v in self.__dict__.items()})
-        one.x, one.gy, one.y = self.x[:1], self.gy[:1], self.y[:1]
-        one.alpha = self.alpha[:1]
-        double = _Layer.__new__(_Layer)
-        double.__dict__.update(
-            {k: v.double() if isinstance(v, Tensor) else v for k, v in one.__dict__.items()}
-        )
-        own = [one._forward(True), *one._backward(True, [True, True, True, False])[:3]]
-        exact = [double._forward(False), *double._backward(False, [True, True, True, False])[:3]]
-        return max(
-            float((a.double() - b).norm() / b.norm()) for a, b in zip(own, exact, strict=True)
-        )

@@ -96,6 +96,8 @@ class Report:
         Largest error of the scores with which a row has a speed.
     loss_bound : float
         The same of the losses.
+    narrow_bounds : (float, float) or None
+        Both, of contenders in 16 bits, where there are any.
     machine, versions : dict
         Where and with what it ran.
     command : list of str
@@ -108,11 +110,13 @@ class Report:
     machine: dict[str, Any] = field(default_factory=describe_machine)
     versions: dict[str, str] = field(default_factory=describe_versions)
     command: list[str] = field(default_factory=lambda: [Path(sys.argv[0]).name, *sys.argv[1:]])
+    narrow_bounds: tuple[float, float] | None = None
 
     def table(self) -> str:
         """Align the rows as text, one block a workload, and say what the columns mean."""
         blocks = [_block(section) for section in self.sections]
         remarks = [
+            *([self.machine["gpu"]] if "gpu" in self.machine else []),
             f"{self.machine['cpu']}, {self.machine['threads']} of {self.machine['cores']} cores, "
             f"{self.machine['instructions']}, torch {self.versions['torch']}",
             "seconds: median of the repeats, contenders in turn; GFLOP/s: images·points·3·forward "
@@ -122,6 +126,8 @@ class Report:
             f"float64, worst image (over {self.bound:g}: no speed); MiB: peak memory of the whole "
             "process.",
         ]
+        if self.narrow_bounds:
+            remarks.append(f"In 16 bits the bound is {self.narrow_bounds[0]:g}.")
         return "\n\n".join([*blocks, "\n".join(remarks)])
 
     def save(self, path: str | os.PathLike[str]) -> None:

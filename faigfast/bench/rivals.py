@@ -85,34 +85,46 @@ def _forward(net: nn.Module, x: Tensor, gt: Tensor) -> Tensor:
 
 
 def loop(
-    problem: Problem, forward: Callable[[nn.Module, Tensor, Tensor], Tensor] = _forward
+    problem: Problem,
+    forward: Callable[[nn.Module, Tensor, Tensor], Tensor] = _forward,
+    kind: torch.dtype | None = None,
 ) -> Run:
     """Run the tuned loop: channels-last, weights written in place once a point for all images.
 
     Only convolution weights get gradients: neither biases nor the image take part in backward.
-    Images run one at a time, since gradients are needed per image. It is the yardstick.
+    Images run one at a time, since gradients are needed per image. It is the yardstick. With a
+    `kind` of 16 bits, network and images have that, while the line, the loss and the sums do not.
     """
     layers = FilterIndex.of(problem.target).layers
     net = copy.deepcopy(problem.target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    net.requires_grad_(False)
+    net.to(kind or problem.x.dtype).requires_grad_(False)
     weights = [net.get_parameter(layer).requires_grad_() for layer in layers]
     state = net.state_dict()  # detached, of the same memory
 
     def placed(model: nn.Module) -> State:
         source = model.state_dict()
-        return {key: torch.empty_like(value).copy_(source[key]) for key, value in state.items()}
+        return {
+            key: torch.empty_like(value, dtype=source[key].dtype).copy_(source[key])
+            for key, value in state.items()
+        }
 
     def run() -> Scored:
         first, last = placed(problem.baseline), placed(problem.target)
         images = [
             [part.contiguous(memory_format=torch.channels_last) for part in image]
-            for image in zip(problem.x.split(1), problem.gt.split(1), strict=True)
+            for image in zip(
+                problem.x.to(kind or problem.x.dtype).split(1), problem.gt.split(1), strict=True
+            )
         ]
 
         def move_to(alpha: float) -> None:
             for key, value in state.items():
-                if value.is_floating_point():  # indices are the target's
+                if not value.is_floating_point():  # indices are the target's
+                    continue
+                if kind is None:
                     torch.lerp(first[key], last[key], alpha, out=value)
+                else:
+                    value.copy_(torch.lerp(first[key], last[key], alpha))
 
         losses = torch.empty(len(images), 2, dtype=torch.float64)
         for column, alpha in enumerate((0.0, 1.0)):
@@ -120,7 +132,8 @@ def loop(
             with torch.no_grad():
                 for n, (x, gt) in enumerate(images):
                     losses[n, column] = forward(net, x, gt)
-        totals = [[torch.zeros_like(weight) for weight in weights] for _ in images]
+        like = [last[layer] for layer in layers]
+        totals = [[torch.zeros_like(weight) for weight in like] for _ in images]
         for alpha, share in _points(problem):
             move_to(alpha)
             for total, (x, gt) in zip(totals, images, strict=True):
@@ -133,10 +146,15 @@ def loop(
     return run
 
 
-def compiled(problem: Problem) -> Run:
+def _forward_narrow(net: nn.Module, x: Tensor, gt: Tensor) -> Tensor:
+    return _squared_error(net(x).to(gt.dtype), gt)
+
+
+def compiled(problem: Problem, kind: torch.dtype | None = None) -> Run:
     """Run the tuned loop with forward and backward compiled, as one graph of fixed shape."""
     torch.compiler.reset()  # the number of shapes that one function is compiled for has a limit
-    return loop(problem, torch.compile(_forward, fullgraph=True, dynamic=False))
+    forward = _forward if kind is None else _forward_narrow
+    return loop(problem, torch.compile(forward, fullgraph=True, dynamic=False), kind)
 
 
 def vmapped(problem: Problem) -> Run:
@@ -155,7 +173,7 @@ def vmapped(problem: Problem) -> Run:
             rest = {key: first[key] + alpha * delta for key, delta in deltas.items()}
             return grad(value)({layer: rest.pop(layer) for layer in layers}, rest, x, gt)
 
-        points = torch.tensor(_points(problem), dtype=problem.x.dtype)  # [P, 2]
+        points = problem.x.new_tensor(_points(problem))  # [P, 2]
         scores, losses = [], []
         for x, gt in zip(problem.x.split(1), problem.gt.split(1), strict=True):
             with torch.no_grad():
@@ -197,7 +215,24 @@ RIVALS: dict[str, Contender] = {
 }
 
 
-def contenders() -> dict[str, Contender]:
-    """List who can take part here: the rivals, and "faigfast-…" for every backend there is."""
-    available = (backend.name for backend in backends().values() if backend.available)
-    return RIVALS | {f"faigfast-{name}": partial(own, name) for name in available}
+# In 16 bits, which on a CPU are slower.
+NARROW: dict[str, Contender] = {
+    "loop-fp16": partial(loop, forward=_forward_narrow, kind=torch.float16),
+    "compile-fp16": partial(compiled, kind=torch.float16),
+}
+
+
+def contenders(device: torch.device | str = "cpu") -> dict[str, Contender]:
+    """List who can take part: the rivals, and "faigfast-…" for every backend.
+
+    On a CPU for those that are available; elsewhere for all that could be, in float32 and float16,
+    so that one which is not there says why.
+    """
+    if torch.device(device).type == "cpu":
+        available = (backend.name for backend in backends().values() if backend.available)
+        return RIVALS | {f"faigfast-{name}": partial(own, name) for name in available}
+    own_ones: dict[str, Contender] = {}
+    for name in ("torch", "triton", "cuda"):
+        own_ones[f"faigfast-{name}"] = partial(own, name)
+        own_ones[f"faigfast-{name}-fp16"] = partial(own, name, precision="fp16")
+    return RIVALS | NARROW | own_ones

@@ -2,10 +2,11 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
+import torch
 from tqdm import tqdm
 
 from faigfast.bench.memory import peak_memory
@@ -13,6 +14,8 @@ from faigfast.bench.report import Report, Row, Section
 from faigfast.bench.rivals import Contender, Run, Scored, own
 from faigfast.bench.rivals import contenders as everyone
 from faigfast.bench.workloads import WORKLOADS, Problem, Workload, workload
+from faigfast.machine import describe_gpu
+from faigfast.precision import proper_float32
 
 DEFAULT = ("srresnet-48x1", "pair-64x4")
 
@@ -20,6 +23,9 @@ DEFAULT = ("srresnet-48x1", "pair-64x4")
 # units, up to 2e-4 of the scores in plain PyTorch; a wrong result is off by far more.
 BOUND = 2e-3
 LOSS_BOUND = 1e-4  # losses have no such jumps
+# The same of contenders in 16 bits.
+NARROW_BOUNDS = (5e-2, 1e-2)
+NARROW = ("-fp16", "-bf16")
 
 # Work from which only the first image is compared, and the authors' way is timed on a part.
 LARGE = 2e12  # FLOP
@@ -34,6 +40,7 @@ def benchmark(
     repeats: int = 5,
     contenders: Sequence[str] | None = None,
     memory: bool = True,
+    device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Report:
     """Time everyone who computes FAIG here, after comparing what they compute.
@@ -52,7 +59,10 @@ def benchmark(
     contenders : sequence of str, optional
         Who takes part: "authors", "loop", "vmap", "compile", "faigfast-reference", …; None: all.
     memory : bool
-        Measure peak memory too, each contender once more in a process of its own.
+        Measure peak memory too, each contender once more in a process of its own; on a CPU alone.
+    device : torch.device or str
+        Where networks and images are. Elsewhere than on a CPU, convolutions in float32 are not
+        rounded to tf32, whoever computes them.
     progress : bool
         Show a progress bar.
 
@@ -80,7 +90,9 @@ def benchmark(
             raise TypeError(f"{argument} is {value!r}; expected a positive integer")
         if value < 1:
             raise ValueError(f"{argument} is {value}; expected a positive integer")
-    known = everyone()
+    known = everyone(device)
+    on_cpu = torch.device(device).type == "cpu"
+    memory = memory and on_cpu
     taking_part = _names("contenders", known if contenders is None else contenders)
     for name in taking_part:
         if name not in known:
@@ -89,8 +101,14 @@ def benchmark(
     chosen = [workload(name) for name in (WORKLOADS if "all" in names else names)]
     with tqdm(unit="run", disable=not progress) as bar:
         bar.total = len(chosen) * (1 + len(taking_part) * (1 + repeats + memory))
-        trial = _Trial({name: known[name] for name in taking_part}, steps, repeats, memory, bar)
-        return Report([trial.section(one) for one in chosen], BOUND, LOSS_BOUND)
+        taking = {name: known[name] for name in taking_part}
+        trial = _Trial(taking, steps, repeats, memory, torch.device(device), bar)
+        with nullcontext() if on_cpu else proper_float32():
+            report = Report([trial.section(one) for one in chosen], BOUND, LOSS_BOUND)
+    if not on_cpu:
+        report.machine |= describe_gpu(device)
+        report.narrow_bounds = NARROW_BOUNDS
+    return report
 
 
 def exact(problem: Problem) -> Scored:
@@ -115,7 +133,7 @@ def errors(found: Scored, expected: Scored) -> tuple[float, float]:
     """
     differences = []
     for a, b in zip(found, expected, strict=True):
-        a = a[: len(b)].double()
+        a = a[: len(b)].cpu().double()
         if a.shape != b.shape:
             raise ValueError(f"it computes {list(a.shape)}; expected {list(b.shape)}")
         differences.append((a - b).abs())
@@ -151,16 +169,17 @@ class _Trial:
     steps: int
     repeats: int
     memory: bool
+    device: torch.device
     bar: tqdm
 
     def section(self, chosen: Workload) -> Section:
         """Compare, time and measure everyone on one workload."""
-        problem = chosen.problem(self.steps)
+        problem = chosen.problem(self.steps).to(self.device)
         large = problem.flops > LARGE
         checked = "first image" if large and chosen.images > 1 else "every image"
         section = Section(chosen.name, str(chosen), self.steps, problem.flops, checked)
         with self.doing(f"{chosen.name}, float64"):
-            first = chosen.problem(self.steps, 1) if large else problem
+            first = chosen.problem(self.steps, 1).to(self.device) if large else problem
             expected = exact(first)
         entries = []
         for name, prepare in self.contenders.items():
@@ -172,7 +191,7 @@ class _Trial:
             if run is None:
                 self.bar.total -= self.repeats + self.memory
             elif scaled:
-                part = chosen.problem(min(self.steps, PART), 1)
+                part = chosen.problem(min(self.steps, PART), 1).to(self.device)
                 row.scaled = f"{part.steps} of {self.steps} points, 1 of {chosen.images} images"
                 entries.append(_Entry(row, part, prepare(part)))
             else:
@@ -181,12 +200,27 @@ class _Trial:
             shift = repeat % len(entries)
             for entry in entries[shift:] + entries[:shift]:
                 with self.doing(f"{chosen.name}, timing {entry.row.contender}"):
-                    seconds = _seconds(entry.run) * _work(problem) / _work(entry.problem)
+                    seconds = self.seconds(entry.run) * _work(problem) / _work(entry.problem)
                     entry.row.seconds.append(seconds)
         for entry in entries if self.memory else ():
             with self.doing(f"{chosen.name}, memory of {entry.row.contender}"):
                 _measure(entry, chosen.name)
         return section
+
+    def seconds(self, run: Run) -> float:
+        """Time one run; what a device was given to do before and in it is waited for."""
+
+        def waited() -> None:
+            run()
+            self.wait()
+
+        self.wait()
+        return _seconds(waited)
+
+    def wait(self) -> None:
+        """Wait for a device; a CPU has always done what it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
@@ -205,14 +239,15 @@ def _compare(row: Row, prepare: Contender, problem: Problem, expected: Scored) -
         row.reason = f"cannot run here: {_line(failure)}"
         return None
     row.error = scores if math.isfinite(scores) else None
-    for what, found, bound in (("scores", scores, BOUND), ("losses", losses, LOSS_BOUND)):
+    bounds = NARROW_BOUNDS if row.contender.endswith(NARROW) else (BOUND, LOSS_BOUND)
+    for what, found, bound in zip(("scores", "losses"), (scores, losses), bounds, strict=True):
         if not found <= bound:
             row.reason = f"relative error {found:.1e} of the {what}, over the bound of {bound:g}"
             return None
     return run
 
 
-def _seconds(run: Run) -> float:
+def _seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start

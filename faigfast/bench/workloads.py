@@ -43,6 +43,12 @@ class Problem:
     steps: int
     rule: str = RULE
 
+    def to(self, device: torch.device | str) -> "Problem":
+        """Give the same problem with copies of networks and images on a device."""
+        baseline, target = (copy.deepcopy(net).to(device) for net in (self.baseline, self.target))
+        x, gt = self.x.to(device), self.gt.to(device)
+        return Problem(baseline, target, x, gt, self.steps, self.rule)
+
     @cached_property
     def flops(self) -> int:
         """N·P·3·(forward work of one image): what "effective GFLOP/s" counts.

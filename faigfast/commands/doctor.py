@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from faigfast import _extension, _triton
+from faigfast import _extension, _extension_cuda, _triton
 from faigfast.backends import backends
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.zoo.pairs import shipped_pair
@@ -51,6 +51,7 @@ def examine() -> dict[str, dict[str, Any]]:
             **{name: _version(name) or "missing" for name in CORE},
         },
         "extension": _extension_findings(),
+        "CUDA extension": _try(_cuda_findings),
         "backends": _try(lambda: {b.name: _backend(b) for b in backends().values()}),
         "Triton": _try(_triton_findings),
         "compilers here": {name: _compiler(name) for name in COMPILERS},
@@ -72,7 +73,7 @@ def _extension_findings() -> dict[str, Any]:
     built = {
         f"build {key}": value
         for key, value in info.items()
-        if key != "extension" and value is not None
+        if key not in ("extension", "cuda") and value is not None
     }
     if module is None:
         return {"state": f"missing: {_extension.missing}", **built}
@@ -100,6 +101,16 @@ def _triton_findings() -> dict[str, Any]:
         for device, lines in tuning.described().items():
             found |= {f"{device}, {key}": tile for key, tile in lines.items()}
     return found
+
+
+def _cuda_findings() -> dict[str, Any]:
+    info = _extension.build_info.get("cuda", {})
+    return {
+        "state": _extension_cuda.describe(),
+        "usable here": _extension_cuda.problem() or "yes",
+        "Hopper convolution": "compiled, not yet run on a device; FAIGFAST_HOPPER=1 takes it",
+        **{f"build {k}": v for k, v in info.items() if k not in ("extension", "reason")},
+    }
 
 
 def _backend(backend: Any) -> str:

@@ -25,6 +25,10 @@ from faigfast.path import WeightPath
 
 Values = dict[fx.Node, Any]
 
+# Backends, and types of devices, whose losses are computed together: one after the other, each
+# would be waited for.
+AT_ONCE = {"triton", "cuda"}
+
 
 @dataclass(eq=False)
 class Plan:
@@ -247,7 +251,7 @@ def losses_at(
 ) -> Tensor:
     """Losses [P, N] at some points, as `loss` gives them for each image [1, ...] of gt."""
     out = forward(plan, prepared, points, segments)
-    if objective is squared_error and in_use().backend == "triton":
+    if objective is squared_error and not AT_ONCE.isdisjoint((in_use().backend, gt.device.type)):
         found = _squared_errors(out, len(points.nodes), gt)
         if found is not None and bool(found.isfinite().all()):
             return found

@@ -12,9 +12,12 @@ from torch.utils._pytree import tree_map
 
 from faigfast.engine.folded import Folded, apply, sample_by_sample
 from faigfast.ops import (  # noqa: F401  their kernels join the table
+    cuda_hopper,
+    cuda_pointwise,
     triton_channels,
     triton_conv,
     triton_linear,
+    triton_score_reduction,
     triton_squared_error,
     winograd,
 )

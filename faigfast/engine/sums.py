@@ -133,8 +133,8 @@ class Sums:
         parts = []
         for layer, shape in zip(self.index.layers, self.index.shapes, strict=True):
             if layer in self.scored and layer in sums:
-                total = sums[layer].contiguous()
-                delta = self.path.delta[layer].to(total).contiguous()
+                total = sums[layer]
+                delta = self.path.delta[layer].to(total)
                 if self.signed:
                     parts.append((delta * total).flatten(3).sum(3).flatten(1).neg())
                 else:

@@ -1,5 +1,6 @@
 """Path convolution: many points of the line at once, with bias, activation and residual."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -11,10 +12,6 @@ from faigfast.ops.table import operation
 from faigfast.ops.waiting import expects
 
 aten = torch.ops.aten
-
-
-def _conv(x: Tensor, w: Tensor, b: Tensor | None, geometry: tuple[Any, ...]) -> Tensor:
-    return aten.convolution(x, w, b, *geometry)
 
 
 @operation
@@ -80,24 +77,46 @@ def conv(
         What the activation's gradient needs and y does not tell; empty where it needs nothing.
     """
     geometry = (stride, padding, dilation, transposed, output_padding, groups)
+    points = alpha.unbind()
+    layers = (
+        (
+            on_line(w0, dw, a, x.dtype),
+            None if b0 is None else on_line(b0, db, a, x.dtype),
+            slope if s0 is None else on_line(s0, ds, a, x.dtype),
+        )
+        for a in points
+    )
+    return at_points(x, layers, len(points), residual, geometry, activation, scale, shuffle)
+
+
+def at_points(
+    x: Tensor,
+    layers: Iterable[tuple[Tensor, Tensor | None, Tensor | float]],
+    points: int,
+    residual: Tensor | None,
+    geometry: tuple[Any, ...],
+    activation: str,
+    scale: float,
+    shuffle: int,
+) -> tuple[Tensor, Tensor]:
+    """Compute `conv` with weight, bias and slope of every point, one after the other."""
     keeps = keeps_more(activation, scale, residual)
     y, saved = x.new_empty(0), x.new_empty(0)
-    for p, a in enumerate(alpha.unbind()):
-        b = None if b0 is None else on_line(b0, db, a, x.dtype)
-        z = _conv(one_batch(x[p % len(x)]), on_line(w0, dw, a, x.dtype), b, geometry)
+    for p, (w, b, s) in enumerate(layers):
+        z = aten.convolution(one_batch(x[p % len(x)]), w, b, *geometry)
         if shuffle > 1:
             z = arranged(aten.pixel_shuffle(z, shuffle))
-        out = activate(z, activation, slope if s0 is None else on_line(s0, ds, a, x.dtype))
+        out = activate(z, activation, s)
         kept = z if ACTIVATIONS[activation] else out
         if keeps:
-            saved = _placed(saved, kept, p, len(alpha))
+            saved = _placed(saved, kept, p, points)
         # What follows may overwrite all but what is kept.
         last = torch.empty_like(out) if keeps and out is kept else out
         if residual is not None:
             out = torch.add(residual[p % len(residual)], out, alpha=scale, out=last)
         elif scale != 1:
             out = torch.mul(out, scale, out=last)
-        y = _placed(y, out, p, len(alpha))
+        y = _placed(y, out, p, points)
     return y, saved
 
 
@@ -165,38 +184,65 @@ def conv_backward(
         [N, *shape], summed over the points in at least float32.
     """
     geometry = (stride, padding, dilation, transposed, output_padding, groups)
-    biases = [gy.shape[2] * shuffle**2] if needs[2] else None
+    points = alpha.unbind()
+    slopes: Tensor | None = None
+
+    def behind() -> Iterator[tuple[Tensor, Tensor]]:
+        """Gradients at the convolution's result, with the weights, point by point."""
+        nonlocal slopes
+        for p, a in enumerate(points):
+            g = one_batch(gy[p])
+            if scale != 1:
+                g = g * scale
+            if activation != "none":
+                if needs[3]:
+                    slopes = _added(slopes, _slope_sums(g, saved[p], s0, images))
+                s = slope if s0 is None else on_line(s0, ds, a, x.dtype)
+                g = activation_backward(g, saved[p], activation, s)
+            if shuffle > 1:
+                g = one_batch(arranged(aten.pixel_unshuffle(g, shuffle)))
+            yield g, on_line(w0, dw, a, x.dtype)
+
+    gx, gw, gb = backward_at_points(behind(), x, len(points), more, images, needs[:3], geometry)
+    return gx, gw, gb, x.new_empty(0) if slopes is None else slopes
+
+
+def backward_at_points(
+    behind: Iterable[tuple[Tensor, Tensor]],
+    x: Tensor,
+    points: int,
+    more: Tensor | None,
+    images: int,
+    needs: list[bool],
+    geometry: tuple[Any, ...],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take gx, gw and gb of a convolution's own gradient and weight at every point in turn."""
     gx = x.new_empty(0)
     sums: dict[int, Tensor] = {}  # by place in `needs`
 
     def backward(g: Tensor, one: Tensor, w: Tensor, mask: list[bool]) -> list[Tensor]:
+        biases = [g.shape[1]] if mask[2] else None
         return aten.convolution_backward(g, one, w, biases, *geometry, mask)
 
-    for p, a in enumerate(alpha.unbind()):
-        g, one, w = one_batch(gy[p]), one_batch(x[p % len(x)]), on_line(w0, dw, a, x.dtype)
-        if scale != 1:
-            g = g * scale
-        if activation != "none":
-            if needs[3]:
-                sums[3] = _added(sums.get(3), _slope_sums(g, saved[p], s0, images))
-            s = slope if s0 is None else on_line(s0, ds, a, x.dtype)
-            g = activation_backward(g, saved[p], activation, s)
-        if shuffle > 1:
-            g = one_batch(arranged(aten.pixel_unshuffle(g, shuffle)))
+    for p, (g, w) in enumerate(behind):
+        one = one_batch(x[p % len(x)])
         together = images == 1 or not (needs[1] or needs[2])
-        found, *parts = backward(g, one, w, needs[:3] if together else [needs[0], False, False])
-        if needs[0]:
-            gx = _placed(gx, found if more is None else found + more[p], p, len(alpha))
+        mask = needs if together else [needs[0], False, False]
+        parts: list[Any] = [None, None]
+        if any(mask):
+            found, *parts = backward(g, one, w, mask)
+            if needs[0]:
+                gx = _placed(gx, found if more is None else found + more[p], p, points)
         each = [parts]
         if not together:
             rows = zip(g.chunk(images), one.chunk(images), strict=True)
-            each = [backward(*row, w, [False, *needs[1:3]])[1:] for row in rows]
+            each = [backward(*row, w, [False, *needs[1:]])[1:] for row in rows]
         for i, column in enumerate(zip(*each, strict=True), start=1):
             if needs[i]:
                 part = column[0].unsqueeze(0) if images == 1 else torch.stack(column)
                 sums[i] = _added(sums.get(i), part)
-    gw, gb, gs = (sums.get(i, x.new_empty(0)) for i in (1, 2, 3))
-    return gx, gw, gb, gs
+    gw, gb = (sums.get(i, x.new_empty(0)) for i in (1, 2))
+    return gx, gw, gb
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:

@@ -55,10 +55,15 @@ def arranged(value: Tensor) -> Tensor:
 
 
 def dense(x: Tensor) -> Tensor:
-    """Bring [P, M, C, *spatial] into [P, M, *spatial, C]; one point stands for all alike."""
+    """Bring [P, M, C, *spatial] into dense [P, M, *spatial, C]; one point stands for all alike."""
     if len(x) > 1 and x.stride(0) == 0:
         x = x[:1]
     return x.movedim(2, -1).contiguous()
+
+
+def address(part: Tensor | None) -> int:
+    """Address as the extensions take it; 0: there is nothing."""
+    return 0 if part is None else part.data_ptr()
 
 
 def room(part: Tensor, points: int) -> Tensor:

@@ -25,12 +25,15 @@ class Kernel:
         Takes them too; says why it does not serve them, "" where it does.
     backend : str
         The backend that it belongs to; "" where it serves all.
+    told : bool
+        Whether what it refuses is told of; not where its backend has another kernel as well.
     """
 
     name: str
     run: Callable[..., Any]
     refuses: Callable[..., str]
     backend: str = ""
+    told: bool = True
 
 
 KERNELS: dict[str, list[Kernel]] = {}
@@ -138,7 +141,7 @@ def operation(plain: Callable[..., Any]) -> Operation:
 
 
 def kernel(
-    name: str, serves: str, refuses: Callable[..., str], backend: str = ""
+    name: str, serves: str, refuses: Callable[..., str], backend: str = "", told: bool = True
 ) -> Callable[..., Any]:
     """Register a faster kernel of an operation, before those that are there.
 
@@ -148,12 +151,12 @@ def kernel(
         Of the kernel.
     serves : str
         The operation's name in `torch.ops.faigfast`.
-    refuses, backend
+    refuses, backend, told
         As in `Kernel`.
     """
 
     def register(run: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS[serves].insert(0, Kernel(name, run, refuses, backend))
+        KERNELS[serves].insert(0, Kernel(name, run, refuses, backend, told))
         return run
 
     return register
@@ -167,7 +170,8 @@ def choose(operation: str, *args: Any) -> Kernel:
             why = kernel.refuses(*args)
             if not why:
                 return kernel
-            use.refused.setdefault(f"{operation} without the {kernel.name} kernel: {why}")
+            if kernel.backend and kernel.told:
+                use.refused.setdefault(f"{operation} without the {kernel.name} kernel: {why}")
     raise AssertionError(f"{operation} has no plain kernel")
 
 

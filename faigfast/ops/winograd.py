@@ -8,7 +8,7 @@ from torch import Tensor
 from faigfast import _extension
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.conv import keeps_more
-from faigfast.ops.line import dense, on_line
+from faigfast.ops.line import address, dense, on_line
 from faigfast.ops.table import in_use, kernel
 
 # Activations that the kernels apply, forward and backward.
@@ -44,10 +44,6 @@ def free_cached(kept: int = 0) -> None:
         _extension.module.free_cached()
 
 
-def _address(part: Tensor | None) -> int:
-    return 0 if part is None else part.data_ptr()
-
-
 def _point(part: Tensor) -> int:
     """Elements from one point to the next; 0 where all share one."""
     return part[0].numel() if len(part) > 1 else 0
@@ -73,7 +69,7 @@ def _pack(w: Tensor, shuffle: int, turned: bool) -> Tensor:
     )
     packed = torch.empty(packing.size())
     _extension.module.pack(  # type: ignore[union-attr]
-        packing, w=_address(plain), packed=_address(packed), threads=torch.get_num_threads()
+        packing, w=address(plain), packed=address(packed), threads=torch.get_num_threads()
     )
     return packed
 
@@ -94,8 +90,8 @@ class _Layer:
         self.given = _extension.module.PathConvolution(  # type: ignore[union-attr]
             sizes=[points, samples, height, width, inputs, outputs],
             shuffle=shuffle,
-            alpha=_address(self.alpha),
-            **dict(zip(_PARTS, map(_address, self.parts), strict=True)),
+            alpha=address(self.alpha),
+            **dict(zip(_PARTS, map(address, self.parts), strict=True)),
             shared_slope=s0 is not None and s0.numel() == 1,
             activation=activation,
             slope=slope,
@@ -133,8 +129,8 @@ def conv(
     rest = dense(residual) if whole and residual is not None else None
     z = _empty(len(alpha), samples, height * shuffle, width * shuffle, len(w0) // shuffle**2)
     _extension.module.convolve(  # type: ignore[union-attr]
-        layer.given, x=_address(pixels), x_point=_point(pixels), residual=_address(rest),
-        residual_point=0 if rest is None else _point(rest), y=_address(z),
+        layer.given, x=address(pixels), x_point=_point(pixels), residual=address(rest),
+        residual_point=0 if rest is None else _point(rest), y=address(z),
     )  # fmt: skip
     y = z = z.movedim(-1, 2)
     if not fused:
@@ -178,9 +174,9 @@ def conv_backward(
     found = [_empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)]
     gx, gw, gb, gs = found
     _extension.module.convolve_backward(  # type: ignore[union-attr]
-        layer.given, gy=_address(upstream), saved=_address(gate), x=_address(pixels),
-        x_point=_point(pixels), images=images, more=_address(more), gx=_address(gx),
-        gw=_address(gw), gb=_address(gb), gs=_address(gs),
+        layer.given, gy=address(upstream), saved=address(gate), x=address(pixels),
+        x_point=_point(pixels), images=images, more=address(more), gx=address(gx),
+        gw=address(gw), gb=address(gb), gs=address(gs),
     )  # fmt: skip
     if gs is not None and s0 is not None and s0.numel() == 1:
         gs = gs.sum(1, keepdim=True)

@@ -1,0 +1,56 @@
+#pragma once
+
+// What all launchers share. Only for nvcc, or for the host where a test emulates it.
+#ifndef FAIGFAST_EMULATED
+#include <cuda_runtime.h>
+// Shared memory whose size the launch gives.
+#define FAIGFAST_DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
+#endif
+
+#include <stdexcept>
+#include <string>
+
+#include "api.h"
+
+namespace faigfast::cuda {
+
+inline void check(cudaError_t status, const std::string& kernel, const std::string& what) {
+    if (status == cudaSuccess) return;
+    throw std::runtime_error("the CUDA kernel " + kernel + " " + what + ": " +
+                             cudaGetErrorString(status));
+}
+
+inline cudaStream_t stream_on(const Where& where, const char* kernel) {
+    check(cudaSetDevice(where.device), kernel, "cannot use its device");
+    return static_cast<cudaStream_t>(where.stream);
+}
+
+#ifndef FAIGFAST_EMULATED
+// Every launch goes through here, so that its error is asked for and names the kernel; an error
+// that earlier work left behind shows here too.
+template <typename... Parameters, typename... Given>
+void run_kernel(const char* name, void (*kernel)(Parameters...), dim3 grid, unsigned threads,
+                size_t shared_bytes, cudaStream_t stream, const Given&... given) {
+    kernel<<<grid, threads, shared_bytes, stream>>>(given...);
+    check(cudaGetLastError(), name,
+          "could not be launched as " + std::to_string(grid.x) + "×" + std::to_string(grid.y) +
+              "×" + std::to_string(grid.z) + " blocks of " + std::to_string(threads) + " threads");
+}
+#endif
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Blocks that loops over any length are cut into: enough to fill any card a few times.
+constexpr int64_t kMostBlocks = 4096;
+constexpr int64_t kMostRows = 65535;  // of a grid in its second dimension
+
+inline unsigned blocks_for(int64_t work, int64_t each) {
+    const int64_t blocks = ceil_div(work, each);
+    return static_cast<unsigned>(blocks < 1 ? 1 : blocks < kMostBlocks ? blocks : kMostBlocks);
+}
+
+inline bool aligned16(const void* address) {
+    return reinterpret_cast<uintptr_t>(address) % 16 == 0;
+}
+
+}  // namespace faigfast::cuda

@@ -1,0 +1,153 @@
+"""What is not a convolution, as kernels are measured by it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from faigfast.bench.layer import GEOMETRY
+from faigfast.ops.cuda_launch import at_all_points
+from faigfast.ops.line import on_line
+from faigfast.ops.table import Use, choose, using
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An operation with its arguments.
+
+    Parameters
+    ----------
+    name : str
+        With size and types.
+    operation : str
+        Of the table.
+    arguments : sequence
+        Its arguments.
+    bytes : int
+        The fewest that must move.
+    bound : float
+        Largest relative L2 error.
+    """
+
+    name: str
+    operation: str
+    arguments: Sequence[Any]
+    bytes: int
+    bound: float
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.arguments[0].device
+
+    def kernel(self, backend: str) -> str:
+        """Name of the kernel that would run."""
+        with using(Use(backend)):
+            return choose(self.operation, *self.arguments).name
+
+    def run(self, backend: str) -> list[Tensor]:
+        """All that is not empty of what a backend's kernel computes."""
+        with using(Use(backend)):
+            found = choose(self.operation, *self.arguments).run(*self.arguments)
+        return [part for part in (found if isinstance(found, tuple) else (found,)) if part.numel()]
+
+    def error(self, backend: str) -> float:
+        """Worst relative L2 error of a result against float64, on the same device."""
+        exact = [a.double() if _is_float(a) else a for a in self.arguments]
+        with using(Use()):
+            expected = choose(self.operation, *exact).run(*exact)
+        parts = expected if isinstance(expected, tuple) else (expected,)
+        pairs = zip(self.run(backend), (p for p in parts if p.numel()), strict=True)
+        return max(float((a.double() - b).norm() / b.norm()) for a, b in pairs)
+
+
+@dataclass(frozen=True)
+class Weights(Subject):
+    """γ(α) at all points, which is no operation of the table but part of one."""
+
+    def kernel(self, backend: str) -> str:
+        """Name of the kernel that would run."""
+        return {"": "plain", "cuda": "path_weights"}.get(backend, "plain")
+
+    def run(self, backend: str) -> list[Tensor]:
+        """By torch point by point, or by one kernel."""
+        w0, dw, alpha = self.arguments
+        if backend == "cuda":
+            return [at_all_points(w0, dw, alpha, torch.float16)]
+        return [torch.stack([on_line(w0, dw, a).half() for a in alpha.unbind()])]
+
+    def error(self, backend: str) -> float:
+        """Relative L2 error against float64."""
+        w0, dw, alpha = (part.double() for part in self.arguments)
+        exact = torch.stack([on_line(w0, dw, a) for a in alpha.unbind()])
+        (found,) = self.run(backend)
+        return float((found.double() - exact).norm() / exact.norm())
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def subjects(device: torch.device | str, shrink: int = 1) -> Iterator[Subject]:
+    """Make them one after the other; `shrink` divides heights, widths and channels.
+
+    Parameters
+    ----------
+    device : torch.device or str
+        Of all tensors.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    yield _weights(normal, 512 // shrink)
+    yield _mask(normal, 256 // shrink, 64 // shrink)
+    yield _loss(normal, 512 // shrink)
+    yield _scores(normal, 512 // shrink)
+
+
+def _weights(normal: Callable[..., Tensor], width: int) -> Subject:
+    w0, dw = (normal(width, 3, 3, width).movedim(-1, 1) for _ in range(2))
+    alpha = torch.linspace(0.1, 0.9, 8).to(w0)
+    return Weights(
+        f"weights at 8 points, {width}×{width}×3×3, fp32 to fp16", "", (w0, dw, alpha),
+        w0.numel() * (8 + 8 * 2), 1e-3,
+    )  # fmt: skip
+
+
+def _mask(normal: Callable[..., Tensor], size: int, channels: int) -> Subject:
+    gy, x, y = (
+        normal(8, 1, size, size, channels, dtype=torch.float16).movedim(-1, 2) for _ in range(3)
+    )
+    w = normal(channels, 3, 3, channels, dtype=torch.float16).movedim(-1, 1)
+    b = normal(channels, dtype=torch.float16)
+    given = (
+        gy, x, y.relu(), w, 0.1 * w, b, None, None, torch.linspace(0.1, 0.9, 8).to(gy), None, 1,
+        [False, False, True, False], *GEOMETRY, "relu", 0.0, 1.0, 1,
+    )  # fmt: skip
+    moved = 3 * gy.numel() * gy.element_size()
+    return Subject(
+        f"mask and bias gradient, {channels} channels, 8×{size}², fp16", "conv_backward", given,
+        moved, 5e-3,
+    )  # fmt: skip
+
+
+def _loss(normal: Callable[..., Tensor], size: int) -> Subject:
+    y, gt = (normal(*images, 3 * size**2, dtype=torch.float16) for images in ((8, 4), (4,)))
+    return Subject(
+        f"loss gradient, 8×4×3×{size}², fp16", "squared_error_backward",
+        (y, gt, normal(8, 4)), (2 * y.numel() + gt.numel()) * 2, 5e-3,
+    )  # fmt: skip
+
+
+def _scores(normal: Callable[..., Tensor], width: int) -> Subject:
+    total = normal(16, width, 3, 3, width).movedim(-1, 2)
+    delta = normal(width, 3, 3, width).movedim(-1, 1)
+    moved = (total.numel() + delta.numel()) * 4
+    return Subject(
+        f"score reduction, 16×{width}×{width}×3×3, fp32", "score_reduction", (total, delta), moved,
+        1e-5,
+    )  # fmt: skip

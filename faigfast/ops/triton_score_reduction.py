@@ -1,0 +1,24 @@
+"""Scores of filters by a Triton kernel."""
+
+import torch
+from torch import Tensor
+
+from faigfast.ops import score_reduction as _score_reduction  # noqa: F401  the table knows it
+from faigfast.ops.table import kernel
+from faigfast.ops.triton_conv import refuses
+
+
+def _refuses(total: Tensor, delta: Tensor) -> str:
+    if total.dtype != torch.float32:
+        return f"tensors are of {total.dtype}"
+    return refuses(total, delta)
+
+
+@kernel("triton", "score_reduction", _refuses, "triton")
+def score_reduction(total: Tensor, delta: Tensor) -> Tensor:
+    """As `faigfast.ops.score_reduction`."""
+    from faigfast.kernels.score_reduction import launch
+
+    scores = total.new_empty(total.shape[0], total.shape[1] * total.shape[2])
+    launch(total.contiguous(), delta.contiguous(), scores).run()
+    return scores
