@@ -49,22 +49,22 @@ class Use:
         Its kernels may run beside those that serve all; "" none.
     refused : dict of str to None
         Is told of what a kernel of the backend did not serve, and why.
-    kept : dict
-        What kernels made of weights, for their next run in the same call.
     mode : str
         How kernels multiply float32: "ieee", "tf32", or "bf16x3" by three products of bfloat16.
     values : torch.dtype, optional
         Type of activations, where the tensors on the line are wider.
     scale : GradientScale, optional
         Keeps gradients in the range of `values`.
+    kept : dict
+        What kernels made of weights, for their next run in the same call.
     """
 
     backend: str = ""
     refused: dict[str, None] = field(default_factory=dict)
-    kept: dict[Any, Any] = field(default_factory=dict)
     mode: str = "ieee"
     values: torch.dtype | None = None
     scale: Any = None
+    kept: dict[Any, Any] = field(default_factory=dict)
 
 
 _use: ContextVar[Use | None] = ContextVar("_use", default=None)
