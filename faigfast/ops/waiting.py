@@ -30,8 +30,8 @@ class Waiting:
         return self._source() is source
 
     def leave(self, gradient: Tensor) -> None:
-        """Let a gradient wait."""
-        self._gradient = gradient
+        """Let a gradient wait, with others that do."""
+        self._gradient = gradient if self._gradient is None else self._gradient + gradient
 
     def take(self) -> Tensor | None:
         """Give what waits; from now on nothing may."""
