@@ -24,6 +24,8 @@ LOG_EVERY = 100
 Optimize = Callable[[list[nn.Parameter], float], torch.optim.Optimizer]
 SEED_STRIDE = 1_000_003  # iterations between the streams of two seeds; torch takes 32 bits
 
+STATE = "state.pth"  # what a training goes on from
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -127,7 +129,7 @@ def train(
     log: list[dict[str, float]] = []
     done = 0
 
-    state_path = folder / "state.pth"
+    state_path = folder / STATE
     if state_path.exists():
         saved = _read_state(state_path)
         if saved["identity"] != identity:
@@ -249,9 +251,13 @@ def _optimizer(optimizer: Optimize | str) -> Optimize:
         return optimizer
     if optimizer == "Adam":
         return partial(torch.optim.Adam, betas=(0.9, 0.99))
-    kind = getattr(torch.optim, optimizer, None)
-    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
-        raise ValueError(f"optimizer is {optimizer!r}; expected a class of torch.optim, or Adam")
+    kind: Any = getattr(torch.optim, optimizer, None)
+    steps = isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+    if not steps or kind in (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam):
+        raise ValueError(
+            f"optimizer is {optimizer!r}; expected a class of torch.optim that steps by dense "
+            "gradients alone, such as Adam"
+        )
     return kind
 
 

@@ -129,3 +129,12 @@ def test_refused(study_parts):  # noqa: F811
     nets, _, kept, _ = study_parts
     with pytest.raises(ValueError, match="signatures are of 200 filters and the network has"):
         predict_degradation(*nets, signatures, kept.lq["blur"])
+
+
+def test_one_example_a_label_is_told_by_its_filters():
+    """Then nothing is known of the spread within a label, and all filters count alike."""
+    examples = tuple(torch.tensor([row]).double() for row in ([3, 1, 1, 1], [1, 1, 1, 3]))
+    signatures = Signatures(("a", "b"), examples, fraction=0.25)
+    assert signatures.spread.tolist() == [1, 1, 1, 1]
+    assert signatures.centres.isfinite().all()
+    assert signatures.sets.tolist() == [[True, False, False, False], [False, False, False, True]]

@@ -171,6 +171,7 @@ def test_every_degradation_that_can_be_learnt(study_parts, tmp_path):  # noqa: F
     [
         ({"optimizer": "Bogus"}, "optimizer is 'Bogus'"),
         ({"optimizer": "Tensor"}, "optimizer is 'Tensor'"),
+        ({"optimizer": "LBFGS"}, "optimizer is 'LBFGS'"),
         ({"trainable": {"x": torch.ones(1, dtype=torch.bool)}}, "'x', which is no parameter"),
         ({"trainable": {"conv_first.weight": torch.ones(3)}}, "\\[3\\] of torch.float32"),
         (

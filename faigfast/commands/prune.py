@@ -1,5 +1,6 @@
 """`faigfast prune`: scores of output channels, for pruning libraries."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def run(options: Any, words: Sequence[str]) -> None:
                 "median": float(v.median()),
                 "most": float(v.max()),
                 "least channel": int(v.argmin()),
-                "share of all, %": 100 * float(v.clamp(min=0).sum()) / total,
+                "share of all, %": 100 * float(v.clamp(min=0).sum()) / (total or math.nan),
             }
             for name, v in scores.items()
         ]

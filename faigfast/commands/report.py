@@ -80,6 +80,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             lessons,
             {} if options.downsampling != "bilinear" else training,
             schedule,
+            overwrite=options.overwrite,
         )
         title = options.title or f"Findings about {_name(options, study.target)}"
         machine, versions = describe_machine(), describe_versions()

@@ -39,6 +39,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         parts = retrain_all(
             study, images, recipes, schedule, Path(options.output),
             fraction=options.fraction, sets=sets, patch=options.patch, optimizer=options.optimizer,
+            overwrite=options.overwrite,
         )  # fmt: skip
         for part in parts:
             file = Path(options.output) / f"{part.degradation}-discovered.safetensors"

@@ -10,6 +10,7 @@ import faigfast
 from faigfast.backends import choose
 from faigfast.commands.attribute import named_recipes, open_images, own_network
 from faigfast.commands.output import command_line, note, writable_folder
+from faigfast.commands.run_folder import alone_in
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import image_files
 from faigfast.data.images import read_image
@@ -134,6 +135,11 @@ def open_study(options: Any, split: bool = True) -> Study:
             f"border {border} leaves nothing of crops of {options.crop}×{options.crop}"
         )
     folder = writable_folder(options.output)
+    identity = made_from(baseline, target, found, kept)
+    if options.into:  # which decides what the same tensors compute
+        identity |= {"into": options.into, "into_kwargs": options.into_kwargs}
+    with alone_in(folder):  # before anything of another command is removed
+        store = Store(folder, identity, options.overwrite)
     return Study(
         baseline,
         target,
@@ -141,7 +147,7 @@ def open_study(options: Any, split: bool = True) -> Study:
         kept,
         border,
         contrasts,
-        Store(folder, made_from(baseline, target, found, kept), options.overwrite),
+        store,
         options.steps,
         given,
         not options.quiet,

@@ -53,8 +53,8 @@ class Modulation:
             for setting, values in zip(self.settings, self.values, strict=True)
             if all(s == 1 for n, s in enumerate(setting) if n != place)
         ]
-        strengths, values = zip(*sorted(alone, key=lambda pair: pair[0]), strict=True)
-        return list(strengths), list(values)
+        alone.sort(key=lambda pair: pair[0])
+        return [strength for strength, _ in alone], [values for _, values in alone]
 
     def frame(self) -> "pandas.DataFrame":
         """One row a network and degradation of the input."""

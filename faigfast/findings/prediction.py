@@ -143,6 +143,8 @@ class Signatures:
         """Standard deviation of shares within labels, [F]: what the scene does to a filter."""
         inner = torch.cat([rows - rows.mean(0) for rows in self.examples])
         spread = inner.square().mean(0).sqrt()
+        if not spread.any():  # of one example a label: nothing is known of scenes
+            return torch.ones_like(spread)
         # A filter that never moves would otherwise count for everything.
         return spread + spread.mean() * 1e-3 + torch.finfo(torch.float64).tiny
 

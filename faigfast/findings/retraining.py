@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,8 @@ from faigfast.findings.evaluation import (
 from faigfast.findings.frames import frame
 from faigfast.findings.masking import random_sets
 from faigfast.findings.study import Study
-from faigfast.networks import copy_of, digest_of, fingerprint, unwrap
-from faigfast.training import Optimize, Schedule, train
+from faigfast.networks import blaming, copy_of, digest_of, fingerprint, unwrap
+from faigfast.training import STATE, Optimize, Schedule, train
 
 if TYPE_CHECKING:
     import pandas
@@ -242,6 +243,7 @@ def retrain_all(
     sets: Mapping[str, FilterSet] | None = None,
     patch: int,
     optimizer: str = "Adam",
+    overwrite: bool = False,
 ) -> list[Retraining]:
     """Retrain for the degradation of every contrast, or of every set.
 
@@ -265,6 +267,8 @@ def retrain_all(
         Side of a low-resolution patch.
     optimizer : str
         As in `retrain`.
+    overwrite : bool
+        Forget what earlier runs left in `folder`.
 
     Returns
     -------
@@ -273,15 +277,29 @@ def retrain_all(
     Raises
     ------
     ValueError
-        If a set is of no degradation of the recipes, or there is nothing to be learnt.
+        If a set is of another network or of no degradation that can be learnt, two contrasts
+        serve one degradation, or there is nothing to be learnt.
     """
     sets = sets or {}
-    for name in sets:
-        if name not in recipes:
-            raise ValueError(f"sets name {name!r}; expected some of {', '.join(recipes)}")
+    learnt = [name for name, recipe in recipes.items() if recipe.blur or recipe.noise]
+    index = FilterIndex.of(study.baseline)
+    for name, given in sets.items():
+        if name not in learnt:
+            raise ValueError(f"sets name {name!r}; expected some of {', '.join(learnt) or 'none'}")
+        with blaming(f"set {name!r}", ValueError):
+            given.masks(index)
     if not sets:
+        served = [c.degradation for c in study.contrasts]
+        if len(set(served)) < len(served):
+            raise ValueError(
+                f"contrasts serve {', '.join(served)}; expected each degradation once, since one "
+                "network is retrained for each"
+            )
         tops = study.tops(fraction)
         sets = {c.degradation: tops[c.name] for c in study.contrasts}
+    if overwrite:
+        for name, who in product(sets, WHO):
+            (Path(folder) / f"{name}-{who}" / STATE).unlink(missing_ok=True)
     parts = []
     for name, filters in sets.items():
         recipe = recipes[name]

@@ -55,6 +55,8 @@ class Material:
         Share of the filters in most sections.
     retrained : float
         Share of the filters that are modulated and retrained.
+    overwrite : bool
+        Retrain anew what earlier runs left.
     """
 
     study: Study
@@ -69,6 +71,7 @@ class Material:
     patch: int = 24
     fraction: float = 0.01
     retrained: float = 0.05
+    overwrite: bool = False
 
     @cached_property
     def result(self) -> Attribution:

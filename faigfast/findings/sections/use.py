@@ -130,6 +130,7 @@ def retraining(page: Page, material: Material) -> None:
     parts = retrain_all(
         material.study, dict(material.training), dict(material.recipes), material.schedule,
         material.folder / "retraining", fraction=material.retrained, patch=material.patch,
+        overwrite=material.overwrite,
     )  # fmt: skip
     page.text(
         f"{100 * material.retrained:g} % of the filters learn from the baseline, on one "
