@@ -7,7 +7,7 @@ that gives is compared with the signatures of labelled images.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,6 @@ from faigfast.findings.contrasts import split_label
 from faigfast.findings.evaluation import Crops, restore
 from faigfast.findings.store import Store
 from faigfast.networks import digest_of
-
-if TYPE_CHECKING:
-    pass
 
 MATCHES = ("overlap", "correlation", "neighbour")
 STEPS = 8  # points of the line
