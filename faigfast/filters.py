@@ -302,8 +302,15 @@ class FilterSet:
         write_text(path, "\n".join(lines) + "\n")
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "FilterSet":
+    def load(cls, path: str | os.PathLike[str], total: int | None = None) -> "FilterSet":
         """Read a set from `save` or a file of the authors, which has no header.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+        total : int, optional
+            Number F of filters of the network, for files whose header does not tell.
 
         Raises
         ------
@@ -315,7 +322,7 @@ class FilterSet:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not a file; expected filter indices, one a line")
-        header: dict[str, str] = {}
+        header = {} if total is None else {"filters": str(total)}
         lines: dict[int, int] = {}
         try:
             text = path.read_text()
@@ -331,8 +338,8 @@ class FilterSet:
                         "expected their number"
                     )
             elif line and not line.startswith("#"):
-                total = int(header["filters"]) if "filters" in header else 2**63
-                if not re.fullmatch(r"[0-9]{1,18}", line) or int(line) >= total:
+                most = int(header["filters"]) if "filters" in header else 2**63
+                if not re.fullmatch(r"[0-9]{1,18}", line) or int(line) >= most:
                     raise ValueError(
                         f"{path}, line {number}: {line[:40]!r} is not a filter; expected an "
                         f"integer from 0 to {header.get('filters', 'F')} - 1"

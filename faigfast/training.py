@@ -118,12 +118,13 @@ def train(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    identity = json.loads(json.dumps({**asdict(schedule), **(recipe or {})}))
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train(trainable is None)
     held = _Held(network, trainable)
     make = _optimizer(optimizer)
     optimiser = make(held.parameters, schedule.learning_rate)
+    identity = {**asdict(schedule), **_described(optimiser), **(recipe or {})}
+    identity = json.loads(json.dumps(identity))
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, schedule.iterations, 1e-7)
     average = {key: value.clone() for key, value in network.state_dict().items()}
     log: list[dict[str, float]] = []
@@ -259,6 +260,14 @@ def _optimizer(optimizer: Optimize | str) -> Optimize:
             "gradients alone, such as Adam"
         )
     return kind
+
+
+def _described(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Say what was made rather than what made it: a function tells nothing of itself."""
+    kind = type(optimiser)
+    defaults = sorted(optimiser.defaults.items())
+    options = ", ".join(f"{name}={value!r}" for name, value in defaults)
+    return {"optimizer": f"{kind.__module__}.{kind.__qualname__}({options})"}
 
 
 def _read_state(path: Path) -> dict[str, Any]:

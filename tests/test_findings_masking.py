@@ -1,4 +1,6 @@
 import copy
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from faigfast.findings.metrics import gradient_map, output_difference, ssim
 from faigfast.findings.rivals import rank_by
 from faigfast.findings.store import Store
 from faigfast.findings.tables import area_sentences, areas, masked_networks, masked_sets
-from faigfast.findings.units import output_channels, top_units, unit_of
+from faigfast.findings.units import output_channels, random_units, top_units, unit_of
 
 
 def noisy_pair(seed=0):
@@ -220,15 +222,61 @@ def test_every_method_is_masked_and_measured(masking, study_parts):  # noqa: F81
 
 
 def test_the_area_is_a_trapezoid(masking):
-    low, high = (masking.change(m, "blur") for m in masking.curve("faig", "blur"))
-    expected = (low / 2 * 0.1 + (low + high) / 2 * 0.2) / 0.3
-    torch.testing.assert_close(masking.area("faig", "blur", "blur"), expected)
+    points = masking.curve("faig", "blur")
+    low, high = (masking.change(m, "blur") for m in points)
+    first, end = (m.share for m in points)
+    assert (first, end) == (pytest.approx(0.1, abs=0.01), pytest.approx(0.3, abs=0.01))
+
+    def trapezoid(low, high):
+        return (low / 2 * first + (low + high) / 2 * (end - first)) / end
+
+    torch.testing.assert_close(masking.area("faig", "blur", "blur"), trapezoid(low, high))
     gain = (masking.target["blur"] - masking.baseline["blur"]).clamp(min=0)
     low, high = low.minimum(gain), high.minimum(gain)
     inside = masking.area("faig", "blur", "blur", within_gain=True)
-    torch.testing.assert_close(inside, (low / 2 * 0.1 + (low + high) / 2 * 0.2) / 0.3)
+    torch.testing.assert_close(inside, trapezoid(low, high))
     with pytest.raises(ValueError, match="no filters of 'signed'"):
         masking.area("signed", "blur", "blur")
+
+
+def test_whole_units_count_as_large_as_they_are(study_parts):  # noqa: F811
+    """Layers differ in size: areas take the share that is masked, up to what all methods reach."""
+    nets, found, kept, result = study_parts
+    change = rank_by("change", *nets, {"lq": found.lq, "gt": found.gt})
+    given = {"faig": result, "change": change}
+    total = len(result.index)
+    layers = unit_of(nets[1], result.index, "layer")
+    found = mask(*nets, given, kept, fractions=(0.1, 0.8), border=2, by="layer")
+    for m in found.masked:
+        assert m.share * total == pytest.approx(m.count, abs=0.51)
+    for contrast in ("blur", "noise"):
+        tops = top_units(nets[1], result, Contrast(contrast, contrast), 0.8, "layer")
+        assert found.curve("faig", contrast)[-1].share == len(tops) / total
+    curves = {m: found.curve(m, "blur") for m in ("faig", "change", "random")}
+    ends = {m: curve[-1].share for m, curve in curves.items()}
+    end = min(ends.values())
+    assert end < max(ends.values()), "else nothing is cut off"
+    for method, curve in curves.items():
+        places = [0.0, *(m.share for m in curve)]
+        heights = [0.0, *(float(found.change(m, "blur").mean()) for m in curve)]
+        grid = np.linspace(0, end, 20001)
+        expected = np.trapezoid(np.interp(grid, places, heights), grid) / end
+        area = float(found.area(method, "blur", "blur").mean())
+        assert area == pytest.approx(expected, rel=1e-3)
+    like = result.top("blur", 0.8)
+    for one in random_units(nets[1], result, like, "layer", 3):
+        assert len(one) <= len(like)
+        whole = torch.isin(layers, layers[one.indices].unique())
+        assert torch.equal(whole.nonzero().flatten(), one.indices.sort().values)
+
+
+def test_a_target_without_gain_has_no_share_of_it(study_parts):  # noqa: F811
+    nets, _, kept, result = study_parts
+    setting = replace(result.setting, baseline="", target="")
+    result = replace(result, setting=setting)
+    same = mask(nets[1], nets[1], result, kept, fractions=(0.1,), border=2)
+    assert all(math.isnan(same.lost(m, "blur")) for m in same.masked)
+    assert masked_networks(same)["undone, %"].isna().all()
 
 
 def test_tables_figures_and_sentences_hold_the_measurements(masking):

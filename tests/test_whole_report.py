@@ -1,5 +1,7 @@
+import html
 import json
 import re
+import shlex
 import shutil
 import subprocess
 
@@ -96,16 +98,33 @@ def test_tables_stand_beside_the_page(folder):
     assert content["command"].startswith("faigfast report a.pth") and content["seconds"] > 0
 
 
-def test_a_command_of_the_page_gives_its_numbers(folder, files, tmp_path, monkeypatch):
-    monkeypatch.chdir(files)
-    text = (folder / "report.html").read_text(encoding="utf-8")
+# The section's command and one of its tables.
+GIVES = {
+    "mask": "masking",
+    "locations": "locations",
+    "modulate": "modulation",
+    "predict": "prediction-by-correlation",
+    "retrain": "retraining",
+    "overlap": "overlap",
+    "distribution": "distribution",
+    "prune": "channels",
+}
+
+
+def gives_its_numbers(folder, name, output):
+    """Run a command as the page prints it, and compare its table with the report's."""
+    text = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
     commands = re.findall(r'<p class="command"><code>(.*?)</code>', text)
-    for name, stem in (("predict", "prediction-by-correlation"), ("overlap", "levels")):
-        (command,) = [c for c in commands if c.split()[1] == name]
-        output = tmp_path / name
-        assert main([*command.split()[1:], "--output", str(output), "--quiet"]) == 0
-        one, other = (pandas.read_csv(f / f"{stem}.csv") for f in (output, folder))
-        pandas.testing.assert_frame_equal(one, other, rtol=1e-3)
+    command = next(c for c in commands if c.split()[1] == name)
+    assert main([*shlex.split(command)[1:], "--output", str(output), "--quiet"]) == 0
+    one, other = (pandas.read_csv(f / f"{GIVES[name]}.csv") for f in (output, folder))
+    pandas.testing.assert_frame_equal(one, other, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", GIVES)
+def test_a_command_of_the_page_gives_its_numbers(folder, files, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(files)
+    gives_its_numbers(folder, name, tmp_path / "x")
 
 
 def browse(page, tmp_path, *more):
@@ -169,12 +188,15 @@ def test_a_report_on_folders_of_degraded_images(files, tmp_path, monkeypatch):
             write_image(files / folder / f"{name}.png", Degradation(noise=sigma)(gt[None])[0])
     argv = ["report", "a.pth", "b.safetensors", "--gt", "truth", "--lq", "weak=weak"]
     argv += ["strong=strong", "--output", str(tmp_path), "--crop", "20", "--steps", "2", *SMALL]
+    argv += ["--contrast", "mine=strong:"]
     assert main(argv) == 0
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Left out: it needs photographs to train on" in text
     rows = pandas.read_csv(tmp_path / "prediction-by-neighbour.csv")
     assert list(rows.truth) == ["all", "weak", "strong"]
     assert "--lq weak=weak strong=strong" in text
+    for name in GIVES.keys() - {"retrain"}:
+        gives_its_numbers(tmp_path, name, tmp_path / name)
 
 
 def test_a_table_knows_words_from_numbers(tmp_path):

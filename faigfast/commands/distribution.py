@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from faigfast.commands.run_folder import alone_in
-from faigfast.commands.study import describe, open_study, publish
+from faigfast.commands.study import describe_attributed, open_study, publish
 from faigfast.findings.distribution import changes, distribution, heads
 from faigfast.findings.figures import kernel_heads, layer_distribution
 
@@ -23,4 +23,4 @@ def run(options: Any, words: Sequence[str]) -> None:
             kernels = heads(*pair, filters, options.heads)
             figures[f"kernels {name}"] = kernel_heads(kernels, f"{name}: best {len(kernels)}")
         tables = {"distribution": distribution(sets, index), "changes": changes(*pair, sets)}
-        publish(options, words, "distribution", tables, figures, [describe(study)])
+        publish(options, words, "distribution", tables, figures, [describe_attributed(study)])

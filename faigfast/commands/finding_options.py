@@ -5,8 +5,8 @@ from collections.abc import Callable
 from faigfast.commands.common_options import Add, degraded_images, own_network, quiet
 
 
-def _study(add: Add, output: str, measured: int = 1, steps: int = 20) -> None:
-    """Pair, photographs, and which of their crops serve for what."""
+def _study(add: Add, output: str, steps: int = 20) -> None:
+    """Pair, photographs, and the points of the line."""
     add(
         "baseline",
         type=str,
@@ -29,29 +29,25 @@ def _study(add: Add, output: str, measured: int = 1, steps: int = 20) -> None:
     degraded_images(add, "; default blur=2 noise=0.1")
     add("--output", type=str, default=output, metavar="FOLDER", help="receives the results")
     add("--crop", type=int, default=96, help="side of the ground-truth crops in pixels")
-    add(
-        "--attributed",
-        type=int,
-        default=4,
-        metavar="N",
-        help="every Nth crop is attributed; networks are measured on the others",
-    )
-    add(
-        "--measured",
-        type=int,
-        default=measured,
-        metavar="N",
-        help="of which every Nth is taken",
-    )
-    add("--border", type=int, help="pixels left out of measurements on every side; default scale")
     add("--steps", type=int, default=steps, help="points of the line between the two networks")
     add("--backend", type=str, default="auto", help="auto, or one that doctor lists")
+    own_network(add)
+    add(
+        "--overwrite",
+        action="store_true",
+        help="compute again what is finished in --output; remove another run",
+    )
+    quiet(add)
+
+
+def _ranked(add: Add) -> None:
+    """Say what the rankings come from."""
+    add("--attributed", type=int, default=4, metavar="N", help="every Nth crop is attributed")
     add(
         "--attribution",
         type=str,
         metavar="FILE",
-        help="scores.safetensors of faigfast attribute, of the same degradations; then every crop "
-        "is measured",
+        help="instead, scores.safetensors of faigfast attribute, of the same degradations",
     )
     add(
         "--contrast",
@@ -61,13 +57,18 @@ def _study(add: Add, output: str, measured: int = 1, steps: int = 20) -> None:
         help="rankings: the score of A less the mean of B and C; default each degradation less all "
         "others",
     )
-    own_network(add)
+
+
+def _measured(add: Add, measured: int = 1) -> None:
+    """Say on which of the crops that are not attributed networks are measured."""
     add(
-        "--overwrite",
-        action="store_true",
-        help="compute again what is finished in --output; remove another run",
+        "--measured",
+        type=int,
+        default=measured,
+        metavar="N",
+        help="every Nth is measured, of the crops that are not attributed here",
     )
-    quiet(add)
+    add("--border", type=int, help="pixels left out of measurements on every side; default scale")
 
 
 def _fractions(add: Add) -> None:
@@ -87,6 +88,8 @@ def _fraction(add: Add, default: float, what: str) -> None:
 
 def _mask(add: Add) -> None:
     _study(add, "faigfast-mask")
+    _ranked(add)
+    _measured(add)
     _fractions(add)
     add(
         "--methods",
@@ -121,6 +124,8 @@ def _mask(add: Add) -> None:
 
 def _modulate(add: Add) -> None:
     _study(add, "faigfast-modulate")
+    _ranked(add)
+    _measured(add)
     _fraction(add, 0.05, "the filters that are modulated")
     add(
         "--strengths",
@@ -148,6 +153,7 @@ def _modulate(add: Add) -> None:
 
 def _predict(add: Add) -> None:
     _study(add, "faigfast-predict", steps=8)
+    add("--measured", type=int, default=1, metavar="N", help="every Nth crop is predicted")
     add(
         "--learn",
         type=str,
@@ -174,6 +180,8 @@ def _predict(add: Add) -> None:
 
 def _retrain(add: Add) -> None:
     _study(add, "faigfast-retrain")
+    _ranked(add)
+    _measured(add)
     add(
         "--train",
         type=str,
@@ -198,23 +206,28 @@ def _retrain(add: Add) -> None:
 
 def _locations(add: Add) -> None:
     _study(add, "faigfast-locations")
+    _ranked(add)
+    _measured(add)
     _fraction(add, 0.01, "the filters that are discovered")
     add("--draws", type=int, default=3, help="of each random experiment")
 
 
 def _overlap(add: Add) -> None:
     _study(add, "faigfast-overlap")
+    _ranked(add)
     _fraction(add, 0.01, "the filters in a set")
 
 
 def _distribution(add: Add) -> None:
     _study(add, "faigfast-distribution")
+    _ranked(add)
     _fraction(add, 0.01, "the filters in a set")
     add("--heads", type=int, default=12, help="kernels of each ranking that are drawn")
 
 
 def _prune(add: Add) -> None:
     _study(add, "faigfast-prune")
+    _ranked(add)
     add("--reduce", choices=["sum", "mean", "max"], default="sum", help="over a channel's filters")
     add(
         "--keep",
@@ -226,7 +239,9 @@ def _prune(add: Add) -> None:
 
 
 def _report(add: Add) -> None:
-    _study(add, "faigfast-report", measured=2)
+    _study(add, "faigfast-report")
+    _ranked(add)
+    _measured(add, 2)
     add("--title", type=str, help="of the page")
     add(
         "--train",

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from faigfast.commands.run_folder import alone_in
-from faigfast.commands.study import describe, open_study, publish, read_sets
+from faigfast.commands.study import (
+    check_shares,
+    describe,
+    open_pair,
+    open_study,
+    publish,
+    read_sets,
+)
 from faigfast.findings.figures import rival_curves
 from faigfast.findings.masking import mask, mask_sets
 from faigfast.findings.rivals import METHODS
@@ -15,10 +22,10 @@ def run(options: Any, words: Sequence[str]) -> None:
     """Rank by every method, mask, measure; or measure sets out of files."""
     if unknown := [name for name in options.methods if name not in METHODS]:
         raise ValueError(f"methods hold {unknown[0]!r}; expected some of {', '.join(METHODS)}")
-    for fraction in options.fractions:
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fractions hold {fraction}; expected shares in (0, 1]")
-    study = open_study(options)
+    check_shares(options.fractions)
+    pair = open_pair(options)
+    sets = read_sets(options.sets or (), pair[1])
+    study = open_study(options, pair=pair, metrics=options.metrics)
     with alone_in(options.output):
         common = {
             "border": study.border,
@@ -26,8 +33,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             "store": study.store,
             "progress": study.progress,
         }
-        if options.sets:
-            sets = read_sets(options.sets)
+        if sets:
             values = mask_sets(study.baseline, study.target, sets, study.kept, **common)
             publish(options, words, "mask", {"sets": masked_sets(values)}, {}, [describe(study)])
             return

@@ -7,7 +7,7 @@ from typing import Any
 from torch.nn import functional as F
 
 import faigfast
-from faigfast.commands.output import note
+from faigfast.commands.output import note, writable_file
 from faigfast.commands.run_folder import alone_in
 from faigfast.commands.study import describe, open_study, publish, target_file
 from faigfast.findings.figures import modulation_curves, side_by_side
@@ -22,6 +22,8 @@ def run(options: Any, words: Sequence[str]) -> None:
     for strength in options.strengths:
         check_strength(strength, "--strengths")
     wanted = _strengths(options.set or ())
+    if options.save:
+        writable_file(options.save, "--save")
     study = open_study(options)
     names = [contrast.name for contrast in study.contrasts]
     if unknown := [name for name in wanted if name not in names]:

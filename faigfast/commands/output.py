@@ -30,8 +30,8 @@ def writable_folder(path: str, option: str = "--output") -> Path:
     return folder
 
 
-def writable_file(path: str) -> Path:
-    """Make the folder of --output, before anything long is computed for it.
+def writable_file(path: str, option: str = "--output") -> Path:
+    """Make the folder of a file, before anything long is computed for it.
 
     Raises
     ------
@@ -40,8 +40,8 @@ def writable_file(path: str) -> Path:
     """
     file = Path(path)
     if file.is_dir():
-        raise ValueError(f"--output {path} is a folder; expected a file name")
-    writable_folder(str(file.parent), "the folder of --output,")
+        raise ValueError(f"{option} {path} is a folder; expected a file name")
+    writable_folder(str(file.parent), f"the folder of {option},")
     return file
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from faigfast.commands.run_folder import alone_in
-from faigfast.commands.study import describe, open_study, publish
+from faigfast.commands.study import describe_attributed, open_study, publish
 from faigfast.findings.contrasts import levels, overlap, overlap_frame, split_label
 from faigfast.findings.figures import matrix
 
@@ -24,4 +24,4 @@ def run(options: Any, words: Sequence[str]) -> None:
             tables["levels"] = levels(result, options.fraction)
         share = f"top {100 * options.fraction:g} %, common filters in %"
         figures = {"overlap": matrix(overlap(sets), names, names, share, ("of", "also in"))}
-        publish(options, words, "overlap", tables, figures, [describe(study)])
+        publish(options, words, "overlap", tables, figures, [describe_attributed(study)])

@@ -30,7 +30,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     lessons = {}
     if options.learn or options.gt is None:
         lessons = training_photographs(options.learn, options.gt, "learn")
-    study = open_study(options, split=False)
+    study = open_study(options)
     pair = study.baseline, study.target
     shared = {
         "steps": study.steps,
@@ -49,6 +49,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             *pair, study.kept, taught, fraction=options.fraction, **shared
         )
         tables = {f"prediction by {t.match}": t.frame() for t in trials}
+        tables |= {f"confusion by {t.match}": t.confusion_frame() for t in trials}
         figures = {
             f"confusion by {t.match}": matrix(
                 t.confusion(), t.labels, t.labels, f"by {t.match}, %", ("is", "taken for")

@@ -1,6 +1,5 @@
 """`faigfast prune`: scores of output channels, for pruning libraries."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,10 @@ from typing import Any
 from safetensors.torch import save_file
 
 from faigfast.commands.run_folder import alone_in
-from faigfast.commands.study import describe, open_study, publish
+from faigfast.commands.study import describe_attributed, open_study, publish
 from faigfast.files import atomic_write
 from faigfast.findings.contrasts import Contrast, check_contrasts
-from faigfast.findings.frames import frame
-from faigfast.findings.pruning import channel_importance
+from faigfast.findings.pruning import channel_importance, importance_frame
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -26,21 +24,9 @@ def run(options: Any, words: Sequence[str]) -> None:
         scores = channel_importance(study.target, result, keep, options.reduce)
         with atomic_write(Path(options.output) / "channels.safetensors") as path:
             save_file({name or "network": v for name, v in scores.items()}, path)
-        total = sum(float(v.clamp(min=0).sum()) for v in scores.values())
-        rows = [
-            {
-                "layer": name,
-                "channels": len(v),
-                "least": float(v.min()),
-                "median": float(v.median()),
-                "most": float(v.max()),
-                "least channel": int(v.argmin()),
-                "share of all, %": 100 * float(v.clamp(min=0).sum()) / (total or math.nan),
-            }
-            for name, v in scores.items()
-        ]
         remark = (
             "channels.safetensors holds the score of every output channel under its layer's name; "
             "faigfast.findings.pruning gives them to torch-pruning and torch.nn.utils.prune."
         )
-        publish(options, words, "prune", {"channels": frame(rows)}, {}, [remark, describe(study)])
+        tables = {"channels": importance_frame(scores)}
+        publish(options, words, "prune", tables, {}, [remark, describe_attributed(study)])

@@ -1,6 +1,7 @@
 """`faigfast report`: every finding about a pair on one page that needs nothing else."""
 
 import copy
+import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -19,8 +20,7 @@ from faigfast.commands.study import (
     training_photographs,
 )
 from faigfast.files import write_json
-from faigfast.findings.evaluation import Crops, crops, spread
-from faigfast.findings.metrics import SSIM_WINDOW
+from faigfast.findings.evaluation import METRICS, crops, spread
 from faigfast.findings.sections import Material
 from faigfast.findings.trials import LEVELS
 from faigfast.findings.whole import write_report
@@ -33,6 +33,8 @@ SHARED = (
     "pair", "gt", "lq", "degrade", "scale", "downsampling", "seed", "crop", "attributed",
     "measured", "border", "steps", "backend", "attribution", "contrast", "into",
 )  # fmt: skip
+DEFAULTS = {"downsampling": "bilinear", "seed": 0, "crop": 96, "attributed": 4, "measured": 1,
+            "steps": 20, "backend": "auto"}  # fmt: skip
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -45,38 +47,32 @@ def run(options: Any, words: Sequence[str]) -> None:
     training = {}
     if options.train or options.gt is None:
         training = training_photographs(options.train, options.gt, "train")
-    study = open_study(options)
-    if options.crop - 2 * study.border < SSIM_WINDOW:
-        raise ValueError(
-            f"border {study.border} leaves less than {SSIM_WINDOW} pixels of crops of "
-            f"{options.crop}×{options.crop}, which SSIM needs; expected larger crops"
-        )
+    study = open_study(options, metrics=tuple(METRICS))
     recipes = {} if options.lq else parse_recipes(options, study.target)
-    labels = lessons = compared = None
-    strides: dict[str, int] = {}
-    if not options.lq:
+    labelled, lessons = options, None
+    if not options.lq:  # else there are no other degradations than those of the folders
         labelled = copy.copy(options)
         labelled.degrade = [f"{name}={recipe}" for name, recipe in LEVELS.items()]
-        every = open_crops(labelled, study.target)
-        strides = {
-            name: max(1, math.ceil(len(every.names) / most))
-            for name, most in (("predict", options.predicted), ("overlap", COMPARED))
-        }
-        labels = every.part(slice(0, None, strides["predict"]))
-        compared = every.part(slice(0, None, strides["overlap"]))
         if training:
             taught = crops(
                 training, parse_recipes(labelled, study.target), options.crop, options.seed
             )
             lessons = spread(taught, options.learned)
+    every = open_crops(labelled, study.target)
+    strides = {
+        name: math.ceil(len(every.names) / most)
+        for name, most in (("predict", options.predicted), ("overlap", COMPARED))
+    }
+    labels = every.part(slice(0, None, strides["predict"]))
+    compared = every.part(slice(0, None, strides["overlap"]))
     with alone_in(options.output):
         material = Material(
             study,
             Path(options.output),
             _commands(options, given, strides),
-            recipes,
             labels,
             compared,
+            recipes,
             lessons,
             {} if options.downsampling != "bilinear" else training,
             schedule,
@@ -88,7 +84,10 @@ def run(options: Any, words: Sequence[str]) -> None:
             f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores; torch "
             f"{versions['torch']}, faigfast {versions['faigfast']}."
         )
-        remarks = [_data(study.kept, labels, lessons), describe(study), on]
+        counts = f"{len(labels.names)} crops predicted and {len(compared.names)} compared"
+        learned = f", learned from {len(lessons.names)} of other photographs" if lessons else ""
+        data = f"Degradations: {', '.join(study.kept.lq)}. Of levels: {counts}{learned}."
+        remarks = [data, describe(study), on]
         page, seconds = write_report(material, title, command_line(words), remarks)
         content = {"command": command_line(words), "remarks": remarks, "seconds": round(seconds, 1)}
         write_json(
@@ -104,52 +103,40 @@ def _name(options: Any, network: nn.Module) -> str:
     return f"{Path(options.target).name} ({type(network).__name__})"
 
 
-def _data(kept: Crops, labels: Crops | None, lessons: Crops | None) -> str:
-    """Say what the sections beside masking stand on."""
-    text = f"Degradations: {', '.join(kept.lq)}."
-    if labels is not None:
-        text += f" Predicted and compared by level: {len(labels.names)} crops"
-        text += f", learned from {len(lessons.names)} of other photographs." if lessons else "."
-    return text
-
-
 def _commands(options: Any, given: dict[str, Any], strides: dict[str, int]) -> dict[str, str]:
     """Write for every section the command that gives its numbers."""
-    words = [word for word in (options.baseline, options.target) if word is not None]
-    defaults = {"downsampling": "bilinear", "seed": 0, "crop": 96, "attributed": 4, "measured": 1,
-                "steps": 20, "backend": "auto"}  # fmt: skip
+    said: dict[str, list[str]] = {}
     for name, value in given.items():
-        if value is None or value == defaults.get(name):
-            continue
-        words.append(f"--{name}")
-        words += [str(part) for part in value] if isinstance(value, list) else [str(value)]
+        if value is not None and value != DEFAULTS.get(name):
+            values = value if isinstance(value, list) else [value]
+            said[name] = [f"--{name}", *map(str, values)]
     if options.into_kwargs:
-        words += ["--into_kwargs", repr(options.into_kwargs).replace("'", '"')]
-    levels = [f"{name}={recipe}" for name, recipe in LEVELS.items()]
-    labelled = list(words)
-    if "--degrade" in labelled:  # the levels stand in its place
-        start = labelled.index("--degrade")
-        end = next((n for n in range(start + 1, len(labelled)) if labelled[n][:2] == "--"), None)
-        labelled = labelled[:start] + (labelled[end:] if end else [])
-    for name in ("--measured", "--attributed", "--steps"):  # have values of their own there
-        if name in labelled:
-            start = labelled.index(name)
-            labelled = labelled[:start] + labelled[start + 2 :]
-    steps = ["--steps", str(options.steps)] if options.steps != 20 else []
-    own = {"predict": "--measured", "overlap": "--attributed"}
-    stride = {name: [own[name], str(n)] for name, n in strides.items()}
+        said["into_kwargs"] = ["--into_kwargs", json.dumps(options.into_kwargs)]
+    pair = [word for word in (options.baseline, options.target) if word is not None]
+
+    def words(*without: str) -> list[str]:
+        parts = (part for name, part in said.items() if name not in without)
+        return pair + [word for part in parts for word in part]
+
+    def stride(name: str, section: str) -> list[str]:
+        return [f"--{name}", str(strides[section])]
+
+    # Levels stand in the place of the study's own recipes.
+    levels = [] if options.lq else ["--degrade", *(f"{n}={r}" for n, r in LEVELS.items())]
+    measuring, ranking = ("measured", "border"), ("attributed", "attribution", "contrast")
     train = ["--train", options.train] if options.train else []
-    learn = ["--learn", options.train] if options.train else []
-    iterations = ["--iterations", str(options.iterations)]
-    learned = ["--learned", str(options.learned)]
-    more: dict[str, list[str]] = {
-        "mask": [*words],
-        "locations": [*words],
-        "modulate": [*words],
-        "predict": [*labelled, *stride.get("predict", []), *learn, *learned],
-        "retrain": [*words, *train, *iterations],
-        "overlap": [*labelled, *steps, *stride.get("overlap", []), "--degrade", *levels],
-        "distribution": [*words],
-        "prune": [*words],
-    }
-    return {name: shlex.join(["faigfast", name, *rest]) for name, rest in more.items()}
+    learn = ["--learn", options.train] if options.train and not options.lq else []
+    own = {
+        "predict": [
+            *words("degrade", "steps", *measuring, *ranking),
+            *stride("measured", "predict"), *learn, "--learned", str(options.learned),
+        ],
+        "retrain": [*words(), *train, "--iterations", str(options.iterations)],
+        "overlap": [
+            *words("degrade", *measuring, *ranking), *stride("attributed", "overlap"), *levels,
+        ],
+        "distribution": words(*measuring),
+        "prune": words(*measuring),
+    }  # fmt: skip
+    sections = ("mask", "locations", "modulate", *own)
+    return {name: shlex.join(["faigfast", name, *own.get(name, words())]) for name in sections}

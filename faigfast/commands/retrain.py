@@ -8,6 +8,7 @@ import faigfast
 from faigfast.commands.run_folder import alone_in
 from faigfast.commands.study import (
     describe,
+    open_pair,
     open_study,
     parse_recipes,
     publish,
@@ -30,10 +31,11 @@ def run(options: Any, words: Sequence[str]) -> None:
         raise ValueError("lq is given; expected --degrade, by which training patches are made too")
     if options.downsampling != "bilinear":
         raise ValueError("downsampling is bicubic; training patches are bilinear alone")
-    sets = read_sets(options.sets) if options.sets else {}
     schedule = Schedule(options.iterations, options.rate, options.batch, seed=options.seed)
     images = training_photographs(options.train, options.gt, "train")
-    study = open_study(options)
+    pair = open_pair(options)
+    sets = read_sets(options.sets or (), pair[1])
+    study = open_study(options, pair=pair)
     recipes = parse_recipes(options, study.target)
     with alone_in(options.output):
         parts = retrain_all(

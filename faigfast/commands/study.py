@@ -16,14 +16,16 @@ from faigfast.data.folders import image_files
 from faigfast.data.images import read_image
 from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
 from faigfast.files import write_json, write_text
-from faigfast.filters import FilterSet
+from faigfast.filters import FilterIndex, FilterSet
 from faigfast.findings.contrasts import Contrast, check_contrasts
-from faigfast.findings.evaluation import Crops, crops, cut
+from faigfast.findings.evaluation import Crops, check_metrics, crops, cut
 from faigfast.findings.figures import svg
 from faigfast.findings.frames import shown, write_table
+from faigfast.findings.metrics import SSIM_WINDOW
 from faigfast.findings.store import Store
 from faigfast.findings.study import Study, made_from
 from faigfast.machine import describe_machine, describe_versions
+from faigfast.networks import blaming
 from faigfast.quadrature import node_count
 from faigfast.tables import aligned
 from faigfast.zoo.pairs import PAIRS, shipped_folder, shipped_pair
@@ -98,25 +100,48 @@ def _check_crop(size: int, scale: int) -> None:
         raise ValueError(f"crop is {size}; expected a positive multiple of the scale {scale}")
 
 
-def open_study(options: Any, split: bool = True) -> Study:
+def check_shares(values: Iterable[float]) -> None:
+    """Refuse numbers that are no share of the filters."""
+    for value in values:
+        if not 0 < value <= 1:
+            raise ValueError(f"fraction is {value}; expected a share of the filters in (0, 1]")
+
+
+def open_study(
+    options: Any,
+    pair: tuple[nn.Module, nn.Module] | None = None,
+    metrics: Sequence[str] = (),
+) -> Study:
     """Load, cut and check everything that the options name, and open the folder of results.
 
-    Without `split` the same crops are attributed and measured.
+    Parameters
+    ----------
+    options : Namespace
+        Of the command: with `attributed` and `measured` some crops are attributed and others
+        measured, with one of both alone nothing has to be kept for the other.
+    pair : tuple of nn.Module, optional
+        The networks, where they are open already.
+    metrics : sequence of str
+        What will be measured.
     """
     for name in ("attributed", "measured"):
-        if options[name] < 1:
+        if options.get(name, 1) < 1:
             raise ValueError(f"{name} is {options[name]}; expected a positive integer")
+    check_shares([options.fraction] if "fraction" in options else [])
+    check_metrics(metrics)
     choose(options.backend, "cpu")
     node_count(options.steps)
-    baseline, target = open_pair(options)
+    baseline, target = pair or open_pair(options)
     data = open_crops(options, target)
     given = None
-    if options.attribution:
+    if options.get("attribution"):
         given = faigfast.Attribution.load(options.attribution)
-    if options.attribution or not split:
+    every = slice(0, None, options.get("attributed"))
+    if "measured" not in options:
+        found = kept = data if given is not None else data.part(every)
+    elif given is not None or "attributed" not in options:
         found, kept = data, data.part(slice(0, None, options.measured))
     else:
-        every = slice(0, None, options.attributed)
         if len(data.names) < 2 or options.attributed == 1:
             raise ValueError(
                 f"{len(data.names)} crops, of which every {options.attributed}th is attributed, "
@@ -124,15 +149,19 @@ def open_study(options: Any, split: bool = True) -> Study:
             )
         found = data.part(every)
         kept = data.without(every).part(slice(0, None, options.measured))
-    contrasts = tuple(map(Contrast.parse, options.contrast or ()))
+    contrasts = tuple(map(Contrast.parse, options.get("contrast") or ()))
     if contrasts:
         check_contrasts(contrasts, tuple(data.lq))
-    border = options.border
+    border = options.get("border", 0)
     if border is None:
         border = data.gt.shape[-1] // next(iter(data.lq.values())).shape[-1]
-    if border < 0 or 2 * border >= options.crop:
+    inner, crop = options.crop - 2 * border, f"{options.crop}×{options.crop}"
+    if border < 0 or inner < 1:
+        raise ValueError(f"border {border} leaves nothing of crops of {crop}")
+    if inner < SSIM_WINDOW and any(name.startswith("ssim") for name in metrics):
         raise ValueError(
-            f"border {border} leaves nothing of crops of {options.crop}×{options.crop}"
+            f"border {border} leaves less than {SSIM_WINDOW} pixels of crops of {crop}, which SSIM "
+            "needs; expected larger crops"
         )
     folder = writable_folder(options.output)
     identity = made_from(baseline, target, found, kept)
@@ -155,14 +184,17 @@ def open_study(options: Any, split: bool = True) -> Study:
     )
 
 
-def read_sets(items: Sequence[str]) -> dict[str, FilterSet]:
-    """Read index files given as NAME=FILE."""
+def read_sets(items: Sequence[str], network: nn.Module) -> dict[str, FilterSet]:
+    """Read index files of a network given as NAME=FILE."""
     sets: dict[str, FilterSet] = {}
+    index = FilterIndex.of(network)
     for item in items:
         name, equals, path = item.partition("=")
         if not equals or not name or name in sets:
             raise ValueError(f"sets hold {item!r}; expected NAME=FILE, each name once")
-        sets[name] = FilterSet.load(path)
+        sets[name] = FilterSet.load(path, len(index))
+        with blaming(f"set {name!r}", ValueError):
+            sets[name].masks(index)
     return sets
 
 
@@ -183,15 +215,21 @@ def training_photographs(folder: str | None, gt: str | None, option: str) -> dic
     return photographs(TRAINING)
 
 
+def describe_attributed(study: Study) -> str:
+    """Say what the rankings of a study stand on, for below a table."""
+    if study.given is not None:
+        return f"Attributed: {study.given.images} images, {study.given.sampling}."
+    return f"Attributed: {len(study.found.names)} crops, {study.steps} points."
+
+
 def describe(study: Study) -> str:
-    """Say on what a study stands, for below a table."""
+    """Say on what a study's measurements and rankings stand, for below a table."""
     photographs = dict.fromkeys(study.kept.photographs)
     size = study.kept.gt.shape[-1]
     return (
         f"{len(study.kept.names)} crops of {size}×{size} from {', '.join(photographs)}; border of "
         f"{study.border} left out, output rounded to 8 bit. ± is half of a 95 % confidence "
-        "interval over crops, narrower than that over photographs. Attributed: "
-        f"{len(study.found.names)} crops, {study.steps} points."
+        f"interval over crops, narrower than that over photographs. {describe_attributed(study)}"
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from faigfast.filters import FilterSet
+from faigfast.findings.evaluation import share_of
 from faigfast.findings.frames import frame
 from faigfast.result import Attribution
 
@@ -197,7 +198,7 @@ def levels(result: Attribution, fraction: float) -> "pandas.DataFrame":
                         "other level": split_label(other)[1],
                         "common, %": 100 * float(overlap({one: a, other: b})[0, 1]),
                         "correlation": float(agreement(pair)[0, 1]),
-                        "scores of other / level": sizes[1] / sizes[0],
+                        "scores of other / level": share_of(sizes[1], sizes[0]),
                     }
                 )
     if not rows:

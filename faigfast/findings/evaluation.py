@@ -211,6 +211,12 @@ def evaluate(
     }
 
 
+def check_metrics(metrics: Iterable[str]) -> None:
+    """Refuse what is none of `METRICS`."""
+    if unknown := [name for name in metrics if name not in METRICS]:
+        raise ValueError(f"metric is {unknown[0]!r}; expected some of {', '.join(METRICS)}")
+
+
 def measure(
     network: nn.Module,
     data: Crops,
@@ -245,8 +251,7 @@ def measure(
     ValueError
         If a metric is unknown, or as the metrics.
     """
-    if unknown := [name for name in metrics if name not in METRICS]:
-        raise ValueError(f"metric is {unknown[0]!r}; expected some of {', '.join(METRICS)}")
+    check_metrics(metrics)
     values: Values = {}
     for degradation, lq in data.lq.items():
         output = restore(network, lq)
@@ -259,6 +264,19 @@ def measure(
                 continue
             values.setdefault(name, {})[degradation] = found
     return values
+
+
+def mean_values(runs: Sequence[Values]) -> Values:
+    """Mean over several networks, image by image."""
+    return {
+        metric: {d: torch.stack([run[metric][d] for run in runs]).mean(0) for d in of}
+        for metric, of in runs[0].items()
+    }
+
+
+def share_of(part: float, whole: float) -> float:
+    """Give part / whole; NaN of nothing, as where a target gains nothing over its baseline."""
+    return part / whole if whole else math.nan
 
 
 def mean_and_interval(values: Tensor | Iterable[float]) -> tuple[float, float]:

@@ -96,7 +96,7 @@ def masking_curves(masking: Masking) -> "Figure":
             axis.axhline(level, color="black", linestyle=style, linewidth=1, label=label)
         for name in names:
             points = [m for m in masking.masked if m.filters == name]
-            share = [100 * m.fraction for m in points]
+            share = [100 * m.share for m in points]
             mean = [float(m.psnr[degradation].mean()) for m in points]
             # Of the change within each crop: photographs differ far more than networks do.
             full = masking.target[degradation]
@@ -129,7 +129,7 @@ def rival_curves(masking: Masking, metric: str = "psnr") -> "Figure":
             points = masking.curve(method, contrast.name)
             costs = [mean_and_interval(masking.change(m, own, metric)) for m in points]
             axis.errorbar(
-                [0, *(100 * m.fraction for m in points)],
+                [0, *(100 * m.share for m in points)],
                 [0, *(mean for mean, _ in costs)],
                 [0, *(half for _, half in costs)],
                 color="black" if method == "faig" else palette[method],

@@ -4,17 +4,23 @@ Each experiment changes as many filters as were discovered, and as many in every
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from faigfast.filters import FilterIndex, FilterSet
-from faigfast.findings.evaluation import Crops, Values, mean_and_interval
+from faigfast.findings.evaluation import (
+    Crops,
+    Values,
+    mean_and_interval,
+    mean_values,
+    share_of,
+)
 from faigfast.findings.frames import frame
-from faigfast.findings.masking import random_sets
+from faigfast.findings.masking import DRAWS, random_sets
 from faigfast.findings.store import Store
 from faigfast.findings.sweep import measure_all
 from faigfast.networks import copy_of, tensors, unwrap
@@ -22,7 +28,6 @@ from faigfast.networks import copy_of, tensors, unwrap
 if TYPE_CHECKING:
     import pandas
 
-DRAWS = 3  # of each random experiment
 # Name → what is done to the target (or the baseline, where it says so), and whether it is random.
 EXPERIMENTS = {
     "masked": ("the discovered filters go back to the baseline's", False),
@@ -66,7 +71,7 @@ class Locations:
             float(self.values[n]["psnr"][degradation or self.degradation].mean())
             for n in ("baseline", "target", experiment)
         )
-        return (now - base) / (full - base)
+        return share_of(now - base, full - base)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row an experiment."""
@@ -197,7 +202,7 @@ def experiment(
     if name == "masked, other places":
         return elsewhere().swap(baseline, target)
     if name == "masked, anywhere":
-        return random_sets(filters, 1, seed)[0].swap(baseline, target)
+        return random_sets(replace(filters, total=len(index)), 1, seed)[0].swap(baseline, target)
     if name == "weights shuffled":
         return shuffled(target, filters, seed)
     if name == "inputs shuffled":
@@ -296,14 +301,9 @@ def locations(
     for name, filters in sets.items():
         means: dict[str, Values] = {end: values[end] for end in ("baseline", "target")}
         for what in experiments:
-            runs = [values[key]["psnr"] for key in keys[name, what]]
-            means[what] = {"psnr": {d: _mean([run[d] for run in runs]) for d in runs[0]}}
+            means[what] = mean_values([values[key] for key in keys[name, what]])
         found.append(Locations(name, degradations[name], len(filters), means))
     return found
-
-
-def _mean(values: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(values)).mean(0)
 
 
 def locations_frame(parts: Sequence[Locations]) -> "pandas.DataFrame":

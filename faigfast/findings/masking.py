@@ -1,7 +1,7 @@
 """Masking: what a network loses when its discovered filters go back to the baseline's."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from faigfast.filters import FilterSet
 from faigfast.findings.contrasts import Contrast, check_contrasts, one_against_rest
-from faigfast.findings.evaluation import Crops, Values
+from faigfast.findings.evaluation import Crops, Values, mean_values, share_of
 from faigfast.findings.rivals import OF_WEIGHTS
 from faigfast.findings.store import Store
 from faigfast.findings.sweep import measure_all
-from faigfast.findings.units import check_pair, top_units
+from faigfast.findings.units import check_pair, random_units, top_units
 from faigfast.result import Attribution
 
 FRACTIONS = (0.01, 0.03, 0.05, 0.1)
-RANDOM_SETS = 3
+DRAWS = 3  # of everything random, of which the mean is taken
 LOWER_IS_BETTER = ("difference", "difference_authors")
 
 
@@ -32,16 +32,19 @@ class Measurement:
         alone and has one set for all.
     fraction : float
         Share of all filters that is asked for.
+    share : float
+        Share of all filters that is masked; of random filters, the mean over the sets.
     values : dict
         Metric to degradation of the input to [N]; of random filters, the mean over the sets.
     method : str
         What ranked the filters.
     count : int
-        Number of filters that are masked.
+        Number of filters that are masked, as the share.
     """
 
     filters: str
     fraction: float
+    share: float
     values: Values
     method: str = "faig"
     count: int = 0
@@ -94,7 +97,7 @@ class Masking:
             float(values[degradation].mean())
             for values in (self.baseline, self.target, measurement.psnr)
         )
-        return (full - now) / (full - base)
+        return share_of(full - now, full - base)
 
     def find(self, filters: str, fraction: float) -> Measurement:
         """Look one measurement of FAIG's filters, or of one set for all, up."""
@@ -108,7 +111,7 @@ class Masking:
         """Measurements of a method's filters for one contrast, by share."""
         own = (filters, method) if method in OF_WEIGHTS else (filters,)
         found = [m for m in self.masked if m.method == method and m.filters in own]
-        return sorted(found, key=lambda m: m.fraction)
+        return sorted(found, key=lambda m: (m.share, m.fraction))
 
     def change(self, measurement: Measurement, degradation: str, metric: str = "psnr") -> Tensor:
         """Give the cost in each crop [N]: a loss of quality, or a difference that grew."""
@@ -127,7 +130,8 @@ class Masking:
     ) -> Tensor:
         """Mean cost over the masked share, from nothing to the largest, in each crop [N].
 
-        The area under the curve by the trapezoidal rule, divided by its width: in dB of PSNR.
+        The area under the curve by the trapezoidal rule, divided by its width: in dB of PSNR. The
+        curves of all methods end where the shortest does, since whole units differ in size.
 
         Parameters
         ----------
@@ -144,28 +148,39 @@ class Masking:
         points = self.curve(method, filters)
         if not points:
             raise ValueError(f"no filters of {method!r} for {filters!r} were masked")
-        share = [0.0, *(m.fraction for m in points)]
+        end = min(found[-1].share for m in self.methods if (found := self.curve(m, filters)))
         cost = [self.change(m, degradation, metric) for m in points]
         if within_gain:
             start, full = (self.ends[end][metric][degradation] for end in ("baseline", "target"))
             gain = start - full if metric in LOWER_IS_BETTER else full - start
             cost = [value.minimum(gain.clamp(min=0)) for value in cost]
-        heights = torch.stack([torch.zeros_like(cost[0]), *cost])
-        return torch.trapezoid(heights, torch.tensor(share).to(heights), dim=0) / share[-1]
+        heights = [torch.zeros_like(cost[0])]
+        places = [0.0]
+        for m, height in zip(points, cost, strict=True):
+            if m.share > end:  # cut there
+                part = (end - places[-1]) / (m.share - places[-1])
+                heights.append(torch.lerp(heights[-1], height, part))
+                places.append(end)
+                break
+            heights.append(height)
+            places.append(m.share)
+        area = torch.trapezoid(torch.stack(heights), torch.tensor(places).to(heights[0]), dim=0)
+        return area / end
 
 
-def random_sets(like: FilterSet, count: int = RANDOM_SETS, seed: int = 0) -> list[FilterSet]:
-    """Draw as many filters as `like` has, uniformly, `count` times."""
-    assert like.total is not None
+def random_sets(like: FilterSet, count: int = DRAWS, seed: int = 0) -> list[FilterSet]:
+    """Draw as many filters as `like` has, uniformly, `count` times.
+
+    Raises
+    ------
+    ValueError
+        If the set does not tell how many filters its network has.
+    """
+    if like.total is None:
+        raise ValueError("the set does not tell the number of its network's filters")
     generator = torch.Generator().manual_seed(seed)
     return [
-        FilterSet(
-            torch.randperm(like.total, generator=generator)[: len(like)],
-            like.total,
-            like.index,
-            like.baseline,
-            like.target,
-        )
+        replace(like, indices=torch.randperm(like.total, generator=generator)[: len(like)])
         for _ in range(count)
     ]
 
@@ -248,7 +263,8 @@ def mask(
                 groups.append((method, contrast.name, fraction, [top]))
         if "random" not in results:
             like = tops[0] if tops else groups[-1][-1][0]
-            groups.append(("random", "random", fraction, random_sets(like)))
+            draws = random_units(target, first, like, by, DRAWS)
+            groups.append(("random", "random", fraction, draws))
 
     networks: dict[str, Callable[[], nn.Module]] = {
         "baseline": lambda: baseline,
@@ -260,13 +276,12 @@ def mask(
         networks, data, border=border, metrics=metrics, target=target, store=store,
         title="masking", progress=progress,
     )  # fmt: skip
-    masked = [
-        Measurement(
-            filters, fraction, _mean([values[f"swap {one.digest}"] for one in sets]), method,
-            len(sets[0]),
-        )
-        for method, filters, fraction, sets in groups
-    ]  # fmt: skip
+    masked = []
+    for method, filters, fraction, sets in groups:
+        count = sum(map(len, sets)) / len(sets)
+        found = mean_values([values[f"swap {one.digest}"] for one in sets])
+        share = count / len(first.index)
+        masked.append(Measurement(filters, fraction, share, found, method, round(count)))
     ends = {end: values[end] for end in ("baseline", "target")}
     return Masking(ends, tuple(masked), contrasts, data.photographs)
 
@@ -322,10 +337,3 @@ def mask_sets(
     )  # fmt: skip
     ends = {end: values[end] for end in ("baseline", "target")}
     return ends | {name: values[f"swap {one.digest}"] for name, one in sets.items()}
-
-
-def _mean(runs: Sequence[Values]) -> Values:
-    return {
-        metric: {d: torch.stack([run[metric][d] for run in runs]).mean(0) for d in of}
-        for metric, of in runs[0].items()
-    }

@@ -1,14 +1,20 @@
 """Pruning hand-over: FAIG's scores in the forms that pruning libraries take as importance."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from faigfast.findings.contrasts import Contrast
+from faigfast.findings.evaluation import share_of
+from faigfast.findings.frames import frame
 from faigfast.findings.units import check_index, convolution_of, output_channels
 from faigfast.networks import unwrap
 from faigfast.result import Attribution
+
+if TYPE_CHECKING:
+    import pandas
 
 REDUCTIONS = ("sum", "mean", "max")
 
@@ -76,6 +82,26 @@ def channel_importance(
             0, channels, own, name, include_self=False
         )
     return found
+
+
+def importance_frame(scores: Mapping[str, Tensor]) -> "pandas.DataFrame":
+    """One row a convolution: how its channels' scores, of `channel_importance`, are spread."""
+    positive = {name: float(v.clamp(min=0).sum()) for name, v in scores.items()}
+    total = sum(positive.values())
+    return frame(
+        [
+            {
+                "layer": name,
+                "channels": len(v),
+                "least": float(v.min()),
+                "median": float(v.median()),
+                "most": float(v.max()),
+                "least channel": int(v.argmin()),
+                "share of all, %": 100 * share_of(positive[name], total),
+            }
+            for name, v in scores.items()
+        ]
+    )
 
 
 def weight_importance(

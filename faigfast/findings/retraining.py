@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from faigfast.findings.evaluation import (
     mean_and_interval,
     measure,
     over_photographs,
+    share_of,
 )
 from faigfast.findings.frames import frame
 from faigfast.findings.masking import random_sets
@@ -88,7 +89,6 @@ def retrain(
     identity = {
         "baseline": fingerprint(network),
         "filters": "all" if filters is None else filters.digest,
-        "optimizer": optimizer if isinstance(optimizer, str) else repr(optimizer),
         **(recipe or {}),
     }
     average = train(
@@ -139,7 +139,7 @@ class Retraining:
     def recovered(self, network: str) -> float:
         """Share of the target's gain over the baseline."""
         base, full, now = (float(self.psnr(n).mean()) for n in ("baseline", "target", network))
-        return (now - base) / (full - base)
+        return share_of(now - base, full - base)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a network."""
@@ -207,10 +207,8 @@ def compare_retraining(
         raise ValueError(
             f"degradation is {degradation!r}; expected one of the crops', {', '.join(data.lq)}"
         )
-    if filters.total is None:  # a file of the authors
-        total = len(FilterIndex.of(baseline))
-        filters = FilterSet(filters.indices, total, filters.index, filters.baseline, filters.target)
-    (chance,) = random_sets(filters, 1, seed)
+    total = len(FilterIndex.of(baseline))  # which a file of the authors does not tell
+    (chance,) = random_sets(replace(filters, total=total), 1, seed)
     only = Crops({degradation: data.lq[degradation]}, data.gt, data.names)
     values = {
         "baseline": measure(baseline, only, border=border),

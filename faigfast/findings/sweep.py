@@ -64,7 +64,6 @@ def measure_all(
     found: dict[str, Values] = {}
     for name, build in tqdm(networks.items(), title, unit="network", disable=not progress):
         key = f"{name} {border} {' '.join(metrics)}"
-        for entry, value in store.tensors(key, partial(compute, build)).items():
-            metric, _, degradation = entry.partition("/")
-            found.setdefault(name, {}).setdefault(metric, {})[degradation] = value
+        kept = store.tensors(key, partial(compute, build))  # which a file holds in any order
+        found[name] = {m: {d: kept[f"{m}/{d}"] for d in data.lq} for m in dict.fromkeys(metrics)}
     return found

@@ -1,14 +1,20 @@
 """The findings as tables and sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from faigfast.findings.contrasts import Contrast
-from faigfast.findings.evaluation import METRICS, Values, mean_and_interval, over_photographs
+from faigfast.findings.evaluation import (
+    METRICS,
+    Values,
+    mean_and_interval,
+    over_photographs,
+    share_of,
+)
 from faigfast.findings.frames import Table, frame
-from faigfast.findings.masking import Masking
+from faigfast.findings.masking import Masking, Measurement
 from faigfast.findings.modulation import Modulation
 from faigfast.result import Attribution
 
@@ -18,37 +24,45 @@ if TYPE_CHECKING:
 
 def masked_networks(masking: Masking) -> "pandas.DataFrame":
     """One row a masked network and degradation of the input: every metric, and what was undone."""
-    rows = []
-    known = masked_sets(
-        {**masking.ends, **{str(n): m.values for n, m in enumerate(masking.masked)}}
-    )
-    for row in known.to_dict("records"):
-        network = row.pop("network")
-        m = masking.masked[int(network)] if network not in masking.ends else None
-        about: dict[str, Any] = {
-            "method": m.method if m else network,
-            "filters": m.filters if m and m.filters != m.method else "",
-            "masked, %": 100 * m.fraction if m else 0.0,
+
+    def about(method: str, m: Measurement | None = None) -> dict[str, Any]:
+        return {
+            "method": method,
+            "filters": m.filters if m and m.filters != method else "",
+            "asked for, %": 100 * m.fraction if m else 0.0,
+            "masked, %": 100 * m.share if m else 0.0,
             "number": m.count if m else 0,
         }
-        rows.append(about | row)
-    return frame(rows)
+
+    known = [(about(end), values) for end, values in masking.ends.items()]
+    known += [(about(m.method, m), m.values) for m in masking.masked]
+    return frame([row for one in known for row in _measured(*one, masking.ends)])
 
 
 def masked_sets(values: dict[str, Values]) -> "pandas.DataFrame":
     """One row a network and degradation of the input: every metric, and what was undone."""
-    rows = []
-    for name, found in values.items():
-        for degradation, psnr in found["psnr"].items():
-            row: dict[str, Any] = {"network": name, "input": degradation}
-            for metric, of in found.items():
-                row[METRICS[metric]], row[f"± {metric}"] = mean_and_interval(of[degradation])
-            base, full = (
-                float(values[end]["psnr"][degradation].mean()) for end in ("baseline", "target")
-            )
-            row["undone, %"] = 100 * (full - float(psnr.mean())) / (full - base)
-            rows.append(row)
-    return frame(rows)
+    return frame(
+        [
+            row
+            for name, found in values.items()
+            for row in _measured({"network": name}, found, values)
+        ]
+    )
+
+
+def _measured(
+    about: dict[str, Any], found: Values, ends: Mapping[str, Values]
+) -> Iterator[dict[str, Any]]:
+    """Rows of one network, one a degradation of the input, below what is said about it."""
+    for degradation, psnr in found["psnr"].items():
+        row: dict[str, Any] = {**about, "input": degradation}
+        for metric, of in found.items():
+            row[METRICS[metric]], row[f"± {metric}"] = mean_and_interval(of[degradation])
+        base, full = (
+            float(ends[end]["psnr"][degradation].mean()) for end in ("baseline", "target")
+        )
+        row["undone, %"] = 100 * share_of(full - float(psnr.mean()), full - base)
+        yield row
 
 
 def areas(masking: Masking, metric: str = "psnr") -> "pandas.DataFrame":
@@ -106,7 +120,8 @@ def modulation_sentences(modulation: Modulation, contrasts: Sequence[Contrast]) 
             values[strengths.index(s)]["psnr"][contrast.degradation] for s in (0.0, 0.5, 1.0)
         )
         inside = (half > low.minimum(full)) & (half < low.maximum(full))
-        place = float((half.mean() - low.mean()) / (full.mean() - low.mean()))
+        way = float(full.mean() - low.mean())
+        place = share_of(float(half.mean() - low.mean()), way)
         word = "lies between" if 0 < place < 1 else "does not lie between"
         above, width = mean_and_interval(half - low)
         sentences.append(
@@ -171,30 +186,33 @@ def masking_table(masking: Masking) -> Table:
     return head, rows
 
 
-def completeness_table(result: Attribution) -> Table:
-    """Head and rows: a degradation, its mean losses and the relative errors of its sums.
+def completeness_rows(result: Attribution) -> list[dict[str, Any]]:
+    """One row a degradation: its mean losses and the relative errors of its sums.
 
     The worst estimated error of its scores follows where there is one, and how many images reached
     `tol` where it was given.
     """
-    head = ["degradation", "images", "loss of baseline", "loss of target", "median", "worst"]
     known, tol = bool(result.error.isfinite().any()), result.setting.tol
-    if known:
-        head.append("estimated")
-    if tol is not None:
-        head.append(f"within {tol:g}")
     rows = []
     for d, name in enumerate(result.degradations):
         losses, errors = result.losses[d], result.completeness[d]
-        first, last = losses.mean(0).tolist()
-        middle, worst = float(errors.median()), float(errors.max())
-        cells = [f"{first:.4g}", f"{last:.4g}", f"{middle:.2e}", f"{worst:.2e}"]
+        row: dict[str, Any] = {"degradation": name, "images": result.images}
+        row["loss of baseline"], row["loss of target"] = losses.mean(0).tolist()
+        row["median"], row["worst"] = float(errors.median()), float(errors.max())
         if known:
-            cells.append(f"{float(result.error[d].max()):.2e}")
+            row["estimated"] = float(result.error[d].max())
         if tol is not None:
-            cells.append(f"{int(result.reached[d].sum())} of {result.images}")
-        rows.append([name, str(result.images), *cells])
-    return head, rows
+            row[f"within {tol:g}"] = f"{int(result.reached[d].sum())} of {result.images}"
+        rows.append(row)
+    return rows
+
+
+def completeness_table(result: Attribution) -> Table:
+    """Head and rows of `completeness_rows`, for a terminal."""
+    rows = completeness_rows(result)
+    forms = {"loss of baseline": ".4g", "loss of target": ".4g"}
+    forms |= dict.fromkeys(("median", "worst", "estimated"), ".2e")
+    return list(rows[0]), [[format(v, forms.get(k, "")) for k, v in row.items()] for row in rows]
 
 
 def verdicts(masking: Masking) -> list[str]:

@@ -69,6 +69,17 @@ class Trial:
             counts[self.labels.index(a), self.labels.index(b)] += 1
         return counts / counts.sum(1, keepdim=True).clamp(min=1)
 
+    def confusion_frame(self) -> "pandas.DataFrame":
+        """One row a label: which percentage of its images was taken for each."""
+        shares = (100 * self.confusion()).tolist()
+        return frame(
+            [
+                {"truth": label}
+                | {f"taken for {t}, %": v for t, v in zip(self.labels, row, strict=True)}
+                for label, row in zip(self.labels, shares, strict=True)
+            ]
+        )
+
     def frame(self) -> "pandas.DataFrame":
         """Accuracy over all images and of each label, with Wilson's 95 % intervals."""
         rows = []
@@ -115,6 +126,12 @@ def trial(
     return Trial(signatures.labels, tuple(truth), names, margins, places, match)
 
 
+def check_photographs(photographs: Sequence[str]) -> None:
+    """Refuse one photograph alone: what is learned is tried on others."""
+    if len(set(photographs)) < 2:
+        raise ValueError("one photograph; expected two or more, to learn from some and test others")
+
+
 def leave_one_photograph_out(
     signatures: Signatures, photographs: Sequence[str], match: str
 ) -> Trial:
@@ -134,8 +151,7 @@ def leave_one_photograph_out(
     ValueError
         If there is one photograph alone.
     """
-    if len(set(photographs)) < 2:
-        raise ValueError("one photograph; expected two or more, to learn from some and test others")
+    check_photographs(photographs)
     parts = []
     for out in dict.fromkeys(photographs):
         keep = [name != out for name in photographs]
@@ -183,8 +199,16 @@ def try_predictions(
         Of the lessons, or of all crops.
     trials : list of Trial
         One for each of `MATCHES`.
+
+    Raises
+    ------
+    ValueError
+        If there are no two labels, or without lessons no two photographs.
     """
+    if len(unseen.lq) < 2:
+        raise ValueError(f"labels are {', '.join(unseen.lq)}; expected at least two to tell apart")
     if lessons is None:
+        check_photographs(unseen.photographs)
         signatures = learn(baseline, target, unseen, fraction=fraction, **options)
         names = unseen.photographs
         return signatures, [leave_one_photograph_out(signatures, names, m) for m in MATCHES]

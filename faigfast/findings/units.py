@@ -1,5 +1,6 @@
 """Units that are swapped as a whole: kernels, output channels, layers."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -107,21 +108,53 @@ def top_units(
     if by == "kernel":
         return best
     unit = unit_of(network, result.index, by)
-    scored = result.scored
-    count = int(unit.max()) + 1
-    zeros = torch.zeros(count, dtype=torch.float64)
-    sizes = zeros.scatter_add(0, unit, scored.double())
-    sums = zeros.scatter_add(0, unit, contrast.scores(result) * scored)
+    zeros = torch.zeros(int(unit.max()) + 1, dtype=torch.float64)
+    sizes = zeros.scatter_add(0, unit, result.scored.double())
+    sums = zeros.scatter_add(0, unit, contrast.scores(result) * result.scored)
     means = torch.where(sizes > 0, sums / sizes.clamp(min=1), -torch.inf)
     order = torch.argsort(means, descending=True, stable=True)
+    return replace(best, indices=_fill(order, unit, result.scored, len(best)))
+
+
+def random_units(
+    network: nn.Module, result: Attribution, like: FilterSet, by: str, count: int, seed: int = 0
+) -> list[FilterSet]:
+    """Draw whole units as `top_units` takes them, up to as many filters as `like` has.
+
+    Parameters
+    ----------
+    network, result, by
+        As in `top_units`.
+    like : FilterSet
+        Its size is not passed, but for the first unit.
+    count : int
+        How many sets.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    list of FilterSet
+        Of filters alone as many as `like` has; whole units seldom add up to the same number.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    unit = unit_of(network, result.index, by)
+    units = int(unit.max()) + 1
+    orders = [torch.randperm(units, generator=generator) for _ in range(count)]
+    return [replace(like, indices=_fill(order, unit, result.scored, len(like))) for order in orders]
+
+
+def _fill(order: Tensor, unit: Tensor, scored: Tensor, most: int) -> Tensor:
+    """Take units in an order until one would pass `most` filters; their scored filters."""
+    sizes = torch.zeros(len(order), dtype=torch.int64).scatter_add(0, unit, scored.long())
     order = order[sizes[order] > 0]
-    fits = sizes[order].cumsum(0) <= len(best)
+    fits = sizes[order].cumsum(0) <= most
     fits[0] = True
-    place = torch.full((count,), count)
-    place[order[fits.cumprod(0).bool()]] = torch.arange(int(fits.cumprod(0).sum()))
-    chosen = ((place[unit] < count) & scored).nonzero().flatten()
-    chosen = chosen[torch.argsort(place[unit[chosen]], stable=True)]
-    return FilterSet(chosen, best.total, best.index, best.baseline, best.target)
+    taken = order[fits.cumprod(0).bool()]
+    place = torch.full_like(sizes, len(sizes))
+    place[taken] = torch.arange(len(taken))
+    chosen = ((place[unit] < len(sizes)) & scored).nonzero().flatten()
+    return chosen[torch.argsort(place[unit[chosen]], stable=True)]
 
 
 def check_pair(result: Attribution, baseline: nn.Module, target: nn.Module) -> None:

@@ -19,7 +19,7 @@ from faigfast.findings.sections.material import Material
 from faigfast.findings.tables import (
     area_sentences,
     areas,
-    completeness_table,
+    completeness_rows,
     masked_networks,
 )
 
@@ -47,7 +47,7 @@ def quality(page: Page, material: Material) -> None:
         "The attributions of all tensors must add up to the difference of the two networks' "
         "losses; the relative error of that sum:"
     )
-    page.table(*completeness_table(result))
+    material.put(page, "completeness", frame(completeness_rows(result)))
     page.text(f"{result.sampling}, {result.backend} {result.precision}. {' '.join(result.notes)}")
     page.code(material.commands["mask"])
 
@@ -132,7 +132,7 @@ def units(page: Page, material: Material) -> None:
         for contrast in study.contrasts:
             for m in masking.curve("faig", contrast.name):
                 row = {"filters": contrast.name, "by": by, "asked for, %": 100 * m.fraction}
-                row["masked, %"] = 100 * m.count / len(material.result.index)
+                row["masked, %"] = 100 * m.share
                 for degradation in masking.target:
                     row[f"{degradation} undone, %"] = 100 * masking.lost(m, degradation)
                 rows.append(row)

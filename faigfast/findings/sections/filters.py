@@ -9,8 +9,7 @@ from faigfast.findings.figures import (
     layer_distribution,
     matrix,
 )
-from faigfast.findings.frames import frame
-from faigfast.findings.pruning import channel_importance
+from faigfast.findings.pruning import channel_importance, importance_frame
 from faigfast.findings.report import Page
 from faigfast.findings.sections.material import Material
 
@@ -21,10 +20,8 @@ def overlaps(page: Page, material: Material) -> None:
     """Compare the filters of all degradations and levels."""
     page.heading("Degradations and levels compared")
     study, data = material.study, material.compared
-    result = material.result
-    if data is not None:
-        result = replace(study, found=data, kept=data, contrasts=(), given=None).attribution()
-        page.text(f"Attributed: {len(data.names)} crops under each degradation.")
+    result = replace(study, found=data, kept=data, contrasts=(), given=None).attribution()
+    page.text(f"Attributed: {len(data.names)} crops under each degradation.")
     names = list(result.degradations)
     if len(names) < 2:
         page.text("Left out: there is one degradation.")
@@ -66,21 +63,9 @@ def pruning(page: Page, material: Material) -> None:
     """Score channels for pruning."""
     page.heading("Scores of output channels, for pruning")
     scores = channel_importance(material.study.target, material.result)
-    total = sum(float(v.sum()) for v in scores.values())
-    rows = [
-        {
-            "layer": name,
-            "channels": len(v),
-            "least": float(v.min()),
-            "median": float(v.median()),
-            "most": float(v.max()),
-            "share of all, %": 100 * float(v.sum()) / total,
-        }
-        for name, v in scores.items()
-    ]
     page.text(
         "Sum of the mean scores of all degradations; faigfast.findings.pruning hands them to "
         "torch-pruning and torch.nn.utils.prune."
     )
-    material.put(page, "channels", frame(rows), "Layer by layer")
+    material.put(page, "channels", importance_frame(scores), "Layer by layer")
     page.code(material.commands["prune"])

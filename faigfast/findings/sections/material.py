@@ -37,12 +37,12 @@ class Material:
         Receives tables and states of retraining.
     commands : mapping of str to str
         Section to the command that gives its numbers.
+    labels : Crops
+        Crops to predict, degraded in many ways and levels.
+    compared : Crops
+        Crops to compare the filters of many degradations on.
     recipes : mapping of str to Degradation
         Of the study's degradations; empty where these come from folders.
-    labels : Crops, optional
-        Crops to predict, degraded in many ways and levels; None: those that are measured.
-    compared : Crops, optional
-        Crops to compare the filters of many degradations on; None: those that are attributed.
     lessons : Crops, optional
         Of other photographs, under the same labels.
     training : mapping of str to Tensor
@@ -62,9 +62,9 @@ class Material:
     study: Study
     folder: Path
     commands: Mapping[str, str]
+    labels: Crops
+    compared: Crops
     recipes: Mapping[str, Degradation] = field(default_factory=dict)
-    labels: Crops | None = None
-    compared: Crops | None = None
     lessons: Crops | None = None
     training: Mapping[str, Tensor] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=lambda: Schedule(150, 2e-3, 8))

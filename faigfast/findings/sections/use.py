@@ -81,7 +81,7 @@ def _sliders(page: Page, material: Material, sets: dict[str, FilterSet]) -> None
 def prediction(page: Page, material: Material) -> None:
     """Tell degradations from the filters they need."""
     study = material.study
-    unseen = material.labels or study.kept
+    unseen = material.labels
     page.heading("Degradation prediction without ground truth")
     if material.lessons is None and len(set(unseen.photographs)) < 2:
         page.text("Left out: it needs two photographs, one to learn from and one to predict.")
@@ -114,6 +114,8 @@ def prediction(page: Page, material: Material) -> None:
     for trial in trials:
         name = f"prediction-by-{trial.match}"
         material.put(page, name, trial.frame(), f"By {trial.match}, label by label")
+        confused = trial.confusion_frame()
+        material.put(page, f"confusion-by-{trial.match}", confused, f"Confusions by {trial.match}")
     page.code(material.commands["predict"])
 
 
