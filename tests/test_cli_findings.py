@@ -185,9 +185,11 @@ def test_modulate_measures_and_saves_under_the_users_keys(here, files, capsys):
         (["--set", "fog=1", "--save", "x.pth"], "set names 'fog'"),
         (["--set", "blur=1"], "one of --save and --set"),
         (["--fraction", "0"], "fraction is 0.0"),
+        (["--set", "blur=1", "--save", "photos"], "--save photos is a folder"),
     ],
 )
-def test_bad_modulations(here, capsys, more, message):
+def test_bad_modulations(here, capsys, monkeypatch, more, message):
+    monkeypatch.setattr("faigfast.findings.study.rank_by", None)  # before anything is attributed
     assert main(words("modulate", here, *more)) == 1
     assert message in one_line(capsys)
     assert not list(here.glob("*.csv"))

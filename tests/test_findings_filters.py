@@ -128,6 +128,15 @@ def test_the_table_of_experiments(study_parts, top):  # noqa: F811
     assert svg(kept_bars([part])).startswith("<svg")
 
 
+def test_a_file_of_the_authors_tells_no_total(study_parts, top):  # noqa: F811
+    nets, _, kept, _ = study_parts
+    given = {"degradations": {"mine": "blur"}, "data": kept, "border": 2, "draws": 1}
+    theirs = FilterSet(top.indices)
+    (one,), (other,) = (locations(*nets, {"mine": sets}, **given) for sets in (top, theirs))
+    for name, values in one.values.items():
+        assert torch.equal(values["psnr"]["blur"], other.values[name]["psnr"]["blur"])
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -72,6 +72,20 @@ def test_momentum_and_decay_do_not_move_what_is_held(study_parts, tmp_path):  # 
     assert changed(baseline, network, FilterIndex.of(baseline)) == (chosen, [])
 
 
+def test_a_function_is_known_by_the_optimiser_that_it_makes(study_parts, tmp_path):  # noqa: F811
+    (baseline, _), *_ = study_parts
+
+    def run(momentum):
+        make = lambda parameters, rate: torch.optim.SGD(parameters, rate, momentum=momentum)  # noqa: E731
+        few = FilterSet(torch.tensor([0]))
+        return retrain(baseline, few, patches(), SHORT, tmp_path, optimizer=make)
+
+    first, again = run(0.5), run(0.5)
+    assert changed(first, again, FilterIndex.of(baseline)) == ([], [])
+    with pytest.raises(ValueError, match=r"belongs to another run.*momentum=0.5.*momentum=0.9"):
+        run(0.9)
+
+
 def test_running_statistics_stand_still(tmp_path):
     net = nn.Sequential(
         nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12), nn.PixelShuffle(2)
