@@ -26,8 +26,9 @@ from faigfast.objective import Objective, loss, resolve_objective
 from faigfast.path import WeightPath
 from faigfast.precision import MATRIX, PRECISIONS, ROUND_LATE, check_precision
 from faigfast.refinement import Steps, schedule
-from faigfast.result import Attribution, Setting
+from faigfast.result import Attribution
 from faigfast.selection import Selection, select
+from faigfast.setting import Setting
 
 _alone = RLock()  # networks hold other tensors, and are in eval mode, while they are attributed
 SIGNED = "signed"

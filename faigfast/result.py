@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from faigfast.files import atomic_write
 from faigfast.filters import FilterIndex, FilterSet
+from faigfast.setting import Setting, differences
 from faigfast.tables import counted
 
 if TYPE_CHECKING:
@@ -23,49 +24,6 @@ if TYPE_CHECKING:
 
 FORMAT = "faigfast attribution 2"
 ARRAYS = ("completeness", "losses", "error", "points", "scored")  # fields that are one tensor each
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How an attribution was computed; results of one setting can be merged.
-
-    Parameters
-    ----------
-    rule : str
-        Quadrature rule.
-    steps : int
-        Its nodes as asked for; with `tol` the most of them.
-    tol : float, optional
-        Estimated error of the scores at which an image was done.
-    emulate : bool
-        Whether the rule's sum was predicted from fewer.
-    objective : str
-        Name of the loss.
-    backend, precision : str
-        What was used in the end.
-    per_image : bool
-        Whether the scores of every image are kept, or their mean alone.
-    baseline, target : str
-        Fingerprints of the two networks.
-    method : str
-        What the scores are: "faig", or a rival of `faigfast.findings.rivals`.
-    contrasted : bool
-        Whether other degradations' scores are taken off where nothing is said; rivals that are
-        ranked by the score itself say no.
-    """
-
-    rule: str
-    steps: int
-    tol: float | None
-    emulate: bool
-    objective: str
-    backend: str
-    precision: str
-    per_image: bool
-    baseline: str
-    target: str
-    method: str = "faig"
-    contrasted: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,7 +283,7 @@ class Attribution:
                 one, other = getattr(self, name), getattr(part, name)
                 if one != other:
                     raise ValueError(
-                        f"results of different {name} cannot be merged: {_differences(one, other)}"
+                        f"results of different {name} cannot be merged: {differences(one, other)}"
                     )
             if not torch.equal(part.scored, self.scored):
                 raise ValueError("results that score different filters cannot be merged")
@@ -410,14 +368,6 @@ class Attribution:
             )
         except (SafetensorError, ValueError, KeyError, TypeError) as problem:
             raise ValueError(f"{path} is not a saved attribution: {problem}") from None
-
-
-def _differences(one: Any, other: Any) -> str:
-    """Name the fields that differ, with both values."""
-    if not is_dataclass(one):
-        return f"{one} and {other}"
-    pairs = {f.name: (getattr(one, f.name), getattr(other, f.name)) for f in fields(one)}
-    return ", ".join(f"{name} is {a!r} and {b!r}" for name, (a, b) in pairs.items() if a != b)
 
 
 def _joined(parts: Sequence[Attribution], name: str) -> Tensor:

@@ -17,7 +17,8 @@ from faigfast.filters import FilterIndex
 from faigfast.networks import check_same_layout, fingerprint, tensors, undisturbed, unwrap
 from faigfast.quadrature import quadrature
 from faigfast.refinement import STEPS_OF_OTHERS
-from faigfast.result import Attribution, Setting
+from faigfast.result import Attribution
+from faigfast.setting import Setting
 
 # Name on the command line → what it ranks by.
 METHODS = {
