@@ -30,7 +30,7 @@ from faigfast.result import Attribution
 from faigfast.selection import Selection, select
 from faigfast.setting import Setting
 
-_alone = RLock()  # networks hold other tensors, and are in eval mode, while they are attributed
+alone = RLock()  # networks hold other tensors, and are in eval mode, while they are attributed
 SIGNED = "signed"
 MEMORY_NOTE = "memory: not counted, the reference holds one image at one point, the least there is"
 
@@ -152,7 +152,7 @@ def attribute(
     precision = own if precision == "auto" else precision
 
     with (
-        _alone,
+        alone,
         undisturbed(baseline, target),
         tqdm(unit="point·image", disable=not progress, leave=None) as bar,
     ):

@@ -93,7 +93,10 @@ def test_mask_by_channel_and_given_sets(here, files, capsys):
     argv = words("mask", here.parent / "sets", "--metrics", "psnr", "--sets")
     assert main([*argv, f"mine={here / 'set.txt'}"]) == 0
     assert set(table(here.parent / "sets", "sets").network) == {"baseline", "target", "mine"}
-    capsys.readouterr()
+    out = capsys.readouterr().out
+    assert "12 crops of 24×24" in out and "Attributed" not in out  # none is kept for a ranking
+    assert main([*argv, f"mine={here / 'set.txt'}", "--contrast", "blur"]) == 1
+    assert "sets and --contrast are given" in one_line(capsys)
     for text, message in (
         ("1\n1\n", "line 2: filter 1 stands on line 1 already"),
         (f"5\n{len(index)}\n", f"line 2: '{len(index)}' is not a filter; expected an integer"),
@@ -186,6 +189,7 @@ def test_modulate_measures_and_saves_under_the_users_keys(here, files, capsys):
     finished(here, "modulate")
     assert main(words("modulate", here.parent / "grid", *more, "--grid")) == 0
     assert len(table(here.parent / "grid", "modulation")) == 16 * 2
+    assert (here.parent / "grid" / "modulation-grid.svg").exists()
     below = ["--strengths", "0", "0.5", "--grid"]  # no strength of 1, so no curve
     assert main(words("modulate", here.parent / "below", *below)) == 0
     assert len(table(here.parent / "below", "modulation")) == 4 * 2
@@ -377,9 +381,9 @@ def open_data(gt, lq):
 
 def test_photographs_smaller_than_a_crop_are_named(here, files, capsys):
     write_image(files / "mixed" / "large.png", torch.rand(3, 48, 48))
-    write_image(files / "mixed" / "small.png", torch.rand(3, 20, 48))
+    write_image(files / "mixed" / "small.png", torch.rand(3, 6, 8))  # too small to be blurred too
     argv = ["mask", "a.pth", "b.safetensors", "--gt", "mixed", "--output", str(here)]
-    assert main([*argv, "--crop", "24", "--steps", "2", "--degrade", "noise=0.1", *MASK]) == 0
+    assert main([*argv, "--crop", "24", "--steps", "2", "--degrade", "blur=2", *MASK]) == 0
     out, err = capsys.readouterr()
     assert "without small, smaller than a crop of 24" in err and "3 crops" in out
 
