@@ -87,6 +87,7 @@ def test_mask_goes_on_after_an_interrupt(here, monkeypatch, capsys):
 
 def test_mask_by_channel_and_given_sets(here, files, capsys):
     assert main(words("mask", here, *MASK, "--by", "channel")) == 0
+    capsys.readouterr()
     pair = faigfast.load_pair("a.pth", "b.safetensors")
     index = faigfast.FilterIndex.of(pair[1])
     (here / "set.txt").write_text("".join(f"{n}\n" for n in range(len(index) // 2)))
