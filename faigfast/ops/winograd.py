@@ -67,7 +67,7 @@ def _pack(w: Tensor, shuffle: int, turned: bool) -> Tensor:
     packing = _extension.module.Packing(  # type: ignore[union-attr]
         outputs=w.shape[0], inputs=w.shape[1], shuffle=shuffle, turned=turned
     )
-    packed = torch.empty(packing.size(), dtype=torch.float32)
+    packed = _empty(packing.size())
     _extension.module.pack(  # type: ignore[union-attr]
         packing, w=address(plain), packed=address(packed), threads=torch.get_num_threads()
     )
