@@ -61,6 +61,22 @@ def dense(x: Tensor) -> Tensor:
     return x.movedim(2, -1).contiguous()
 
 
+def pitched(x: Tensor) -> Tensor:
+    """As `dense`, but without a copy where x is some channels of a dense image that has more."""
+    if len(x) > 1 and x.stride(0) == 0:
+        x = x[:1]
+    pixels = x.movedim(2, -1)  # [P, M, *spatial, C]
+    *outer, channels = zip(pixels.shape, pixels.stride(), strict=True)
+    step = pixels.stride(-2)
+    if channels[1] != 1 or step < channels[0] or pixels.shape[-2] == 1:
+        return pixels.contiguous()
+    for size, stride in reversed(outer):
+        if size > 1 and stride != step:
+            return pixels.contiguous()
+        step *= size
+    return pixels
+
+
 def address(part: Tensor | None) -> int:
     """Address as the extensions take it; 0: there is nothing."""
     return 0 if part is None else part.data_ptr()
