@@ -112,7 +112,7 @@ def _joins(node: fx.Node) -> bool:
     assert isinstance(parts, Sequence)
     several = len(parts) > 1 and all(isinstance(part, fx.Node) for part in parts)
     taken = all(
-        user.target is aten.cat.default or user.target in CONVOLUTIONS and user.args[0] is node
+        user.target is aten.cat.default or (user.target in CONVOLUTIONS and user.args[0] is node)
         for user in node.users
     )
     return several and taken and node.meta["val"].ndim == 4 and dim % 4 == 1

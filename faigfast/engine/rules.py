@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -115,7 +116,7 @@ def evaluate(op: Any, points: Points, args: Any, kwargs: Any) -> tuple[Any, str]
     if op is operator.getitem:
         return op(*args, **kwargs), ""
     if op is joined:
-        return op(*tree_map(points.raw, args)), ""
+        return op([points.raw(part) for part in args[0]], *args[1:]), ""
     rule = RULES.get(op)
     if rule is not None:
         given = {**dict(zip(_names(op), args, strict=False)), **kwargs}
@@ -129,6 +130,7 @@ def evaluate(op: Any, points: Points, args: Any, kwargs: Any) -> tuple[Any, str]
     return apply(op, args, kwargs)
 
 
+@cache
 def _names(op: Any) -> list[str]:
     return [argument.name for argument in op._schema.arguments]
 

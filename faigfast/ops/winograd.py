@@ -14,7 +14,6 @@ from faigfast.ops.table import in_use, kernel
 # Activations that the kernels apply, forward and backward.
 _FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
 _GATES = {**_FUSED, "prelu": "leaky"}  # and those whose gradients they take
-_PARTS = ("w0", "dw", "b0", "db", "s0", "ds")
 _GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 
 
@@ -46,7 +45,7 @@ def free_cached(kept: int = 0) -> None:
 
 def _point(part: Tensor) -> int:
     """Elements from one point to the next; 0 where all share one."""
-    return part.stride(0) if len(part) > 1 else 0
+    return part.stride(0) if part.shape[0] > 1 else 0
 
 
 def _pixel(part: Tensor) -> int:
@@ -88,15 +87,19 @@ class _Layer:
         b0: Tensor | None = None, db: Tensor | None = None,
         s0: Tensor | None = None, ds: Tensor | None = None,
     ) -> None:  # fmt: skip
-        others = [None if part is None else part.contiguous() for part in (b0, db, s0, ds)]
-        points, samples, height, width, inputs = len(alpha), *x.shape[1:]
+        b0, db, s0, ds = (None if part is None else part.contiguous() for part in (b0, db, s0, ds))
         self.alpha = alpha.contiguous()
-        self.parts = [*weights, *others]
+        self.parts = weights, b0, db, s0, ds
         self.given = _extension.module.PathConvolution(  # type: ignore[union-attr]
-            sizes=[points, samples, height, width, inputs, outputs],
+            sizes=[alpha.shape[0], *x.shape[1:], outputs],
             shuffle=shuffle,
             alpha=address(self.alpha),
-            **dict(zip(_PARTS, map(address, self.parts), strict=True)),
+            w0=address(weights[0]),
+            dw=address(weights[1]),
+            b0=address(b0),
+            db=address(db),
+            s0=address(s0),
+            ds=address(ds),
             shared_slope=s0 is not None and s0.numel() == 1,
             activation=activation,
             slope=slope,
@@ -128,11 +131,11 @@ def conv(
     pixels = pitched(x)
     samples, height, width = pixels.shape[1:4]
     layer = _Layer(
-        pixels, len(w0), _weights(w0, dw, shuffle, turned=False), alpha, shuffle,
+        pixels, w0.shape[0], _weights(w0, dw, shuffle, turned=False), alpha, shuffle,
         _FUSED[activation] if fused else "none", slope, scale if whole else 1.0, b0, db,
     )  # fmt: skip
     rest = dense(residual) if whole and residual is not None else None
-    z = empty(len(alpha), samples, height * shuffle, width * shuffle, len(w0) // shuffle**2)
+    z = empty(alpha.shape[0], samples, height * shuffle, width * shuffle, w0.shape[0] // shuffle**2)
     _extension.module.convolve(  # type: ignore[union-attr]
         layer.given, x=address(pixels), x_point=_point(pixels), x_pixel=_pixel(pixels),
         residual=address(rest),
@@ -169,11 +172,11 @@ def conv_backward(
     gate = None if activation == "none" else dense(saved)
     weights = _weights(w0, dw, shuffle, turned=True) if needs[0] else (None, None)
     layer = _Layer(
-        pixels, len(w0), weights, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
+        pixels, w0.shape[0], weights, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
     )  # fmt: skip
     outputs, inputs = w0.shape[:2]
     shapes = (
-        (len(alpha), *pixels.shape[1:]), (images, outputs, inputs, 3, 3),
+        (alpha.shape[0], *pixels.shape[1:]), (images, outputs, inputs, 3, 3),
         (images, outputs), (images, outputs),
     )  # fmt: skip
     more = None if more is None else pitched(more)
