@@ -29,6 +29,9 @@ Values = dict[fx.Node, Any]
 # would be waited for.
 AT_ONCE = {"triton", "cuda"}
 
+# Backends whose kernels interpolate while they bring weights into their order: for one point too.
+ON_THE_FLY = {"cpu"}
+
 
 @dataclass(eq=False)
 class Plan:
@@ -210,7 +213,7 @@ def forward(plan: Plan, prepared: Values, points: Points, segments: int = 1) -> 
     if len(points.nodes) == points.images == segments == 1 and not in_use().backend:
         return _single(plan, prepared, points.nodes[0])
     values = dict(prepared)
-    if len(points.nodes) == 1:
+    if len(points.nodes) == 1 and in_use().backend not in ON_THE_FLY:
         values.update(_at_one_point(plan, prepared, points.nodes[0]))
     parts = plan.segments(segments) if segments > 1 else [plan.sample]
     for part in parts:

@@ -38,7 +38,7 @@ from faigfast.quadrature import Step
 # Kernels of our own take points together, which shares what a layer costs in Python.
 WANTED = {"cpu": Chunk(points=1, images=1), "cuda": Chunk(points=8, images=8)}
 MOST_POINTS = 4  # of which more were not faster
-KEPT = 1 << 28  # bytes that the backend "cpu" keeps for the next call
+KEPT = 0.25  # of the budget that is default: what the backend "cpu" keeps for the next call
 TOGETHER = {"cpu": 1 << 16}  # pixels of a chunk, by the backend whose kernels run
 
 KNOWN_SIDE = 8  # pixels of an image on which a known plan is compared again
@@ -168,7 +168,7 @@ class Engine:
                 f"2^{self.scale.lowered}"
             )
         if self.backend == "cpu":
-            free_cached(KEPT)
+            free_cached(int(KEPT * default_budget(x.device)))
 
     def _images(
         self,
