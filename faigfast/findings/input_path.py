@@ -5,7 +5,7 @@ tensor of the network, which moves from 0 to 1, while the weights move by nothin
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from faigfast import reference
 from faigfast.attribution import alone
+from faigfast.ends import end_losses
 from faigfast.engine.integrate import Engine, PointByPoint
 from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
-from faigfast.networks import call_as_is, undisturbed
-from faigfast.objective import loss
+from faigfast.networks import undisturbed
 from faigfast.path import WeightPath
 from faigfast.quadrature import Quadrature
 
@@ -73,7 +73,8 @@ class InputPath:
             self.engine: Engine | None = None
             if backend != "reference":
                 name = "" if backend == "torch" else backend
-                self.engine = Engine(line, _total, self._ends, memory, backend=name)
+                losses = partial(end_losses, line, self.modules, _total)
+                self.engine = Engine(line, _total, losses, memory, backend=name)
 
     def scores(self, first: Tensor, last: Tensor, bar: tqdm) -> Tensor:
         """Score every filter, Σ |Σ_s w_s ∂(Σ F(θ, x_s))/∂θ|.
@@ -111,8 +112,3 @@ class InputPath:
                 gt[n : n + 1], advance=bar.update,
             )  # fmt: skip
             yield found.scores
-
-    def _ends(self, ends: Tensor, gt: Tensor, places: Sequence[float]) -> list[float]:
-        with torch.no_grad():
-            outputs = (call_as_is(self.modules[int(place)], ends) for place in places)
-            return [loss(_total, output, gt).item() for output in outputs]
