@@ -74,6 +74,10 @@ class Plan:
         moving = {node for node, key in self.tensors.items() if key in self.moving}
         self.fixed, self.image, self.sample = sorted_nodes(self.graph.graph, moving, self.x)
 
+    def given(self, tensors: Mapping[str, Any]) -> Values:
+        """Give tensors of `leaves` by their nodes."""
+        return {node: tensors[key] for node, key in self.tensors.items()}
+
     @property
     def bytes_of_sample(self) -> int:
         """Bytes of all values of one sample together."""
@@ -190,7 +194,7 @@ def prepare(plan: Plan, given: Mapping[str, Any], x: Tensor) -> Values:
     x : Tensor
         [N, C, *spatial].
     """
-    values: Values = {node: given[key] for node, key in plan.tensors.items()}
+    values = plan.given(given)
     values[plan.x] = Folded(_as(x, in_use().values)[None, :, None])
     with torch.no_grad():
         points = Points.at([0.0], x)

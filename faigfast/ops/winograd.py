@@ -1,5 +1,6 @@
 """Path convolutions 3×3 by Winograd's transforms in C++: float32 on a CPU."""
 
+from threading import Lock
 from typing import Any
 
 import torch
@@ -53,6 +54,9 @@ def _pixel(part: Tensor) -> int:
     return part.stride(3) if part.shape[3] > 1 else part.shape[4]
 
 
+_packs = Lock()  # several threads come to a layer at the same time
+
+
 def _packed(w: Tensor | None, lasting: bool, shuffle: int, turned: bool) -> Tensor | None:
     """Weights [O, C, 3, 3] in the order of the kernels; of lasting ones it is done once a call."""
     if w is None:
@@ -61,9 +65,10 @@ def _packed(w: Tensor | None, lasting: bool, shuffle: int, turned: bool) -> Tens
         return _pack(w, shuffle, turned)
     kept = in_use().kept
     key = w.data_ptr(), w.shape, w.stride(), shuffle, turned
-    if key not in kept:
-        kept[key] = w, _pack(w, shuffle, turned)  # while w is held, its address is no other's
-    return kept[key][1]
+    with _packs:
+        if key not in kept:
+            kept[key] = w, _pack(w, shuffle, turned)  # while w is held, its address is no other's
+        return kept[key][1]
 
 
 def _pack(w: Tensor, shuffle: int, turned: bool) -> Tensor:
