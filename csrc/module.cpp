@@ -75,10 +75,9 @@ void convolve_backward(const faigfast::PathConvolution& path, uintptr_t gy, uint
                        uintptr_t gs) {
     const faigfast::Isa isa = faigfast::choose();
     py::gil_scoped_release released;
-    faigfast::convolve_backward(
-        isa, path,
-        {in(gy), in(saved), in(x), x_point, x_pixel, images, in(more), more_pixel, out(gx), out(gw),
-         out(gb), out(gs)});
+    faigfast::convolve_backward(isa, path,
+                                {in(gy), in(saved), in(x), x_point, x_pixel, images, in(more),
+                                 more_pixel, out(gx), out(gw), out(gb), out(gs)});
 }
 
 void define_convolution(py::module_& module) {

@@ -240,9 +240,14 @@ def _copies(
 ) -> dict[str, Tensor]:
     """Copy tensors, which are finite; those of one kind side by side, for one reading of all."""
     kinds: dict[Any, list[str]] = {}
-    for key in keys:
-        kinds.setdefault((values[key].dtype, values[key].device), []).append(key)
     found: dict[str, Tensor] = {}
+    for key in keys:
+        value = values[key].detach()
+        if value.is_contiguous():
+            kinds.setdefault((value.dtype, value.device), []).append(key)
+        else:  # its layout is kept
+            _check_finite(values, [key], name)
+            found[key] = value.to(dtype or value.dtype, copy=True)
     for (kind, _), alike in kinds.items():
         given = [values[key].detach() for key in alike]
         flat = torch.cat([value.flatten().to(dtype or kind) for value in given])

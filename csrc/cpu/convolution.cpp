@@ -301,8 +301,7 @@ void convolve(const PathConvolution& path, const ForwardArrays& arrays) {
         }
     run({path, in, out, Tiles(path.height, path.width, kTile), arrays.x, nullptr, arrays.x_point,
          pixels * in.pitch, arrays.residual, arrays.residual_point, out.pixel(),
-         pixels * path.outputs,
-         arrays.y, slopes, path.b0 ? bias : nullptr, false},
+         pixels * path.outputs, arrays.y, slopes, path.b0 ? bias : nullptr, false},
         Gate::open);
 }
 

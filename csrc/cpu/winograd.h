@@ -3,9 +3,9 @@
 #include <stdint.h>
 
 // Path convolution 3×3 with stride 1 and padding 1 in float32 by Winograd's F(4×4, 3×3). Everything
-// is dense and channels-last, but that pixels may lie further apart: images [points, samples, height, width, channels], weights
-// [outputs, 3, 3, inputs], which `pack` lays out anew. All functions are compiled once per
-// instruction set.
+// is dense and channels-last, but that pixels may lie further apart: images [points, samples,
+// height, width, channels], weights [outputs, 3, 3, inputs], which `pack` lays out anew. All
+// functions are compiled once per instruction set.
 
 namespace faigfast {
 

@@ -40,7 +40,7 @@ def fuse(graph: fx.Graph, moving: Collection[fx.Node]) -> None:
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target in CONVOLUTIONS and _own(node, moving):
             _absorb(graph, node)
-    for node in list(graph.nodes):
+    for node in reversed(list(graph.nodes)):
         if _joins(node):
             _continued(graph, node)
     _give_room(graph)

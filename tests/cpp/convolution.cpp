@@ -199,8 +199,8 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
     path.w0 = turned_w0.data(), path.dw = turned_dw.data();
     convolve_backward(isa, path,
                       {q.gy.data(), c.activation == Activation::none ? nullptr : saved.data(),
-                       x.data(), x_point, pitch, c.images, more.data(), pitch, gx.data(), gw.data(), gb.data(),
-                       slopes ? gs.data() : nullptr});
+                       x.data(), x_point, pitch, c.images, more.data(), pitch, gx.data(), gw.data(),
+                       gb.data(), slopes ? gs.data() : nullptr});
     const std::string name = faigfast::name(isa);
     compare("y", name, number, threads, y, expected.y);
     compare("gx", name, number, threads, gx, expected.gx);
