@@ -305,6 +305,8 @@ class Engine:
             wanted = Chunk(points=max(1, min(points, MOST_POINTS)), images=1)
         wanted = replace(wanted, images=min(wanted.images, images))
         large = plan.bytes_of_sample >= LARGE
-        if x.device.type == "cpu" and large and is_ours(self.objective) and self.scale is None:
+        # Kernels of our own fill all cores with many points of one layer.
+        idle = x.device.type == "cpu" and not self.backend and self.scale is None
+        if idle and large and is_ours(self.objective):
             wanted = replace(wanted, at_once=min(torch.get_num_threads(), MOST))
         return fitted(plan, self.given, x, wanted, budget)
