@@ -284,7 +284,7 @@ class _Run:
 
     def notes(self) -> list[str]:
         """Tell every fallback and why."""
-        return [] if self.engine is None else list(self.engine.notes)
+        return [] if self.engine is None else self.engine.told()
 
     def batch(self, batch: Batch, before: int) -> Attribution:
         """Attribute every image of one batch, after `before` others."""

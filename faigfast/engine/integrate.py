@@ -23,12 +23,14 @@ from faigfast.engine.execute import (
 )
 from faigfast.engine.memory import Chunk, default_budget, fitted
 from faigfast.engine.plan import forget, plan_for
+from faigfast.engine.resident import CHUNKS, faster
 from faigfast.engine.rules import Points
 from faigfast.engine.sums import Sums
 from faigfast.integral import Integral
 from faigfast.networks import attributes
 from faigfast.objective import Objective
 from faigfast.ops.gradient_scale import GradientScale
+from faigfast.ops.layers import LAYERS, RIVALS, LayerChoice
 from faigfast.ops.table import Use, using
 from faigfast.ops.winograd import free_cached
 from faigfast.path import WeightPath
@@ -94,7 +96,20 @@ class Engine:
         self.trusted: dict[Any, tuple[Plan, Chunk]] = {}
         # What kernels refuse is a note.
         self.scale = GradientScale() if self.values == torch.float16 else None
-        self.use = Use(self.backend, self.notes, self.mode, self.values, self.scale)
+        chosen = self.backend in RIVALS and LAYERS.times(self.device)
+        self.layers = LayerChoice() if chosen else None
+        self.use = Use(
+            self.backend, self.notes, self.mode, self.values, self.scale, self.layers
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the line is."""
+        return next(iter(self.path.start.values())).device
+
+    def told(self) -> list[str]:
+        """Notes of everything that was chosen, or went otherwise than asked for."""
+        return [*self.notes, *(self.layers.notes() if self.layers else ())]
 
     def integrate(
         self,
@@ -227,7 +242,7 @@ class Engine:
         if plan.checked and self._changed(plan, x, gt):
             forget(self.path.module)
             plan = self._plan(x)
-        chunk = self._chunk(plan, x, images)
+        chunk = self._chunk(plan, x, gt, images)
         sizes = replace(chunk, points=min(chunk.points, 2), images=min(chunk.images, 2))
         kind = sizes, self.backend, self.mode, self.values, self.checked_for
         if kind not in plan.checked:
@@ -277,7 +292,7 @@ class Engine:
                     return ""
         return differs(self.path, plan, self.given, x, gt, self.objective, chunk)
 
-    def _chunk(self, plan: Plan, x: Tensor, images: int) -> Chunk:
+    def _chunk(self, plan: Plan, x: Tensor, gt: Tensor, images: int) -> Chunk:
         budget = self.budget or default_budget(x.device)
         wanted = WANTED.get(x.device.type, WANTED["cuda"])
         if self.backend == "triton":  # its interpreter too, which runs on a CPU
@@ -286,4 +301,7 @@ class Engine:
             points = TOGETHER[self.backend] // x.shape[2:].numel()
             wanted = Chunk(points=max(1, min(points, MOST_POINTS)), images=1)
         wanted = replace(wanted, images=min(wanted.images, images))
-        return fitted(plan, self.given, x, wanted, budget)
+        chunk = fitted(plan, self.given, x, wanted, budget)
+        if not CHUNKS.times(x.device):
+            return chunk
+        return faster(plan, self.given, x, gt, self.loss, chunk, self.notes)
