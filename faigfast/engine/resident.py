@@ -137,7 +137,7 @@ def _once(
     nodes = [(p + 0.5) / chunk.points for p in range(chunk.points)]
     weights = [1 / chunk.points] * chunk.points
     try:
-        accumulate(plan, prepared, Points.at(nodes, x), weights, truths, objective)
+        accumulate(plan, prepared, Points.at(nodes, images), weights, truths, objective)
     except ValueError as problem:  # of the loss; it is told of where it counts
         raise RuntimeError(str(problem)) from problem
     finally:

@@ -81,7 +81,8 @@ class LayerChoice:
         kernels = list({kernel.name: kernel for kernel in kernels}.values())
         yardstick = _Yardstick(plain, args)
         ways = [Candidate(k.name, k, yardstick.compared(k)) for k in kernels]
-        found, choice = self.choices.chosen(x.device, layer_key(operation, args), ways)
+        with torch.no_grad():
+            found, choice = self.choices.chosen(x.device, layer_key(operation, args), ways)
         self._note(operation, args, choice)
         return found
 
