@@ -1,9 +1,9 @@
 """attribute(): check, plan, integrate, and hand the result over."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain
 from numbers import Integral as Integer
 from threading import RLock
 from typing import Any
@@ -14,12 +14,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 from tqdm import tqdm
 
 from faigfast import reference
+from faigfast.auto_precision import EXACT, TYPES, settle
 from faigfast.backends import choose
 from faigfast.batch import Batch, batches, is_single
 from faigfast.ends import compare_ends
 from faigfast.engine.integrate import Engine, PointByPoint
 from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
+from faigfast.image import Image, alike, named, naming
 from faigfast.integral import Integral
 from faigfast.networks import attributes, call_as_is, fingerprint, undisturbed, unwrap
 from faigfast.objective import Objective, loss, resolve_objective
@@ -88,9 +90,10 @@ def attribute(
     backend : str
         "auto" or one that `faigfast.backends()` has.
     precision : str
-        "fp64", "fp32", "bf16", "fp16", or "auto", the networks' own. With the backend "triton" also
-        "tf32" and "bf16x3", float32 multiplied by matrix instructions: rounded to 10 bits, or as
-        three products of bfloat16.
+        "fp64", "fp32", "bf16", "fp16", or "auto": the networks' own; on a GPU, of networks in
+        float32, the fastest whose error, measured on a crop, is below the rule's own. With the
+        backend "triton" also "tf32" and "bf16x3", float32 multiplied by matrix instructions:
+        rounded to 10 bits, or as three products of bfloat16.
     memory : int, optional
         Budget in bytes for activations, gradients and their sums; None: a quarter of the device's
         memory. Scores do not depend on it beyond rounding. The reference backend holds one image
@@ -149,7 +152,6 @@ def attribute(
     own = next((name for name, dtype in PRECISIONS.items() if dtype == first.dtype), None)
     if own is None:
         raise ValueError(f"model_b is of {first.dtype}; expected one of {', '.join(PRECISIONS)}")
-    precision = own if precision == "auto" else precision
 
     with (
         _alone,
@@ -160,6 +162,21 @@ def attribute(
         if not len(index):
             raise ValueError("the networks have no convolution: there are no filters to attribute")
         line = WeightPath(baseline, target)
+        prints = fingerprint(baseline), fingerprint(target)
+        given = batches(batch, first.device, first.dtype)
+        measured = ""
+        if precision == "auto" and own == EXACT and first.device.type in TYPES:
+            head = next(given)
+            given = chain([head], given)
+            precision, measured = settle(
+                partial(attribute, baseline, target, objective=objective, parameters=parameters,
+                        memory=memory, signed=signed),
+                head, first.device, backend, rule=rule, points=count, tol=tol, emulate=emulate,
+                key=(*prints, id(function), str(parameters), signed),
+            )  # fmt: skip
+            used, why = choose(backend, first.device, precision)
+        elif precision == "auto":
+            precision = own
         kind = PRECISIONS[precision]
         if used in ROUND_LATE:
             kind = torch.promote_types(kind, torch.float32)
@@ -182,8 +199,8 @@ def attribute(
                 backend=used,
                 precision=precision,
                 per_image=per_image,
-                baseline=fingerprint(baseline),
-                target=fingerprint(target),
+                baseline=prints[0],
+                target=prints[1],
                 method=SIGNED if signed else "faig",
             ),
             memory=None if memory is None else int(memory),
@@ -192,7 +209,7 @@ def attribute(
         )
         parts: list[Attribution] = []
         done = 0
-        for part in batches(batch, first.device, first.dtype):
+        for part in given:
             if not parts:
                 run.check_ends(part)
             parts.append(run.batch(part, done))
@@ -201,17 +218,8 @@ def attribute(
                 parts = [parts[0].merge(parts[1:])]
         bar.total = bar.n
         bar.refresh()
-        notes = [why, MEMORY_NOTE if memory and used == "reference" else "", *run.notes()]
+        notes = [why, measured, MEMORY_NOTE if memory and used == "reference" else "", *run.notes()]
     return replace(parts[0].merge(parts[1:]), notes=tuple(note for note in notes if note))
-
-
-@dataclass(frozen=True)
-class _Image:
-    """One degraded image [C, *spatial] and its ground truth [...]."""
-
-    name: str
-    x: Tensor
-    gt: Tensor
 
 
 # Networks whose ends were compared, by target, and how many states of one are remembered.
@@ -263,7 +271,7 @@ class _Run:
         """
         name = next(iter(batch.lq))
         x, gt = (part[name][0].detach() for part in (batch.lq, batch.gt))
-        image = _Image(f"degradation {name!r}, image 0", x, gt)
+        image = Image(f"degradation {name!r}, image 0", x, gt)
         if self.engine is None:
             self.compare_ends(image)
             return
@@ -276,9 +284,9 @@ class _Run:
                 known.clear()
             known.add(state)
 
-    def compare_ends(self, image: "_Image") -> None:
+    def compare_ends(self, image: Image) -> None:
         """Compare the two modules as they are with the two ends of the line."""
-        with _naming(image.name):
+        with naming(image.name):
             x, gt = image.x[None], image.gt[None]
             compare_ends(self.line, self.modules, self.objective, x, gt)
 
@@ -294,7 +302,7 @@ class _Run:
             self.bar.total = shape[0] * shape[1] * points
             self.bar.refresh()
         images = [
-            _Image(
+            Image(
                 f"degradation {name!r}, image {before + n}",
                 batch.lq[name][n].detach(),
                 batch.gt[name][n].detach(),
@@ -303,7 +311,7 @@ class _Run:
             for n in range(batch.images)
         ]
         integrals: list[Integral | None] = [None] * len(images)
-        for places in _alike(images):
+        for places in alike(images):
             found = self.integrate([images[i] for i in places])
             for place, integral in zip(places, found, strict=True):
                 integrals[place] = integral
@@ -318,7 +326,7 @@ class _Run:
                 outputs = (self.path.call(self.path.at(end), x) for end in ends)
             return [loss(self.objective, output, gt).item() for output in outputs]
 
-    def integrate(self, images: Sequence["_Image"]) -> Iterator[Integral]:
+    def integrate(self, images: Sequence[Image]) -> Iterator[Integral]:
         """Integrate images of one shape."""
         if self.engine is not None:
             x, gt = (
@@ -339,9 +347,9 @@ class _Run:
                 if self.engine.values is not None:
                     self.engine.notes.setdefault(f"precision: point by point in {self.dtype}")
             except (ValueError, TypeError) as problem:
-                raise _named(images[done + getattr(problem, "image", 0)].name, problem) from problem
+                raise named(images[done + getattr(problem, "image", 0)].name, problem) from problem
         for image in images:
-            with _naming(image.name):
+            with naming(image.name):
                 yield reference.integrate(
                     self.path, self.steps(), self.objective, self.index, self.scored,
                     image.x[None].to(self.dtype), image.gt[None].to(self.dtype),
@@ -376,25 +384,3 @@ class _Run:
             scored=torch.cat(scored),
             setting=self.setting,
         )
-
-
-def _alike(images: Sequence[_Image]) -> Iterable[list[int]]:
-    """Group images whose tensors have equal shapes."""
-    groups: dict[tuple[torch.Size, torch.Size], list[int]] = {}
-    for place, image in enumerate(images):
-        groups.setdefault((image.x.shape, image.gt.shape), []).append(place)
-    return groups.values()
-
-
-@contextmanager
-def _naming(place: str) -> Iterator[None]:
-    """Put the place before the message of an error about a value."""
-    try:
-        yield
-    except (ValueError, TypeError) as problem:
-        raise _named(place, problem) from problem
-
-
-def _named(place: str, problem: Exception) -> Exception:
-    kind = TypeError if isinstance(problem, TypeError) else ValueError
-    return kind(f"{place}: {problem}")

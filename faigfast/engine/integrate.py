@@ -98,9 +98,7 @@ class Engine:
         self.scale = GradientScale() if self.values == torch.float16 else None
         chosen = self.backend in RIVALS and LAYERS.times(self.device)
         self.layers = LayerChoice() if chosen else None
-        self.use = Use(
-            self.backend, self.notes, self.mode, self.values, self.scale, self.layers
-        )
+        self.use = Use(self.backend, self.notes, self.mode, self.values, self.scale, self.layers)
 
     @property
     def device(self) -> torch.device:
@@ -108,7 +106,7 @@ class Engine:
         return next(iter(self.path.start.values())).device
 
     def told(self) -> list[str]:
-        """Notes of everything that was chosen, or went otherwise than asked for."""
+        """Tell what was chosen, and what went otherwise than asked for."""
         return [*self.notes, *(self.layers.notes() if self.layers else ())]
 
     def integrate(

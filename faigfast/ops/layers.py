@@ -148,7 +148,7 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 
 
 def _kind(value: Any) -> Any:
-    """What of an argument kernels depend on; points are counted, not looked at."""
+    """Take of an argument what kernels depend on: points are counted, not looked at."""
     if isinstance(value, Tensor):
         return tuple(value.shape), value.dtype
     return tuple(value) if isinstance(value, list) else value
