@@ -17,6 +17,7 @@ from faigfast import reference
 from faigfast.auto_precision import EXACT, TYPES, settle
 from faigfast.backends import choose
 from faigfast.batch import Batch, batches, is_single
+from faigfast.devices import spread
 from faigfast.ends import compare_ends
 from faigfast.engine.integrate import Engine, PointByPoint
 from faigfast.engine.sums import Sums
@@ -54,6 +55,7 @@ def attribute(
     progress: bool = False,
     per_image: bool = True,
     signed: bool = False,
+    devices: Any = None,
 ) -> Attribution:
     """Attribute the removal of degradations to filters, by integrated gradients in weight space.
 
@@ -106,6 +108,10 @@ def attribute(
     signed : bool
         Score a kernel by −Σ I_i, how much of the loss it takes away, in place of Σ |I_i|: a rival
         of FAIG, in which what a kernel's weights do to each other's disadvantage is lost.
+    devices : "all" or sequence of str or torch.device, optional
+        Spread the images over several devices of this machine, such as ["cuda:0", "cuda:1"], with
+        copies of the networks and a process for each; "all" stands for every GPU. A script begins
+        its work under `if __name__ == "__main__":` then. None: where the networks are.
 
     Returns
     -------
@@ -143,6 +149,13 @@ def attribute(
     count, steps_of = schedule(rule, steps, tol, emulate)
     objective_name, function = resolve_objective(objective)
     check_precision(precision)
+    if devices is not None:
+        options = {
+            "rule": rule, "steps": steps, "tol": tol, "emulate": emulate, "objective": objective,
+            "parameters": parameters, "backend": backend, "precision": precision, "memory": memory,
+            "per_image": per_image, "signed": signed,
+        }  # fmt: skip
+        return spread(devices, model_a, model_b, batch, attribute, options, progress)
     baseline, target = unwrap(model_a, "model_a"), unwrap(model_b, "model_b")
     first = next((p for p in target.parameters() if p.is_floating_point()), None)
     if first is None:

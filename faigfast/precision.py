@@ -27,7 +27,7 @@ def proper_float32() -> Iterator[None]:
     # The older flags `allow_tf32` cannot be read where a caller has set one operation's apart.
     parts: list[Any] = [
         torch.backends.cudnn.conv,  # type: ignore[attr-defined]
-        torch.backends.cudnn.rnn,  # type: ignore[attr-defined]
+        torch.backends.cudnn.rnn,
         torch.backends.cuda.matmul,
     ]
     before = [part.fp32_precision for part in parts]
