@@ -103,11 +103,18 @@ def test_the_stage_of_whole_attributions(script, monkeypatch):
             ["tiny-8x1"], steps=2, repeats=1, contenders=["loop"], memory=False, progress=False
         )
 
+    tiny = partial(
+        bench.experiment, family="tiny", sizes={"a": (16, 20)},
+        ways=[("torch", "fp32")], crop=6, points=(2, 16), repeats=1,
+    )  # fmt: skip
+    monkeypatch.setattr(bench, "experiment", lambda device, **options: tiny("cpu", **options))
     monkeypatch.setattr(bench, "benchmark", small)
     assert script.run_stage("end_to_end") == 0
+    table = script.path_of("end_to_end", "txt").read_text()
+    assert table.startswith("SRResNet 4×1 ×2, random; 1 drawn image,") and "tiny-8x1" in table
     names = sorted(path.name for path in script.RESULTS.iterdir())
     assert names == sorted(
-        [f"NVIDIA-H200-SXM-end_to_end-{name}.json" for name in script.WORKLOADS]
+        [f"NVIDIA-H200-SXM-end_to_end-{name}.json" for name in ("experiment", *script.WORKLOADS)]
         + ["NVIDIA-H200-SXM-end_to_end.txt"]
     )
 
