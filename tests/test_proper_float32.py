@@ -1,4 +1,4 @@
-"""Float32 is float32: neither cuDNN nor cuBLAS may round it to tf32 while networks are evaluated."""
+"""Float32 is float32: cuDNN and cuBLAS must not round it to tf32 inside."""
 
 import pytest
 import torch

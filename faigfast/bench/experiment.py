@@ -262,7 +262,9 @@ def _fewest(
         row.error = trained.error(backend, precision, RULE, row.points)
         if row.error <= goal:
             return
-    row.reason = f"with {counted(row.points, 'point')} the error is {row.error:.1e}, above {goal:.1e}"
+    row.reason = (
+        f"with {counted(row.points, 'point')} the error is {row.error:.1e}, above {goal:.1e}"
+    )
 
 
 def _time(
@@ -309,8 +311,8 @@ def _authors_row(
     part = parts[len(parts) // 2]
     x, gt = part["lq"]["noise"][:1], part["gt"][:1]
     problem = Problem(*nets, x, gt, PART, AUTHORS[0])
-    small = Problem(*nets, *(p[..., : 16 * s, : 16 * s] for p, s in ((x, 1), (gt, SCALE))), PART,
-                    AUTHORS[0])  # fmt: skip
+    corner, its_gt = x[..., :16, :16], gt[..., : 16 * SCALE, : 16 * SCALE]
+    small = Problem(*nets, corner, its_gt, PART, AUTHORS[0])
     row.off = errors(authors(small)(), own("reference", small, "fp64")())[0]
     run: Run = authors(problem)
     run()
