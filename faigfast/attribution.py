@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import chain
 from numbers import Integral as Integer
 from threading import RLock
 from typing import Any
@@ -14,7 +13,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from tqdm import tqdm
 
 from faigfast import reference
-from faigfast.auto_precision import EXACT, TYPES, settle
+from faigfast.auto_precision import EXACT, TYPES, Plan, in_fastest
 from faigfast.backends import choose
 from faigfast.batch import Batch, batches, is_single
 from faigfast.devices import spread
@@ -149,12 +148,12 @@ def attribute(
     count, steps_of = schedule(rule, steps, tol, emulate)
     objective_name, function = resolve_objective(objective)
     check_precision(precision)
+    options = {
+        "rule": rule, "steps": steps, "tol": tol, "emulate": emulate, "objective": objective,
+        "parameters": parameters, "backend": backend, "precision": precision, "memory": memory,
+        "per_image": per_image, "signed": signed,
+    }  # fmt: skip
     if devices is not None:
-        options = {
-            "rule": rule, "steps": steps, "tol": tol, "emulate": emulate, "objective": objective,
-            "parameters": parameters, "backend": backend, "precision": precision, "memory": memory,
-            "per_image": per_image, "signed": signed,
-        }  # fmt: skip
         return spread(devices, model_a, model_b, batch, attribute, options, progress)
     baseline, target = unwrap(model_a, "model_a"), unwrap(model_b, "model_b")
     first = next((p for p in target.parameters() if p.is_floating_point()), None)
@@ -165,6 +164,12 @@ def attribute(
     own = next((name for name, dtype in PRECISIONS.items() if dtype == first.dtype), None)
     if own is None:
         raise ValueError(f"model_b is of {first.dtype}; expected one of {', '.join(PRECISIONS)}")
+    if precision == "auto" and own == EXACT and first.device.type in TYPES:
+        once = partial(attribute, baseline, target, **options)
+        prints = fingerprint(baseline), fingerprint(target), id(function), str(parameters), signed
+        plan = Plan(backend, rule, count, tol, emulate)
+        return in_fastest(once, batch, first, plan, prints, progress)
+    precision = own if precision == "auto" else precision
 
     with (
         _alone,
@@ -175,21 +180,6 @@ def attribute(
         if not len(index):
             raise ValueError("the networks have no convolution: there are no filters to attribute")
         line = WeightPath(baseline, target)
-        prints = fingerprint(baseline), fingerprint(target)
-        given = batches(batch, first.device, first.dtype)
-        measured = ""
-        if precision == "auto" and own == EXACT and first.device.type in TYPES:
-            head = next(given)
-            given = chain([head], given)
-            precision, measured = settle(
-                partial(attribute, baseline, target, objective=objective, parameters=parameters,
-                        memory=memory, signed=signed),
-                head, first.device, backend, rule=rule, points=count, tol=tol, emulate=emulate,
-                key=(*prints, id(function), str(parameters), signed),
-            )  # fmt: skip
-            used, why = choose(backend, first.device, precision)
-        elif precision == "auto":
-            precision = own
         kind = PRECISIONS[precision]
         if used in ROUND_LATE:
             kind = torch.promote_types(kind, torch.float32)
@@ -212,8 +202,8 @@ def attribute(
                 backend=used,
                 precision=precision,
                 per_image=per_image,
-                baseline=prints[0],
-                target=prints[1],
+                baseline=fingerprint(baseline),
+                target=fingerprint(target),
                 method=SIGNED if signed else "faig",
             ),
             memory=None if memory is None else int(memory),
@@ -222,7 +212,7 @@ def attribute(
         )
         parts: list[Attribution] = []
         done = 0
-        for part in given:
+        for part in batches(batch, first.device, first.dtype):
             if not parts:
                 run.check_ends(part)
             parts.append(run.batch(part, done))
@@ -231,7 +221,7 @@ def attribute(
                 parts = [parts[0].merge(parts[1:])]
         bar.total = bar.n
         bar.refresh()
-        notes = [why, measured, MEMORY_NOTE if memory and used == "reference" else "", *run.notes()]
+        notes = [why, MEMORY_NOTE if memory and used == "reference" else "", *run.notes()]
     return replace(parts[0].merge(parts[1:]), notes=tuple(note for note in notes if note))
 
 

@@ -1,13 +1,15 @@
 """What "auto" takes on a GPU: the fastest precision whose error hides behind the rule's own."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from faigfast.backends import choose
-from faigfast.batch import Batch
+from faigfast.batch import Batch, batches, is_single
 from faigfast.ends import corner
 from faigfast.refinement import NESTED
 from faigfast.result import Attribution
@@ -20,6 +22,7 @@ POINTS = 32  # the most at which a crop is compared
 # How a rule's error falls with the number of points: beside kinks as of a path of Brownian motion.
 ORDERS = {"left": 1.0, "right": 1.0}
 ORDER = 1.5
+EMULATED = 17  # evaluations of an emulated rule
 TOL = 1e-12  # is not reached: all points are taken
 KNOWN = 64
 
@@ -28,90 +31,122 @@ Attribute = Callable[..., Attribution]
 _known: dict[Any, tuple[str, str]] = {}
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How the line will be summed, and by whom: its error is `tol`, or estimated.
+
+    Parameters
+    ----------
+    backend : str
+        As it was asked for.
+    rule, points, tol, emulate
+        As `faigfast.attribute` takes them.
+    """
+
+    backend: str
+    rule: str
+    points: int
+    tol: float | None
+    emulate: bool
+
+
+def in_fastest(
+    run: Attribute, batch: Any, like: Tensor, plan: Plan, key: Any, progress: bool
+) -> Attribution:
+    """Attribute in the precision that is measured to be fast and accurate enough.
+
+    Parameters
+    ----------
+    run : callable
+        `faigfast.attribute` of these networks, with all options.
+    batch
+        As there.
+    like : Tensor
+        One of the networks', for device and type.
+    plan : Plan
+        How the line will be summed.
+    key : hashable
+        What tells networks and settings apart: for the same, the precision stays.
+    progress : bool
+        As in `faigfast.attribute`.
+
+    Raises
+    ------
+    ValueError
+        As there; if values are out of a precision's range that was measured for the first of
+        several batches. A batch alone is attributed again in float32.
+    """
+    given = batches(batch, like.device, like.dtype)
+    head = next(given)
+    precision, note = settle(run, head, like.device, plan, key)
+    several = ({"lq": part.lq, "gt": part.gt} for part in chain([head], given))
+    single = is_single(batch)
+    try:
+        result = run(batch if single else several, precision=precision, progress=progress)
+    except ValueError as problem:
+        if precision == EXACT or "finite" not in str(problem):
+            raise
+        if not single:
+            raise ValueError(
+                f"{problem}; precision {precision!r} was measured for the first image, and "
+                f"precision={EXACT!r} has more range"
+            ) from problem
+        note = f"precision: {EXACT}, since in {precision}, as measured on a crop, {problem}"
+        result = run(batch, precision=EXACT, progress=progress)
+    return replace(result, notes=tuple(filter(None, (note, *result.notes))))
+
+
 def settle(
-    run: Attribute,
-    part: Batch,
-    device: torch.device,
-    backend: str,
-    *,
-    rule: str,
-    points: int,
-    tol: float | None,
-    emulate: bool,
-    key: Any,
+    run: Attribute, part: Batch, device: torch.device, plan: Plan, key: Any
 ) -> tuple[str, str]:
-    """Measure which precision networks in float32 can be attributed in.
+    """Measure in which precision networks in float32 can be attributed.
 
     Scores of a corner of the first image, under every degradation, are computed in float32 by plain
     PyTorch at up to 32 points, which also estimates the error of the rule, and then in faster
     precisions at the same points.
 
-    Parameters
-    ----------
-    run : callable
-        `faigfast.attribute` of these networks, without batch, backend, precision and rule.
-    part : Batch
-        Whose first image is taken.
-    device : torch.device
-        Where it is.
-    backend : str
-        As it was asked for.
-    rule, points, tol, emulate
-        What will be used: its error is `tol`, or estimated.
-    key : hashable
-        What tells networks and settings apart: for the same, the answer stays.
-
     Returns
     -------
     precision : str
     note : str
-        Which errors were found.
+        Which errors were found; empty where there was nothing to measure.
     """
-    key = key, device, backend, rule, points, tol, emulate
+    key = key, device, plan
     if key not in _known:
         if len(_known) >= KNOWN:
             _known.clear()
-        _known[key] = _measured(run, part, device, backend, rule, points, tol, emulate)
+        _known[key] = _measured(run, part, device, plan)
     return _known[key]
 
 
-def _measured(
-    run: Attribute,
-    part: Batch,
-    device: torch.device,
-    backend: str,
-    rule: str,
-    points: int,
-    tol: float | None,
-    emulate: bool,
-) -> tuple[str, str]:
-    nested = rule if rule in NESTED and not emulate else "midpoint"
+def _measured(run: Attribute, part: Batch, device: torch.device, plan: Plan) -> tuple[str, str]:
+    precisions = possible(plan.backend, device)
+    if not precisions:
+        return EXACT, ""
+    nested = plan.rule if plan.rule in NESTED and not plan.emulate else "midpoint"
     crops = {name: corner(part.lq[name][:1], part.gt[name][:1]) for name in part.lq}
     batch = {
-        "lq": {k: x for k, (x, _) in crops.items()},
-        "gt": {k: g for k, (_, g) in crops.items()},
+        "lq": {name: x for name, (x, _) in crops.items()},
+        "gt": {name: gt for name, (_, gt) in crops.items()},
     }
-
-    def scores(backend: str, precision: str) -> Attribution:
-        return run(batch, rule=nested, steps=POINTS, tol=TOL, backend=backend, precision=precision)
-
+    way = {"rule": nested, "steps": POINTS, "tol": TOL, "emulate": False, "per_image": True}
     try:
-        exact = scores("torch", EXACT)
+        exact = run(batch, **way, backend="torch", precision=EXACT)
     except ValueError as problem:  # a corner may be too small for the network
         return EXACT, f"precision: {EXACT}, since a crop cannot be compared: {problem}"
-    if tol is None:
-        taken = 17 if emulate else points
+    if plan.tol is None:
+        taken = EMULATED if plan.emulate else plan.points
         order = ORDERS.get(nested, ORDER)
         bound = exact.error[:, 0] * (exact.evaluations / taken) ** order
     else:
-        bound = torch.full_like(exact.error[:, 0], tol)
+        bound = torch.full_like(exact.error[:, 0], plan.tol)
 
     def errors(precision: str) -> Tensor:
-        return differences(scores(backend, precision), exact)
+        return differences(run(batch, **way, backend=plan.backend, precision=precision), exact)
 
-    precision, found = decide(errors, bound, possible(backend, device))
+    precision, found = decide(errors, bound, precisions)
     size = "×".join(map(str, next(iter(crops.values()))[0].shape[2:]))
-    whose = "tol" if tol is not None else "the rule's own error"
+    whose = "tol" if plan.tol is not None else "the rule's own error"
     text = f"precision: {precision}, measured on a crop of {size}; {whose} is {bound.min():.1e}"
     return precision, "; ".join([text, *found])
 

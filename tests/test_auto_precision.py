@@ -136,6 +136,20 @@ def test_a_crop_that_the_network_does_not_take_leaves_float32(measuring, monkeyp
     assert any("fp32, since a crop cannot be compared: " in note for note in result.notes)
 
 
+def test_a_batch_that_is_out_of_range_is_attributed_in_float32(measuring):
+    nets, (x, gt) = pair(kinked, torch.float32), images(2, dtype=torch.float32)
+    gt[1] *= 3e4  # not the image that is measured
+    given = dict(backend="torch", steps=3)
+    result = attribute(*nets, (x, gt), **given)
+    assert result.precision == "fp32" and measuring == ["fp16"]
+    assert any("fp32, since in fp16, as measured on a crop, " in note for note in result.notes)
+    plain = attribute(*nets, (x, gt), precision="fp32", **given)
+    assert torch.equal(result.scores(), plain.scores())
+    parts = [(x[:1], gt[:1]), (x[1:], gt[1:])]
+    with pytest.raises(ValueError, match=r"finite.*; precision 'fp16' was measured for the first"):
+        attribute(*nets, iter(parts), **given)
+
+
 def test_precisions_of_the_backends(monkeypatch):
     names = SimpleNamespace(auto="triton")
 
