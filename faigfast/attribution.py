@@ -148,7 +148,7 @@ def attribute(
     count, steps_of = schedule(rule, steps, tol, emulate)
     objective_name, function = resolve_objective(objective)
     check_precision(precision)
-    options = {
+    options: dict[str, Any] = {
         "rule": rule, "steps": steps, "tol": tol, "emulate": emulate, "objective": objective,
         "parameters": parameters, "backend": backend, "precision": precision, "memory": memory,
         "per_image": per_image, "signed": signed,

@@ -232,8 +232,7 @@ def _compute(
     with bar, _telling_progress(folder, len(images)):
         parts = _batches(bar, images, next(pair[1].parameters()).dtype)
         results: Iterator[Attribution] = (
-            rank(*pair, {"lq": part.lq, "gt": part.gt}, **given, progress=not options.quiet)
-            for part in parts
+            rank(*pair, _mapping(part), **given, progress=not options.quiet) for part in parts
         )
         if devices and todo:
             results = _on_devices(Devices(devices, *pair, rank, given), parts)
@@ -263,6 +262,11 @@ def _batches(numbers: Iterable[int], images: Images, dtype: torch.dtype) -> Iter
         item = images[n]
         lq = {name: x[None].to(dtype) for name, x in item["lq"].items()}
         yield Batch(lq, dict.fromkeys(lq, item["gt"][None].to(dtype)))
+
+
+def _mapping(part: Batch) -> dict[str, Any]:
+    """Give a batch whose degradations share their ground truth as `attribute` takes it."""
+    return {"lq": part.lq, "gt": next(iter(part.gt.values()))}
 
 
 def _on_devices(pool: Devices, parts: Iterable[Batch]) -> Iterator[Attribution]:
