@@ -37,17 +37,19 @@ def rounded(count: int) -> int:
 
 def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     """Median of a few runs, after one to warm up; by events where the device has any."""
-    run()
     if device.type != "cuda":
+        run()
         return statistics.median(_by_clock(run) for _ in range(ROUNDS))
     times = []
-    for _ in range(ROUNDS):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
+    with torch.cuda.device(device):  # events are of the current one's stream
         run()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) / 1e3)
+        for _ in range(ROUNDS):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            run()
+            end.record()
+            end.synchronize()
+            times.append(begin.elapsed_time(end) / 1e3)
     return statistics.median(times)
 
 

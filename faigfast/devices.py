@@ -52,10 +52,11 @@ def known_devices(devices: Any) -> list[torch.device]:
     except (RuntimeError, TypeError) as problem:
         reason = (str(problem).splitlines() or [""])[0]
         raise ValueError(f"devices is {list(devices)!r}: {reason}") from None
+    found = [torch.device("cuda:0") if str(d) == "cuda" else d for d in found]
     types = sorted({device.type for device in found})
     if len(types) != 1:
         raise ValueError(f"devices is {list(devices)!r}; expected some, all of one type")
-    missing = [d for d in found if d.type == "cuda" and (d.index or 0) >= gpus]
+    missing = [d for d in found if d.type == "cuda" and d.index >= gpus]
     if missing:
         raise ValueError(f"devices holds {str(missing[0])!r}, and torch finds {gpus} GPUs here")
     return found

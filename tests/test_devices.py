@@ -97,7 +97,7 @@ def test_all_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert list(map(str, known_devices("all"))) == ["cuda:0", "cuda:1"]
-    assert known_devices([torch.device("cuda")]) == [torch.device("cuda")]
+    assert known_devices([torch.device("cuda")]) == [torch.device("cuda:0")]
     with pytest.raises(ValueError, match="'cuda:2', and torch finds 2 GPUs"):
         known_devices(["cuda:1", "cuda:2"])
 

@@ -227,7 +227,10 @@ def test_the_chunk_is_the_faster_one(table, monkeypatch, faster):
     assert chunk == (Chunk(2, 2) if faster else Chunk(8, 8)) and len(seen) == 2
     assert bool(notes) == faster
     if faster:
-        assert "stay in 50 MiB of cache: 2 points of 2 images (2 points of 2" in next(iter(notes))
+        assert next(iter(notes)).startswith(
+            "memory: 2 points of 2 images at once, whose values stay in 50 MiB of cache: as many "
+            "as stay in the cache (as many as stay in the cache 750 ms; as many as fit"
+        )
 
 
 def test_an_attribution_with_a_smaller_chunk_has_the_same_scores(table, monkeypatch):
@@ -242,5 +245,7 @@ def test_an_attribution_with_a_smaller_chunk_has_the_same_scores(table, monkeypa
     assert any("of cache: " in note for note in small.notes), small.notes
     monkeypatch.setenv("FAIGFAST_TUNE", "0")
     large = attribute(*nets, batch, steps=7, backend="torch")
+    (key,) = table.described()
+    assert "pixels=32 samples=8 torch float32 ieee" in key  # sizes of one class share it
     assert not any("of cache" in note for note in large.notes)
     torch.testing.assert_close(small.scores(), large.scores(), rtol=1e-5, atol=1e-9)

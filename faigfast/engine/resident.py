@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from faigfast.choices import Candidate, Choices, device_name
+from faigfast.choices import Candidate, Choices, device_name, rounded
 from faigfast.engine.execute import Plan, accumulate, gradients, prepare, with_sums
 from faigfast.engine.memory import Chunk
-from faigfast.engine.rules import Points
+from faigfast.engine.rules import Moving, Points
 from faigfast.objective import Objective
 from faigfast.ops.line import arranged
 from faigfast.ops.table import in_use
+from faigfast.tables import counted
 from faigfast.version import __version__
 
 SHARE = 0.7  # of the cache; weights and sums take the rest
@@ -109,15 +110,20 @@ def faster(
     def run(one: Chunk) -> Callable[[], None]:
         return lambda: _once(plan, given, x, gt, objective, one)
 
-    ways = [Candidate(_words(c), c, run(c), work=c.samples) for c in (chunk, small)]
+    names = ("as many as fit the memory", "as many as stay in the cache")
+    ways = [
+        Candidate(name, c, run(c), work=c.samples)
+        for name, c in zip(names, (chunk, small), strict=True)
+    ]
     try:
-        found, choice = CHUNKS.chosen(x.device, _key(plan, x, chunk, small), ways)
+        found, choice = CHUNKS.chosen(x.device, _key(plan, given, x, chunk), ways)
     except torch.OutOfMemoryError:  # the run will halve it
         return chunk
     if found == small:
         notes.setdefault(
-            f"memory: {_words(small)} at once, whose values stay in {size / 2**20:.0f} MiB of "
-            f"cache: {choice} for each image at a point"
+            f"memory: {counted(small.points, 'point')} of {counted(small.images, 'image')} at "
+            f"once, whose values stay in {size / 2**20:.0f} MiB of cache: {choice} for each image "
+            "at a point"
         )
     return found
 
@@ -144,17 +150,12 @@ def _once(
         gradients(own)
 
 
-def _words(chunk: Chunk) -> str:
-    return f"{chunk.points} points of {chunk.images} images"
-
-
-def _key(plan: Plan, x: Tensor, *chunks: Chunk) -> str:
-    """Name a network by its operations, the image and how it runs."""
-    values = ((str(n.target), _numbers(n)) for n in plan.graph.graph.nodes)
-    layout = hashlib.sha256(repr(list(values)).encode()).hexdigest()[:12]
+def _key(plan: Plan, given: Mapping[str, Any], x: Tensor, chunk: Chunk) -> str:
+    """Name a network by its operations and tensors, the size class of an image, how it runs."""
+    operations = [str(node.target) for node in plan.graph.graph.nodes]
+    shapes = [tuple(v.w0.shape) for v in given.values() if isinstance(v, Moving)]
+    network = hashlib.sha256(repr((operations, shapes)).encode()).hexdigest()[:12]
     use = in_use()
     kind = str(use.values or x.dtype).removeprefix("torch.")
-    size = "×".join(map(str, x.shape[1:]))
-    return " ".join(
-        [f"network {layout}", size, use.backend or "torch", kind, use.mode, *map(_words, chunks)]
-    )
+    sizes = f"pixels={rounded(x.shape[2:].numel())} samples={rounded(chunk.samples)}"
+    return " ".join([f"network {network}", sizes, use.backend or "torch", kind, use.mode])
