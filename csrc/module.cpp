@@ -62,21 +62,22 @@ void pack(const faigfast::Packing& packing, uintptr_t w, uintptr_t packed, int t
     faigfast::pack(isa, packing, in(w), out(packed), threads);
 }
 
-void convolve(const faigfast::PathConvolution& path, uintptr_t x, int64_t x_point,
+void convolve(const faigfast::PathConvolution& path, uintptr_t x, int64_t x_point, int64_t x_pixel,
               uintptr_t residual, int64_t residual_point, uintptr_t y) {
     const faigfast::Isa isa = faigfast::choose();
     py::gil_scoped_release released;
-    faigfast::convolve(isa, path, {in(x), x_point, in(residual), residual_point, out(y)});
+    faigfast::convolve(isa, path, {in(x), x_point, x_pixel, in(residual), residual_point, out(y)});
 }
 
 void convolve_backward(const faigfast::PathConvolution& path, uintptr_t gy, uintptr_t saved,
-                       uintptr_t x, int64_t x_point, int64_t images, uintptr_t more, uintptr_t gx,
-                       uintptr_t gw, uintptr_t gb, uintptr_t gs) {
+                       uintptr_t x, int64_t x_point, int64_t x_pixel, int64_t images,
+                       uintptr_t more, int64_t more_pixel, uintptr_t gx, uintptr_t gw, uintptr_t gb,
+                       uintptr_t gs) {
     const faigfast::Isa isa = faigfast::choose();
     py::gil_scoped_release released;
-    faigfast::convolve_backward(
-        isa, path,
-        {in(gy), in(saved), in(x), x_point, images, in(more), out(gx), out(gw), out(gb), out(gs)});
+    faigfast::convolve_backward(isa, path,
+                                {in(gy), in(saved), in(x), x_point, x_pixel, images, in(more),
+                                 more_pixel, out(gx), out(gw), out(gb), out(gs)});
 }
 
 void define_convolution(py::module_& module) {
@@ -100,10 +101,13 @@ void define_convolution(py::module_& module) {
              py::arg("s0"), py::arg("ds"), py::arg("shared_slope"), py::arg("activation"),
              py::arg("slope"), py::arg("scale"), py::arg("threads"));
     module.def("convolve", &convolve, py::arg("path"), py::kw_only(), py::arg("x"),
-               py::arg("x_point"), py::arg("residual"), py::arg("residual_point"), py::arg("y"));
+               py::arg("x_point"), py::arg("x_pixel") = 0, py::arg("residual"),
+               py::arg("residual_point"), py::arg("y"));
     module.def("convolve_backward", &convolve_backward, py::arg("path"), py::kw_only(),
-               py::arg("gy"), py::arg("saved"), py::arg("x"), py::arg("x_point"), py::arg("images"),
-               py::arg("more"), py::arg("gx"), py::arg("gw"), py::arg("gb"), py::arg("gs"));
+               py::arg("gy"), py::arg("saved"), py::arg("x"), py::arg("x_point"),
+               py::arg("x_pixel") = 0, py::arg("images"), py::arg("more"),
+               py::arg("more_pixel") = 0, py::arg("gx"), py::arg("gw"), py::arg("gb"),
+               py::arg("gs"));
     module.def("new_tensor", &faigfast::new_tensor, py::arg("shape"),
                "DLPack capsule of an uninitialised float32 tensor, in memory from the cache.");
     module.def("free_cached", &faigfast::free_cached,

@@ -8,7 +8,7 @@ from threading import RLock
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 from tqdm import tqdm
 
@@ -17,14 +17,14 @@ from faigfast.auto_precision import EXACT, TYPES, Plan, in_fastest
 from faigfast.backends import choose
 from faigfast.batch import Batch, batches, is_single
 from faigfast.devices import spread
-from faigfast.ends import compare_ends
+from faigfast.ends import compare_ends, end_losses
 from faigfast.engine.integrate import Engine, PointByPoint
 from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
 from faigfast.image import Image, alike, named, naming
 from faigfast.integral import Integral
-from faigfast.networks import attributes, call_as_is, fingerprint, undisturbed, unwrap
-from faigfast.objective import Objective, loss, resolve_objective
+from faigfast.networks import attributes, fingerprint, undisturbed, unwrap
+from faigfast.objective import Objective, resolve_objective
 from faigfast.path import WeightPath
 from faigfast.precision import MATRIX, PRECISIONS, ROUND_LATE, check_precision
 from faigfast.refinement import Steps, schedule
@@ -32,7 +32,7 @@ from faigfast.result import Attribution
 from faigfast.selection import Selection, select
 from faigfast.setting import Setting
 
-_alone = RLock()  # networks hold other tensors, and are in eval mode, while they are attributed
+alone = RLock()  # networks hold other tensors, and are in eval mode, while they are attributed
 SIGNED = "signed"
 MEMORY_NOTE = "memory: not counted, the reference holds one image at one point, the least there is"
 
@@ -172,7 +172,7 @@ def attribute(
     precision = own if precision == "auto" else precision
 
     with (
-        _alone,
+        alone,
         undisturbed(baseline, target),
         tqdm(unit="point·image", disable=not progress, leave=None) as bar,
     ):
@@ -260,8 +260,11 @@ class _Run:
         if self.setting.backend == "reference":
             return None
         used, values = self.setting, PRECISIONS[self.setting.precision]
+        # Not by a method: in a circle with this they would be kept until Python looks for such.
+        modules = self.modules if self.path is self.line else None
+        losses = partial(end_losses, self.path, modules, self.objective)
         return Engine(
-            self.path, self.objective, self.end_losses, self.memory,
+            self.path, self.objective, losses, self.memory,
             backend="" if used.backend == "torch" else used.backend,
             mode=used.precision if used.precision in MATRIX else "ieee",
             values=None if values == self.dtype else values,
@@ -319,15 +322,6 @@ class _Run:
             for place, integral in zip(places, found, strict=True):
                 integrals[place] = integral
         return self.gathered(tuple(batch.lq), shape, [i for i in integrals if i])
-
-    def end_losses(self, x: Tensor, gt: Tensor, ends: Sequence[float]) -> list[float]:
-        """L(θ̄) for 0 and L(θ) for 1, by the networks as they are if they have the precision."""
-        with torch.no_grad():
-            if self.path is self.line:
-                outputs = (call_as_is(self.modules[int(end)], x) for end in ends)
-            else:
-                outputs = (self.path.call(self.path.at(end), x) for end in ends)
-            return [loss(self.objective, output, gt).item() for output in outputs]
 
     def integrate(self, images: Sequence[Image]) -> Iterator[Integral]:
         """Integrate images of one shape."""

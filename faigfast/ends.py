@@ -1,5 +1,7 @@
 """Ends: the two networks as they are, against the ends of the line between their tensors."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -64,6 +66,37 @@ def _losses(
         ends = [loss(objective, line.call(point, x), gt).item() for point in points]
         own = [loss(objective, call_as_is(module, x), gt).item() for module in modules]
     return own, ends
+
+
+def end_losses(
+    path: WeightPath,
+    modules: tuple[nn.Module, nn.Module] | None,
+    objective: Objective,
+    x: Tensor,
+    gt: Tensor,
+    ends: Sequence[float],
+) -> list[float]:
+    """Losses of one image at ends of the line, L(θ̄) for 0 and L(θ) for 1.
+
+    Parameters
+    ----------
+    path : WeightPath
+        The line.
+    modules : tuple of nn.Module, optional
+        Baseline and target, run as they are; None: their tensors on the line are run in the target.
+    objective : callable
+        L.
+    x, gt : Tensor
+        One image [1, C, *spatial] and its ground truth.
+    ends : sequence of float
+        Of 0 and 1.
+    """
+    with torch.no_grad():
+        if modules is not None:
+            outputs = (call_as_is(modules[int(end)], x) for end in ends)
+        else:
+            outputs = (path.call(path.at(end), x) for end in ends)
+        return [loss(objective, output, gt).item() for output in outputs]
 
 
 def corner(x: Tensor, gt: Tensor, side: int = SIDE) -> tuple[Tensor, Tensor]:

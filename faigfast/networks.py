@@ -154,24 +154,39 @@ def attributes(model: nn.Module) -> str:
     containers, tensors and arrays by their values, functions by their code, closures and defaults,
     other objects by their attributes, to a few levels.
     """
-    digest = hashlib.sha256()
+    found: list[str] = []
     seen: dict[int, tuple[int, Any]] = {}  # objects are kept, so that none takes another's id
 
     def read(value: Any, depth: int) -> None:
-        if isinstance(value, type | torch.dtype | torch.device | str | bytes | Number | None):
-            digest.update(f"{value!r};".encode())
+        if _is_plain(value):
+            found.append(f"{value!r};")
             return
-        digest.update(f"{type(value).__qualname__}(".encode())
+        found.append(f"{type(value).__qualname__}(")
         if id(value) in seen:
-            digest.update(f"{seen[id(value)][0]}".encode())
+            found.append(f"{seen[id(value)][0]}")
         else:
             seen[id(value)] = len(seen), value
+            inside = depth - (not isinstance(value, dict | list | tuple | nn.Module))
             for part in _parts(value, depth):
-                read(part, depth - (not isinstance(value, dict | list | tuple | nn.Module)))
-        digest.update(b")")
+                read(part, inside)
+        found.append(")")
 
     read(model, LEVELS)
-    return digest.hexdigest()
+    return hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+# Most of what a module holds is of these; the others take longer to tell.
+_PLAIN = frozenset((bool, int, float, str, type(None)))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether its text is all that there is of a value, also of a tuple of such."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if kind is tuple:
+        return _PLAIN.issuperset(map(type, value))
+    return isinstance(value, type | torch.dtype | torch.device | str | bytes | Number)
 
 
 _CONTAINERS = (dict, list, tuple, set)
@@ -188,11 +203,12 @@ def _parts(value: Any, depth: int) -> Iterable[Any]:
         return [repr(value.dtype), *value.shape, value.tobytes()]
     if isinstance(value, nn.Module):
         # Most of a module's attributes are empty: hooks that nobody registered.
-        items = vars(value).items()
-        filled = {k: v for k, v in items if not isinstance(v, _CONTAINERS) or v}
+        filled = {k: v for k, v in vars(value).items() if not isinstance(v, _CONTAINERS) or v}
         own = {k: v for k, v in filled.items() if k not in ("_parameters", "_buffers")}
+        plain = [(k, own.pop(k)) for k, v in [*own.items()] if _is_plain(v)]
         names = value._non_persistent_buffers_set
-        return [type(value), own, {k: v for k, v in value._buffers.items() if k in names}]
+        buffers = {k: v for k, v in value._buffers.items() if k in names}
+        return [type(value), repr(plain), own, buffers]
     if isinstance(value, Mapping):
         return list(chain.from_iterable(value.items()))
     if isinstance(value, list | tuple | deque):

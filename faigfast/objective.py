@@ -70,6 +70,11 @@ def resolve_objective(objective: str | Objective) -> tuple[str, Objective]:
     return f"{kind.__module__}.{kind.__qualname__}", objective
 
 
+def is_ours(objective: Objective) -> bool:
+    """Whether an objective is of this package, so that several threads may call it."""
+    return getattr(objective, "__module__", "").partition(".")[0] == "faigfast"
+
+
 def loss(objective: Objective, output: Tensor, gt: Tensor) -> Tensor:
     """Loss of one image, as a scalar that was checked.
 

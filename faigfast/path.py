@@ -129,15 +129,14 @@ class WeightPath:
         first, last = tensors(baseline), tensors(target)
         check_same_layout(first, last)
         self.module = target
-        self.start: dict[str, Tensor] = {}
-        self.end: dict[str, Tensor] = {}
         self.delta: dict[str, Tensor] = {}
         self.fixed: dict[str, Tensor] = {}
         self.shared: dict[str, str] = {}
         self._places = frozenset(slots(target))
         keys: dict[tuple[Any, ...], str] = {}
+        on_line: list[str] = []
         for key, value in last.items():
-            _check_tensor(key, first[key], value)
+            _check_kind(key, first[key], value)
             owner = keys.setdefault(identity(value), key) if value.numel() else key
             if owner != key:
                 if not torch.equal(first[key], first[owner]):
@@ -147,16 +146,16 @@ class WeightPath:
                     )
                 self.shared[key] = owner
                 continue
-            if not value.is_floating_point():
+            if value.is_floating_point():
+                on_line.append(key)
+            else:
                 self.fixed[key] = value
-                continue
-            with torch.no_grad():
-                start, end = (
-                    t.detach().to(dtype or t.dtype, copy=True) for t in (first[key], value)
-                )
-                self.start[key], self.end[key] = start, end
-                if not torch.equal(start, end):
-                    self.delta[key] = end - start
+        with torch.no_grad():
+            self.start = _copies(first, on_line, dtype, "baseline")
+            self.end = _copies(last, on_line, dtype, "target")
+            for key, start in self.start.items():
+                if not torch.equal(start, self.end[key]):
+                    self.delta[key] = self.end[key] - start
         if not self.delta:
             raise ValueError("baseline and target have identical weights: nothing to attribute")
         for key, value in target.named_buffers():
@@ -236,7 +235,36 @@ class _Then(nn.Module):
             return then(output)
 
 
-def _check_tensor(key: str, first: Tensor, last: Tensor) -> None:
+def _copies(
+    values: dict[str, Tensor], keys: list[str], dtype: torch.dtype | None, name: str
+) -> dict[str, Tensor]:
+    """Copy tensors, which are finite; those of one kind side by side, for one reading of all."""
+    kinds: dict[Any, list[str]] = {}
+    found: dict[str, Tensor] = {}
+    for key in keys:
+        value = values[key].detach()
+        if value.is_contiguous():
+            kinds.setdefault((value.dtype, value.device), []).append(key)
+        else:  # its layout is kept
+            _check_finite(values, [key], name)
+            found[key] = value.to(dtype or value.dtype, copy=True)
+    for (kind, _), alike in kinds.items():
+        given = [values[key].detach() for key in alike]
+        flat = torch.cat([value.flatten().to(dtype or kind) for value in given])
+        if not all_finite(flat):
+            _check_finite(values, alike, name)
+        parts = flat.split([value.numel() for value in given])
+        found |= {k: p.view(v.shape) for k, p, v in zip(alike, parts, given, strict=True)}
+    return {key: found[key] for key in keys}
+
+
+def _check_finite(values: dict[str, Tensor], keys: list[str], name: str) -> None:
+    for key in keys:
+        if not all_finite(values[key]):
+            raise ValueError(f"{key!r} of the {name} holds values that are not finite")
+
+
+def _check_kind(key: str, first: Tensor, last: Tensor) -> None:
     if first.dtype != last.dtype or first.device != last.device:
         raise ValueError(
             f"{key!r} is {first.dtype} on {first.device} in the baseline and {last.dtype} on "
@@ -246,7 +274,3 @@ def _check_tensor(key: str, first: Tensor, last: Tensor) -> None:
         raise ValueError(f"{key!r} is on meta, without values; expected loaded networks")
     if last.is_complex():
         raise ValueError(f"{key!r} is complex; expected real parameters and buffers")
-    if last.is_floating_point():
-        for name, value in (("baseline", first), ("target", last)):
-            if not all_finite(value):
-                raise ValueError(f"{key!r} of the {name} holds values that are not finite")

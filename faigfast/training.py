@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from faigfast.data.patches import Patches
 from faigfast.files import atomic_write, write_json, write_text
+from faigfast.provenance import difference
 
 SAVE_EVERY = 100  # iterations: the most that a kill or Ctrl-C can cost
 LOG_EVERY = 100
@@ -121,7 +122,7 @@ def train(
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train(trainable is None)
     held = _Held(network, trainable)
-    make = _optimizer(optimizer)
+    make = check_optimizer(optimizer)
     optimiser = make(held.parameters, schedule.learning_rate)
     identity = {**asdict(schedule), **_described(optimiser), **(recipe or {})}
     identity = json.loads(json.dumps(identity))
@@ -131,13 +132,9 @@ def train(
     done = 0
 
     state_path = folder / STATE
+    check_state(state_path, identity)
     if state_path.exists():
         saved = _read_state(state_path)
-        if saved["identity"] != identity:
-            raise ValueError(
-                f"{state_path} belongs to another run ({saved['identity']}, not {identity}); "
-                "remove it or choose another folder"
-            )
         network.load_state_dict(saved["network"])
         optimiser.load_state_dict(saved["optimizer"])
         cosine.load_state_dict(saved["cosine"])
@@ -204,6 +201,25 @@ def train(
     return average
 
 
+def check_state(path: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse the state of a training that differs in what is known of this one's identity.
+
+    Raises
+    ------
+    ValueError
+        If there is such a file, saying what differs.
+    """
+    if not path.exists():
+        return
+    saved = _read_state(path)["identity"]
+    known = json.loads(json.dumps(dict(identity)))
+    if change := difference({key: saved.get(key) for key in known}, known):
+        raise ValueError(
+            f"{path} belongs to another run: {change}; remove it, overwrite it or choose another "
+            "folder"
+        )
+
+
 class _Held:
     """What a training must leave alone.
 
@@ -247,14 +263,16 @@ class _Held:
             value.copy_(torch.where(mask, value, kept))
 
 
-def _optimizer(optimizer: Optimize | str) -> Optimize:
+def check_optimizer(optimizer: Optimize | str) -> Optimize:
+    """Give what makes an optimiser; refuse a name that is none of torch.optim that serves."""
     if not isinstance(optimizer, str):
         return optimizer
     if optimizer == "Adam":
         return partial(torch.optim.Adam, betas=(0.9, 0.99))
     kind: Any = getattr(torch.optim, optimizer, None)
     steps = isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
-    if not steps or kind in (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam):
+    others = {getattr(torch.optim, n, None) for n in ("Optimizer", "LBFGS", "SparseAdam", "Muon")}
+    if not steps or kind in others:
         raise ValueError(
             f"optimizer is {optimizer!r}; expected a class of torch.optim that steps by dense "
             "gradients alone, such as Adam"

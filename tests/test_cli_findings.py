@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import cli_helpers
 import pandas
@@ -17,10 +18,12 @@ one_thread, files, here = cli_helpers.one_thread, cli_helpers.files, cli_helpers
 
 @pytest.fixture(scope="module", autouse=True)
 def photographs(files):
-    """Two photographs of six crops of 24×24."""
+    """Two photographs of six crops of 24×24, and two to learn from."""
     generator = torch.Generator().manual_seed(5)
-    for name in ("first", "second"):
-        write_image(files / "photos" / f"{name}.png", torch.rand(3, 48, 72, generator=generator))
+    for folder in ("photos", "others"):
+        for name in ("first", "second"):
+            image = torch.rand(3, 48, 72, generator=generator)
+            write_image(files / folder / f"{name}.png", image)
 
 
 def words(command, output, *more):
@@ -84,13 +87,17 @@ def test_mask_goes_on_after_an_interrupt(here, monkeypatch, capsys):
 
 def test_mask_by_channel_and_given_sets(here, files, capsys):
     assert main(words("mask", here, *MASK, "--by", "channel")) == 0
+    capsys.readouterr()
     pair = faigfast.load_pair("a.pth", "b.safetensors")
     index = faigfast.FilterIndex.of(pair[1])
     (here / "set.txt").write_text("".join(f"{n}\n" for n in range(len(index) // 2)))
     argv = words("mask", here.parent / "sets", "--metrics", "psnr", "--sets")
     assert main([*argv, f"mine={here / 'set.txt'}"]) == 0
     assert set(table(here.parent / "sets", "sets").network) == {"baseline", "target", "mine"}
-    capsys.readouterr()
+    out = capsys.readouterr().out
+    assert "12 crops of 24×24" in out and "Attributed" not in out  # none is kept for a ranking
+    assert main([*argv, f"mine={here / 'set.txt'}", "--contrast", "blur"]) == 1
+    assert "sets and --contrast are given" in one_line(capsys)
     for text, message in (
         ("1\n1\n", "line 2: filter 1 stands on line 1 already"),
         (f"5\n{len(index)}\n", f"line 2: '{len(index)}' is not a filter; expected an integer"),
@@ -152,8 +159,19 @@ def test_an_attribution_of_attribute_is_taken(here, files, capsys):
     recipes = ["--degrade", "blur=1", "noise=0.1"]
     assert main(words("mask", here, *MASK, *recipes, *given)) == 0
     assert "12 crops of 24×24" in capsys.readouterr().out
-    assert main(words("mask", here.parent / "x", *MASK, *given, "--degrade", "clean")) == 1
+    x = here.parent / "x"
+    assert main(words("mask", x, *MASK, *given, "--degrade", "clean")) == 1
     assert "the attribution is of blur, noise; expected" in one_line(capsys)
+    swapped = words("prune", x, *recipes, *given)
+    swapped[1:3] = swapped[2:0:-1]
+    assert main(swapped) == 1
+    assert "the attribution's baseline is the network" in one_line(capsys)
+    chance = ["--degrade", "blur=1", "noise=0.1", "--method", "random", "--quiet", "--overwrite"]
+    assert main([*argv, *chance]) == 0
+    capsys.readouterr()
+    assert main(words("mask", x, *MASK, *recipes, *given)) == 1
+    assert "the attribution's scores are 'random'; expected 'faig'" in one_line(capsys)
+    assert not list(x.iterdir()) if x.exists() else True
 
 
 def test_modulate_measures_and_saves_under_the_users_keys(here, files, capsys):
@@ -162,7 +180,7 @@ def test_modulate_measures_and_saves_under_the_users_keys(here, files, capsys):
     argv = words("modulate", here, *more, "--set", "blur=0.5", "noise=1", "--save", str(saved))
     assert main(argv) == 0
     rows = table(here, "modulation")
-    assert len(rows) == 7 * 2 and set(rows.blur) == {0, 0.5, 1, 1.5}
+    assert len(rows) == 7 * 2 and set(rows["strength of blur"]) == {0, 0.5, 1, 1.5}
     half, target = faigfast.load_model(saved), faigfast.load_model("b.safetensors")
     assert half.state_dict().keys() == target.state_dict().keys()
     changed = [
@@ -172,6 +190,7 @@ def test_modulate_measures_and_saves_under_the_users_keys(here, files, capsys):
     finished(here, "modulate")
     assert main(words("modulate", here.parent / "grid", *more, "--grid")) == 0
     assert len(table(here.parent / "grid", "modulation")) == 16 * 2
+    assert (here.parent / "grid" / "modulation-grid.svg").exists()
     below = ["--strengths", "0", "0.5", "--grid"]  # no strength of 1, so no curve
     assert main(words("modulate", here.parent / "below", *below)) == 0
     assert len(table(here.parent / "below", "modulation")) == 4 * 2
@@ -185,11 +204,15 @@ def test_modulate_measures_and_saves_under_the_users_keys(here, files, capsys):
         (["--set", "fog=1", "--save", "x.pth"], "set names 'fog'"),
         (["--set", "blur=1"], "one of --save and --set"),
         (["--fraction", "0"], "fraction is 0.0"),
-        (["--set", "blur=1", "--save", "photos"], "--save photos is a folder"),
+        (["--set", "blur=1", "--save", "photos.pth"], "--save photos.pth is a folder"),
+        (["--set", "blur=1", "--save", "x.bin"], "path x.bin ends in '.bin'"),
+        (["--set", "blur=1", "--save", "b.safetensors"], "is a checkpoint of the pair"),
+        (["--set", "blur=1", "blur=2", "--save", "x.pth"], "set names 'blur' twice"),
     ],
 )
 def test_bad_modulations(here, capsys, monkeypatch, more, message):
     monkeypatch.setattr("faigfast.findings.study.rank_by", None)  # before anything is attributed
+    Path("photos.pth").mkdir(exist_ok=True)
     assert main(words("modulate", here, *more)) == 1
     assert message in one_line(capsys)
     assert not list(here.glob("*.csv"))
@@ -199,7 +222,7 @@ PREDICT = ["--degrade", "blur-1=blur=1", "noise-0.1=noise=0.1", "clean"]
 
 
 def test_predict(here, files, capsys):
-    more = ["--learn", "photos", "--learned", "4", "--images", "soft", "--measured", "3"]
+    more = ["--learn", "others", "--learned", "4", "--images", "soft", "--measured", "3"]
     assert main(words("predict", here, *PREDICT, *more)) == 0
     for match in ("overlap", "correlation", "neighbour"):
         rows = table(here, f"prediction-by-{match}")
@@ -223,6 +246,7 @@ def test_predict(here, files, capsys):
         (["--images", "nowhere"], "there is no folder nowhere"),
         (["--fraction", "0"], "fraction is 0.0"),
         (["--degrade", "blur=1"], "labels are blur; expected at least two"),
+        (["--learn", "photos"], "learn photos holds first, second of --gt"),
     ],
 )
 def test_bad_predictions(here, capsys, more, message):
@@ -231,7 +255,7 @@ def test_bad_predictions(here, capsys, more, message):
     assert not list(here.glob("*.csv"))
 
 
-RETRAIN = ["--train", "photos", "--iterations", "3", "--batch", "2", "--patch", "8"]
+RETRAIN = ["--train", "others", "--iterations", "3", "--batch", "2", "--patch", "8"]
 
 
 def test_retrain(here, files, capsys):
@@ -252,6 +276,8 @@ def test_retrain(here, files, capsys):
         (["--lq", "soft=soft"], "lq is given; expected --degrade"),
         (["--downsampling", "bicubic"], "downsampling is bicubic"),
         (["--optimizer", "Bogus"], "optimizer is 'Bogus'"),
+        (["--optimizer", "LBFGS"], "optimizer is 'LBFGS'"),
+        (["--train", "photos"], "train photos holds first, second of --gt"),
         (["--iterations", "0"], "iterations 0"),
         (["--patch", "500"], "no photograph holds a patch"),
         (["--degrade", "clean"], "no degradation blurs or adds noise"),
@@ -320,6 +346,9 @@ def test_prune(here, files, capsys):
         (["locations", "--draws", "0"], "draws is 0"),
         (["distribution", "--heads", "0"], "heads is 0"),
         (["overlap", "--fraction", "3"], "fraction is 3.0"),
+        (["overlap", "--degrade", "blur=1"], "contrasts are blur; expected two"),
+        (["overlap", "--contrast", "../up=blur", "noise"], "contrast has the name '../up'"),
+        (["distribution", "--scale", "4"], "another --scale?"),
     ],
 )
 def test_bad_findings(here, capsys, argv, message):
@@ -353,9 +382,9 @@ def open_data(gt, lq):
 
 def test_photographs_smaller_than_a_crop_are_named(here, files, capsys):
     write_image(files / "mixed" / "large.png", torch.rand(3, 48, 48))
-    write_image(files / "mixed" / "small.png", torch.rand(3, 20, 48))
+    write_image(files / "mixed" / "small.png", torch.rand(3, 6, 8))  # too small to be blurred too
     argv = ["mask", "a.pth", "b.safetensors", "--gt", "mixed", "--output", str(here)]
-    assert main([*argv, "--crop", "24", "--steps", "2", "--degrade", "noise=0.1", *MASK]) == 0
+    assert main([*argv, "--crop", "24", "--steps", "2", "--degrade", "blur=2", *MASK]) == 0
     out, err = capsys.readouterr()
     assert "without small, smaller than a crop of 24" in err and "3 crops" in out
 

@@ -1,6 +1,7 @@
 """Locations, contrasts of many degradations, distribution and pruning."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -123,7 +124,11 @@ def test_the_table_of_experiments(study_parts, top):  # noqa: F811
     ]
     found = part.values["weights moved"]["psnr"]["blur"]
     torch.testing.assert_close(found, torch.stack(runs).mean(0))
-    assert part.kept("target") == 1 and part.kept("baseline") == 0
+    for name in RECIPES:
+        base, full = (float(part.values[e]["psnr"][name].mean()) for e in ("baseline", "target"))
+        ends = (0.0, 1.0) if full > base else (math.nan, math.nan)
+        found = part.kept("baseline", name), part.kept("target", name)
+        assert found == pytest.approx(ends, nan_ok=True)
     assert len(locations_frame([part])) == 2 + len(EXPERIMENTS)
     assert svg(kept_bars([part])).startswith("<svg")
 
@@ -205,12 +210,18 @@ def test_counts_and_shares_by_layer(study_parts, top):  # noqa: F811
     table = distribution({"mine": top}, index)
     located = [index.locate(n)[0] for n in top.indices.tolist()]
     for row, layer, shape in zip(table.to_dict("records"), index.layers, index.shapes, strict=True):
-        assert row["mine"] == located.count(layer)
+        assert row["mine, number"] == located.count(layer)
         assert row["filters"] == shape[0] * shape[1]
         share = located.count(layer) / row["filters"]
         assert row["mine, % of layer"] == pytest.approx(100 * share)
         assert row["mine, × chance"] == pytest.approx(share * len(index) / len(top))
-    assert table["mine"].sum() == len(top)
+    assert table["mine, number"].sum() == len(top)
+    among = torch.zeros(len(index), dtype=torch.bool)
+    among[top.indices] = True  # a choice of all that are scored is what chance gives
+    assert table["filters"].sum() > int(among.sum())
+    found = distribution({"mine": top}, index, among)
+    expected = found["mine, % of layer"] / 100
+    assert found["mine, × chance"].tolist() == pytest.approx(expected.tolist())
     assert svg(layer_distribution({"mine": top}, index)).startswith("<svg")
 
 
@@ -316,3 +327,26 @@ def test_torch_pruning_removes_the_least_channels(study_parts):  # noqa: F811
 def test_index_of_a_copy_is_the_index(study_parts):  # noqa: F811
     (_, target), *_, result = study_parts
     assert FilterIndex.of(copy.deepcopy(target)) == result.index
+
+
+def test_layers_without_scores_have_no_importance(study_parts):  # noqa: F811
+    nets, found, *_ = study_parts
+    batch = {"lq": found.lq, "gt": found.gt}
+    result = faigfast.attribute(*nets, batch, steps=1, parameters=["body*"])
+    names = {name for name, layer in nets[1].named_modules() if isinstance(layer, nn.Conv2d)}
+    body = {name for name in names if name.startswith("body")}
+    assert body and body != names
+    assert channel_importance(nets[1], result).keys() == body
+    assert weight_importance(nets[1], result).keys() == body
+
+
+def test_kernels_of_transposed_layers_stay_with_their_output():
+    net = nn.Sequential(nn.ConvTranspose2d(4, 5, 3))
+    index = FilterIndex.of(net)
+    every = FilterSet(torch.arange(len(index)), len(index))
+    now = shuffled(net, every, seed=1, within_outputs=True)[0].weight
+    before = net[0].weight
+    assert not torch.equal(now, before)
+    for output in range(5):
+        one, other = (x[:, output].flatten(1).sum(1).sort().values for x in (now, before))
+        torch.testing.assert_close(one, other)

@@ -329,8 +329,13 @@ def test_what_is_finished_is_not_computed_again(study_parts, tmp_path, monkeypat
             assert torch.equal(one.psnr[name], third.psnr[name])
     with pytest.raises(ValueError, match="another run: a was 1 and is 2"):
         Store(tmp_path, {"a": 2})
-    Store(tmp_path, {"a": 2}, overwrite=True)
-    assert not list((tmp_path / "parts").glob("*.safetensors"))
+    known = sorted((tmp_path / "parts").iterdir())
+    other = Store(tmp_path, {"a": 2}, overwrite=True)
+    assert sorted((tmp_path / "parts").iterdir()) == known  # nothing is done before the first part
+    other.tensors("x", lambda: {"y": torch.ones(2)})
+    assert len(list((tmp_path / "parts").glob("*.safetensors"))) == 1
+    with pytest.raises(ValueError, match="another run: a was 2 and is 1"):
+        Store(tmp_path, {"a": 1})
 
 
 def test_a_damaged_part_is_computed_again(tmp_path):
@@ -339,6 +344,7 @@ def test_a_damaged_part_is_computed_again(tmp_path):
     (file,) = (tmp_path / "parts").glob("*.safetensors")
     file.write_bytes(b"damaged")
     assert torch.equal(store.tensors("x", lambda: {"y": torch.zeros(2)})["y"], torch.zeros(2))
+    assert store.tensors("x", lambda: {"z": torch.ones(1)}, ["z"]).keys() == {"z"}
 
 
 def test_given_sets_are_measured_or_refused(study_parts, tmp_path):  # noqa: F811

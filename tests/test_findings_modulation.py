@@ -53,7 +53,7 @@ def test_curves_and_grids_are_measurements(study_parts, sets):  # noqa: F811
     assert grid.settings == ((0.5, 0.5), (0.5, 1), (1, 0.5), (1, 1))
     assert torch.equal(grid.find(noise=0.5)["psnr"]["blur"], expected["blur"])
     table = grid.frame()
-    assert len(table) == 4 * 3 and {"blur", "noise", "input", "PSNR, dB"} <= set(table.columns)
+    assert len(table) == 4 * 3 and {"strength of noise", "input", "PSNR, dB"} <= set(table.columns)
     assert svg(modulation_curves(one)).startswith("<svg")
 
 

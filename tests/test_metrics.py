@@ -4,7 +4,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
 
 from faigfast.data.degradations import round_to_8_bit
-from faigfast.findings.metrics import luma, psnr
+from faigfast.findings.metrics import luma, output_difference, psnr
 
 
 @pytest.fixture
@@ -44,6 +44,13 @@ def test_output_is_rounded_and_equal_images_are_infinitely_good(pair):
     assert psnr(gt + 0.001, gt).isinf().all()
 
 
+def test_gray_images_are_their_own_luma(pair):
+    output, gt = (x[:, :1] for x in pair)
+    assert torch.equal(psnr(output, gt, channel="y"), psnr(output, gt))
+    triple = [x.expand(-1, 3, -1, -1) for x in (output, gt)]
+    torch.testing.assert_close(output_difference(output, gt), output_difference(*triple))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -55,7 +62,7 @@ def test_output_is_rounded_and_equal_images_are_infinitely_good(pair):
 def test_refused(pair, change, words):
     with pytest.raises(ValueError, match=words):
         psnr(*pair, **change)
-    with pytest.raises(ValueError, match="channel is 'y' of images \\[3, 1,"):
-        psnr(pair[0][:, :1], pair[1][:, :1], channel="y")
+    with pytest.raises(ValueError, match="channel is 'y' of images \\[3, 2,"):
+        psnr(pair[0][:, :2], pair[1][:, :2], channel="y")
     with pytest.raises(ValueError, match="output is"):
         psnr(pair[0][:1], pair[1])

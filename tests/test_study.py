@@ -65,6 +65,7 @@ def test_a_given_attribution_is_taken_or_refused(study, study_parts):  # noqa: F
 
 def test_a_study_of_another_pair_does_not_share_parts(study, study_parts, tmp_path):  # noqa: F811
     _, found, kept, _ = study_parts
+    study.attribution()
     others = small_pair(seed=5)
     with pytest.raises(ValueError, match="another run: baseline was"):
         Store(tmp_path, made_from(*others, found, kept))

@@ -27,13 +27,14 @@ SMALL = ["--learned", "4", "--predicted", "4", "--iterations", "2", "--quiet"]
 def folder(files, tmp_path_factory):
     """A report on two photographs of six crops of 60×60, interrupted once."""
     generator = torch.Generator().manual_seed(6)
-    for name in ("first", "second"):
-        image = torch.rand(3, 120, 180, generator=generator)
-        write_image(files / "larger" / f"{name}.png", image)
+    for source in ("larger", "teaching"):
+        for name in ("first", "second"):
+            image = torch.rand(3, 120, 180, generator=generator)
+            write_image(files / source / f"{name}.png", image)
     folder = tmp_path_factory.mktemp("report")
     patch = pytest.MonkeyPatch()
     patch.chdir(files)
-    argv = ["report", "a.pth", "b.safetensors", "--gt", "larger", "--train", "larger"]
+    argv = ["report", "a.pth", "b.safetensors", "--gt", "larger", "--train", "teaching"]
     argv += ["--output", str(folder), "--crop", "60", "--steps", "2", *SMALL]
     try:
         with patch.context() as inner:

@@ -14,22 +14,24 @@ namespace {
 struct Channels {
     int64_t width, shuffle, groups, group;  // group: channels of one group
     int64_t group_vectors, vectors, padded;
+    int64_t pitch;  // floats from one pixel to the next, as many channels or more
 
-    Channels(int64_t count, int64_t width, int64_t shuffle)
+    Channels(int64_t count, int64_t width, int64_t shuffle, int64_t pitch = 0)
         : width(width),
           shuffle(shuffle),
           groups(shuffle * shuffle),
           group(count / groups),
           group_vectors(round_up(group, kLanes) / kLanes),
           vectors(groups * group_vectors),
-          padded(vectors * kLanes) {}
+          padded(vectors * kLanes),
+          pitch(pitch ? pitch : group) {}
 
     // Columns that hold something, but for gaps between groups.
     int64_t columns() const { return groups == 1 ? group : padded; }
 
     // Floats from one pixel of the unshuffled image to the one below, and to the next.
-    int64_t row() const { return groups * width * group; }
-    int64_t pixel() const { return shuffle * group; }
+    int64_t row() const { return groups * width * pitch; }
+    int64_t pixel() const { return shuffle * pitch; }
 
     // Calls f(v, offset, lanes) for some vectors of a pixel: its number, how far it lies from the
     // pixel, and how many of its lanes are channels.
@@ -43,7 +45,7 @@ struct Channels {
         }
         for (int64_t v = vs.begin; v < vs.end; ++v) {
             const int64_t g = v / group_vectors, c = v % group_vectors * kLanes;
-            const int64_t start = (g / shuffle * width * shuffle + g % shuffle) * group;
+            const int64_t start = (g / shuffle * width * shuffle + g % shuffle) * pitch;
             if (c + kLanes <= group)
                 f(v, start + c, kLanes);
             else

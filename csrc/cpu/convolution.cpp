@@ -110,15 +110,20 @@ void scatter(const Pass& pass, const Block& block, Range vs, int64_t point, int6
     const float* bias = pass.bias ? pass.bias + point * out.padded : nullptr;
     const float* slopes = pass.slopes + point * out.padded;
     const float* residual = pass.residual ? pass.residual + point * pass.residual_point : nullptr;
+    const bool apart = residual && pass.residual_pixel != pixel;  // then never shuffled
+    const int64_t rest_pixel = apart ? pass.residual_pixel : pixel;
+    const int64_t rest_row = apart ? tiles.width * rest_pixel : row;
     Place place = tiles.place(first);
     for (int64_t i = 0; i < count; ++i, tiles.advance(place)) {
         const int64_t high = least(kTile, tiles.height - place.y);
         const int64_t wide = least(kTile, tiles.width - place.x);
         const int64_t at = place.sample * pass.out_sample + place.y * row + place.x * pixel;
+        const int64_t rest_at =
+            place.sample * tiles.height * rest_row + place.y * rest_row + place.x * rest_pixel;
         out.each_vector(vs, [&](int64_t v, int64_t offset, int lanes) {
             float* to = result + at + offset;
             const float* from = buffer + i * block.row + (v - vs.begin) * kLanes;
-            const float* rest = residual ? residual + at + offset : nullptr;
+            const float* rest = residual ? residual + rest_at + offset : nullptr;
             const Vec shift = bias ? load(bias + v * kLanes) : Vec{};
             const Vec slope = kActivation == Activation::leaky ? load(slopes + v * kLanes) : Vec{};
             const auto end = [&](Vec value) {
@@ -136,14 +141,14 @@ void scatter(const Pass& pass, const Block& block, Range vs, int64_t point, int6
             } else if (whole) {
                 transform_output(from, block.slot, [&](int r, int c, Vec value) {
                     const int64_t here = r * row + c * pixel;
-                    store(to + here, end(value) + load(rest + here));
+                    store(to + here, end(value) + load(rest + r * rest_row + c * rest_pixel));
                 });
             } else {
                 transform_output(from, block.slot, [&](int r, int c, Vec value) {
                     if (r >= high || c >= wide) return;
                     const int64_t here = r * row + c * pixel;
                     value = end(value);
-                    if (rest) value += load(rest + here, lanes);
+                    if (rest) value += load(rest + r * rest_row + c * rest_pixel, lanes);
                     store(to + here, value, lanes);
                 });
             }
@@ -282,7 +287,7 @@ void pack(const Packing& packing, const float* w, float* packed, int threads) {
 }
 
 void convolve(const PathConvolution& path, const ForwardArrays& arrays) {
-    const Channels in(path.inputs, path.width, 1);
+    const Channels in(path.inputs, path.width, 1, arrays.x_pixel);
     const Channels out(path.outputs, path.width, path.shuffle);
     const int64_t pixels = path.height * path.width, columns = path.points * out.padded;
     const Scratch scratch(8 * columns);
@@ -295,8 +300,8 @@ void convolve(const PathConvolution& path, const ForwardArrays& arrays) {
                 o < 0 ? 0 : path.b0[o] + (path.db ? path.alpha[point] * path.db[o] : 0);
         }
     run({path, in, out, Tiles(path.height, path.width, kTile), arrays.x, nullptr, arrays.x_point,
-         pixels * path.inputs, arrays.residual, arrays.residual_point, pixels * path.outputs,
-         arrays.y, slopes, path.b0 ? bias : nullptr, false},
+         pixels * in.pitch, arrays.residual, arrays.residual_point, out.pixel(),
+         pixels * path.outputs, arrays.y, slopes, path.b0 ? bias : nullptr, false},
         Gate::open);
 }
 
@@ -307,8 +312,9 @@ void convolve_input_gradient(const PathConvolution& path, const BackwardArrays& 
     const Scratch scratch(4 * path.points * in.padded);
     fill_slopes(path, in, scratch.floats());
     const int64_t sample = pixels * path.outputs;
+    const int64_t more_pixel = arrays.more_pixel ? arrays.more_pixel : path.inputs;
     run({path, in, out, Tiles(path.height, path.width, kTile), arrays.gy, arrays.saved,
-         path.samples * sample, sample, arrays.more, path.samples * pixels * path.inputs,
+         path.samples * sample, sample, arrays.more, path.samples * pixels * more_pixel, more_pixel,
          pixels * path.inputs, arrays.gx, scratch.floats(), nullptr, true},
         gate_of(path));
 }

@@ -16,7 +16,7 @@ struct Pass {
     const float *values, *saved;  // saved: null where the gate needs nothing
     int64_t values_point, values_sample;
     const float* residual;
-    int64_t residual_point, out_sample;
+    int64_t residual_point, residual_pixel, out_sample;  // residual_pixel: in floats, unshuffled
     float* result;
     // Of the gate where a gradient is read, of the activation where y is written.
     const float* slopes;  // [points, padded]

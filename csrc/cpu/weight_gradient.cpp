@@ -18,8 +18,8 @@ struct Sizes {
     int64_t in_slot, out_slot, sum_slot;
     int64_t weights;  // of the layer
 
-    Sizes(const PathConvolution& path, int64_t images)
-        : in(path.inputs, path.width, 1),
+    Sizes(const PathConvolution& path, int64_t images, int64_t x_pixel)
+        : in(path.inputs, path.width, 1, x_pixel),
           out(path.outputs, path.width, path.shuffle),
           tiles(path.height, path.width, kTile),
           image_tiles(path.points * (path.samples / images) * tiles.count),
@@ -201,9 +201,13 @@ struct Worker {
             for (int64_t v = 0; v < in.vectors && to.gw; ++v) {
                 Vec w[9];
                 transform_weight_gradient(sum + j * in.padded + v * kLanes, sizes.sum_slot, w);
-                for (int t = 0; t < 9; ++t)
-                    store(to.gw + (o * 9 + t) * path.inputs + v * kLanes, w[t],
-                          (int)least(kLanes, path.inputs - v * kLanes));
+                float taps[9 * kLanes];
+                for (int t = 0; t < 9; ++t) store(taps + t * kLanes, w[t]);
+                // The taps of a kernel side by side, as torch has its gradients.
+                float* at = to.gw + (o * path.inputs + v * kLanes) * 9;
+                const int64_t lanes = least(kLanes, path.inputs - v * kLanes);
+                for (int64_t l = 0; l < lanes; ++l)
+                    for (int t = 0; t < 9; ++t) at[l * 9 + t] = taps[t * kLanes + l];
             }
         }
     }
@@ -231,7 +235,7 @@ Sums of_image(const BackwardArrays& arrays, const Sizes& sizes, int64_t outputs,
 }  // namespace
 
 void convolve_weight_gradient(const PathConvolution& path, const BackwardArrays& arrays) {
-    const Sizes sizes(path, arrays.images);
+    const Sizes sizes(path, arrays.images, arrays.x_pixel);
     const int64_t columns = path.points * sizes.out.padded, buffer = sizes.buffer();
     // What a thread adds to an image that another one began: weights, biases, slopes.
     const int64_t head = sizes.weights + 2 * path.outputs;

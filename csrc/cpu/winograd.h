@@ -3,9 +3,9 @@
 #include <stdint.h>
 
 // Path convolution 3×3 with stride 1 and padding 1 in float32 by Winograd's F(4×4, 3×3). Everything
-// is dense and channels-last: images [points, samples, height, width, channels], weights
-// [outputs, 3, 3, inputs], which `pack` lays out anew. All functions are compiled once per
-// instruction set.
+// is dense and channels-last, but that pixels may lie further apart: images [points, samples,
+// height, width, channels], weights [outputs, 3, 3, inputs], which `pack` lays out anew. All
+// functions are compiled once per instruction set.
 
 namespace faigfast {
 
@@ -35,6 +35,7 @@ struct PathConvolution {
 struct ForwardArrays {
     const float* x;
     int64_t x_point;        // floats between points; 0 where all share x
+    int64_t x_pixel;        // and between pixels; 0: no more than channels
     const float* residual;  // as y, or null
     int64_t residual_point;
     float* y;
@@ -43,13 +44,14 @@ struct ForwardArrays {
 struct BackwardArrays {
     const float *gy, *saved;  // as y; saved: the activation's input or output, null without one
     const float* x;
-    int64_t x_point;
-    int64_t images;     // samples = images · rest
-    const float* more;  // as gx, to which it is added, or null
-    float* gx;          // [points, samples, height, width, inputs], or null: not wanted
-    float* gw;          // [images, outputs, 3, 3, inputs], summed over the points, or null
-    float* gb;          // [images, outputs] or null
-    float* gs;          // [images, outputs] or null, of slopes, also where one is shared
+    int64_t x_point, x_pixel;
+    int64_t images;      // samples = images · rest
+    const float* more;   // as gx, to which it is added, or null
+    int64_t more_pixel;  // floats between its pixels; 0: no more than channels
+    float* gx;           // [points, samples, height, width, inputs], or null: not wanted
+    float* gw;           // [images, outputs, inputs, 3, 3], summed over the points, or null
+    float* gb;           // [images, outputs] or null
+    float* gs;           // [images, outputs] or null, of slopes, also where one is shared
 };
 
 #define FAIGFAST_DECLARE(isa)                                                     \

@@ -28,6 +28,7 @@ from faigfast.data.degradations import Degradation
 from faigfast.data.folders import DegradedFolder, PairedFolders, image_files
 from faigfast.devices import Devices, Run, known_devices
 from faigfast.files import atomic_write
+from faigfast.findings.contrasts import NAMES
 from faigfast.findings.rivals import METHODS, rank_by
 from faigfast.findings.tables import completeness_table
 from faigfast.machine import describe_machine, describe_versions
@@ -189,7 +190,7 @@ def _recipe(item: str) -> tuple[str, str]:
 def _named(option: str, items: Iterable[tuple[str, str]]) -> dict[str, str]:
     named: dict[str, str] = {}
     for name, value in items:
-        if not re.fullmatch(r"[\w+-][\w.+-]*", name):
+        if not re.fullmatch(NAMES, name):
             raise ValueError(f"{option} has the name {name!r}; expected letters, digits, . + - _")
         if name in named:
             raise ValueError(f"{option} names {name!r} twice; expected each once")

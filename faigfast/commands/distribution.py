@@ -16,11 +16,13 @@ def run(options: Any, words: Sequence[str]) -> None:
     study = open_study(options)
     pair = study.baseline, study.target
     with alone_in(options.output):
-        index = study.attribution().index
+        result = study.attribution()
+        index = result.index
         sets = study.tops(options.fraction)
         figures = {"distribution": layer_distribution(sets, index)}
         for name, filters in sets.items():
             kernels = heads(*pair, filters, options.heads)
             figures[f"kernels {name}"] = kernel_heads(kernels, f"{name}: best {len(kernels)}")
-        tables = {"distribution": distribution(sets, index), "changes": changes(*pair, sets)}
+        counts = distribution(sets, index, result.scored)
+        tables = {"distribution": counts, "changes": changes(*pair, sets)}
         publish(options, words, "distribution", tables, figures, [describe_attributed(study)])

@@ -7,15 +7,24 @@ from faigfast.commands.run_folder import alone_in
 from faigfast.commands.study import (
     check_shares,
     describe,
+    describe_measured,
+    measured_alone,
     open_pair,
     open_study,
     publish,
     read_sets,
 )
 from faigfast.findings.figures import rival_curves
+from faigfast.findings.frames import frame
 from faigfast.findings.masking import mask, mask_sets
 from faigfast.findings.rivals import METHODS
-from faigfast.findings.tables import area_sentences, areas, masked_networks, masked_sets
+from faigfast.findings.tables import (
+    area_sentences,
+    areas,
+    completeness_rows,
+    masked_networks,
+    masked_sets,
+)
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -25,6 +34,8 @@ def run(options: Any, words: Sequence[str]) -> None:
     check_shares(options.fractions)
     pair = open_pair(options)
     sets = read_sets(options.sets or (), pair[1])
+    if sets:
+        options = measured_alone(options, "sets")
     study = open_study(options, pair=pair, metrics=options.metrics)
     with alone_in(options.output):
         common = {
@@ -35,7 +46,14 @@ def run(options: Any, words: Sequence[str]) -> None:
         }
         if sets:
             values = mask_sets(study.baseline, study.target, sets, study.kept, **common)
-            publish(options, words, "mask", {"sets": masked_sets(values)}, {}, [describe(study)])
+            publish(
+                options,
+                words,
+                "mask",
+                {"sets": masked_sets(values)},
+                {},
+                [describe_measured(study)],
+            )
             return
         results = {method: study.attribution(method) for method in options.methods}
         masking = mask(
@@ -49,6 +67,9 @@ def run(options: Any, words: Sequence[str]) -> None:
             **common,
         )
         tables = {"masking": masked_networks(masking), "masking areas": areas(masking)}
-        said = area_sentences(masking) if "faig" in results else []
+        said = []
+        if "faig" in results:
+            said = area_sentences(masking)
+            tables["completeness"] = frame(completeness_rows(results["faig"]))
         figures = {"masking curves": rival_curves(masking)}
         publish(options, words, "mask", tables, figures, [*said, describe(study)])

@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import faigfast
 from faigfast.commands.output import note, writable_file
 from faigfast.commands.run_folder import alone_in
 from faigfast.commands.study import describe, open_study, publish, target_file
+from faigfast.filters import FilterSet
 from faigfast.findings.figures import modulation_curves, side_by_side
 from faigfast.findings.modulation import check_strength, modulate, modulated, modulated_images
 from faigfast.findings.tables import modulation_sentences
+from faigfast.zoo.checkpoints import checkpoint_path
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -22,12 +25,12 @@ def run(options: Any, words: Sequence[str]) -> None:
     for strength in options.strengths:
         check_strength(strength, "--strengths")
     wanted = _strengths(options.set or ())
-    if options.save:
-        writable_file(options.save, "--save")
     study = open_study(options)
     names = [contrast.name for contrast in study.contrasts]
     if unknown := [name for name in wanted if name not in names]:
         raise ValueError(f"set names {unknown[0]!r}; expected some of {', '.join(names)}")
+    if options.save:
+        _check_save(options)
     pair = study.baseline, study.target
     with alone_in(options.output):
         sets = study.tops(options.fraction)
@@ -56,6 +59,9 @@ def run(options: Any, words: Sequence[str]) -> None:
             }
             strips.append({f"{contrast.degradation} input": low, **captions})
         figures["modulation images"] = side_by_side(strips)
+        if options.grid and len(names) == 2:
+            lq = study.kept.lq[study.contrasts[0].degradation][:1]
+            figures["modulation grid"] = side_by_side(_grid(pair, sets, lq, options.strengths))
         tables = {"modulation": modulation.frame()}
         said = modulation_sentences(modulation, study.contrasts)
         publish(options, words, "modulate", tables, figures, [*said, describe(study)])
@@ -65,11 +71,40 @@ def run(options: Any, words: Sequence[str]) -> None:
             note(f"wrote {Path(options.save)}", options.quiet)
 
 
+def _grid(
+    pair: tuple[nn.Module, nn.Module],
+    sets: dict[str, FilterSet],
+    lq: Tensor,
+    strengths: Sequence[float],
+) -> list[dict[str, Tensor]]:
+    """Restore an image at all pairs of strengths: one name's downwards, the other's across."""
+    one, other = sets
+    steps = sorted(set(strengths))
+    rows = []
+    for down in steps:
+        settings = [{one: down, other: across} for across in steps]
+        images = modulated_images(*pair, sets, lq, settings)
+        captions = [f"{one} {s[one]:g}, {other} {s[other]:g}" for s in settings]
+        rows.append(dict(zip(captions, images, strict=True)))
+    return rows
+
+
+def _check_save(options: Any) -> None:
+    """Refuse a file that cannot be written, or is one of the pair's, before anything long."""
+    checkpoint_path(options.save)
+    writable_file(options.save, "--save")
+    for end in (options.baseline, options.target):
+        if end is not None and Path(options.save).resolve() == Path(end).resolve():
+            raise ValueError(f"--save {options.save} is a checkpoint of the pair; expected another")
+
+
 def _strengths(items: Sequence[str]) -> dict[str, float]:
     """Read NAME=STRENGTH."""
     found: dict[str, float] = {}
     for item in items:
         name, _, value = item.rpartition("=")
+        if name in found:
+            raise ValueError(f"set names {name!r} twice; expected each once")
         try:
             found[name] = check_strength(float(value), name)
         except ValueError:

@@ -5,22 +5,22 @@ from typing import Any
 
 from faigfast.commands.run_folder import alone_in
 from faigfast.commands.study import describe_attributed, open_study, publish
-from faigfast.findings.contrasts import levels, overlap, overlap_frame, split_label
+from faigfast.findings.contrasts import has_levels, levels, overlap, overlap_frame
 from faigfast.findings.figures import matrix
 
 
 def run(options: Any, words: Sequence[str]) -> None:
     """Compare the sets of all contrasts, and the levels where there are any."""
     study = open_study(options)
+    if len(study.contrasts) < 2:
+        raise ValueError(f"contrasts are {study.contrasts[0].name}; expected two to be compared")
     with alone_in(options.output):
         result = study.attribution()
         sets = study.tops(options.fraction)
         scores = {contrast.name: contrast.scores(result) for contrast in study.contrasts}
         names = list(sets)
         tables = {"overlap": overlap_frame(sets, scores)}
-        kinds = [split_label(name) for name in result.degradations]
-        known = [kind for kind, level in kinds if level]
-        if len(known) > len(set(known)):
+        if has_levels(result.degradations):
             tables["levels"] = levels(result, options.fraction)
         share = f"top {100 * options.fraction:g} %, common filters in %"
         figures = {"overlap": matrix(overlap(sets), names, names, share, ("of", "also in"))}

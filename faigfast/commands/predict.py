@@ -5,13 +5,12 @@ from typing import Any
 
 from faigfast.commands.run_folder import alone_in
 from faigfast.commands.study import (
+    learned_crops,
     open_study,
-    parse_recipes,
     publish,
     read_folder,
     training_photographs,
 )
-from faigfast.findings.evaluation import crops, spread
 from faigfast.findings.figures import matrix
 from faigfast.findings.frames import frame
 from faigfast.findings.prediction import predict_degradation
@@ -42,8 +41,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         taught = None
         how = "each photograph from signatures of the others"
         if lessons:
-            recipes = parse_recipes(options, study.target)
-            taught = spread(crops(lessons, recipes, options.crop, options.seed), options.learned)
+            taught = learned_crops(options, lessons, options.degrade, study.target)
             how = f"learned from {len(taught.names)} crops of {', '.join(lessons)}"
         signatures, trials = try_predictions(
             *pair, study.kept, taught, fraction=options.fraction, **shared

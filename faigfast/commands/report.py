@@ -14,14 +14,17 @@ from faigfast.commands.output import command_line
 from faigfast.commands.run_folder import alone_in
 from faigfast.commands.study import (
     describe,
+    learned_crops,
     open_crops,
     open_study,
     parse_recipes,
     training_photographs,
 )
 from faigfast.files import write_json
-from faigfast.findings.evaluation import METRICS, crops, spread
+from faigfast.findings import retraining
+from faigfast.findings.evaluation import METRICS
 from faigfast.findings.sections import Material
+from faigfast.findings.sections.material import PATCH, RETRAINING
 from faigfast.findings.trials import LEVELS
 from faigfast.findings.whole import write_report
 from faigfast.machine import describe_machine, describe_versions
@@ -54,10 +57,13 @@ def run(options: Any, words: Sequence[str]) -> None:
         labelled = copy.copy(options)
         labelled.degrade = [f"{name}={recipe}" for name, recipe in LEVELS.items()]
         if training:
-            taught = crops(
-                training, parse_recipes(labelled, study.target), options.crop, options.seed
-            )
-            lessons = spread(taught, options.learned)
+            lessons = learned_crops(options, training, labelled.degrade, study.target)
+    bilinear = options.downsampling == "bilinear"  # as training patches are
+    learnt = (
+        retraining.lessons(study, training, recipes, (), PATCH) if training and bilinear else {}
+    )
+    if not options.overwrite:  # here rather than after all other parts
+        retraining.check_states(learnt, schedule, Path(options.output) / RETRAINING)
     every = open_crops(labelled, study.target)
     strides = {
         name: math.ceil(len(every.names) / most)
@@ -74,7 +80,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             compared,
             recipes,
             lessons,
-            {} if options.downsampling != "bilinear" else training,
+            training if learnt else {},
             schedule,
             overwrite=options.overwrite,
         )

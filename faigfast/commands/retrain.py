@@ -8,6 +8,8 @@ import faigfast
 from faigfast.commands.run_folder import alone_in
 from faigfast.commands.study import (
     describe,
+    describe_measured,
+    measured_alone,
     open_pair,
     open_study,
     parse_recipes,
@@ -35,6 +37,8 @@ def run(options: Any, words: Sequence[str]) -> None:
     images = training_photographs(options.train, options.gt, "train")
     pair = open_pair(options)
     sets = read_sets(options.sets or (), pair[1])
+    if sets:
+        options = measured_alone(options, "sets")
     study = open_study(options, pair=pair)
     recipes = parse_recipes(options, study.target)
     with alone_in(options.output):
@@ -57,5 +61,9 @@ def run(options: Any, words: Sequence[str]) -> None:
             "retrain",
             {"retraining": retraining_frame(parts)},
             {"retraining": retraining_bars(parts)},
-            [*retraining_sentences(parts), remark, describe(study)],
+            [
+                *retraining_sentences(parts),
+                remark,
+                (describe_measured if sets else describe)(study),
+            ],
         )

@@ -1,6 +1,9 @@
 """What the finding commands share: a study out of the options, and results on disk."""
 
+import copy
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +12,7 @@ from torch import Tensor, nn
 import faigfast
 from faigfast.backends import choose
 from faigfast.commands.attribute import named_recipes, open_images, own_network
-from faigfast.commands.output import command_line, note, writable_folder
+from faigfast.commands.output import command_line, note, sha256, writable_folder
 from faigfast.commands.run_folder import alone_in
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import image_files
@@ -18,7 +21,7 @@ from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
 from faigfast.files import write_json, write_text
 from faigfast.filters import FilterIndex, FilterSet
 from faigfast.findings.contrasts import Contrast, check_contrasts
-from faigfast.findings.evaluation import Crops, check_metrics, crops, cut
+from faigfast.findings.evaluation import Crops, check_metrics, crops, cut, restore, spread
 from faigfast.findings.figures import svg
 from faigfast.findings.frames import shown, write_table
 from faigfast.findings.metrics import SSIM_WINDOW
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RECIPES = ("blur=2", "noise=0.1")
+LEARNED_SEED = 1 << 16  # so far from the seed of what is measured is that of what is learned
 
 
 def open_pair(options: Any) -> tuple[nn.Module, nn.Module]:
@@ -77,7 +81,7 @@ def open_crops(options: Any, network: nn.Module, recipes: Sequence[str] = RECIPE
     small = [name for name, (h, w) in dataset.sizes.items() if min(h, w) < options.crop]
     if small and len(small) < len(dataset):
         note(f"without {', '.join(small)}, smaller than a crop of {options.crop}", options.quiet)
-    items = (dataset[n] for n in range(len(dataset)))
+    items = (dataset[n] for n, name in enumerate(dataset.names) if name not in small)
     return cut(
         ((item["name"], item["gt"], item["lq"]) for item in items), options.crop, dataset.scale
     )
@@ -105,6 +109,17 @@ def check_shares(values: Iterable[float]) -> None:
     for value in values:
         if not 0 < value <= 1:
             raise ValueError(f"fraction is {value}; expected a share of the filters in (0, 1]")
+
+
+def measured_alone(options: Any, instead: str) -> Any:
+    """Give options without those of rankings, in whose place something else was given."""
+    options = copy.copy(options)
+    for name in ("attribution", "contrast"):
+        if options[name]:
+            raise ValueError(f"{instead} and --{name} are given; expected one of them")
+    for name in ("attributed", "attribution", "contrast"):
+        del options[name]
+    return options
 
 
 def open_study(
@@ -163,25 +178,26 @@ def open_study(
             f"border {border} leaves less than {SSIM_WINDOW} pixels of crops of {crop}, which SSIM "
             "needs; expected larger crops"
         )
-    folder = writable_folder(options.output)
-    identity = made_from(baseline, target, found, kept)
-    if options.into:  # which decides what the same tensors compute
-        identity |= {"into": options.into, "into_kwargs": options.into_kwargs}
-    with alone_in(folder):  # before anything of another command is removed
-        store = Store(folder, identity, options.overwrite)
-    return Study(
+    _check_network(target, data)
+    study = Study(
         baseline,
         target,
         found,
         kept,
         border,
         contrasts,
-        store,
+        Store(),
         options.steps,
         given,
         not options.quiet,
         {"backend": options.backend},
     )
+    folder = writable_folder(options.output)
+    identity = made_from(baseline, target, found, kept)
+    if options.into:  # which decides what the same tensors compute
+        identity |= {"into": options.into, "into_kwargs": options.into_kwargs}
+    with alone_in(folder):  # before anything of another command is removed
+        return replace(study, store=Store(folder, identity, options.overwrite))
 
 
 def read_sets(items: Sequence[str], network: nn.Module) -> dict[str, FilterSet]:
@@ -198,6 +214,18 @@ def read_sets(items: Sequence[str], network: nn.Module) -> dict[str, FilterSet]:
     return sets
 
 
+def _check_network(network: nn.Module, data: Crops) -> None:
+    """Refuse a network that does not make crops of the degraded ones, before it runs for long."""
+    for name, lq in data.lq.items():
+        with blaming(f"the network does not take {name!r} {list(lq[:1].shape)}", Exception):
+            output = restore(network, lq[:1])
+        if output.shape != data.gt[:1].shape:
+            raise ValueError(
+                f"the network makes {list(output.shape)} of {name!r} {list(lq[:1].shape)}; "
+                f"expected the ground truth's {list(data.gt[:1].shape)}: another --scale?"
+            )
+
+
 def read_folder(folder: str) -> dict[str, Tensor]:
     """Read all images of a folder, [3, H, W] by name."""
     return {name: read_image(path) for name, path in image_files(folder).items()}
@@ -206,6 +234,14 @@ def read_folder(folder: str) -> dict[str, Tensor]:
 def training_photographs(folder: str | None, gt: str | None, option: str) -> dict[str, Tensor]:
     """Photographs to learn from: a folder's, or those of the shipped pair's training."""
     if folder:
+        if gt is not None:
+            known = {sha256(path) for path in image_files(gt).values()}
+            both = [n for n, path in image_files(folder).items() if sha256(path) in known]
+            if both:
+                raise ValueError(
+                    f"{option} {folder} holds {', '.join(both)} of --gt; expected other "
+                    "photographs, since nothing can be said about those that were learned from"
+                )
         return read_folder(folder)
     if gt is not None:
         raise ValueError(
@@ -215,6 +251,18 @@ def training_photographs(folder: str | None, gt: str | None, option: str) -> dic
     return photographs(TRAINING)
 
 
+def learned_crops(
+    options: Any, images: Mapping[str, Tensor], recipes: Sequence[str], network: nn.Module
+) -> Crops:
+    """Cut photographs to learn from, with noise of their own, and take some of their crops."""
+    options = copy.copy(options)
+    options.degrade = list(recipes)
+    found = crops(
+        images, parse_recipes(options, network), options.crop, options.seed + LEARNED_SEED
+    )
+    return spread(found, options.learned)
+
+
 def describe_attributed(study: Study) -> str:
     """Say what the rankings of a study stand on, for below a table."""
     if study.given is not None:
@@ -222,15 +270,20 @@ def describe_attributed(study: Study) -> str:
     return f"Attributed: {len(study.found.names)} crops, {study.steps} points."
 
 
-def describe(study: Study) -> str:
-    """Say on what a study's measurements and rankings stand, for below a table."""
+def describe_measured(study: Study) -> str:
+    """Say what the measurements of a study stand on, for below a table."""
     photographs = dict.fromkeys(study.kept.photographs)
     size = study.kept.gt.shape[-1]
     return (
         f"{len(study.kept.names)} crops of {size}×{size} from {', '.join(photographs)}; border of "
         f"{study.border} left out, output rounded to 8 bit. ± is half of a 95 % confidence "
-        f"interval over crops, narrower than that over photographs. {describe_attributed(study)}"
+        "interval over crops, narrower than that over photographs."
     )
+
+
+def describe(study: Study) -> str:
+    """Say on what a study's measurements and rankings stand, for below a table."""
+    return f"{describe_measured(study)} {describe_attributed(study)}"
 
 
 def publish(
@@ -248,7 +301,7 @@ def publish(
         print(f"{title}\n\n{aligned(*shown(frame))}\n")
         files += write_table(folder / title.replace(" ", "-"), frame)
     for title, figure in figures.items():
-        file = f"{title.replace(' ', '-')}.svg"
+        file = re.sub(r"[^\w.+-]", "-", title) + ".svg"
         write_text(folder / file, svg(figure))
         files.append(file)
     for text in remarks:

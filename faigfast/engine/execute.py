@@ -30,6 +30,9 @@ Values = dict[fx.Node, Any]
 # would be waited for.
 AT_ONCE = {"triton", "cuda"}
 
+# Backends whose kernels interpolate while they bring weights into their order: for one point too.
+ON_THE_FLY = {"cpu"}
+
 
 @dataclass(eq=False)
 class Plan:
@@ -73,6 +76,10 @@ class Plan:
         self.fixed, self.image, self.sample = sorted_nodes(self.graph.graph, moving, self.x)
         self.stretches = count_stretches(self.sample, moving)
         self.cut: dict[int, list[list[fx.Node]]] = {}
+
+    def given(self, tensors: Mapping[str, Any]) -> Values:
+        """Give tensors of `leaves` by their nodes."""
+        return {node: tensors[key] for node, key in self.tensors.items()}
 
     @property
     def bytes_of_sample(self) -> int:
@@ -194,7 +201,7 @@ def prepare(plan: Plan, given: Mapping[str, Any], x: Tensor) -> Values:
     x : Tensor
         [N, C, *spatial].
     """
-    values: Values = {node: given[key] for node, key in plan.tensors.items()}
+    values = plan.given(given)
     values[plan.x] = Folded(_as(x, in_use().values)[None, :, None])
     with torch.no_grad():
         points = Points.at([0.0], x)
@@ -217,7 +224,7 @@ def forward(plan: Plan, prepared: Values, points: Points, segments: int = 1) -> 
     if len(points.nodes) == points.images == segments == 1 and not in_use().backend:
         return _single(plan, prepared, points.nodes[0])
     values = dict(prepared)
-    if len(points.nodes) == 1:
+    if len(points.nodes) == 1 and in_use().backend not in ON_THE_FLY:
         values.update(_at_one_point(plan, prepared, points.nodes[0]))
     scale = in_use().scale if torch.is_grad_enabled() else None
     travel = None if scale is None else Travel(scale, values)

@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from faigfast.ops.joining import Room, join
 from faigfast.ops.line import one_batch
-from faigfast.ops.waiting import Waiting
+from faigfast.ops.table import in_use
+from faigfast.ops.waiting import Waiting, past
 
 aten = torch.ops.aten
 
@@ -27,10 +29,13 @@ class Folded:
         share, [P, 1, *own] of what all images share.
     waiting : Waiting, optional
         Of a convolution's result: where a gradient of the value that it took can wait.
+    room : Room, optional
+        Of what was joined: where the channels stand, and more can be joined to them.
     """
 
     data: Tensor
     waiting: Waiting | None = None
+    room: Room | None = None
 
     @property
     def own(self) -> torch.Size:
@@ -168,6 +173,29 @@ class _Batch(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Tensor:
         return one_batch(gy)
+
+
+def joined(parts: Sequence[Any], dim: int, room: int) -> Any:
+    """Concatenate channels to which others will be joined, until there are `room` of them."""
+    first = parts[0]
+    serves = in_use().backend == "cpu" and all(
+        isinstance(part, Folded) and len(part.own) == 4 and not part.data.is_cuda for part in parts
+    )
+    if not serves:
+        return apply(aten.cat.default, (parts, dim), {})[0]
+    lead = [_extent(list(parts), i) for i in (0, 1)]
+    data = [part.data.expand(*lead, *part.own) for part in parts]
+    width, more = first.own[1], sum(part.own[1] for part in parts[1:])
+    place = first.room
+    if place is None or not place.fits(width, more):
+        place = Room(data[0], [*lead, first.own[0]], max(room, width + more))
+    # The gradient of what was there waits for the convolution that took it and gave what is new.
+    waiting = parts[1].waiting
+    waits = waiting is not None and waiting.is_for(first)
+    if waits and data[0].requires_grad:
+        data[0] = past(data[0].flatten(1, 2), waiting).unflatten(1, (lead[1], -1))
+    before = first.waiting if first.room is not None else waiting if waits else None
+    return Folded(join(place, data), before, place)
 
 
 def _extent(leaves: list[Any], dim: int) -> int:

@@ -1,6 +1,7 @@
 """The path engine: all images of a batch, many points of the line at once."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,10 +26,11 @@ from faigfast.engine.memory import Chunk, default_budget, fitted
 from faigfast.engine.plan import forget, plan_for
 from faigfast.engine.resident import CHUNKS, faster
 from faigfast.engine.rules import Points
-from faigfast.engine.sums import Sums
+from faigfast.engine.sums import Sums, summed
+from faigfast.engine.threads import MOST, spread
 from faigfast.integral import Integral
 from faigfast.networks import attributes
-from faigfast.objective import Objective
+from faigfast.objective import Objective, is_ours
 from faigfast.ops.gradient_scale import GradientScale
 from faigfast.ops.layers import LAYERS, RIVALS, LayerChoice
 from faigfast.ops.table import Use, using
@@ -39,11 +41,13 @@ from faigfast.quadrature import Step
 # On a CPU one sample fills the cores and stays in their caches; four at once took a tenth longer.
 # Kernels of our own take points together, which shares what a layer costs in Python.
 WANTED = {"cpu": Chunk(points=1, images=1), "cuda": Chunk(points=8, images=8)}
-MOST_POINTS = 4  # of which more were not faster
-KEPT = 1 << 28  # bytes that the backend "cpu" keeps for the next call
+MOST_POINTS = 8  # of which twice as many were hardly faster
+KEPT = 0.25  # of the budget that is default: what the backend "cpu" keeps for the next call
 TOGETHER = {"cpu": 1 << 16}  # pixels of a chunk, by the backend whose kernels run
 
 KNOWN_SIDE = 8  # pixels of an image on which a known plan is compared again
+
+LARGE = 1 << 22  # bytes of a sample's values from where chunks run at the same time
 
 Ends = Sequence[tuple[float, float]]
 
@@ -181,7 +185,7 @@ class Engine:
                 f"2^{self.scale.lowered}"
             )
         if self.backend == "cpu":
-            free_cached(KEPT)
+            free_cached(int(KEPT * default_budget(x.device)))
 
     def _images(
         self,
@@ -193,17 +197,22 @@ class Engine:
         sums: Callable[[Ends], Sums],
         advance: Callable[[int], object],
     ) -> Sequence[Integral]:
-        given = with_sums(self.given, len(x))
-        prepared = prepare(plan, given, arranged(x))
-        total = sums(self._ends(plan, prepared, x, gt, together=chunk.points > 1))
+        workers = self._workers(plan, chunk, x)
+        total = sums(self._ends(plan, workers[0][1], x, gt, together=chunk.points > 1))
+
+        def run(number: int, part: tuple[list[float], list[float]]) -> int:
+            nodes, factors = part
+            points = Points.at(nodes, x)
+            prepared = workers[number][1]
+            accumulate(plan, prepared, points, factors, gt, self.loss, chunk.segments)
+            return len(nodes) * len(x)
+
         for step in steps:
             found = None
             while found is None:
-                for nodes, weights in self._parts(step, chunk.points):
-                    points = Points.at(nodes, x)
-                    accumulate(plan, prepared, points, weights, gt, self.loss, chunk.segments)
-                    advance(len(nodes) * len(x))
-                found = gradients(given)
+                for count in spread(run, self._parts(step, chunk), chunk.at_once):
+                    advance(count)
+                found = summed(gradients(given) for given, _ in workers)
                 if self.scale is not None and self.scale.overflowed(found):
                     advance(-len(step.nodes) * len(x))
                     found = None
@@ -212,16 +221,24 @@ class Engine:
                 break
             if len(going) < len(x):
                 x, gt = x[going], gt[going]
-                given = with_sums(self.given, len(x))
-                prepared = prepare(plan, given, arranged(x))
+                workers = self._workers(plan, chunk, x)
         return total.integrals()
 
+    def _workers(
+        self, plan: Plan, chunk: Chunk, x: Tensor
+    ) -> list[tuple[Mapping[str, Any], Values]]:
+        """Tensors with sums of their own for all chunks that run at the same time."""
+        given = [with_sums(self.given, len(x)) for _ in range(chunk.at_once)]
+        values = prepare(plan, given[0], arranged(x))
+        return [(one, values | plan.given(one)) for one in given]
+
     @staticmethod
-    def _parts(step: Step, size: int) -> Iterator[tuple[list[float], list[float]]]:
+    def _parts(step: Step, chunk: Chunk) -> list[tuple[list[float], list[float]]]:
         """Cut a step's nodes and weights into chunks."""
         nodes, weights = step.nodes.tolist(), step.weights.tolist()
-        for start in range(0, len(nodes), size):
-            yield nodes[start : start + size], weights[start : start + size]
+        size = min(chunk.points, math.ceil(len(nodes) / chunk.at_once))
+        starts = range(0, len(nodes), size)
+        return [(nodes[n : n + size], weights[n : n + size]) for n in starts]
 
     def _ends(
         self, plan: Plan, prepared: Values, x: Tensor, gt: Tensor, together: bool
@@ -241,7 +258,8 @@ class Engine:
             forget(self.path.module)
             plan = self._plan(x)
         chunk = self._chunk(plan, x, gt, images)
-        sizes = replace(chunk, points=min(chunk.points, 2), images=min(chunk.images, 2))
+        two = {"points": min(chunk.points, 2), "images": min(chunk.images, 2)}
+        sizes = replace(chunk, **two, at_once=1)
         kind = sizes, self.backend, self.mode, self.values, self.checked_for
         if kind not in plan.checked:
             known = {key: found for key, found in plan.checked.items() if key[-1]() is not None}
@@ -299,6 +317,9 @@ class Engine:
             points = TOGETHER[self.backend] // x.shape[2:].numel()
             wanted = Chunk(points=max(1, min(points, MOST_POINTS)), images=1)
         wanted = replace(wanted, images=min(wanted.images, images))
+        large = plan.bytes_of_sample >= LARGE
+        if x.device.type == "cpu" and large and is_ours(self.objective) and self.scale is None:
+            wanted = replace(wanted, at_once=min(torch.get_num_threads(), MOST))
         chunk = fitted(plan, self.given, x, wanted, budget)
         if not CHUNKS.times(x.device):
             return chunk

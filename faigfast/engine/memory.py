@@ -33,19 +33,24 @@ class Chunk:
         P and N of a chunk.
     segments : int
         Into how many the network is cut; in more than one, inner values are computed again.
+    at_once : int
+        How many chunks run at the same time, each in a thread.
     """
 
     points: int
     images: int
     segments: int = 1
+    at_once: int = 1
 
     @property
     def samples(self) -> int:
-        """P·N, images at points."""
-        return self.points * self.images
+        """P·N, images at points, of all chunks that run at the same time."""
+        return self.points * self.images * self.at_once
 
     def smaller(self) -> "Chunk | None":
-        """Fewer points, then fewer images, then values computed again; None where all is done."""
+        """Fewer at once, points, then images, then values computed again; None: all is done."""
+        if self.at_once > 1:
+            return replace(self, at_once=self.at_once // 2)
         if self.points > 1:
             return replace(self, points=self.points // 2)
         if self.images > 1:
@@ -96,15 +101,17 @@ def fitted(plan: Plan, leaves: Mapping[str, Any], x: Tensor, wanted: Chunk, budg
     if chunk.samples * _most(plan) <= budget:
         return chunk
     while True:
-        if chunk not in plan.needs:
-            plan.needs[chunk] = int(MARGIN * footprint(plan, leaves, x, chunk))
-        if plan.needs[chunk] <= budget:
+        alone = replace(chunk, at_once=1)
+        if alone not in plan.needs:
+            plan.needs[alone] = int(MARGIN * footprint(plan, leaves, x, alone))
+        needed = chunk.at_once * plan.needs[alone]
+        if needed <= budget:
             return chunk
         # Where one operation takes it all, cutting the network does not help; counting takes long.
-        helped = chunk.segments < 4 or plan.needs[chunk] < least
-        least = min(least or plan.needs[chunk], plan.needs[chunk])
+        helped = chunk.segments < 4 or needed < least
+        least = min(least or needed, needed)
         # Fewer samples take no less than their share: what is too large anyway is not counted.
-        of_sample = plan.needs[chunk] / chunk.samples
+        of_sample = needed / chunk.samples
         smaller = chunk.smaller() if helped else None
         while smaller and smaller.samples > 1 and smaller.samples * of_sample > budget:
             smaller = smaller.smaller()

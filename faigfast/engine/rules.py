@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from faigfast.engine.folded import Folded, apply, sample_by_sample
+from faigfast.engine.folded import Folded, apply, joined, sample_by_sample
 from faigfast.ops import (  # noqa: F401  their kernels join the table
     cuda_hopper,
     cuda_pointwise,
@@ -114,6 +115,8 @@ def evaluate(op: Any, points: Points, args: Any, kwargs: Any) -> tuple[Any, str]
     """
     if op is operator.getitem:
         return op(*args, **kwargs), ""
+    if op is joined:
+        return op([points.raw(part) for part in args[0]], *args[1:]), ""
     rule = RULES.get(op)
     if rule is not None:
         given = {**dict(zip(_names(op), args, strict=False)), **kwargs}
@@ -127,6 +130,7 @@ def evaluate(op: Any, points: Points, args: Any, kwargs: Any) -> tuple[Any, str]
     return apply(op, args, kwargs)
 
 
+@cache
 def _names(op: Any) -> list[str]:
     return [argument.name for argument in op._schema.arguments]
 

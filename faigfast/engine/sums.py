@@ -144,6 +144,15 @@ class Sums:
         return torch.cat(parts, 1)
 
 
+def summed(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Add gradients by name, in order; the first ones are overwritten."""
+    found: dict[str, Tensor] = {}
+    for part in parts:
+        for key, value in part.items():
+            found[key] = found[key].add_(value) if key in found else value
+    return found
+
+
 def _add(sums: dict[str, Tensor], key: str, part: Tensor, keep: float, factor: float) -> None:
     if key not in sums:
         sums[key] = part * factor if factor != 1 else part

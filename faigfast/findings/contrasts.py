@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import pandas
 
 
+NAMES = r"[\w+-][\w.+-]*"  # of degradations and contrasts
+
+
 @dataclass(frozen=True)
 class Contrast:
     """A ranking of filters, by name.
@@ -55,6 +58,8 @@ class Contrast:
         if not found:
             raise ValueError(f"contrast is {text!r}; expected [NAME=]DEGRADATION[:OTHER,OTHER…]")
         name, degradation, colon, others = found.groups()
+        if name and not re.fullmatch(NAMES, name):
+            raise ValueError(f"contrast has the name {name!r}; expected letters, digits, . + - _")
         listed = tuple(part.strip() for part in (others or "").split(",") if part.strip())
         default = degradation if not colon else f"{degradation}:{','.join(listed)}"
         return cls(name or default, degradation, listed if colon else None)
@@ -130,7 +135,8 @@ def overlap(sets: Mapping[str, FilterSet]) -> Tensor:
 
 def agreement(scores: Mapping[str, Tensor]) -> Tensor:
     """Pearson's correlation [K, K] between K vectors of scores [F]."""
-    return torch.corrcoef(torch.stack(list(scores.values())).double())
+    vectors = torch.stack(list(scores.values())).double()
+    return torch.corrcoef(vectors).view(len(vectors), len(vectors))  # of one a number
 
 
 def level_contrasts(degradations: Sequence[str]) -> tuple[Contrast, ...]:
@@ -154,6 +160,12 @@ def split_label(label: str) -> tuple[str, str]:
     return (found[1], found[2]) if found else (label, "")
 
 
+def has_levels(degradations: Sequence[str]) -> bool:
+    """Whether two of them are levels of one degradation."""
+    kinds = [kind for kind, level in map(split_label, degradations) if level]
+    return len(kinds) > len(set(kinds))
+
+
 def levels(result: Attribution, fraction: float) -> "pandas.DataFrame":
     """Compare the filters of a degradation's levels, in their order.
 
@@ -168,8 +180,8 @@ def levels(result: Attribution, fraction: float) -> "pandas.DataFrame":
     -------
     pandas.DataFrame
         One row a pair of levels: the share of their sets that is common, the correlation of their
-        full contrasts, each against all other degradations, and the mean score of the second's
-        filters over the first's.
+        full contrasts, each against all other degradations, and the sum of the mean scores of the
+        filters of both under the second, over that under the first.
 
     Raises
     ------

@@ -21,7 +21,9 @@ def layer_of(index: FilterIndex) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(counts)), counts)
 
 
-def distribution(sets: Mapping[str, FilterSet], index: FilterIndex) -> "pandas.DataFrame":
+def distribution(
+    sets: Mapping[str, FilterSet], index: FilterIndex, scored: Tensor | None = None
+) -> "pandas.DataFrame":
     """Count discovered filters layer by layer.
 
     Parameters
@@ -30,6 +32,8 @@ def distribution(sets: Mapping[str, FilterSet], index: FilterIndex) -> "pandas.D
         By name.
     index : FilterIndex
         Of their network.
+    scored : Tensor, optional
+        [F] of bool, the filters among which chance would choose; None: all.
 
     Returns
     -------
@@ -49,6 +53,7 @@ def distribution(sets: Mapping[str, FilterSet], index: FilterIndex) -> "pandas.D
         filters.masks(index)  # refuses those of another network
         counts[name] = layers[filters.indices].bincount(minlength=len(sizes))
     rows = []
+    chosen = len(index) if scored is None else int(scored.sum())
     for n, layer in enumerate(index.layers):
         row: dict[str, Any] = {
             "depth": n,
@@ -57,9 +62,9 @@ def distribution(sets: Mapping[str, FilterSet], index: FilterIndex) -> "pandas.D
         }
         for name, filters in sets.items():
             share = int(counts[name][n]) / int(sizes[n])
-            row[name] = int(counts[name][n])
+            row[f"{name}, number"] = int(counts[name][n])
             row[f"{name}, % of layer"] = 100 * share
-            row[f"{name}, × chance"] = share * len(index) / len(filters)
+            row[f"{name}, × chance"] = share * chosen / len(filters)
         rows.append(row)
     return frame(rows)
 
@@ -148,12 +153,16 @@ def changes(
                 "cosine": _median(turn),
                 "gain": _median(gain),
                 "grew, %": 100 * float((gain > 0).double().mean()),
-                "turned round, %": 100 * float((turn < 0).double().mean()),
+                "turned round, %": 100 * _share(turn < 0, turn.isfinite()),
                 "sum rose, %": 100 * float((total > 0).double().mean()),
                 "change of sum": _median(total),
             }
         )
     return frame(rows)
+
+
+def _share(flags: Tensor, among: Tensor) -> float:
+    return float(flags[among].double().mean())  # NaN among none
 
 
 def _median(values: Tensor) -> float:

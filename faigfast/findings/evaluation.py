@@ -275,8 +275,8 @@ def mean_values(runs: Sequence[Values]) -> Values:
 
 
 def share_of(part: float, whole: float) -> float:
-    """Give part / whole; NaN of nothing, as where a target gains nothing over its baseline."""
-    return part / whole if whole else math.nan
+    """Give part / whole; NaN where there is no whole, as of a target that gains nothing."""
+    return part / whole if whole > 0 else math.nan
 
 
 def mean_and_interval(values: Tensor | Iterable[float]) -> tuple[float, float]:
@@ -285,6 +285,12 @@ def mean_and_interval(values: Tensor | Iterable[float]) -> tuple[float, float]:
     if len(values) < 2:
         return float(values.mean()), math.nan
     return float(values.mean()), float(1.96 * values.std() / math.sqrt(len(values)))
+
+
+def difference(values: Tensor) -> str:
+    """Write the mean of differences of PSNR; the interval where there is one."""
+    mean, half = mean_and_interval(values)
+    return f"{mean:+.2f} dB" if math.isnan(half) else f"{mean:+.2f} ± {half:.2f} dB"
 
 
 def over_photographs(values: Tensor, photographs: Sequence[str]) -> tuple[float, float, int, int]:

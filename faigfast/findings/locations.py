@@ -23,6 +23,7 @@ from faigfast.findings.frames import frame
 from faigfast.findings.masking import DRAWS, random_sets
 from faigfast.findings.store import Store
 from faigfast.findings.sweep import measure_all
+from faigfast.findings.units import output_channels
 from faigfast.networks import copy_of, tensors, unwrap
 
 if TYPE_CHECKING:
@@ -133,8 +134,8 @@ def shuffled(
     seed : int
         Of the exchange.
     within_outputs : bool
-        Only filters in one row of the stored weight change places: of a convolution an output
-        channel keeps its kernels, which read each other's inputs.
+        Only filters of one output channel change places: it keeps its kernels, which read each
+        other's inputs.
 
     Returns
     -------
@@ -142,13 +143,15 @@ def shuffled(
     """
     edited = copy_of(unwrap(network, "network"))
     generator = torch.Generator().manual_seed(seed)
-    state = tensors(edited)
+    state, index = tensors(edited), FilterIndex.of(edited)
+    outputs = output_channels(edited, index)
     with torch.no_grad():
-        for layer, mask in filters.masks(FilterIndex.of(edited)).items():
+        for layer, mask in filters.masks(index).items():
             places = mask.nonzero()  # [K, 2]
             keys = torch.rand(len(places), generator=generator, dtype=torch.float64)
             if within_outputs:
-                keys = keys + places[:, 0]
+                group, order = outputs[layer][mask.flatten()].sort(stable=True)
+                places, keys = places[order], keys + group
             order = torch.argsort(keys)
             weight = state[layer]
             row, column = places.to(weight.device).unbind(1)

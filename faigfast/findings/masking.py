@@ -249,6 +249,14 @@ def mask(
         raise ValueError("fractions are empty; expected shares in (0, 1]")
     for one in results.values():
         check_pair(one, baseline, target)
+    # No method may choose what another had no score for.
+    scored = torch.stack([one.scored for one in results.values()]).all(0)
+    results = {method: replace(one, scored=scored) for method, one in results.items()}
+    first = next(iter(results.values()))
+    if clash := {c.name for c in contrasts} & {"random", *OF_WEIGHTS}:
+        raise ValueError(
+            f"a contrast is called {min(clash)!r}, as a method is; expected another name"
+        )
 
     groups: list[tuple[str, str, float, list[FilterSet]]] = []
     for fraction in fractions:

@@ -117,10 +117,12 @@ def gradient_map(x: Tensor, form: str = "gray") -> Tensor:
     """
     if form not in FORMS:
         raise ValueError(f"form is {form!r}; expected one of {FORMS}")
-    if x.ndim != 4 or x.shape[1] != 3:
-        raise ValueError(f"x is {list(x.shape)}; expected [N, 3, H, W]")
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(f"x is {list(x.shape)}; expected [N, 3, H, W] or [N, 1, H, W]")
     x = round_to_8_bit(x)
-    if form == "gray":
+    if x.shape[1] == 1:
+        pass
+    elif form == "gray":
         x = (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
     else:
         x = x[:, 2:]
@@ -168,11 +170,12 @@ def _compared(output: Tensor, gt: Tensor, border: int, channel: str) -> tuple[Te
         )
     if channel not in CHANNELS:
         raise ValueError(f"channel is {channel!r}; expected one of {CHANNELS}")
-    if channel == "y" and gt.shape[1] != 3:
-        raise ValueError(f"channel is 'y' of images {list(gt.shape)}; expected three channels")
+    if channel == "y" and gt.shape[1] not in (1, 3):
+        raise ValueError(f"channel is 'y' of images {list(gt.shape)}; expected one or three")
     if border < 0 or 2 * border >= min(gt.shape[-2:]):
         raise ValueError(f"border {border} leaves nothing of an image {list(gt.shape[-2:])}")
     inner = slice(border, -border if border else None)
     pair = (round_to_8_bit(output.double()), gt.double())
-    a, b = (x[..., inner, inner] for x in (map(luma, pair) if channel == "y" else pair))
+    colour = channel == "y" and gt.shape[1] == 3  # gray images are their own luma
+    a, b = (x[..., inner, inner] for x in (map(luma, pair) if colour else pair))
     return a, b

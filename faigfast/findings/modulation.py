@@ -61,7 +61,9 @@ class Modulation:
         rows = []
         for setting, values in zip(self.settings, self.values, strict=True):
             for degradation in next(iter(values.values())):
-                row: dict[str, Any] = dict(zip(self.names, setting, strict=True))
+                row: dict[str, Any] = {
+                    f"strength of {n}": s for n, s in zip(self.names, setting, strict=True)
+                }
                 row["input"] = degradation
                 for metric, of in values.items():
                     row[METRICS[metric]], row[f"± {metric}"] = mean_and_interval(of[degradation])
@@ -96,6 +98,8 @@ def modulated(
     ValueError
         If a name has no set, or a strength is not finite, or as `FilterSet.swap`.
     """
+    if not sets:
+        raise ValueError("sets are empty; expected at least one")
     for name, strength in strengths.items():
         if name not in sets:
             raise ValueError(f"strength of {name!r}; expected some of {', '.join(sets)}")
@@ -157,7 +161,7 @@ def modulate(
     -----
     Source: Xie et al., NeurIPS 2021, who modulate one degradation at a time.
     """
-    if not sets or not strengths:
+    if not sets or not len(strengths):
         raise ValueError("sets or strengths are empty; expected at least one of each")
     steps = sorted({check_strength(s, next(iter(sets))) for s in strengths})
     names = tuple(sets)

@@ -46,7 +46,7 @@ def channel_importance(
     contrast: Contrast | None = None,
     reduce: str = "sum",
 ) -> dict[str, Tensor]:
-    """Score every output channel of every convolution.
+    """Score every output channel of every convolution that the result scores.
 
     Parameters
     ----------
@@ -75,6 +75,8 @@ def channel_importance(
     scores = filter_importance(result, contrast)
     found = {}
     for n, (layer, channels) in enumerate(output_channels(network, index).items()):
+        if not result.scored[index.offsets[n]]:
+            continue
         own = scores[index.offsets[n] : index.offsets[n + 1]]
         empty = torch.zeros(int(channels.max()) + 1, dtype=own.dtype)
         name = {"sum": "sum", "mean": "mean", "max": "amax"}[reduce]
@@ -107,7 +109,7 @@ def importance_frame(scores: Mapping[str, Tensor]) -> "pandas.DataFrame":
 def weight_importance(
     network: nn.Module, result: Attribution, contrast: Contrast | None = None
 ) -> dict[str, Tensor]:
-    """Give each weight the score of its filter, for `torch.nn.utils.prune`.
+    """Give each weight of the layers that are scored its filter's, for `torch.nn.utils.prune`.
 
     Parameters
     ----------
@@ -142,6 +144,8 @@ def weight_importance(
     state = unwrap(network, "network").state_dict()
     found = {}
     for n, (layer, shape) in enumerate(zip(index.layers, index.shapes, strict=True)):
+        if not result.scored[index.offsets[n]]:
+            continue
         own = scores[index.offsets[n] : index.offsets[n + 1]].view(*shape[:2])
         own = own.view(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)
         found[convolution_of(network, layer)[0]] = own.to(state[layer])

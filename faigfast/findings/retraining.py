@@ -1,8 +1,9 @@
 """Retraining: only the discovered filters learn, from the baseline, and all else stands still."""
 
+import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from faigfast.findings.evaluation import (
     METRICS,
     Crops,
     Values,
+    difference,
     mean_and_interval,
     measure,
     over_photographs,
@@ -25,7 +27,7 @@ from faigfast.findings.frames import frame
 from faigfast.findings.masking import random_sets
 from faigfast.findings.study import Study
 from faigfast.networks import blaming, copy_of, digest_of, fingerprint, unwrap
-from faigfast.training import STATE, Optimize, Schedule, train
+from faigfast.training import STATE, Optimize, Schedule, check_optimizer, check_state, train
 
 if TYPE_CHECKING:
     import pandas
@@ -279,38 +281,24 @@ def retrain_all(
         serve one degradation, or there is nothing to be learnt.
     """
     sets = sets or {}
-    learnt = [name for name, recipe in recipes.items() if recipe.blur or recipe.noise]
+    learnt = lessons(study, images, recipes, list(sets), patch)
     index = FilterIndex.of(study.baseline)
     for name, given in sets.items():
-        if name not in learnt:
-            raise ValueError(f"sets name {name!r}; expected some of {', '.join(learnt) or 'none'}")
         with blaming(f"set {name!r}", ValueError):
             given.masks(index)
+    if not learnt:
+        raise ValueError("no degradation blurs or adds noise; expected one to be learnt")
+    if overwrite:
+        for state in states(learnt, folder):
+            state.unlink(missing_ok=True)
+    check_states(learnt, schedule, folder)
+    check_optimizer(optimizer)
     if not sets:
-        served = [c.degradation for c in study.contrasts]
-        if len(set(served)) < len(served):
-            raise ValueError(
-                f"contrasts serve {', '.join(served)}; expected each degradation once, since one "
-                "network is retrained for each"
-            )
         tops = study.tops(fraction)
         sets = {c.degradation: tops[c.name] for c in study.contrasts}
-    if overwrite:
-        for name, who in product(sets, WHO):
-            (Path(folder) / f"{name}-{who}" / STATE).unlink(missing_ok=True)
     parts = []
-    for name, filters in sets.items():
+    for name, patches in learnt.items():
         recipe = recipes[name]
-        if not recipe.blur and not recipe.noise:
-            continue  # nothing is to be learnt of clean images
-        patches = Patches(
-            images.values(),
-            scale=recipe.scale,
-            patch=patch,
-            blur=(recipe.blur,) if recipe.blur else (),
-            noise=(recipe.noise,) if recipe.noise else (),
-            probability=1.0,
-        )
         known = {
             "degradation": [recipe.blur, recipe.noise],
             "patch": patch,
@@ -318,13 +306,74 @@ def retrain_all(
         }
         parts.append(
             compare_retraining(
-                study.baseline, study.target, filters, name, patches, study.kept, schedule, folder,
-                border=study.border, optimizer=optimizer, recipe=known, progress=study.progress,
+                study.baseline, study.target, sets[name], name, patches, study.kept, schedule,
+                folder, border=study.border, optimizer=optimizer, recipe=known,
+                progress=study.progress,
             )
         )  # fmt: skip
-    if not parts:
-        raise ValueError("no degradation blurs or adds noise; expected one to be learnt")
     return parts
+
+
+def lessons(
+    study: Study,
+    images: Mapping[str, Tensor],
+    recipes: Mapping[str, Degradation],
+    names: Sequence[str],
+    patch: int,
+) -> dict[str, Patches]:
+    """Make the patches of every degradation that is learnt.
+
+    Parameters
+    ----------
+    study, images, recipes, patch
+        As in `retrain_all`.
+    names : sequence of str
+        Degradations whose filters are given; none: those that the contrasts serve.
+
+    Raises
+    ------
+    ValueError
+        If one is unknown or served twice, or no photograph holds a patch.
+    """
+    worth = [name for name, recipe in recipes.items() if recipe.blur or recipe.noise]
+    served = list(names) or [c.degradation for c in study.contrasts]
+    if unknown := [name for name in names if name not in worth]:
+        raise ValueError(f"sets name {unknown[0]!r}; expected some of {', '.join(worth) or 'none'}")
+    if len(set(served)) < len(served):
+        raise ValueError(
+            f"contrasts serve {', '.join(served)}; expected each degradation once, since one "
+            "network is retrained for each"
+        )
+    return {
+        name: Patches(
+            images.values(),
+            scale=recipe.scale,
+            patch=patch,
+            blur=(recipe.blur,) if recipe.blur else (),
+            noise=(recipe.noise,) if recipe.noise else (),
+            probability=1.0,
+        )
+        for name, recipe in recipes.items()
+        if name in served and name in worth
+    }
+
+
+def states(names: Iterable[str], folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Where the trainings for some degradations keep their states."""
+    for name, who in product(names, WHO):
+        yield Path(folder) / f"{name}-{who}" / STATE
+
+
+def check_states(names: Iterable[str], schedule: Schedule, folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder in which trainings of another schedule are.
+
+    Raises
+    ------
+    ValueError
+        Naming the file and what differs.
+    """
+    for state in states(names, folder):
+        check_state(state, asdict(schedule))
 
 
 def retraining_frame(parts: Sequence[Retraining]) -> "pandas.DataFrame":
@@ -336,12 +385,22 @@ def retraining_sentences(parts: Sequence[Retraining]) -> list[str]:
     """Say for each degradation whether discovered filters recover more than random ones."""
     found = []
     for part in parts:
-        ahead, half = mean_and_interval(part.psnr("discovered") - part.psnr("random"))
+        more = part.psnr("discovered") - part.psnr("random")
+        ahead, half = mean_and_interval(more)
         word = "more" if ahead > half else "less" if ahead < -half else "neither more nor less"
+        if math.isnan(half):
+            word = "to be compared"  # of one crop nothing can be told
+        shares = {name: f"{100 * part.recovered(name):.0f} %" for name in WHO}
+        if math.isnan(part.recovered("all")):
+            found.append(
+                f"{part.degradation}: the target gains nothing over the baseline; the "
+                f"{part.count} discovered filters reach {word} than as many random ones "
+                f"({difference(more)})."
+            )
+            continue
         found.append(
             f"{part.degradation}: retraining the {part.count} discovered filters recovers "
-            f"{100 * part.recovered('discovered'):.0f} % of the target's gain, {word} than as many "
-            f"random ones, {100 * part.recovered('random'):.0f} % ({ahead:+.2f} ± {half:.2f} dB); "
-            f"all parameters {100 * part.recovered('all'):.0f} %."
+            f"{shares['discovered']} of the target's gain, {word} than as many random ones, "
+            f"{shares['random']} ({difference(more)}); all parameters {shares['all']}."
         )
     return found

@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from faigfast.attribution import attribute
+from faigfast.backends import choose
 from faigfast.batch import Batch, batches, is_single
 from faigfast.filters import FilterIndex
-from faigfast.networks import check_same_layout, fingerprint, tensors, undisturbed, unwrap
+from faigfast.findings.input_path import InputPath
+from faigfast.networks import check_same_layout, fingerprint, tensors, unwrap
 from faigfast.quadrature import quadrature
 from faigfast.refinement import STEPS_OF_OTHERS
 from faigfast.result import Attribution
@@ -33,7 +34,6 @@ METHODS = {
 }
 # These look at the weights alone, and rank the same filters for every degradation.
 OF_WEIGHTS = ("change", "relative", "random", "magnitude")
-POINTS = 8  # images of the input path in one forward and backward
 
 
 def rank_by(
@@ -68,7 +68,8 @@ def rank_by(
     progress : bool
         Show a progress bar.
     **options
-        Of `faigfast.attribute`, for "faig", "signed" and "gradient".
+        Of `faigfast.attribute`, for "faig", "signed" and "gradient"; for "input" `backend` and
+        `memory`.
 
     Returns
     -------
@@ -115,7 +116,7 @@ def rank_by(
         if clean is not None and not is_single(batch):
             raise ValueError("clean is given with several batches; expected a single batch")
         count = STEPS_OF_OTHERS if steps is None else steps
-        return _input_gradients(first, last, parts, count, clean, progress)
+        return _input_gradients(first, last, parts, count, clean, progress, **options)
     names = next(iter(parts)).lq
     scores = _weight_scores(method, first, last, seed)
     rows = {name: scores[None].clone() for name in names}  # files hold each apart
@@ -148,25 +149,23 @@ def _input_gradients(
     steps: int,
     clean: Tensor | None,
     progress: bool,
+    backend: str = "auto",
+    memory: int | None = None,
+    **others: Any,  # there is one rule here, and one loss
 ) -> Attribution:
-    """Σ |Σ_s w_s ∂(Σ F(θ, x_s))/∂θ| of every kernel, x_s between the clean and the degraded image.
-
-    The weights stand still here, so that the points of a path are images of one batch and one
-    backward sums over them.
-    """
-    index = FilterIndex.of(target)
+    """Score by the output's gradients between the clean and the degraded images."""
+    used, _ = choose(backend, next(target.parameters()).device)
     rule = quadrature("right", steps)  # the authors' nodes: from the clean image on, 0 … 1 − 1/S
+    path = InputPath(target, rule, used, memory)
     rows: dict[str, list[Tensor]] = {}
-    with undisturbed(target), tqdm(unit="image", disable=not progress, leave=None) as bar:
+    with tqdm(unit="point·image", disable=not progress, leave=None) as bar:
         for part in parts:
             for name, lq in part.lq.items():
-                start = _clean(part, name, clean)
-                for x0, x in zip(start, lq, strict=True):
-                    rows.setdefault(name, []).append(_one_image(target, index, x0, x, rule))
-                    bar.update()
-    scores = {name: torch.stack(values) for name, values in rows.items()}
+                found = path.scores(_clean(part, name, clean), lq.detach(), bar)
+                rows.setdefault(name, []).append(found)
+    scores = {name: torch.cat(values) for name, values in rows.items()}
     images = len(next(iter(scores.values())))
-    return _result(baseline, target, "input", scores, images=images, steps=steps)
+    return _result(baseline, target, "input", scores, images=images, steps=steps, backend=used)
 
 
 def _clean(part: Batch, name: str, clean: Tensor | None) -> Tensor:
@@ -187,24 +186,6 @@ def _clean(part: Batch, name: str, clean: Tensor | None) -> Tensor:
     return clean.to(lq)
 
 
-def _one_image(network: nn.Module, index: FilterIndex, x0: Tensor, x: Tensor, rule: Any) -> Tensor:
-    state = {key: value.detach().clone() for key, value in tensors(network).items()}
-    weights = [state[layer].requires_grad_() for layer in index.layers]
-    total = [torch.zeros_like(weight) for weight in weights]
-    nodes = torch.as_tensor(rule.nodes).to(x)
-    factors = torch.as_tensor(rule.weights).to(x)
-    for alpha, factor in zip(nodes.split(POINTS), factors.split(POINTS), strict=True):
-        alpha = alpha.view(-1, *[1] * x.ndim)
-        output = functional_call(network, state, (x0 + alpha * (x - x0),))  # [P, C, *spatial]
-        value = (output.flatten(1).sum(1) * factor).sum()
-        for sums, grad in zip(
-            total, torch.autograd.grad(value, weights, allow_unused=True), strict=True
-        ):
-            if grad is not None:
-                sums += grad
-    return torch.cat([sums.abs().flatten(2).sum(2).flatten() for sums in total]).cpu()
-
-
 def _result(
     baseline: nn.Module,
     target: nn.Module,
@@ -214,6 +195,7 @@ def _result(
     images: int,
     steps: int,
     per_image: bool = True,
+    backend: str = "torch",
 ) -> Attribution:
     """Put scores [N, F] in the form of an attribution that has no losses."""
     index = FilterIndex.of(target)
@@ -233,7 +215,7 @@ def _result(
             tol=None,
             emulate=False,
             objective="output sum" if per_image else "none",
-            backend="torch",
+            backend=backend,
             precision=str(next(iter(scores.values())).dtype).removeprefix("torch."),
             per_image=per_image,
             baseline=fingerprint(baseline),

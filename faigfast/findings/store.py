@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Store:
         overwrite: bool = False,
     ) -> None:
         self.parts = None if folder is None else Path(folder) / PARTS
+        self.stale = False
         if self.parts is None:
             return
         wanted = json.loads(json.dumps(dict(made_from or {})))
@@ -60,19 +61,25 @@ class Store:
                     f"{self.parts} holds parts of another run: {change}; choose another --output "
                     "or add --overwrite"
                 )
-            if change or overwrite:
-                for file in self.parts.glob("*.safetensors"):
-                    file.unlink()
-        write_json(identity, wanted)
+            self.stale = bool(change or overwrite)
+        self.wanted: dict[str, Any] | None = wanted
 
-    def tensors(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Read the tensors of a part, or compute and keep them."""
+    def tensors(
+        self,
+        name: str,
+        compute: Callable[[], dict[str, Tensor]],
+        keys: Collection[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """Read the tensors of a part, or compute and keep them; others than `keys` are no part."""
         path = self._path(name)
         if path is not None and path.exists():
             try:
-                return load_file(path)
-            except SafetensorError:  # damaged: computed again
-                path.unlink()
+                found = load_file(path)
+                if keys is None or found.keys() == set(keys):
+                    return found
+            except SafetensorError:
+                pass
+            path.unlink()  # damaged: computed again
         found = compute()
         if path is not None:
             with atomic_write(path) as temporary:
@@ -95,6 +102,12 @@ class Store:
     def _path(self, name: str) -> Path | None:
         if self.parts is None:
             return None
+        if self.wanted is not None:  # not before: what is refused until then leaves all as it was
+            if self.stale:
+                for file in self.parts.glob("*.safetensors"):
+                    file.unlink()
+            write_json(self.parts / IDENTITY, self.wanted)
+            self.wanted = None
         readable = "".join(c if c.isalnum() or c in ".-" else "-" for c in name)[:60]
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         return self.parts / f"{readable}-{digest}.safetensors"

@@ -67,6 +67,10 @@ class Study:
             object.__setattr__(self, "contrasts", one_against_rest(tuple(self.kept.lq)))
         if self.given is not None:
             check_pair(self.given, self.baseline, self.target)
+            if self.given.setting.method != "faig":
+                raise ValueError(
+                    f"the attribution's scores are {self.given.setting.method!r}; expected 'faig'"
+                )
             if set(self.given.degradations) != set(self.kept.lq):
                 raise ValueError(
                     f"the attribution is of {', '.join(self.given.degradations)}; expected the "

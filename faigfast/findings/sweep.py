@@ -64,6 +64,8 @@ def measure_all(
     found: dict[str, Values] = {}
     for name, build in tqdm(networks.items(), title, unit="network", disable=not progress):
         key = f"{name} {border} {' '.join(metrics)}"
-        kept = store.tensors(key, partial(compute, build))  # which a file holds in any order
-        found[name] = {m: {d: kept[f"{m}/{d}"] for d in data.lq} for m in dict.fromkeys(metrics)}
+        entries = {(m, d): f"{m}/{d}" for m in metrics for d in data.lq}
+        kept = store.tensors(key, partial(compute, build), entries.values())
+        for (metric, degradation), entry in entries.items():  # a file has them in any order
+            found.setdefault(name, {}).setdefault(metric, {})[degradation] = kept[entry]
     return found

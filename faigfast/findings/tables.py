@@ -1,5 +1,6 @@
 """The findings as tables and sentences."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from faigfast.findings.contrasts import Contrast
 from faigfast.findings.evaluation import (
     METRICS,
     Values,
+    difference,
     mean_and_interval,
     over_photographs,
     share_of,
@@ -89,7 +91,7 @@ def areas(masking: Masking, metric: str = "psnr") -> "pandas.DataFrame":
                 "method": method,
                 "area": mean,
                 "±": half,
-                "within the gain": float(inside.mean()),
+                "within the gain": float(inside.mean()) if gains[own] > 0 else None,
             }
             if others:
                 cost = [
@@ -121,12 +123,11 @@ def modulation_sentences(modulation: Modulation, contrasts: Sequence[Contrast]) 
         )
         inside = (half > low.minimum(full)) & (half < low.maximum(full))
         way = float(full.mean() - low.mean())
-        place = share_of(float(half.mean() - low.mean()), way)
+        place = float(half.mean() - low.mean()) / way if way else math.nan
         word = "lies between" if 0 < place < 1 else "does not lie between"
-        above, width = mean_and_interval(half - low)
         sentences.append(
             f"{contrast.name}: half the strength {word} none and all, at {100 * place:.0f} % of "
-            f"the way ({above:+.2f} ± {width:.2f} dB above none), and in {int(inside.sum())} of "
+            f"the way ({difference(half - low)} above none), and in {int(inside.sum())} of "
             f"{len(inside)} crops taken alone."
         )
     return sentences
@@ -149,9 +150,12 @@ def area_sentences(masking: Masking) -> list[str]:
             text += f"; not told apart from {', '.join(open_)}"
         for row in behind:
             text += (
-                f"; {-row['FAIG ahead']:.2f} ± {row['± crops']:.2f} dB below that of "
+                f"; {-row['FAIG ahead']:.3g} ± {row['± crops']:.2g} dB below that of "
                 f"{row['method']}"
             )
+        own = contrast.degradation
+        if not float((masking.target[own] - masking.baseline[own]).mean()) > 0:
+            text += f"; but the target gains nothing over the baseline on {own}"
         sentences.append(text + ".")
     return sentences
 
@@ -228,6 +232,9 @@ def verdicts(masking: Masking) -> list[str]:
             for other in masking.target
             if other != m.filters
         )
+        if math.isnan(masking.lost(m, m.filters)):
+            sentences.append(f"The target gains nothing over the baseline on {m.filters}.")
+            continue
         sentences.append(
             f"Masking the top {share} {m.filters} filters undoes "
             f"{100 * masking.lost(m, m.filters):.0f} % of the target's gain on {m.filters} "

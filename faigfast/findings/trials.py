@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.findings.contrasts import split_label
-from faigfast.findings.evaluation import Crops
+from faigfast.findings.evaluation import Crops, over_photographs
 from faigfast.findings.frames import frame
 from faigfast.findings.prediction import MATCHES, Prediction, Signatures, learn, own_scores
 
@@ -81,7 +81,11 @@ class Trial:
         )
 
     def frame(self) -> "pandas.DataFrame":
-        """Accuracy over all images and of each label, with Wilson's 95 % intervals."""
+        """Accuracy over all images and of each label.
+
+        With Wilson's 95 % intervals over images, and half of that over photographs, as
+        `over_photographs` gives it.
+        """
         rows = []
         for label in ("all", *self.labels):
             of = [n for n, t in enumerate(self.truth) if label in ("all", t)]
@@ -91,6 +95,9 @@ class Trial:
                 low, high = wilson(hits, len(of))
                 row |= {f"{title} right, %": 100 * hits / len(of)}
                 row |= {f"{title} from": 100 * low, f"{title} to": 100 * high}
+                places = [self.photographs[n] for n in of]
+                half = over_photographs(self.right(exact)[of], places)[1]
+                row[f"{title} ± photographs"] = 100 * half
             row["mean margin"] = sum(self.margins[n] for n in of) / len(of)
             rows.append(row)
         return frame(rows)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from faigfast.filters import CONVOLUTIONS, FilterIndex, FilterSet
 from faigfast.findings.contrasts import Contrast
-from faigfast.networks import check_same_layout, tensors, unwrap
+from faigfast.networks import check_same_layout, fingerprint, tensors, unwrap
 from faigfast.result import Attribution
 
 UNITS = ("kernel", "channel", "layer")
@@ -163,10 +163,15 @@ def check_pair(result: Attribution, baseline: nn.Module, target: nn.Module) -> N
     Raises
     ------
     ValueError
-        If the networks differ, or the result's filters are not theirs.
+        If the networks differ in architecture, or the result is of others.
     """
-    check_same_layout(tensors(unwrap(baseline, "baseline")), tensors(unwrap(target, "target")))
-    check_index(result, target)
+    first, last = unwrap(baseline, "baseline"), unwrap(target, "target")
+    check_same_layout(tensors(first), tensors(last))
+    check_index(result, last)
+    for end, network in (("baseline", first), ("target", last)):
+        known, own = getattr(result.setting, end), fingerprint(network)
+        if known and known != own:
+            raise ValueError(f"the attribution's {end} is the network {known}, not {own}")
 
 
 def check_index(result: Attribution, network: nn.Module) -> FilterIndex:

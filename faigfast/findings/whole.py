@@ -39,10 +39,10 @@ def write_report(
     """
     start = time.perf_counter()
     page = Page(title)
+    apart = ", measured on crops that were not attributed" if material.study.given is None else ""
     page.text(
         "Which filters of a restoration network remove which degradation? Filter attribution with "
-        "integrated gradients (FAIG) ranks them; here is what follows from the ranking, "
-        "measured on crops that were not attributed."
+        f"integrated gradients (FAIG) ranks them; here is what follows from the ranking{apart}."
     )
     for remark in remarks:
         page.text(remark, note=True)

@@ -242,7 +242,7 @@ def backward_at_points(
                 part = column[0].unsqueeze(0) if images == 1 else torch.stack(column)
                 sums[i] = _added(sums.get(i), part)
     gw, gb = (sums.get(i, x.new_empty(0)) for i in (1, 2))
-    return gx, gw, gb
+    return gx, gw.contiguous(), gb  # so autograd keeps it without a copy
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:

@@ -56,9 +56,27 @@ def arranged(value: Tensor) -> Tensor:
 
 def dense(x: Tensor) -> Tensor:
     """Bring [P, M, C, *spatial] into dense [P, M, *spatial, C]; one point stands for all alike."""
-    if len(x) > 1 and x.stride(0) == 0:
+    if x.shape[0] > 1 and x.stride(0) == 0:
         x = x[:1]
     return x.movedim(2, -1).contiguous()
+
+
+def pitched(x: Tensor) -> Tensor:
+    """As `dense`, but without a copy where x is some channels of a dense image that has more."""
+    if x.shape[0] > 1 and x.stride(0) == 0:
+        x = x[:1]
+    pixels = x.movedim(2, -1)  # [P, M, *spatial, C]
+    if pixels.is_contiguous():
+        return pixels
+    *outer, channels = zip(pixels.shape, pixels.stride(), strict=True)
+    step = pixels.stride(-2)
+    if channels[1] != 1 or step < channels[0] or pixels.shape[-2] == 1:
+        return pixels.contiguous()
+    for size, stride in reversed(outer):
+        if size > 1 and stride != step:
+            return pixels.contiguous()
+        step *= size
+    return pixels
 
 
 def address(part: Tensor | None) -> int:

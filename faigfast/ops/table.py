@@ -135,7 +135,13 @@ class Operation:
                 with using(ctx.use):
                     return gradient(ctx, *gy)
 
-        self._call = Direct.apply
+        # Without what `apply` does first for torch.func, which here sees the operation itself.
+        at_once = super(torch.autograd.Function, Direct).apply
+
+        def call(*args: Any) -> Any:
+            return (Direct.apply if torch._C._are_functorch_transforms_active() else at_once)(*args)
+
+        self._call = call
 
 
 def operation(plain: Callable[..., Any]) -> Operation:

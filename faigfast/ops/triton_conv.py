@@ -153,7 +153,7 @@ def conv_backward(
         )
     return (
         empty if gx is None else gx.movedim(-1, 2),
-        empty if gw is None else gw.movedim(-1, 2),
+        empty if gw is None else gw.movedim(-1, 2).contiguous(),
         empty if gb is None else gb,
         empty if gs is None else gs,
     )

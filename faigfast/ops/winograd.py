@@ -1,5 +1,6 @@
 """Path convolutions 3×3 by Winograd's transforms in C++: float32 on a CPU."""
 
+from threading import Lock
 from typing import Any
 
 import torch
@@ -8,13 +9,12 @@ from torch import Tensor
 from faigfast import _extension
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.conv import keeps_more
-from faigfast.ops.line import address, dense, on_line
+from faigfast.ops.line import address, dense, on_line, pitched
 from faigfast.ops.table import in_use, kernel
 
 # Activations that the kernels apply, forward and backward.
 _FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
 _GATES = {**_FUSED, "prelu": "leaky"}  # and those whose gradients they take
-_PARTS = ("w0", "dw", "b0", "db", "s0", "ds")
 _GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 
 
@@ -33,7 +33,7 @@ def _refuses(x: Tensor, w0: Tensor, geometry: tuple[Any, ...]) -> str:
     return "" if x.numel() else "there is nothing to compute"
 
 
-def _empty(*shape: int) -> Tensor:
+def empty(*shape: int) -> Tensor:
     """Uninitialised, in memory that was used before: new pages take longer than a convolution."""
     return torch.from_dlpack(_extension.module.new_tensor(shape))  # type: ignore[union-attr]
 
@@ -46,7 +46,15 @@ def free_cached(kept: int = 0) -> None:
 
 def _point(part: Tensor) -> int:
     """Elements from one point to the next; 0 where all share one."""
-    return part[0].numel() if len(part) > 1 else 0
+    return part.stride(0) if part.shape[0] > 1 else 0
+
+
+def _pixel(part: Tensor) -> int:
+    """Elements from one pixel to the next, of what `pitched` gives."""
+    return part.stride(3) if part.shape[3] > 1 else part.shape[4]
+
+
+_packs = Lock()  # several threads come to a layer at the same time
 
 
 def _packed(w: Tensor | None, lasting: bool, shuffle: int, turned: bool) -> Tensor | None:
@@ -57,9 +65,10 @@ def _packed(w: Tensor | None, lasting: bool, shuffle: int, turned: bool) -> Tens
         return _pack(w, shuffle, turned)
     kept = in_use().kept
     key = w.data_ptr(), w.shape, w.stride(), shuffle, turned
-    if key not in kept:
-        kept[key] = w, _pack(w, shuffle, turned)  # while w is held, its address is no other's
-    return kept[key][1]
+    with _packs:
+        if key not in kept:
+            kept[key] = w, _pack(w, shuffle, turned)  # while w is held, its address is no other's
+        return kept[key][1]
 
 
 def _pack(w: Tensor, shuffle: int, turned: bool) -> Tensor:
@@ -67,7 +76,7 @@ def _pack(w: Tensor, shuffle: int, turned: bool) -> Tensor:
     packing = _extension.module.Packing(  # type: ignore[union-attr]
         outputs=w.shape[0], inputs=w.shape[1], shuffle=shuffle, turned=turned
     )
-    packed = torch.empty(packing.size(), dtype=torch.float32)
+    packed = empty(packing.size())
     _extension.module.pack(  # type: ignore[union-attr]
         packing, w=address(plain), packed=address(packed), threads=torch.get_num_threads()
     )
@@ -83,15 +92,19 @@ class _Layer:
         b0: Tensor | None = None, db: Tensor | None = None,
         s0: Tensor | None = None, ds: Tensor | None = None,
     ) -> None:  # fmt: skip
-        others = [None if part is None else part.contiguous() for part in (b0, db, s0, ds)]
-        points, samples, height, width, inputs = len(alpha), *x.shape[1:]
+        b0, db, s0, ds = (None if part is None else part.contiguous() for part in (b0, db, s0, ds))
         self.alpha = alpha.contiguous()
-        self.parts = [*weights, *others]
+        self.parts = weights, b0, db, s0, ds
         self.given = _extension.module.PathConvolution(  # type: ignore[union-attr]
-            sizes=[points, samples, height, width, inputs, outputs],
+            sizes=[alpha.shape[0], *x.shape[1:], outputs],
             shuffle=shuffle,
             alpha=address(self.alpha),
-            **dict(zip(_PARTS, map(address, self.parts), strict=True)),
+            w0=address(weights[0]),
+            dw=address(weights[1]),
+            b0=address(b0),
+            db=address(db),
+            s0=address(s0),
+            ds=address(ds),
             shared_slope=s0 is not None and s0.numel() == 1,
             activation=activation,
             slope=slope,
@@ -120,16 +133,17 @@ def conv(
     keeps = keeps_more(activation, scale, residual)
     fused = activation in _FUSED
     whole = fused and not keeps  # else what backward needs stands before the end
-    pixels = dense(x)
+    pixels = pitched(x)
     samples, height, width = pixels.shape[1:4]
     layer = _Layer(
-        pixels, len(w0), _weights(w0, dw, shuffle, turned=False), alpha, shuffle,
+        pixels, w0.shape[0], _weights(w0, dw, shuffle, turned=False), alpha, shuffle,
         _FUSED[activation] if fused else "none", slope, scale if whole else 1.0, b0, db,
     )  # fmt: skip
     rest = dense(residual) if whole and residual is not None else None
-    z = _empty(len(alpha), samples, height * shuffle, width * shuffle, len(w0) // shuffle**2)
+    z = empty(alpha.shape[0], samples, height * shuffle, width * shuffle, w0.shape[0] // shuffle**2)
     _extension.module.convolve(  # type: ignore[union-attr]
-        layer.given, x=address(pixels), x_point=_point(pixels), residual=address(rest),
+        layer.given, x=address(pixels), x_point=_point(pixels), x_pixel=_pixel(pixels),
+        residual=address(rest),
         residual_point=0 if rest is None else _point(rest), y=address(z),
     )  # fmt: skip
     y = z = z.movedim(-1, 2)
@@ -159,30 +173,31 @@ def conv_backward(
     if activation not in _GATES:
         gy = activation_backward(gy * scale, saved, activation, slope)
         activation, scale = "none", 1.0
-    pixels, upstream = dense(x), dense(gy)
+    pixels, upstream = pitched(x), dense(gy)
     gate = None if activation == "none" else dense(saved)
     weights = _weights(w0, dw, shuffle, turned=True) if needs[0] else (None, None)
     layer = _Layer(
-        pixels, len(w0), weights, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
+        pixels, w0.shape[0], weights, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
     )  # fmt: skip
     outputs, inputs = w0.shape[:2]
     shapes = (
-        (len(alpha), *pixels.shape[1:]), (images, outputs, 3, 3, inputs),
+        (alpha.shape[0], *pixels.shape[1:]), (images, outputs, inputs, 3, 3),
         (images, outputs), (images, outputs),
     )  # fmt: skip
-    more = None if more is None else dense(more)
-    found = [_empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)]
+    more = None if more is None else pitched(more)
+    found = [empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)]
     gx, gw, gb, gs = found
     _extension.module.convolve_backward(  # type: ignore[union-attr]
         layer.given, gy=address(upstream), saved=address(gate), x=address(pixels),
-        x_point=_point(pixels), images=images, more=address(more), gx=address(gx),
-        gw=address(gw), gb=address(gb), gs=address(gs),
+        x_point=_point(pixels), x_pixel=_pixel(pixels), images=images, more=address(more),
+        more_pixel=0 if more is None else _pixel(more), gx=address(gx), gw=address(gw),
+        gb=address(gb), gs=address(gs),
     )  # fmt: skip
     if gs is not None and s0 is not None and s0.numel() == 1:
         gs = gs.sum(1, keepdim=True)
     return (
         x.new_empty(0) if gx is None else gx.movedim(-1, 2),
-        x.new_empty(0) if gw is None else gw.movedim(-1, 2),
+        x.new_empty(0) if gw is None else gw,
         x.new_empty(0) if gb is None else gb,
         x.new_empty(0) if gs is None else gs,
     )

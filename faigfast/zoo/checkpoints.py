@@ -233,13 +233,8 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
     ['weight', 'bias']
     """
     stored = _state(unwrap(model, "model"), "model")
-    path = _path("path", path)
+    path = checkpoint_path(path)
     suffix = path.suffix.lower()
-    if suffix != ".safetensors" and suffix not in TORCH_SUFFIXES:
-        raise ValueError(
-            f"path {path} ends in {path.suffix!r}; expected .safetensors or one of "
-            f"{', '.join(TORCH_SUFFIXES)}"
-        )
     state = {name: value.cpu().contiguous() for name, value in stored.items()}
     content: Mapping[str, Any] = state
     metadata = None
@@ -260,6 +255,17 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
             save_file({name: value.clone() for name, value in state.items()}, temporary, metadata)
         else:
             torch.save(content, temporary)
+
+
+def checkpoint_path(path: PathLike) -> Path:
+    """Refuse a file name whose suffix is of no format that `save_model` writes."""
+    path = _path("path", path)
+    if path.suffix.lower() not in (".safetensors", *TORCH_SUFFIXES):
+        raise ValueError(
+            f"path {path} ends in {path.suffix!r}; expected .safetensors or one of "
+            f"{', '.join(TORCH_SUFFIXES)}"
+        )
+    return path
 
 
 def _path(argument: str, value: object) -> Path:

@@ -38,7 +38,7 @@ const Case kCases[] = {
 struct Problem {
     Case c;
     int64_t samples, y_width, y_height, y_channels;
-    vector<float> alpha, w0, dw, b0, db, s0, ds, x, residual, gy;
+    vector<float> alpha, w0, dw, b0, db, s0, ds, x, more, residual, gy;
 
     explicit Problem(const Case& given)
         : c(given),
@@ -57,6 +57,7 @@ struct Problem {
         alpha = fill(c.points), w0 = fill(c.outputs * 9 * c.inputs), dw = fill(w0.size());
         b0 = fill(c.outputs), db = fill(c.outputs), s0 = fill(c.outputs), ds = fill(c.outputs);
         x = fill((c.shared_x ? 1 : c.points) * pixels * c.inputs);
+        more = fill(c.points * pixels * c.inputs);
         residual = fill(pixels * c.outputs), gy = fill(c.points * pixels * c.outputs);
     }
 
@@ -86,7 +87,7 @@ Results plain(const Problem& q) {
     const Case& c = q.c;
     Results r;
     r.z.resize(q.gy.size()), r.y.resize(q.gy.size());
-    r.gx.resize(c.points * q.samples * c.height * c.width * c.inputs);
+    r.gx.assign(q.more.begin(), q.more.end());
     r.gw.resize(c.images * q.w0.size());
     r.gb.resize(c.images * c.outputs), r.gs.resize(c.images * c.outputs);
     for (int64_t p = 0; p < c.points; ++p)
@@ -125,7 +126,8 @@ Results plain(const Problem& q) {
                                     c.inputs +
                                 i;
                             r.gx[to] += g * factor * q.on(q.w0, q.dw, p, w);
-                            r.gw[n * q.w0.size() + w] +=
+                            const int64_t t = w / c.inputs % 9;
+                            r.gw[n * q.w0.size() + (o * c.inputs + i) * 9 + t] +=
                                 g * factor * q.x[q.x_at(p, m, row, column, i)];
                         });
                     }
@@ -182,14 +184,23 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
     const auto room = [&](const vector<double>& like) { return vector<float>(like.size(), nan); };
     vector<float> y = room(expected.y), gx = room(expected.gx), gw = room(expected.gw);
     vector<float> gb = room(expected.gb), gs = room(expected.gs);
-    const int64_t x_point = c.shared_x ? 0 : q.x.size() / c.points;
+    // In every second case pixels lie further apart than their channels are long.
+    const int64_t pitch = c.inputs + number % 2 * 3;
+    const auto apart = [&](const vector<float>& from) {
+        vector<float> wide(from.size() / c.inputs * pitch, nan);
+        for (size_t i = 0; i < from.size(); ++i)
+            wide[i / c.inputs * pitch + i % c.inputs] = from[i];
+        return wide;
+    };
+    const vector<float> x = apart(q.x), more = apart(q.more);
+    const int64_t x_point = c.shared_x ? 0 : x.size() / c.points;
     convolve(isa, path,
-             {q.x.data(), x_point, c.residual ? q.residual.data() : nullptr, 0, y.data()});
+             {x.data(), x_point, pitch, c.residual ? q.residual.data() : nullptr, 0, y.data()});
     path.w0 = turned_w0.data(), path.dw = turned_dw.data();
     convolve_backward(isa, path,
                       {q.gy.data(), c.activation == Activation::none ? nullptr : saved.data(),
-                       q.x.data(), x_point, c.images, nullptr, gx.data(), gw.data(), gb.data(),
-                       slopes ? gs.data() : nullptr});
+                       x.data(), x_point, pitch, c.images, more.data(), pitch, gx.data(), gw.data(),
+                       gb.data(), slopes ? gs.data() : nullptr});
     const std::string name = faigfast::name(isa);
     compare("y", name, number, threads, y, expected.y);
     compare("gx", name, number, threads, gx, expected.gx);

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from faigfast.findings.contrasts import levels, overlap, overlap_frame, split_label
+from faigfast.findings.contrasts import has_levels, levels, overlap, overlap_frame
 from faigfast.findings.distribution import changes, distribution, heads
 from faigfast.findings.figures import (
     kernel_heads,
@@ -30,8 +30,7 @@ def overlaps(page: Page, material: Material) -> None:
     scores = {name: result.contrast(name) for name in names}
     title = f"top {100 * material.fraction:g} %, common filters in %"
     material.draw(page, matrix(overlap(sets), names, names, title, ("of", "also in")))
-    kinds = [kind for kind, level in map(split_label, names) if level]
-    if len(kinds) > len(set(kinds)):
+    if has_levels(names):
         page.text(
             "Levels of one degradation, each against all other degradations: how the filters "
             "change with its strength."
@@ -46,7 +45,8 @@ def layers(page: Page, material: Material) -> None:
     study, sets = material.study, material.tops
     page.heading(f"Where the top {100 * material.fraction:g} % lie")
     material.draw(page, layer_distribution(sets, material.result.index))
-    material.put(page, "distribution", distribution(sets, material.result.index), "Layer by layer")
+    counts = distribution(sets, material.result.index, material.result.scored)
+    material.put(page, "distribution", counts, "Layer by layer")
     page.text(
         "What became of them between baseline and target: size of the change relative to the "
         "baseline's kernel, cosine between both, growth (all medians), and how many grew, turned "

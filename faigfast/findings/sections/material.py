@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+PATCH = 24  # side of a low-resolution patch of retraining
+RETRAINING = "retraining"  # folder of its states
+
+
 @dataclass(frozen=True)
 class Material:
     """What the report is made from.
@@ -49,8 +53,6 @@ class Material:
         Photographs to retrain on; none: no retraining.
     schedule : Schedule
         Of the retraining.
-    patch : int
-        Side of a low-resolution patch.
     fraction : float
         Share of the filters in most sections.
     retrained : float
@@ -68,7 +70,6 @@ class Material:
     lessons: Crops | None = None
     training: Mapping[str, Tensor] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=lambda: Schedule(150, 2e-3, 8))
-    patch: int = 24
     fraction: float = 0.01
     retrained: float = 0.05
     overwrite: bool = False

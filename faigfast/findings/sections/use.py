@@ -11,7 +11,7 @@ from faigfast.findings.figures import (
 from faigfast.findings.modulation import STRENGTHS, modulate, modulated_images
 from faigfast.findings.report import Page
 from faigfast.findings.retraining import retrain_all, retraining_frame, retraining_sentences
-from faigfast.findings.sections.material import Material
+from faigfast.findings.sections.material import PATCH, RETRAINING, Material
 from faigfast.findings.tables import (
     modulation_sentences,
 )
@@ -122,16 +122,14 @@ def prediction(page: Page, material: Material) -> None:
 def retraining(page: Page, material: Material) -> None:
     """Retrain the discovered filters alone."""
     page.heading("Retraining the discovered filters alone")
-    learnt = {name: r for name, r in material.recipes.items() if r.blur or r.noise}
-    served = {c.degradation for c in material.study.contrasts}
-    if not material.training or not served & learnt.keys():
+    if not material.training:
         page.text(
             "Left out: it needs photographs to train on and degradations that are made by recipe."
         )
         return
     parts = retrain_all(
         material.study, dict(material.training), dict(material.recipes), material.schedule,
-        material.folder / "retraining", fraction=material.retrained, patch=material.patch,
+        material.folder / RETRAINING, fraction=material.retrained, patch=PATCH,
         overwrite=material.overwrite,
     )  # fmt: skip
     page.text(

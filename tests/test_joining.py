@@ -1,0 +1,157 @@
+"""Dense blocks: channels joined in memory that has room for more, and kernels that read parts."""
+
+import copy
+
+import pytest
+import torch
+from path_cases import arguments, conv_case
+from torch import nn
+from torch.nn import functional as F
+
+import faigfast
+from faigfast import _extension
+from faigfast.engine import plan
+from faigfast.engine.folded import joined
+from faigfast.ops.conv import conv, conv_backward
+from faigfast.ops.joining import Room, join
+from faigfast.ops.line import pitched
+from faigfast.ops.table import Use, using
+
+pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
+ISAS = [] if _extension.module is None else _extension.module.supported()
+
+
+@pytest.mark.parametrize("points", [1, 3])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [(9, 6), (8, 8), (5, 1), (1, 7)], ids=str)
+def test_kernels_read_some_channels_of_a_wider_image(size, isa, points, monkeypatch):
+    monkeypatch.setenv("FAIGFAST_ISA", isa)
+    case = conv_case(size=size, channels=(20, 17), points=points, images=2, activation="relu")
+    (_, forward), (_, backward) = arguments(case.to(torch.float32))
+    x = forward[0]
+
+    def wide(part):
+        """The same values among NaN, channels-last."""
+        room = torch.full((*part.shape[:2], *part.shape[3:], 31), torch.nan)
+        room[..., 4 : 4 + part.shape[2]] = part.movedim(2, -1)
+        return room[..., 4 : 4 + part.shape[2]].movedim(-1, 2)
+
+    strided = wide(x)
+    # One column tells no distance between pixels.
+    assert (pitched(strided).data_ptr() == strided.data_ptr()) == (size[1] > 1)
+    more = torch.randn(points, *x.shape[1:])
+    with using(Use("cpu")):
+        assert torch.equal(conv(strided, *forward[1:])[0], conv(*forward)[0])
+        plain = conv_backward(*backward[:9], more, *backward[10:])
+        other = conv_backward(
+            backward[0], strided, *backward[2:9], wide(more), *backward[10:]
+        )  # fmt: skip
+    for one, same in zip(plain, other, strict=True):
+        assert torch.equal(one, same)
+
+
+def test_room_is_filled_step_by_step():
+    parts = [torch.randn(2, 1, c, 3, 4, requires_grad=True) for c in (3, 2, 4)]
+    room = Room(parts[0], (2, 1), 9)
+    first = join(room, parts[:2])
+    assert room.fits(5, 4) and not room.fits(5, 5) and not room.fits(3, 2)
+    both = join(room, [first, parts[2]])
+    assert both.data_ptr() == first.data_ptr()
+    assert torch.equal(both, torch.cat(parts, 2))
+    weights = torch.randn_like(both)
+    ((both * weights).sum() + first.square().sum()).backward()
+    for part, weight, extra in zip(parts, weights.split([3, 2, 4], 2), (2, 2, 0), strict=True):
+        torch.testing.assert_close(part.grad, weight + extra * part.detach())
+
+
+class Dense(nn.Module):
+    """Two dense blocks, whose layers take what `order` makes of all values before."""
+
+    def __init__(self, order, width=10, growth=7):
+        super().__init__()
+        self.order = order
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(
+                nn.Conv2d(width + i * growth, growth if i < 3 else width, 3, padding=1)
+                for i in range(4)
+            )
+            for _ in range(2)
+        )
+        self.last = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, x):
+        x = self.first(x)
+        for block in self.blocks:
+            x = x + 0.2 * self.order(x, block)
+        return self.last(x)
+
+
+def nested(x, layers):
+    for layer in layers[:-1]:
+        x = torch.cat((x, F.leaky_relu(layer(x), 0.5)), 1)
+    return layers[-1](x)
+
+
+def flat(x, layers):
+    values = [x]
+    for layer in layers[:-1]:
+        values.append(layer(torch.cat(values, 1)))
+    return layers[-1](torch.cat(values, 1))
+
+
+def branching(x, layers):
+    """Two values are joined to the same one: only one of them finds room."""
+    one = torch.cat((x, layers[0](x)), 1)
+    new = layers[1](one)
+    two, other = torch.cat((one, new), 1), torch.cat((one, 2 * new), 1)
+    three = layers[2](two) + layers[2](other)
+    return layers[3](torch.cat((two, three), 1))
+
+
+def written_on(x, layers):
+    """What is joined is changed before others are joined to it."""
+    one = F.relu_(torch.cat((x, layers[0](x)), 1))
+    two = torch.cat((one, layers[1](one)), 1)
+    two.mul_(0.5)
+    return layers[3](torch.cat((two, layers[2](two)), 1)) + two.mean()
+
+
+def backwards(x, layers):
+    """New values come first."""
+    for layer in layers[:-1]:
+        x = torch.cat((layer(x), x), 1)
+    return layers[-1](x)
+
+
+def twice(x, layers):
+    """One value is joined to itself, and goes elsewhere too."""
+    one = torch.cat((x, layers[0](x)), 1)
+    two = torch.cat((one, layers[1](one)), 1)
+    three = torch.cat((two, layers[2](two) + two[:, :7]), 1)
+    return layers[3](three) + torch.cat((x, x), 1)[:, 5:15]
+
+
+ORDERS = [nested, flat, branching, written_on, backwards, twice]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_scores_are_those_of_plain_concatenations(order):
+    torch.manual_seed(0)
+    first, last = Dense(order), Dense(order)
+    with torch.no_grad():
+        for one, other in zip(first.parameters(), last.parameters(), strict=True):
+            other.copy_(one + 0.05 * torch.randn_like(one))
+    x, gt = torch.rand(2, 2, 3, 9, 12)
+    exact = faigfast.attribute(
+        copy.deepcopy(first).double(), copy.deepcopy(last).double(), (x.double(), gt.double()),
+        steps=5, backend="torch",
+    ).scores()  # fmt: skip
+    result = faigfast.attribute(first, last, (x, gt), steps=5, backend="cpu")
+    assert not any("point by point" in note for note in result.notes)
+    error = (result.scores() - exact).abs().sum(1) / exact.abs().sum(1)
+    assert error.max() < 1e-4
+    found = next(reversed(plan._plans[last].values())).graph.graph.nodes
+    rooms = [node.args[2] for node in found if node.target is joined]
+    if order in (nested, flat):
+        assert rooms == [31] * 6
