@@ -1,7 +1,6 @@
 """attribute(): check, plan, integrate, and hand the result over."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from numbers import Integral as Integer
@@ -9,17 +8,20 @@ from threading import RLock
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 from tqdm import tqdm
 
 from faigfast import reference
+from faigfast.auto_precision import EXACT, TYPES, Plan, in_fastest
 from faigfast.backends import choose
 from faigfast.batch import Batch, batches, is_single
+from faigfast.devices import spread
 from faigfast.ends import compare_ends, end_losses
 from faigfast.engine.integrate import Engine, PointByPoint
 from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
+from faigfast.image import Image, alike, named, naming
 from faigfast.integral import Integral
 from faigfast.networks import attributes, fingerprint, undisturbed, unwrap
 from faigfast.objective import Objective, resolve_objective
@@ -52,6 +54,7 @@ def attribute(
     progress: bool = False,
     per_image: bool = True,
     signed: bool = False,
+    devices: Any = None,
 ) -> Attribution:
     """Attribute the removal of degradations to filters, by integrated gradients in weight space.
 
@@ -88,9 +91,10 @@ def attribute(
     backend : str
         "auto" or one that `faigfast.backends()` has.
     precision : str
-        "fp64", "fp32", "bf16", "fp16", or "auto", the networks' own. With the backend "triton" also
-        "tf32" and "bf16x3", float32 multiplied by matrix instructions: rounded to 10 bits, or as
-        three products of bfloat16.
+        "fp64", "fp32", "bf16", "fp16", or "auto": the networks' own; on a GPU, of networks in
+        float32, the fastest whose error, measured on a crop, is below the rule's own. With the
+        backend "triton" also "tf32" and "bf16x3", float32 multiplied by matrix instructions:
+        rounded to 10 bits, or as three products of bfloat16.
     memory : int, optional
         Budget in bytes for activations, gradients and their sums; None: a quarter of the device's
         memory. Scores do not depend on it beyond rounding. The reference backend holds one image
@@ -103,6 +107,10 @@ def attribute(
     signed : bool
         Score a kernel by −Σ I_i, how much of the loss it takes away, in place of Σ |I_i|: a rival
         of FAIG, in which what a kernel's weights do to each other's disadvantage is lost.
+    devices : "all" or sequence of str or torch.device, optional
+        Spread the images over several devices of this machine, such as ["cuda:0", "cuda:1"], with
+        copies of the networks and a process for each; "all" stands for every GPU. A script begins
+        its work under `if __name__ == "__main__":` then. None: where the networks are.
 
     Returns
     -------
@@ -140,6 +148,13 @@ def attribute(
     count, steps_of = schedule(rule, steps, tol, emulate)
     objective_name, function = resolve_objective(objective)
     check_precision(precision)
+    options: dict[str, Any] = {
+        "rule": rule, "steps": steps, "tol": tol, "emulate": emulate, "objective": objective,
+        "parameters": parameters, "backend": backend, "precision": precision, "memory": memory,
+        "per_image": per_image, "signed": signed,
+    }  # fmt: skip
+    if devices is not None:
+        return spread(devices, model_a, model_b, batch, attribute, options, progress)
     baseline, target = unwrap(model_a, "model_a"), unwrap(model_b, "model_b")
     first = next((p for p in target.parameters() if p.is_floating_point()), None)
     if first is None:
@@ -149,6 +164,11 @@ def attribute(
     own = next((name for name, dtype in PRECISIONS.items() if dtype == first.dtype), None)
     if own is None:
         raise ValueError(f"model_b is of {first.dtype}; expected one of {', '.join(PRECISIONS)}")
+    if precision == "auto" and own == EXACT and first.device.type in TYPES:
+        once = partial(attribute, baseline, target, **options)
+        prints = fingerprint(baseline), fingerprint(target), id(function), str(parameters), signed
+        plan = Plan(backend, rule, count, tol, emulate)
+        return in_fastest(once, batch, first, plan, prints, progress)
     precision = own if precision == "auto" else precision
 
     with (
@@ -205,15 +225,6 @@ def attribute(
     return replace(parts[0].merge(parts[1:]), notes=tuple(note for note in notes if note))
 
 
-@dataclass(frozen=True)
-class _Image:
-    """One degraded image [C, *spatial] and its ground truth [...]."""
-
-    name: str
-    x: Tensor
-    gt: Tensor
-
-
 # Networks whose ends were compared, by target, and how many states of one are remembered.
 _checked = WeakIdKeyDictionary()
 STATES = 64
@@ -266,7 +277,7 @@ class _Run:
         """
         name = next(iter(batch.lq))
         x, gt = (part[name][0].detach() for part in (batch.lq, batch.gt))
-        image = _Image(f"degradation {name!r}, image 0", x, gt)
+        image = Image(f"degradation {name!r}, image 0", x, gt)
         if self.engine is None:
             self.compare_ends(image)
             return
@@ -279,15 +290,15 @@ class _Run:
                 known.clear()
             known.add(state)
 
-    def compare_ends(self, image: "_Image") -> None:
+    def compare_ends(self, image: Image) -> None:
         """Compare the two modules as they are with the two ends of the line."""
-        with _naming(image.name):
+        with naming(image.name):
             x, gt = image.x[None], image.gt[None]
             compare_ends(self.line, self.modules, self.objective, x, gt)
 
     def notes(self) -> list[str]:
         """Tell every fallback and why."""
-        return [] if self.engine is None else list(self.engine.notes)
+        return [] if self.engine is None else self.engine.told()
 
     def batch(self, batch: Batch, before: int) -> Attribution:
         """Attribute every image of one batch, after `before` others."""
@@ -297,7 +308,7 @@ class _Run:
             self.bar.total = shape[0] * shape[1] * points
             self.bar.refresh()
         images = [
-            _Image(
+            Image(
                 f"degradation {name!r}, image {before + n}",
                 batch.lq[name][n].detach(),
                 batch.gt[name][n].detach(),
@@ -306,13 +317,13 @@ class _Run:
             for n in range(batch.images)
         ]
         integrals: list[Integral | None] = [None] * len(images)
-        for places in _alike(images):
+        for places in alike(images):
             found = self.integrate([images[i] for i in places])
             for place, integral in zip(places, found, strict=True):
                 integrals[place] = integral
         return self.gathered(tuple(batch.lq), shape, [i for i in integrals if i])
 
-    def integrate(self, images: Sequence["_Image"]) -> Iterator[Integral]:
+    def integrate(self, images: Sequence[Image]) -> Iterator[Integral]:
         """Integrate images of one shape."""
         if self.engine is not None:
             x, gt = (
@@ -333,9 +344,9 @@ class _Run:
                 if self.engine.values is not None:
                     self.engine.notes.setdefault(f"precision: point by point in {self.dtype}")
             except (ValueError, TypeError) as problem:
-                raise _named(images[done + getattr(problem, "image", 0)].name, problem) from problem
+                raise named(images[done + getattr(problem, "image", 0)].name, problem) from problem
         for image in images:
-            with _naming(image.name):
+            with naming(image.name):
                 yield reference.integrate(
                     self.path, self.steps(), self.objective, self.index, self.scored,
                     image.x[None].to(self.dtype), image.gt[None].to(self.dtype),
@@ -370,25 +381,3 @@ class _Run:
             scored=torch.cat(scored),
             setting=self.setting,
         )
-
-
-def _alike(images: Sequence[_Image]) -> Iterable[list[int]]:
-    """Group images whose tensors have equal shapes."""
-    groups: dict[tuple[torch.Size, torch.Size], list[int]] = {}
-    for place, image in enumerate(images):
-        groups.setdefault((image.x.shape, image.gt.shape), []).append(place)
-    return groups.values()
-
-
-@contextmanager
-def _naming(place: str) -> Iterator[None]:
-    """Put the place before the message of an error about a value."""
-    try:
-        yield
-    except (ValueError, TypeError) as problem:
-        raise _named(place, problem) from problem
-
-
-def _named(place: str, problem: Exception) -> Exception:
-    kind = TypeError if isinstance(problem, TypeError) else ValueError
-    return kind(f"{place}: {problem}")

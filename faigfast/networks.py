@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.func import functional_call
 
+from faigfast.precision import proper_float32
+
 
 def unwrap(model: nn.Module, name: str) -> nn.Module:
     """Take the user's own module out of DataParallel, DistributedDataParallel or torch.compile.
@@ -313,19 +315,14 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device, enabled=False),
+        proper_float32(),  # cuDNN convolves float32 in TF32 unless told otherwise
     ):
         states = random.getstate(), np.random.get_state()
-        convolution: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-        product: Any = torch.backends.cuda.matmul
-        exact = convolution.fp32_precision, product.fp32_precision
         try:
-            # cuDNN convolves float32 in TF32 unless told otherwise.
-            convolution.fp32_precision = product.fp32_precision = "ieee"
             for model in models:
                 model.eval()
             yield
         finally:
-            convolution.fp32_precision, product.fp32_precision = exact
             random.setstate(states[0])
             np.random.set_state(states[1])
             for module, mode in zip(modules, modes, strict=True):

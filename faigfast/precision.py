@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -23,13 +24,20 @@ ROUND_LATE = ("triton", "cuda")
 @contextmanager
 def proper_float32() -> Iterator[None]:
     """Keep cuDNN and cuBLAS from rounding float32 to tf32 while the block runs."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    # The older flags `allow_tf32` cannot be read where a caller has set one operation's apart.
+    parts: list[Any] = [
+        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+        torch.backends.cudnn.rnn,
+        torch.backends.cuda.matmul,
+    ]
+    before = [part.fp32_precision for part in parts]
     try:
+        for part in parts:
+            part.fp32_precision = "ieee"
         yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before
+        for part, own in zip(parts, before, strict=True):
+            part.fp32_precision = own
 
 
 def check_precision(precision: str, backend: str = "triton") -> None:

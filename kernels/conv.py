@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faigfast.choices import rounded
 from faigfast.kernels import (
     conv_forward,
     conv_input_gradient,
@@ -80,8 +81,8 @@ class Layer:
         g = self.geometry
         return tuning.shape_key(
             kernel, self.mode, channels=f"{g.channels}-{g.outputs}", taps=f"{g.kernel}",
-            stride=f"{g.stride}", dilation=f"{g.dilation}", pixels=tuning.rounded(pixels),
-            points=tuning.rounded(len(self.alpha)), activation=self.activation, shuffle=g.shuffle,
+            stride=f"{g.stride}", dilation=f"{g.dilation}", pixels=rounded(pixels),
+            points=rounded(len(self.alpha)), activation=self.activation, shuffle=g.shuffle,
             **others,
         )  # fmt: skip
 
@@ -180,7 +181,7 @@ def weight_gradient(
 
     tile = tuning.chosen(
         layer.key(
-            "conv_weight_gradient", gy[0, ..., 0].numel(), images=tuning.rounded(images),
+            "conv_weight_gradient", gy[0, ..., 0].numel(), images=rounded(images),
             needs="".join("wbs"[i] for i in range(3) if needs[i]),
         ),
         x.device, tiles.weight_gradient(layer.mode, g.outputs, g.channels), attempt,

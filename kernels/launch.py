@@ -32,6 +32,12 @@ class Tile:
     stages: int = 3
     formed: bool = True
 
+    def __str__(self) -> str:
+        return (
+            f"{self.m} × {self.n} × {self.k}, {self.warps} warps, {self.stages} stages, "
+            f"γ formed {'before' if self.formed else 'in the kernel'}"
+        )
+
 
 @dataclass(frozen=True)
 class Launch:

@@ -37,11 +37,15 @@ def pair(request):
     return nets, batch, exact
 
 
+@pytest.mark.parametrize("tuned", ["0", "1"], ids=["own kernels", "the fastest"])
 @pytest.mark.parametrize("precision", BOUNDS)
 @pytest.mark.parametrize("backend", ["torch", "triton", "cuda"])
-def test_rankings(backend, precision, pair):
+def test_rankings(backend, precision, tuned, pair, monkeypatch):
     if not backends()[backend].available:
         pytest.skip(backends()[backend].reason)
+    if backend == "torch" and tuned == "1":
+        pytest.skip("it has one way alone")
+    monkeypatch.setenv("FAIGFAST_TUNE", tuned)
     nets, batch, exact = pair
     with proper_float32():
         result = attribute(*nets, batch, steps=STEPS, backend=backend, precision=precision)
@@ -57,3 +61,27 @@ def test_rankings(backend, precision, pair):
     print(f"{backend} {precision}: errors {errors.tolist()}, overlap {overlaps}")
     assert errors.median() <= median and errors.max() <= worst, errors
     assert min(overlaps) >= least, overlaps
+
+
+def test_what_is_taken_where_nothing_is_said(pair):
+    """The precision is measured, the kernels chosen, and the ranking float64's."""
+    nets, batch, exact = pair
+    result = attribute(*nets, batch, steps=STEPS)
+    assert any(note.startswith("precision: ") for note in result.notes), result.notes
+    print(f"{result.backend} {result.precision}:", *result.notes, sep="\n")
+    for name in exact.degradations:
+        best, other = (set(part.top(name, TOP).indices.tolist()) for part in (exact, result))
+        assert len(best & other) >= 0.99 * len(best)
+
+
+def test_every_gpu_at_once(pair):
+    nets, batch, _ = pair
+    result = attribute(*nets, batch, steps=4, devices="all", precision="fp32")
+    alone = attribute(*nets, batch, steps=4, precision="fp32")
+    for name in alone.degradations:
+        torch.testing.assert_close(
+            result.scores(name),
+            alone.scores(name),
+            rtol=1e-4,
+            atol=1e-6 * float(alone.scores(name).max()),
+        )

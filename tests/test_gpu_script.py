@@ -103,11 +103,18 @@ def test_the_stage_of_whole_attributions(script, monkeypatch):
             ["tiny-8x1"], steps=2, repeats=1, contenders=["loop"], memory=False, progress=False
         )
 
+    tiny = partial(
+        bench.experiment, family="tiny", sizes={"a": (16, 20)},
+        ways=[("torch", "fp32")], crop=6, points=(2, 16), repeats=1,
+    )  # fmt: skip
+    monkeypatch.setattr(bench, "experiment", lambda device, **options: tiny("cpu", **options))
     monkeypatch.setattr(bench, "benchmark", small)
     assert script.run_stage("end_to_end") == 0
+    table = script.path_of("end_to_end", "txt").read_text()
+    assert table.startswith("SRResNet 4×1 ×2, random; 1 drawn image,") and "tiny-8x1" in table
     names = sorted(path.name for path in script.RESULTS.iterdir())
     assert names == sorted(
-        [f"NVIDIA-H200-SXM-end_to_end-{name}.json" for name in script.WORKLOADS]
+        [f"NVIDIA-H200-SXM-end_to_end-{name}.json" for name in ("experiment", *script.WORKLOADS)]
         + ["NVIDIA-H200-SXM-end_to_end.txt"]
     )
 
@@ -134,3 +141,21 @@ def test_the_hopper_stage_measures_only_what_is_right(script, monkeypatch):
     monkeypatch.setattr(kernels, "measure_gpu", None)
     assert script.run_stage("hopper") == 1
     assert script.path_of("hopper", "txt").read_text() == "tests: exit status 1\n"
+
+
+def test_every_target_says_that_no_device_ran_it():
+    """Until one has; then its row has the measured share."""
+    text = (PATH.parents[1] / "docs" / "gpu.md").read_text(encoding="utf-8")
+    targets = text[text.index("## Targets") : text.index("## Which backend")]
+    rows = [line for line in targets.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if not row.startswith(("| ---", "| target", "| kernel"))]
+    states = [row.strip("| ").split(" | ")[-1] for row in rows]
+    assert len(states) == 17 and set(states) == {
+        "compiled, not yet run", "not yet run",
+        "not written: to follow once the forward has run right",
+    }  # fmt: skip
+    assert states.count("not yet run") == 1  # of what is Python alone
+    results = [line for line in text.splitlines() if line.startswith(tuple(
+        f"| `{stage}` | compiled" for stage in ("correctness", "kernels", "hopper", "end_to_end")
+    ))]  # fmt: skip
+    assert len(results) == 4

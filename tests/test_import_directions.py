@@ -21,7 +21,9 @@ ONLY = {
     "objective": {"torch"},
     "integral": {"torch"},
     "files": set(),
-    "networks": {"torch", "numpy"},
+    "choices": {"torch", "faigfast.files"},
+    "precision": {"torch"},
+    "networks": {"torch", "numpy", "faigfast.precision"},
     "path": {"torch", "numpy", "faigfast.networks", "faigfast.files"},
     "filters": {"torch", "numpy", "faigfast.networks", "faigfast.files"},
 }
@@ -103,13 +105,14 @@ def test_commands_stand_on_top_and_tests_outside(module):
 
 def test_kernels_know_files_and_each_other():
     """And nothing of faigfast imports Triton, or its kernels, where a module begins."""
+    known = ("faigfast.files", "faigfast.choices", "faigfast.kernels")
     allowed = {"torch", "triton", *sys.stdlib_module_names}
     for file in (PACKAGE.parent / "kernels").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             for name in names:
-                own = name in ("faigfast.files", "faigfast.kernels") or within(name, "kernels")
+                own = name in known or within(name, "kernels")
                 assert own or name.split(".")[0] in allowed, f"{file.name} imports {name}"
     for module, file in MODULES.items():
         for node in ast.parse(file.read_text(encoding="utf-8")).body:

@@ -1,6 +1,7 @@
 """`faigfast bench`: the rivals' loops, faigfast's backends, and the table of them all."""
 
 from faigfast.bench.compiled import CompiledKernels, compile_kernels
+from faigfast.bench.experiment import Experiment, experiment
 from faigfast.bench.kernels import Kernels, measure_kernels
 from faigfast.bench.race import Race, race
 from faigfast.bench.report import Report
@@ -11,11 +12,13 @@ __all__ = [
     "DEFAULT",
     "WORKLOADS",
     "CompiledKernels",
+    "Experiment",
     "Kernels",
     "Race",
     "Report",
     "benchmark",
     "compile_kernels",
+    "experiment",
     "measure_kernels",
     "race",
     "workload",

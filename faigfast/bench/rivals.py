@@ -233,6 +233,6 @@ def contenders(device: torch.device | str = "cpu") -> dict[str, Contender]:
         return RIVALS | {f"faigfast-{name}": partial(own, name) for name in available}
     own_ones: dict[str, Contender] = {}
     for name in ("torch", "triton", "cuda"):
-        own_ones[f"faigfast-{name}"] = partial(own, name)
+        own_ones[f"faigfast-{name}"] = partial(own, name, precision="fp32")
         own_ones[f"faigfast-{name}-fp16"] = partial(own, name, precision="fp16")
     return RIVALS | NARROW | own_ones

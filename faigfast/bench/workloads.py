@@ -214,15 +214,19 @@ WORKLOADS = (
 )
 
 
+def drawn(images: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Draw smooth random pictures [N, 3, height, width] in [0, 1]."""
+    gt = torch.full((images, 3, height, width), 0.5)
+    for octave in (4, 8, 16, 32):
+        coarse = torch.rand(images, 3, octave, octave, generator=generator) - 0.5
+        layer = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
+        gt += layer * (2 / octave)
+    return gt.clamp(0, 1)
+
+
 def _pictures(images: int, size: int) -> tuple[Tensor, Tensor]:
     """Draw smooth random pictures gt in [0, 1], and x: their 2×2 means with noise of σ = 0.1."""
     generator = torch.Generator().manual_seed(SEED)
-    full = SCALE * size
-    gt = torch.full((images, 3, full, full), 0.5)
-    for octave in (4, 8, 16, 32):
-        coarse = torch.rand(images, 3, octave, octave, generator=generator) - 0.5
-        layer = F.interpolate(coarse, (full, full), mode="bicubic", align_corners=False)
-        gt += layer * (2 / octave)
-    gt = gt.clamp(0, 1)
+    gt = drawn(images, SCALE * size, SCALE * size, generator)
     x = F.avg_pool2d(gt, SCALE)
     return x + 0.1 * torch.randn(x.shape, generator=generator), gt

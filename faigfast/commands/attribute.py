@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -21,17 +21,19 @@ from tqdm import tqdm
 
 import faigfast
 from faigfast.backends import choose
+from faigfast.batch import Batch
 from faigfast.commands.output import command_line, note, sha256, writable_folder
 from faigfast.commands.run_folder import SCORES, TABLE, RunFolder, alone_in
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import DegradedFolder, PairedFolders, image_files
+from faigfast.devices import Devices, Run, known_devices
 from faigfast.files import atomic_write
 from faigfast.findings.contrasts import NAMES
 from faigfast.findings.rivals import METHODS, rank_by
 from faigfast.findings.tables import completeness_table
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.objective import resolve_objective
-from faigfast.precision import check_precision
+from faigfast.precision import PRECISIONS, check_precision
 from faigfast.refinement import schedule
 from faigfast.result import Attribution
 from faigfast.tables import aligned, counted
@@ -49,7 +51,7 @@ Images = PairedFolders | DegradedFolder
 
 def run(options: Any, words: Sequence[str]) -> None:
     """Attribute every image of a folder, then write and print what follows."""
-    _check(options)
+    devices = _check(options)
     into = own_network(options.into, options.into_kwargs) if options.into else None
     pair = faigfast.load_pair(options.baseline, options.target, into)
     images, origins = open_images(options, pair[1])
@@ -71,6 +73,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         "degradations": {k: v if options.degrade else "folder" for k, v in origins.items()},
         "images": _hash_images(options, images),
         **{name: options[name] for name in (*SETTINGS, *IMAGES, *OWN)},
+        **({"device": devices[0].type} if devices and devices[0].type != "cpu" else {}),
         # Folders from before there were rivals are of FAIG.
         **({} if options.method == "faig" else {"method": options.method}),
         "faigfast": versions["faigfast"],
@@ -86,7 +89,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             result = Attribution.load(folder.path / SCORES)
             manifest |= {key: folder.manifest[key] for key in ("machine", "time")}
         else:
-            result, manifest["time"] = _compute(pair, images, folder, options)
+            result, manifest["time"] = _compute(pair, images, folder, options, devices)
         notes = [*images.notes, *result.notes]
         files = _write(folder.path, result, options.top, notes)
         manifest |= {
@@ -107,8 +110,14 @@ def run(options: Any, words: Sequence[str]) -> None:
         print(f"wrote {', '.join([*files, 'manifest.json'])} in {folder.path}")
 
 
-def _check(options: Any) -> None:
-    """Refuse what can be refused before images are hashed and the folder is made."""
+def _check(options: Any) -> list[torch.device]:
+    """Refuse what can be refused before images are hashed and the folder is made.
+
+    Returns
+    -------
+    list of torch.device
+        Those that are asked for; empty where the networks stay where they are.
+    """
     for fraction in options.top:
         if not 0 < fraction <= 1:
             raise ValueError(f"top is {fraction}; expected fractions in (0, 1]")
@@ -116,8 +125,12 @@ def _check(options: Any) -> None:
         raise ValueError(f"method is {options.method!r}; expected one of {', '.join(METHODS)}")
     schedule(options.rule, options.steps, options.tol, options.emulate)
     resolve_objective(options.objective)
-    choose(options.backend, "cpu")
     check_precision(options.precision)
+    asked = options.devices
+    devices = known_devices("all" if asked == ["all"] else asked) if asked else []
+    for device in devices or [torch.device("cpu")]:
+        choose(options.backend, device, options.precision)
+    return devices
 
 
 def own_network(place: str, arguments: dict[str, Any]) -> nn.Module:
@@ -196,43 +209,70 @@ def _hash_images(options: Any, images: Images) -> dict[str, dict[str, str]]:
 
 
 def _compute(
-    pair: tuple[nn.Module, nn.Module], images: Images, folder: RunFolder, options: Any
+    pair: tuple[nn.Module, nn.Module],
+    images: Images,
+    folder: RunFolder,
+    options: Any,
+    devices: list[torch.device],
 ) -> tuple[Attribution, dict[str, Any]]:
     """Attribute the images that the folder does not hold yet; what took how long."""
     todo = [n for n in range(len(images)) if not folder.part(n).exists()]
     kept = len(images) - len(todo)
     if kept:
         note(f"going on: {kept} of {len(images)} images are in {folder.parts}", options.quiet)
-    dtype = next(pair[1].parameters()).dtype
-    rank: Callable[..., Attribution] = faigfast.attribute
+    rank: Run = faigfast.attribute
     if options.method != "faig":
         rank = partial(rank_by, options.method, seed=options.seed)
+    given = {name: options[name] for name in SETTINGS} | {"memory": options.memory}
+    if kept and devices:  # what was measured for the first image holds for all
+        first = next(n for n in range(len(images)) if n not in todo)
+        found = Attribution.load(folder.part(first)).precision
+        given["precision"] = found if found in PRECISIONS else options.precision
     started, start = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
     bar = tqdm(todo, "images", len(images), initial=kept, unit="image", disable=options.quiet)
     with bar, _telling_progress(folder, len(images)):
-        for n in bar:
-            item = images[n]
-            lq = {name: x[None].to(dtype) for name, x in item["lq"].items()}
+        parts = _batches(bar, images, next(pair[1].parameters()).dtype)
+        results: Iterator[Attribution] = (
+            rank(*pair, _mapping(part), **given, progress=not options.quiet) for part in parts
+        )
+        if devices and todo:
+            results = _on_devices(Devices(devices, *pair, rank, given), parts)
+        for place, n in enumerate(todo):
             try:
-                part = rank(
-                    *pair,
-                    {"lq": lq, "gt": item["gt"][None].to(dtype)},
-                    **{name: options[name] for name in SETTINGS},
-                    memory=options.memory,
-                    progress=not options.quiet,
-                )
+                next(results).save(folder.part(n))
             except ValueError as error:
-                # It counts the images of its batch; here there is one, and it has a name.
-                place = f", image {item['name']!r}:"
-                raise ValueError(str(error).replace(", image 0:", place, 1)) from error
-            part.save(folder.part(n))
-    first, *others = (Attribution.load(folder.part(n)) for n in range(len(images)))
-    return first.merge(others), {
+                # It counts the images that it was given; here they have names.
+                text = re.search(r", image (\d+):", str(error))
+                if text is None:
+                    raise
+                own = todo[int(text[1])] if devices else todo[place]
+                name = f", image {images.names[own]!r}:"
+                raise ValueError(str(error).replace(text[0], name, 1)) from error
+    first_one, *others = (Attribution.load(folder.part(n)) for n in range(len(images)))
+    return first_one.merge(others), {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - start, 3),
         "images_computed": len(todo),
         "images_kept_from_an_interrupted_run": kept,
     }
+
+
+def _batches(numbers: Iterable[int], images: Images, dtype: torch.dtype) -> Iterator[Batch]:
+    """Read images as they are needed."""
+    for n in numbers:
+        item = images[n]
+        lq = {name: x[None].to(dtype) for name, x in item["lq"].items()}
+        yield Batch(lq, dict.fromkeys(lq, item["gt"][None].to(dtype)))
+
+
+def _mapping(part: Batch) -> dict[str, Any]:
+    """Give a batch whose degradations share their ground truth as `attribute` takes it."""
+    return {"lq": part.lq, "gt": next(iter(part.gt.values()))}
+
+
+def _on_devices(pool: Devices, parts: Iterable[Batch]) -> Iterator[Attribution]:
+    with pool:
+        yield from pool.map(parts)
 
 
 @contextmanager

@@ -12,7 +12,10 @@ import torch
 
 from faigfast import _extension, _extension_cuda, _triton
 from faigfast.backends import backends
+from faigfast.choices import Choices
+from faigfast.engine.resident import CHUNKS
 from faigfast.machine import describe_machine, describe_versions
+from faigfast.ops.layers import LAYERS
 from faigfast.zoo.pairs import shipped_pair
 
 CORE = ("numpy", "safetensors", "tqdm")
@@ -54,6 +57,8 @@ def examine() -> dict[str, dict[str, Any]]:
         "CUDA extension": _try(_cuda_findings),
         "backends": _try(lambda: {b.name: _backend(b) for b in backends().values()}),
         "Triton": _try(_triton_findings),
+        "layers": _try(lambda: _choices(LAYERS)),
+        "chunks": _try(lambda: _choices(CHUNKS)),
         "compilers here": {name: _compiler(name) for name in COMPILERS},
         "GPU": _gpu(),
         "machine": {
@@ -97,10 +102,13 @@ def _triton_findings() -> dict[str, Any]:
     if not _triton.missing():
         from faigfast.kernels import tuning
 
-        found["choices in"] = str(tuning.cache_file())
-        for device, lines in tuning.described().items():
-            found |= {f"{device}, {key}": tile for key, tile in lines.items()}
+        found |= _choices(tuning.TILES)
     return found
+
+
+def _choices(choices: Choices) -> dict[str, str]:
+    """Tell where choices are kept that were timed, and which."""
+    return {"choices in": str(choices.path), **choices.described()}
 
 
 def _cuda_findings() -> dict[str, Any]:

@@ -81,6 +81,14 @@ def _attribute(add: Add) -> None:
         help="auto, fp64, fp32, bf16 or fp16; with the backend triton also tf32, bf16x3",
     )
     add(
+        "--devices",
+        type=str,
+        nargs="+",
+        metavar="DEVICE",
+        help="where, such as cuda:0 cuda:1, or all for every GPU: images are spread over them; "
+        "default the CPU",
+    )
+    add(
         "--memory",
         type=size,
         metavar="SIZE",

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from faigfast.engine.folded import Folded
 from faigfast.engine.rules import Moving, Points, evaluate
 from faigfast.engine.single import OnePoint
+from faigfast.engine.stretches import Travel, count_stretches
 from faigfast.objective import Objective, loss, squared_error
 from faigfast.ops.line import arranged, no_sums
 from faigfast.ops.squared_error import fits, flat
@@ -73,6 +74,8 @@ class Plan:
         self.output = next(n for n in self.graph.graph.nodes if n.op == "output")
         moving = {node for node, key in self.tensors.items() if key in self.moving}
         self.fixed, self.image, self.sample = sorted_nodes(self.graph.graph, moving, self.x)
+        self.stretches = count_stretches(self.sample, moving)
+        self.cut: dict[int, list[list[fx.Node]]] = {}
 
     def given(self, tensors: Mapping[str, Any]) -> Values:
         """Give tensors of `leaves` by their nodes."""
@@ -85,6 +88,11 @@ class Plan:
 
     def segments(self, count: int) -> list[list[fx.Node]]:
         """Cut the nodes that depend on image and point where little has to be kept."""
+        if count not in self.cut:
+            self.cut[count] = self._segments(count) if count > 1 else [self.sample]
+        return self.cut[count]
+
+    def _segments(self, count: int) -> list[list[fx.Node]]:
         sizes = [_bytes(node) for node in self.sample]
         whole, cuts, last = sum(sizes), [], 0
         live = self._live_bytes()
@@ -180,8 +188,7 @@ def gradients(given: Mapping[str, Any]) -> dict[str, Tensor]:
     for key, value in given.items():
         if isinstance(value, Moving) and value.sums.grad is not None:
             found[key], value.sums.grad = value.sums.grad, None
-    scale = in_use().scale
-    return found if scale is None else scale.leave(found)
+    return found
 
 
 def prepare(plan: Plan, given: Mapping[str, Any], x: Tensor) -> Values:
@@ -219,13 +226,23 @@ def forward(plan: Plan, prepared: Values, points: Points, segments: int = 1) -> 
     values = dict(prepared)
     if len(points.nodes) == 1 and in_use().backend not in ON_THE_FLY:
         values.update(_at_one_point(plan, prepared, points.nodes[0]))
-    parts = plan.segments(segments) if segments > 1 else [plan.sample]
+    scale = in_use().scale if torch.is_grad_enabled() else None
+    travel = None if scale is None else Travel(scale, values)
+    parts = plan.segments(segments if scale is None else max(segments, plan.stretches))
+    left, done = {plan.output, *plan.sample}, set[fx.Node]()
     for part in parts:
-        later = {user for node in part for user in node.users} - set(part)
-        if len(parts) == 1:
-            _run(plan, part, values, points, plan.output.all_input_nodes)
+        left -= set(part)
+        done |= set(part)
+        if travel is not None:
+            travel.begin(part, values)
+        if segments == 1:
+            _run(plan, part, values, points, [n for n in part if left & n.users.keys()])
         else:
-            _run_again(plan, part, values, points, later)
+            _run_again(plan, part, values, points, left)
+        for dead in [n for n in done if n in values and not left & n.users.keys()]:
+            del values[dead]
+        if travel is not None and part is not parts[-1]:
+            travel.pass_on(values, left, points.images, done)
     return map_arg(plan.output.args[0], values.__getitem__)
 
 
@@ -378,8 +395,10 @@ def _run_again(
     entering = [n for n in outer if isinstance(values[n], Folded)]
     leaving = [node for node in part if set(node.users) & later]
 
+    given = {n: values[n] for n in outer}  # as they are now
+
     def body(*data: Tensor) -> tuple[Tensor, ...]:
-        inner = {n: values[n] for n in outer}
+        inner = dict(given)
         inner |= {n: Folded(d) for n, d in zip(entering, data, strict=True)}
         _run(plan, part, inner, points, leaving)
         return tuple(inner[node].data for node in leaving)

@@ -24,6 +24,7 @@ from faigfast.engine.execute import (
 )
 from faigfast.engine.memory import Chunk, default_budget, fitted
 from faigfast.engine.plan import forget, plan_for
+from faigfast.engine.resident import CHUNKS, faster
 from faigfast.engine.rules import Points
 from faigfast.engine.sums import Sums, summed
 from faigfast.engine.threads import MOST, spread
@@ -31,6 +32,7 @@ from faigfast.integral import Integral
 from faigfast.networks import attributes
 from faigfast.objective import Objective, is_ours
 from faigfast.ops.gradient_scale import GradientScale
+from faigfast.ops.layers import LAYERS, RIVALS, LayerChoice
 from faigfast.ops.table import Use, using
 from faigfast.ops.winograd import free_cached
 from faigfast.path import WeightPath
@@ -98,7 +100,18 @@ class Engine:
         self.trusted: dict[Any, tuple[Plan, Chunk]] = {}
         # What kernels refuse is a note.
         self.scale = GradientScale() if self.values == torch.float16 else None
-        self.use = Use(self.backend, self.notes, self.mode, self.values, self.scale)
+        chosen = self.backend in RIVALS and LAYERS.times(self.device)
+        self.layers = LayerChoice() if chosen else None
+        self.use = Use(self.backend, self.notes, self.mode, self.values, self.scale, self.layers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the line is."""
+        return next(iter(self.path.start.values())).device
+
+    def told(self) -> list[str]:
+        """Tell what was chosen, and what went otherwise than asked for."""
+        return [*self.notes, *(self.layers.notes() if self.layers else ())]
 
     def integrate(
         self,
@@ -244,7 +257,7 @@ class Engine:
         if plan.checked and self._changed(plan, x, gt):
             forget(self.path.module)
             plan = self._plan(x)
-        chunk = self._chunk(plan, x, images)
+        chunk = self._chunk(plan, x, gt, images)
         two = {"points": min(chunk.points, 2), "images": min(chunk.images, 2)}
         sizes = replace(chunk, **two, at_once=1)
         kind = sizes, self.backend, self.mode, self.values, self.checked_for
@@ -295,7 +308,7 @@ class Engine:
                     return ""
         return differs(self.path, plan, self.given, x, gt, self.objective, chunk)
 
-    def _chunk(self, plan: Plan, x: Tensor, images: int) -> Chunk:
+    def _chunk(self, plan: Plan, x: Tensor, gt: Tensor, images: int) -> Chunk:
         budget = self.budget or default_budget(x.device)
         wanted = WANTED.get(x.device.type, WANTED["cuda"])
         if self.backend == "triton":  # its interpreter too, which runs on a CPU
@@ -309,4 +322,7 @@ class Engine:
         idle = x.device.type == "cpu" and not self.backend and self.scale is None
         if idle and large and is_ours(self.objective):
             wanted = replace(wanted, at_once=min(torch.get_num_threads(), MOST))
-        return fitted(plan, self.given, x, wanted, budget)
+        chunk = fitted(plan, self.given, x, wanted, budget)
+        if not CHUNKS.times(x.device):
+            return chunk
+        return faster(plan, self.given, x, gt, self.loss, chunk, self.notes)

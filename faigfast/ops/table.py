@@ -55,6 +55,8 @@ class Use:
         Type of activations, where the tensors on the line are wider.
     scale : GradientScale, optional
         Keeps gradients in the range of `values`.
+    layers : LayerChoice, optional
+        Takes the fastest kernel of a layer in place of the backend's own.
     kept : dict
         What kernels made of weights, for their next run in the same call.
     """
@@ -64,6 +66,7 @@ class Use:
     mode: str = "ieee"
     values: torch.dtype | None = None
     scale: Any = None
+    layers: Any = None
     kept: dict[Any, Any] = field(default_factory=dict)
 
 
@@ -169,13 +172,17 @@ def kernel(
 
 
 def choose(operation: str, *args: Any) -> Kernel:
-    """First kernel of an operation that serves these arguments, of all or the backend in use."""
+    """First kernel of an operation that serves these arguments, of all or the backend in use.
+
+    Where layers are chosen by what was measured, the fastest of several backends'.
+    """
     use = in_use()
     for kernel in KERNELS[operation]:
         if kernel.backend in ("", use.backend):
             why = kernel.refuses(*args)
             if not why:
-                return kernel
+                layers = use.layers
+                return kernel if layers is None else layers.kernel(operation, kernel, args)
             if kernel.backend and kernel.told:
                 use.refused.setdefault(f"{operation} without the {kernel.name} kernel: {why}")
     raise AssertionError(f"{operation} has no plain kernel")

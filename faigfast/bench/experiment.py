@@ -1,0 +1,342 @@
+"""experiment(): the paper's whole experiment on a device, by faigfast and the authors' way."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from faigfast.attribution import attribute
+from faigfast.bench.rivals import Run, authors, own
+from faigfast.bench.runner import BOUND, NARROW_BOUNDS, errors
+from faigfast.bench.workloads import FAMILIES, SCALE, SEED, Pair, Problem, drawn
+from faigfast.data.degradations import Degradation
+from faigfast.files import write_json
+from faigfast.machine import describe_gpu, describe_machine, describe_versions
+from faigfast.tables import aligned, counted
+
+# Heights and widths of the 14 images, cut to even numbers; the pictures themselves are drawn.
+SET14 = {
+    "baboon": (480, 500), "barbara": (576, 720), "bridge": (512, 512), "coastguard": (288, 352),
+    "comic": (360, 250), "face": (276, 276), "flowers": (362, 500), "foreman": (288, 352),
+    "lenna": (512, 512), "man": (512, 512), "monarch": (512, 768), "pepper": (512, 512),
+    "ppt3": (656, 528), "zebra": (390, 586),
+}  # fmt: skip
+DEGRADATIONS = {"blur": Degradation(blur=2.0), "noise": Degradation(noise=0.1)}
+WAYS = (("torch", "fp32"), ("triton", "fp16"), ("cuda", "fp16"), ("auto", "auto"))
+AUTHORS = ("left", 100)
+RULE, POINTS = "graded", (6, 8, 10, 12, 16, 24, 32)
+CONVERGED = ("gauss-legendre", 96)
+DIRECTIONS = 2  # the authors' scripts run blur against noise and noise against blur
+PART = 2  # points of one image under one degradation, for which the authors' way is timed
+CROP, CROPS = 48, 2  # low-resolution pixels across, and their number, for the accuracy
+HEADER = ("", "ran as", "points", "seconds", "min–max", "× authors", "error", "error of 100 left")
+
+
+@dataclass
+class Row:
+    """One way.
+
+    Attributes
+    ----------
+    who : str
+        Backend and precision, or "authors".
+    ran : str
+        What the backend and the precision were in the end.
+    points : int
+        Of the line.
+    seconds : list of float
+        Of the whole experiment, by every repeat.
+    error : float or None
+        Mean relative L1 error of the trained pair's scores at these points, against the converged.
+    off : float or None
+        Worst relative L1 difference of the smallest image's scores from float64 at the same points.
+    scaled : str
+        From what seconds were scaled.
+    reason : str
+        Why there is no speed.
+    """
+
+    who: str
+    ran: str = ""
+    points: int = 0
+    seconds: list[float] = field(default_factory=list)
+    error: float | None = None
+    off: float | None = None
+    scaled: str = ""
+    reason: str = ""
+
+
+@dataclass
+class Experiment:
+    """What `experiment` found.
+
+    Attributes
+    ----------
+    title : str
+        Networks, images and degradations.
+    rows : list of Row
+        The authors' way first.
+    goal : float
+        Mean error of the authors' 100 points on the trained pair.
+    """
+
+    title: str
+    rows: list[Row]
+    goal: float
+    machine: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=describe_versions)
+    command: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        """Align the rows as text, and say what the columns mean."""
+        whole = statistics.median(self.rows[0].seconds) if self.rows[0].seconds else None
+        lines = [self._line(row, whole) for row in self.rows]
+        remarks = [f"  {row.who}: {row.reason}" for row in self.rows if row.reason]
+        remarks += [f"  {row.who}: scaled from {row.scaled}" for row in self.rows if row.scaled]
+        return "\n".join(
+            [
+                self.title,
+                aligned(HEADER, lines),
+                *remarks,
+                f"{self.machine.get('gpu', self.machine['cpu'])}, torch {self.versions['torch']}",
+                "seconds: of the whole experiment, median, once graphs were captured and kernels "
+                "compiled; error: mean relative L1",
+                f"of the shipped pair's scores at these points, against {CONVERGED[0]} "
+                f"{CONVERGED[1]} in float64, which must not be above that of",
+                "100 left points. The authors run either direction apart, faigfast both at once; "
+                "theirs is in float32 as torch",
+                "sets it by default, which lets cuDNN round to tf32.",
+            ]
+        )
+
+    def _line(self, row: Row, whole: float | None) -> tuple[str, ...]:
+        error = "–" if row.error is None else f"{row.error:.1e}"
+        shown = (row.who + ("*" if row.scaled else ""), row.ran or "–", str(row.points or "–"))
+        if not row.seconds:
+            return (*shown, "–", "no speed", "–", error, f"{self.goal:.1e}")
+        seconds = statistics.median(row.seconds)
+        return (
+            *shown,
+            f"{seconds:.3f}",
+            f"{min(row.seconds):.3f}–{max(row.seconds):.3f}",
+            f"{whole / seconds:.1f}" if whole else "–",
+            error,
+            f"{self.goal:.1e}",
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything as JSON."""
+        write_json(path, asdict(self))
+
+
+def experiment(
+    device: torch.device | str = "cuda",
+    *,
+    sizes: Mapping[str, tuple[int, int]] = SET14,
+    family: str = "srresnet",
+    ways: Sequence[tuple[str, str]] = WAYS,
+    points: Sequence[int] = POINTS,
+    crop: int = CROP,
+    repeats: int = 3,
+    progress: bool = True,
+) -> Experiment:
+    """Time the attribution of all images under two degradations, in both directions.
+
+    Parameters
+    ----------
+    device : torch.device or str
+        Where.
+    sizes : mapping of str to (int, int)
+        Height and width of every ground truth.
+    family : str
+        Of `faigfast.bench.workloads.FAMILIES`; its networks are timed.
+    ways : sequence of (str, str)
+        Backends and precisions.
+    points : sequence of int
+        Numbers of points of the graded rule that are tried, in order: the first that is as accurate
+        as the authors' 100 on the shipped pair, in the precision that will be timed, is taken.
+    crop : int
+        Low-resolution pixels across the pictures on which that is measured.
+    repeats : int
+        Timed runs of each way, after one to warm up.
+    progress : bool
+        Show a progress bar.
+    """
+    device = torch.device(device)
+    title, load = FAMILIES[family]
+    nets = _on(load(), device)
+    parts = [_batch(shape, names, device) for shape, names in _by_size(sizes).items()]
+    with tqdm(total=2 + 2 * len(ways), unit="step", disable=not progress) as bar:
+
+        def step(what: str) -> None:
+            bar.set_description(what)
+            bar.update()
+
+        step("accuracy of 100 left points")
+        trained = _Accuracy(device, crop)
+        goal = trained.error("torch", "fp64", *AUTHORS)
+        step("authors")
+        rows = [_authors_row(nets, parts, sizes, goal, device)]
+        for backend, precision in ways:
+            row = Row(f"faigfast {backend} {precision}")
+            rows.append(row)
+            step(f"{row.who}, points")
+            try:
+                _fewest(row, trained, backend, precision, points, goal)
+                step(f"{row.who}, time")
+                if not row.reason:
+                    _time(row, nets, parts, backend, precision, repeats, device)
+            except Exception as failure:  # the others go on, and the row says why
+                row.reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0][
+                    :300
+                ]
+    pixels = sum(h * w for h, w in sizes.values()) / 1e6
+    return Experiment(
+        f"{title}; {counted(len(sizes), 'drawn image')}, {pixels:.2f} megapixels of ground truth; "
+        f"{', '.join(DEGRADATIONS)}; both directions",
+        rows,
+        goal,
+        describe_machine() | describe_gpu(device),
+    )
+
+
+def _on(pair: Pair, device: torch.device) -> Pair:
+    baseline, target = (net.to(device) for net in pair)
+    return baseline, target
+
+
+def _by_size(sizes: Mapping[str, tuple[int, int]]) -> dict[tuple[int, int], list[str]]:
+    """Names of the images of every size, smallest first: those of one size run together."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for name, shape in sorted(sizes.items(), key=lambda item: item[1][0] * item[1][1]):
+        found.setdefault(shape, []).append(name)
+    return found
+
+
+def _batch(shape: tuple[int, int], names: Sequence[str], device: torch.device) -> dict[str, Any]:
+    gt = drawn(len(names), *shape, torch.Generator().manual_seed(SEED))
+    lq = {name: degrade(gt).to(device) for name, degrade in DEGRADATIONS.items()}
+    return {"lq": lq, "gt": gt.to(device)}
+
+
+class _Accuracy:
+    """The shipped pair on drawn pictures, and its converged scores in float64."""
+
+    def __init__(self, device: torch.device, crop: int) -> None:
+        self.nets = _on(FAMILIES["pair"][1](), device)
+        self.batch = _batch((SCALE * crop, SCALE * crop), "ab"[:CROPS], device)
+        self.exact = self.scores("torch", "fp64", *CONVERGED)[0]
+
+    def scores(self, backend: str, precision: str, rule: str, steps: int) -> tuple[Tensor, str]:
+        """Scores [D·N, F], and what computed them."""
+        result = attribute(
+            *self.nets, self.batch, rule=rule, steps=steps, backend=backend, precision=precision
+        )
+        found = torch.cat([result.scores(name).double() for name in result.degradations])
+        return found, f"{result.backend} {result.precision}"
+
+    def error(self, backend: str, precision: str, rule: str, steps: int) -> float:
+        """Mean relative L1 error."""
+        found = self.scores(backend, precision, rule, steps)[0]
+        difference = (found - self.exact).abs().sum(1) / self.exact.sum(1)
+        return float(difference.mean())
+
+
+def _fewest(
+    row: Row,
+    trained: _Accuracy,
+    backend: str,
+    precision: str,
+    points: Sequence[int],
+    goal: float,
+) -> None:
+    """Find the fewest points that are as accurate as the authors' 100."""
+    for row.points in points:
+        row.error = trained.error(backend, precision, RULE, row.points)
+        if row.error <= goal:
+            return
+    row.reason = (
+        f"with {counted(row.points, 'point')} the error is {row.error:.1e}, above {goal:.1e}"
+    )
+
+
+def _time(
+    row: Row,
+    nets: Pair,
+    parts: Sequence[dict[str, Any]],
+    backend: str,
+    precision: str,
+    repeats: int,
+    device: torch.device,
+) -> None:
+    """Compare the smallest image with float64, then time all."""
+    run = partial(
+        attribute, *nets, rule=RULE, steps=row.points, backend=backend, precision=precision
+    )
+    small = {
+        "lq": {name: x[:1] for name, x in parts[0]["lq"].items()},
+        "gt": parts[0]["gt"][:1],
+    }
+    result = run(small)
+    row.ran = f"{result.backend} {result.precision}"
+    exact = attribute(*nets, small, rule=RULE, steps=row.points, backend="torch", precision="fp64")
+    row.off = max(
+        errors((result.scores(k), result.losses[n]), (exact.scores(k), exact.losses[n]))[0]
+        for n, k in enumerate(exact.degradations)
+    )
+    bound = BOUND if result.precision == "fp32" else NARROW_BOUNDS[0]
+    if not row.off <= bound:
+        row.reason = f"relative error {row.off:.1e} of the scores, over the bound of {bound:g}"
+        return
+    run(iter(parts))  # every size once
+    row.seconds = [_seconds(lambda: run(iter(parts)), device) for _ in range(repeats)]
+
+
+def _authors_row(
+    nets: Pair,
+    parts: Sequence[dict[str, Any]],
+    sizes: Mapping[str, tuple[int, int]],
+    goal: float,
+    device: torch.device,
+) -> Row:
+    """Time the authors' way on a part, and scale it by pixels, points, degradations, directions."""
+    row = Row("authors", "float32", AUTHORS[1], error=goal)
+    part = parts[len(parts) // 2]
+    x, gt = part["lq"]["noise"][:1], part["gt"][:1]
+    problem = Problem(*nets, x, gt, PART, AUTHORS[0])
+    corner, its_gt = x[..., :16, :16], gt[..., : 16 * SCALE, : 16 * SCALE]
+    small = Problem(*nets, corner, its_gt, PART, AUTHORS[0])
+    row.off = errors(authors(small)(), own("reference", small, "fp64")())[0]
+    run: Run = authors(problem)
+    run()
+    seconds = [_seconds(run, device) for _ in range(3)]
+    height, width = gt.shape[2:]
+    pixels = sum(h * w for h, w in sizes.values())
+    # Three forwards a point, since a backward costs two, and the losses at the ends.
+    work = (3 * AUTHORS[1] + 2) / (3 * PART + 2)
+    factor = pixels / (height * width) * work * len(DEGRADATIONS) * DIRECTIONS
+    row.seconds = [factor * one for one in seconds]
+    row.scaled = (
+        f"{PART} of {AUTHORS[1]} points of one image of {height}×{width} under one degradation in "
+        f"one direction, {statistics.median(seconds):.3f} s"
+    )
+    return row
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    wait()
+    start = time.perf_counter()
+    run()
+    wait()
+    return time.perf_counter() - start

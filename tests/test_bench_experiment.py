@@ -1,0 +1,58 @@
+"""The experiment of the paper as a whole, tiny and on a CPU."""
+
+import json
+import sys
+from functools import partial
+
+import pytest
+
+from faigfast import bench
+
+module = sys.modules["faigfast.bench.experiment"]
+tiny = partial(
+    bench.experiment, "cpu", family="tiny", sizes={"a": (24, 20), "b": (16, 20), "c": (24, 20)},
+    crop=6, points=(1, 16), repeats=2, progress=False,
+)  # fmt: skip
+
+
+def test_every_way_is_compared_and_timed(tmp_path):
+    found = tiny(ways=[("torch", "fp32"), ("cuda", "fp16")])
+    theirs, own, absent = found.rows
+    assert found.title == (
+        "SRResNet 4×1 ×2, random; 3 drawn images, 0.00 megapixels of ground truth; blur, noise; "
+        "both directions"
+    )
+    # One point is not as accurate as theirs, 16 of the graded rule are.
+    assert own.ran == "torch fp32" and own.points == 16 and own.error <= found.goal == theirs.error
+    assert len(own.seconds) == 2 and own.off < 1e-3 and theirs.off < 1e-3
+    assert theirs.scaled.startswith("2 of 100 points of one image of 24×20 under one degradation")
+    assert len(theirs.seconds) == 3 and absent.seconds == []
+    assert "backend 'cuda' cannot be used on cpu" in absent.reason
+    lines = found.table().splitlines()
+    assert lines[3].split()[0] == "authors*" and " 100 " in lines[3] and "no speed" in lines[5]
+    found.save(tmp_path / "found.json")
+    saved = json.loads((tmp_path / "found.json").read_text())
+    assert saved["rows"][1]["seconds"] == own.seconds and saved["machine"]["cpu"]
+
+
+def test_the_authors_way_is_scaled_by_its_work(monkeypatch):
+    monkeypatch.setattr(module, "_seconds", lambda run, device: 1.0)
+    found = tiny(ways=[])
+    # Pixels of all over those of one, points with the ends, degradations, directions.
+    assert found.rows[0].seconds == pytest.approx([(2 * 480 + 320) / 480 * 302 / 8 * 2 * 2] * 3)
+
+
+def test_what_is_not_as_accurate_or_wrong_has_no_speed(monkeypatch):
+    (_, own) = tiny(ways=[("torch", "fp32")], points=(1,)).rows
+    assert not own.seconds and own.reason.startswith("with 1 point the error is")
+    monkeypatch.setattr(module, "BOUND", 0.0)
+    (_, own) = tiny(ways=[("torch", "fp32")]).rows
+    assert not own.seconds and "over the bound of 0" in own.reason
+
+
+def test_the_sizes_of_set14():
+    assert len(module.SET14) == 14
+    assert all(h % 2 == w % 2 == 0 and min(h, w) >= 250 for h, w in module.SET14.values())
+    shapes = module._by_size(module.SET14)
+    assert sum(map(len, shapes.values())) == 14 and len(shapes) == 10
+    assert shapes[512, 512] == ["bridge", "lenna", "man", "pepper"]

@@ -1,0 +1,182 @@
+"""Gradients of 16 bits stay in range from the loss to the first layer; by fp16 on a CPU."""
+
+import pytest
+import torch
+from torch import nn
+
+from faigfast.engine import execute, stretches
+from faigfast.engine.execute import accumulate, gradients, leaves, prepare, with_sums
+from faigfast.engine.plan import plan_for
+from faigfast.engine.rules import Points
+from faigfast.objective import squared_error
+from faigfast.ops import gradient_scale
+from faigfast.ops.gradient_scale import GradientScale, Stretch, power_of_two, rescaled, unscaled
+from faigfast.ops.table import Use, using
+from faigfast.path import WeightPath
+
+ALPHAS, WEIGHTS = (0.2, 0.7), (0.6, 0.4)
+HALF = torch.float16
+
+
+class Deep(nn.Module):
+    """Layers that shrink gradients to a fifth each, around a residual; one weight is used twice."""
+
+    def __init__(self, layers=20, width=4):
+        super().__init__()
+        self.head = nn.Conv2d(3, width, 3, padding=1)
+        self.body = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(layers))
+        self.tail = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, x):
+        x = first = torch.tanh(self.head(x))
+        for n, layer in enumerate(self.body):
+            x = torch.tanh(layer(x))
+            if n == len(self.body) // 2:
+                x = x + 1e-3 * first
+        return self.tail(torch.tanh(self.body[0](x)))
+
+
+def deep_pair(layers):
+    generator = torch.Generator().manual_seed(0)
+    nets = []
+    for _ in range(2):
+        net = Deep(layers)
+        with torch.no_grad():
+            for name, value in net.named_parameters():
+                gain = 2.0**-1.5 if name.startswith("body") else 1.0
+                noise = torch.randn(value.shape, generator=generator)
+                size = value[0].numel() ** -0.5 * gain if value.ndim > 1 else 0.5
+                value.copy_(size * noise)
+        nets.append(net.eval())
+    return nets
+
+
+def images(n=2):
+    generator = torch.Generator().manual_seed(1)
+    x, gt = (torch.rand(n, 3, 5, 6, generator=generator) for _ in range(2))
+    gt[-1] *= 300  # gradients of images differ
+    return x, gt
+
+
+def exact(nets, x, gt):
+    """Σ_s w_s ∂L/∂γ of every image, in float64."""
+    path = WeightPath(*nets, torch.float64)
+    sums = {key: torch.zeros(len(x), *value.shape).double() for key, value in path.delta.items()}
+    for alpha, weight in zip(ALPHAS, WEIGHTS, strict=True):
+        for n in range(len(x)):
+            point = path.at(alpha)
+            path.call(
+                point, x[n : n + 1].double(),
+                lambda y, n=n: squared_error(y, gt[n : n + 1].double()).sum().backward(),
+            )  # fmt: skip
+            for key in sums:
+                sums[key][n] += weight * point[key].grad
+    return sums
+
+
+def in_half(nets, x, gt, segments=1, scale=None):
+    """Compute the same by the engine, activations in fp16."""
+    path = WeightPath(*nets, torch.float32)
+    plan = plan_for(path, x[:1], "")
+    scale = scale or GradientScale()
+    with using(Use(values=HALF, scale=scale)):
+        given = with_sums(leaves(path, HALF), len(x))
+        prepared = prepare(plan, given, x)
+        for alpha, weight in zip(ALPHAS, WEIGHTS, strict=True):
+            # The second point apart, and twice half of it: exponents are chosen anew.
+            for share in (0.5, 0.5):
+                points = Points.at([alpha, alpha], x)
+                accumulate(
+                    plan, prepared, points, [weight * share / 2] * 2, gt, squared_error, segments
+                )
+        return gradients(given), plan
+
+
+def worst(found, expected):
+    """Relative L2 error of a tensor's gradient of an image."""
+    errors = {}
+    for key, value in expected.items():
+        for n, one in enumerate(value):
+            errors[key, n] = float((found[key][n].double() - one).norm() / one.norm())
+    return max(errors.values()), errors
+
+
+@pytest.mark.parametrize("segments", [1, 2])
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "at once"])
+def test_every_layer_of_a_deep_network_has_its_gradient(monkeypatch, segments, together):
+    if together:
+        monkeypatch.setattr(execute, "AT_ONCE", {"cpu"})
+    nets, (x, gt) = deep_pair(20), images()
+    expected = exact(nets, x, gt)
+    # Below what fp16 holds, even from where the loss gradient is put.
+    assert float(expected["body.1.weight"][0].norm()) < 2.0**-36
+    found, plan = in_half(nets, x, gt, segments)
+    assert plan.stretches == 3
+    error, errors = worst(found, expected)
+    assert error < 2e-2, errors
+    assert all(value.dtype == torch.float32 for value in found.values())
+
+
+def test_one_scale_for_all_layers_would_lose_the_first(monkeypatch):
+    monkeypatch.setattr(stretches, "LAYERS", 10**6)
+    nets, (x, gt) = deep_pair(20), images()
+    found, plan = in_half(nets, x, gt)
+    assert plan.stretches == 1
+    assert found["body.1.weight"].abs().max() == 0
+    assert worst(found, exact(nets, x, gt))[0] > 0.9
+
+
+def test_an_overflow_between_stretches_shows_in_the_sums(monkeypatch):
+    nets, (x, gt) = deep_pair(12), images()
+    expected = exact(nets, x, gt)
+    monkeypatch.setattr(gradient_scale, "TOP", 17)  # above fp16's range
+    scale = GradientScale()
+    found = in_half(nets, x, gt, scale=scale)[0]
+    assert not all(value.isfinite().all() for value in found.values())
+    times = 0
+    while scale.overflowed(found):
+        found, times = in_half(nets, x, gt, scale=scale)[0], times + 1
+    assert times >= 1 and scale.lowered == -gradient_scale.STEP * times
+    assert worst(found, expected)[0] < 2e-2
+
+
+def test_a_change_of_scale_is_exact_and_the_same_for_all_that_passes():
+    scale, before, after = GradientScale(), Stretch(), Stretch()
+    after.exponents = torch.tensor([3, -5], dtype=torch.int32)
+    values = [torch.zeros(2, 2, 4, dtype=HALF, requires_grad=True) for _ in range(3)]
+    sums = torch.zeros(2, 3, requires_grad=True)
+    one, other, _ = rescaled(values, scale, before, after)
+    sizes = torch.tensor([2.0**-20, 3.0]).view(1, 2, 1)
+    big = torch.tensor([5 * 2.0**-20, 1.0]).view(1, 2, 1)
+    loss = (one * sizes.half()).sum() + (other * big.half()).sum()
+    loss.backward()
+    assert values[2].grad is None
+    # The largest of both, below 2^8 and at least half of it.
+    largest = torch.stack([part.grad.abs().amax((0, 2)) for part in values[:2]]).amax(0)
+    assert bool(((largest >= 2.0**7) & (largest < 2.0**8)).all())
+    factor = power_of_two(before.exponents - after.exponents).view(1, 2, 1)
+    assert torch.equal(values[0].grad.float(), (sizes.half() * factor).expand(2, 2, 4))
+    assert torch.equal(values[1].grad.float(), (big.half() * factor).expand(2, 2, 4))
+    unscaled(sums, before).backward(power_of_two(before.exponents).view(2, 1).expand(2, 3))
+    assert torch.equal(sums.grad, torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("value", [0.0, float("inf"), float("nan")])
+def test_what_has_no_size_is_not_scaled(value):
+    scale, before, after = GradientScale(), Stretch(), Stretch()
+    given = torch.zeros(1, 1, 2, dtype=HALF, requires_grad=True)
+    (out,) = rescaled([given], scale, before, after)
+    out.backward(torch.full((1, 1, 2), value, dtype=HALF))
+    assert before.exponents.tolist() == [0]
+    torch.testing.assert_close(given.grad, torch.full_like(given, value), equal_nan=True)
+
+
+def test_without_gradients_nothing_is_cut():
+    nets, (x, gt) = deep_pair(12), images()
+    path = WeightPath(*nets, torch.float32)
+    plan, scale = plan_for(path, x[:1], ""), GradientScale()
+    last = scale.last
+    with using(Use(values=HALF, scale=scale)), torch.no_grad():
+        prepared = prepare(plan, with_sums(leaves(path, HALF), 2), x)
+        execute.losses_at(plan, prepared, Points.at(ALPHAS, x), gt, squared_error, 1)
+    assert scale.last is last
