@@ -10,7 +10,7 @@ from helpers import images, pair
 from torch import nn
 
 import faigfast
-from faigfast.engine import integrate
+from faigfast.engine import integrate, single
 from faigfast.engine.threads import blocks, spread
 from faigfast.objective import is_ours, squared_error
 
@@ -147,3 +147,31 @@ def test_a_forked_process_has_threads_of_its_own(threads):
         found = list(spread(lambda _, n: n, range(4), 2))
         os._exit(0 if found == [0, 1, 2, 3] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
+def test_large_convolutions_take_their_bias_gradients_apart(kind, monkeypatch):
+    """Small ones stand in for them."""
+    made = []
+    original = single.convolution
+
+    def convolution(*args):
+        made.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(single, "convolution", convolution)
+    monkeypatch.setattr(single, "APART", 0)
+    spatial = {nn.Conv1d: (9,), nn.Conv2d: (6, 5), nn.Conv3d: (3, 4, 5)}[kind]
+    nets = pair(
+        lambda: nn.Sequential(
+            kind(3, 6, 3, padding=1), nn.ReLU(), kind(6, 6, 3, 1, 2, 2, 3), nn.Sigmoid(),
+            kind(6, 3, 1, bias=False),
+        )
+    )  # fmt: skip
+    data = images(2, size=spatial)
+    one, other = (
+        faigfast.attribute(*nets, data, steps=3, backend=b) for b in ("torch", "reference")
+    )
+    assert made
+    torch.testing.assert_close(one.scores(), other.scores(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(one.completeness, other.completeness, rtol=1e-6, atol=1e-12)
