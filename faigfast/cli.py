@@ -80,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a broken pipe is caught
         return 0
     except KeyboardInterrupt as stop:
+        if argv is None:  # the process ends: what is half made must not complain when it goes
+            sys.unraisablehook = lambda _: None
         print(f"faigfast: interrupted{f': {stop}' if stop.args else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:

@@ -246,6 +246,24 @@ def test_a_process_that_is_interrupted_leaves_whole_files(here):
         torch.testing.assert_close(load(here).scores(name), wanted.scores(name))
 
 
+def test_an_interruption_while_a_progress_bar_is_made_says_one_line(here):
+    argv = attribute(here, *RECIPES, steps=2)
+    argv.remove("--quiet")
+    script = f"""
+import sys
+from tqdm import tqdm
+from faigfast.__main__ import main
+def interrupt(*_):
+    raise KeyboardInterrupt
+tqdm._get_free_pos = interrupt
+sys.argv = ["faigfast", *{argv!r}]
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert re.fullmatch("faigfast: interrupted.*\n", done.stderr)
+
+
 def test_doctor_as_a_process_and_a_reader_that_goes_away():
     process = start("doctor")
     out, err = process.communicate(timeout=120)
