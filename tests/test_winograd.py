@@ -98,9 +98,27 @@ def test_shuffled(activation, factor, outputs, isa):
     assert_right(conv_case(**options, size=(9, 4), scale=0.5, residual="points"))
 
 
-def test_threads_change_nothing_but_rounding(isa):
-    case = conv_case(size=(23, 18), channels=(20, 24), images=3, activation="relu")
-    case = case.to(torch.float32)
+# Parts of inputs, of outputs, of both; even, and with a rest.
+PARTS = [(97, 9), (130, 70), (9, 147), (200, 212)]
+
+
+@pytest.mark.parametrize("points", [1, 3])
+@pytest.mark.parametrize("channels", PARTS, ids=str)
+def test_parts(channels, points, isa):
+    sizes = dict(channels=channels, size=(9, 6), points=points, images=2)
+    assert_right(conv_case(**sizes, activation="prelu", slopes="moves"))
+    assert_right(conv_case(**sizes, activation="relu", scale=0.5, residual="points"))
+
+
+@pytest.mark.parametrize("channels, shuffle", [((100, 256), 2), ((20, 1152), 3)])
+def test_parts_of_shuffled(channels, shuffle, isa):
+    assert_right(conv_case(channels=channels, shuffle=shuffle, size=(5, 6), activation="relu"))
+
+
+@pytest.mark.parametrize("channels", [(20, 24), (100, 140)], ids=str)
+def test_threads_change_nothing_but_rounding(channels, isa):
+    sizes = dict(size=(23, 18), channels=channels, images=3)
+    case = conv_case(**sizes, activation="relu").to(torch.float32)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):

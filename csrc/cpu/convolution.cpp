@@ -1,9 +1,11 @@
 // A path convolution, and its input gradient, which is the convolution of the gradient with the
 // weights turned round. A block of tiles is transformed, multiplied and transformed back before the
-// next one is begun, so that it stays in the second cache.
+// next one is begun, so that it stays in the second cache. Where the weights of a point would not
+// stay there, it is done in parts of what goes in and of what comes out.
 
 #include "gate.h"
 #include "memory.h"
+#include "parts.h"
 #include "pass.h"
 #include "weights.h"
 
@@ -19,8 +21,8 @@ int64_t block_tiles(int64_t row) {
 struct Block {
     int64_t rows, row, slot;
 
-    Block(const Channels& in, int64_t vectors)
-        : rows(0), row(most(in.padded, vectors * kLanes)), slot(0) {
+    explicit Block(const Part& part)
+        : rows(0), row(most(part.in.size(), part.out.size()) * kLanes), slot(0) {
         rows = block_tiles(row);
         slot = (rows + 1) * row;  // an odd number of rows, against aliases in the first cache
     }
@@ -29,14 +31,15 @@ struct Block {
     int64_t size() const { return (kFrequencies + 1) * slot; }
 };
 
-// Transforms tiles [first, first + count) of all samples at a point; `patch` [36, padded] is room.
+// Transforms tiles [first, first + count) of all samples at a point, of the vectors `ks` of what
+// goes in; `patch` [36, ks] is room.
 template <Gate kGate>
-void gather(const Pass& pass, const Block& block, int64_t point, int64_t first, int64_t count,
-            float* patch, float* buffer) {
+void gather(const Pass& pass, const Block& block, Range ks, int64_t point, int64_t first,
+            int64_t count, float* patch, float* buffer) {
     const Tiles& tiles = pass.tiles;
     const Channels& in = pass.in;
-    const int64_t row = in.row(), pixel = in.pixel(), padded = in.padded;
-    const float* slopes = pass.slopes + point * padded;
+    const int64_t row = in.row(), pixel = in.pixel(), padded = ks.size() * kLanes;
+    const float* slopes = pass.slopes + point * in.padded;
     const float scale = pass.path.scale;
     Place place = tiles.place(first);
     for (int64_t i = 0; i < count; ++i, tiles.advance(place)) {
@@ -48,7 +51,7 @@ void gather(const Pass& pass, const Block& block, int64_t point, int64_t first, 
         const int64_t left = most(0, -x), right = least(kPatch, tiles.width - x);
         const bool inside = top == 0 && left == 0 && bottom == kPatch && right == kPatch;
         if ((kGate == Gate::open || kLanes == 16) && inside && in.group % kLanes == 0) {
-            in.each_vector([&](int64_t v, int64_t offset, int) {
+            in.each_vector(ks, [&](int64_t v, int64_t offset, int) {
                 const float *from = pass.values + at + offset, *gate = pass.saved + at + offset;
                 const Vec slope = kGate == Gate::leaky ? load(slopes + v * kLanes) : Vec{};
                 transform_input(
@@ -57,7 +60,7 @@ void gather(const Pass& pass, const Block& block, int64_t point, int64_t first, 
                         const Vec saved = kGate >= Gate::relu ? load(gate + here) : Vec{};
                         return through<kGate>(load(from + here), saved, scale, slope);
                     },
-                    to + v * kLanes, block.slot);
+                    to + (v - ks.begin) * kLanes, block.slot);
             });
             continue;
         }
@@ -69,19 +72,19 @@ void gather(const Pass& pass, const Block& block, int64_t point, int64_t first, 
             for (int64_t c = left; c < right; ++c) {
                 float* here = patch + (r * kPatch + c) * padded;
                 const int64_t there = at + r * row + c * pixel;
-                in.each_vector([&](int64_t v, int64_t offset, int lanes) {
+                in.each_vector(ks, [&](int64_t v, int64_t offset, int lanes) {
                     const float* from = pass.values + there + offset;
                     const Vec saved =
                         kGate >= Gate::relu ? read(pass.saved + there + offset, lanes) : Vec{};
                     const Vec slope = kGate == Gate::leaky ? load(slopes + v * kLanes) : Vec{};
-                    store(here + v * kLanes,
+                    store(here + (v - ks.begin) * kLanes,
                           through<kGate>(read(from, lanes), saved, scale, slope));
                 });
             }
-        for (int64_t v = 0; v < in.vectors; ++v) {
-            const float* from = patch + v * kLanes;
+        for (int64_t j = 0; j < padded; j += kLanes) {
+            const float* from = patch + j;
             transform_input([&](int r, int c) { return load(from + (r * kPatch + c) * padded); },
-                            to + v * kLanes, block.slot);
+                            to + j, block.slot);
         }
     }
 }
@@ -98,18 +101,39 @@ void multiply(const WeightLayout& layout, const Block& block, const float* u, in
                 count, least(kColumns, layout.vectors - panel * kColumns));
 }
 
+// What a part does with its sums: all but the last of what goes in leave them as they are.
+struct End {
+    Activation activation;
+    float scale;
+    const float *bias, *residual;
+    bool adds;  // to the sums of the parts before
+
+    End(const Pass& pass, Range ks)
+        : activation(Activation::none),
+          scale(1),
+          bias(nullptr),
+          residual(nullptr),
+          adds(ks.begin > 0) {
+        if (ks.end < pass.in.vectors) return;
+        activation = pass.activation();
+        scale = pass.scale();
+        bias = pass.bias;
+        residual = pass.residual;
+    }
+};
+
 // Transforms tiles back, and applies what follows the convolution.
 template <Activation kActivation>
-void scatter(const Pass& pass, const Block& block, Range vs, int64_t point, int64_t first,
-             int64_t count, const float* buffer) {
+void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int64_t point,
+             int64_t first, int64_t count, const float* buffer) {
     const Tiles& tiles = pass.tiles;
     const Channels& out = pass.out;
     const int64_t row = out.row(), pixel = out.pixel();
-    const Vec scale = broadcast(pass.scale());
+    const Vec scale = broadcast(end.scale);
     float* result = pass.result + point * pass.path.samples * pass.out_sample;
-    const float* bias = pass.bias ? pass.bias + point * out.padded : nullptr;
+    const float* bias = end.bias ? end.bias + point * out.padded : nullptr;
     const float* slopes = pass.slopes + point * out.padded;
-    const float* residual = pass.residual ? pass.residual + point * pass.residual_point : nullptr;
+    const float* residual = end.residual ? end.residual + point * pass.residual_point : nullptr;
     const bool apart = residual && pass.residual_pixel != pixel;  // then never shuffled
     const int64_t rest_pixel = apart ? pass.residual_pixel : pixel;
     const int64_t rest_row = apart ? tiles.width * rest_pixel : row;
@@ -126,7 +150,7 @@ void scatter(const Pass& pass, const Block& block, Range vs, int64_t point, int6
             const float* rest = residual ? residual + rest_at + offset : nullptr;
             const Vec shift = bias ? load(bias + v * kLanes) : Vec{};
             const Vec slope = kActivation == Activation::leaky ? load(slopes + v * kLanes) : Vec{};
-            const auto end = [&](Vec value) {
+            const auto finish = [&](Vec value) {
                 value += shift;
                 // So written, what is not a number stays so.
                 if (kActivation == Activation::relu) value = value < 0 ? Vec{} : value;
@@ -134,20 +158,24 @@ void scatter(const Pass& pass, const Block& block, Range vs, int64_t point, int6
                 return value * scale;
             };
             const bool whole = high == kTile && wide == kTile && lanes == kLanes;
-            if (whole && !rest) {
+            if (whole && !rest && !end.adds) {
                 transform_output(from, block.slot, [&](int r, int c, Vec value) {
-                    store(to + r * row + c * pixel, end(value));
+                    store(to + r * row + c * pixel, finish(value));
                 });
             } else if (whole) {
                 transform_output(from, block.slot, [&](int r, int c, Vec value) {
                     const int64_t here = r * row + c * pixel;
-                    store(to + here, end(value) + load(rest + r * rest_row + c * rest_pixel));
+                    if (end.adds) value += load(to + here);
+                    value = finish(value);
+                    if (rest) value += load(rest + r * rest_row + c * rest_pixel);
+                    store(to + here, value);
                 });
             } else {
                 transform_output(from, block.slot, [&](int r, int c, Vec value) {
                     if (r >= high || c >= wide) return;
                     const int64_t here = r * row + c * pixel;
-                    value = end(value);
+                    if (end.adds) value += load(to + here, lanes);
+                    value = finish(value);
                     if (rest) value += load(rest + r * rest_row + c * rest_pixel, lanes);
                     store(to + here, value, lanes);
                 });
@@ -156,119 +184,146 @@ void scatter(const Pass& pass, const Block& block, Range vs, int64_t point, int6
     }
 }
 
-void scatter(const Pass& pass, const Block& block, Range vs, int64_t point, int64_t first,
-             int64_t count, const float* buffer) {
-    switch (pass.activation()) {
+void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int64_t point,
+             int64_t first, int64_t count, const float* buffer) {
+    switch (end.activation) {
         case Activation::none:
-            return scatter<Activation::none>(pass, block, vs, point, first, count, buffer);
+            return scatter<Activation::none>(pass, block, end, vs, point, first, count, buffer);
         case Activation::relu:
-            return scatter<Activation::relu>(pass, block, vs, point, first, count, buffer);
+            return scatter<Activation::relu>(pass, block, end, vs, point, first, count, buffer);
         case Activation::leaky:
-            return scatter<Activation::leaky>(pass, block, vs, point, first, count, buffer);
+            return scatter<Activation::leaky>(pass, block, end, vs, point, first, count, buffer);
     }
 }
 
-void gather(Gate gate, const Pass& pass, const Block& block, int64_t point, int64_t first,
+void gather(Gate gate, const Pass& pass, const Block& block, Range ks, int64_t point, int64_t first,
             int64_t count, float* patch, float* buffer) {
     switch (gate) {
         case Gate::open:
-            return gather<Gate::open>(pass, block, point, first, count, patch, buffer);
+            return gather<Gate::open>(pass, block, ks, point, first, count, patch, buffer);
         case Gate::scaled:
-            return gather<Gate::scaled>(pass, block, point, first, count, patch, buffer);
+            return gather<Gate::scaled>(pass, block, ks, point, first, count, patch, buffer);
         case Gate::relu:
-            return gather<Gate::relu>(pass, block, point, first, count, patch, buffer);
+            return gather<Gate::relu>(pass, block, ks, point, first, count, patch, buffer);
         case Gate::leaky:
-            return gather<Gate::leaky>(pass, block, point, first, count, patch, buffer);
+            return gather<Gate::leaky>(pass, block, ks, point, first, count, patch, buffer);
     }
 }
 
-// A thread's way through its tiles, for the vectors `vs` of columns.
+// A thread's way through tiles, for a part.
 struct Worker {
     const Pass& pass;
     const Gate gate;
-    const WeightLayout& layout;
-    const Block& block;
-    const Range vs;
-    float *patch, *buffer;
+    const Part part;
+    const WeightLayout layout;
+    const Block block;
+    const End end;
+    float* const room;  // of `size`
 
-    // U at a point, for some k.
+    Worker(const Pass& pass, Gate gate, const Part& part, float* room)
+        : pass(pass),
+          gate(gate),
+          part(part),
+          layout(least(part.in.end * kLanes, pass.in.columns()) - part.in.begin * kLanes,
+                 part.out.size()),
+          block(part),
+          end(pass, part.in),
+          room(room) {}
+
+    int64_t patch_size() const { return kFrequencies * part.in.size() * kLanes; }
+    int64_t size() const { return round_up(patch_size() + block.size(), 16) + 16; }
+
+    // U at a point, for some k of the part.
     void transform(int64_t point, Range ks, float* u) const {
         const PathConvolution& path = pass.path;
-        transform_weights(path.w0, path.dw, path.alpha[point], pass.out.padded, layout, vs.begin,
-                          ks, u);
+        const int64_t padded = pass.out.padded;
+        const int64_t first = part.in.begin * kLanes * padded + part.out.begin * kLanes;
+        transform_weights(path.w0 + first, path.dw ? path.dw + first : nullptr, path.alpha[point],
+                          pass.in.columns() * padded, padded, layout, ks, u);
     }
 
-    // Some tiles, counted from point 0; weights_of(point) gives U.
-    template <typename F>
-    void run(Range tiles, F weights_of) const {
-        const int64_t point_tiles = pass.path.samples * pass.tiles.count;
-        while (tiles.begin < tiles.end) {
-            const int64_t point = tiles.begin / point_tiles, tile = tiles.begin % point_tiles;
-            const int64_t rest = least(tiles.end - tiles.begin, point_tiles - tile);
-            const int64_t count = least(block.rows, rest);
-            const float* u = weights_of(point);
-            gather(gate, pass, block, point, tile, count, patch, buffer + block.slot);
+    // Some tiles of a point.
+    void run(int64_t point, Range tiles, const float* u) const {
+        float *patch = room, *buffer = room + patch_size();
+        for (int64_t tile = tiles.begin; tile < tiles.end; tile += block.rows) {
+            const int64_t count = least(block.rows, tiles.end - tile);
+            gather(gate, pass, block, part.in, point, tile, count, patch, buffer + block.slot);
             multiply(layout, block, u, count, buffer);
-            scatter(pass, block, vs, point, tile, count, buffer);
-            tiles.begin += count;
+            scatter(pass, block, end, part.out, point, tile, count, buffer);
         }
     }
 };
 
-constexpr int64_t kPartBytes = 800 << 10;           // of weights that stay in the second cache
+Parts parts_of(const Pass& pass) {
+    constexpr int64_t most_in = 96 / kLanes, room = most_in * (64 / kLanes);
+    const int64_t in = even_part(pass.in.vectors, most_in);
+    const int64_t out = most(kColumns, room / in / kColumns * kColumns);
+    return {pass.in.vectors, pass.out.vectors, in, out};
+}
+
+// Calls f(point, tiles) for the points among which some tiles, counted from the first, lie.
+template <typename F>
+void each_point(Range tiles, int64_t of_point, F f) {
+    while (tiles.begin < tiles.end) {
+        const int64_t point = tiles.begin / of_point, first = tiles.begin % of_point;
+        const int64_t count = least(of_point - first, tiles.size());
+        f(point, Range{first, first + count});
+        tiles.begin += count;
+    }
+}
+
 constexpr int64_t kWeightBytes = int64_t{8} << 20;  // of points whose weights are shared at once
 
-void run(const Pass& pass, Gate gate, Range vs) {
+void run(const Pass& pass, Gate gate) {
     const PathConvolution& path = pass.path;
-    const WeightLayout layout(pass.in, vs.end - vs.begin);
-    const Block block(pass.in, vs.end - vs.begin);
+    const Parts parts = parts_of(pass);
+    int64_t size = 0, u_size = 0;
+    parts.each([&](const Part& part) {
+        const Worker worker(pass, gate, part, nullptr);
+        size = most(size, worker.size());
+        u_size = most(u_size, worker.layout.size);
+    });
     // A thread with points of its own transforms their weights itself, into one place that stays
     // in its second cache; where a point is shared, so are its weights.
     const bool own = path.points >= path.threads;
     const int64_t together =
-        own ? path.threads : least(path.points, most(1, kWeightBytes / 4 / layout.size));
-    const int64_t patch = round_up(kFrequencies * pass.in.padded, 16);
-    const int64_t size = round_up(patch + block.size(), 16) + 16;
-    const Scratch scratch(4 * (together * layout.size + path.threads * size));
-    float *weights = scratch.floats(), *buffers = weights + together * layout.size;
-    const int64_t point_tiles = path.samples * pass.tiles.count;
+        own ? path.threads : least(path.points, most(1, kWeightBytes / 4 / u_size));
+    const Scratch scratch(4 * (together * u_size + path.threads * size));
+    float *weights = scratch.floats(), *rooms = weights + together * u_size;
+    const int64_t of_point = path.samples * pass.tiles.count;
 
 #pragma omp parallel num_threads(path.threads)
     {
         const int id = thread_id(), threads = thread_count();
-        float* room = buffers + id * size;
-        const Worker worker{pass, gate, layout, block, vs, room, room + patch};
+        float* room = rooms + id * size;
         if (own) {
-            float* u = weights + id * layout.size;
-            int64_t ready = -1;
-            worker.run(share(path.points * point_tiles, id, threads), [&](int64_t point) {
-                if (point != ready) worker.transform(ready = point, {0, layout.depth}, u);
-                return u;
+            float* u = weights + id * u_size;
+            const Range mine = share(path.points * of_point, id, threads);
+            each_point(mine, of_point, [&](int64_t point, Range tiles) {
+                parts.each([&](const Part& part) {
+                    const Worker worker(pass, gate, part, room);
+                    worker.transform(point, {0, worker.layout.depth}, u);
+                    worker.run(point, tiles, u);
+                });
             });
         } else {
-            const Range ks = share(layout.depth, id, threads);
             for (int64_t begin = 0; begin < path.points; begin += together) {
                 const int64_t points = least(together, path.points - begin);
-                for (int64_t p = 0; p < points; ++p)
-                    worker.transform(begin + p, ks, weights + p * layout.size);
+                const Range mine = share(points * of_point, id, threads);
+                parts.each([&](const Part& part) {
+                    const Worker worker(pass, gate, part, room);
+                    const Range ks = share(worker.layout.depth, id, threads);
+                    for (int64_t p = 0; p < points; ++p)
+                        worker.transform(begin + p, ks, weights + p * u_size);
 #pragma omp barrier
-                const Range mine = share(points * point_tiles, id, threads);
-                const int64_t before = begin * point_tiles;
-                worker.run({before + mine.begin, before + mine.end},
-                           [&](int64_t point) { return weights + (point - begin) * layout.size; });
+                    each_point(mine, of_point, [&](int64_t p, Range tiles) {
+                        worker.run(begin + p, tiles, weights + p * u_size);
+                    });
 #pragma omp barrier
+                });
             }
         }
     }
-}
-
-// Columns one part after the other where all their weights would not stay in the second cache: to
-// transform the input again costs less.
-void run(const Pass& pass, Gate gate) {
-    const int64_t most_vectors = kPartBytes / 4 / (kFrequencies * pass.in.columns() * kLanes);
-    const int64_t part = most(kColumns, most_vectors / kColumns * kColumns);
-    for (int64_t v = 0; v < pass.out.vectors; v += part)
-        run(pass, gate, {v, least(pass.out.vectors, v + part)});
 }
 
 }  // namespace

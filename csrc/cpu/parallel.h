@@ -13,6 +13,8 @@ namespace {
 
 struct Range {
     int64_t begin, end;
+
+    int64_t size() const { return end - begin; }
 };
 
 // The id-th of `count` nearly equal shares; the same for the same total, so that a thread meets in

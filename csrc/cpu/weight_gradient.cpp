@@ -1,20 +1,27 @@
 // Gradients of weights, bias and slopes, for each image, summed over its tiles and all points. Of
 // every block Σ over tiles of (A gy Aᵀ) ⊗ (Bᵀ x B) is added for each frequency; what stands there
-// at the end of an image is transformed back once.
+// at the end of an image is transformed back once. It is done in parts of inputs and of outputs, so
+// that these sums stay in the second cache.
 
 #include "gate.h"
 #include "gemm.h"
 #include "memory.h"
+#include "parts.h"
 #include "transform.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {
 
+// Vectors of a part.
+constexpr int64_t kMostIn = 64 / kLanes, kMostOut = 128 / kLanes;
+
 struct Sizes {
     Channels in, out;
     Tiles tiles;
     int64_t image_tiles;  // of all points and samples of one image
-    int64_t rows;         // tiles of a block
+    Parts parts;
+    int64_t in_row, out_row;  // floats of a part
+    int64_t rows;             // tiles of a block
     int64_t in_slot, out_slot, sum_slot;
     int64_t weights;  // of the layer
 
@@ -23,10 +30,14 @@ struct Sizes {
           out(path.outputs, path.width, path.shuffle),
           tiles(path.height, path.width, kTile),
           image_tiles(path.points * (path.samples / images) * tiles.count),
-          rows(block_rows(in.padded + out.padded)),
-          in_slot((rows + 1) * in.padded),
-          out_slot((rows + 1) * out.padded),
-          sum_slot(out.columns() * in.padded + 16),
+          parts{in.vectors, out.vectors, even_part(in.vectors, kMostIn),
+                even_part(out.vectors, kMostOut)},
+          in_row(parts.in_part * kLanes),
+          out_row(parts.out_part * kLanes),
+          rows(block_rows(in_row + out_row)),
+          in_slot((rows + 1) * in_row),
+          out_slot((rows + 1) * out_row),
+          sum_slot(out_row * in_row + 16),
           weights(path.outputs * 9 * path.inputs) {}
 
     static int64_t block_rows(int64_t both) {
@@ -53,7 +64,7 @@ struct Worker {
     float *bias_sums, *slope_sums;  // [padded]
 
     // Transforms tiles [first, first + count) of an image, all its samples at all points.
-    void transform_x(int64_t image, int64_t first, int64_t count) const {
+    void transform_x(Range ks, int64_t image, int64_t first, int64_t count) const {
         const Channels& in = sizes.in;
         const int64_t row = in.row(), pixel = in.pixel(), slot = sizes.in_slot;
         each_tile(image, first, count, [&](int64_t i, int64_t point, const Place& place) {
@@ -62,9 +73,9 @@ struct Worker {
                                 place.sample * path.height * row + y * row + x * pixel;
             const bool inside =
                 y >= 0 && x >= 0 && y + kPatch <= path.height && x + kPatch <= path.width;
-            in.each_vector([&](int64_t v, int64_t offset, int lanes) {
+            in.each_vector(ks, [&](int64_t v, int64_t offset, int lanes) {
                 const float* at = from + offset;
-                float* to = x_block + i * in.padded + v * kLanes;
+                float* to = x_block + i * sizes.in_row + (v - ks.begin) * kLanes;
                 if (inside && lanes == kLanes) {
                     transform_input([&](int r, int c) { return load(at + r * row + c * pixel); },
                                     to, slot);
@@ -84,19 +95,19 @@ struct Worker {
     }
 
     template <Gate kGate>
-    void transform_g(int64_t image, int64_t first, int64_t count) const {
+    void transform_g(const Part& part, int64_t image, int64_t first, int64_t count) const {
         const Channels& out = sizes.out;
         const int64_t row = out.row(), pixel = out.pixel(), slot = sizes.out_slot;
         const float scale = path.scale;
-        const bool slopes_too = kGate == Gate::leaky && arrays.gs;
+        const bool slopes_too = kGate == Gate::leaky && arrays.gs && !part.in.begin;
         each_tile(image, first, count, [&](int64_t i, int64_t point, const Place& place) {
             const int64_t at = (point * path.samples + place.sample) * path.height * row +
                                place.y * row + place.x * pixel;
             const int64_t high = least(kTile, path.height - place.y);
             const int64_t wide = least(kTile, path.width - place.x);
-            out.each_vector([&](int64_t v, int64_t offset, int lanes) {
+            out.each_vector(part.out, [&](int64_t v, int64_t offset, int lanes) {
                 const float *gy = arrays.gy + at + offset, *saved = arrays.saved + at + offset;
-                float* to = g_block + i * out.padded + v * kLanes;
+                float* to = g_block + i * sizes.out_row + (v - part.out.begin) * kLanes;
                 const Vec slope =
                     kGate == Gate::leaky ? load(slopes + point * out.padded + v * kLanes) : Vec{};
                 if (slopes_too) add_slopes(gy, saved, lanes, high, wide, v);
@@ -156,29 +167,26 @@ struct Worker {
     }
 
     template <Gate kGate>
-    void add_block(int64_t image, int64_t first, int64_t count, bool begins) const {
-        const Channels &in = sizes.in, &out = sizes.out;
-        if (arrays.gw) transform_x(image, first, count);
-        transform_g<kGate>(image, first, count);
-        // At this frequency A gy Aᵀ is the sum over the tile.
-        const float* whole = g_block + (kPatch + 1) * sizes.out_slot;
-        for (int64_t j = 0; j < out.padded && arrays.gb; j += kLanes) {
-            Vec total = load(bias_sums + j);
-            for (int64_t i = 0; i < count; ++i) total += load(whole + i * out.padded + j);
-            store(bias_sums + j, total);
-        }
+    void add_block(const Part& part, int64_t image, int64_t first, int64_t count,
+                   bool begins) const {
+        const Channels& out = sizes.out;
+        if (arrays.gw) transform_x(part.in, image, first, count);
+        transform_g<kGate>(part, image, first, count);
+        if (arrays.gb && !part.in.begin) add_biases(part.out, count);
         if (!arrays.gw) return;
+        const int64_t end = least(part.out.end * kLanes, out.columns());
+        const int64_t rows = end - part.out.begin * kLanes;
         for (int64_t f = 0; f < kFrequencies; ++f)
-            for (int64_t v = 0; v < in.vectors; v += kColumns) {
+            for (int64_t v = 0; v < part.in.size(); v += kColumns) {
                 const Operands operands{g_block + f * sizes.out_slot,
                                         1,
-                                        out.padded,
+                                        sizes.out_row,
                                         x_block + f * sizes.in_slot + v * kLanes,
-                                        in.padded,
+                                        sizes.in_row,
                                         sum + f * sizes.sum_slot + v * kLanes,
-                                        in.padded,
+                                        sizes.in_row,
                                         count};
-                const int64_t rows = out.columns(), vectors = least(kColumns, in.vectors - v);
+                const int64_t vectors = least(kColumns, part.in.size() - v);
                 if (begins)
                     multiply_panel<false>(operands, rows, vectors);
                 else
@@ -186,26 +194,52 @@ struct Worker {
             }
     }
 
+    void add_biases(Range vs, int64_t count) const {
+        // At this frequency A gy Aᵀ is the sum over the tile.
+        const float* whole = g_block + (kPatch + 1) * sizes.out_slot;
+        for (int64_t j = 0; j < vs.size() * kLanes; j += kLanes) {
+            float* sums = bias_sums + vs.begin * kLanes + j;
+            Vec total = load(sums);
+            for (int64_t i = 0; i < count; ++i) total += load(whole + i * sizes.out_row + j);
+            store(sums, total);
+        }
+    }
+
     // Tiles [first, last) of an image.
     template <Gate kGate>
     void add_tiles(int64_t image, int64_t first, int64_t last, const Sums& to) const {
-        const Channels &in = sizes.in, &out = sizes.out;
+        const Channels& out = sizes.out;
         for (int64_t j = 0; j < out.padded; ++j) bias_sums[j] = slope_sums[j] = 0;
-        for (int64_t tile = first; tile < last; tile += sizes.rows)
-            add_block<kGate>(image, tile, least(sizes.rows, last - tile), tile == first);
+        sizes.parts.each([&](const Part& part) {
+            if (!arrays.gw && part.in.begin) return;
+            for (int64_t tile = first; tile < last; tile += sizes.rows)
+                add_block<kGate>(part, image, tile, least(sizes.rows, last - tile), tile == first);
+            if (to.gw) write_weights(part, to.gw);
+        });
         for (int64_t j = 0; j < out.columns(); ++j) {
             const int64_t o = out.channel(j);
             if (o < 0) continue;
             if (to.gb) to.gb[o] = bias_sums[j];
             if (to.gs) to.gs[o] = slope_sums[j];
-            for (int64_t v = 0; v < in.vectors && to.gw; ++v) {
+        }
+    }
+
+    // Transforms a part's sums back; the taps of a kernel side by side, as torch has its gradients.
+    void write_weights(const Part& part, float* gw) const {
+        const Channels& out = sizes.out;
+        const int64_t end = least(part.out.end * kLanes, out.columns());
+        for (int64_t j = part.out.begin * kLanes; j < end; ++j) {
+            const int64_t o = out.channel(j);
+            if (o < 0) continue;
+            const float* row = sum + (j - part.out.begin * kLanes) * sizes.in_row;
+            for (int64_t v = 0; v < part.in.size(); ++v) {
                 Vec w[9];
-                transform_weight_gradient(sum + j * in.padded + v * kLanes, sizes.sum_slot, w);
+                transform_weight_gradient(row + v * kLanes, sizes.sum_slot, w);
                 float taps[9 * kLanes];
                 for (int t = 0; t < 9; ++t) store(taps + t * kLanes, w[t]);
-                // The taps of a kernel side by side, as torch has its gradients.
-                float* at = to.gw + (o * path.inputs + v * kLanes) * 9;
-                const int64_t lanes = least(kLanes, path.inputs - v * kLanes);
+                const int64_t c = (part.in.begin + v) * kLanes;
+                float* at = gw + (o * path.inputs + c) * 9;
+                const int64_t lanes = least(kLanes, path.inputs - c);
                 for (int64_t l = 0; l < lanes; ++l)
                     for (int t = 0; t < 9; ++t) at[l * 9 + t] = taps[t * kLanes + l];
             }

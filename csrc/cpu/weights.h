@@ -15,8 +15,8 @@ namespace {
 struct WeightLayout {
     int64_t depth, vectors, panels, panel, slot, size;
 
-    WeightLayout(const Channels& in, int64_t vectors)
-        : depth(in.columns()),
+    WeightLayout(int64_t depth, int64_t vectors)
+        : depth(depth),
           vectors(vectors),
           panels((vectors + kColumns - 1) / kColumns),
           panel(depth * kPanel),
@@ -67,14 +67,13 @@ inline void pack_turned_taps(const float* w, const Channels& in, const Channels&
     }
 }
 
-// U(γ(α)) from the taps of w0 and Δ (or null), for some k and the vectors of columns from `first`.
+// U(γ(α)) from the taps of w0 and Δ (or null), which lie `plane` apart, for some k of the layout.
 // Interpolated here and not in the transformed domain: nine taps are read for 36 values written.
-inline void transform_weights(const float* taps, const float* delta, float alpha, int64_t padded,
-                              const WeightLayout& layout, int64_t first, Range ks, float* u) {
-    const int64_t plane = layout.depth * padded;
+inline void transform_weights(const float* taps, const float* delta, float alpha, int64_t plane,
+                              int64_t padded, const WeightLayout& layout, Range ks, float* u) {
     for (int64_t k = ks.begin; k < ks.end; ++k)
         for (int64_t v = 0; v < layout.vectors; ++v) {
-            const int64_t at = k * padded + (first + v) * kLanes;
+            const int64_t at = k * padded + v * kLanes;
             Vec w[9];
 #pragma GCC unroll 9
             for (int t = 0; t < 9; ++t) {

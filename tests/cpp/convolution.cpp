@@ -33,6 +33,9 @@ const Case kCases[] = {
     {2, 3, 1, 9, 4, 8, 33, 1, false, Activation::none, 0.2f, true},
     {2, 1, 2, 6, 5, 5, 12, 2, false, Activation::relu, 1, false},
     {1, 2, 1, 13, 3, 20, 9, 3, false, Activation::leaky, 1, false},
+    // In parts of inputs and of outputs.
+    {2, 1, 1, 5, 6, 130, 212, 1, false, Activation::leaky, 0.5f, true},
+    {1, 1, 1, 6, 3, 104, 288, 2, false, Activation::relu, 1, false},
 };
 
 struct Problem {
