@@ -23,7 +23,7 @@ from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
 from faigfast.image import Image, alike, named, naming
 from faigfast.integral import Integral
-from faigfast.networks import attributes, fingerprint, undisturbed, unwrap
+from faigfast.networks import attributes, fingerprints, undisturbed, unwrap
 from faigfast.objective import Objective, resolve_objective
 from faigfast.path import WeightPath
 from faigfast.precision import MATRIX, PRECISIONS, ROUND_LATE, check_precision
@@ -166,7 +166,7 @@ def attribute(
         raise ValueError(f"model_b is of {first.dtype}; expected one of {', '.join(PRECISIONS)}")
     if precision == "auto" and own == EXACT and first.device.type in TYPES:
         once = partial(attribute, baseline, target, **options)
-        prints = fingerprint(baseline), fingerprint(target), id(function), str(parameters), signed
+        prints = *fingerprints(baseline, target), id(function), str(parameters), signed
         plan = Plan(backend, rule, count, tol, emulate)
         return in_fastest(once, batch, first, plan, prints, progress)
     precision = own if precision == "auto" else precision
@@ -184,6 +184,7 @@ def attribute(
         if used in ROUND_LATE:
             kind = torch.promote_types(kind, torch.float32)
         path = line if kind == first.dtype else WeightPath(baseline, target, kind)
+        ends = fingerprints(baseline, target)
         run = _Run(
             line=line,
             path=path,
@@ -202,8 +203,8 @@ def attribute(
                 backend=used,
                 precision=precision,
                 per_image=per_image,
-                baseline=fingerprint(baseline),
-                target=fingerprint(target),
+                baseline=ends[0],
+                target=ends[1],
                 method=SIGNED if signed else "faig",
             ),
             memory=None if memory is None else int(memory),

@@ -7,6 +7,7 @@ import operator
 import os
 import re
 from bisect import bisect_right
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -78,14 +79,14 @@ class FilterIndex:
         module = unwrap(model, "model")
         state = tensors(module)
         weights = set()
-        with undisturbed(module):  # reading a parametrized weight computes it
-            for name, layer in module.named_modules(remove_duplicate=False):
-                if isinstance(layer, CONVOLUTIONS):
-                    keys = (f"{name}.{tail}".lstrip(".") for tail in WEIGHTS)
-                    shape = layer.weight.shape
-                    weights.add(
-                        next((k for k in keys if k in state and state[k].shape == shape), None)
-                    )
+        layers = module.named_modules(remove_duplicate=False)
+        convolutions = [(name, layer) for name, layer in layers if isinstance(layer, CONVOLUTIONS)]
+        computed = any("weight" not in layer._parameters for _, layer in convolutions)
+        with undisturbed(module) if computed else nullcontext():
+            for name, layer in convolutions:
+                keys = (f"{name}.{tail}".lstrip(".") for tail in WEIGHTS)
+                shape = layer.weight.shape
+                weights.add(next((k for k in keys if k in state and state[k].shape == shape), None))
         found: dict[str, tuple[int, ...]] = {}
         seen = set()
         for key, value in state.items():

@@ -15,7 +15,7 @@ from faigfast.backends import choose
 from faigfast.batch import Batch, batches, is_single
 from faigfast.filters import FilterIndex
 from faigfast.findings.input_path import InputPath
-from faigfast.networks import check_same_layout, fingerprint, tensors, unwrap
+from faigfast.networks import check_same_layout, fingerprints, tensors, unwrap
 from faigfast.quadrature import quadrature
 from faigfast.refinement import STEPS_OF_OTHERS
 from faigfast.result import Attribution
@@ -198,7 +198,7 @@ def _result(
     backend: str = "torch",
 ) -> Attribution:
     """Put scores [N, F] in the form of an attribution that has no losses."""
-    index = FilterIndex.of(target)
+    index, ends = FilterIndex.of(target), fingerprints(baseline, target)
     shape = (len(scores), images)
     unknown = partial(torch.full, fill_value=torch.nan, dtype=torch.float64)
     return Attribution(
@@ -218,8 +218,8 @@ def _result(
             backend=backend,
             precision=str(next(iter(scores.values())).dtype).removeprefix("torch."),
             per_image=per_image,
-            baseline=fingerprint(baseline),
-            target=fingerprint(target),
+            baseline=ends[0],
+            target=ends[1],
             method=method,
             contrasted=False,
         ),
