@@ -97,7 +97,7 @@ def attribute(
         rounded to 10 bits, or as three products of bfloat16.
     memory : int, optional
         Budget in bytes for activations, gradients and their sums; None: a quarter of the device's
-        memory. Scores do not depend on it beyond rounding. The reference backend holds one image
+        memory, four fifths of what is free where that is less. Scores do not depend on it beyond rounding. The reference backend holds one image
         at one point of the line, the least there is, and does not count it.
     progress : bool
         Show a progress bar in points·images with rate and time left.

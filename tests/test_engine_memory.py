@@ -1,6 +1,7 @@
 """Chunks fit their budget, results do not depend on it, and what does not fit is refused or cut."""
 
 import re
+import threading
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ from helpers import kinked, pair, untouched
 from torch.profiler import ProfilerActivity, profile
 
 from faigfast import attribute
-from faigfast.engine import integrate, memory
+from faigfast.engine import execute, integrate, memory
 from faigfast.engine.memory import Chunk, default_budget
-from faigfast.zoo import EDSR, RRDBNet, SRResNet, SwinIR
+from faigfast.ops.table import in_use
+from faigfast.zoo import EDSR, RCAN, RRDBNet, SRResNet, SwinIR
 
 WIDE = Chunk(4, 4)
 
@@ -186,3 +188,40 @@ def test_smaller_chunks_end():
         chunk = chunk.smaller()
     assert seen[3:7] == [Chunk(1, 8), Chunk(1, 4), Chunk(1, 2), Chunk(1, 1)]
     assert seen[-1] == Chunk(1, 1, memory.MOST_SEGMENTS) and len(seen) == len(set(seen))
+
+
+def test_the_default_budget_is_less_where_little_is_free(monkeypatch):
+    monkeypatch.setattr(memory, "_of_machine", lambda: (1000, 900))
+    assert default_budget(torch.device("cpu")) == 250
+    monkeypatch.setattr(memory, "_of_machine", lambda: (1000, 200))
+    assert default_budget(torch.device("cpu")) == 160
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 350)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 250)
+    assert default_budget(torch.device("cuda", 0)) == 160
+
+
+def test_segments_are_run_again_by_the_same_kernels_in_whatever_thread(monkeypatch):
+    """Of a GPU autograd has a thread of its own, which knows nothing of where the call stands."""
+    nets = pair(lambda: RCAN(width=8, groups=1, blocks=2, squeeze=2, scale=2), torch.float32)
+    batch = data((12, 12), 2, images=1)
+    monkeypatch.setattr(
+        integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(4, 1, segments=3))
+    )
+    expected = attribute(*nets, batch, steps=2, backend="cpu").scores()
+    backward, run, used = torch.Tensor.backward, execute._run, []
+
+    def in_a_thread(tensor):
+        thread = threading.Thread(target=backward, args=[tensor])
+        thread.start()
+        thread.join()
+
+    def watched(*given):
+        used.append((threading.current_thread() is threading.main_thread(), in_use().backend))
+        run(*given)
+
+    monkeypatch.setattr(torch.Tensor, "backward", in_a_thread)
+    monkeypatch.setattr(execute, "_run", watched)
+    found = attribute(*nets, batch, steps=2, backend="cpu").scores()
+    assert (False, "cpu") in used and {backend for _, backend in used} == {"cpu"}
+    torch.testing.assert_close(found, expected)

@@ -93,7 +93,7 @@ def _attribute(add: Add) -> None:
         type=size,
         metavar="SIZE",
         help="budget for activations, in bytes or with a unit such as 2GB or 1.5GiB; default a "
-        "quarter of all",
+        "quarter of all, or four fifths of what is free",
     )
     add(
         "--top",

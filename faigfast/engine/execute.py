@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,10 +19,10 @@ from faigfast.engine.rules import Moving, Points, evaluate
 from faigfast.engine.single import OnePoint
 from faigfast.engine.stretches import Travel, count_stretches
 from faigfast.objective import Objective, loss, squared_error
-from faigfast.ops.line import arranged, no_sums
+from faigfast.ops.line import arranged, no_sums, on_device
 from faigfast.ops.squared_error import fits, flat
 from faigfast.ops.squared_error import squared_error as fused_squared_error
-from faigfast.ops.table import in_use
+from faigfast.ops.table import in_use, using
 from faigfast.path import WeightPath
 
 Values = dict[fx.Node, Any]
@@ -273,11 +274,14 @@ def _at_one_point(plan: Plan, values: Values, alpha: float) -> Values:
 def losses_at(
     plan: Plan, prepared: Values, points: Points, gt: Tensor, objective: Objective, segments: int
 ) -> Tensor:
-    """Losses [P, N] at some points, as `loss` gives them for each image [1, ...] of gt."""
+    """Losses [P, N] at some points, as `loss` gives them for each image [1, ...] of gt.
+
+    Of `AT_ONCE` they are not checked, which would be to wait for them: `check_losses` does it.
+    """
     out = forward(plan, prepared, points, segments)
     if objective is squared_error and not AT_ONCE.isdisjoint((in_use().backend, gt.device.type)):
         found = _squared_errors(out, len(points.nodes), gt)
-        if found is not None and bool(found.isfinite().all()):
+        if found is not None:
             return found
     if in_use().values is not None:
         out = tree_map(lambda v: _widened(v, gt.dtype, points.images), out)
@@ -292,6 +296,30 @@ def losses_at(
 
     rows = [[one(p, n) for n in range(points.images)] for p in range(len(points.nodes))]
     return torch.stack([torch.stack(row) for row in rows])
+
+
+def check_losses(
+    plan: Plan,
+    prepared: Values,
+    losses: Sequence[tuple[Points, Tensor]],
+    gt: Tensor,
+    objective: Objective,
+    segments: int = 1,
+) -> None:
+    """Raise what `loss` raises of one that is not finite, among losses [P, N] at some points."""
+    finite = torch.stack([found.isfinite().all() for _, found in losses])
+    if bool(finite.all()):
+        return
+    with torch.no_grad():
+        for points, found in losses:
+            if not bool(found.isfinite().all()):
+                losses_at(plan, prepared, points, gt, partial(_each, objective), segments)
+    raise ValueError("a loss is not finite, and is when it is computed again")
+
+
+def _each(objective: Objective, output: Tensor, gt: Tensor) -> Tensor:
+    """Call an objective by another name, so that losses are computed one by one."""
+    return objective(output, gt)
 
 
 def _squared_errors(out: Any, points: int, gt: Tensor) -> Tensor | None:
@@ -355,7 +383,8 @@ def accumulate(
     """
     found = losses_at(plan, prepared, points, gt, objective, segments)
     if found.requires_grad:
-        (found * found.new_tensor(weights)[:, None]).sum().backward()
+        factors = on_device(weights, found.dtype, found.device)
+        (found * factors[:, None]).sum().backward()
     return found.detach()
 
 
@@ -396,11 +425,13 @@ def _run_again(
     leaving = [node for node in part if set(node.users) & later]
 
     given = {n: values[n] for n in outer}  # as they are now
+    use = in_use()  # which the thread that runs backward, of another device its own, does not know
 
     def body(*data: Tensor) -> tuple[Tensor, ...]:
         inner = dict(given)
         inner |= {n: Folded(d) for n, d in zip(entering, data, strict=True)}
-        _run(plan, part, inner, points, leaving)
+        with using(use):
+            _run(plan, part, inner, points, leaving)
         return tuple(inner[node].data for node in leaving)
 
     found = checkpoint(

@@ -16,6 +16,7 @@ from faigfast.engine.execute import (
     Values,
     accumulate,
     arranged,
+    check_losses,
     gradients,
     leaves,
     losses_at,
@@ -198,13 +199,15 @@ class Engine:
         advance: Callable[[int], object],
     ) -> Sequence[Integral]:
         workers = self._workers(plan, chunk, x)
+        losses: list[tuple[Points, Tensor]] = []
         total = sums(self._ends(plan, workers[0][1], x, gt, together=chunk.points > 1))
 
         def run(number: int, part: tuple[list[float], list[float]]) -> int:
             nodes, factors = part
             points = Points.at(nodes, x)
             prepared = workers[number][1]
-            accumulate(plan, prepared, points, factors, gt, self.loss, chunk.segments)
+            found = accumulate(plan, prepared, points, factors, gt, self.loss, chunk.segments)
+            losses.append((points, found))
             return len(nodes) * len(x)
 
         for step in steps:
@@ -212,6 +215,8 @@ class Engine:
             while found is None:
                 for count in spread(run, self._parts(step, chunk), chunk.at_once):
                     advance(count)
+                check_losses(plan, workers[0][1], losses, gt, self.loss, chunk.segments)
+                losses.clear()
                 found = summed(gradients(given) for given, _ in workers)
                 if self.scale is not None and self.scale.overflowed(found):
                     advance(-len(step.nodes) * len(x))
@@ -246,8 +251,10 @@ class Engine:
         """L(θ̄) and L(θ) of every image."""
         ends = [[0.0, 1.0]] if together else [[0.0], [1.0]]
         with torch.no_grad():
-            points = (Points.at(alphas, x) for alphas in ends)
+            points = [Points.at(alphas, x) for alphas in ends]
             rows = [losses_at(plan, prepared, p, gt, self.loss, 1) for p in points]
+        found = list(zip(points, rows, strict=True))
+        check_losses(plan, prepared, found, gt, self.loss)
         first, last = torch.cat(rows).tolist()
         return list(zip(first, last, strict=True))
 

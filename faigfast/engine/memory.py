@@ -19,6 +19,7 @@ from faigfast.engine.rules import Moving, Points
 from faigfast.ops.table import plain
 
 SHARE = 0.25  # of the machine's memory, where no budget is given
+FREE = 0.8  # of what is free, where that is less
 MOST_SEGMENTS = 32
 MARGIN = 1.15  # for copies inside library calls
 
@@ -65,15 +66,29 @@ class DoesNotFit(ValueError):
 
 
 def default_budget(device: torch.device) -> int:
-    """Give a share of the device's memory in bytes, always the same, so that results repeat."""
-    if device.type == "cuda":
-        return int(SHARE * torch.cuda.get_device_properties(device).total_memory)
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    """Give a share of the device's memory in bytes: the same while enough is free."""
+    total, free = _on_card(device) if device.type == "cuda" else _of_machine()
+    return int(min(SHARE * total, FREE * free))
+
+
+def _on_card(device: torch.device) -> tuple[int, int]:
+    """All memory of a GPU, and what is free, with what torch holds and does not use."""
+    free, total = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return total, free + unused
+
+
+def _of_machine() -> tuple[int, int]:
+    """All memory of the machine, or of the container, and what of the machine's is available."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
         file = Path("/sys/fs/cgroup") / name
         if file.is_file() and (text := file.read_text().strip()).isdigit():
-            limits.append(int(text))
-    return int(SHARE * min(limits))
+            total = min(total, int(text))
+    known = Path("/proc/meminfo")
+    lines = known.read_text().splitlines() if known.is_file() else []
+    available = (int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    return total, next(available, total)
 
 
 def fitted(plan: Plan, leaves: Mapping[str, Any], x: Tensor, wanted: Chunk, budget: int) -> Chunk:

@@ -25,7 +25,7 @@ from faigfast.ops import (  # noqa: F401  their kernels join the table
 from faigfast.ops.affine import affine
 from faigfast.ops.conv import conv
 from faigfast.ops.embedding import embedding
-from faigfast.ops.line import wide
+from faigfast.ops.line import on_device, wide
 from faigfast.ops.linear import linear
 from faigfast.ops.parameter import parameter
 from faigfast.ops.prelu import prelu
@@ -77,7 +77,7 @@ class Points:
     def at(cls, nodes: Iterable[float], x: Tensor) -> "Points":
         """Points for images x [N, C, *spatial]."""
         nodes = tuple(map(float, nodes))
-        alpha = x.new_tensor(nodes, dtype=wide(x.dtype))
+        alpha = on_device(nodes, wide(x.dtype), x.device)
         return cls(nodes, len(x), alpha, in_use().values)
 
     def raw(self, value: Any) -> Any:

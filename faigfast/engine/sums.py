@@ -79,9 +79,12 @@ class Sums:
         if not gradients:
             raise ValueError("the loss does not depend on any weight that differs")
         self.evaluations += len(step.nodes)
+        # One question to the device; sums of finite values that overflow are looked at again.
+        if not bool(torch.stack([part.sum().isfinite() for part in gradients.values()]).all()):
+            for key, gradient in gradients.items():
+                if not all_finite(gradient):
+                    raise NotFinite(key, self.open[_first_not_finite(gradient)])
         for key, gradient in gradients.items():
-            if not all_finite(gradient):
-                raise NotFinite(key, self.open[_first_not_finite(gradient)])
             _add(self.total, key, gradient, step.keep, 1.0)
             if step.coarse is not None and key in self.scored:
                 _add(self.coarse, key, gradient, 1.0, step.coarse)

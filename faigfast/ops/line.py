@@ -26,6 +26,11 @@ def on_line(
     return value if dtype is None else value.to(dtype)
 
 
+def on_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Give numbers as a tensor without waiting for what the device does at the time."""
+    return torch.tensor(numbers, dtype=dtype).to(device, non_blocking=True)
+
+
 def wide(dtype: torch.dtype) -> torch.dtype:
     """Type in which gradients are summed: at least float32."""
     return torch.promote_types(dtype, torch.float32)
