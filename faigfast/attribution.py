@@ -34,7 +34,7 @@ from faigfast.setting import Setting
 
 alone = RLock()  # networks hold other tensors, and are in eval mode, while they are attributed
 SIGNED = "signed"
-MEMORY_NOTE = "memory: not counted, the reference holds one image at one point, the least there is"
+MEMORY_NOTE = "memory: not counted, since one image at one point is held, the least there is"
 
 
 def attribute(
@@ -97,8 +97,9 @@ def attribute(
         rounded to 10 bits, or as three products of bfloat16.
     memory : int, optional
         Budget in bytes for activations, gradients and their sums; None: a quarter of the device's
-        memory, four fifths of what is free where that is less. Scores do not depend on it beyond rounding. The reference backend holds one image
-        at one point of the line, the least there is, and does not count it.
+        memory, four fifths of what is free where that is less. Scores do not depend on it beyond
+        rounding. The reference backend, and networks that run point by point, hold one image at
+        one point of the line, the least there is, and do not count it.
     progress : bool
         Show a progress bar in points·images with rate and time left.
     per_image : bool
@@ -280,22 +281,23 @@ class _Run:
         x, gt = (part[name][0].detach() for part in (batch.lq, batch.gt))
         image = Image(f"degradation {name!r}, image 0", x, gt)
         if self.engine is None:
-            self.compare_ends(image)
+            first, last = map(attributes, self.modules)
+            self.compare_ends(image, whole=first != last)
             return
         known: set[tuple[str, ...]] = _checked.setdefault(self.modules[1], set())
         used = self.setting
         state = used.baseline, used.target, attributes(self.modules[0]), self.engine.state
         if state not in known:
-            self.compare_ends(image)
+            self.compare_ends(image, whole=state[2] != state[3])
             if len(known) >= STATES:
                 known.clear()
             known.add(state)
 
-    def compare_ends(self, image: Image) -> None:
+    def compare_ends(self, image: Image, whole: bool) -> None:
         """Compare the two modules as they are with the two ends of the line."""
         with naming(image.name):
             x, gt = image.x[None], image.gt[None]
-            compare_ends(self.line, self.modules, self.objective, x, gt)
+            compare_ends(self.line, self.modules, self.objective, x, gt, whole)
 
     def notes(self) -> list[str]:
         """Tell every fallback and why."""
@@ -340,8 +342,11 @@ class _Run:
                     yield integral
                 return
             except PointByPoint as problem:
-                self.compare_ends(images[0])  # which may be what the graph was found wrong by
+                # Which may be what the graph was found wrong by.
+                self.compare_ends(images[0], whole=True)
                 self.engine.notes.setdefault(f"runs point by point: {problem}")
+                if self.memory is not None:
+                    self.engine.notes.setdefault(MEMORY_NOTE)
                 if self.engine.values is not None:
                     self.engine.notes.setdefault(f"precision: point by point in {self.dtype}")
             except (ValueError, TypeError) as problem:

@@ -18,6 +18,7 @@ def compare_ends(
     objective: Objective,
     x: Tensor,
     gt: Tensor,
+    whole: bool = False,
 ) -> None:
     """Refuse networks that draw random numbers, or differ in more than the tensors on the line.
 
@@ -31,6 +32,8 @@ def compare_ends(
         L.
     x, gt : Tensor
         One image [1, C, *spatial] and its ground truth.
+    whole : bool
+        Compare on all of a large image, not on a corner of it.
 
     Raises
     ------
@@ -40,7 +43,8 @@ def compare_ends(
     """
     before = generators()
     try:
-        found = _losses(line, modules, objective, *corner(x, gt))
+        part = (x, gt) if whole else corner(x, gt)
+        found = _losses(line, modules, objective, *part)
     except ValueError:  # a part may be too small for the network
         found = _losses(line, modules, objective, x, gt)
     if generators() != before:
@@ -62,9 +66,10 @@ def _losses(
     gt: Tensor,
 ) -> tuple[list[float], list[float]]:
     with torch.no_grad():
+        # The modules first: what the target keeps of its first call must be of its own tensors.
+        own = [loss(objective, call_as_is(module, x), gt).item() for module in modules]
         points = (line.at(alpha) for alpha in (0.0, 1.0))
         ends = [loss(objective, line.call(point, x), gt).item() for point in points]
-        own = [loss(objective, call_as_is(module, x), gt).item() for module in modules]
     return own, ends
 
 

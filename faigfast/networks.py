@@ -159,7 +159,8 @@ def attributes(model: nn.Module) -> str:
 
     Classes, hooks, attributes and buffers outside the state dict are read, and what they hold:
     containers, tensors and arrays by their values, functions by their code, closures and defaults,
-    other objects by their attributes, to a few levels.
+    other objects by their attributes, to a few levels. Of classes their functions are read, with
+    the globals that these name, and what else of them is plain.
     """
     found: list[str] = []
     seen: dict[int, tuple[int, Any]] = {}  # objects are kept, so that none takes another's id
@@ -179,6 +180,9 @@ def attributes(model: nn.Module) -> str:
         found.append(")")
 
     read(model, LEVELS)
+    for kind in dict.fromkeys(type(module) for module in model.modules()):
+        read(_class_parts(kind), LEVELS)
+    read([hooks for hooks in map(_global_hooks.get, _GLOBAL_HOOKS) if hooks], 1)
     return hashlib.sha256("".join(found).encode()).hexdigest()
 
 
@@ -194,6 +198,34 @@ def _is_plain(value: Any) -> bool:
     if kind is tuple:
         return _PLAIN.issuperset(map(type, value))
     return isinstance(value, type | torch.dtype | torch.device | str | bytes | Number)
+
+
+# Hooks on all modules.
+_global_hooks = vars(torch.nn.modules.module)
+_GLOBAL_HOOKS = sorted(key for key in _global_hooks if key.startswith("_global_"))
+
+
+def _class_parts(kind: type) -> list[Any]:
+    """Give what of a module's class its results may depend on."""
+    found: list[Any] = []
+    for each in kind.__mro__[: kind.__mro__.index(nn.Module)]:
+        for name, value in vars(each).items():
+            function = getattr(value, "__func__", getattr(value, "fget", value))
+            if isinstance(function, FunctionType):
+                names = function.__globals__
+                of_torch = each.__module__.startswith("torch.")
+                used = [] if of_torch else [names.get(n) for n in function.__code__.co_names]
+                found += [name, function, [value for value in used if _tells(value)]]
+            elif not name.startswith("__") and _is_plain(value):
+                found += [name, value]
+    return found
+
+
+def _tells(value: Any) -> bool:
+    """Whether a global is read: a setting, some of them, or a function, not what may be large."""
+    if isinstance(value, dict) and len(value) < 100:
+        return all(map(_is_plain, value.values()))
+    return _is_plain(value) or isinstance(value, FunctionType)
 
 
 _CONTAINERS = (dict, list, tuple, set)
@@ -234,7 +266,9 @@ def _parts(value: Any, depth: int) -> Iterable[Any]:
         return [value.__func__, value.__self__]
     if isinstance(value, partial):
         return [value.func, value.args, value.keywords]
-    return [getattr(value, "__dict__", {})]
+    slots = [name for each in type(value).__mro__ for name in vars(each).get("__slots__", ())]
+    slotted = [getattr(value, name, None) for name in slots if not name.startswith("__")]
+    return [getattr(value, "__dict__", {}), slotted]
 
 
 def _held(values: Iterable[Any]) -> Iterable[Any]:
@@ -310,7 +344,10 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
     modules = [module for model in models for module in model.modules()]
     modes = [module.training for module in modules]
     # Hooks such as weight norm's leave what they computed on the module.
-    left = [(place, dict(place)) for m in modules for place in (vars(m), m._buffers)]
+    scripted = torch.jit.ScriptModule  # whose buffers are not a dict
+    places = [vars(m) for m in modules]
+    places += [m._buffers for m in modules if not isinstance(m, scripted)]
+    left = [(place, dict(place)) for place in places]
     own = [v for m in modules for v in vars(m).values() if isinstance(v, Tensor)]
     # Tensors of inference mode cannot be written on here.
     contents = [(v, v._version, v.detach().clone()) for v in own if not v.is_inference()]
@@ -332,6 +369,9 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
+            for module, mode in zip(modules, modes, strict=True):
+                if type(module).train is not nn.Module.train:  # it may do more, as merge weights
+                    module.train(mode)
             for module, mode in zip(modules, modes, strict=True):
                 module.training = mode
             for place, kept in left:

@@ -379,6 +379,33 @@ class Residuals(nn.Module):
         return self.tail(F.relu(F.pixel_shuffle(self.c[0](y), 2)))
 
 
+class JoinedImage(nn.Module):
+    """A dense block that begins with a concatenation of images alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.ModuleList([nn.Conv2d(6 + 4 * i, 4, 3, padding=1) for i in range(3)])
+        self.tail = nn.Conv2d(18, 3, 1)
+
+    def forward(self, x):
+        y = torch.cat([x, x.flip(-1)], 1)
+        for layer in self.c:
+            y = torch.cat([y, F.leaky_relu(layer(y), -0.2)], 1)
+        return self.tail(y)
+
+
+class ComplexFilter(Body):
+    """A raw parameter of four dimensions, whose last one must stay last."""
+
+    def __init__(self):
+        super().__init__()
+        self.filter = nn.Parameter(torch.randn(4, 5, 3, 2))
+
+    def between(self, y):
+        spectrum = torch.fft.rfft2(y, s=(5, 4)) * torch.view_as_complex(self.filter)
+        return torch.fft.irfft2(spectrum, s=y.shape[2:])
+
+
 def norms(layer):
     return stack(conv(3, 4, 3, padding=1), layer, nn.Tanh, conv(4, 3, 1))
 
@@ -410,6 +437,8 @@ NETWORKS = {
     "keeps": (Keeps, 2),
     "another precision": (Fp32Island, 2),
     "residuals": (Residuals, 2),
+    "joined image": (JoinedImage, 2),
+    "complex filter": (ComplexFilter, 2),
     "dropout": (stack(conv(3, 4, 1), nn.Dropout2d, nn.Tanh, nn.AlphaDropout, nn.RReLU,
                       conv(4, 3, 1), lambda: nn.Dropout(inplace=True)), 2),
     "weight norm": (stack(lambda: parametrizations.weight_norm(nn.Conv2d(3, 4, 3, padding=1)),

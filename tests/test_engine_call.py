@@ -2,6 +2,7 @@
 
 import gc
 
+import numpy as np
 import pytest
 import torch
 from helpers import images, kinked, pair, same, smooth, untouched
@@ -10,6 +11,10 @@ from torch import nn
 from faigfast import attribute
 from faigfast.engine import integrate
 from faigfast.engine.memory import Chunk
+from faigfast.engine.sums import Sums
+from faigfast.filters import FilterIndex
+from faigfast.path import WeightPath
+from faigfast.quadrature import Step
 
 
 @pytest.fixture(autouse=True)
@@ -193,3 +198,17 @@ def test_an_image_does_not_depend_on_what_else_is_in_the_batch():
     for part in (slice(0, 1), slice(1, 4), slice(4, 5)):
         alone = attribute(*nets, (x[part], gt[part]), steps=5)
         close(alone.scores(), result.scores()[part])
+
+
+def test_what_gets_no_gradient_in_a_later_step_is_weighed_as_the_rest():
+    """Sums of the steps before count less with every refinement, whatever comes in a step."""
+    nets = pair(smooth)
+    line = WeightPath(*nets)
+    index = FilterIndex.of(nets[1])
+    sums = Sums(line, index, frozenset(line.delta), [(1.0, 2.0)])
+    nodes, ones = np.array([0.5]), {key: torch.ones(1, *d.shape) for key, d in line.delta.items()}
+    sums.add(Step(nodes, nodes), {key: value.clone() for key, value in ones.items()})
+    rest = {key: value for key, value in ones.items() if key.startswith("0.")}
+    sums.add(Step(nodes, nodes, keep=0.5), rest)
+    wanted = {key: 1.5 if key in rest else 0.5 for key in ones}
+    assert {key: float(value.mean()) for key, value in sums.total.items()} == wanted

@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from faigfast import attribute
 from faigfast.engine import execute, integrate, memory
 from faigfast.engine.memory import Chunk, default_budget
+from faigfast.engine.plan import forget
 from faigfast.ops.table import in_use
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRResNet, SwinIR
 
@@ -199,6 +200,50 @@ def test_the_default_budget_is_less_where_little_is_free(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 350)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 250)
     assert default_budget(torch.device("cuda", 0)) == 160
+
+
+def test_sizes_of_one_call_do_not_pile_up():
+    nets, made = pair(kinked), []
+    start = integrate.Engine.__post_init__
+
+    def watched(engine):
+        made.append(engine)
+        start(engine)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(integrate.Engine, "__post_init__", watched)
+        patch.setattr(integrate, "PLANS", 3)
+        sizes = [(torch.rand(1, 3, 5, n).double(),) * 2 for n in range(4, 12)]
+        result = attribute(*nets, sizes, steps=1)
+    assert result.images == len(sizes) and len(made[0].trusted) == 3
+
+
+def test_a_budget_that_is_not_counted_is_told():
+    class ByValue(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return y if y.sum() > 0 else -y
+
+    nets = pair(ByValue, torch.float32)
+    result = attribute(*nets, data((6, 6), 1, images=1), steps=1, memory=1)
+    assert any(note.startswith("memory: not counted") for note in result.notes)
+
+
+def test_what_is_needed_is_counted_for_each_backend(monkeypatch):
+    nets = pair(NETS["RRDBNet"][0], torch.float32)
+    batch = data((16, 16), 4, images=1)
+    needs = {}
+    for order in (("torch", "cpu"), ("cpu", "torch")):
+        forget(nets[1])
+        for backend in order:
+            with pytest.raises(ValueError, match="needs") as found:
+                attribute(*nets, batch, steps=1, memory=1, backend=backend)
+            needs.setdefault(backend, set()).add(str(found.value))
+    assert [len(found) for found in needs.values()] == [1, 1]
 
 
 def test_segments_are_run_again_by_the_same_kernels_in_whatever_thread(monkeypatch):

@@ -79,7 +79,16 @@ def test_float64(name, monkeypatch):
 
 
 # Rounding flips units at their kinks.
-KINKED = {"selects", "residuals", "strided", "in place", "nested", "unbatched", "functional"}
+KINKED = {
+    "selects",
+    "residuals",
+    "strided",
+    "in place",
+    "nested",
+    "unbatched",
+    "functional",
+    "joined image",
+}
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name not in SLOW])

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -52,6 +53,29 @@ def test_every_item_runs_once_and_in_order(count, workers, threads):
     assert torch.get_num_threads() == 4
     shares = {share for *_, share in taken}
     assert shares <= {4 // at_once for _, at_once in blocks(count, workers)}
+
+
+def test_an_interruption_while_items_are_given_out_leaves_none_running(threads, monkeypatch):
+    threads(2)
+    taken, given = [], []
+    submit = ThreadPoolExecutor.submit
+
+    def interrupted(self, *task):
+        given.append(task)
+        if len(given) == 5:
+            raise KeyboardInterrupt
+        return submit(self, *task)
+
+    def run(number, item):
+        time.sleep(0.02)
+        taken.append(item)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(spread(run, range(12), 2))
+    before = len(taken)
+    time.sleep(0.1)
+    assert before == len(taken) < 5 and torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("options", [{"steps": 7}, {"tol": 0.05}, {"rule": "gauss-kronrod"}])

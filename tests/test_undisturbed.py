@@ -16,6 +16,38 @@ from faigfast import attribute
 from faigfast.engine.plan import forget
 
 
+class Merges(nn.Conv2d):
+    """Changes its weights when its mode changes, as adapters do."""
+
+    def train(self, mode=True):
+        if mode != self.training:
+            self.weight.data.add_(-0.1 if mode else 0.1)
+        return super().train(mode)
+
+
+def test_modules_that_do_more_when_their_mode_changes_are_as_before():
+    nets = pair(lambda: nn.Sequential(Merges(3, 4, 3, padding=1), nn.Conv2d(4, 3, 1)))
+    for net in nets:
+        net.train()
+    before = [net[0].weight.clone() for net in nets]
+    attribute(*nets, images(1), steps=1)
+    assert all(net.training and net[0].training for net in nets)
+    for net, weight in zip(nets, before, strict=True):
+        torch.testing.assert_close(net[0].weight, weight)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
+def test_scripted_parts():
+    def scripted():
+        inner = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Sigmoid()))
+        return nn.Sequential(inner, nn.Tanh(), nn.Conv2d(4, 3, 1))
+
+    nets = pair(scripted)
+    expected = attribute(*nets, images(1), steps=2, backend="reference").scores()
+    found = attribute(*nets, images(1), steps=2).scores()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "context",
     [

@@ -93,8 +93,7 @@ def differs(
     except torch.OutOfMemoryError:
         raise
     except Exception as problem:  # what fails in the network too will tell of itself there
-        reason = (str(problem).strip().splitlines() or [""])[0]
-        return f"the captured graph cannot be compared: {type(problem).__name__}: {reason[:200]}"
+        return _failed(problem)
     return ""
 
 
@@ -122,8 +121,8 @@ def ends_differ(
     gt: Tensor,
     objective: Objective,
     ends: Mapping[float, float],
-) -> bool:
-    """Whether a plan's losses of one image at some α are not those that the networks gave."""
+) -> str:
+    """How a plan's losses of one image at some α are not those that the networks gave; or ""."""
     try:
         with torch.no_grad():
             prepared = prepare(plan, with_sums(given, 1), x)
@@ -133,10 +132,17 @@ def ends_differ(
             }
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # what fails in the network too will tell of itself there
-        return True
+    except Exception as problem:  # what fails in the network too will tell of itself there
+        return _failed(problem)
     bound = tolerance(path, x) / 10
-    return any(abs(found[a] - v) > bound * max(abs(found[a]), abs(v)) for a, v in ends.items())
+    if any(abs(found[a] - v) > bound * max(abs(found[a]), abs(v)) for a, v in ends.items()):
+        return "the captured graph's losses at the ends are not the networks'"
+    return ""
+
+
+def _failed(problem: Exception) -> str:
+    reason = (str(problem).strip().splitlines() or [""])[0]
+    return f"the captured graph cannot be compared: {type(problem).__name__}: {reason[:200]}"
 
 
 def alike(one: Plan, other: Plan) -> bool:

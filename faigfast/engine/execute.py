@@ -56,7 +56,7 @@ class Plan:
     checked : dict
         What the comparison with the network found, by the kind of chunk; "" where all is right.
     needs : dict
-        Bytes that a chunk takes.
+        Bytes that a chunk takes, by its kind and whose kernels run.
     """
 
     graph: fx.GraphModule

@@ -77,6 +77,10 @@ def _as_strided(x: Tensor, *geometry: Any) -> Tensor:
     return aten.as_strided.default(x.contiguous(), *geometry)
 
 
+def _view_as_complex(x: Tensor) -> Tensor:
+    return aten.view_as_complex.default(x.contiguous())
+
+
 # Views of a graph's tensors need not be views of the folded ones, and strides are those of
 # contiguous tensors. Mapped, slice_scatter takes no open end and select_scatter has a wrong
 # gradient (torch 2.13).
@@ -84,6 +88,7 @@ ALIKE: dict[Any, Any] = {
     aten.view.default: aten.reshape.default,
     aten._unsafe_view.default: aten.reshape.default,
     aten.as_strided.default: _as_strided,
+    aten.view_as_complex.default: _view_as_complex,
     aten.slice_scatter.default: _slice_scatter,
     aten.select_scatter.default: _select_scatter,
 }

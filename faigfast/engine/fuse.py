@@ -35,16 +35,26 @@ def fuse(graph: fx.Graph, moving: Collection[fx.Node]) -> None:
         or bias become path operations.
     """
     for node in list(graph.nodes):
-        if node.target in _SHUFFLES:
+        if node.target in _SHUFFLES and node in _behind(graph, moving):
             _exchange(graph, node)
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target in CONVOLUTIONS and _own(node, moving):
             _absorb(graph, node)
-    for node in reversed(list(graph.nodes)):
-        if _joins(node):
-            _continued(graph, node)
-    _give_room(graph)
+    late = _behind(graph, moving)  # what all points share stays as it is
+    joins = [node for node in graph.nodes if node in late and _joins(node)]
+    for node in reversed(joins):
+        _continued(graph, node, joins)
+    _give_room(graph, joins)
     graph.lint()
+
+
+def _behind(graph: fx.Graph, moving: Collection[fx.Node]) -> set[fx.Node]:
+    """Nodes that depend on tensors which move."""
+    found = set(moving)
+    for node in graph.nodes:
+        if not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found
 
 
 def _own(node: fx.Node, moving: Collection[fx.Node]) -> bool:
@@ -123,11 +133,11 @@ def _dim(node: fx.Node) -> int:
     return found
 
 
-def _continued(graph: fx.Graph, node: fx.Node) -> None:
+def _continued(graph: fx.Graph, node: fx.Node, joins: Sequence[fx.Node]) -> None:
     """Let a concatenation go on from an earlier one that has its first parts."""
     parts: Any = node.args[0]
     for before in reversed(list(parts[1].users)):
-        if before is node or before > node or not _joins(before):
+        if before is node or before > node or before not in joins:
             continue
         known: Any = before.args[0]
         if len(known) < len(parts) and tuple(parts[: len(known)]) == tuple(known):
@@ -135,12 +145,10 @@ def _continued(graph: fx.Graph, node: fx.Node) -> None:
             return
 
 
-def _give_room(graph: fx.Graph) -> None:
+def _give_room(graph: fx.Graph, joins: Sequence[fx.Node]) -> None:
     """Make memory for the longest of some concatenations, each of which begins with another."""
     rooms: dict[fx.Node, int] = {}
-    for node in reversed(list(graph.nodes)):
-        if not _joins(node):
-            continue
+    for node in reversed(joins):
         longer = [rooms[user] for user in node.users if user in rooms and _begins(user, node)]
         rooms[node] = max([node.meta["val"].shape[1], *longer])
     for node, room in rooms.items():

@@ -24,7 +24,7 @@ from faigfast.engine.execute import (
     with_sums,
 )
 from faigfast.engine.memory import Chunk, default_budget, fitted
-from faigfast.engine.plan import forget, plan_for
+from faigfast.engine.plan import PLANS, forget, plan_for
 from faigfast.engine.resident import CHUNKS, faster
 from faigfast.engine.rules import Points
 from faigfast.engine.sums import Sums, summed
@@ -151,6 +151,8 @@ class Engine:
         if kind not in self.trusted:
             with using(self.use):
                 self.trusted[kind] = self._trusted(x[:1], gt[:1], len(x))
+                if len(self.trusted) > PLANS:
+                    del self.trusted[next(iter(self.trusted))]
         plan, chunk = self.trusted[kind]
         done = counted = 0
 
@@ -271,9 +273,10 @@ class Engine:
         if kind not in plan.checked:
             known = {key: found for key, found in plan.checked.items() if key[-1]() is not None}
             new = all(key[-1] != self.checked_for for key in known)
-            if new and self._ends_differ(plan, x, gt):
+            difference = self._ends_differ(plan, x, gt) if new else ""
+            if difference:
                 forget(self.path.module)
-                raise PointByPoint("the captured graph's losses at the ends are not the networks'")
+                raise PointByPoint(difference)
             plan.checked = known | {kind: self._check(plan, x, gt, chunk)}
         if plan.checked[kind]:
             raise PointByPoint(plan.checked[kind])
@@ -285,8 +288,8 @@ class Engine:
             raise PointByPoint(plan)
         return plan
 
-    def _changed(self, plan: Plan, x: Tensor, gt: Tensor) -> bool:
-        """Whether the baseline is not what it was, which a part of the image shows too.
+    def _changed(self, plan: Plan, x: Tensor, gt: Tensor) -> str:
+        """How the baseline is not what it was, which a part of the image shows too.
 
         The target's attributes, as far as they show, are part of what a plan is found by.
         """
@@ -301,7 +304,7 @@ class Engine:
 
     def _ends_differ(
         self, plan: Plan, x: Tensor, gt: Tensor, alphas: Sequence[float] = (0.0, 1.0)
-    ) -> bool:
+    ) -> str:
         ends = dict(zip(alphas, self.as_they_are(x, gt, alphas), strict=True))
         return ends_differ(self.path, plan, self.given, arranged(x), gt, self.objective, ends)
 

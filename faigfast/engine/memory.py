@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from faigfast.engine.execute import Plan, forward, prepare, with_sums
 from faigfast.engine.folded import Folded
 from faigfast.engine.rules import Moving, Points
-from faigfast.ops.table import plain
+from faigfast.ops.table import in_use, plain
 
 SHARE = 0.25  # of the machine's memory, where no budget is given
 FREE = 0.8  # of what is free, where that is less
@@ -116,10 +116,11 @@ def fitted(plan: Plan, leaves: Mapping[str, Any], x: Tensor, wanted: Chunk, budg
     if chunk.samples * _most(plan) <= budget:
         return chunk
     while True:
-        alone = replace(chunk, at_once=1)
-        if alone not in plan.needs:
-            plan.needs[alone] = int(MARGIN * footprint(plan, leaves, x, alone))
-        needed = chunk.at_once * plan.needs[alone]
+        alone, use = replace(chunk, at_once=1), in_use()
+        kind = alone, use.backend, use.mode, use.values
+        if kind not in plan.needs:
+            plan.needs[kind] = int(MARGIN * footprint(plan, leaves, x, alone))
+        needed = chunk.at_once * plan.needs[kind]
         if needed <= budget:
             return chunk
         # Where one operation takes it all, cutting the network does not help; counting takes long.

@@ -12,7 +12,7 @@ from faigfast.engine.fuse import fuse
 from faigfast.engine.single import single
 from faigfast.path import WeightPath
 
-KEPT = 16  # plans of one network, for images of different sizes
+PLANS = 16  # plans of one network, for images of different sizes
 
 _plans = WeakIdKeyDictionary()  # of OrderedDict[Any, Plan | str] by module
 
@@ -43,7 +43,7 @@ def plan_for(path: WeightPath, x: Tensor, state: str) -> Plan | str:
         except NotCaptured as problem:
             made[key] = str(problem)
     made.move_to_end(key)
-    while len(made) > KEPT:
+    while len(made) > PLANS:
         made.popitem(last=False)
     return made[key]
 

@@ -22,7 +22,7 @@ _OVERWRITING = {
 }
 # Their results are needed by no gradient of their own.
 _CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
-_FRESH = set(_CONVOLUTIONS)
+_FRESH = {convolution: rank for rank, convolution in enumerate(_CONVOLUTIONS, start=3)}
 _DEFAULTS: tuple[Any, ...] = (1, 0, 1, 1)  # stride, padding, dilation, groups
 APART = 400_000  # numbers of an output from where its bias gradient is worth a function of its own
 
@@ -57,7 +57,10 @@ def single(graph: fx.Graph, nodes: Collection[fx.Node]) -> tuple[fx.GraphModule,
     _overwrite(new)
     for node in new.nodes:
         biased = node.target in _FRESH and len(node.args) > 2 and isinstance(node.args[2], fx.Node)
-        if biased and not node.kwargs and node.meta["val"].numel() >= APART:
+        if not biased or node.kwargs:
+            continue
+        value = node.meta["val"]
+        if value.numel() >= APART and value.ndim == _FRESH[node.target]:  # with a batch
             node.target = convolution
     return fx.GraphModule(torch.nn.Module(), new), [node.name for node in needed]
 
@@ -101,6 +104,8 @@ def _overwrite(graph: fx.Graph) -> None:
         if node.target not in _OVERWRITING or node.kwargs:
             continue
         args = list(node.args)
+        if node.target is aten.leaky_relu.default and not (args[1:] or [0.01])[0] > 0:
+            continue  # its result does not tell the sign of what it took
         if node.target is aten.add.Tensor and not _free(args[0]):
             args.reverse()
         if not _free(args[0]):

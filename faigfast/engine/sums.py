@@ -84,10 +84,12 @@ class Sums:
             for key, gradient in gradients.items():
                 if not all_finite(gradient):
                     raise NotFinite(key, self.open[_first_not_finite(gradient)])
+        for value in self.total.values():  # those too that got nothing in this step
+            value.mul_(step.keep)
         for key, gradient in gradients.items():
-            _add(self.total, key, gradient, step.keep, 1.0)
+            _add(self.total, key, gradient, 1.0)
             if step.coarse is not None and key in self.scored:
-                _add(self.coarse, key, gradient, 1.0, step.coarse)
+                _add(self.coarse, key, gradient, step.coarse)
         everyone = range(len(self.open))
         if not step.compares:
             return list(everyone)
@@ -156,11 +158,11 @@ def summed(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     return found
 
 
-def _add(sums: dict[str, Tensor], key: str, part: Tensor, keep: float, factor: float) -> None:
+def _add(sums: dict[str, Tensor], key: str, part: Tensor, factor: float) -> None:
     if key not in sums:
         sums[key] = part * factor if factor != 1 else part
     else:
-        sums[key].mul_(keep).add_(part, alpha=factor)
+        sums[key].add_(part, alpha=factor)
 
 
 def _first_not_finite(gradient: Tensor) -> int:

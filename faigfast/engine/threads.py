@@ -6,7 +6,7 @@ threads of an operation wait for its slowest part.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import partial
 from typing import TypeVar
@@ -65,13 +65,13 @@ def spread(
     for count, at_once in blocks(len(items), workers):
         share = max(1, threads // at_once)
         block, left = left[:count], left[count:]
-        futures = [
-            _line(n % at_once).submit(
-                copy_context().run, _with_threads, share, partial(run, n % at_once, item)
-            )
-            for n, item in enumerate(block)
-        ]
+        futures: list[Future[Found]] = []
         try:
+            for n, item in enumerate(block):
+                task = partial(run, n % at_once, item)
+                futures.append(
+                    _line(n % at_once).submit(copy_context().run, _with_threads, share, task)
+                )
             yield from (future.result() for future in futures)
         finally:
             for future in futures:  # after an error or Ctrl-C
