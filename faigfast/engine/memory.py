@@ -1,5 +1,6 @@
 """Memory: what running a plan takes, counted without data, and chunks that fit a budget."""
 
+import math
 import os
 import weakref
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from faigfast.engine.execute import Plan, forward, prepare, with_sums
 from faigfast.engine.folded import Folded
 from faigfast.engine.rules import Moving, Points
 from faigfast.ops.table import in_use, plain
+
+aten = torch.ops.aten
 
 SHARE = 0.25  # of the machine's memory, where no budget is given
 FREE = 0.8  # of what is free, where that is less
@@ -211,6 +214,7 @@ class _Counter(TorchDispatchMode):
         else:
             with self:
                 out = run(*args, **(kwargs or {}))
+        self.peak = max(self.peak, self.now + _columns(func, args))
         for value in tree_leaves(out):
             if isinstance(value, Tensor):
                 storage = value.untyped_storage()
@@ -224,3 +228,25 @@ class _Counter(TorchDispatchMode):
 
     def _free(self, size: int) -> None:
         self.now -= size
+
+
+def _columns(func: Any, args: tuple[Any, ...]) -> int:
+    """Bytes of the image in columns that torch's own convolutions make where oneDNN has none."""
+    if func is aten.convolution.default:
+        times, (x, w, bias, *geometry) = 1, args
+    elif func is aten.convolution_backward.default:
+        times, (_, x, w, bias, *geometry) = 2, args  # of what goes in, and of its gradient
+        bias, geometry = None, geometry[:-1]
+    else:
+        return 0
+    chosen = torch._C._select_conv_backend(x, w, bias, *geometry)
+    if not chosen.name.startswith("Slow"):
+        return 0
+    stride, padding, dilation, transposed, _, groups = geometry
+    sizes = zip(x.shape[2:], w.shape[2:], stride, padding, dilation, strict=True)
+    pixels = [
+        side if transposed else (side + 2 * p - d * (k - 1) - 1) // s + 1
+        for side, k, s, p, d in sizes
+    ]
+    channels = w.shape[1] * (1 if transposed else groups)
+    return int(times * len(x) * channels * w[0, 0].numel() * math.prod(pixels) * x.element_size())
