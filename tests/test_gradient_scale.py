@@ -9,10 +9,11 @@ from faigfast.engine.execute import accumulate, gradients, leaves, prepare, with
 from faigfast.engine.plan import plan_for
 from faigfast.engine.rules import Points
 from faigfast.objective import squared_error
-from faigfast.ops import gradient_scale
+from faigfast.ops import gradient_scale, table
 from faigfast.ops.gradient_scale import GradientScale, Stretch, power_of_two, rescaled, unscaled
 from faigfast.ops.table import Use, using
 from faigfast.path import WeightPath
+from faigfast.zoo.pairs import PAIRS, shipped_pair
 
 ALPHAS, WEIGHTS = (0.2, 0.7), (0.6, 0.4)
 HALF = torch.float16
@@ -180,3 +181,27 @@ def test_without_gradients_nothing_is_cut():
         prepared = prepare(plan, with_sums(leaves(path, HALF), 2), x)
         execute.losses_at(plan, prepared, Points.at(ALPHAS, x), gt, squared_error, 1)
     assert scale.last is last
+
+
+def test_what_overflowed_on_one_image_does_not_lower_the_next(monkeypatch):
+    scale = GradientScale()
+    assert scale.overflowed({"w": torch.tensor(torch.inf)})
+    scale.begin()
+    assert scale.lowered == 0 and scale.least == -gradient_scale.STEP
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_all_operations_of_the_trained_pairs_get_the_type_of_activations(name, monkeypatch):
+    """A type that a network takes from its images is written in the graph, and must not widen."""
+    nets = shipped_pair(name)
+    types, run = {}, table.choose
+
+    def watched(operation, *args):
+        types.setdefault(operation, set()).add(args[0].dtype)
+        return run(operation, *args)
+
+    monkeypatch.setattr(table, "choose", watched)
+    x = torch.rand(1, 3, 16, 16)
+    in_half(nets, x, torch.rand(1, 3, 32, 32))
+    paths = {op: found for op, found in types.items() if op in ("conv", "linear", "affine")}
+    assert paths and all(found == {HALF} for found in paths.values()), types

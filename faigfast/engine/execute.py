@@ -403,11 +403,14 @@ def _run(
         for node, end in last.items():
             if node not in keep:
                 done.setdefault(end, []).append(node)
+    narrow, written = in_use().values, plan.x.meta["val"].dtype
     for node in nodes:
         if node.op == "get_attr":
             values[node] = _as(getattr(plan.graph, str(node.target)), in_use().values)
             continue
         args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+        if narrow is not None:  # a type that is written in the graph is that of its images
+            args, kwargs = tree_map(lambda v: narrow if v is written else v, (args, kwargs))
         values[node], note = evaluate(node.target, points, args, kwargs)
         if note:
             plan.notes.setdefault(note)

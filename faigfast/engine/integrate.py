@@ -182,10 +182,10 @@ class Engine:
             chunk = smaller
             self.trusted[kind] = plan, chunk
         self.notes.update(plan.notes)
-        if self.scale is not None and self.scale.lowered:
+        if self.scale is not None and self.scale.least:
             self.notes.setdefault(
                 "precision: gradients overflowed and were computed again, scaled by "
-                f"2^{self.scale.lowered}"
+                f"2^{self.scale.least}"
             )
         if self.backend == "cpu":
             free_cached(int(KEPT * default_budget(x.device)))
@@ -200,6 +200,8 @@ class Engine:
         sums: Callable[[Ends], Sums],
         advance: Callable[[int], object],
     ) -> Sequence[Integral]:
+        if self.scale is not None:
+            self.scale.begin()
         workers = self._workers(plan, chunk, x)
         losses: list[tuple[Points, Tensor]] = []
         total = sums(self._ends(plan, workers[0][1], x, gt, together=chunk.points > 1))

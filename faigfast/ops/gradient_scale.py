@@ -35,13 +35,15 @@ class GradientScale:
     Attributes
     ----------
     lowered : int
-        By how much overflows have lowered all exponents.
+        By how much overflows have lowered all exponents, of the images that are computed.
+    least : int
+        The lowest that it was, of all images.
     last : Stretch
         That of the layers before the loss, in the forward that ran last.
     """
 
     def __init__(self) -> None:
-        self.lowered = 0
+        self.lowered = self.least = 0
         self.last = Stretch()
 
     def enter(self, output: Tensor, dtype: torch.dtype, images: int) -> Tensor:
@@ -79,7 +81,12 @@ class GradientScale:
         if bool(finite) or self.lowered <= LEAST:
             return False
         self.lowered -= STEP
+        self.least = min(self.least, self.lowered)
         return True
+
+    def begin(self) -> None:
+        """Go on to other images: what overflowed before may be small there."""
+        self.lowered = 0
 
 
 def power_of_two(exponent: Tensor) -> Tensor:
