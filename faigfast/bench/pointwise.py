@@ -1,8 +1,9 @@
 """What is not a convolution, as kernels are measured by it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,11 +37,7 @@ class Subject:
     arguments: Sequence[Any]
     bytes: int
     bound: float
-
-    @property
-    def device(self) -> torch.device:
-        """Where it runs."""
-        return self.arguments[0].device
+    flops: ClassVar[int] = 0  # few beside what moves
 
     def kernel(self, backend: str) -> str:
         """Name of the kernel that would run."""
@@ -90,8 +87,8 @@ def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def subjects(device: torch.device | str, shrink: int = 1) -> Iterator[Subject]:
-    """Make them one after the other; `shrink` divides heights, widths and channels.
+def subjects(device: torch.device | str, shrink: int = 1) -> dict[str, Callable[[], Subject]]:
+    """Give what makes them, by a short name; `shrink` divides heights, widths and channels.
 
     Parameters
     ----------
@@ -103,10 +100,12 @@ def subjects(device: torch.device | str, shrink: int = 1) -> Iterator[Subject]:
     def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.randn(shape, generator=generator).to(device, dtype)
 
-    yield _weights(normal, 512 // shrink)
-    yield _mask(normal, 256 // shrink, 64 // shrink)
-    yield _loss(normal, 512 // shrink)
-    yield _scores(normal, 512 // shrink)
+    return {
+        "weights at all points": partial(_weights, normal, 512 // shrink),
+        "mask and bias gradient": partial(_mask, normal, 256 // shrink, 64 // shrink),
+        "loss gradient": partial(_loss, normal, 512 // shrink),
+        "score reduction": partial(_scores, normal, 512 // shrink),
+    }
 
 
 def _weights(normal: Callable[..., Tensor], width: int) -> Subject:
