@@ -193,8 +193,8 @@ def measure_gpu(
             for part in passes:
                 for name in who:
                     if _takes_part(name, part, kind):
-                        its = partial(_pass_of, make, part, kind, f"{part}, {title}")
-                        trial.row(f"{part}, {title}", name, its, kind)
+                        one = partial(_pass_of, make, part, kind)
+                        trial.row(f"{part}, {title}", name, one, kind)
         for title, make_subject in subjects(device).items() if pointwise else ():
             subject = cache(make_subject)
             for name in who:
@@ -213,8 +213,6 @@ class _Measurable(Protocol):
     """A pass of a layer, or a `faigfast.bench.pointwise.Subject`."""
 
     @property
-    def name(self) -> str: ...
-    @property
     def flops(self) -> int: ...
     @property
     def bytes(self) -> int: ...
@@ -232,7 +230,6 @@ class _Pass:
     layer: Layer
     part: str
     bound: float
-    name: str
 
     @property
     def flops(self) -> int:
@@ -254,8 +251,8 @@ class _Pass:
         return self.layer.run(self.part, backend)
 
 
-def _pass_of(make: Callable[[], Layer], part: str, kind: str, name: str) -> _Pass:
-    return _Pass(make(), part, BOUNDS[kind], name)
+def _pass_of(make: Callable[[], Layer], part: str, kind: str) -> _Pass:
+    return _Pass(make(), part, BOUNDS[kind])
 
 
 @dataclass
@@ -286,7 +283,7 @@ class _Trial:
     def _measure(self, row: Row, make: Callable[[], _Measurable], backend: str) -> None:
         try:
             one = make()
-            row.what, row.flops, row.bytes = one.name, one.flops, one.bytes
+            row.flops, row.bytes = one.flops, one.bytes
             row.kernel = one.kernel(backend)
             if backend and row.kernel == "plain":
                 row.reason = "the backend leaves it to torch"
