@@ -62,7 +62,10 @@ def main() -> int:
         return say(f"{sys.executable} cannot import faigfast ({problem}); build it first", 1)
     if given.run:
         return run(*given.run)
-    return run_stages(given.stages or list(STAGES))
+    try:
+        return run_stages(given.stages or list(STAGES))
+    except (ValueError, OSError) as problem:  # of a folder that cannot be written
+        return say(str(problem), 1)
 
 
 def say(text: str, status: int) -> int:
@@ -156,16 +159,20 @@ def run_stage(stage: str) -> str:
         }  # fmt: skip
         results.save()
         print(f"-- {step.name}: {state}, {seconds:.0f} s", flush=True)
-    failed, left_out = [], []
-    for name, step in results.steps.items():
-        if not step["state"].startswith("passed"):
-            kind = (
-                failed if step["counts"] and not step["state"].startswith("not run") else left_out
-            )
-            kind.append(name)
-    took = f"{time.monotonic() - began:.0f} s"
-    without = f", without {'; '.join(left_out)}" if left_out else ""
-    return f"failed: {'; '.join(failed)}{without}; {took}" if failed else f"passed{without}; {took}"
+    return f"{told(results.steps)}; {time.monotonic() - began:.0f} s"
+
+
+def told(steps: dict[str, dict[str, Any]]) -> str:
+    """Say how a stage ended by how its steps did."""
+    passed, failed, left_out = [], [], []
+    for name, step in steps.items():
+        not_run = not step["counts"] or step["state"].startswith("not run")
+        ran = step["state"].startswith("passed")
+        (passed if ran else left_out if not_run else failed).append(name)
+    if not passed and not failed:
+        return f"not run: {', '.join(left_out)}"
+    state = f"failed: {', '.join(failed)}" if failed else "passed"
+    return state + (f"; without: {', '.join(left_out)}" if left_out else "")
 
 
 def run_step(step: Any, limit: float, before: dict[str, Any], log: Path) -> tuple[str, float]:

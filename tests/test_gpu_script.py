@@ -138,8 +138,8 @@ def test_what_fails_or_hangs_costs_only_itself(script, stages, run, monkeypatch,
     assert saved["steps"]["wrong"]["command"][-1] == "raise SystemExit(3)"
     assert saved["machine"]["gpu"] == "H200, driver 1.2" and saved["versions"]["torch"]
     last = capsys.readouterr().out.partition("== stages\n")[2].splitlines()
-    assert last[0].startswith("first             failed: wrong; slow, without after; ")
-    assert last[1].startswith("second            passed, without asks; needs it; skipped; ")
+    assert last[0].startswith("first             failed: wrong, slow; without: after; ")
+    assert last[1].startswith("second            not run: asks, needs it, skipped; ")
 
 
 def test_a_share_is_sure_and_what_is_left_goes_on(script, stages, run, monkeypatch):
@@ -181,6 +181,13 @@ def test_an_earlier_run_leaves_nothing(script, stages, run, monkeypatch, tmp_pat
     assert not half.exists() and left("one", "json")["stage"] == "one"
     assert not (tmp_path / "results" / "NVIDIA-H200-SXM-one.log").exists()
     assert left("one_more", "log") == "{}"
+
+
+def test_a_folder_that_cannot_be_written_is_named(run, monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FAIGFAST_RESULTS", str(tmp_path / "file"))
+    assert run("--no-build", "kernels") == 1
+    assert re.fullmatch(r"faigfast: .*Not a directory: .*file/.*\n", capsys.readouterr().err)
 
 
 def test_what_cannot_be_built_goes_on_with_less(script, monkeypatch, capsys):
@@ -279,8 +286,8 @@ def test_the_stage_of_the_kernels(run, stages, small, monkeypatch):
     monkeypatch.setattr(measuring, "measure_gpu", small)
     text = measure(run, "kernels", *(step.name for step in stages.kernels()))
     assert text.startswith("H200, driver 1.2\n")
-    lines = [line.split() for line in text.splitlines() if "forward, 4 channels" in line]
-    assert [line[5] for line in lines if "fp16" in line and len(line) > 10] == [
+    lines = [line.split() for line in text.splitlines() if line.startswith("forward")]
+    assert [line[5] for line in lines if "fp16" in line] == [
         "torch", "triton", "cuda"
     ]  # fmt: skip
     saved = left("kernels", "json")
@@ -311,7 +318,7 @@ def test_the_stages_of_whole_attributions(run, stages, monkeypatch):
     monkeypatch.setattr(bench, "benchmark", small)
     text = measure(run, "end_to_end", *(step.name for step in stages.end_to_end()))
     assert text.count("tiny-8x1") == 3 and text.count("seconds: median of the repeats") == 1
-    assert len(left("end_to_end", "json")["found"]) == 4 - 1
+    assert len(left("end_to_end", "json")["found"]) == 3
     assert {name for names in stages.WHO.values() for name in names} | {"compile"} == set(
         bench.runner.everyone("cuda")
     )
@@ -320,6 +327,7 @@ def test_the_stages_of_whole_attributions(run, stages, monkeypatch):
 def test_the_stage_of_the_experiment(run, stages, monkeypatch):
     module = sys.modules["faigfast.bench.experiment"]
     monkeypatch.setattr(module, "CONVERGED", ("gauss-legendre", 4))
+    monkeypatch.setattr(module._Accuracy, "error", lambda *_: 0.0)
     tiny = partial(
         module.experiment, "cpu", family="tiny", sizes={"a": (16, 20)}, crop=6, points=(2, 16),
         repeats=1,

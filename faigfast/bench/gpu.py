@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
@@ -128,13 +128,25 @@ def table(parts: Sequence[GpuKernels]) -> str:
     return "\n".join(
         [
             aligned(HEADER, [part.line(row) for part, row in pairs]),
-            *(f"  {row.what}, {row.who}: {row.reason}" for _, row in pairs if row.reason),
+            *(f"  {who}: {reason}" for (who, reason) in _reasons(row for _, row in pairs)),
             f"{machine.get('gpu', machine['cpu'])}, torch {versions['torch']}",
             f"ceilings (fp16 matmul, copy) measured in each process: {ceilings}; ms: median of "
             f"{REPEATS};",
             "GB/s: of the bytes that must move; error: relative L2 against float64.",
         ]
     )
+
+
+def _reasons(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """Say why rows have no speed, those of one backend with one reason together."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.reason:
+            alike.setdefault((row.who, row.reason), []).append(row.what)
+    return [
+        (f"{who}, {what[0]}" + (f" and {len(what) - 1} more" if what[1:] else ""), reason)
+        for (who, reason), what in alike.items()
+    ]
 
 
 def measure_gpu(
