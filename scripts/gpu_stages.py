@@ -85,15 +85,15 @@ def correctness() -> list[Step]:
 
 def pairs() -> list[Step]:
     """Every backend and precision on trained pairs, and a photograph of usual size."""
-    shares = {"torch": 40, "triton": 210, "cuda": 80}
+    shares = {"torch": 40, "triton": 190, "cuda": 80}
     ranked = [
         Step(name, tests("test_gpu_pairs.py", "-rsP", "-k", f"test_rankings and {name}"), seconds)
         for name, seconds in shares.items()
     ]
     return [
         *ranked,
-        Step("auto", tests("test_gpu_pairs.py", "-rsP", "-k", "not test_rankings"), 80),
-        Step("photograph", tests("test_gpu_photograph.py", "-rsP"), 60, {"FAIGFAST_TUNE": "0"}),
+        Step("auto", tests("test_gpu_pairs.py", "-rsP", "-k", "not test_rankings"), 110),
+        Step("photograph", tests("test_gpu_photograph.py", "-rsP"), 50, {"FAIGFAST_TUNE": "0"}),
     ]
 
 

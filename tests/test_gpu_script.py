@@ -339,9 +339,10 @@ def test_the_stage_of_the_experiment(run, stages, monkeypatch):
     assert {" ".join(way) for way in stages.WAYS} == {step.name for step in stages.experiment()}
 
 
-def test_what_auto_may_take_is_held_to_its_ranking():
+def test_every_precision_is_held_to_its_ranking():
+    """What `auto` takes of them is held to 0.99 beside."""
     assert set(FASTEST_FIRST) | {"fp32"} == set(BOUNDS)
-    assert all(least >= 0.99 for _, _, least in BOUNDS.values())
+    assert {name for name, (_, _, least) in BOUNDS.items() if least < 0.99} == {"bf16"}
 
 
 MEASURED = re.compile(r"\d[\d.,]*\s?(%|times|s|ms|TFLOP/s)|^0\.\d+|^1\.0+|passed|failed")
