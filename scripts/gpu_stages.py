@@ -1,8 +1,11 @@
 """The stages of `make gpu`: which commands each runs, and how long they may take."""
 
 import os
+import re
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -194,12 +197,28 @@ def sanitized(runs: dict[str, tuple[list[str], float, float]]) -> list[Step]:
 
 def sanitizer() -> str:
     """Find compute-sanitizer on the path, in CUDA_HOME, or beside nvcc; empty where it is not."""
-    compiler = shutil.which("nvcc")
     homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
-    places = [Path(home) / "bin" for home in homes if home]
-    places += [Path(compiler).resolve().parent] if compiler else []
-    found = (shutil.which("compute-sanitizer", path=str(place)) for place in places)
+    places = [os.path.join(home, "bin") for home in homes if home] + compiler_places()
+    found = (shutil.which("compute-sanitizer", path=place) for place in places)
     return shutil.which("compute-sanitizer") or next(filter(None, found), "")
+
+
+def compiler_places() -> list[str]:
+    """Folders in which the nvcc on the path is, whether that is a link or a script that calls it."""
+    compiler = shutil.which("nvcc")
+    if compiler is None:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        empty = Path(folder, "empty.cu")
+        empty.touch()
+        try:
+            said = subprocess.run(
+                [compiler, "--dryrun", str(empty)], capture_output=True, text=True, timeout=30
+            ).stderr
+        except (OSError, subprocess.TimeoutExpired):
+            said = ""
+    own = re.findall(r"^#\$ _HERE_=(.+)$", said, re.MULTILINE)
+    return [*own, str(Path(compiler).resolve().parent)]
 
 
 def run(stage: str, step: str) -> int:

@@ -262,6 +262,12 @@ def test_compute_sanitizer_is_looked_for(stages, monkeypatch, tmp_path):
     (tmp_path / "nvcc").symlink_to(toolkit / "nvcc")
     assert stages.sanitizer() == str(toolkit / "compute-sanitizer")
     (tmp_path / "nvcc").unlink()
+    # Or a script that calls it.
+    (toolkit / "nvcc").write_text(f"#!/bin/sh\necho '#$ _HERE_={toolkit}' >&2\n")
+    (tmp_path / "nvcc").write_text(f'#!/bin/sh\nexec {toolkit / "nvcc"} "$@"\n')
+    (tmp_path / "nvcc").chmod(0o755)
+    assert stages.sanitizer() == str(toolkit / "compute-sanitizer")
+    (tmp_path / "nvcc").unlink()
     assert stages.sanitizer() == ""
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda-13.0"))
     assert stages.sanitizer() == str(toolkit / "compute-sanitizer")
