@@ -204,7 +204,7 @@ def sanitizer() -> str:
 
 
 def compiler_places() -> list[str]:
-    """Folders in which the nvcc on the path is, whether that is a link or a script that calls it."""
+    """Folders of the nvcc on the path, be that a link or a script that calls it."""
     compiler = shutil.which("nvcc")
     if compiler is None:
         return []
