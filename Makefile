@@ -1,7 +1,8 @@
 # make demo   environment, build and FAIG on real photographs
 # make test   environment, build, linters and the whole test suite
 # make gpu    build, tests and figures on an NVIDIA GPU, with the Python that has torch for it;
-#             STAGE=correctness, kernels, hopper or end_to_end runs one stage
+#             STAGE=correctness, pairs, sanitizers, kernels, end_to_end, end_to_end_small, experiment
+#             or hopper runs one stage, BUILD=no takes what is built
 # PYTHON=… chooses the interpreter of a new .venv, FAIGFAST_BUILD=auto|cpu|cuda|none what is built.
 
 RUN := .venv/bin/python -m
@@ -18,7 +19,7 @@ test: lint
 	$(RUN) pytest
 
 gpu:
-	@$${PYTHON:-python3} scripts/gpu.py $(STAGE)
+	@$${PYTHON:-python3} scripts/gpu.py $(STAGE) $(if $(filter no,$(BUILD)),--no-build)
 
 sanitize: env
 	$(RUN) pytest tests/test_sanitizers.py

@@ -2,44 +2,49 @@
 """Try and measure everything that runs on an NVIDIA GPU: `make gpu`, or `make gpu STAGE=kernels`.
 
 Needs a GPU, torch with CUDA, pytest and, for the CUDA kernels, nvcc; no network. Builds in place
-into the Python that runs this, then runs stages of less than eight minutes each, every one in a
-process of its own, so that one that fails or hangs costs only itself:
+into the Python that runs this, then runs stages of less than eight minutes each, of one process or
+several, so that one that fails or hangs costs only itself:
 
-correctness   tests on the device; memcheck and racecheck on small ones where compute-sanitizer is
-kernels       every pass by every backend, beside the measured ceilings
-hopper        tests and speed of the Hopper convolution, which is not taken by default
-end_to_end    the experiment of the paper as a whole, then attributions in the rows of
-              `faigfast bench`
+correctness        every kernel against float64
+pairs              every backend and precision on trained pairs; a large photograph
+sanitizers         small tests under memcheck and racecheck, where compute-sanitizer serves
+kernels            every pass by every backend, beside the measured ceilings
+end_to_end         one large image in the rows of `faigfast bench`
+end_to_end_small   several small images in the same rows
+experiment         the experiment of the paper as a whole
+hopper             tests and speed of the Hopper convolution, which is not taken by default
 
-Tables and figures go to benchmarks/results; the tables are printed once more at the end.
+Tables, figures and all output go to benchmarks/results, or to the folder FAIGFAST_RESULTS; the
+tables are printed once more at the end.
 """
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from gpu_stages import SECONDS, STAGES, run
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-STAGES = ("correctness", "kernels", "hopper", "end_to_end")
-SECONDS = 470  # of a stage
-PART = 130  # of one of its runs under a sanitizer
-
-# What the stage end_to_end times: the networks, images and points of the line.
-WORKLOADS = ("srresnet-256x1", "srresnet-48x16", "pair-64x4")
-POINTS = 20
+MODES = ("auto", "none")  # of the build, where what was asked for fails
+SAID = 1 << 16  # characters of a command's output that are looked through for how it ended
 
 
 def main() -> int:
     """Run what the command line asks for; give the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}")
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="all where none is named")
     parser.add_argument("--no-build", action="store_true", help="take what is built already")
-    parser.add_argument("--run", choices=STAGES, help=argparse.SUPPRESS)  # one, in this process
+    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)  # a stage's step, here
     given = parser.parse_args()
     unknown = [stage for stage in given.stages if stage not in STAGES]
     if unknown:
@@ -48,25 +53,24 @@ def main() -> int:
     if why:
         return say(f"make gpu needs an NVIDIA GPU: {why}", 2)
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if not given.no_build and not given.run:
+        return build_and_go_on(given.stages)
+    try:
+        import faigfast  # noqa: F401
+    except ImportError as problem:
+        return say(f"{sys.executable} cannot import faigfast ({problem}); build it first", 1)
     if given.run:
-        return run_stage(given.run)
-    if not given.no_build and build():
-        return say("faigfast could not be built; --no-build takes what there is", 1)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    states = {stage: start(stage) for stage in given.stages or STAGES}
-    for stage in states:
-        table = path_of(stage, "txt")
-        if table.exists():
-            print(f"\n== {stage}\n{table.read_text().rstrip()}")
-    print("\n== stages")
-    for stage, state in states.items():
-        print(f"{stage:<12}{state}")
-    return int(any(state != "passed" for state in states.values()))
+        return run(*given.run)
+    try:
+        return run_stages(given.stages or list(STAGES))
+    except (ValueError, OSError) as problem:  # of a folder that cannot be written
+        return say(str(problem), 1)
 
 
 def say(text: str, status: int) -> int:
     """Print an error; give the exit status."""
-    print(f"faigfast: {text}", file=sys.stderr)
+    print(f"faigfast: {text}", file=sys.stderr, flush=True)
     return status
 
 
@@ -83,15 +87,37 @@ def no_gpu() -> str:
     return ""
 
 
+def build_and_go_on(stages: Sequence[str]) -> int:
+    """Build, then start anew: this Python does not see what was installed meanwhile."""
+    if build():
+        return say("faigfast could not be built; --no-build takes what there is", 1)
+    restart([sys.executable, __file__, "--no-build", *stages])
+    return 0
+
+
+def restart(command: list[str]) -> None:
+    """Become another command."""
+    os.execv(command[0], command)
+
+
 def build() -> int:
-    """Install in place, without a network; give pip's exit status."""
+    """Install in place, without a network; give pip's exit status.
+
+    Where the CUDA kernels cannot be built, the rest is: Triton's kernels need no compiler of ours.
+    """
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     command = [*pip, "--no-build-isolation", "--no-deps", "-e", str(ROOT)]
-    mode = os.environ.get("FAIGFAST_BUILD") or ("cuda" if has_nvcc() else "auto")
-    if mode != "cuda":
-        say("nvcc was not found, so there are no CUDA kernels; their rows say so", 0)
-    print(f"faigfast: building with FAIGFAST_BUILD={mode}", flush=True)
-    return subprocess.run(command, env=os.environ | {"FAIGFAST_BUILD": mode}).returncode
+    first = os.environ.get("FAIGFAST_BUILD") or ("cuda" if has_nvcc() else "auto")
+    if first != "cuda":
+        say("nvcc was not found or not asked for, so there are no CUDA kernels; rows say so", 0)
+    code = 1
+    for mode in dict.fromkeys((first, *MODES)):
+        print(f"faigfast: building with FAIGFAST_BUILD={mode}", flush=True)
+        code = subprocess.run(command, env=os.environ | {"FAIGFAST_BUILD": mode}).returncode
+        if code == 0:
+            break
+        say(f"the build with FAIGFAST_BUILD={mode} failed, as said above; trying with less", 0)
+    return code
 
 
 def has_nvcc() -> bool:
@@ -100,151 +126,125 @@ def has_nvcc() -> bool:
     return bool(shutil.which("nvcc", path=os.path.join(home, "bin")) or shutil.which("nvcc"))
 
 
-def path_of(stage: str, kind: str) -> Path:
-    """Where a stage leaves its table or figures."""
-    import torch
+def run_stages(stages: Sequence[str]) -> int:
+    """Run stages one after the other, print their tables, and give the exit status."""
+    from gpu_results import path_of
 
-    name = torch.cuda.get_device_name().replace(" ", "-").replace("/", "-")
-    return RESULTS / f"{name}-{stage}.{kind}"
+    states = {stage: run_stage(stage) for stage in stages}
+    for stage in states:
+        print(f"\n== {stage}\n{path_of(stage, 'txt').read_text(encoding='utf-8').rstrip()}")
+    print("\n== stages")
+    for stage, state in states.items():
+        print(f"{stage:<18}{state}", flush=True)
+    return int(any(state.startswith("failed") for state in states.values()))
 
 
-def start(stage: str) -> str:
-    """Run a stage in a process of its own; say in one word or more how it ended."""
-    path_of(stage, "txt").unlink(missing_ok=True)
+def run_stage(stage: str) -> str:
+    """Run the steps of a stage; say how it ended."""
+    from gpu_results import Results, path_of
+
     print(f"\n== {stage}", flush=True)
-    command = [sys.executable, __file__, "--run", stage]
+    results = Results.begin(stage)
     began = time.monotonic()
-    code = wait(command, SECONDS)
-    seconds = f"{time.monotonic() - began:.0f} s"
+    steps = STAGES[stage]()
+    for number, step in enumerate(steps):
+        later = sum(other.seconds for other in steps[number + 1 :])
+        limit = SECONDS - (time.monotonic() - began) - later
+        print(f"-- {step.name}", flush=True)
+        state, seconds = run_step(step, limit, results.steps, path_of(stage, "log"))
+        results = Results.read(stage)  # with what the step measured
+        results.steps[step.name] = {
+            "state": state, "seconds": seconds, "command": step.command,
+            "counts": not step.asks,
+        }  # fmt: skip
+        results.save()
+        print(f"-- {step.name}: {state}, {seconds:.0f} s", flush=True)
+    return f"{told(results.steps)}; {time.monotonic() - began:.0f} s"
+
+
+def told(steps: dict[str, dict[str, Any]]) -> str:
+    """Say how a stage ended by how its steps did."""
+    passed, failed, left_out = [], [], []
+    for name, step in steps.items():
+        not_run = not step["counts"] or step["state"].startswith("not run")
+        ran = step["state"].startswith("passed")
+        (passed if ran else left_out if not_run else failed).append(name)
+    if not passed and not failed:
+        return f"not run: {', '.join(left_out)}"
+    state = f"failed: {', '.join(failed)}" if failed else "passed"
+    return state + (f"; without: {', '.join(left_out)}" if left_out else "")
+
+
+def run_step(step: Any, limit: float, before: dict[str, Any], log: Path) -> tuple[str, float]:
+    """Run a step in at most so many seconds; say how it ended, and after how long."""
+    if not step.command:
+        return f"not run: {step.why}", 0.0
+    if step.needs and not before[step.needs]["state"].startswith("passed"):
+        return f"not run: {step.needs} did not pass", 0.0
+    began = time.monotonic()
+    code, output = wait(step.command, limit, log, **step.variables)
+    seconds = time.monotonic() - began
+    counted = re.findall(r"(\d+ (?:passed|failed|skipped|error)[^=\n]*) in [\d.]+s", output)
+    tests = f" ({counted[-1]})" if counted else ""
     if code is None:
-        return f"stopped after {seconds}"
+        return f"stopped after {seconds:.0f} s: it took too long", seconds
+    if code == 0 and counted and "passed" not in counted[-1]:
+        return f"not run: {counted[-1]}", seconds
     if code == 0:
-        print(f"{stage}: {seconds}")
-    return "passed" if code == 0 else f"failed with exit status {code} after {seconds}"
+        return f"passed{tests}", seconds
+    found = re.search(r".*(?:not supported|[Ee]rror:|Error ).*", output) if step.asks else None
+    if found:
+        return f"cannot serve this device: {found[0].strip('= ')}", seconds
+    return f"exit status {code}{tests}", seconds
 
 
-def wait(command: list[str], seconds: float, **variables: str) -> int | None:
-    """Run a command; its exit status, or None where it and all it started had to be stopped."""
-    process = subprocess.Popen(command, start_new_session=True, env=os.environ | variables)
+def wait(command: list[str], seconds: float, log: Path, **variables: str) -> tuple[int | None, str]:
+    """Run a command, its output shown and kept; nothing that it started outlives it.
+
+    Returns
+    -------
+    code : int or None
+        Its exit status, None where it took too long.
+    output : str
+        The end of what it said.
+    """
+    said: list[str] = []
+    # Steps start no sessions, so that all of one can be ended at once.
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, encoding="utf-8", errors="replace",
+        env=os.environ | {"PYTHONUNBUFFERED": "1"} | variables,
+    )  # fmt: skip
+    assert process.stdout is not None
+
+    def pass_on(lines: Iterator[str]) -> None:
+        with log.open("a", encoding="utf-8") as file:
+            print(f"$ {' '.join(command)}", file=file, flush=True)
+            for line in lines:
+                print(line, end="", flush=True)
+                print(line, end="", file=file, flush=True)
+                said.append(line)
+
+    reader = threading.Thread(target=pass_on, args=[process.stdout], daemon=True)
+    reader.start()
+    with ended(process):
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+    reader.join(10)
+    return code, "".join(said)[-SAID:]
+
+
+@contextmanager
+def ended(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """End a process and all it started, however the block is left."""
     try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        return None
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-
-
-def run_stage(stage: str) -> int:
-    """Run a stage here."""
-    return {
-        "correctness": correctness,
-        "kernels": kernels,
-        "hopper": hopper,
-        "end_to_end": end_to_end,
-    }[stage]()
-
-
-def command_line(stage: str) -> list[str]:
-    """Give what was asked for, to stand beside the figures."""
-    return ["make", "gpu", f"STAGE={stage}"]
-
-
-def keep(stage: str, text: str) -> None:
-    """Leave a stage's table."""
-    path_of(stage, "txt").write_text(text + "\n")
-
-
-def correctness() -> int:
-    """Run the tests on the device, the small ones under compute-sanitizer too."""
-    from faigfast.machine import describe_gpu
-
-    lines = [describe_gpu("cuda")["gpu"]]
-    runs = {"tests": [sys.executable, "-m", "pytest", "-q", "-rs", "--durations=5",
-                      "tests/test_gpu_kernels.py", "tests/test_gpu_pairs.py"]}  # fmt: skip
-    sanitizer = shutil.which("compute-sanitizer")
-    for tool in ("memcheck", "racecheck") if sanitizer else ():
-        # Only kernels of our own: their names hold the package's.
-        runs[tool] = [
-            str(sanitizer), "--tool", tool, "--kernel-name", "kernel_substring=faigfast",
-            "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q", "-x", "-k", "small",
-            "tests/test_gpu_kernels.py",
-        ]  # fmt: skip
-    if not sanitizer:
-        lines.append("memcheck, racecheck: compute-sanitizer was not found")
-    failed = False
-    for name, command in runs.items():
-        code = wait(command, PART if name != "tests" else SECONDS - 2 * PART - 20)
-        state = {0: "passed", None: "stopped: it took too long"}.get(code, f"exit status {code}")
-        lines.append(f"{name}: {state}")
-        failed |= code != 0
-        keep("correctness", "\n".join(lines))
-    return int(failed)
-
-
-def kernels() -> int:
-    """Measure every pass by every backend."""
-    from faigfast.bench.gpu import measure_gpu
-
-    found = measure_gpu()
-    found.command = command_line("kernels")
-    found.save(path_of("kernels", "json"))
-    keep("kernels", found.table())
-    return 0
-
-
-def hopper() -> int:
-    """Try the Hopper convolution, and measure it where it is right."""
-    from faigfast.bench.gpu import measure_gpu
-
-    test = [sys.executable, "-m", "pytest", "-q", "-x", "-rs", "tests/test_gpu_hopper.py"]
-    code = wait(test, PART)
-    state = {0: "passed", None: "stopped: it took too long"}.get(code, f"exit status {code}")
-    keep("hopper", f"tests: {state}")
-    sanitizer = shutil.which("compute-sanitizer")
-    if code == 0 and sanitizer:
-        checked = wait(
-            [sanitizer, "--tool", "memcheck", "--error-exitcode", "9", *test, "-k", "small"], PART
-        )
-        state += f"; memcheck: {'passed' if checked == 0 else checked}"
-    if code:
-        return code
-    if code is None:
-        return 1
-    found = measure_gpu(
-        who=("torch", "hopper"), kinds=("fp16", "bf16"), passes=("forward",), pointwise=False
-    )
-    found.command = command_line("hopper")
-    found.save(path_of("hopper", "json"))
-    keep("hopper", f"tests: {state}\n{found.table()}")
-    return 0
-
-
-def end_to_end() -> int:
-    """Time the whole experiment, then attributions one after the other; the first ones stay."""
-    from faigfast import bench
-    from faigfast.bench.rivals import contenders
-
-    reports = []
-
-    def found(name: str, report: "bench.Experiment | bench.Report") -> None:
-        report.command = command_line("end_to_end")
-        report.save(path_of(f"end_to_end-{name}", "json"))
-        reports.append(report.table())
-        keep("end_to_end", "\n\n".join(reports))
-        print(reports[-1], flush=True)
-
-    found("experiment", bench.experiment("cuda", progress=False))
-    # Compiling takes a minute; what is compared with is the faster of the two.
-    names = [name for name in contenders("cuda") if name != "compile"]
-    for name in WORKLOADS:
-        report = bench.benchmark(
-            [name], steps=POINTS, repeats=3, contenders=names, device="cuda", progress=False
-        )
-        found(name, report)
-    return 0
 
 
 if __name__ == "__main__":

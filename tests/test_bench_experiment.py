@@ -1,6 +1,7 @@
 """The experiment of the paper as a whole, tiny and on a CPU."""
 
 import json
+import statistics
 import sys
 from functools import partial
 
@@ -33,6 +34,42 @@ def test_every_way_is_compared_and_timed(tmp_path):
     found.save(tmp_path / "found.json")
     saved = json.loads((tmp_path / "found.json").read_text())
     assert saved["rows"][1]["seconds"] == own.seconds and saved["machine"]["cpu"]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Less exact accuracies."""
+    monkeypatch.setattr(module, "CONVERGED", ("gauss-legendre", 4))
+
+
+def test_ways_are_told_of_one_by_one_and_join(quick, monkeypatch):
+    monkeypatch.setattr(module._Accuracy, "error", lambda *_: 0.0)
+    told = []
+    parts = [
+        tiny(ways=[way], found=lambda so_far: told.append([row.who for row in so_far.rows]))
+        for way in (("torch", "fp32"), ("cuda", "fp16"))
+    ]
+    first, second = "faigfast torch fp32", "faigfast cuda fp16"
+    assert told == [["authors"], ["authors", first], ["authors"], ["authors", second]]
+    back = module.Experiment.of(json.loads(json.dumps(module.asdict(parts[0]))))
+    assert back == parts[0]
+    both = module.joined([back, parts[1]])
+    assert [row.who for row in both.rows] == ["authors", first, second]
+    theirs, own, _ = both.rows
+    assert own.ratio == pytest.approx(
+        statistics.median(theirs.seconds) / statistics.median(own.seconds)
+    )
+
+
+def test_the_authors_way_may_fail_alone(quick, monkeypatch):
+    monkeypatch.setattr(module._Accuracy, "error", lambda *_: 0.0)
+
+    def fails(*_):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(module, "_authors", fails)
+    theirs, own = tiny(ways=[("torch", "fp32")]).rows
+    assert theirs.reason == "no memory" and own.seconds and own.ratio is None
 
 
 def test_the_authors_way_is_scaled_by_its_work(monkeypatch):

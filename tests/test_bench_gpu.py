@@ -25,7 +25,8 @@ def brief(monkeypatch):
 def test_torch_alone(brief, tmp_path):
     found = quick(who=["torch", "cuda", "triton"])
     speeds = {(row.what, row.who): row for row in found.rows}
-    assert len(speeds) == len(found.rows) == 3 * (3 * 3 + 3 + 4)
+    # Passes of each precision by those who have it, and of the second layer; four operations more.
+    assert len(speeds) == len(found.rows) == 3 * (3 * 3 + 2 + 1) + 3 * 3 + 4 * 3
     for row in found.rows:
         if row.who == "torch":
             assert row.seconds and row.error is not None and not row.reason
@@ -34,7 +35,8 @@ def test_torch_alone(brief, tmp_path):
             assert not row.seconds and row.reason
     table = found.table()
     assert "forward, 8 channels, 2×6², fp16" in table and "of matmul" in table
-    assert "cuda: " in table and "triton: " in table
+    assert table.count("\n  cuda, ") == table.count("\n  triton, ") == 1
+    assert " and 15 more: " in table
     found.save(tmp_path / "kernels.json")
     saved = json.loads((tmp_path / "kernels.json").read_text())
     assert saved["rows"][0]["seconds"] == found.rows[0].seconds
@@ -57,6 +59,72 @@ def test_what_is_wrong_has_no_speed(brief, monkeypatch):
     found = quick(who=["torch"], pointwise=False)
     assert all("over the bound of 0" in row.reason and not row.seconds for row in found.rows)
     assert "no speed" in found.table()
+
+
+def test_rows_are_told_of_one_by_one_and_join(brief):
+    told = []
+    parts = [
+        quick(who=[who], kinds=["fp16"], found=lambda so_far: told.append(len(so_far.rows)))
+        for who in ("torch", "cuda")
+    ]
+    assert told == 2 * list(range(1, 3 * 2 + 4 + 1))
+    back = gpu.GpuKernels.of(json.loads(json.dumps(gpu.asdict(parts[0]))))
+    assert back == parts[0]
+    lines = gpu.table([back, parts[1]]).splitlines()[2:22]
+    names = [line.partition(" torch ")[0].partition(" cuda ")[0].strip() for line in lines]
+    assert names[::2] == names[1::2] == [row.what for row in back.rows]
+
+
+def test_what_cannot_be_made_costs_its_rows(brief, monkeypatch):
+    """A layer or an operation without memory for it: the others are measured."""
+    layer = gpu.Layer
+
+    def some(channels, *arguments):
+        if channels == 8:
+            raise torch.OutOfMemoryError("out of memory, tried to allocate 3 GiB")
+        return layer(channels, *arguments)
+
+    monkeypatch.setattr(gpu, "Layer", some)
+    makers = gpu.subjects
+
+    def fails():
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(
+        gpu,
+        "subjects",
+        lambda device: dict(
+            (name, fails if "loss" in name else make) for name, make in makers(device).items()
+        ),
+    )
+    found = quick(who=["torch"], kinds=["fp16"])
+    reasons = [row.reason for row in found.rows]
+    assert [bool(reason) for reason in reasons] == [True] * 3 + [False] * 5 + [True, False]
+    assert "3 GiB" in reasons[0] and reasons[-2] == "no such thing"
+
+
+def test_a_device_that_fails_is_blamed_on_one_row(brief, monkeypatch):
+    run, calls = gpu.Layer.run, []
+
+    def fails(layer, part, backend):
+        calls.append(part)
+        if part == "input gradient":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+        return run(layer, part, backend)
+
+    monkeypatch.setattr(gpu.Layer, "run", fails)
+    monkeypatch.setattr(gpu, "works", lambda device: "input gradient" not in calls)
+    found = quick(who=["torch"], kinds=["fp16"])
+    first, second, *others = found.rows
+    assert first.seconds and second.reason.endswith("an illegal memory access was encountered")
+    assert {row.reason for row in others} == {
+        f"not measured: the device failed in {second.what}, torch"
+    }
+    assert len(others) == 8 and calls.count("input gradient") == 1
+
+
+def test_a_device_that_works():
+    assert gpu.works(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", ["loop-fp16", "compile-fp16"])

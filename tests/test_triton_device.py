@@ -8,6 +8,8 @@ from path_cases import assert_near, conv_case, expected, found, poisoned
 from triton_cases import CASES, KINDS, OTHERS, masters_of
 
 from faigfast import _triton, attribute
+from faigfast.ops import score_reduction, score_reduction_reference
+from faigfast.ops.squared_error import squared_error, squared_error_backward
 from faigfast.ops.table import Use, using
 from faigfast.zoo.pairs import shipped_pair
 
@@ -64,6 +66,55 @@ def test_modes(mode, channels):
 def test_other_operations(name):
     make, options = OTHERS[name]
     check(make(**options))
+
+
+SMALL = ["7×5", "shuffled, residual", "prelu", "kernel 5, stride 2, dilation 2"]
+
+
+@pytest.mark.parametrize("name, mode", [(SMALL[0], mode) for mode in BOUNDS] + [
+    (name, "ieee") for name in SMALL[1:]
+])  # fmt: skip
+def test_small_layers(name, mode, monkeypatch):
+    """Under memcheck and racecheck too, as all whose names say small."""
+    monkeypatch.setenv("FAIGFAST_TUNE", "0")
+    smooth = SMOOTH if mode != "ieee" else {}
+    check(conv_case(**(CASES[name] | smooth)), mode, masters=mode in KINDS)
+
+
+@pytest.mark.parametrize("name", ["linear", "affine", "affine, channels last", "prelu"])
+def test_small_operations(name):
+    make, options = OTHERS[name]
+    check(make(**options))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 5, 3, 3), (3, 33, 40, 3, 3)], ids=str)
+def test_small_scores(shape):
+    generator = torch.Generator().manual_seed(0)
+    total = torch.randint(-9, 10, shape, generator=generator).float()
+    delta = torch.randint(-9, 10, shape[1:], generator=generator).float()
+    use = Use("triton")
+    with using(use), poisoned():
+        scores = score_reduction(total.cuda(), delta.cuda())
+    assert not use.refused
+    assert torch.equal(scores.cpu(), score_reduction_reference(total, delta))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 5000)], ids=str)
+def test_small_squared_errors(shape, kind):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(shape, generator=generator).to(kind)
+    gt, weights = torch.randn(shape[1:], generator=generator), torch.rand(shape[:2])
+    use = Use("triton")
+    with using(use), poisoned():
+        losses, most = squared_error(y.cuda(), gt.cuda())
+        gy = squared_error_backward(y.cuda(), gt.cuda(), weights.cuda())
+    assert not use.refused and gy.dtype == kind
+    difference = y.double() - gt.double()
+    torch.testing.assert_close(losses.cpu().double(), difference.square().sum(2), rtol=1e-5, atol=0)
+    torch.testing.assert_close(most.cpu().double(), difference.abs().amax(2), rtol=1e-6, atol=0)
+    exact = 2 * weights.double()[..., None] * difference
+    assert (gy.cpu() - exact).norm() / exact.norm() < {2: 1e-2, 4: 1e-6}[y.element_size()]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16x3", "tf32", "fp16", "bf16"])

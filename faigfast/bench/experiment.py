@@ -1,10 +1,12 @@
 """experiment(): the paper's whole experiment on a device, by faigfast and the authors' way."""
 
+import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -61,6 +63,8 @@ class Row:
         From what seconds were scaled.
     reason : str
         Why there is no speed.
+    ratio : float or None
+        How many times less than the authors' way in the same process.
     """
 
     who: str
@@ -71,6 +75,7 @@ class Row:
     off: float | None = None
     scaled: str = ""
     reason: str = ""
+    ratio: float | None = None
 
 
 @dataclass
@@ -96,8 +101,7 @@ class Experiment:
 
     def table(self) -> str:
         """Align the rows as text, and say what the columns mean."""
-        whole = statistics.median(self.rows[0].seconds) if self.rows[0].seconds else None
-        lines = [self._line(row, whole) for row in self.rows]
+        lines = [self._line(row) for row in self.rows]
         remarks = [f"  {row.who}: {row.reason}" for row in self.rows if row.reason]
         remarks += [f"  {row.who}: scaled from {row.scaled}" for row in self.rows if row.scaled]
         return "\n".join(
@@ -116,7 +120,7 @@ class Experiment:
             ]
         )
 
-    def _line(self, row: Row, whole: float | None) -> tuple[str, ...]:
+    def _line(self, row: Row) -> tuple[str, ...]:
         error = "–" if row.error is None else f"{row.error:.1e}"
         shown = (row.who + ("*" if row.scaled else ""), row.ran or "–", str(row.points or "–"))
         if not row.seconds:
@@ -126,7 +130,7 @@ class Experiment:
             *shown,
             f"{seconds:.3f}",
             f"{min(row.seconds):.3f}–{max(row.seconds):.3f}",
-            f"{whole / seconds:.1f}" if whole else "–",
+            "–" if row.ratio is None else f"{row.ratio:.1f}",
             error,
             f"{self.goal:.1e}",
         )
@@ -134,6 +138,16 @@ class Experiment:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything as JSON."""
         write_json(path, asdict(self))
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> "Experiment":
+        """Give what was saved as JSON back."""
+        return cls(**{**saved, "rows": [Row(**row) for row in saved["rows"]]})
+
+
+def joined(parts: Sequence[Experiment]) -> Experiment:
+    """Put the ways of several processes on one device together; the authors' is the first one's."""
+    return replace(parts[0], rows=parts[0].rows[:1] + [r for part in parts for r in part.rows[1:]])
 
 
 def experiment(
@@ -146,6 +160,7 @@ def experiment(
     crop: int = CROP,
     repeats: int = 3,
     progress: bool = True,
+    found: Callable[[Experiment], object] | None = None,
 ) -> Experiment:
     """Time the attribution of all images under two degradations, in both directions.
 
@@ -168,43 +183,57 @@ def experiment(
         Timed runs of each way, after one to warm up.
     progress : bool
         Show a progress bar.
+    found : callable, optional
+        Called after every way with what there is so far.
     """
     device = torch.device(device)
     title, load = FAMILIES[family]
     nets = _on(load(), device)
     parts = [_batch(shape, names, device) for shape, names in _by_size(sizes).items()]
+    pixels = sum(h * w for h, w in sizes.values()) / 1e6
+    whole = Experiment(
+        f"{title}; {counted(len(sizes), 'drawn image')}, {pixels:.2f} megapixels of ground truth; "
+        f"{', '.join(DEGRADATIONS)}; both directions",
+        [],
+        math.nan,
+        describe_machine() | describe_gpu(device),
+    )
     with tqdm(total=2 + 2 * len(ways), unit="step", disable=not progress) as bar:
 
         def step(what: str) -> None:
             bar.set_description(what)
             bar.update()
 
+        @contextmanager
+        def done_with(row: Row) -> Iterator[None]:
+            whole.rows.append(row)
+            try:
+                yield
+            except Exception as failure:  # the others go on, and the row says why
+                lines = str(failure).strip().splitlines() or [type(failure).__name__]
+                row.reason = lines[0][:300]
+            theirs = whole.rows[0].seconds
+            if row.seconds and theirs:
+                row.ratio = statistics.median(theirs) / statistics.median(row.seconds)
+            if found is not None:
+                found(whole)
+
         step("accuracy of 100 left points")
         trained = _Accuracy(device, crop)
-        goal = trained.error("torch", "fp64", *AUTHORS)
+        whole.goal = trained.error("torch", "fp64", *AUTHORS)
         step("authors")
-        rows = [_authors_row(nets, parts, sizes, goal, device)]
+        row = Row("authors", "float32", AUTHORS[1], error=whole.goal)
+        with done_with(row):
+            _authors(row, nets, parts, sizes, device)
         for backend, precision in ways:
             row = Row(f"faigfast {backend} {precision}")
-            rows.append(row)
-            step(f"{row.who}, points")
-            try:
-                _fewest(row, trained, backend, precision, points, goal)
+            with done_with(row):
+                step(f"{row.who}, points")
+                _fewest(row, trained, backend, precision, points, whole.goal)
                 step(f"{row.who}, time")
                 if not row.reason:
                     _time(row, nets, parts, backend, precision, repeats, device)
-            except Exception as failure:  # the others go on, and the row says why
-                row.reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0][
-                    :300
-                ]
-    pixels = sum(h * w for h, w in sizes.values()) / 1e6
-    return Experiment(
-        f"{title}; {counted(len(sizes), 'drawn image')}, {pixels:.2f} megapixels of ground truth; "
-        f"{', '.join(DEGRADATIONS)}; both directions",
-        rows,
-        goal,
-        describe_machine() | describe_gpu(device),
-    )
+    return whole
 
 
 def _on(pair: Pair, device: torch.device) -> Pair:
@@ -299,15 +328,14 @@ def _time(
     row.seconds = [_seconds(lambda: run(iter(parts)), device) for _ in range(repeats)]
 
 
-def _authors_row(
+def _authors(
+    row: Row,
     nets: Pair,
     parts: Sequence[dict[str, Any]],
     sizes: Mapping[str, tuple[int, int]],
-    goal: float,
     device: torch.device,
-) -> Row:
+) -> None:
     """Time the authors' way on a part, and scale it by pixels, points, degradations, directions."""
-    row = Row("authors", "float32", AUTHORS[1], error=goal)
     part = parts[len(parts) // 2]
     x, gt = part["lq"]["noise"][:1], part["gt"][:1]
     problem = Problem(*nets, x, gt, PART, AUTHORS[0])
@@ -327,7 +355,6 @@ def _authors_row(
         f"{PART} of {AUTHORS[1]} points of one image of {height}×{width} under one degradation in "
         f"one direction, {statistics.median(seconds):.3f} s"
     )
-    return row
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:

@@ -3,28 +3,31 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from functools import cache, partial
+from typing import Any, Protocol
 
 import torch
 from tqdm import tqdm
 
 from faigfast.backends import backends
 from faigfast.bench.layer import PASSES, Layer
-from faigfast.bench.pointwise import Subject, subjects
+from faigfast.bench.pointwise import subjects
 from faigfast.files import write_json
 from faigfast.machine import describe_gpu, describe_machine, describe_versions
-from faigfast.precision import PRECISIONS, proper_float32
+from faigfast.precision import MATRIX, PRECISIONS, proper_float32
 from faigfast.tables import aligned
 
 # Channels, height and width, points of the line.
 LAYERS = ((64, 256, 8), (64, 48, 128), (128, 128, 8))
 WHO = ("torch", "triton", "cuda")
-KINDS = ("fp16", "bf16", "fp32")
+KINDS = ("fp16", "bf16", "tf32", "bf16x3", "fp32")
+# Whose products these are; the others' are everyone's.
+OWNERS = {"tf32": ("torch", "triton"), "bf16x3": ("triton",)}
 # Relative L2 error of a pass against float64: rounding of operands, and of sums in float32.
-BOUNDS = {"fp16": 5e-3, "bf16": 4e-2, "fp32": 1e-5}
+BOUNDS = {"fp16": 5e-3, "bf16": 4e-2, "tf32": 5e-3, "bf16x3": 3e-5, "fp32": 1e-5}
 REPEATS = 20
 MATMUL = 8192  # rows and columns
 COPY = 1 << 30  # bytes
@@ -82,21 +85,19 @@ class GpuKernels:
 
     def table(self) -> str:
         """Align the rows as text, and say what the columns mean."""
-        lines = [self._line(row) for row in self.rows]
-        reasons = [f"  {row.what}, {row.who}: {row.reason}" for row in self.rows if row.reason]
-        return "\n".join(
-            [
-                aligned(HEADER, lines),
-                *reasons,
-                f"{self.machine.get('gpu', self.machine['cpu'])}, torch {self.versions['torch']}",
-                f"ceilings measured here: fp16 matmul {self.matmul / 1e12:.0f} TFLOP/s, copy "
-                f"{self.copy / 1e9:.0f} GB/s; ms: median of {REPEATS}; GB/s: of the bytes that "
-                "must move;",
-                "error: relative L2 against float64.",
-            ]
-        )
+        return table([self])
 
-    def _line(self, row: Row) -> tuple[str, ...]:
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything as JSON."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> "GpuKernels":
+        """Give what was saved as JSON back."""
+        return cls(**{**saved, "rows": [Row(**row) for row in saved["rows"]]})
+
+    def line(self, row: Row) -> tuple[str, ...]:
+        """Give the cells of a row, shares being of this process's ceilings."""
         error = "–" if row.error is None else f"{row.error:.1e}"
         if not row.seconds:
             return (row.what, row.who, row.kernel or "–", "no speed", *"––––", error)
@@ -114,9 +115,38 @@ class GpuKernels:
             error,
         )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything as JSON."""
-        write_json(path, asdict(self))
+
+def table(parts: Sequence[GpuKernels]) -> str:
+    """Align the rows of several processes on one device, the same passes beside each other."""
+    pairs = [(part, row) for part in parts for row in part.rows]
+    order = list(dict.fromkeys(row.what for _, row in pairs))
+    pairs.sort(key=lambda pair: order.index(pair[1].what))
+    machine, versions = parts[0].machine, parts[0].versions
+    ceilings = ", ".join(
+        f"{part.matmul / 1e12:.0f} TFLOP/s and {part.copy / 1e9:.0f} GB/s" for part in parts
+    )
+    return "\n".join(
+        [
+            aligned(HEADER, [part.line(row) for part, row in pairs]),
+            *(f"  {who}: {reason}" for (who, reason) in _reasons(row for _, row in pairs)),
+            f"{machine.get('gpu', machine['cpu'])}, torch {versions['torch']}",
+            f"ceilings (fp16 matmul, copy) measured in each process: {ceilings}; ms: median of "
+            f"{REPEATS};",
+            "GB/s: of the bytes that must move; error: relative L2 against float64.",
+        ]
+    )
+
+
+def _reasons(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """Say why rows have no speed, those of one backend with one reason together."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.reason:
+            alike.setdefault((row.who, row.reason), []).append(row.what)
+    return [
+        (f"{who}, {what[0]}" + (f" and {len(what) - 1} more" if what[1:] else ""), reason)
+        for (who, reason), what in alike.items()
+    ]
 
 
 def measure_gpu(
@@ -130,6 +160,7 @@ def measure_gpu(
     matmul: int = MATMUL,
     copy: int = COPY,
     progress: bool = True,
+    found: Callable[[GpuKernels], object] | None = None,
 ) -> GpuKernels:
     """Measure every pass of some layers, and what is pointwise, after comparing with float64.
 
@@ -138,7 +169,9 @@ def measure_gpu(
     device : torch.device or str
         Where.
     layers : sequence of (int, int, int)
-        Channels, height and width, points; all in fp16, the first in all `kinds`.
+        Channels, height and width, points; all in the first of `kinds`, the first in all.
+    kinds : sequence of str
+        Precisions; tf32 is of torch and triton alone, bf16x3 of triton.
     who : sequence of str
         "torch", "triton", "cuda", and "hopper": cuda with the kernel that is not taken by default.
     passes : sequence of str
@@ -147,31 +180,144 @@ def measure_gpu(
         Measure what is not a convolution too.
     matmul, copy : int
         Rows of the matrices, and bytes of the copy, of which the ceilings are measured.
+    found : callable, optional
+        Called after every row with what there is so far: a device that fails, fails for the rest
+        of the process, whose rows then say so.
     """
     device = torch.device(device)
     with proper_float32():
-        found = GpuKernels(
+        all_found = GpuKernels(
             _matmul_speed(matmul, device),
             _copy_rate(copy, device),
             [],
             describe_machine() | describe_gpu(device),
         )
+        trial = _Trial(all_found, device, found)
         todo = [
             (*layer, kind)
             for layer in layers
             for kind in (kinds if layer == layers[0] else kinds[:1])
         ]
-        bar = tqdm(todo, unit="layer", disable=not progress)
-        for channels, size, points, kind in bar:
-            layer = Layer(channels, size, points, device, PRECISIONS[kind])
+        for channels, size, points, kind in tqdm(todo, unit="layer", disable=not progress):
+            mode = kind if kind in MATRIX else "ieee"
+            make = cache(partial(Layer, channels, size, points, device, PRECISIONS[kind], mode))
             title = f"{channels} channels, {points}×{size}², {kind}"
             for part in passes:
                 for name in who:
-                    if name != "hopper" or (part == PASSES[0] and kind != "fp32"):
-                        found.rows.append(_layer_row(layer, f"{part}, {title}", part, name, kind))
-        for subject in subjects(device) if pointwise else ():
-            found.rows += [_row(subject, name) for name in who if name != "hopper"]
-    return found
+                    if _takes_part(name, part, kind):
+                        one = partial(_pass_of, make, part, kind)
+                        trial.row(f"{part}, {title}", name, one, kind)
+        for title, make_subject in subjects(device).items() if pointwise else ():
+            subject = cache(make_subject)
+            for name in who:
+                if name != "hopper":
+                    trial.row(title, name, subject)
+    return all_found
+
+
+def _takes_part(who: str, part: str, kind: str) -> bool:
+    if who == "hopper":
+        return part == PASSES[0] and kind in ("fp16", "bf16")
+    return who in OWNERS.get(kind, WHO)
+
+
+class _Measurable(Protocol):
+    """A pass of a layer, or a `faigfast.bench.pointwise.Subject`."""
+
+    @property
+    def flops(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def bound(self) -> float: ...
+    def kernel(self, backend: str) -> str: ...
+    def error(self, backend: str) -> float: ...
+    def run(self, backend: str) -> object: ...
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass of a layer."""
+
+    layer: Layer
+    part: str
+    bound: float
+
+    @property
+    def flops(self) -> int:
+        return self.layer.flops
+
+    @property
+    def bytes(self) -> int:
+        layer = self.layer
+        moved = (layer.x, layer.y, layer.w0, layer.dw, *([layer.y] * (self.part != PASSES[0])))
+        return sum(part.numel() * part.element_size() for part in moved)
+
+    def kernel(self, backend: str) -> str:
+        return self.layer.kernel(self.part, backend)
+
+    def error(self, backend: str) -> float:
+        return self.layer.error(backend)
+
+    def run(self, backend: str) -> object:
+        return self.layer.run(self.part, backend)
+
+
+def _pass_of(make: Callable[[], Layer], part: str, kind: str) -> _Pass:
+    return _Pass(make(), part, BOUNDS[kind])
+
+
+@dataclass
+class _Trial:
+    """One call of `measure_gpu`: row after row."""
+
+    all: GpuKernels
+    device: torch.device
+    found: Callable[[GpuKernels], object] | None
+    failed: str = ""  # the row in which the device did
+
+    def row(self, what: str, who: str, make: Callable[[], _Measurable], kind: str = "") -> None:
+        """Add a row, with its speed or the reason why there is none."""
+        row = Row(what, who)
+        self.all.rows.append(row)
+        backend = {"torch": "", "hopper": "cuda"}.get(who, who)
+        if backend and not backends()[backend].available:
+            row.reason = backends()[backend].reason
+        elif self.failed:
+            row.reason = f"not measured: the device failed in {self.failed}"
+        else:
+            rounding = _tf32() if (who, kind) == ("torch", "tf32") else nullcontext()
+            with _hopper(who == "hopper"), rounding:
+                self._measure(row, make, backend)
+        if self.found is not None:
+            self.found(self.all)
+
+    def _measure(self, row: Row, make: Callable[[], _Measurable], backend: str) -> None:
+        try:
+            one = make()
+            row.flops, row.bytes = one.flops, one.bytes
+            row.kernel = one.kernel(backend)
+            if backend and row.kernel == "plain":
+                row.reason = "the backend leaves it to torch"
+                return
+            row.error = one.error(backend)
+            if not row.error <= one.bound:
+                row.reason = f"relative error {row.error:.1e}, over the bound of {one.bound:g}"
+                return
+            row.seconds = timed(lambda: one.run(backend), self.device)
+        except Exception as failure:  # the others go on, and the row says why
+            row.reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0][:300]
+            if not works(self.device):
+                self.failed = f"{row.what}, {row.who}"
+
+
+def works(device: torch.device) -> bool:
+    """Whether a device still does what it is told; after some errors no more in this process."""
+    try:
+        torch.zeros(1, device=device).item()
+    except RuntimeError as failure:
+        return isinstance(failure, torch.OutOfMemoryError)
+    return True
 
 
 @contextmanager
@@ -187,61 +333,16 @@ def _hopper(wanted: bool) -> Iterator[None]:
             os.environ["FAIGFAST_HOPPER"] = before
 
 
-def _layer_row(layer: Layer, what: str, part: str, who: str, kind: str) -> Row:
-    values = sum(t.numel() * t.element_size() for t in (layer.x, layer.y, layer.w0, layer.dw))
-    gate = layer.y.numel() * layer.y.element_size() if part != PASSES[0] else 0
-    backend = {"torch": "", "hopper": "cuda"}.get(who, who)
-    with _hopper(who == "hopper"):
-        return _measured(
-            Row(what, who, flops=layer.flops, bytes=values + gate),
-            backend,
-            BOUNDS[kind],
-            kernel=lambda: layer.kernel(part, backend),
-            error=lambda: layer.error(backend),
-            run=lambda: layer.run(part, backend),
-            device=layer.x.device,
-        )
-
-
-def _row(subject: Subject, who: str) -> Row:
-    backend = "" if who == "torch" else who
-    return _measured(
-        Row(subject.name, who, bytes=subject.bytes),
-        backend,
-        subject.bound,
-        kernel=lambda: subject.kernel(backend),
-        error=lambda: subject.error(backend),
-        run=lambda: subject.run(backend),
-        device=subject.device,
-    )
-
-
-def _measured(
-    row: Row,
-    backend: str,
-    bound: float,
-    kernel: Callable[[], str],
-    error: Callable[[], float],
-    run: Callable[[], object],
-    device: torch.device,
-) -> Row:
-    """Fill a row, or say why it has no speed."""
-    if backend and not backends()[backend].available:
-        row.reason = backends()[backend].reason
-        return row
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """Let cuDNN round to tf32, as the Triton kernels do in that precision."""
+    conv: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = conv.fp32_precision
+    conv.fp32_precision = "tf32"
     try:
-        row.kernel = kernel()
-        if backend and row.kernel == "plain":
-            row.reason = "the backend leaves it to torch"
-            return row
-        row.error = error()
-        if not row.error <= bound:
-            row.reason = f"relative error {row.error:.1e}, over the bound of {bound:g}"
-            return row
-        row.seconds = timed(run, device)
-    except Exception as failure:  # the others go on, and the row says why
-        row.reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0][:300]
-    return row
+        yield
+    finally:
+        conv.fp32_precision = before
 
 
 def timed(run: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> list[float]:

@@ -23,6 +23,8 @@ class Layer:
         Of the layer; one image of size² pixels at each point.
     device, dtype
         Of all its tensors.
+    mode : str
+        How float32 is multiplied; see `faigfast.ops.table.Use`.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Layer:
         points: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        mode: str = "ieee",
     ) -> None:
         generator = torch.Generator().manual_seed(0)
 
@@ -41,6 +44,7 @@ class Layer:
         def image() -> Tensor:
             return normal(points, 1, size, size, channels).movedim(-1, 2)
 
+        self.mode = mode
         gain = (9 * channels) ** -0.5
         self.x, self.gy = image(), image()
         self.w0 = gain * normal(channels, 3, 3, channels).movedim(-1, 1)
@@ -67,12 +71,12 @@ class Layer:
 
     def forward(self, backend: str) -> Tensor:
         """Y by a backend's kernels; "" is plain PyTorch."""
-        with torch.no_grad(), using(Use(backend)):
+        with torch.no_grad(), using(Use(backend, mode=self.mode)):
             return conv(*self.forward_arguments)[0]
 
     def backward(self, backend: str, needs: Sequence[bool]) -> Sequence[Tensor]:
         """Gradients by a backend's kernels."""
-        with using(Use(backend)):
+        with using(Use(backend, mode=self.mode)):
             return conv_backward(*self.backward_arguments(needs))
 
     def run(self, part: str, backend: str) -> Sequence[Tensor]:
@@ -84,7 +88,7 @@ class Layer:
 
     def kernel(self, part: str, backend: str) -> str:
         """Name of the kernel that would run."""
-        with using(Use(backend)):
+        with using(Use(backend, mode=self.mode)):
             if part == PASSES[0]:
                 return choose("conv", *self.forward_arguments).name
             return choose("conv_backward", *self.backward_arguments([True] * 3 + [False])).name

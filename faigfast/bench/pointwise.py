@@ -1,8 +1,9 @@
 """What is not a convolution, as kernels are measured by it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,8 +20,6 @@ class Subject:
 
     Parameters
     ----------
-    name : str
-        With size and types.
     operation : str
         Of the table.
     arguments : sequence
@@ -31,16 +30,11 @@ class Subject:
         Largest relative L2 error.
     """
 
-    name: str
     operation: str
     arguments: Sequence[Any]
     bytes: int
     bound: float
-
-    @property
-    def device(self) -> torch.device:
-        """Where it runs."""
-        return self.arguments[0].device
+    flops: ClassVar[int] = 0  # few beside what moves
 
     def kernel(self, backend: str) -> str:
         """Name of the kernel that would run."""
@@ -90,8 +84,8 @@ def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def subjects(device: torch.device | str, shrink: int = 1) -> Iterator[Subject]:
-    """Make them one after the other; `shrink` divides heights, widths and channels.
+def subjects(device: torch.device | str, shrink: int = 1) -> dict[str, Callable[[], Subject]]:
+    """Give what makes them, by name; `shrink` divides heights, widths and channels.
 
     Parameters
     ----------
@@ -103,19 +97,21 @@ def subjects(device: torch.device | str, shrink: int = 1) -> Iterator[Subject]:
     def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.randn(shape, generator=generator).to(device, dtype)
 
-    yield _weights(normal, 512 // shrink)
-    yield _mask(normal, 256 // shrink, 64 // shrink)
-    yield _loss(normal, 512 // shrink)
-    yield _scores(normal, 512 // shrink)
+    wide, size, channels = 512 // shrink, 256 // shrink, 64 // shrink
+    return {
+        f"weights at 8 points, {wide}×{wide}×3×3, fp32 to fp16": partial(_weights, normal, wide),
+        f"mask and bias gradient, {channels} channels, 8×{size}², fp16": partial(
+            _mask, normal, size, channels
+        ),
+        f"loss gradient, 8×4×3×{wide}², fp16": partial(_loss, normal, wide),
+        f"score reduction, 16×{wide}×{wide}×3×3, fp32": partial(_scores, normal, wide),
+    }
 
 
 def _weights(normal: Callable[..., Tensor], width: int) -> Subject:
     w0, dw = (normal(width, 3, 3, width).movedim(-1, 1) for _ in range(2))
     alpha = torch.linspace(0.1, 0.9, 8).to(w0)
-    return Weights(
-        f"weights at 8 points, {width}×{width}×3×3, fp32 to fp16", "", (w0, dw, alpha),
-        w0.numel() * (8 + 8 * 2), 1e-3,
-    )  # fmt: skip
+    return Weights("", (w0, dw, alpha), w0.numel() * (8 + 8 * 2), 1e-3)
 
 
 def _mask(normal: Callable[..., Tensor], size: int, channels: int) -> Subject:
@@ -129,25 +125,17 @@ def _mask(normal: Callable[..., Tensor], size: int, channels: int) -> Subject:
         [False, False, True, False], *GEOMETRY, "relu", 0.0, 1.0, 1,
     )  # fmt: skip
     moved = 3 * gy.numel() * gy.element_size()
-    return Subject(
-        f"mask and bias gradient, {channels} channels, 8×{size}², fp16", "conv_backward", given,
-        moved, 5e-3,
-    )  # fmt: skip
+    return Subject("conv_backward", given, moved, 5e-3)
 
 
 def _loss(normal: Callable[..., Tensor], size: int) -> Subject:
     y, gt = (normal(*images, 3 * size**2, dtype=torch.float16) for images in ((8, 4), (4,)))
-    return Subject(
-        f"loss gradient, 8×4×3×{size}², fp16", "squared_error_backward",
-        (y, gt, normal(8, 4)), (2 * y.numel() + gt.numel()) * 2, 5e-3,
-    )  # fmt: skip
+    moved = (2 * y.numel() + gt.numel()) * 2
+    return Subject("squared_error_backward", (y, gt, normal(8, 4)), moved, 5e-3)
 
 
 def _scores(normal: Callable[..., Tensor], width: int) -> Subject:
     total = normal(16, width, 3, 3, width).movedim(-1, 2)
     delta = normal(width, 3, 3, width).movedim(-1, 1)
     moved = (total.numel() + delta.numel()) * 4
-    return Subject(
-        f"score reduction, 16×{width}×{width}×3×3, fp32", "score_reduction", (total, delta), moved,
-        1e-5,
-    )  # fmt: skip
+    return Subject("score_reduction", (total, delta), moved, 1e-5)

@@ -130,19 +130,23 @@ class Report:
             remarks.append(f"In 16 bits the bound is {self.narrow_bounds[0]:g}.")
         return "\n\n".join([*blocks, "\n".join(remarks)])
 
+    def content(self) -> dict[str, Any]:
+        """Give everything as what JSON can hold, every repeat's seconds and the ratios included."""
+        content = asdict(self)
+        for section, written in zip(self.sections, content["sections"], strict=True):
+            for row, line in zip(section.rows, written["rows"], strict=True):
+                line["ratios"] = section.ratios(row)
+        return content
+
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything as JSON, every repeat's seconds and the ratios included.
+        """Write everything as JSON.
 
         Raises
         ------
         ValueError
             If the file cannot be written.
         """
-        content = asdict(self)
-        for section, written in zip(self.sections, content["sections"], strict=True):
-            for row, line in zip(section.rows, written["rows"], strict=True):
-                line["ratios"] = section.ratios(row)
-        write_json(path, content)
+        write_json(path, self.content())
 
 
 def _block(section: Section) -> str:
