@@ -1,6 +1,7 @@
 """`faigfast bench`: the rivals' loops, faigfast's backends, and the table of them all."""
 
 from faigfast.bench.compiled import CompiledKernels, compile_kernels
+from faigfast.bench.cost import Cost, measure_cost
 from faigfast.bench.experiment import Experiment, experiment
 from faigfast.bench.kernels import Kernels, measure_kernels
 from faigfast.bench.race import Race, race
@@ -12,6 +13,7 @@ __all__ = [
     "DEFAULT",
     "WORKLOADS",
     "CompiledKernels",
+    "Cost",
     "Experiment",
     "Kernels",
     "Race",
@@ -19,6 +21,7 @@ __all__ = [
     "benchmark",
     "compile_kernels",
     "experiment",
+    "measure_cost",
     "measure_kernels",
     "race",
     "workload",

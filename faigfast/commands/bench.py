@@ -8,11 +8,13 @@ from typing import Any
 from faigfast.bench import (
     DEFAULT,
     CompiledKernels,
+    Cost,
     Kernels,
     Race,
     Report,
     benchmark,
     compile_kernels,
+    measure_cost,
     measure_kernels,
     race,
 )
@@ -20,6 +22,7 @@ from faigfast.commands.output import command_line, surroundings, writable_file, 
 from faigfast.files import write_text
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
+TITLES: dict[type, str] = {Race: "Time to the authors' accuracy", Cost: "The cost of a call"}
 COMPILED = "bench --compiled"  # whose part of a document is its own
 
 
@@ -39,6 +42,10 @@ def run(options: Any, words: Sequence[str]) -> None:
         )
         _finish(found, options.output, words)
         return
+    if options.cost:
+        found_cost = measure_cost(repeats=options.repeats, progress=not options.quiet)
+        _finish(found_cost, options.output, words)
+        return
     if options.compiled:
         _finish(compile_kernels(progress=not options.quiet), options.output, words)
         return
@@ -56,7 +63,9 @@ def run(options: Any, words: Sequence[str]) -> None:
 
 
 def _finish(
-    report: Report | Race | Kernels | CompiledKernels, output: str | None, words: Sequence[str]
+    report: Report | Race | Cost | Kernels | CompiledKernels,
+    output: str | None,
+    words: Sequence[str],
 ) -> None:
     """Print the table; keep it as a document, or all figures as JSON."""
     report.command = ["faigfast", *words]
@@ -70,8 +79,9 @@ def _finish(
         body = f"Written by `{command_line(words)}`.\n\n{image}\n\n{report.table()}"
         write_between(output, "bench", body)
     elif output is not None and output.endswith(".md"):
-        title = "Time to the authors' accuracy" if isinstance(report, Race) else "Speed"
-        written = f"Written by `{command_line(words)}`, which compares before it times."
+        title = TITLES.get(type(report), "Speed")
+        compares = "" if isinstance(report, Cost) else ", which compares before it times"
+        written = f"Written by `{command_line(words)}`{compares}."
         write_text(output, f"# {title}\n\n{written}\n\n```\n{report.table()}\n```\n")
     elif output is not None:
         report.save(output)

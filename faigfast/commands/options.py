@@ -186,6 +186,11 @@ def _bench(add: Add) -> None:
         "100 points",
     )
     add(
+        "--cost",
+        action="store_true",
+        help="instead, what a call costs by points and images, and whatever their number",
+    )
+    add(
         "--kernels",
         action="store_true",
         help="instead, the C++ convolution over channels and sizes, beside torch's and the "

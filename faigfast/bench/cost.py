@@ -1,0 +1,155 @@
+"""What a call costs by points and images, and what it costs whatever their number."""
+
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from faigfast.bench.rivals import own
+from faigfast.bench.workloads import workload
+from faigfast.files import write_json
+from faigfast.machine import describe_machine, describe_versions
+from faigfast.tables import aligned
+
+FAMILY = "srresnet-48"  # SRResNet 64×16 ×2 on 48² LR
+POINTS, IMAGES = (8, 16, 32), (1, 2, 4)
+BACKENDS = ("torch", "cpu")
+CALL = 10  # points of the call, of one image, whose fixed share is told
+HEADER = ("backend", "images", "points", "seconds", "fitted")
+
+
+@dataclass
+class Sample:
+    """Calls of one kind.
+
+    Attributes
+    ----------
+    backend : str
+        Of `faigfast.attribute`.
+    images, points : int
+        N and P.
+    seconds : list of float
+        Of every repeat, after two calls on the same pair.
+    """
+
+    backend: str
+    images: int
+    points: int
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Seconds of a call."""
+        return statistics.median(self.seconds)
+
+
+@dataclass
+class Cost:
+    """Seconds of calls, and a line through them.
+
+    Attributes
+    ----------
+    samples : list of Sample
+        Every backend with every number of images and points.
+    family : str
+        Workload.
+    machine, versions : dict
+        Where and with what it ran.
+    command : list of str
+        The command line.
+    """
+
+    samples: list[Sample]
+    family: str = FAMILY
+    machine: dict[str, Any] = field(default_factory=describe_machine)
+    versions: dict[str, str] = field(default_factory=describe_versions)
+    command: list[str] = field(default_factory=list)
+
+    def fit(self, backend: str) -> tuple[float, float, float]:
+        """Least squares of a backend: seconds a call, an image (its two ends), a point of one.
+
+        Relative errors count, so that long calls do not decide alone.
+        """
+        rows = [sample for sample in self.samples if sample.backend == backend]
+        terms = np.array([[1, row.images, row.images * row.points] for row in rows], float)
+        seconds = np.array([row.median for row in rows])
+        found = np.linalg.lstsq(terms / seconds[:, None], np.ones(len(rows)), rcond=None)[0]
+        return float(found[0]), float(found[1]), float(found[2])
+
+    def table(self) -> str:
+        """Align the figures as text, and tell the fixed cost of a call of ten points."""
+        lines, remarks = [], []
+        for backend in dict.fromkeys(sample.backend for sample in self.samples):
+            call, image, point = self.fit(backend)
+            for row in (sample for sample in self.samples if sample.backend == backend):
+                fitted = call + row.images * (image + row.points * point)
+                cells = (row.backend, str(row.images), str(row.points))
+                lines.append((*cells, f"{row.median:.3f}", f"{fitted:.3f}"))
+            share = call / (call + image + CALL * point)
+            remarks.append(
+                f"{backend}: {1e3 * call:.1f} ms a call, {1e3 * image:.1f} ms an image, "
+                f"{1e3 * point:.1f} ms a point of one; "
+                f"{share:.1%} of a call of one image and {CALL} points is fixed"
+            )
+        where = (
+            f"{self.family}², {self.machine['cpu']}, {self.machine['threads']} of "
+            f"{self.machine['cores']} cores, {self.machine['instructions']}, "
+            f"torch {self.versions['torch']}; medians, not of the first calls on a pair"
+        )
+        return "\n".join([aligned(HEADER, lines), "", *remarks, where])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything as JSON."""
+        write_json(path, asdict(self))
+
+
+def measure_cost(
+    family: str = FAMILY,
+    *,
+    points: Sequence[int] = POINTS,
+    images: Sequence[int] = IMAGES,
+    backends: Sequence[str] = BACKENDS,
+    repeats: int = 5,
+    progress: bool = True,
+) -> Cost:
+    """Time calls of several numbers of points and images, in turn.
+
+    Parameters
+    ----------
+    family : str
+        A workload without its number of images, such as "srresnet-48".
+    points, images : sequence of int
+        P and N, each with each.
+    backends : sequence of str
+        Of `faigfast.attribute`.
+    repeats : int
+        Timed calls of each.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    ValueError
+        If `repeats` is not positive.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; expected a positive integer")
+    samples = [Sample(b, n, p) for b in backends for n in images for p in points]
+    runs = [own(s.backend, workload(f"{family}x{s.images}").problem(s.points)) for s in samples]
+    with tqdm(total=len(runs) * (2 + repeats), unit="call", disable=not progress) as bar:
+        for run in runs:
+            for _ in range(2):
+                run()
+                bar.update()
+        for _ in range(repeats):
+            for sample, run in zip(samples, runs, strict=True):
+                start = time.perf_counter()
+                run()
+                sample.seconds.append(time.perf_counter() - start)
+                bar.update()
+    return Cost(samples, family)
