@@ -36,7 +36,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     schedule = Schedule(options.iterations, options.rate, options.batch, seed=options.seed)
     images = training_photographs(options.train, options.gt, "train")
     pair = open_pair(options)
-    sets = read_sets(options.sets or (), pair[1])
+    sets = read_sets(options.sets or (), pair)
     if sets:
         options = measured_alone(options, "sets")
     study = open_study(options, pair=pair)

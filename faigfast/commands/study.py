@@ -200,17 +200,17 @@ def open_study(
         return replace(study, store=Store(folder, identity, options.overwrite))
 
 
-def read_sets(items: Sequence[str], network: nn.Module) -> dict[str, FilterSet]:
-    """Read index files of a network given as NAME=FILE."""
+def read_sets(items: Sequence[str], pair: tuple[nn.Module, nn.Module]) -> dict[str, FilterSet]:
+    """Read index files given as NAME=FILE; refuse those whose header tells of another pair."""
     sets: dict[str, FilterSet] = {}
-    index = FilterIndex.of(network)
+    total = len(FilterIndex.of(pair[1]))
     for item in items:
         name, equals, path = item.partition("=")
         if not equals or not name or name in sets:
             raise ValueError(f"sets hold {item!r}; expected NAME=FILE, each name once")
-        sets[name] = FilterSet.load(path, len(index))
+        sets[name] = FilterSet.load(path, total)
         with blaming(f"set {name!r}", ValueError):
-            sets[name].masks(index)
+            sets[name].check_pair(*pair)
     return sets
 
 

@@ -14,6 +14,7 @@ from faigfast.findings.rivals import OF_WEIGHTS
 from faigfast.findings.store import Store
 from faigfast.findings.sweep import measure_all
 from faigfast.findings.units import check_pair, random_units, top_units
+from faigfast.networks import blaming
 from faigfast.result import Attribution
 
 FRACTIONS = (0.01, 0.03, 0.05, 0.1)
@@ -329,10 +330,8 @@ def mask_sets(
     if clash := {"baseline", "target"} & sets.keys():
         raise ValueError(f"a set is called {sorted(clash)[0]!r}; expected another name")
     for name, one in sets.items():  # before anything is measured
-        try:
-            one.swap(baseline, target)
-        except ValueError as problem:
-            raise ValueError(f"set {name!r}: {problem}") from None
+        with blaming(f"set {name!r}", ValueError):
+            one.check_pair(baseline, target)
     networks: dict[str, Callable[[], nn.Module]] = {
         "baseline": lambda: baseline,
         "target": lambda: target,

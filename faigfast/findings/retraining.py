@@ -282,10 +282,9 @@ def retrain_all(
     """
     sets = sets or {}
     learnt = lessons(study, images, recipes, list(sets), patch)
-    index = FilterIndex.of(study.baseline)
     for name, given in sets.items():
         with blaming(f"set {name!r}", ValueError):
-            given.masks(index)
+            given.check_pair(study.baseline, study.target)
     if not learnt:
         raise ValueError("no degradation blurs or adds noise; expected one to be learnt")
     if overwrite:
