@@ -230,7 +230,12 @@ def test_predict(here, files, capsys):
         assert rows.images.tolist() == [12, 4, 4, 4]
         assert (here / f"confusion-by-{match}.svg").exists()
     predicted = table(here, "predicted-images")
-    assert len(predicted) == 3 and set(predicted.degradation) <= {"blur", "noise", "clean"}
+    assert len(predicted) == 3 * 3 and list(predicted.match[:3]) == [
+        "overlap",
+        "correlation",
+        "neighbour",
+    ]
+    assert set(predicted.degradation) <= {"blur", "noise", "clean"}
     assert (predicted.margin >= 0).all()
     finished(here, "predict")
     left = here.parent / "left"

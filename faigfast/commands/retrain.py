@@ -10,11 +10,13 @@ from faigfast.commands.study import (
     describe,
     describe_measured,
     measured_alone,
+    note_small,
     open_pair,
     open_study,
     parse_recipes,
     publish,
     read_sets,
+    sizes_of,
     target_file,
     training_photographs,
 )
@@ -41,6 +43,8 @@ def run(options: Any, words: Sequence[str]) -> None:
         options = measured_alone(options, "sets")
     study = open_study(options, pair=pair)
     recipes = parse_recipes(options, study.target)
+    side = options.patch * next(iter(recipes.values())).scale
+    small = note_small(sizes_of(images), side, "patch", options.quiet)
     with alone_in(options.output):
         parts = retrain_all(
             study, images, recipes, schedule, Path(options.output),
@@ -53,7 +57,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         remark = (
             f"{options.iterations} iterations of {options.optimizer} at {options.rate:g}, batches "
             f"of {options.batch} patches of {options.patch}×{options.patch} low-resolution pixels "
-            f"from {', '.join(images)}; all of one degradation."
+            f"from {', '.join(name for name in images if name not in small)}; all of one degradation."
         )
         publish(
             options,

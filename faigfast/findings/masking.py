@@ -1,6 +1,6 @@
 """Masking: what a network loses when its discovered filters go back to the baseline's."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -169,6 +169,14 @@ class Masking:
         return area / end
 
 
+def check_names(contrasts: Iterable[Contrast]) -> None:
+    """Refuse a contrast that is called as a method with one set for all."""
+    if clash := {c.name for c in contrasts} & {*OF_WEIGHTS}:
+        raise ValueError(
+            f"a contrast is called {min(clash)!r}, as a method is; expected another name"
+        )
+
+
 def random_sets(like: FilterSet, count: int = DRAWS, seed: int = 0) -> list[FilterSet]:
     """Draw as many filters as `like` has, uniformly, `count` times.
 
@@ -245,6 +253,7 @@ def mask(
     first = next(iter(results.values()))
     contrasts = one_against_rest(first.degradations) if contrasts is None else tuple(contrasts)
     check_contrasts(contrasts, first.degradations)
+    check_names(contrasts)
     fractions = sorted(set(fractions))
     if not fractions:
         raise ValueError("fractions are empty; expected shares in (0, 1]")
@@ -254,10 +263,6 @@ def mask(
     scored = torch.stack([one.scored for one in results.values()]).all(0)
     results = {method: replace(one, scored=scored) for method, one in results.items()}
     first = next(iter(results.values()))
-    if clash := {c.name for c in contrasts} & {"random", *OF_WEIGHTS}:
-        raise ValueError(
-            f"a contrast is called {min(clash)!r}, as a method is; expected another name"
-        )
 
     groups: list[tuple[str, str, float, list[FilterSet]]] = []
     for fraction in fractions:
