@@ -47,7 +47,8 @@ def run(options: Any, words: Sequence[str]) -> None:
         how = "each photograph from signatures of the others"
         if lessons:
             taught = learned_crops(options, lessons, options.degrade, study.target)
-            how = f"learned from {len(taught.names)} crops of {', '.join(dict.fromkeys(taught.photographs))}"
+            of = ", ".join(dict.fromkeys(taught.photographs))
+            how = f"learned from {len(taught.names)} crops of {of}"
         signatures, trials = try_predictions(
             *pair, study.kept, taught, fraction=options.fraction, **shared
         )

@@ -45,6 +45,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     recipes = parse_recipes(options, study.target)
     side = options.patch * next(iter(recipes.values())).scale
     small = note_small(sizes_of(images), side, "patch", options.quiet)
+    of = ", ".join(name for name in images if name not in small)
     with alone_in(options.output):
         parts = retrain_all(
             study, images, recipes, schedule, Path(options.output),
@@ -57,7 +58,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         remark = (
             f"{options.iterations} iterations of {options.optimizer} at {options.rate:g}, batches "
             f"of {options.batch} patches of {options.patch}×{options.patch} low-resolution pixels "
-            f"from {', '.join(name for name in images if name not in small)}; all of one degradation."
+            f"from {of}; all of one degradation."
         )
         publish(
             options,
