@@ -190,7 +190,11 @@ def test_modulate_measures_and_saves_under_the_users_keys(here, files, capsys):
     finished(here, "modulate")
     assert main(words("modulate", here.parent / "grid", *more, "--grid")) == 0
     assert len(table(here.parent / "grid", "modulation")) == 16 * 2
-    assert (here.parent / "grid" / "modulation-grid.svg").exists()
+    assert (
+        "blur: blur 0, noise 0.5"
+        in (grid := here.parent / "grid" / "modulation-grid.svg").read_text()
+    )
+    assert "noise: blur 0, noise 0.5" in grid.read_text()  # each input in a part of its own
     below = ["--strengths", "0", "0.5", "--grid"]  # no strength of 1, so no curve
     assert main(words("modulate", here.parent / "below", *below)) == 0
     assert len(table(here.parent / "below", "modulation")) == 4 * 2
@@ -199,7 +203,8 @@ def test_modulate_measures_and_saves_under_the_users_keys(here, files, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--strengths", "1e999"], "strength of '--strengths' is inf"),
+        (["--strengths", "1e999"], "strength of '--strengths' is inf; expected a finite number"),
+        (["--strengths", "nan"], "strength of '--strengths' is nan; expected a finite number"),
         (["--set", "blur=inf", "--save", "x.pth"], "set holds 'blur=inf'"),
         (["--set", "fog=1", "--save", "x.pth"], "set names 'fog'"),
         (["--set", "blur=1"], "one of --save and --set"),

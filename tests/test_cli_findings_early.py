@@ -6,6 +6,7 @@ import cli_helpers
 import pytest
 import torch
 from cli_helpers import one_line
+from pyarrow import parquet
 from torch import nn
 
 import faigfast
@@ -81,6 +82,45 @@ def test_images_that_the_network_does_not_take_are_named_at_once(
     assert main([*argv, "--images", "gt"]) == 1
     assert "the network does not take image 'image1' [3, 24, 29]: not square" in one_line(capsys)
     assert not list(here.rglob("*"))
+
+
+def test_grids_of_any_number_of_contrasts(here, capsys):
+    """Pairs of contrasts have a picture each, and what has none is told."""
+    argv = ["--strengths", "0", "1", "--grid", "--fraction", "0.2", "--quiet", "--degrade"]
+    assert main(words("modulate", here, *argv, "blur=1", "noise=0.1", "clean")) == 0
+    assert "either contrast; all other strengths are 1." in capsys.readouterr().out
+    for one, other in (("blur", "noise"), ("blur", "clean"), ("noise", "clean")):
+        text = (here / f"modulation-grid-{one}-{other}.svg").read_text()
+        assert all(f"{name}: {one} 0, {other} 1" in text for name in (one, other))
+    one = here.parent / "one"
+    assert main(words("modulate", one, *argv, "blur=1", "noise=0.1", "--contrast", "blur")) == 0
+    assert "there is no grid to be drawn" in capsys.readouterr().out
+    assert not list(one.glob("modulation-grid*"))
+
+
+def test_numbers_of_filters_stay_whole(here, capsys):
+    assert main(words("retrain", here, *RETRAIN, "--quiet")) == 0
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines() if line.startswith("blur ")]
+    filters = {row[1]: row[2] for row in rows}
+    assert filters["baseline"] == filters["all"] == "–"
+    assert filters["discovered"] == filters["random"] and filters["random"].isdigit()
+    lines = (here / "retraining.csv").read_text().splitlines()
+    assert [line.split(",")[2] for line in lines[3:5]] == 2 * [filters["random"]]
+    column = parquet.read_schema(here / "retraining.parquet").field("filters")
+    assert str(column.type) == "int64"
+
+
+@pytest.mark.parametrize("method", ["input", "change"])
+def test_attribute_tells_what_does_not_act_on_a_rival(here, capsys, method):
+    argv = ["attribute", "a.pth", "b.safetensors", "--gt", "gt", "--output", str(here)]
+    argv += ["--degrade", "blur=1", "--steps", "2", "--method", method]
+    assert main([*argv, "--rule", "gauss-legendre", "--parameters", "conv_last*"]) == 0
+    note = f"rule 'gauss-legendre' does not act on {method!r}"
+    assert note in capsys.readouterr().err and note in (here / "manifest.json").read_text()
+    result = faigfast.Attribution.load(here / "scores.safetensors")
+    layers = {result.index.locate(n)[0] for n in result.scored.nonzero().flatten().tolist()}
+    assert layers == {"conv_last.weight"}
 
 
 def test_photographs_that_teach_nothing_are_not_named(here, capsys):

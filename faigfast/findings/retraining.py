@@ -319,7 +319,12 @@ def retrain_all(
 
 def retraining_frame(parts: Sequence[Retraining]) -> "pandas.DataFrame":
     """One row a degradation and network."""
-    return frame([row for part in parts for row in part.rows()])
+    rows = [row for part in parts for row in part.rows()]
+    table = frame(rows)
+    if rows:  # whole numbers beside empty cells have become floats
+        whole = table["filters"].astype("Int64").astype(object)
+        table["filters"] = whole.where(whole.notna(), None)
+    return table
 
 
 def retraining_sentences(parts: Sequence[Retraining]) -> list[str]:
