@@ -92,7 +92,9 @@ def _grid(
         for down in steps:
             settings = [{one: down, other: across} for across in steps]
             images = modulated_images(*pair, sets, lq, settings)
-            captions = [f"{degradation}: {one} {s[one]:g}, {other} {s[other]:g}" for s in settings]
+            captions = [
+                f"{degradation} input\n{one} {s[one]:g}, {other} {s[other]:g}" for s in settings
+            ]
             rows.append(dict(zip(captions, images, strict=True)))
     return rows
 
