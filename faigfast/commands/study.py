@@ -225,7 +225,7 @@ def _check_extras(metrics: Sequence[str]) -> None:
     """Refuse to begin what could not be written down in the end."""
     wanted = dict(EXTRAS)
     if any(name.startswith("ssim") for name in metrics):
-        wanted["torchmetrics"] = "SSIM"
+        wanted["torchmetrics"] = "values of SSIM"
     for package, what in wanted.items():
         if find_spec(package) is None:
             raise ImportError(f"{what} need {package}: pip install 'faigfast[report]'")

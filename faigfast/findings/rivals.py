@@ -38,17 +38,17 @@ METHODS = {
 }
 # These look at the weights alone, and rank the same filters for every degradation.
 OF_WEIGHTS = ("change", "relative", "random", "magnitude")
-# Options of `attribute` with their defaults, and what each kind of rival makes of them.
+# Options of `attribute` with their defaults; those that do not act on a kind of rival, and why.
 DEFAULTS = {
     name: option.default
     for name, option in signature(attribute).parameters.items()
     if option.kind is option.KEYWORD_ONLY and name not in ("steps", "signed", "progress")
 }
 OF_THE_LINE = ("rule", "tol", "emulate")
-PLACE = ("backend", "memory", "parameters")  # nothing of the scores depends on the first two
+ACT_ON_ALL = ("backend", "memory", "parameters")
 WHY = {
     "gradient": "its one point is the target",
-    "input": "the output is summed by the rule right, in the networks' own precision",
+    "input": "the output itself is summed, by the rule right, in the networks' own precision",
     **dict.fromkeys(OF_WEIGHTS, "its scores follow from the weights alone"),
 }
 
@@ -139,8 +139,8 @@ def rank_by(
     used, _ = choose(given["backend"], like.device)
     if PRECISIONS.get(given["precision"]) == like.dtype and given["precision"] not in MATRIX:
         given["precision"] = "auto"  # which is the networks' own
-    names = [name for name in DEFAULTS if name not in PLACE]
-    notes = _without_effect(method, given, names)
+    notes = _without_effect(method, given, [n for n in DEFAULTS if n not in ACT_ON_ALL])
+    scored = _scored(FilterIndex.of(last), last, given["parameters"])
     parts = batches(batch, like.device, like.dtype)
     if method == "input":
         if clean is not None and not is_single(batch):
@@ -153,7 +153,8 @@ def rank_by(
         result = _result(
             first, last, method, rows, images=1, seed=seed if method == "random" else None
         )
-    return replace(_scored_alone(result, last, given["parameters"]), notes=tuple(notes))
+    rows = {name: x.masked_fill(~scored, 0) for name, x in result.by_degradation.items()}
+    return replace(result, by_degradation=rows, scored=scored, notes=tuple(notes))
 
 
 def _without_effect(method: str, options: Mapping[str, Any], names: Iterable[str]) -> list[str]:
@@ -169,19 +170,11 @@ def _without_effect(method: str, options: Mapping[str, Any], names: Iterable[str
     ]
 
 
-def _scored_alone(
-    result: Attribution, target: nn.Module, parameters: Selection | None
-) -> Attribution:
-    """Leave only the scores of the layers that `parameters` names."""
-    layers = select(parameters, result.index, tensors(target))
-    scored = torch.cat(
-        [
-            torch.full((shape[0] * shape[1],), layer in layers)
-            for layer, shape in zip(result.index.layers, result.index.shapes, strict=True)
-        ]
-    )
-    rows = {name: x.masked_fill(~scored, 0) for name, x in result.by_degradation.items()}
-    return replace(result, by_degradation=rows, scored=scored)
+def _scored(index: FilterIndex, target: nn.Module, parameters: Selection | None) -> Tensor:
+    """Say of each filter whether `parameters` names its layer, [F]."""
+    layers = select(parameters, index, tensors(target))
+    parts = zip(index.layers, index.offsets, index.offsets[1:], strict=False)
+    return torch.cat([torch.full((high - low,), key in layers) for key, low, high in parts])
 
 
 def _weight_scores(method: str, baseline: nn.Module, target: nn.Module, seed: int) -> Tensor:
