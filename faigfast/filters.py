@@ -21,6 +21,7 @@ from faigfast.networks import (
     check_same_layout,
     copy_of,
     fingerprint,
+    fingerprints,
     identity,
     tensors,
     undisturbed,
@@ -38,6 +39,7 @@ CONVOLUTIONS = (
 # Where the state dict keeps a convolution's weight: plain, parametrized, or by the older hooks.
 _PARAMETRIZED = "parametrizations.weight.original"
 WEIGHTS = ("weight", _PARAMETRIZED, f"{_PARAMETRIZED}1", "weight_v", "weight_orig")
+OTHER_ORDER = "baseline and target are in the other order than when the filters were found"
 
 
 @dataclass(frozen=True)
@@ -244,9 +246,7 @@ class FilterSet:
         masks = self.masks(FilterIndex.of(last))
         known = self.baseline and self.baseline != self.target
         if known and (self.baseline == fingerprint(last) or self.target == fingerprint(first)):
-            raise ValueError(
-                "baseline and target are in the other order than when the filters were found"
-            )
+            raise ValueError(OTHER_ORDER)
         edited = copy_of(last)
         vars(edited).pop("faigfast_source", None)  # it is no longer what the file holds
         start, end = tensors(first), tensors(edited)
@@ -284,11 +284,42 @@ class FilterSet:
             raise ValueError(
                 f"filter {int(self.indices.max())} does not exist in a network of {len(index)}"
             )
+        if self.total not in (None, len(index)):
+            raise ValueError(
+                f"the filters are of a network with {self.total} filters, not of {len(index)}"
+            )
         chosen = torch.zeros(len(index), dtype=torch.bool)
         chosen[self.indices] = True
         parts = zip(index.layers, index.shapes, index.offsets, index.offsets[1:], strict=False)
         masks = {layer: chosen[low:high].view(shape[:2]) for layer, shape, low, high in parts}
         return {layer: mask for layer, mask in masks.items() if mask.any()}
+
+    def check_pair(self, baseline: nn.Module, target: nn.Module) -> None:
+        """Refuse two networks other than those of which the filters were found.
+
+        Parameters
+        ----------
+        baseline, target : nn.Module
+            The two networks; a set that does not tell which they were goes with any of its
+            architecture.
+
+        Raises
+        ------
+        ValueError
+            Naming both networks of the end that differs.
+        """
+        first, last = unwrap(baseline, "baseline"), unwrap(target, "target")
+        check_same_layout(tensors(first), tensors(last))
+        self.masks(FilterIndex.of(last))
+        known = {"baseline": self.baseline, "target": self.target}
+        if not any(known.values()):
+            return
+        own = fingerprints(first, last)
+        if self.baseline != self.target and (own[1] == self.baseline or own[0] == self.target):
+            raise ValueError(OTHER_ORDER)
+        for (end, wanted), found in zip(known.items(), own, strict=True):
+            if wanted not in ("", found):
+                raise ValueError(f"the filters' {end} is the network {wanted}, not {found}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the authors' text format: one index a line, below a `#` header they skip."""

@@ -31,6 +31,8 @@ class Setting:
     contrasted : bool
         Whether other degradations' scores are taken off where nothing is said; rivals that are
         ranked by the score itself say no.
+    seed : int, optional
+        Of scores that are drawn; None of all others.
     """
 
     rule: str
@@ -45,6 +47,7 @@ class Setting:
     target: str
     method: str = "faig"
     contrasted: bool = True
+    seed: int | None = None
 
 
 def differences(one: Any, other: Any) -> str:

@@ -190,7 +190,9 @@ def test_modulate_measures_and_saves_under_the_users_keys(here, files, capsys):
     finished(here, "modulate")
     assert main(words("modulate", here.parent / "grid", *more, "--grid")) == 0
     assert len(table(here.parent / "grid", "modulation")) == 16 * 2
-    assert (here.parent / "grid" / "modulation-grid.svg").exists()
+    grid = (here.parent / "grid" / "modulation-grid.svg").read_text()
+    assert grid.count(">blur input<") == grid.count(">noise input<") == 16
+    assert grid.count(">blur 0, noise 0.5<") == 2  # of either input
     below = ["--strengths", "0", "0.5", "--grid"]  # no strength of 1, so no curve
     assert main(words("modulate", here.parent / "below", *below)) == 0
     assert len(table(here.parent / "below", "modulation")) == 4 * 2
@@ -199,7 +201,8 @@ def test_modulate_measures_and_saves_under_the_users_keys(here, files, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--strengths", "1e999"], "strength of '--strengths' is inf"),
+        (["--strengths", "1e999"], "strength of '--strengths' is inf; expected a finite number"),
+        (["--strengths", "nan"], "strength of '--strengths' is nan; expected a finite number"),
         (["--set", "blur=inf", "--save", "x.pth"], "set holds 'blur=inf'"),
         (["--set", "fog=1", "--save", "x.pth"], "set names 'fog'"),
         (["--set", "blur=1"], "one of --save and --set"),
@@ -230,7 +233,12 @@ def test_predict(here, files, capsys):
         assert rows.images.tolist() == [12, 4, 4, 4]
         assert (here / f"confusion-by-{match}.svg").exists()
     predicted = table(here, "predicted-images")
-    assert len(predicted) == 3 and set(predicted.degradation) <= {"blur", "noise", "clean"}
+    assert len(predicted) == 3 * 3 and list(predicted.match[:3]) == [
+        "overlap",
+        "correlation",
+        "neighbour",
+    ]
+    assert set(predicted.degradation) <= {"blur", "noise", "clean"}
     assert (predicted.margin >= 0).all()
     finished(here, "predict")
     left = here.parent / "left"

@@ -1,10 +1,15 @@
 import pytest
 import torch
+from helpers import pair as networks
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
+from torch import nn
 
+import faigfast
 from faigfast.data.degradations import round_to_8_bit
-from faigfast.findings.metrics import luma, output_difference, psnr
+from faigfast.findings.evaluation import Crops
+from faigfast.findings.masking import mask
+from faigfast.findings.metrics import luma, output_difference, psnr, ssim
 
 
 @pytest.fixture
@@ -66,3 +71,37 @@ def test_refused(pair, change, words):
         psnr(pair[0][:, :2], pair[1][:, :2], channel="y")
     with pytest.raises(ValueError, match="output is"):
         psnr(pair[0][:1], pair[1])
+
+
+@pytest.mark.parametrize("sides", [(17,), (7, 8, 9)])
+def test_signals_and_volumes_have_a_psnr_and_no_ssim(sides):
+    generator = torch.Generator().manual_seed(1)
+    gt = round_to_8_bit(torch.rand(2, 3, *sides, generator=generator).double())
+    output = gt + 0.1 * torch.randn(gt.shape, generator=generator)
+    inner = (slice(None), *(slice(2, side - 2) for side in sides))
+    expected = [
+        peak_signal_noise_ratio(b[inner].numpy(), a[inner].numpy(), data_range=1)
+        for a, b in zip(round_to_8_bit(output), gt, strict=True)
+    ]
+    torch.testing.assert_close(psnr(output, gt, border=2), torch.tensor(expected))
+    assert psnr(output, gt, channel="y").isfinite().all()
+    with pytest.raises(ValueError, match="border 4 leaves nothing of an image"):
+        psnr(output[..., :8], gt[..., :8], border=4)
+    with pytest.raises(ValueError, match=r"SSIM expects images \[N, C, H, W\]"):
+        ssim(output, gt)
+
+
+@pytest.mark.parametrize(("layer", "sides"), [(nn.Conv1d, (12,)), (nn.Conv3d, (6, 5, 4))])
+def test_pairs_of_signals_and_of_volumes_are_masked(layer, sides):
+    nets = networks(
+        lambda: nn.Sequential(layer(2, 4, 3, padding=1), nn.ReLU(), layer(4, 2, 3, padding=1))
+    )
+    gt, *lq = (torch.rand(3, 2, *sides, dtype=torch.float64) for _ in range(3))
+    data = Crops(dict(zip(("a", "b"), lq, strict=True)), gt, ("x 0,0", "x 0,1", "y 0,0"))
+    result = faigfast.attribute(*nets, {"lq": data.lq, "gt": gt}, steps=2)
+    found = mask(*nets, result, data, fractions=[1.0], border=1)
+    whole = found.find("a", 1.0)  # all filters, but not the biases, are the baseline's
+    edited = result.top("a", 1.0).swap(*nets)
+    with torch.no_grad():
+        expected = psnr(edited(data.lq["b"]), gt, border=1)
+    torch.testing.assert_close(whole.psnr["b"], expected)

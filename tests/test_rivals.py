@@ -1,9 +1,13 @@
 import copy
+import json
 import math
+from functools import partial
 
 import pytest
 import torch
 from helpers import images, kinked, pair, smooth, untouched
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import faigfast
@@ -169,6 +173,82 @@ def test_weights_rank_alike_for_every_degradation(nets, method):
 def test_refused(nets, method, options, words):
     with pytest.raises(ValueError, match=words):
         rank_by(method, *nets, batch(), **options)
+
+
+OTHERS = [method for method in METHODS if method not in ("faig", "signed")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_options_of_nobody_are_refused(nets, method):
+    for name in ("nonsense", "signed"):
+        with pytest.raises(TypeError, match=f"options hold '{name}'; expected some of rule"):
+            rank_by(method, *nets, batch(), **{name: True})
+
+
+@pytest.mark.parametrize("method", OTHERS)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"backend": "abacus"}, "backend is 'abacus'"),
+        ({"rule": "bogus"}, "rule is 'bogus'"),
+        ({"precision": "fp99"}, "precision is 'fp99'"),
+        ({"objective": "bogus"}, "objective is 'bogus'"),
+        ({"parameters": ["nowhere*"]}, "parameters holds 'nowhere\\*'"),
+    ],
+)
+def test_bad_options_are_refused_also_where_they_do_not_act(nets, method, options, words):
+    with pytest.raises(ValueError, match=words):
+        rank_by(method, *nets, batch(), **options)
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_what_does_not_act_is_told(nets, method):
+    rank = partial(rank_by, method, *nets, batch(), steps=2)
+    plain = rank()
+    assert plain.notes == rank(backend="auto", precision="fp64").notes
+    given = rank(rule="gauss-legendre", objective="absolute_error")
+    of_rule = f"rule 'gauss-legendre' does not act on {method!r}"
+    assert any(note.startswith(of_rule) for note in given.notes)
+    told = any(note.startswith("objective 'absolute_error' does not") for note in given.notes)
+    assert told == (method != "gradient")
+    assert torch.equal(given.mean("a"), plain.mean("a")) == told
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_parameters_are_honoured_by_every_method(nets, method, tmp_path):
+    every, chosen = (
+        rank_by(method, *nets, batch(), steps=3, parameters=p) for p in (None, ["2.*"])
+    )
+    first = nets[1][0].weight[:, :, 0, 0].numel()
+    assert chosen.scored.tolist() == [n >= first for n in range(len(every.index))]
+    assert not chosen.mean("a")[:first].any()
+    assert torch.equal(chosen.mean("a")[first:], every.mean("a")[first:])
+    assert set(chosen.ranking("a").indices.tolist()) == set(range(first, len(every.index)))
+    chosen.save(tmp_path / "scores.safetensors")
+    assert torch.equal(
+        faigfast.Attribution.load(tmp_path / "scores.safetensors").scored, chosen.scored
+    )
+
+
+def test_the_seed_has_a_place_of_its_own(nets, tmp_path):
+    one, other = (rank_by("random", *nets, batch(), seed=s) for s in (5, 6))
+    assert (one.setting.seed, one.setting.steps) == (5, 0)
+    assert rank_by("change", *nets, batch(), seed=5).setting.seed is None
+    with pytest.raises(ValueError, match="seed is 5 and 6"):
+        one.merge(other)
+    one.save(tmp_path / "new.safetensors")
+    assert faigfast.Attribution.load(tmp_path / "new.safetensors").setting == one.setting
+    with safe_open(tmp_path / "new.safetensors", "pt") as file:
+        metadata = file.metadata()
+    setting = json.loads(metadata["setting"])
+    del setting["seed"]  # as files were before
+    save_file(
+        load_file(tmp_path / "new.safetensors"),
+        tmp_path / "old.safetensors",
+        {**metadata, "setting": json.dumps(setting)},
+    )
+    old = faigfast.Attribution.load(tmp_path / "old.safetensors")
+    assert torch.equal(old.mean("a"), one.mean("a")) and old.setting.seed is None
 
 
 def test_networks_of_two_kinds_are_refused(nets):

@@ -5,6 +5,11 @@ from collections.abc import Callable
 from faigfast.commands.common_options import Add, degraded_images, own_network, quiet
 
 
+def number(text: str) -> float:
+    """Read a number; what is not finite too, so that the command can say what is wrong with it."""
+    return float(text)
+
+
 def _study(add: Add, output: str, steps: int = 20) -> None:
     """Pair, photographs, and the points of the line."""
     add(
@@ -129,7 +134,7 @@ def _modulate(add: Add) -> None:
     _fraction(add, 0.05, "the filters that are modulated")
     add(
         "--strengths",
-        type=float,
+        type=number,
         nargs="+",
         default=[0, 0.25, 0.5, 0.75, 1, 1.25, 1.5],
         metavar="S",

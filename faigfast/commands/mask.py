@@ -33,7 +33,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         raise ValueError(f"methods hold {unknown[0]!r}; expected some of {', '.join(METHODS)}")
     check_shares(options.fractions)
     pair = open_pair(options)
-    sets = read_sets(options.sets or (), pair[1])
+    sets = read_sets(options.sets or (), pair)
     if sets:
         options = measured_alone(options, "sets")
     study = open_study(options, pair=pair, metrics=options.metrics)

@@ -1,5 +1,6 @@
 """`faigfast modulate`: restoration at strengths of one's own."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,16 @@ def run(options: Any, words: Sequence[str]) -> None:
             }
             strips.append({f"{contrast.degradation} input": low, **captions})
         figures["modulation images"] = side_by_side(strips)
-        if options.grid and len(names) == 2:
-            lq = study.kept.lq[study.contrasts[0].degradation][:1]
-            figures["modulation grid"] = side_by_side(_grid(pair, sets, lq, options.strengths))
-        tables = {"modulation": modulation.frame()}
         said = modulation_sentences(modulation, study.contrasts)
+        pairs = list(itertools.combinations(study.contrasts, 2)) if options.grid else []
+        for two in pairs:
+            inputs = {c.degradation: study.kept.lq[c.degradation][:1] for c in two}
+            of = [contrast.name for contrast in two]
+            name = "modulation grid" if len(pairs) == 1 else f"modulation grid {' '.join(of)}"
+            figures[name] = side_by_side(_grid(pair, sets, of, inputs, options.strengths))
+        if options.grid:
+            said.append(_about_grids(len(pairs)))
+        tables = {"modulation": modulation.frame()}
         publish(options, words, "modulate", tables, figures, [*said, describe(study)])
         if options.save:
             network = modulated(*pair, sets, wanted)
@@ -74,19 +80,31 @@ def run(options: Any, words: Sequence[str]) -> None:
 def _grid(
     pair: tuple[nn.Module, nn.Module],
     sets: dict[str, FilterSet],
-    lq: Tensor,
+    names: Sequence[str],
+    inputs: dict[str, Tensor],
     strengths: Sequence[float],
 ) -> list[dict[str, Tensor]]:
-    """Restore an image at all pairs of strengths: one name's downwards, the other's across."""
-    one, other = sets
+    """Restore every input at all pairs of strengths: one name's downwards, the other's across."""
+    one, other = names
     steps = sorted(set(strengths))
     rows = []
-    for down in steps:
-        settings = [{one: down, other: across} for across in steps]
-        images = modulated_images(*pair, sets, lq, settings)
-        captions = [f"{one} {s[one]:g}, {other} {s[other]:g}" for s in settings]
-        rows.append(dict(zip(captions, images, strict=True)))
+    for degradation, lq in inputs.items():
+        for down in steps:
+            settings = [{one: down, other: across} for across in steps]
+            images = modulated_images(*pair, sets, lq, settings)
+            captions = [
+                f"{degradation} input\n{one} {s[one]:g}, {other} {s[other]:g}" for s in settings
+            ]
+            rows.append(dict(zip(captions, images, strict=True)))
     return rows
+
+
+def _about_grids(pairs: int) -> str:
+    """Say what the pictures of --grid show."""
+    if not pairs:
+        return "Of one contrast alone there is no grid to be drawn."
+    rest = "; all other strengths are 1" if pairs > 1 else ""
+    return f"Grids: the first crop in the degradation of either contrast{rest}."
 
 
 def _check_save(options: Any) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor, nn
+
 from faigfast.commands.run_folder import alone_in
 from faigfast.commands.study import (
     learned_crops,
@@ -11,10 +13,12 @@ from faigfast.commands.study import (
     read_folder,
     training_photographs,
 )
+from faigfast.findings.evaluation import restore
 from faigfast.findings.figures import matrix
 from faigfast.findings.frames import frame
-from faigfast.findings.prediction import predict_degradation
+from faigfast.findings.prediction import MATCHES, own_scores
 from faigfast.findings.trials import LEVELS, try_predictions
+from faigfast.networks import blaming
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -31,6 +35,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         lessons = training_photographs(options.learn, options.gt, "learn")
     study = open_study(options)
     pair = study.baseline, study.target
+    _check_images(study.target, unseen)
     shared = {
         "steps": study.steps,
         "store": study.store,
@@ -42,7 +47,8 @@ def run(options: Any, words: Sequence[str]) -> None:
         how = "each photograph from signatures of the others"
         if lessons:
             taught = learned_crops(options, lessons, options.degrade, study.target)
-            how = f"learned from {len(taught.names)} crops of {', '.join(lessons)}"
+            of = ", ".join(dict.fromkeys(taught.photographs))
+            how = f"learned from {len(taught.names)} crops of {of}"
         signatures, trials = try_predictions(
             *pair, study.kept, taught, fraction=options.fraction, **shared
         )
@@ -57,15 +63,18 @@ def run(options: Any, words: Sequence[str]) -> None:
         if unseen:
             rows = []
             for name, image in unseen.items():
-                (found,) = predict_degradation(*pair, signatures, image[None], **shared)
-                rows.append(
-                    {
-                        "image": name,
-                        "degradation": found.degradation,
-                        "level": found.level,
-                        "margin": found.margin,
-                    }
-                )
+                shares = own_scores(*pair, image[None], title=f"predicting {name}", **shared)
+                for match in MATCHES:
+                    (found,) = signatures.predict(shares, match)
+                    rows.append(
+                        {
+                            "image": name,
+                            "match": match,
+                            "degradation": found.degradation,
+                            "level": found.level,
+                            "margin": found.margin,
+                        }
+                    )
             tables["predicted images"] = frame(rows)
         remark = (
             f"{len(study.kept.names)} crops of {options.crop}×{options.crop} of "
@@ -73,3 +82,11 @@ def run(options: Any, words: Sequence[str]) -> None:
             "target's own output. Intervals are Wilson's, over crops treated as independent."
         )
         publish(options, words, "predict", tables, figures, [remark])
+
+
+def _check_images(network: nn.Module, images: dict[str, Tensor]) -> None:
+    """Refuse images that the network does not take, before anything is learned."""
+    for name, image in images.items():
+        sides = f"{list(image.shape)}"
+        with blaming(f"the network does not take image {name!r} {sides}", Exception):
+            restore(network, image[None])

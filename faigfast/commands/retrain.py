@@ -10,11 +10,13 @@ from faigfast.commands.study import (
     describe,
     describe_measured,
     measured_alone,
+    note_small,
     open_pair,
     open_study,
     parse_recipes,
     publish,
     read_sets,
+    sizes_of,
     target_file,
     training_photographs,
 )
@@ -36,11 +38,14 @@ def run(options: Any, words: Sequence[str]) -> None:
     schedule = Schedule(options.iterations, options.rate, options.batch, seed=options.seed)
     images = training_photographs(options.train, options.gt, "train")
     pair = open_pair(options)
-    sets = read_sets(options.sets or (), pair[1])
+    sets = read_sets(options.sets or (), pair)
     if sets:
         options = measured_alone(options, "sets")
     study = open_study(options, pair=pair)
     recipes = parse_recipes(options, study.target)
+    side = options.patch * next(iter(recipes.values())).scale
+    small = note_small(sizes_of(images), side, "patch", options.quiet)
+    of = ", ".join(name for name in images if name not in small)
     with alone_in(options.output):
         parts = retrain_all(
             study, images, recipes, schedule, Path(options.output),
@@ -53,7 +58,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         remark = (
             f"{options.iterations} iterations of {options.optimizer} at {options.rate:g}, batches "
             f"of {options.batch} patches of {options.patch}×{options.patch} low-resolution pixels "
-            f"from {', '.join(images)}; all of one degradation."
+            f"from {of}; all of one degradation."
         )
         publish(
             options,

@@ -4,6 +4,7 @@ import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,11 @@ from faigfast.data.images import read_image
 from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
 from faigfast.files import write_json, write_text
 from faigfast.filters import FilterIndex, FilterSet
-from faigfast.findings.contrasts import Contrast, check_contrasts
+from faigfast.findings.contrasts import Contrast, check_contrasts, one_against_rest
 from faigfast.findings.evaluation import Crops, check_metrics, crops, cut, restore, spread
 from faigfast.findings.figures import svg
 from faigfast.findings.frames import shown, write_table
+from faigfast.findings.masking import check_names
 from faigfast.findings.metrics import SSIM_WINDOW
 from faigfast.findings.store import Store
 from faigfast.findings.study import Study, made_from
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RECIPES = ("blur=2", "noise=0.1")
+EXTRAS = {"pandas": "tables", "matplotlib": "figures", "scipy": "intervals"}  # in `report`
 LEARNED_SEED = 1 << 16  # so far from the seed of what is measured is that of what is learned
 
 
@@ -73,18 +76,33 @@ def open_crops(options: Any, network: nn.Module, recipes: Sequence[str] = RECIPE
         missing = [name for name in KEPT_OUT if name.partition(".")[0] not in images]
         if missing:
             note(f"without {', '.join(missing)}: pip install 'faigfast[sklearn]'", options.quiet)
-        return crops(images, parse_recipes(options, network), options.crop, options.seed)
+        found = crops(images, parse_recipes(options, network), options.crop, options.seed)
+        note_small(sizes_of(images), options.crop, "crop", options.quiet)
+        return found
     dataset, _ = open_images(options, network)
     for text in dataset.notes:
         note(text, options.quiet)
     _check_crop(options.crop, dataset.scale)
-    small = [name for name, (h, w) in dataset.sizes.items() if min(h, w) < options.crop]
-    if small and len(small) < len(dataset):
-        note(f"without {', '.join(small)}, smaller than a crop of {options.crop}", options.quiet)
+    small = note_small(dataset.sizes, options.crop, "crop", options.quiet)
     items = (dataset[n] for n, name in enumerate(dataset.names) if name not in small)
     return cut(
         ((item["name"], item["gt"], item["lq"]) for item in items), options.crop, dataset.scale
     )
+
+
+def note_small(
+    sizes: Mapping[str, tuple[int, int]], size: int, what: str, quiet: bool
+) -> list[str]:
+    """Name the photographs that are smaller than what is cut, and say so where others are not."""
+    small = [name for name, sides in sizes.items() if min(sides) < size]
+    if small and len(small) < len(sizes):
+        note(f"without {', '.join(small)}, smaller than a {what} of {size}", quiet)
+    return small
+
+
+def sizes_of(images: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """Height and width of photographs [C, H, W] by name."""
+    return {name: (image.shape[-2], image.shape[-1]) for name, image in images.items()}
 
 
 def parse_recipes(options: Any, network: nn.Module) -> dict[str, Degradation]:
@@ -144,6 +162,7 @@ def open_study(
             raise ValueError(f"{name} is {options[name]}; expected a positive integer")
     check_shares([options.fraction] if "fraction" in options else [])
     check_metrics(metrics)
+    _check_extras(metrics)
     choose(options.backend, "cpu")
     node_count(options.steps)
     baseline, target = pair or open_pair(options)
@@ -167,6 +186,8 @@ def open_study(
     contrasts = tuple(map(Contrast.parse, options.get("contrast") or ()))
     if contrasts:
         check_contrasts(contrasts, tuple(data.lq))
+    if metrics and "attributed" in options:  # masked by rankings
+        check_names(contrasts or one_against_rest(tuple(data.lq)))
     border = options.get("border", 0)
     if border is None:
         border = data.gt.shape[-1] // next(iter(data.lq.values())).shape[-1]
@@ -200,17 +221,27 @@ def open_study(
         return replace(study, store=Store(folder, identity, options.overwrite))
 
 
-def read_sets(items: Sequence[str], network: nn.Module) -> dict[str, FilterSet]:
-    """Read index files of a network given as NAME=FILE."""
+def _check_extras(metrics: Sequence[str]) -> None:
+    """Refuse to begin what could not be written down in the end."""
+    wanted = dict(EXTRAS)
+    if any(name.startswith("ssim") for name in metrics):
+        wanted["torchmetrics"] = "values of SSIM"
+    for package, what in wanted.items():
+        if find_spec(package) is None:
+            raise ImportError(f"{what} need {package}: pip install 'faigfast[report]'")
+
+
+def read_sets(items: Sequence[str], pair: tuple[nn.Module, nn.Module]) -> dict[str, FilterSet]:
+    """Read index files given as NAME=FILE; refuse those whose header tells of another pair."""
     sets: dict[str, FilterSet] = {}
-    index = FilterIndex.of(network)
+    total = len(FilterIndex.of(pair[1]))
     for item in items:
         name, equals, path = item.partition("=")
         if not equals or not name or name in sets:
             raise ValueError(f"sets hold {item!r}; expected NAME=FILE, each name once")
-        sets[name] = FilterSet.load(path, len(index))
+        sets[name] = FilterSet.load(path, total)
         with blaming(f"set {name!r}", ValueError):
-            sets[name].masks(index)
+            sets[name].check_pair(*pair)
     return sets
 
 
@@ -254,13 +285,20 @@ def training_photographs(folder: str | None, gt: str | None, option: str) -> dic
 def learned_crops(
     options: Any, images: Mapping[str, Tensor], recipes: Sequence[str], network: nn.Module
 ) -> Crops:
-    """Cut photographs to learn from, with noise of their own, and take some of their crops."""
+    """Cut photographs to learn from, with noise of their own, and take some of their crops.
+
+    Photographs of which no crop is taken are told.
+    """
     options = copy.copy(options)
     options.degrade = list(recipes)
     found = crops(
         images, parse_recipes(options, network), options.crop, options.seed + LEARNED_SEED
     )
-    return spread(found, options.learned)
+    small = note_small(sizes_of(images), options.crop, "crop", options.quiet)
+    taken = spread(found, options.learned)
+    if rest := [name for name in images if name not in (*small, *taken.photographs)]:
+        note(f"none of {len(taken.names)} crops is of {', '.join(rest)}", options.quiet)
+    return taken
 
 
 def describe_attributed(study: Study) -> str:

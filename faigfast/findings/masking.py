@@ -1,6 +1,6 @@
 """Masking: what a network loses when its discovered filters go back to the baseline's."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,6 +14,7 @@ from faigfast.findings.rivals import OF_WEIGHTS
 from faigfast.findings.store import Store
 from faigfast.findings.sweep import measure_all
 from faigfast.findings.units import check_pair, random_units, top_units
+from faigfast.networks import blaming
 from faigfast.result import Attribution
 
 FRACTIONS = (0.01, 0.03, 0.05, 0.1)
@@ -168,6 +169,14 @@ class Masking:
         return area / end
 
 
+def check_names(contrasts: Iterable[Contrast]) -> None:
+    """Refuse a contrast that is called as a method with one set for all."""
+    if clash := {c.name for c in contrasts} & {*OF_WEIGHTS}:
+        raise ValueError(
+            f"a contrast is called {min(clash)!r}, as a method is; expected another name"
+        )
+
+
 def random_sets(like: FilterSet, count: int = DRAWS, seed: int = 0) -> list[FilterSet]:
     """Draw as many filters as `like` has, uniformly, `count` times.
 
@@ -244,6 +253,7 @@ def mask(
     first = next(iter(results.values()))
     contrasts = one_against_rest(first.degradations) if contrasts is None else tuple(contrasts)
     check_contrasts(contrasts, first.degradations)
+    check_names(contrasts)
     fractions = sorted(set(fractions))
     if not fractions:
         raise ValueError("fractions are empty; expected shares in (0, 1]")
@@ -253,10 +263,6 @@ def mask(
     scored = torch.stack([one.scored for one in results.values()]).all(0)
     results = {method: replace(one, scored=scored) for method, one in results.items()}
     first = next(iter(results.values()))
-    if clash := {c.name for c in contrasts} & {"random", *OF_WEIGHTS}:
-        raise ValueError(
-            f"a contrast is called {min(clash)!r}, as a method is; expected another name"
-        )
 
     groups: list[tuple[str, str, float, list[FilterSet]]] = []
     for fraction in fractions:
@@ -329,10 +335,8 @@ def mask_sets(
     if clash := {"baseline", "target"} & sets.keys():
         raise ValueError(f"a set is called {sorted(clash)[0]!r}; expected another name")
     for name, one in sets.items():  # before anything is measured
-        try:
-            one.swap(baseline, target)
-        except ValueError as problem:
-            raise ValueError(f"set {name!r}: {problem}") from None
+        with blaming(f"set {name!r}", ValueError):
+            one.check_pair(baseline, target)
     networks: dict[str, Callable[[], nn.Module]] = {
         "baseline": lambda: baseline,
         "target": lambda: target,

@@ -12,8 +12,8 @@ SSIM_WINDOW = 11  # pixels
 
 
 def luma(x: Tensor) -> Tensor:
-    """Y of ITU-R BT.601 in [0, 1], as MATLAB's rgb2ycbcr: [N, 3, H, W] to [N, 1, H, W]."""
-    weights = x.new_tensor([65.481, 128.553, 24.966]).view(1, 3, 1, 1)
+    """Y of ITU-R BT.601 in [0, 1], as MATLAB's rgb2ycbcr: [N, 3, *spatial] to [N, 1, *spatial]."""
+    weights = x.new_tensor([65.481, 128.553, 24.966]).view(1, 3, *[1] * (x.ndim - 2))
     return ((x * weights).sum(1, keepdim=True) + 16) / 255
 
 
@@ -23,9 +23,9 @@ def psnr(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -
     Parameters
     ----------
     output, gt : Tensor
-        [N, 3, H, W], range [0, 1].
+        [N, C, *spatial], range [0, 1]: images, and signals or volumes as well.
     border : int
-        Pixels left out on every side; the field's custom is the scale.
+        Pixels left out on every side of every spatial axis; the field's custom is the scale.
     channel : {"rgb", "y"}
         All three channels, or luma.
 
@@ -54,7 +54,7 @@ def ssim(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -
     Parameters
     ----------
     output, gt, border, channel
-        As in `psnr`; inside the border at least 11 pixels must be left.
+        As in `psnr`, of images [N, C, H, W]; inside the border at least 11 pixels must be left.
 
     Returns
     -------
@@ -79,6 +79,8 @@ def ssim(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -
     except ImportError:
         raise ImportError("SSIM needs torchmetrics: pip install 'faigfast[report]'") from None
     a, b = _compared(output, gt, border, channel)
+    if a.ndim != 4:
+        raise ValueError(f"gt is {list(gt.shape)}; SSIM expects images [N, C, H, W]")
     if min(a.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(
             f"border {border} leaves {list(a.shape[-2:])} of an image {list(gt.shape[-2:])}; SSIM "
@@ -164,18 +166,18 @@ def output_difference(one: Tensor, other: Tensor, *, form: str = "gray") -> Tens
 
 def _compared(output: Tensor, gt: Tensor, border: int, channel: str) -> tuple[Tensor, Tensor]:
     """Check a pair, and give what is compared of it, in float64."""
-    if output.shape != gt.shape or output.ndim != 4:
+    if output.shape != gt.shape or output.ndim < 3:
         raise ValueError(
-            f"output is {list(output.shape)} and gt {list(gt.shape)}; expected one [N, C, H, W]"
+            f"output is {list(output.shape)} and gt {list(gt.shape)}; expected one [N, C, *spatial]"
         )
     if channel not in CHANNELS:
         raise ValueError(f"channel is {channel!r}; expected one of {CHANNELS}")
     if channel == "y" and gt.shape[1] not in (1, 3):
         raise ValueError(f"channel is 'y' of images {list(gt.shape)}; expected one or three")
-    if border < 0 or 2 * border >= min(gt.shape[-2:]):
-        raise ValueError(f"border {border} leaves nothing of an image {list(gt.shape[-2:])}")
-    inner = slice(border, -border if border else None)
+    if border < 0 or 2 * border >= min(gt.shape[2:]):
+        raise ValueError(f"border {border} leaves nothing of an image {list(gt.shape[2:])}")
+    inner = (..., *[slice(border, -border if border else None)] * (gt.ndim - 2))
     pair = (round_to_8_bit(output.double()), gt.double())
     colour = channel == "y" and gt.shape[1] == 3  # gray images are their own luma
-    a, b = (x[..., inner, inner] for x in (map(luma, pair) if colour else pair))
+    a, b = (x[inner] for x in (map(luma, pair) if colour else pair))
     return a, b

@@ -2,9 +2,8 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import product
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +23,14 @@ from faigfast.findings.evaluation import (
     share_of,
 )
 from faigfast.findings.frames import frame
+from faigfast.findings.lessons import WHO, check_states, lessons
 from faigfast.findings.masking import random_sets
 from faigfast.findings.study import Study
 from faigfast.networks import blaming, copy_of, digest_of, fingerprint, unwrap
-from faigfast.training import STATE, Optimize, Schedule, check_optimizer, check_state, train
+from faigfast.training import STATE, Optimize, Schedule, check_optimizer, train
 
 if TYPE_CHECKING:
     import pandas
-
-WHO = ("discovered", "random", "all")
 
 
 def retrain(
@@ -44,6 +42,7 @@ def retrain(
     *,
     optimizer: Optimize | str = "Adam",
     recipe: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> nn.Module:
     """Train a copy of the baseline in some filters alone.
@@ -65,6 +64,8 @@ def retrain(
         As in `faigfast.training.train`.
     recipe : mapping, optional
         Whatever else defines the run; a state of another is refused.
+    overwrite : bool
+        Forget the state in `folder` and start again.
     progress : bool
         Show a progress bar.
 
@@ -93,6 +94,9 @@ def retrain(
         "filters": "all" if filters is None else filters.digest,
         **(recipe or {}),
     }
+    check_optimizer(optimizer)
+    if overwrite:  # here, so that nothing is lost by what is refused before
+        (Path(folder) / STATE).unlink(missing_ok=True)
     average = train(
         network,
         patches,
@@ -173,6 +177,7 @@ def compare_retraining(
     optimizer: Optimize | str = "Adam",
     recipe: Mapping[str, Any] | None = None,
     seed: int = 0,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> Retraining:
     """Retrain discovered filters, as many random ones, and all, for one degradation.
@@ -189,7 +194,7 @@ def compare_retraining(
         Of the degradation.
     data : Crops
         On which the networks are measured.
-    schedule, folder, optimizer, recipe, progress
+    schedule, folder, optimizer, recipe, overwrite, progress
         As in `retrain`; each network has a folder of its own.
     border : int
         Pixels left out of the PSNR.
@@ -226,6 +231,7 @@ def compare_retraining(
             Path(folder) / f"{degradation}-{name}",
             optimizer=optimizer,
             recipe=recipe,
+            overwrite=overwrite,
             progress=progress,
         )
         values[name] = measure(networks[name], only, border=border)
@@ -268,7 +274,7 @@ def retrain_all(
     optimizer : str
         As in `retrain`.
     overwrite : bool
-        Forget what earlier runs left in `folder`.
+        Forget what earlier runs left in `folder`, each state when its training begins.
 
     Returns
     -------
@@ -282,17 +288,14 @@ def retrain_all(
     """
     sets = sets or {}
     learnt = lessons(study, images, recipes, list(sets), patch)
-    index = FilterIndex.of(study.baseline)
     for name, given in sets.items():
         with blaming(f"set {name!r}", ValueError):
-            given.masks(index)
+            given.check_pair(study.baseline, study.target)
     if not learnt:
         raise ValueError("no degradation blurs or adds noise; expected one to be learnt")
-    if overwrite:
-        for state in states(learnt, folder):
-            state.unlink(missing_ok=True)
-    check_states(learnt, schedule, folder)
     check_optimizer(optimizer)
+    if not overwrite:
+        check_states(learnt, schedule, folder)
     if not sets:
         tops = study.tops(fraction)
         sets = {c.degradation: tops[c.name] for c in study.contrasts}
@@ -308,77 +311,20 @@ def retrain_all(
             compare_retraining(
                 study.baseline, study.target, sets[name], name, patches, study.kept, schedule,
                 folder, border=study.border, optimizer=optimizer, recipe=known,
-                progress=study.progress,
+                overwrite=overwrite, progress=study.progress,
             )
         )  # fmt: skip
     return parts
 
 
-def lessons(
-    study: Study,
-    images: Mapping[str, Tensor],
-    recipes: Mapping[str, Degradation],
-    names: Sequence[str],
-    patch: int,
-) -> dict[str, Patches]:
-    """Make the patches of every degradation that is learnt.
-
-    Parameters
-    ----------
-    study, images, recipes, patch
-        As in `retrain_all`.
-    names : sequence of str
-        Degradations whose filters are given; none: those that the contrasts serve.
-
-    Raises
-    ------
-    ValueError
-        If one is unknown or served twice, or no photograph holds a patch.
-    """
-    worth = [name for name, recipe in recipes.items() if recipe.blur or recipe.noise]
-    served = list(names) or [c.degradation for c in study.contrasts]
-    if unknown := [name for name in names if name not in worth]:
-        raise ValueError(f"sets name {unknown[0]!r}; expected some of {', '.join(worth) or 'none'}")
-    if len(set(served)) < len(served):
-        raise ValueError(
-            f"contrasts serve {', '.join(served)}; expected each degradation once, since one "
-            "network is retrained for each"
-        )
-    return {
-        name: Patches(
-            images.values(),
-            scale=recipe.scale,
-            patch=patch,
-            blur=(recipe.blur,) if recipe.blur else (),
-            noise=(recipe.noise,) if recipe.noise else (),
-            probability=1.0,
-        )
-        for name, recipe in recipes.items()
-        if name in served and name in worth
-    }
-
-
-def states(names: Iterable[str], folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Where the trainings for some degradations keep their states."""
-    for name, who in product(names, WHO):
-        yield Path(folder) / f"{name}-{who}" / STATE
-
-
-def check_states(names: Iterable[str], schedule: Schedule, folder: str | os.PathLike[str]) -> None:
-    """Refuse a folder in which trainings of another schedule are.
-
-    Raises
-    ------
-    ValueError
-        Naming the file and what differs.
-    """
-    for state in states(names, folder):
-        check_state(state, asdict(schedule))
-
-
 def retraining_frame(parts: Sequence[Retraining]) -> "pandas.DataFrame":
     """One row a degradation and network."""
-    return frame([row for part in parts for row in part.rows()])
+    rows = [row for part in parts for row in part.rows()]
+    table = frame(rows)
+    if rows:  # whole numbers beside empty cells have become floats
+        whole = table["filters"].astype("Int64").astype(object)
+        table["filters"] = whole.where(whole.notna(), None)
+    return table
 
 
 def retraining_sentences(parts: Sequence[Retraining]) -> list[str]:

@@ -1,8 +1,9 @@
 """Rivals of FAIG: other scores of the same filters, as the same result with the same rankings."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -16,9 +17,12 @@ from faigfast.batch import Batch, batches, is_single
 from faigfast.filters import FilterIndex
 from faigfast.findings.input_path import InputPath
 from faigfast.networks import check_same_layout, fingerprints, tensors, unwrap
+from faigfast.objective import resolve_objective
+from faigfast.precision import MATRIX, PRECISIONS, check_precision
 from faigfast.quadrature import quadrature
-from faigfast.refinement import STEPS_OF_OTHERS
+from faigfast.refinement import STEPS_OF_OTHERS, schedule
 from faigfast.result import Attribution
+from faigfast.selection import Selection, select
 from faigfast.setting import Setting
 
 # Name on the command line → what it ranks by.
@@ -34,6 +38,19 @@ METHODS = {
 }
 # These look at the weights alone, and rank the same filters for every degradation.
 OF_WEIGHTS = ("change", "relative", "random", "magnitude")
+# Options of `attribute` with their defaults; those that do not act on a kind of rival, and why.
+DEFAULTS = {
+    name: option.default
+    for name, option in signature(attribute).parameters.items()
+    if option.kind is option.KEYWORD_ONLY and name not in ("steps", "signed", "progress")
+}
+OF_THE_LINE = ("rule", "tol", "emulate")
+ACT_ON_ALL = ("backend", "memory", "parameters")
+WHY = {
+    "gradient": "its one point is the target",
+    "input": "the output itself is summed, by the rule right, in the networks' own precision",
+    **dict.fromkeys(OF_WEIGHTS, "its scores follow from the weights alone"),
+}
 
 
 def rank_by(
@@ -68,8 +85,9 @@ def rank_by(
     progress : bool
         Show a progress bar.
     **options
-        Of `faigfast.attribute`, for "faig", "signed" and "gradient"; for "input" `backend` and
-        `memory`.
+        Of `faigfast.attribute`. Of "gradient" rule, tol and emulate do not act; of "input" and
+        those that look at weights `parameters`, `backend` and `memory` alone do. What is given
+        and does not act stands in the result's notes.
 
     Returns
     -------
@@ -79,6 +97,8 @@ def rank_by(
 
     Raises
     ------
+    TypeError
+        If an option is none of `faigfast.attribute`.
     ValueError
         If the method is unknown, or as `faigfast.attribute`.
 
@@ -97,30 +117,64 @@ def rank_by(
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+    if unknown := [name for name in options if name not in DEFAULTS]:
+        raise TypeError(f"options hold {unknown[0]!r}; expected some of {', '.join(DEFAULTS)}")
     if method in ("faig", "signed"):
         signed = method == "signed"
         return attribute(
             baseline, target, batch, steps=steps, signed=signed, progress=progress, **options
         )
     if method == "gradient":
+        notes = _without_effect(method, options, OF_THE_LINE)
         # The one node of this rule is the target.
         options |= {"rule": "left", "steps": 1, "tol": None, "emulate": False}
         options["progress"] = progress
         result = attribute(baseline, target, batch, **options)
-        return replace(result, setting=replace(result.setting, method=method))
+        setting = replace(result.setting, method=method)
+        return replace(result, setting=setting, notes=(*result.notes, *notes))
     first, last = unwrap(baseline, "baseline"), unwrap(target, "target")
     check_same_layout(tensors(first), tensors(last))
     like = next(last.parameters())
+    given = DEFAULTS | options
+    used, _ = choose(given["backend"], like.device)
+    if PRECISIONS.get(given["precision"]) == like.dtype and given["precision"] not in MATRIX:
+        given["precision"] = "auto"  # which is the networks' own
+    notes = _without_effect(method, given, [n for n in DEFAULTS if n not in ACT_ON_ALL])
+    scored = _scored(FilterIndex.of(last), last, given["parameters"])
     parts = batches(batch, like.device, like.dtype)
     if method == "input":
         if clean is not None and not is_single(batch):
             raise ValueError("clean is given with several batches; expected a single batch")
         count = STEPS_OF_OTHERS if steps is None else steps
-        return _input_gradients(first, last, parts, count, clean, progress, **options)
-    names = next(iter(parts)).lq
-    scores = _weight_scores(method, first, last, seed)
-    rows = {name: scores[None].clone() for name in names}  # files hold each apart
-    return _result(first, last, method, rows, images=1, steps=seed, per_image=False)
+        result = _input_gradients(first, last, parts, count, clean, progress, used, given["memory"])
+    else:
+        scores = _weight_scores(method, first, last, seed)
+        rows = {name: scores[None].clone() for name in next(iter(parts)).lq}  # files hold each
+        result = _result(
+            first, last, method, rows, images=1, seed=seed if method == "random" else None
+        )
+    rows = {name: x.masked_fill(~scored, 0) for name, x in result.by_degradation.items()}
+    return replace(result, by_degradation=rows, scored=scored, notes=tuple(notes))
+
+
+def _without_effect(method: str, options: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Check options that do not act on a method, and tell those that were given all the same."""
+    given = DEFAULTS | dict(options)
+    schedule(given["rule"], None, given["tol"], given["emulate"])
+    resolve_objective(given["objective"])
+    check_precision(given["precision"])
+    return [
+        f"{name} {given[name]!r} does not act on {method!r}: {WHY[method]}"
+        for name in names
+        if given[name] != DEFAULTS[name]
+    ]
+
+
+def _scored(index: FilterIndex, target: nn.Module, parameters: Selection | None) -> Tensor:
+    """Say of each filter whether `parameters` names its layer, [F]."""
+    layers = select(parameters, index, tensors(target))
+    parts = zip(index.layers, index.offsets, index.offsets[1:], strict=False)
+    return torch.cat([torch.full((high - low,), key in layers) for key, low, high in parts])
 
 
 def _weight_scores(method: str, baseline: nn.Module, target: nn.Module, seed: int) -> Tensor:
@@ -149,14 +203,12 @@ def _input_gradients(
     steps: int,
     clean: Tensor | None,
     progress: bool,
-    backend: str = "auto",
-    memory: int | None = None,
-    **others: Any,  # there is one rule here, and one loss
+    backend: str,
+    memory: int | None,
 ) -> Attribution:
     """Score by the output's gradients between the clean and the degraded images."""
-    used, _ = choose(backend, next(target.parameters()).device)
     rule = quadrature("right", steps)  # the authors' nodes: from the clean image on, 0 … 1 − 1/S
-    path = InputPath(target, rule, used, memory)
+    path = InputPath(target, rule, backend, memory)
     rows: dict[str, list[Tensor]] = {}
     with tqdm(unit="point·image", disable=not progress, leave=None) as bar:
         for part in parts:
@@ -165,7 +217,7 @@ def _input_gradients(
                 rows.setdefault(name, []).append(found)
     scores = {name: torch.cat(values) for name, values in rows.items()}
     images = len(next(iter(scores.values())))
-    return _result(baseline, target, "input", scores, images=images, steps=steps, backend=used)
+    return _result(baseline, target, "input", scores, images=images, steps=steps, backend=backend)
 
 
 def _clean(part: Batch, name: str, clean: Tensor | None) -> Tensor:
@@ -193,13 +245,13 @@ def _result(
     scores: dict[str, Tensor],
     *,
     images: int,
-    steps: int,
-    per_image: bool = True,
+    steps: int = 0,
+    seed: int | None = None,
     backend: str = "torch",
 ) -> Attribution:
     """Put scores [N, F] in the form of an attribution that has no losses."""
     index, ends = FilterIndex.of(target), fingerprints(baseline, target)
-    shape = (len(scores), images)
+    shape, per_image = (len(scores), images), method == "input"
     unknown = partial(torch.full, fill_value=torch.nan, dtype=torch.float64)
     return Attribution(
         index=index,
@@ -207,7 +259,7 @@ def _result(
         completeness=unknown(shape),
         losses=unknown((*shape, 2)),
         error=unknown(shape),
-        points=torch.full(shape, steps if per_image else 0),
+        points=torch.full(shape, steps),
         scored=torch.ones(len(index), dtype=torch.bool),
         setting=Setting(
             rule="right" if per_image else "none",
@@ -222,5 +274,6 @@ def _result(
             target=ends[1],
             method=method,
             contrasted=False,
+            seed=seed,
         ),
     )
