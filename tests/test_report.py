@@ -84,6 +84,7 @@ def test_bars_of_channels_are_sorted_within_their_layer():
     torch.testing.assert_close(torch.tensor(heights[1]), torch.tensor([9.0, 2.0, 0.5, 0.1]))
     assert heights[0] == [3.0, 1.0] and axis.get_yscale() == "log"
     assert [label.get_text() for label in axis.get_xticklabels()] == ["thin", "wide"]
+    assert channel_bars({"one": torch.tensor([0.0, 2.0])}).axes[0].get_yscale() == "log"
     assert channel_bars({"one": torch.tensor([-1.0, 2.0])}).axes[0].get_yscale() == "symlog"
     assert svg(channel_bars({"zero": torch.zeros(3)})).startswith("<svg")
 

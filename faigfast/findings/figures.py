@@ -279,8 +279,11 @@ def channel_bars(scores: Mapping[str, Tensor]) -> "Figure":
         heights = values.sort(descending=True).values.tolist()
         axis.stairs(heights, edges.tolist(), fill=True, color=COLOURS[n % 2])
     every = torch.cat(list(scores.values()))
-    if bool((every > 0).all()):
-        axis.set_yscale("log")
+    positive = every[every > 0]
+    if len(positive) and bool((every >= 0).all()):
+        axis.set_yscale("log")  # a channel without a score has no bar
+        least, most = float(positive.min()), float(positive.max())
+        axis.set_ylim(max(least, 1e-6 * most) / 2, 2 * most)
     else:  # contrasts are negative too
         axis.set_yscale("symlog", linthresh=float(every.abs().median()) or 1.0)
     axis.set_xticks(range(len(scores)), list(scores), rotation=90, fontsize="x-small")
