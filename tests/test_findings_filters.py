@@ -2,6 +2,8 @@
 
 import copy
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,6 +40,7 @@ from faigfast.findings.pruning import (
     filter_importance,
     weight_importance,
 )
+from faigfast.zoo.pairs import shipped_pair
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +325,26 @@ def test_torch_pruning_removes_the_least_channels(study_parts):  # noqa: F811
     with pytest.raises(ValueError, match="not pruned yet"):
         graph = tp.DependencyGraph().build_dependency(net, x)
         importance(graph.get_pruning_group(net.body[0].conv1, tp.prune_conv_out_channels, [0]))
+
+
+@pytest.mark.parametrize("name", ["srresnet-32x8-x2", "srcnn-24x4-x2"])
+def test_the_documents_example_of_pruning_runs(study_parts, name):  # noqa: F811
+    pytest.importorskip("torch_pruning")
+    baseline, target = shipped_pair(name)
+    _, found, *_ = study_parts
+    one = slice(0, 1)
+    batch = {"lq": {d: x[one] for d, x in found.lq.items()}, "gt": found.gt[one]}
+    result = faigfast.attribute(baseline, target, batch, steps=1)
+    text = (Path(__file__).parents[1] / "docs" / "findings.md").read_text(encoding="utf-8")
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "pruner" in b]
+    net, x = copy.deepcopy(target), found.lq["blur"][one]
+    exec(block, {"net": net, "x": x, "result": result})
+    convolutions = [[m for m in n.modules() if isinstance(m, nn.Conv2d)] for n in (target, net)]
+    widths = [[m.out_channels for m in of] for of in convolutions]
+    whole = (max(widths[0]), 3)  # before the pixel shuffle, and the image's
+    assert widths[1] == [width if width in whole else width // 2 for width in widths[0]]
+    assert widths[1][-1] == 3
+    assert net(x).shape == target(x).shape
 
 
 def test_index_of_a_copy_is_the_index(study_parts):  # noqa: F811

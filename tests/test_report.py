@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -8,8 +9,22 @@ import torch
 
 import faigfast.findings.demo as demo
 from faigfast.data import KEPT_OUT, photographs
-from faigfast.findings.figures import COLOURS, colours, data_uri, layer_distribution, panels, svg
+from faigfast.findings.contrasts import Contrast
+from faigfast.findings.figures import (
+    COLOURS,
+    CUT,
+    channel_bars,
+    colours,
+    data_uri,
+    layer_distribution,
+    out_of_picture,
+    panels,
+    rival_curves,
+    svg,
+)
+from faigfast.findings.masking import Masking, Measurement
 from faigfast.findings.report import Page
+from faigfast.findings.tables import undone
 from faigfast.result import Attribution
 
 
@@ -60,6 +75,47 @@ def test_many_names_have_colours_and_panels_wrap():
     figure, axes = panels(5, 2.0, 1.0)
     assert len(axes) == 5 and tuple(figure.get_size_inches()) == (6.0, 2.0)
     assert [axis.get_visible() for axis in figure.axes] == 5 * [True] + [False]
+
+
+def test_bars_of_channels_are_sorted_within_their_layer():
+    scores = {"thin": torch.tensor([1.0, 3.0]), "wide": torch.tensor([0.5, 0.1, 2.0, 9.0])}
+    axis = channel_bars(scores).axes[0]
+    heights = [patch.get_data().values.tolist() for patch in axis.patches]
+    torch.testing.assert_close(torch.tensor(heights[1]), torch.tensor([9.0, 2.0, 0.5, 0.1]))
+    assert heights[0] == [3.0, 1.0] and axis.get_yscale() == "log"
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["thin", "wide"]
+    assert channel_bars({"one": torch.tensor([0.0, 2.0])}).axes[0].get_yscale() == "log"
+    assert channel_bars({"one": torch.tensor([-1.0, 2.0])}).axes[0].get_yscale() == "symlog"
+    assert svg(channel_bars({"zero": torch.zeros(3)})).startswith("<svg")
+
+
+def test_curves_that_leave_the_picture_are_named():
+    ends = {"baseline": {"psnr": {"a": torch.zeros(2)}}, "target": {"psnr": {"a": torch.ones(2)}}}
+    lost = {"faig": 1.0, "signed": 2.5, "change": -0.3, "input": 1.9}
+    masked = tuple(
+        Measurement("a", 0.1, 0.1, {"psnr": {"a": torch.ones(2) - loss}}, method)
+        for method, loss in lost.items()
+    )
+    masking = Masking(ends, masked, (Contrast("a", "a"),), ("p", "q"))
+    assert out_of_picture(masking) == {"a": ["signed", "change"]}
+    (axis,) = rival_curves(masking).axes
+    assert axis.get_ylim() == (CUT[0], CUT[1])
+    assert axis.texts[0].get_text().endswith(": signed, change")
+    masking.ends["target"]["psnr"]["a"] -= 2
+    assert out_of_picture(masking) == {}
+
+
+def test_the_interval_of_an_undone_share_is_the_bootstraps():
+    generator = torch.Generator().manual_seed(1)
+    gain = 3 + torch.randn(40, generator=generator).double()
+    lost = 0.7 * gain + 0.4 * torch.randn(40, generator=generator).double()
+    share, half = undone(lost, gain)
+    assert share == pytest.approx(float(lost.sum() / gain.sum()))
+    draws = torch.randint(40, (4000, 40), generator=generator)
+    shares = lost[draws].sum(1) / gain[draws].sum(1)
+    assert half == pytest.approx(1.96 * float(shares.std()), rel=0.1)
+    assert undone(0.5 * gain, gain) == pytest.approx((0.5, 0.0))
+    assert all(map(math.isnan, undone(lost, -gain)))
 
 
 @pytest.fixture(scope="module")

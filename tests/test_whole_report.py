@@ -1,20 +1,34 @@
+import base64
 import html
+import io
 import json
 import re
 import shlex
 import shutil
 import subprocess
+from collections import defaultdict
 
 import cli_helpers
 import pandas
 import pytest
 import torch
 from cli_helpers import one_line
+from findings_helpers import small_pair
+from PIL import Image
 from test_report import Checker
 
+from faigfast import attribute
 from faigfast.cli import main
 from faigfast.data import Degradation, write_image
+from faigfast.findings import whole
+from faigfast.findings.contrasts import one_against_rest
+from faigfast.findings.evaluation import crops
+from faigfast.findings.frames import NO_PARQUET
 from faigfast.findings.report import Page
+from faigfast.findings.sections import ability, use
+from faigfast.findings.sections.material import Material
+from faigfast.findings.study import Study
+from faigfast.findings.trials import LEVELS
 
 one_thread, files = cli_helpers.one_thread, cli_helpers.files
 BROWSER = (
@@ -96,30 +110,66 @@ def test_tables_stand_beside_the_page(folder):
     assert {"faig", "input", "signed", "random"} <= set(masking.method)
     assert {"SSIM of Y", "output difference, authors' form"} <= set(masking.columns)
     content = json.loads((folder / "report.json").read_text())
+    tables = {f"{name}.{end}" for name in names for end in ("csv", "parquet")}
+    assert set(content["files"]) == tables | {"report.html"} and content["notes"] == []
     assert content["command"].startswith("faigfast report a.pth") and content["seconds"] > 0
 
 
-# The section's command and one of its tables.
+MATCHES = ("overlap", "correlation", "neighbour")
+# How a command of the page begins, or ends; which tables it gives, under names here and there.
 GIVES = {
-    "mask": "masking",
-    "locations": "locations",
-    "modulate": "modulation",
-    "predict": "prediction-by-correlation",
-    "retrain": "retraining",
-    "overlap": "overlap",
-    "distribution": "distribution",
-    "prune": "channels",
+    "mask": ["masking", "masking-areas", "completeness"],
+    "mask … channel": ["units"],
+    "mask … layer": ["units"],
+    "locations": ["locations"],
+    "modulate": ["modulation"],
+    "modulate … 1.5": [("modulation", "modulation-grid")],
+    "predict": [f"{what}-by-{m}" for m in MATCHES for what in ("prediction", "confusion")],
+    "retrain": ["retraining"],
+    "overlap": ["overlap", "levels"],
+    "distribution": ["distribution", "changes"],
+    "prune": ["channels"],
 }
 
 
-def gives_its_numbers(folder, name, output):
-    """Run a command as the page prints it, and compare its table with the report's."""
+def command_of(folder, which):
+    """The first command of the page that begins, and ends, like this; in words."""
     text = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
     commands = re.findall(r'<p class="command"><code>(.*?)</code>', text)
-    command = next(c for c in commands if c.split()[1] == name)
-    assert main([*shlex.split(command)[1:], "--output", str(output), "--quiet"]) == 0
-    one, other = (pandas.read_csv(f / f"{GIVES[name]}.csv") for f in (output, folder))
-    pandas.testing.assert_frame_equal(one, other, rtol=1e-3)
+    start, _, end = which.partition(" … ")
+    return next(w for w in map(shlex.split, commands) if w[1] == start and w[-1].endswith(end))[1:]
+
+
+def gives_its_numbers(folder, which, output):
+    """Run a command as the page prints it, and compare its tables with the report's."""
+    words = command_of(folder, which)
+    assert main([*words, "--output", str(output), "--quiet"]) == 0
+    for names in GIVES[which]:
+        here, there = (names, names) if isinstance(names, str) else names
+        if here == "units":
+            same_units(output, folder, words[-1])
+            continue
+        one, other = (pandas.read_csv(f / f"{n}.csv") for f, n in ((output, here), (folder, there)))
+        pandas.testing.assert_frame_equal(one, other, rtol=1e-3)
+
+
+def same_units(output, folder, by):
+    """The report has a column for what the command has a row for."""
+    units = pandas.read_csv(folder / "masking-units.csv")
+    masked = pandas.read_csv(output / "masking.csv")
+    masked = masked[masked.method == "faig"]
+    rows = units[units.by == by].to_dict("records")
+    assert rows
+    for row in rows:
+        same = masked[(masked.filters == row["filters"])]
+        same = same[(same["asked for, %"] - row["asked for, %"]).abs() < 1e-9]
+        assert len(same) >= 2
+        for one in same.to_dict("records"):
+            assert one["masked, %"] == pytest.approx(row["masked, %"])
+            expected = row[f"{one['input']} undone, %"]
+            assert one["undone, %"] == pytest.approx(expected, rel=1e-3, nan_ok=True)
+            half = row[f"± {one['input']}"]
+            assert one["± undone"] == pytest.approx(half, rel=1e-3, nan_ok=True)
 
 
 @pytest.mark.parametrize("name", GIVES)
@@ -139,8 +189,8 @@ def browse(page, tmp_path, *more):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no headless browser here: the page is parsed alone")
-@pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_the_page(folder, tmp_path, width):
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, False), (1280, True)])
+def test_a_browser_shows_the_page(folder, tmp_path, width, dark):
     page = tmp_path / "page.html"
     # What a reader may do: sort a table; then measure whether anything sticks out.
     probe = """<script>
@@ -151,14 +201,33 @@ def test_a_browser_shows_the_page(folder, tmp_path, width):
       root.dataset.sorted = sorted.every((v, n) => !n || !(v > sorted[n - 1]));
       root.dataset.wide = document.body.scrollWidth > window.innerWidth;
       root.dataset.empty = [...document.images].filter((i) => i.complete && !i.naturalWidth).length;
+      root.dataset.inner = window.innerWidth;
+      const luma = (c) => { const [r, g, b] = c.match(/[\\d.]+/g); return (+r + +g + +b) / 3; };
+      root.dataset.ink = Math.round(luma(getComputedStyle(document.body).color));
+      root.dataset.dark = matchMedia("(prefers-color-scheme: dark)").matches;
+      // In a frame, where the window is as wide as it is told: this is what is read outside.
+      if (parent !== window)
+        for (const [key, value] of Object.entries(root.dataset))
+          parent.document.documentElement.dataset[key] = value;
     </script></body>"""
-    text = (folder / "report.html").read_text(encoding="utf-8")
-    page.write_text(text.replace("</body>", probe), encoding="utf-8")
-    run = browse(page, tmp_path, f"--window-size={width},2000", "--dump-dom")
+    text = (folder / "report.html").read_text(encoding="utf-8").replace("</body>", probe)
+    # A window of the browser is never narrower than 500 pixels; a frame may be.
+    frame = f'<iframe srcdoc="{html.escape(text)}" width="{width}" height="2000" frameborder="0">'
+    page.write_text(
+        f"<!doctype html><html style='color-scheme: light dark'><body>{frame}</iframe></body>",
+        encoding="utf-8",
+    )
+    flags = ["--blink-settings=preferredColorScheme=0"] if dark else []
+    run = browse(page, tmp_path, "--window-size=1400,2000", *flags, "--dump-dom")
     root = re.search(r"<html[^>]*>", run.stdout)[0]
     assert 'data-ready="yes"' in root and "data-error" not in root
+    assert f'data-inner="{width}"' in root, root
     assert 'data-sorted="true"' in root and 'data-wide="false"' in root, root
     assert 'data-empty="0"' in root
+    # The text turns light on a dark page.
+    assert f'data-dark="{str(dark).lower()}"' in root, root
+    ink = int(re.search(r'data-ink="(\d+)"', root)[1])
+    assert ink > 200 if dark else ink < 60
     assert "CONSOLE" not in run.stderr, run.stderr
 
 
@@ -196,8 +265,95 @@ def test_a_report_on_folders_of_degraded_images(files, tmp_path, monkeypatch):
     rows = pandas.read_csv(tmp_path / "prediction-by-neighbour.csv")
     assert list(rows.truth) == ["all", "weak", "strong"]
     assert "--lq weak=weak strong=strong" in text
-    for name in GIVES.keys() - {"retrain"}:
+    for name in ("mask", "locations", "modulate", "predict", "distribution", "prune"):
         gives_its_numbers(tmp_path, name, tmp_path / name)
+
+
+def test_recipes_and_contrasts_of_ones_own_go_through_all_parts(
+    files, folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(files)
+    argv = ["report", "a.pth", "b.safetensors", "--gt", "larger", "--train", "teaching"]
+    argv += ["--output", str(tmp_path), "--crop", "60", "--steps", "2", *SMALL]
+    argv += ["--degrade", "mist-1=blur=1", "mist-4=blur=4", "fog=noise=0.3"]
+    argv += ["--contrast", "fog", "mist-4", "sharp=mist-4:mist-1"]
+    assert main(argv) == 0
+    text = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "blur-2" not in text and "Left out" not in text
+    names = ["mist-1", "mist-4", "fog"]
+    assert list(pandas.read_csv(tmp_path / "prediction-by-overlap.csv").truth) == ["all", *names]
+    table = pandas.read_csv(tmp_path / "levels.csv")
+    assert table[["degradation", "level", "other level"]].values.tolist() == [["mist", 1, 4]]
+    found = pandas.read_csv(tmp_path / "overlap.csv")
+    assert found[["filters", "others"]].values.tolist() == [names[:2], names[::2], names[1:]]
+    found = pandas.read_csv(tmp_path / "overlap-of-contrasts.csv")
+    pairs = [["fog", "mist-4"], ["fog", "sharp"], ["mist-4", "sharp"]]
+    assert found[["filters", "others"]].values.tolist() == pairs
+    assert "not retrained: sharp" in text
+    assert set(pandas.read_csv(tmp_path / "retraining.csv").degradation) == {"fog", "mist-4"}
+    for name in ("modulate … 1.5", "predict", "retrain", "overlap"):
+        gives_its_numbers(tmp_path, name, tmp_path / name)
+    words = command_of(tmp_path, "overlap … mist-1")
+    assert main([*words, "--output", str(tmp_path / "y"), "--quiet"]) == 0
+    one = pandas.read_csv(tmp_path / "y" / "overlap.csv")
+    pandas.testing.assert_frame_equal(one, found, rtol=1e-3)
+
+
+# How large a page is, and what it says about what it lacks
+
+
+def many_degradations(folder, size=144):
+    """What a report is made from, with ten degradations and crops that do not compress."""
+    nets = small_pair()
+    generator = torch.Generator().manual_seed(5)
+    images = {f"p{n}": torch.rand(3, size, size, generator=generator) for n in range(3)}
+    data = crops(images, {name: Degradation.parse(r, 2) for name, r in LEVELS.items()}, size)
+    part = {name: x[:1, :, :8, :8] for name, x in data.lq.items()}
+    given = attribute(*nets, {"lq": part, "gt": data.gt[:1, :, :16, :16]}, steps=1)
+    contrasts = one_against_rest(list(LEVELS))[:5]  # enough: they cost most
+    study = Study(*nets, data, data, 2, contrasts, given=given)
+    return Material(study, folder, defaultdict(str), data, data)
+
+
+def test_a_page_of_ten_degradations_stays_small(tmp_path, one_thread):
+    material, page = many_degradations(tmp_path), Page("t")
+    ability.photographs(page, material)
+    assert page.html().count("<img") == 3 * 3 * 6
+    use.modulation(page, material)
+    text = page.html()
+    assert len(text) < 7_500_000
+    assert text.count("not shown: blur-3, noise-0.05.") == 2
+    assert "the middle 128×128 pixels of crops of 144×144" in text
+    image = base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", text)[1])
+    assert Image.open(io.BytesIO(image)).size == (128, 128)
+
+
+def test_long_tables_are_shown_in_part(tmp_path):
+    page, material = Page("t"), many_degradations(tmp_path, 16)
+    material.put(page, "long", pandas.DataFrame({"a": range(1500)}))
+    assert page.html().count("<tr>") == 1001 and "first 1000 of 1500 rows" in page.html()
+    assert len(pandas.read_csv(tmp_path / "long.csv")) == 1500
+
+
+def test_a_page_says_what_it_lacks(tmp_path, monkeypatch):
+    def section(page, material):
+        material.put(page, "numbers", pandas.DataFrame({"a": [1]}))
+
+    def missing(*_, **__):
+        raise ImportError("pyarrow")
+
+    monkeypatch.setattr(whole, "SECTIONS", {"one": section})
+    material = many_degradations(tmp_path, 16)
+    assert whole.write_report(material, "t", "c")[2] == []
+    monkeypatch.setattr(whole, "MOST_BYTES", 2000)
+    monkeypatch.setattr(pandas.DataFrame, "to_parquet", missing)
+    (tmp_path / "numbers.parquet").unlink()
+    material.files.clear()
+    _, _, notes = whole.write_report(material, "t", "c")
+    assert notes[0] == NO_PARQUET and "more than 0.002" in notes[1]
+    text = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "pip install 'faigfast[report]'" in text and "more than 0.002" in text
+    assert material.files == ["numbers.csv"]
 
 
 def test_a_table_knows_words_from_numbers(tmp_path):

@@ -10,6 +10,7 @@ from faigfast.commands.run_folder import alone_in
 from faigfast.commands.study import describe_attributed, open_study, publish
 from faigfast.files import atomic_write
 from faigfast.findings.contrasts import Contrast, check_contrasts
+from faigfast.findings.figures import channel_bars
 from faigfast.findings.pruning import channel_importance, importance_frame
 
 
@@ -29,4 +30,5 @@ def run(options: Any, words: Sequence[str]) -> None:
             "faigfast.findings.pruning gives them to torch-pruning and torch.nn.utils.prune."
         )
         tables = {"channels": importance_frame(scores)}
-        publish(options, words, "prune", tables, {}, [remark, describe_attributed(study)])
+        figures = {"channels": channel_bars(scores)}
+        publish(options, words, "prune", tables, figures, [remark, describe_attributed(study)])

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from faigfast.commands.output import command_line
+from faigfast.commands.output import command_line, note
 from faigfast.commands.run_folder import alone_in
 from faigfast.commands.study import (
     describe,
@@ -22,9 +22,11 @@ from faigfast.commands.study import (
 )
 from faigfast.files import write_json
 from faigfast.findings import retraining
+from faigfast.findings.contrasts import Contrast
 from faigfast.findings.evaluation import METRICS
 from faigfast.findings.sections import Material
 from faigfast.findings.sections.material import PATCH, RETRAINING
+from faigfast.findings.sections.use import once_each
 from faigfast.findings.trials import LEVELS
 from faigfast.findings.whole import write_report
 from faigfast.machine import describe_machine, describe_versions
@@ -55,12 +57,15 @@ def run(options: Any, words: Sequence[str]) -> None:
     labelled, lessons = options, None
     if not options.lq:  # else there are no other degradations than those of the folders
         labelled = copy.copy(options)
-        labelled.degrade = [f"{name}={recipe}" for name, recipe in LEVELS.items()]
+        if not given["degrade"]:
+            labelled.degrade = [f"{name}={recipe}" for name, recipe in LEVELS.items()]
         if training:
             lessons = learned_crops(options, training, labelled.degrade, study.target)
     bilinear = options.downsampling == "bilinear"  # as training patches are
     learnt = (
-        retraining.lessons(study, training, recipes, (), PATCH) if training and bilinear else {}
+        retraining.lessons(once_each(study)[0], training, recipes, (), PATCH)
+        if training and bilinear
+        else {}
     )
     if not options.overwrite:  # here rather than after all other parts
         retraining.check_states(learnt, schedule, Path(options.output) / RETRAINING)
@@ -75,7 +80,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         material = Material(
             study,
             Path(options.output),
-            _commands(options, given, strides),
+            _commands(options, given, strides, study.contrasts),
             labels,
             compared,
             recipes,
@@ -92,13 +97,22 @@ def run(options: Any, words: Sequence[str]) -> None:
         )
         counts = f"{len(labels.names)} crops predicted and {len(compared.names)} compared"
         learned = f", learned from {len(lessons.names)} of other photographs" if lessons else ""
-        data = f"Degradations: {', '.join(study.kept.lq)}. Of levels: {counts}{learned}."
+        of = "Of levels" if labels.lq.keys() != study.kept.lq.keys() else "Of these"
+        data = f"Degradations: {', '.join(study.kept.lq)}. {of}: {counts}{learned}."
         remarks = [data, describe(study), on]
-        page, seconds = write_report(material, title, command_line(words), remarks)
-        content = {"command": command_line(words), "remarks": remarks, "seconds": round(seconds, 1)}
-        write_json(
-            material.folder / "report.json", {**content, "versions": versions, "machine": machine}
-        )
+        page, seconds, notes = write_report(material, title, command_line(words), remarks)
+        content = {
+            "command": command_line(words),
+            "remarks": remarks,
+            "notes": notes,
+            "files": [page, *material.files],
+            "seconds": round(seconds, 1),
+            "versions": versions,
+            "machine": machine,
+        }
+        write_json(material.folder / "report.json", content)
+        for text in notes:
+            note(text, options.quiet)
         size = (material.folder / page).stat().st_size / 1e6
         print(f"wrote {material.folder / page}, {size:.1f} MB, after {seconds:.0f} s")
 
@@ -109,7 +123,9 @@ def _name(options: Any, network: nn.Module) -> str:
     return f"{Path(options.target).name} ({type(network).__name__})"
 
 
-def _commands(options: Any, given: dict[str, Any], strides: dict[str, int]) -> dict[str, str]:
+def _commands(
+    options: Any, given: dict[str, Any], strides: dict[str, int], contrasts: Sequence[Contrast]
+) -> dict[str, str]:
     """Write for every section the command that gives its numbers."""
     said: dict[str, list[str]] = {}
     for name, value in given.items():
@@ -127,22 +143,41 @@ def _commands(options: Any, given: dict[str, Any], strides: dict[str, int]) -> d
     def stride(name: str, section: str) -> list[str]:
         return [f"--{name}", str(strides[section])]
 
-    # Levels stand in the place of the study's own recipes.
-    levels = [] if options.lq else ["--degrade", *(f"{n}={r}" for n, r in LEVELS.items())]
+    # Without recipes of one's own, levels stand in the place of the study's.
+    levels = []
+    if not options.lq and not given["degrade"]:
+        levels = ["--degrade", *(f"{n}={r}" for n, r in LEVELS.items())]
+    # Names of degradations are contrasts too.
+    texts = given["contrast"] or [contrast.name for contrast in contrasts]
+    first = {c.degradation: n for n, c in reversed(list(enumerate(contrasts)))}
+
+    def some(places: Sequence[int]) -> list[str]:
+        if len(places) == len(texts):
+            return words()
+        return [*words("contrast"), "--contrast", *(texts[n] for n in places)]
+
     measuring, ranking = ("measured", "border"), ("attributed", "attribution", "contrast")
     train = ["--train", options.train] if options.train else []
     learn = ["--learn", options.train] if options.train and not options.lq else []
     own = {
         "predict": [
-            *words("degrade", "steps", *measuring, *ranking),
+            *words("steps", *measuring, *ranking),
             *stride("measured", "predict"), *learn, "--learned", str(options.learned),
         ],
-        "retrain": [*words(), *train, "--iterations", str(options.iterations)],
+        "retrain": [
+            *some(sorted(first.values())), *train, "--iterations", str(options.iterations)
+        ],
         "overlap": [
-            *words("degrade", *measuring, *ranking), *stride("attributed", "overlap"), *levels,
+            *words(*measuring, *ranking), *stride("attributed", "overlap"), *levels,
         ],
         "distribution": words(*measuring),
         "prune": words(*measuring),
+        "grid": some(range(min(2, len(texts)))),
+        "contrasts": words(*measuring),
     }  # fmt: skip
+    commands = {"grid": "modulate", "contrasts": "overlap"}
     sections = ("mask", "locations", "modulate", *own)
-    return {name: shlex.join(["faigfast", name, *own.get(name, words())]) for name in sections}
+    return {
+        name: shlex.join(["faigfast", commands.get(name, name), *own.get(name, words())])
+        for name in sections
+    }

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195")
 GRAY = "#888888"
 MOST_COLUMNS = 3
+# Of the target's gain: a method that breaks the network would hide all others.
+CUT = (-0.1, 2.0)
 
 
 def new_figure(rows: int, columns: int, width: float, height: float) -> tuple["Figure", Any]:
@@ -61,6 +63,12 @@ def svg(figure: "Figure") -> str:
         figure.savefig(text, format="svg", metadata={"Date": None})
     drawn = text.getvalue()
     return drawn[drawn.index("<svg") :]
+
+
+def middle(image: Tensor, side: int) -> Tensor:
+    """Cut [..., H, W] to at most `side` pixels each way, around its middle."""
+    top, left = (max(0, size - side) // 2 for size in image.shape[-2:])
+    return image[..., top : top + side, left : left + side]
 
 
 def data_uri(image: Tensor) -> str:
@@ -116,10 +124,28 @@ def masking_curves(masking: Masking) -> "Figure":
     return figure
 
 
+def out_of_picture(masking: Masking) -> dict[str, list[str]]:
+    """Tell for each contrast whose curves go beyond what `rival_curves` draws of the PSNR."""
+    found: dict[str, list[str]] = {}
+    for contrast in masking.contrasts:
+        own = contrast.degradation
+        gain = float((masking.target[own] - masking.baseline[own]).mean())
+        if gain <= 0:  # drawn whole
+            continue
+        low, high = (end * gain for end in CUT)
+        for method in masking.methods:
+            points = masking.curve(method, contrast.name)
+            costs = [float(masking.change(m, own).mean()) for m in points]
+            if costs and not low <= min(costs) <= max(costs) <= high:
+                found.setdefault(contrast.name, []).append(method)
+    return found
+
+
 def rival_curves(masking: Masking, metric: str = "psnr") -> "Figure":
     """Draw what every method's filters cost their own degradation, one panel for each contrast."""
     palette = colours([name for name in masking.methods if name != "faig"])
     figure, axes = panels(len(masking.contrasts), 4.8, 3.8)
+    cut = out_of_picture(masking) if metric == "psnr" else {}
     for axis, contrast in zip(axes, masking.contrasts, strict=True):
         own = contrast.degradation
         gain = float((masking.target[own] - masking.baseline[own]).mean())
@@ -140,8 +166,12 @@ def rival_curves(masking: Masking, metric: str = "psnr") -> "Figure":
                 label=method,
             )
         if metric == "psnr" and gain > 0:
-            # A method that breaks the network would hide all others.
-            axis.set_ylim(-0.1 * gain, 2 * gain)
+            axis.set_ylim(CUT[0] * gain, CUT[1] * gain)
+            if names := cut.get(contrast.name):
+                axis.text(
+                    0.02, 0.97, f"cut; leaves the picture: {', '.join(names)}", va="top",
+                    transform=axis.transAxes, fontsize="x-small",
+                )  # fmt: skip
         axis.set(
             title=f"{contrast.name} filters, input: {own}",
             xlabel="masked filters, %",
@@ -229,6 +259,36 @@ def kept_bars(parts: Sequence[Locations]) -> "Figure":
         )
         axis.tick_params(axis="y", labelsize="small")
         axis.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def channel_bars(scores: Mapping[str, Tensor]) -> "Figure":
+    """Draw the scores of every layer's output channels, largest first, layers in order of depth.
+
+    Parameters
+    ----------
+    scores : mapping of str to Tensor
+        Layer to [out channels], as `faigfast.findings.pruning.channel_importance` gives them.
+    """
+    width = min(24.0, max(9.2, 0.25 * len(scores)))
+    figure, axes = new_figure(1, 1, width, 3.6)
+    axis = axes[0, 0]
+    for n, values in enumerate(scores.values()):
+        # Layers are equally wide, however many channels they have.
+        edges = torch.linspace(n - 0.42, n + 0.42, len(values) + 1, dtype=torch.float64)
+        heights = values.sort(descending=True).values.tolist()
+        axis.stairs(heights, edges.tolist(), fill=True, color=COLOURS[n % 2])
+    every = torch.cat(list(scores.values()))
+    positive = every[every > 0]
+    if len(positive) and bool((every >= 0).all()):
+        axis.set_yscale("log")  # a channel without a score has no bar
+        least, most = float(positive.min()), float(positive.max())
+        axis.set_ylim(max(least, 1e-6 * most) / 2, 2 * most)
+    else:  # contrasts are negative too
+        axis.set_yscale("symlog", linthresh=float(every.abs().median()) or 1.0)
+    axis.set_xticks(range(len(scores)), list(scores), rotation=90, fontsize="x-small")
+    axis.set(ylabel="score of a channel", xlim=(-1, len(scores)))
+    axis.grid(alpha=0.3, axis="y")
     return figure
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Table = tuple[list[str], list[list[str]]]
 
+NO_PARQUET = "tables are CSV alone; Parquet needs pyarrow: pip install 'faigfast[report]'"
+
 
 def frame(rows: Sequence[dict[str, Any]]) -> "pandas.DataFrame":
     """Make a table of numbers.
@@ -51,7 +53,10 @@ def _cell(value: Any, digits: int) -> str:
 
 
 def write_table(stem: Path, frame: "pandas.DataFrame") -> list[str]:
-    """Write a table as CSV and, where pyarrow is, as Parquet; the names of both."""
+    """Write a table as CSV and, where pyarrow is, as Parquet; the names of both.
+
+    `without_parquet` tells what to say where the second is missing.
+    """
     with atomic_write(stem.with_name(f"{stem.name}.csv")) as path:
         frame.to_csv(path, index=False)
     files = [f"{stem.name}.csv"]
@@ -61,3 +66,10 @@ def write_table(stem: Path, frame: "pandas.DataFrame") -> list[str]:
     except ImportError:
         return files
     return [*files, f"{stem.name}.parquet"]
+
+
+def without_parquet(files: Sequence[str]) -> list[str]:
+    """Say that Parquet was left out, of what `write_table` wrote; nothing where it was not."""
+    names = set(files)
+    missing = [n for n in files if n.endswith(".csv") and n[:-4] + ".parquet" not in names]
+    return [NO_PARQUET] if missing else []

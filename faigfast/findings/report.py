@@ -20,7 +20,7 @@ thead th { cursor: pointer; white-space: nowrap; vertical-align: bottom; user-se
 thead th[aria-sort=ascending]::after { content: " ▲"; font-size: .7em; }
 thead th[aria-sort=descending]::after { content: " ▼"; font-size: .7em; }
 td { white-space: nowrap; }
-nav ul { columns: 16rem; padding-left: 1.2rem; }
+nav ul { columns: 16rem; column-gap: 2rem; padding-left: 1.2rem; }
 a { color: inherit; }
 details { margin: .8rem 0; } summary { cursor: pointer; }
 .figure { background: white; border-radius: 6px; padding: .5rem; overflow-x: auto; }
@@ -143,8 +143,8 @@ class Page:
         grid = f' style="grid-template-columns: repeat({columns}, 1fr)"' if columns else ""
         self.parts.append(f'<div class="strip"{grid}>{cells}</div>')
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the page, whole or not at all."""
+    def html(self) -> str:
+        """Put the whole page together."""
         parts = list(self.parts)
         if self.contents is not None:
             items = "".join(
@@ -153,10 +153,13 @@ class Page:
             )
             parts.insert(self.contents, f"<nav><ul>{items}</ul></nav>")
         body = "\n".join(parts)
-        write_text(
-            path,
+        return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{self.title}</title><style>{STYLE}</style></head>\n"
-            f"<body>\n{body}\n<script>{SCRIPT}</script>\n</body></html>\n",
+            f"<body>\n{body}\n<script>{SCRIPT}</script>\n</body></html>\n"
         )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the page, whole or not at all."""
+        write_text(path, self.html())

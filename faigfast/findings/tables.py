@@ -60,11 +60,23 @@ def _measured(
         row: dict[str, Any] = {**about, "input": degradation}
         for metric, of in found.items():
             row[METRICS[metric]], row[f"± {metric}"] = mean_and_interval(of[degradation])
-        base, full = (
-            float(ends[end]["psnr"][degradation].mean()) for end in ("baseline", "target")
-        )
-        row["undone, %"] = 100 * share_of(full - float(psnr.mean()), full - base)
+        base, full = (ends[end]["psnr"][degradation] for end in ("baseline", "target"))
+        share, half = undone(full - psnr, full - base)
+        row["undone, %"], row["± undone"] = 100 * share, 100 * half
         yield row
+
+
+def undone(lost: Tensor, gain: Tensor) -> tuple[float, float]:
+    """Share of the target's gain that is lost, both [N], and half of its 95 % interval over crops.
+
+    The interval is that of a ratio of two means, by its linear expansion; NaN of one crop, and both
+    where the target gains nothing.
+    """
+    whole = float(gain.mean())
+    share = share_of(float(lost.mean()), whole)
+    if math.isnan(share):
+        return share, math.nan
+    return share, mean_and_interval(lost - share * gain)[1] / whole
 
 
 def areas(masking: Masking, metric: str = "psnr") -> "pandas.DataFrame":
@@ -72,20 +84,25 @@ def areas(masking: Masking, metric: str = "psnr") -> "pandas.DataFrame":
 
     Both "area" and what FAIG is ahead by count what the filters' own degradation loses. "Within
     the gain" counts no more than the target had gained; "others" is the mean over the other
-    degradations that the target restores better than the baseline.
+    degradations that the target restores better than the baseline. What FAIG is ahead within the
+    gain stands last.
     """
     rows = []
     for contrast in masking.contrasts:
         own = contrast.degradation
         gains = {d: float((masking.target[d] - masking.baseline[d]).mean()) for d in masking.target}
         others = [d for d in masking.target if d != own and gains[d] > 0]
-        faig = (
-            masking.area("faig", contrast.name, own, metric) if "faig" in masking.methods else None
-        )
+        faig = [
+            masking.area("faig", contrast.name, own, metric, within_gain=within)
+            for within in (False, True)
+            if "faig" in masking.methods
+        ]
         for method in masking.methods:
-            area = masking.area(method, contrast.name, own, metric)
+            area, inside = (
+                masking.area(method, contrast.name, own, metric, within_gain=within)
+                for within in (False, True)
+            )
             mean, half = mean_and_interval(area)
-            inside = masking.area(method, contrast.name, own, metric, within_gain=True)
             row: dict[str, Any] = {
                 "filters": contrast.name,
                 "method": method,
@@ -99,16 +116,26 @@ def areas(masking: Masking, metric: str = "psnr") -> "pandas.DataFrame":
                     for d in others
                 ]
                 row["others"] = sum(cost) / len(cost)
-            if faig is not None:
-                row["FAIG ahead"], row["± crops"] = mean_and_interval(faig - area)
-                _, row["± photographs"], first, count = over_photographs(
-                    faig - area, masking.photographs
-                )
-                row["ahead in"] = f"{first} of {count}" if method != "faig" else None
-                if method == "faig":
-                    row["FAIG ahead"] = row["± crops"] = row["± photographs"] = None
+            if faig:
+                ahead = _ahead(faig[0] - area, masking)
+                if gains[own] > 0:
+                    within = _ahead(faig[1] - inside, masking)
+                    ahead |= {f"within, {title}": value for title, value in within.items()}
+                row |= dict.fromkeys(ahead) if method == "faig" else ahead
             rows.append(row)
     return frame(rows)
+
+
+def _ahead(values: Tensor, masking: Masking) -> dict[str, Any]:
+    """Cells about what FAIG is ahead in each crop [N]."""
+    mean, crops = mean_and_interval(values)
+    _, photographs, first, count = over_photographs(values, masking.photographs)
+    return {
+        "FAIG ahead": mean,
+        "± crops": crops,
+        "± photographs": photographs,
+        "ahead in": f"{first} of {count}",
+    }
 
 
 def modulation_sentences(modulation: Modulation, contrasts: Sequence[Contrast]) -> list[str]:

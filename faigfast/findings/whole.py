@@ -5,13 +5,16 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from faigfast.findings.frames import without_parquet
 from faigfast.findings.report import Page
 from faigfast.findings.sections import SECTIONS, Material
+
+MOST_BYTES = 10_000_000  # of a page that one still sends
 
 
 def write_report(
     material: Material, title: str, command: str, remarks: Sequence[str] = ()
-) -> tuple[str, float]:
+) -> tuple[str, float, list[str]]:
     """Compute all findings and write `report.html`, and each table as CSV and Parquet.
 
     Parameters
@@ -31,6 +34,8 @@ def write_report(
         Name of the file in the material's folder.
     seconds : float
         What it took.
+    notes : list of str
+        What is missing or too large; they stand on the page too.
 
     Raises
     ------
@@ -60,5 +65,14 @@ def write_report(
     page.heading("Command")
     page.code(command)
     page.text(f"Computed in {seconds:.0f} s, without what an earlier run had finished.", note=True)
+    notes = without_parquet(material.files)
+    size = len(page.html().encode())
+    if size > MOST_BYTES:
+        notes.append(
+            f"the page has {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:g}; fewer degradations "
+            "or contrasts make it smaller"
+        )
+    for text in notes:
+        page.text(f"{text[0].upper()}{text[1:]}.", note=True)
     page.save(material.folder / "report.html")
-    return "report.html", seconds
+    return "report.html", seconds, notes

@@ -1,14 +1,13 @@
 """Sections on what the discovered filters do: photographs, masking, places."""
 
-from torch import Tensor
+from typing import Any
+
+from torch import nn
 from torch.nn import functional as F
 
+from faigfast.findings.contrasts import Contrast
 from faigfast.findings.evaluation import METRICS, evaluate, restore
-from faigfast.findings.figures import (
-    data_uri,
-    kept_bars,
-    rival_curves,
-)
+from faigfast.findings.figures import CUT, kept_bars, out_of_picture, rival_curves
 from faigfast.findings.frames import frame
 from faigfast.findings.locations import EXPERIMENTS, locations, locations_frame
 from faigfast.findings.masking import mask
@@ -21,6 +20,7 @@ from faigfast.findings.tables import (
     areas,
     completeness_rows,
     masked_networks,
+    undone,
 )
 
 SHOWN_CROPS = 3  # photographs of which one is shown
@@ -56,30 +56,39 @@ def photographs(page: Page, material: Material) -> None:
     """Restore a few crops by every network."""
     study = material.study
     page.heading(f"Photographs, {100 * material.fraction:g} % of the filters masked")
-    networks = {"baseline": study.baseline, "target": study.target} | {
-        f"{name} filters masked": filters.swap(study.baseline, study.target)
-        for name, filters in material.tops.items()
-    }
+    material.say_shown(page)
     names = list(dict.fromkeys(study.kept.photographs))[:SHOWN_CROPS]
     for photograph in names:
         of = [n for n, name in enumerate(study.kept.photographs) if name == photograph]
         place = of[len(of) // 2]
         gt = study.kept.gt[place : place + 1]
-        for contrast in study.contrasts:
+        for contrast in material.shown:
             lq = study.kept.lq[contrast.degradation][place : place + 1]
-            strip = [(_large(lq, gt), f"{contrast.degradation} input")]
-            for label, network in networks.items():
+            large = F.interpolate(lq, size=gt.shape[2:])[0]  # pixel by pixel
+            strip = [(material.picture(large), f"{contrast.degradation} input")]
+            for label, network in _compared(material, contrast).items():
                 output = restore(network, lq)
                 quality = float(psnr(output, gt, border=study.border))
-                strip.append((data_uri(output[0]), f"{label}, {quality:.1f} dB"))
+                strip.append((material.picture(output[0]), f"{label}, {quality:.1f} dB"))
             page.text(f"{photograph}, {contrast.degradation}")
-            page.strip([*strip, (data_uri(gt[0]), "ground truth")])
-    page.text("Made by the report's own command, which stands at its end.", note=True)
+            page.strip([*strip, (material.picture(gt[0]), "ground truth")])
+    page.text(
+        "Images, and the PSNR of the whole crop below each, are made by the report's own command, "
+        "which stands at its end; no other prints them.",
+        note=True,
+    )
 
 
-def _large(lq: Tensor, gt: Tensor) -> str:
-    """Show an input as large as the ground truth, pixel by pixel."""
-    return data_uri(F.interpolate(lq, size=gt.shape[2:])[0])
+def _compared(material: Material, contrast: Contrast) -> dict[str, nn.Module]:
+    """Both ends, and the target without a contrast's filters and without those of one other."""
+    pair = material.study.baseline, material.study.target
+    others = [c for c in material.study.contrasts if c != contrast]
+    # One for another degradation shows more than one for the same.
+    others.sort(key=lambda c: c.degradation == contrast.degradation)
+    return {"baseline": pair[0], "target": pair[1]} | {
+        f"{c.name} filters masked": material.tops[c.name].swap(*pair)
+        for c in (contrast, *others[:1])
+    }
 
 
 def rivals(page: Page, material: Material) -> None:
@@ -100,6 +109,12 @@ def rivals(page: Page, material: Material) -> None:
     for sentence in area_sentences(masking):
         page.text(sentence)
     material.draw(page, rival_curves(masking))
+    for name, methods in out_of_picture(masking).items():
+        page.text(
+            f"{name}: the axis is cut at {CUT[0]:g} and {CUT[1]:g} times the gain, and the curve "
+            f"of {', '.join(methods)} leaves the picture; the table below has all of it.",
+            note=True,
+        )
     page.text(
         "Area: mean loss of PSNR over the masked share, in dB. Within the gain: counting no more "
         "than what the target had gained; others: the same for inputs whose degradation the "
@@ -131,10 +146,18 @@ def units(page: Page, material: Material) -> None:
         )  # fmt: skip
         for contrast in study.contrasts:
             for m in masking.curve("faig", contrast.name):
-                row = {"filters": contrast.name, "by": by, "asked for, %": 100 * m.fraction}
+                row: dict[str, Any] = {
+                    "filters": contrast.name,
+                    "by": by,
+                    "asked for, %": 100 * m.fraction,
+                }
                 row["masked, %"] = 100 * m.share
                 for degradation in masking.target:
-                    row[f"{degradation} undone, %"] = 100 * masking.lost(m, degradation)
+                    full = masking.target[degradation]
+                    lost, gain = full - m.psnr[degradation], full - masking.baseline[degradation]
+                    share, half = undone(lost, gain)
+                    row[f"{degradation} undone, %"] = 100 * share
+                    row[f"± {degradation}"] = 100 * half
                 rows.append(row)
     page.text("Share of the target's gain that is undone. A first unit is taken whatever its size.")
     material.put(page, "masking-units", frame(rows))

@@ -2,16 +2,19 @@
 
 from dataclasses import replace
 
-from faigfast.findings.contrasts import has_levels, levels, overlap, overlap_frame
-from faigfast.findings.distribution import changes, distribution, heads
-from faigfast.findings.figures import (
-    kernel_heads,
-    layer_distribution,
-    matrix,
+from faigfast.findings.contrasts import (
+    has_levels,
+    levels,
+    one_against_rest,
+    overlap,
+    overlap_frame,
 )
+from faigfast.findings.distribution import changes, distribution, heads
+from faigfast.findings.figures import channel_bars, kernel_heads, layer_distribution, matrix
 from faigfast.findings.pruning import channel_importance, importance_frame
 from faigfast.findings.report import Page
 from faigfast.findings.sections.material import Material
+from faigfast.result import Attribution
 
 HEADS = 12  # kernels of a ranking that are drawn
 
@@ -25,7 +28,29 @@ def overlaps(page: Page, material: Material) -> None:
     names = list(result.degradations)
     if len(names) < 2:
         page.text("Left out: there is one degradation.")
-        return
+    else:
+        _degradations(page, material, result)
+    named = study.contrasts != one_against_rest(tuple(study.kept.lq))
+    if named and len(study.contrasts) > 1:
+        _contrasts(page, material)
+
+
+def _contrasts(page: Page, material: Material) -> None:
+    """Compare the filters of named contrasts, on the crops that the other sections stand on."""
+    sets = material.tops
+    scores = {c.name: c.scores(material.result) for c in material.study.contrasts}
+    page.text("Of the named contrasts, from the rankings of the other parts:")
+    title = f"top {100 * material.fraction:g} %, common filters in %"
+    names = list(sets)
+    material.draw(page, matrix(overlap(sets), names, names, title, ("of", "also in")))
+    table = overlap_frame(sets, scores)
+    material.put(page, "overlap-of-contrasts", table, "All pairs of contrasts")
+    page.code(material.commands["contrasts"])
+
+
+def _degradations(page: Page, material: Material, result: Attribution) -> None:
+    """Compare the filters of degradations, each against all others, and their levels."""
+    names = list(result.degradations)
     sets = {name: result.top(name, material.fraction) for name in names}
     scores = {name: result.contrast(name) for name in names}
     title = f"top {100 * material.fraction:g} %, common filters in %"
@@ -66,6 +91,11 @@ def pruning(page: Page, material: Material) -> None:
     page.text(
         "Sum of the mean scores of all degradations; faigfast.findings.pruning hands them to "
         "torch-pruning and torch.nn.utils.prune."
+    )
+    material.draw(page, channel_bars(scores))
+    page.text(
+        "Every layer's channels, the highest score first; layers are equally wide, and the axis is "
+        "logarithmic."
     )
     material.put(page, "channels", importance_frame(scores), "Layer by layer")
     page.code(material.commands["prune"])

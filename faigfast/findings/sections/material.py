@@ -10,10 +10,9 @@ from torch import Tensor
 
 from faigfast.data.degradations import Degradation
 from faigfast.filters import FilterSet
+from faigfast.findings.contrasts import Contrast
 from faigfast.findings.evaluation import Crops
-from faigfast.findings.figures import (
-    svg,
-)
+from faigfast.findings.figures import data_uri, middle, svg
 from faigfast.findings.frames import shown, write_table
 from faigfast.findings.report import Page
 from faigfast.findings.study import Study
@@ -27,6 +26,10 @@ if TYPE_CHECKING:
 
 PATCH = 24  # side of a low-resolution patch of retraining
 RETRAINING = "retraining"  # folder of its states
+# What a page shows at most, so that it stays small: pictures of noise do not compress.
+SHOWN_CONTRASTS = 3
+SHOWN_SIDE = 128
+SHOWN_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Material:
     fraction: float = 0.01
     retrained: float = 0.05
     overwrite: bool = False
+    files: list[str] = field(default_factory=list)  # written so far, beside the page
 
     @cached_property
     def result(self) -> Attribution:
@@ -84,11 +88,40 @@ class Material:
         """Best filters of each contrast."""
         return self.study.tops(self.fraction)
 
+    @property
+    def shown(self) -> tuple[Contrast, ...]:
+        """Contrasts of which images are shown."""
+        return self.study.contrasts[:SHOWN_CONTRASTS]
+
+    def say_shown(self, page: Page) -> None:
+        """Say it where not all contrasts are shown, and where images are cut."""
+        rest = self.study.contrasts[SHOWN_CONTRASTS:]
+        if rest:
+            page.text(
+                f"Images of the first {SHOWN_CONTRASTS} contrasts alone, to keep the page small; "
+                f"not shown: {', '.join(contrast.name for contrast in rest)}.",
+                note=True,
+            )
+        side = self.study.kept.gt.shape[-1]
+        if side > SHOWN_SIDE:
+            page.text(
+                f"Shown are the middle {SHOWN_SIDE}×{SHOWN_SIDE} pixels of crops of {side}×{side}.",
+                note=True,
+            )
+
     def put(self, page: Page, name: str, table: "pandas.DataFrame", folded: str = "") -> None:
-        """Set a table on the page and write it beside."""
-        page.table(*shown(table), folded=folded)
-        write_table(self.folder / name, table)
+        """Set a table on the page, a very long one in part, and write it whole beside."""
+        page.table(*shown(table.head(SHOWN_ROWS)), folded=folded)
+        if len(table) > SHOWN_ROWS:
+            page.text(
+                f"The first {SHOWN_ROWS} of {len(table)} rows; all are in {name}.csv.", note=True
+            )
+        self.files.extend(write_table(self.folder / name, table))
 
     def draw(self, page: Page, figure: "Figure") -> None:
         """Set a figure on the page."""
         page.figure(svg(figure))
+
+    def picture(self, image: Tensor) -> str:
+        """Give the address of an image [3, H, W], cut to what is shown."""
+        return data_uri(middle(image, SHOWN_SIDE))

@@ -1,17 +1,15 @@
 """Sections on what the discovered filters are good for: modulation, prediction, retraining."""
 
+from dataclasses import replace
+
 from faigfast.data.degradations import Degradation
 from faigfast.filters import FilterSet
-from faigfast.findings.figures import (
-    data_uri,
-    matrix,
-    modulation_curves,
-    retraining_bars,
-)
+from faigfast.findings.figures import matrix, modulation_curves, retraining_bars
 from faigfast.findings.modulation import STRENGTHS, modulate, modulated_images
 from faigfast.findings.report import Page
 from faigfast.findings.retraining import retrain_all, retraining_frame, retraining_sentences
 from faigfast.findings.sections.material import PATCH, RETRAINING, Material
+from faigfast.findings.study import Study
 from faigfast.findings.tables import (
     modulation_sentences,
 )
@@ -35,13 +33,14 @@ def modulation(page: Page, material: Material) -> None:
     for sentence in modulation_sentences(found, study.contrasts):
         page.text(sentence)
     material.draw(page, modulation_curves(found))
-    lq_of = {c.name: study.kept.lq[c.degradation][:1] for c in study.contrasts}
-    for name, lq in lq_of.items():
+    material.say_shown(page)
+    for contrast in material.shown:
+        name, lq = contrast.name, study.kept.lq[contrast.degradation][:1]
         settings = [{name: s} for s in STRENGTHS]
         images = modulated_images(*pair, sets, lq, settings)
         page.text(f"{name} filters")
         captions = [f"strength {s[name]:g}" for s in settings]
-        page.strip([(data_uri(x), text) for x, text in zip(images, captions, strict=True)])
+        page.strip([(material.picture(x), text) for x, text in zip(images, captions, strict=True)])
     material.put(page, "modulation", found.frame(), "All strengths")
     page.code(material.commands["modulate"])
     if len(sets) > 1:
@@ -71,11 +70,11 @@ def _sliders(page: Page, material: Material, sets: dict[str, FilterSet]) -> None
     images = modulated_images(*pair, sets, lq, settings)
     page.text(f"Two at once, on an input with {title}; rows: {one}, columns: {other}.")
     captions = [f"{one} {s[one]:g}, {other} {s[other]:g}" for s in settings]
-    cells = [(data_uri(x), text) for x, text in zip(images, captions, strict=True)]
+    cells = [(material.picture(x), text) for x, text in zip(images, captions, strict=True)]
     page.strip(cells, columns=len(SHOWN_STRENGTHS))
     material.put(page, "modulation-grid", found.frame(), "All pairs of strengths")
     strengths = " ".join(f"{s:g}" for s in SHOWN_STRENGTHS)
-    page.code(f"{material.commands['modulate']} --grid --strengths {strengths}")
+    page.code(f"{material.commands['grid']} --grid --strengths {strengths}")
 
 
 def prediction(page: Page, material: Material) -> None:
@@ -119,6 +118,13 @@ def prediction(page: Page, material: Material) -> None:
     page.code(material.commands["predict"])
 
 
+def once_each(study: Study) -> tuple[Study, list[str]]:
+    """Keep the first contrast of each degradation; the names of the others come second."""
+    first = {c.degradation: c for c in reversed(study.contrasts)}
+    kept = tuple(c for c in study.contrasts if first[c.degradation] == c)
+    return replace(study, contrasts=kept), [c.name for c in study.contrasts if c not in kept]
+
+
 def retraining(page: Page, material: Material) -> None:
     """Retrain the discovered filters alone."""
     page.heading("Retraining the discovered filters alone")
@@ -127,8 +133,14 @@ def retraining(page: Page, material: Material) -> None:
             "Left out: it needs photographs to train on and degradations that are made by recipe."
         )
         return
+    study, left_out = once_each(material.study)
+    if left_out:
+        page.text(
+            "One network is retrained for each degradation, with the filters of its first "
+            f"contrast; not retrained: {', '.join(left_out)}."
+        )
     parts = retrain_all(
-        material.study, dict(material.training), dict(material.recipes), material.schedule,
+        study, dict(material.training), dict(material.recipes), material.schedule,
         material.folder / RETRAINING, fraction=material.retrained, patch=PATCH,
         overwrite=material.overwrite,
     )  # fmt: skip
