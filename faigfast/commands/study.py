@@ -24,7 +24,7 @@ from faigfast.filters import FilterIndex, FilterSet
 from faigfast.findings.contrasts import Contrast, check_contrasts, one_against_rest
 from faigfast.findings.evaluation import Crops, check_metrics, crops, cut, restore, spread
 from faigfast.findings.figures import svg
-from faigfast.findings.frames import shown, write_table
+from faigfast.findings.frames import shown, without_parquet, write_table
 from faigfast.findings.masking import check_names
 from faigfast.findings.metrics import SSIM_WINDOW
 from faigfast.findings.store import Store
@@ -344,6 +344,8 @@ def publish(
         files.append(file)
     for text in remarks:
         print(text)
+    for text in without_parquet(files):
+        note(text, options.quiet)
     content = {
         "command": command_line(words),
         "remarks": list(remarks),
