@@ -51,8 +51,9 @@ def conv_weight_gradient(
     for unit in range(start, tl.minimum(start + share, points * runs)):
         point = (unit // runs).to(tl.int64)
         a = tl.load(alpha + point)
-        before = (point * images + n) * pixels
-        x_before = point * x_rows + n * together * height * width
+        before = (point * images + n) * pixels * O
+        x_here = x + (point * x_rows + n * together * height * width) * C
+        gy_here = gy + before
         begin = (unit % runs) * (RUN * K)
         end = tl.minimum(begin + RUN * K, pixels)
         slope_o = slopes(s0, ds, slope, o, a, O, SHARED, SHUFFLE)
@@ -67,14 +68,14 @@ def conv_weight_gradient(
             u = row * SW - PW + (tap % KW) * DW
             # 64 bits to the tile, 32 within it, as in the forward convolution.
             here_line = here // out_width
-            whole = (before + here_line * out_width) * O
+            whole = (here_line * out_width).to(tl.int64) * O
             at = places(image * out_height + line - here_line, row, out_width, o, O, SHUFFLE)
             mask = (q < end)[:, None] & (o < O)[None, :]
-            g = tl.load(gy + whole + at, mask=mask, other=0.0)  # [K, M]
+            g = tl.load(gy_here + whole + at, mask=mask, other=0.0)  # [K, M]
             if scale is not None:
                 g = g.to(tl.float32) * scale
             if ACTIVATION != "none":
-                z = tl.load(saved + whole + at, mask=mask, other=0.0)
+                z = tl.load(saved + before + whole + at, mask=mask, other=0.0)
                 if gs is not None:  # noqa: SIM102  known to the compiler, `first` is not
                     if first:
                         lost = g.to(tl.float32) * tl.minimum(z.to(tl.float32), 0.0)
@@ -88,7 +89,7 @@ def conv_weight_gradient(
                 near = input_line(here, height, out_height, out_width, SH)
                 pixel_x = (image * height - near + v) * width + u
                 tile = tl.load(
-                    x + (x_before + near * width) * C + pixel_x[:, None] * C + c[None, :],
+                    x_here + (near * width).to(tl.int64) * C + pixel_x[:, None] * C + c[None, :],
                     mask=inside[:, None] & (c < C)[None, :], other=0.0,
                 )  # fmt: skip
                 some = product(tl.trans(g.to(KIND)), tile.to(KIND), some, MODE)
@@ -142,8 +143,9 @@ def launch(
         "M": tile.m, "N": tile.n, "K": tile.k,
     }  # fmt: skip
     grid = (triton.cdiv(geometry.outputs, tile.m) * taps * columns, images, len(parts))
-    # Of thin tiles the compiler would spill some places rather than take registers that are free.
-    registers = 255 if tile.m * tile.n < 2048 else 0
+    # Of thin tiles and wide layers the compiler would spill some places rather than take registers
+    # that are free.
+    registers = 255 if tile.m * tile.n < 2048 or columns > 1 else 0
     return Launch(conv_weight_gradient, grid, arguments, tile.warps, tile.stages, registers)
 
 
