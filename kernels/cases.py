@@ -23,7 +23,7 @@ POINTS, IMAGES, SIDE = 4, 2, 48
 
 @dataclass(frozen=True)
 class Shape:
-    """A convolution 3×3 with bias and an activation.
+    """A convolution that keeps the size of its images, but for the stride.
 
     Parameters
     ----------
@@ -39,6 +39,14 @@ class Shape:
         Whether one is added, with a factor, so that the activation's output is kept too.
     learned : bool
         Whether the slope is on the line (PReLU).
+    single : bool
+        Whether all channels share that slope.
+    kernel, stride, dilation : int
+        k of k×k, and so on.
+    biased : bool
+        Whether it has a bias.
+    still : bool
+        Whether its weights are the same at both ends.
     """
 
     name: str
@@ -48,6 +56,12 @@ class Shape:
     shuffle: int = 1
     residual: bool = False
     learned: bool = False
+    single: bool = False
+    kernel: int = 3
+    stride: int = 1
+    dilation: int = 1
+    biased: bool = True
+    still: bool = False
 
 
 BODY = Shape("64 → 64, relu", 64, 64)
@@ -59,6 +73,14 @@ SHAPES = (
     Shape("64 → 3", 64, 3, "none"),
     Shape("128 → 128, relu", 128, 128),
 )
+# What else changes the code of a kernel.
+VARIANTS = (
+    Shape("64 → 64, prelu of one slope, no bias", 64, 64, "leaky", 1, False, True, True,
+          biased=False),
+    Shape("64 → 64, 5×5, stride 2, dilation 2, relu", 64, 64, kernel=5, stride=2, dilation=2),
+    Shape("64 → 3, 1×1, weights stand still", 64, 3, "none", kernel=1, still=True),
+    Shape("48 → 40, shuffled by 2, leaky, scaled residual", 48, 40, "leaky", 2, residual=True),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,14 +156,17 @@ def _layer(
     mode: str, shape: Shape
 ) -> tuple[conv.Layer, Tensor, Tensor, tuple[Tensor | None, Tensor | None]]:
     c, o, r = shape.channels, shape.outputs, shape.shuffle
-    sides = ((3, 3), (1, 1), (1, 1), (1, 1))
-    w, slope = _empty(o, 3, 3, c), _empty(o // r**2) if shape.learned else None
+    k, s, d = shape.kernel, shape.stride, shape.dilation
+    w = _empty(o, k, k, c)
+    slope = _empty(1 if shape.single else o // r**2) if shape.learned else None
+    x = _empty(POINTS, IMAGES, SIDE, SIDE, c, mode=mode)
+    geometry = Geometry.of(x.shape, (o, c, k, k), (s, s), (d * (k // 2),) * 2, (d, d), shuffle=r)
     layer = conv.Layer(
-        w=(w, w), s=(slope, slope), alpha=_empty(POINTS),
-        geometry=Geometry(c, o, *sides, SIDE, SIDE, SIDE, SIDE, r), activation=shape.activation,
+        w=(w, None if shape.still else w), s=(slope, slope), alpha=_empty(POINTS),
+        geometry=geometry, activation=shape.activation,
         slope=0.1, scale=0.2 if shape.residual else 1.0, mode=mode,
     )  # fmt: skip
-    x = _empty(POINTS, IMAGES, SIDE, SIDE, c, mode=mode)
-    y = _empty(POINTS, IMAGES, SIDE * r, SIDE * r, o // r**2, mode=mode)
-    b = _empty(o)
+    high, wide = geometry.out_height * r, geometry.out_width * r
+    y = _empty(POINTS, IMAGES, high, wide, o // r**2, mode=mode)
+    b = _empty(o) if shape.biased else None
     return layer, x, y, (b, b)

@@ -9,7 +9,16 @@ from torch import Tensor
 from faigfast.kernels.geometry import Geometry
 from faigfast.kernels.launch import Launch, Tile
 from faigfast.kernels.modes import KINDS
-from faigfast.kernels.parts import activated, on_line, pixel, places, product, slopes, weight_tile
+from faigfast.kernels.parts import (
+    activated,
+    input_line,
+    on_line,
+    pixel,
+    places,
+    product,
+    slopes,
+    weight_tile,
+)
 
 SIZES = ("samples", "height", "width", "out_height", "out_width", "x_rows", "w_point", "rest_rows")
 
@@ -22,20 +31,25 @@ def conv_forward(
     SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
     DH: tl.constexpr, DW: tl.constexpr, SHUFFLE: tl.constexpr, ACTIVATION: tl.constexpr,
     SHARED: tl.constexpr, KEEPS: tl.constexpr, MODE: tl.constexpr, KIND: tl.constexpr,
-    PLACE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """Y = scale · act(conv(x, γ(α)) + γ_b(α)) + rest, of M pixels and N channels at one point."""
+    """Y = scale · act(conv(x, γ(α)) + γ_b(α)) + rest, of M pixels and N channels at one point.
+
+    Where a tile begins is counted in 64 bits, what it reads and writes from there on in 32.
+    """
     point = tl.program_id(2).to(tl.int64)
     a = tl.load(alpha + point)
     pixels = samples * out_height * out_width
-    q = tl.program_id(0).to(PLACE) * M + tl.arange(0, M)
+    start = tl.program_id(0) * M
+    q = start + tl.arange(0, M)
     o = tl.program_id(1) * N + tl.arange(0, N)
     c = tl.arange(0, K)
     image, line, column = pixel(q, out_height, out_width)
-    first = image * height * width
-    x += point * x_rows * C
-    top = (line * SH - PH).to(tl.int32)
-    left = (column * SW - PW).to(tl.int32)
+    near = input_line(start, height, out_height, out_width, SH)
+    x += (point * x_rows + near * width) * C
+    first = (image * height - near) * width
+    top = line * SH - PH
+    left = column * SW - PW
     w0 += point * w_point
     BLOCKS: tl.constexpr = (C + K - 1) // K
     total = tl.zeros((M, N), dtype=tl.float32)
@@ -62,14 +76,16 @@ def conv_forward(
     total = activated(total, slopes(s0, ds, slope, o, a, O, SHARED, SHUFFLE), ACTIVATION)
     if KEEPS == "output":
         kept = total
-    to = places(image, line, column, out_height, out_width, o, O, SHUFFLE)
-    whole = point * pixels * O
+    start_line = start // out_width
+    to = places(image * out_height + line - start_line, column, out_width, o, O, SHUFFLE)
+    before = start_line * out_width
+    whole = (point * pixels + before) * O
     if KEEPS != "":
         tl.store(saved + whole + to, kept.to(saved.dtype.element_ty), mask=mask)
     if scale is not None:
         total *= scale
     if rest is not None:
-        rest += point * rest_rows * (O // (SHUFFLE * SHUFFLE))
+        rest += point * rest_rows * (O // (SHUFFLE * SHUFFLE)) + before.to(tl.int64) * O
         total += tl.load(rest + to, mask=mask, other=0.0).to(tl.float32)
     tl.store(y + whole + to, total.to(y.dtype.element_ty), mask=mask)
 
@@ -111,16 +127,10 @@ def launch(
         "scale": None if scale == 1 else scale,
         **geometry.constants(), "ACTIVATION": activation,
         "SHARED": s[0] is not None and s[0].numel() == 1, "KEEPS": keeps, "MODE": mode,
-        "KIND": KINDS[mode], "PLACE": place_type(x, y), "M": tile.m, "N": tile.n, "K": tile.k,
+        "KIND": KINDS[mode], "M": tile.m, "N": tile.n, "K": tile.k,
     }  # fmt: skip
     grid = (triton.cdiv(pixels, tile.m), triton.cdiv(geometry.outputs, tile.n), points)
     return Launch(conv_forward, grid, arguments, tile.warps, tile.stages)
-
-
-def place_type(*parts: Tensor) -> Any:
-    """Integers that can count the elements of one point: 32 bits where that is enough."""
-    most = max(part[0].numel() for part in parts)
-    return tl.int32 if most < 2**31 - 2**20 else tl.int64
 
 
 def rows_of_point(x: Tensor) -> int:

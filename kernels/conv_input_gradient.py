@@ -6,7 +6,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from faigfast.kernels.conv_forward import place_type
 from faigfast.kernels.geometry import Geometry
 from faigfast.kernels.launch import Launch, Tile
 from faigfast.kernels.modes import KINDS
@@ -23,18 +22,22 @@ def conv_input_gradient(
     SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
     DH: tl.constexpr, DW: tl.constexpr, SHUFFLE: tl.constexpr, ACTIVATION: tl.constexpr,
     SHARED: tl.constexpr, MODE: tl.constexpr, KIND: tl.constexpr,
-    PLACE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """Fill gx of M pixels and N channels at one point."""
+    """Fill gx of M pixels and N channels at one point; places as in the forward convolution."""
     point = tl.program_id(2).to(tl.int64)
     a = tl.load(alpha + point)
     pixels = samples * height * width
-    q = tl.program_id(0).to(PLACE) * M + tl.arange(0, M)
+    start = tl.program_id(0) * M
+    q = start + tl.arange(0, M)
     c = tl.program_id(1) * N + tl.arange(0, N)
     image, line, column = pixel(q, height, width)
-    bottom = (line + PH).to(tl.int32)
-    right = (column + PW).to(tl.int32)
-    before = point * (samples * out_height * out_width) * O
+    bottom = line + PH
+    right = column + PW
+    start_image, start_line, _ = pixel(start, height, width)
+    begin = start_image * out_height + start_line // SH
+    first = image * out_height - begin
+    before = (point * (samples * out_height * out_width) + begin * out_width) * O
     gy += before
     if ACTIVATION != "none":
         saved += before
@@ -54,7 +57,7 @@ def conv_input_gradient(
             inside = inside & (u % SW == 0)
             u = u // SW
         inside = inside & (v < out_height) & (u < out_width)
-        at = places(image, v, u, out_height, out_width, o, O, SHUFFLE)
+        at = places(first + v, u, out_width, o, O, SHUFFLE)
         mask = inside[:, None] & (o < O)[None, :]
         g = tl.load(gy + at, mask=mask, other=0.0)
         if scale is not None:
@@ -68,8 +71,9 @@ def conv_input_gradient(
         )  # fmt: skip
         total = product(g.to(KIND), w, total, MODE)
     mask = (q < pixels)[:, None] & (c < C)[None, :]
-    to = q[:, None] * C + c[None, :]
-    tl.store(gx + point * pixels * C + to, total.to(gx.dtype.element_ty), mask=mask)
+    gx += (point * pixels + start) * C
+    to = tl.arange(0, M)[:, None] * C + c[None, :]
+    tl.store(gx + to, total.to(gx.dtype.element_ty), mask=mask)
 
 
 def launch(
@@ -99,7 +103,6 @@ def launch(
         "slope": slope, "scale": None if scale == 1 else scale,
         **geometry.constants(), "ACTIVATION": activation,
         "SHARED": s[0] is not None and s[0].numel() == 1, "MODE": mode, "KIND": KINDS[mode],
-        "PLACE": place_type(gx, gy),
         "M": tile.m, "N": tile.n, "K": tile.k,
     }  # fmt: skip
     pixels = samples * geometry.height * geometry.width

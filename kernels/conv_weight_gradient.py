@@ -6,11 +6,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from faigfast.kernels.conv_forward import place_type, rows_of_point
+from faigfast.kernels.conv_forward import rows_of_point
 from faigfast.kernels.geometry import Geometry
 from faigfast.kernels.launch import Launch, Tile
 from faigfast.kernels.modes import KINDS
-from faigfast.kernels.parts import gated, pixel, places, product, slopes
+from faigfast.kernels.parts import gated, input_line, pixel, places, product, slopes
 
 SIZES = (
     "images", "together", "points", "height", "width", "out_height", "out_width", "x_rows", "runs",
@@ -28,7 +28,7 @@ def conv_weight_gradient(
     SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
     DH: tl.constexpr, DW: tl.constexpr, SHUFFLE: tl.constexpr, ACTIVATION: tl.constexpr,
     SHARED: tl.constexpr, MODE: tl.constexpr, KIND: tl.constexpr, RUN: tl.constexpr,
-    TAPS: tl.constexpr, COLUMNS: tl.constexpr, PLACE: tl.constexpr,
+    TAPS: tl.constexpr, COLUMNS: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """One tap's M × N weights of one image, over a share of its pixels and points.
@@ -54,24 +54,28 @@ def conv_weight_gradient(
         before = (point * images + n) * pixels * O
         x_here = x + (point * x_rows + n * together * height * width) * C
         gy_here = gy + before
-        begin = (unit % runs).to(PLACE) * (RUN * K)
+        begin = (unit % runs) * (RUN * K)
         end = tl.minimum(begin + RUN * K, pixels)
         slope_o = slopes(s0, ds, slope, o, a, O, SHARED, SHUFFLE)
         some = tl.zeros((M, N), dtype=tl.float32)
         some_b = tl.zeros((M,), dtype=tl.float32)
         some_s = tl.zeros((M,), dtype=tl.float32)
-        for k in range(0, tl.cdiv(end - begin, K).to(tl.int32)):
-            q = begin + k * K + tl.arange(0, K)
+        for k in range(0, tl.cdiv(end - begin, K)):
+            here = begin + k * K
+            q = here + tl.arange(0, K)
             image, line, row = pixel(q, out_height, out_width)
-            v = (line * SH - PH + (tap // KW) * DH).to(tl.int32)
-            u = (row * SW - PW + (tap % KW) * DW).to(tl.int32)
-            at = places(image, line, row, out_height, out_width, o, O, SHUFFLE)
+            v = line * SH - PH + (tap // KW) * DH
+            u = row * SW - PW + (tap % KW) * DW
+            # 64 bits to the tile, 32 within it, as in the forward convolution.
+            here_line = here // out_width
+            whole = (here_line * out_width).to(tl.int64) * O
+            at = places(image * out_height + line - here_line, row, out_width, o, O, SHUFFLE)
             mask = (q < end)[:, None] & (o < O)[None, :]
-            g = tl.load(gy_here + at, mask=mask, other=0.0)  # [K, M]
+            g = tl.load(gy_here + whole + at, mask=mask, other=0.0)  # [K, M]
             if scale is not None:
                 g = g.to(tl.float32) * scale
             if ACTIVATION != "none":
-                z = tl.load(saved + before + at, mask=mask, other=0.0)
+                z = tl.load(saved + before + whole + at, mask=mask, other=0.0)
                 if gs is not None:  # noqa: SIM102  known to the compiler, `first` is not
                     if first:
                         lost = g.to(tl.float32) * tl.minimum(z.to(tl.float32), 0.0)
@@ -82,9 +86,10 @@ def conv_weight_gradient(
                     some_b += tl.sum(g.to(tl.float32), axis=0)
             if gw is not None:
                 inside = (q < end) & (v >= 0) & (v < height) & (u >= 0) & (u < width)
-                pixel_x = image * height * width + v * width + u
+                near = input_line(here, height, out_height, out_width, SH)
+                pixel_x = (image * height - near + v) * width + u
                 tile = tl.load(
-                    x_here + pixel_x[:, None] * C + c[None, :],
+                    x_here + (near * width).to(tl.int64) * C + pixel_x[:, None] * C + c[None, :],
                     mask=inside[:, None] & (c < C)[None, :], other=0.0,
                 )  # fmt: skip
                 some = product(tl.trans(g.to(KIND)), tile.to(KIND), some, MODE)
@@ -135,10 +140,13 @@ def launch(
         "scale": None if scale == 1 else scale, **geometry.constants(), "ACTIVATION": activation,
         "SHARED": s[0] is not None and s[0].numel() == 1, "MODE": mode, "KIND": KINDS[mode],
         "RUN": RUN, "TAPS": taps, "COLUMNS": columns,
-        "PLACE": place_type(x, gy), "M": tile.m, "N": tile.n, "K": tile.k,
+        "M": tile.m, "N": tile.n, "K": tile.k,
     }  # fmt: skip
     grid = (triton.cdiv(geometry.outputs, tile.m) * taps * columns, images, len(parts))
-    return Launch(conv_weight_gradient, grid, arguments, tile.warps, tile.stages)
+    # Of thin tiles and wide layers the compiler would spill some places rather than take registers
+    # that are free.
+    registers = 255 if tile.m * tile.n < 2048 or columns > 1 else 0
+    return Launch(conv_weight_gradient, grid, arguments, tile.warps, tile.stages, registers)
 
 
 def runs_of_point(together: int, geometry: Geometry, tile: Tile) -> int:

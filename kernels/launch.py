@@ -53,6 +53,8 @@ class Launch:
         By name; tensors, numbers, and constants of the compiler.
     warps, stages : int
         Options of the compiler.
+    registers : int
+        The most of a thread; 0: as many as the compiler thinks good.
     """
 
     kernel: Any
@@ -60,6 +62,7 @@ class Launch:
     arguments: Mapping[str, Any]
     warps: int = 4
     stages: int = 3
+    registers: int = 0
 
     @property
     def options(self) -> dict[str, Any]:
@@ -69,6 +72,7 @@ class Launch:
             "num_warps": self.warps,
             "num_stages": self.stages,
             "enable_fp_fusion": True,
+            **({"maxnreg": self.registers} if self.registers else {}),
         }
 
     @property

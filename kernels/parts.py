@@ -81,18 +81,25 @@ def pixel(q, height, width):
 
 
 @triton.jit
-def places(image, line, column, height, width, o, O: tl.constexpr, SHUFFLE: tl.constexpr):
-    """Where channels o [K] of pixels [M] lie in the shuffled images: [M, K].
+def input_line(q, height, out_height, out_width, SH: tl.constexpr):
+    """Give a line of the inputs, counted through all images, near what output pixel q reads."""
+    image, line, _ = pixel(q, out_height, out_width)
+    return image * height + line * SH
 
-    Channel o = (c·r + i)·r + j of a pixel of height × width is channel c of pixel (i, j) of its
-    r × r pixels.
+
+@triton.jit
+def places(line, column, width, o, O: tl.constexpr, SHUFFLE: tl.constexpr):
+    """Where channels o [K] of pixels [M] lie in the shuffled images, from line 0 on: [M, K].
+
+    Lines count through all images, before the shuffle. Channel o = (c·r + i)·r + j of a pixel is
+    channel c of pixel (i, j) of its r × r pixels.
     """
     if SHUFFLE == 1:
-        return ((image * height + line) * width + column)[:, None] * O + o[None, :]
+        return (line * width + column)[:, None] * O + o[None, :]
     else:
         i = (o // SHUFFLE) % SHUFFLE
         j = o % SHUFFLE
-        first = (image * height + line) * SHUFFLE
+        first = line * SHUFFLE
         row = (
             (first[:, None] + i[None, :]) * (width * SHUFFLE)
             + column[:, None] * SHUFFLE

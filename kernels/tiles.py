@@ -54,6 +54,6 @@ def weight_gradient(mode: str, outputs: int, channels: int) -> list[Tile]:
         return [Tile(side(outputs, 32), side(channels, 32), k, 4, 2)]
     m, n = side(outputs, 64), side(channels, 64)
     if mode == "bf16x3":
-        return [Tile(m, n, k, 8, 2)]
+        return [Tile(m, side(channels, 32), k, 8, 2), Tile(m, n, k // 2, 8, 2)]
     few = 4 if m * n < 2048 else 8  # warps
-    return [Tile(m, n, k, few, 3), Tile(m, n, k, 4, 2), Tile(m, n, max(16, k // 2), 4, 4)]
+    return [Tile(m, n, k, few, 3), Tile(m, n, k, few, 2), Tile(m, n, max(16, k // 2), 4, 4)]

@@ -28,6 +28,7 @@ CASES = {
     "no bias": dict(bias=None, activation="relu"),
     "channels last": dict(layout="channels last", channels=(8, 16), activation="relu"),
     "images alike": dict(layout="images alike", activation="relu"),
+    "gradients alike": dict(alike=True, points=3, activation="relu"),
     "one pixel": dict(size=(1, 1), points=1, images=1, channels=(1, 1), activation="relu"),
 }
 

@@ -45,6 +45,7 @@ class Case:
     images: int
     residual: torch.Tensor | None = None
     integers: bool = False
+    alike: bool = False  # whether all points have one gradient at y, that takes no more memory
 
     def to(self, kind):
         """In another type, or on another device."""
@@ -76,9 +77,12 @@ class Values:
 def upstream(case, y):
     """Gradient at y, the same for every way of computing it."""
     generator = torch.Generator().manual_seed(99)
+    shape = (1, *y.shape[1:]) if case.alike else y.shape
     if case.integers:
-        return torch.randint(-3, 4, y.shape, generator=generator).to(y)
-    return torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y)
+        gy = torch.randint(-3, 4, shape, generator=generator)
+    else:
+        gy = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return gy.to(y).expand(y.shape)
 
 
 def found(case, gy=None, alpha=slice(None)):
@@ -240,7 +244,7 @@ def conv_case(
     points=2, images=2, samples=1, channels=(3, 5), size=(7, 5), kernel=3, stride=1, padding=1,
     dilation=1, transposed=False, output_padding=0, groups=1, weight="moves", bias="moves",
     activation="none", slopes="moves", single=False, slope=0.1, scale=1.0, residual=None,
-    shuffle=1, shared=False, layout="contiguous", integers=False, seed=0,
+    shuffle=1, shared=False, layout="contiguous", integers=False, alike=False, seed=0,
 ):  # fmt: skip
     numbers, rank = Numbers(integers, seed), len(size)
     c, o = channels
@@ -280,7 +284,7 @@ def conv_case(
         y = PLAIN_ACTIVATIONS[activation](z, slope if s is None else s) * scale
         return y if residual is None else y + residual
 
-    case = Case(run, plain, x, line, numbers.alpha(points), images, None, integers)
+    case = Case(run, plain, x, line, numbers.alpha(points), images, None, integers, alike)
     if residual is None:
         return case
     values = [None if part is None else part[0] for part in line]
@@ -292,7 +296,7 @@ def conv_case(
 
 def linear_case(
     points=2, images=2, rows=4, features=(3, 5), weight="moves", bias="moves", shared=False,
-    layout="contiguous", integers=False, seed=0,
+    layout="contiguous", integers=False, alike=False, seed=0,
 ):  # fmt: skip
     numbers = Numbers(integers, seed)
     i, o = features
@@ -309,7 +313,7 @@ def linear_case(
     def plain(x, values, residual):
         return F.linear(x, *values)
 
-    return Case(run, plain, x, line, numbers.alpha(points), images, None, integers)
+    return Case(run, plain, x, line, numbers.alpha(points), images, None, integers, alike)
 
 
 def affine_case(

@@ -57,6 +57,16 @@ def test_any_number_of_blocks_and_order_of_threads(cores, order, kernels, monkey
     assert torch.equal(y, forward(case, torch.float64).to(torch.float16))
 
 
+def test_warps_that_lag_behind_a_change_of_point(kernels, monkeypatch):
+    """One tile a point: a group that has none of a point must not let its weights go too early."""
+    monkeypatch.setenv("FAIGFAST_CORES", "1")
+    monkeypatch.setenv("FAIGFAST_ORDER", "2")
+    case = conv_case(**LAYER, size=(3, 5), points=5, images=1, activation="relu")
+    with kernels():
+        y = forward(case, torch.float16)
+    assert torch.equal(y, forward(case, torch.float64).to(torch.float16))
+
+
 def test_values_of_any_size(kernels):
     case = conv_case(channels=(64, 64), size=(13, 18), points=2, images=1, activation="relu")
     with kernels():

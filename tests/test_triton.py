@@ -21,7 +21,8 @@ SOME = {"kernels": f"not ({WHOLE})", "networks": WHOLE}
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     """Both parts at once, one core each."""
-    file, started = Path(__file__).with_name("triton_interpreted.py"), {}
+    files = [Path(__file__).with_name(name) for name in ("triton_interpreted.py", "triton_far.py")]
+    started = {}
     for name, some in SOME.items():
         folder = tmp_path_factory.mktemp(name)
         environment = {
@@ -31,8 +32,8 @@ def running(tmp_path_factory):
         options = ["-k", some, "-p", "no:cacheprovider", "--show-capture=no"]
         with (folder / "output").open("w") as output:
             started[name] = folder / "output", subprocess.Popen(
-                [sys.executable, "-m", "pytest", str(file), *options],
-                env=environment, cwd=file.parents[1], stdout=output, stderr=subprocess.STDOUT,
+                [sys.executable, "-m", "pytest", *map(str, files), *options],
+                env=environment, cwd=files[0].parents[1], stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
     yield started
     for _, process in started.values():

@@ -64,6 +64,7 @@ CASES = {
     "channels last": dict(layout="channels last"),
     "strided": dict(layout="strided"),
     "images alike": dict(layout="images alike", points=2, images=3),
+    "gradients alike": dict(alike=True, points=3),
     "more points than weights that fit at once": dict(
         points=5, images=1, channels=(256, 256), size=(2, 2)
     ),
@@ -227,6 +228,17 @@ def test_scratch_memory_is_kept_and_can_be_given_back():
     assert _extension.module.cached() > 0
     _extension.module.free_cached()
     assert _extension.module.cached() == 0
+
+
+def test_a_gradient_that_all_points_share_is_added(isa):
+    (_, _), (_, given) = arguments(conv_case(points=3, alike=True).to(torch.float32))
+    place = 9  # of `more`, as gx
+    more = torch.randn(1, *given[1].shape[1:], generator=torch.Generator().manual_seed(0))
+    results = []
+    for one in (None, more.expand(given[1].shape)):
+        with kernels(), poisoned():
+            results.append(conv_backward(*given[:place], one, *given[place + 1 :])[0])
+    torch.testing.assert_close(results[1], results[0] + more)
 
 
 def test_weights_are_packed_once_a_call_where_they_last(isa):

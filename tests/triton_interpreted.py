@@ -225,6 +225,15 @@ def test_infinities_and_nan_do_not_stay_hidden():
         assert not y[..., :3, :3].isfinite().all() and y[..., 3:, 3:].isfinite().all()
 
 
+def test_more_pixels_than_32_bits_count_are_refused():
+    (name, given), _ = arguments(conv_case(size=(3, 4)).to(torch.float32))
+    x = torch.zeros(()).expand(1, 2, 3, 2**15, 2**15)
+    assert "2147483648 pixels" in explain(name, x, *given[1:])["triton"]
+    (name, given), _ = arguments(linear_case().to(torch.float32))
+    x = torch.zeros(()).expand(1, 2**16, 2**15, 3)
+    assert "2147483648 rows" in explain(name, x, *given[1:])["triton"]
+
+
 # --- the whole way
 
 

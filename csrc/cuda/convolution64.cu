@@ -178,7 +178,9 @@ __device__ inline void consume(const Parameters& given, const Maps& maps, const 
                 arrive(shared.empty(s));
             }
         }
-        // No warp of the group reads these weights any more.
+        // No warp of the group reads these weights any more, or has still to see that they came:
+        // of a group without a tile at this point nothing else says so.
+        group_sync(consumer);
         if (leader) arrive(shared.weights_empty());
     }
 }

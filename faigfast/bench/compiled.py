@@ -46,11 +46,14 @@ class CompiledKernels:
             )
             for row in self.rows
         ]  # fmt: skip
+        version, oldest = _triton.version(), ".".join(map(str, _triton.OLDEST))
         return (
-            f"{markdown(HEAD, lines)}\n\nCompiled by Triton {_triton.version()} with torch "
-            f"{self.versions['torch']}; a tile is pixels × channels × depth, of weight gradients "
-            "outputs × channels × pixels. Registers and spills are a thread's, shared memory a "
-            "program's, matrix instructions those in the PTX; ieee has none by intention."
+            f"What Triton {version} makes of the kernels. They run from {oldest} on: a device may "
+            f"have another version, and other registers.\n\n{markdown(HEAD, lines)}\n\nCompiled "
+            f"by Triton {version} with torch {self.versions['torch']}; a tile is pixels × channels "
+            "× depth, of weight gradients outputs × channels × pixels. Registers and spills are a "
+            "thread's, shared memory a program's, matrix instructions those in the PTX; ieee has "
+            "none by intention."
         )
 
     def save(self, path: str | PathLike[str]) -> None:

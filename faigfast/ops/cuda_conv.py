@@ -13,7 +13,7 @@ from torch import Tensor
 from faigfast.ops.activation import activation_backward
 from faigfast.ops.conv import at_points, backward_at_points
 from faigfast.ops.cuda_launch import TYPES, at_all_points, extension, on, refuses
-from faigfast.ops.line import address, dense, one_batch
+from faigfast.ops.line import address, dense, every_point, one_batch
 from faigfast.ops.table import kernel
 
 # Activations that the mask kernel goes through.
@@ -110,10 +110,8 @@ def mask_gradient(
     gb, gs : Tensor
         [N, O] in float32, summed over points, samples and pixels; gs of a slope for each channel.
     """
-    upstream = dense(gy)  # [P, M, *spatial, C]
-    # Of a gradient that all points share one is dense; the kernel reads every point's.
-    upstream = upstream.expand(len(gy), *upstream.shape[1:]).contiguous()
-    gate = None if activation == "none" else dense(saved)
+    upstream = every_point(dense(gy), len(gy))  # [P, M, *spatial, C]
+    gate = None if activation == "none" else every_point(dense(saved), len(gy))
     points, samples, *spatial, channels = upstream.shape
     channels *= shuffle**2
     spatial = [size // shuffle for size in spatial]

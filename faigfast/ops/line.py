@@ -66,6 +66,11 @@ def dense(x: Tensor) -> Tensor:
     return x.movedim(2, -1).contiguous()
 
 
+def every_point(found: Tensor, points: int) -> Tensor:
+    """Copy the one point that stands for all alike, for kernels that read every point."""
+    return found if len(found) == points else found.expand(points, *found.shape[1:]).contiguous()
+
+
 def pitched(x: Tensor) -> Tensor:
     """As `dense`, but without a copy where x is some channels of a dense image that has more."""
     if x.shape[0] > 1 and x.stride(0) == 0:

@@ -8,11 +8,12 @@ from torch import Tensor
 from faigfast import _triton
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.conv import keeps_more
-from faigfast.ops.line import dense
+from faigfast.ops.line import dense, every_point
 from faigfast.ops.table import in_use, kernel
 
 # Activations that the kernels apply, forward and backward.
 FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky", "prelu": "leaky"}
+MOST_PIXELS = 2**31 - 2**20  # of one point: pixels are counted in 32 bits, numbers in 64
 MODES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
@@ -45,7 +46,16 @@ def _refuses(x: Tensor, w0: Tensor, alpha: Tensor, geometry: tuple[Any, ...]) ->
     transposed, groups = geometry[3], geometry[5]
     if transposed:
         return "it is transposed"
-    return "" if groups == 1 else f"it has {groups} groups"
+    return _too_many(x, w0, geometry) if groups == 1 else f"it has {groups} groups"
+
+
+def _too_many(x: Tensor, w0: Tensor, geometry: tuple[Any, ...]) -> str:
+    from faigfast.kernels.geometry import Geometry
+
+    samples, channels, *size = x.shape[1:]
+    g = Geometry.of((1, samples, *size, channels), w0.shape, *geometry[:3], shuffle=1)
+    most = samples * max(g.height * g.width, g.out_height * g.out_width)
+    return "" if most < MOST_PIXELS else f"one point has {most} pixels, more than 32 bits count"
 
 
 def _layer(
@@ -131,8 +141,8 @@ def conv_backward(
     if activation not in FUSED:
         gy = activation_backward(gy * scale, saved, activation, slope)
         activation, scale = "none", 1.0
-    pixels, upstream = dense(x), dense(gy.expand(len(alpha), *gy.shape[1:]))
-    gate = None if activation == "none" else dense(saved)
+    pixels, upstream = dense(x), every_point(dense(gy), len(alpha))
+    gate = None if activation == "none" else every_point(dense(saved), len(alpha))
     layer = _layer(
         pixels.shape, w0, dw, s0, ds, alpha, (stride, padding, dilation), FUSED[activation], slope,
         scale, shuffle, mode(x),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from faigfast.ops import linear as _linear  # noqa: F401  the table knows what is served
 from faigfast.ops.table import kernel
-from faigfast.ops.triton_conv import conv, conv_backward, refuses
+from faigfast.ops.triton_conv import MOST_PIXELS, conv, conv_backward, refuses
 
 _GEOMETRY: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1)
 _NO_SLOPE = (None, None)
@@ -26,7 +26,14 @@ def _taps(w: Tensor | None) -> Tensor | None:
     return None if w is None else w[..., None, None]
 
 
-@kernel("triton", "linear", lambda x, w0, dw, b0, db, alpha, *_: refuses(x, w0, alpha), "triton")
+def _refuses(x: Tensor, w0: Tensor, alpha: Tensor) -> str:
+    why, rows = refuses(x, w0, alpha), x.shape[1] * x.shape[2]
+    if why or rows < MOST_PIXELS:
+        return why
+    return f"one point has {rows} rows, more than 32 bits count"
+
+
+@kernel("triton", "linear", lambda x, w0, dw, b0, db, alpha, *_: _refuses(x, w0, alpha), "triton")
 def linear(
     x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None, alpha: Tensor,
     sum_w: Tensor | None, sum_b: Tensor | None,
@@ -40,7 +47,7 @@ def linear(
 
 
 @kernel(
-    "triton", "linear_backward", lambda gy, x, w0, dw, alpha, *_: refuses(x, w0, alpha), "triton"
+    "triton", "linear_backward", lambda gy, x, w0, dw, alpha, *_: _refuses(x, w0, alpha), "triton"
 )
 def linear_backward(
     gy: Tensor, x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, needs: list[bool]

@@ -9,7 +9,7 @@ from torch import Tensor
 from faigfast import _extension
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.conv import keeps_more
-from faigfast.ops.line import address, dense, on_line, pitched
+from faigfast.ops.line import address, dense, every_point, on_line, pitched
 from faigfast.ops.table import in_use, kernel
 
 # Activations that the kernels apply, forward and backward.
@@ -173,18 +173,19 @@ def conv_backward(
     if activation not in _GATES:
         gy = activation_backward(gy * scale, saved, activation, slope)
         activation, scale = "none", 1.0
-    pixels, upstream = pitched(x), dense(gy)
-    gate = None if activation == "none" else dense(saved)
+    points = len(alpha)
+    pixels, upstream = pitched(x), every_point(dense(gy), points)
+    gate = None if activation == "none" else every_point(dense(saved), points)
     weights = _weights(w0, dw, shuffle, turned=True) if needs[0] else (None, None)
     layer = _Layer(
         pixels, w0.shape[0], weights, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
     )  # fmt: skip
     outputs, inputs = w0.shape[:2]
     shapes = (
-        (alpha.shape[0], *pixels.shape[1:]), (images, outputs, inputs, 3, 3),
+        (points, *pixels.shape[1:]), (images, outputs, inputs, 3, 3),
         (images, outputs), (images, outputs),
     )  # fmt: skip
-    more = None if more is None else pitched(more)
+    more = None if more is None else every_point(pitched(more), points)
     found = [empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)]
     gx, gw, gb, gs = found
     _extension.module.convolve_backward(  # type: ignore[union-attr]

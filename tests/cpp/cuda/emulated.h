@@ -1,6 +1,7 @@
 // Runs CUDA kernels on the CPU, block after block: each thread of a block is a fiber that gives way
 // at barriers. Included before a .cu file in place of CUDA's headers. FAIGFAST_ORDER=1 runs a
-// block's threads from the last to the first, so that a missing barrier shows as another result.
+// block's threads from the last to the first, so that a missing barrier shows as another result;
+// FAIGFAST_ORDER=2 lets its last three warps rest after their first turn, far behind the others.
 
 #pragma once
 
@@ -90,6 +91,7 @@ struct Block {
 
     static constexpr size_t kStack = 1 << 16;
     static constexpr int kPatience = 100000;  // rounds of all threads without an end
+    static constexpr int kRest = 500;         // rounds without the last warps, where they rest
 
     Block(unsigned size, size_t shared_bytes) : threads(size), shared(shared_bytes) {
         for (Thread& thread : threads) thread.stack.reset(new char[kStack]);
@@ -119,7 +121,7 @@ struct Block {
             makecontext(&thread.context, start, 0);
         }
         const char* order = std::getenv("FAIGFAST_ORDER");
-        const bool reversed = order && *order == '1';
+        const bool reversed = order && *order == '1', resting = order && *order == '2';
         const unsigned size = threads.size();
         int rounds = 0;
         for (bool going = true; going;) {
@@ -127,9 +129,10 @@ struct Block {
             for (unsigned i = 0; i < size; ++i) {
                 running = reversed ? size - 1 - i : i;
                 if (threads[running].done) continue;
+                going = true;
+                if (resting && rounds > 0 && rounds < kRest && running + 96 >= size) continue;
                 threadIdx.x = running;
                 swapcontext(&scheduler, &threads[running].context);
-                going = true;
             }
             for (const auto& work : std::exchange(later, {})) work();
             if (++rounds > kPatience) {
