@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -62,9 +63,10 @@ class Schedule:
             raise ValueError(
                 f"iterations {self.iterations} and batch {self.batch} must be positive"
             )
-        if not self.learning_rate > 0 or not 0 <= self.ema_decay < 1:
+        positive = self.learning_rate > 0 and math.isfinite(self.learning_rate)
+        if not positive or not 0 <= self.ema_decay < 1:
             raise ValueError(
-                f"learning_rate {self.learning_rate} must be positive and ema_decay "
+                f"learning_rate {self.learning_rate} must be positive and finite, ema_decay "
                 f"{self.ema_decay} in [0, 1)"
             )
 

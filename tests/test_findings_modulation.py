@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -73,6 +74,15 @@ def test_strengths_that_are_refused(study_parts, sets, strength):  # noqa: F811
         modulated(*nets, sets, {"blur": strength})
     with pytest.raises(ValueError, match="expected a finite number"):
         modulate(*nets, sets, kept, strengths=(0, strength), border=2)
+
+
+def test_strengths_whose_weights_overflow_are_refused(study_parts, sets):  # noqa: F811
+    nets = study_parts[0]
+    with pytest.raises(ValueError, match=r"strength of 'blur' is 1e\+300; expected at most 1e\+09"):
+        modulated(*nets, sets, {"blur": 1e300})
+    halves = [copy.deepcopy(net).half() for net in nets]
+    with pytest.raises(ValueError, match=r"weights at the strengths 'blur' 1e\+08 are not finite"):
+        modulated(*halves, sets, {"blur": 1e8})
 
 
 def test_names_without_a_set_are_refused(study_parts, sets):  # noqa: F811

@@ -385,3 +385,9 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     with pytest.raises((OSError, ValueError), match="file"):
         train(network(), patches(), SHORT, tmp_path / "file" / "run")
     assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
+def test_rates_that_are_refused(rate):
+    with pytest.raises(ValueError, match="must be positive and finite"):
+        Schedule(iterations=1, learning_rate=rate)

@@ -35,6 +35,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     pair = study.baseline, study.target
     with alone_in(options.output):
         sets = study.tops(options.fraction)
+        saved = modulated(*pair, sets, wanted) if options.save else None
         modulation = modulate(
             *pair,
             sets,
@@ -71,9 +72,8 @@ def run(options: Any, words: Sequence[str]) -> None:
             said.append(_about_grids(len(pairs)))
         tables = {"modulation": modulation.frame()}
         publish(options, words, "modulate", tables, figures, [*said, describe(study)])
-        if options.save:
-            network = modulated(*pair, sets, wanted)
-            faigfast.save_model(network, options.save, like=target_file(options))
+        if saved is not None:
+            faigfast.save_model(saved, options.save, like=target_file(options))
             note(f"wrote {Path(options.save)}", options.quiet)
 
 

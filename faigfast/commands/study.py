@@ -304,7 +304,10 @@ def learned_crops(
 def describe_attributed(study: Study) -> str:
     """Say what the rankings of a study stand on, for below a table."""
     if study.given is not None:
-        return f"Attributed: {study.given.images} images, {study.given.sampling}."
+        return (
+            f"Attributed: {study.given.images} images, {study.given.sampling}; rivals with "
+            f"gradients on the {len(study.found.names)} crops that are measured, to their advantage."
+        )
     return f"Attributed: {len(study.found.names)} crops, {study.steps} points."
 
 

@@ -15,10 +15,12 @@ from faigfast.findings.evaluation import METRICS, Crops, Values, mean_and_interv
 from faigfast.findings.frames import frame
 from faigfast.findings.store import Store
 from faigfast.findings.sweep import measure_all
+from faigfast.networks import all_finite, tensors
 
 if TYPE_CHECKING:
     import pandas
 
+LARGEST = 1e9  # of a strength
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
@@ -96,7 +98,7 @@ def modulated(
     Raises
     ------
     ValueError
-        If a name has no set, or a strength is not finite, or as `FilterSet.swap`.
+        If a name has no set, a strength or a weight at it is not finite, or as `FilterSet.swap`.
     """
     if not sets:
         raise ValueError("sets are empty; expected at least one")
@@ -108,13 +110,23 @@ def modulated(
     for name, strength in strengths.items():
         if strength != 1:
             network = sets[name].swap(baseline, network, strength)
-    return network if network is not target else next(iter(sets.values())).swap(baseline, target, 1)
+    if network is target:
+        return next(iter(sets.values())).swap(baseline, target, 1)
+    weights = [value for value in tensors(network).values() if value.is_floating_point()]
+    if not all(map(all_finite, weights)):
+        given = ", ".join(f"{name!r} {strength:g}" for name, strength in strengths.items())
+        raise ValueError(f"weights at the strengths {given} are not finite")
+    return network
 
 
 def check_strength(strength: Any, name: str) -> float:
-    """Refuse what is not a finite number."""
+    """Refuse what is not a finite number, or so large that weights could overflow."""
     if isinstance(strength, bool) or not isinstance(strength, Real) or not math.isfinite(strength):
         raise ValueError(f"strength of {name!r} is {strength!r}; expected a finite number")
+    if abs(float(strength)) > LARGEST:
+        raise ValueError(
+            f"strength of {name!r} is {strength!r}; expected at most {LARGEST:g} in size"
+        )
     return float(strength)
 
 
