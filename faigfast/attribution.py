@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from numbers import Integral as Integer
+from operator import length_hint
 from threading import RLock
 from typing import Any
 
@@ -210,14 +211,14 @@ def attribute(
             ),
             memory=None if memory is None else int(memory),
             bar=bar,
-            single=is_single(batch),
+            batches=1 if is_single(batch) else length_hint(batch),
         )
         parts: list[Attribution] = []
         done = 0
-        for part in batches(batch, first.device, first.dtype):
+        for number, part in enumerate(batches(batch, first.device, first.dtype), start=1):
             if not parts:
                 run.check_ends(part)
-            parts.append(run.batch(part, done))
+            parts.append(run.batch(part, number, done))
             done += part.images
             if not per_image:
                 parts = [parts[0].merge(parts[1:])]
@@ -247,7 +248,7 @@ class _Run:
     setting: Setting
     memory: int | None
     bar: tqdm
-    single: bool  # of several batches the number of points is known in the end
+    batches: int  # 0 where their number is not known
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -303,12 +304,14 @@ class _Run:
         """Tell every fallback and why."""
         return [] if self.engine is None else self.engine.told()
 
-    def batch(self, batch: Batch, before: int) -> Attribution:
-        """Attribute every image of one batch, after `before` others."""
+    def batch(self, batch: Batch, number: int, before: int) -> Attribution:
+        """Attribute every image of one batch, the first of which is 1, after `before` others."""
         shape = (len(batch.lq), batch.images)
-        if self.tol is None and self.single:
+        if self.tol is None and self.batches:
             points = sum(len(step.nodes) for step in self.steps())
-            self.bar.total = shape[0] * shape[1] * points
+            # As if the batches to come were as those that came.
+            images_in_all = (before + batch.images) * self.batches // number
+            self.bar.total = shape[0] * images_in_all * points
             self.bar.refresh()
         images = [
             Image(

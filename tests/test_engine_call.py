@@ -8,7 +8,7 @@ import torch
 from helpers import images, kinked, pair, same, smooth, untouched
 from torch import nn
 
-from faigfast import attribute
+from faigfast import attribute, attribution
 from faigfast.engine import integrate
 from faigfast.engine.memory import Chunk
 from faigfast.engine.sums import Sums
@@ -110,6 +110,21 @@ def test_progress_counts_points_of_images(capsys):
     attribute(*nets, iter([(x, gt), (x, gt)]), steps=4, progress=True)
     err = capsys.readouterr().err
     assert "24/24" in err and "/12" not in err  # full only in the end
+
+
+def test_progress_of_a_list_knows_what_is_left(monkeypatch):
+    nets, totals = pair(kinked), []
+    bar = attribution.tqdm
+
+    class Watched(bar):
+        def refresh(self, *args, **options):
+            totals.append(self.total)
+            return super().refresh(*args, **options)
+
+    monkeypatch.setattr(attribution, "tqdm", Watched)
+    attribute(*nets, [images(2), images(1), images(3)], steps=5, progress=True)
+    # As if all batches were as those that came; in the end it is what it was.
+    assert [t for t in totals if t] == [30, 20, 30, 30]
 
 
 @pytest.mark.parametrize("k", [1, 3, 5, 7, 8, 13, 18])

@@ -304,10 +304,9 @@ def learned_crops(
 def describe_attributed(study: Study) -> str:
     """Say what the rankings of a study stand on, for below a table."""
     if study.given is not None:
-        return (
-            f"Attributed: {study.given.images} images, {study.given.sampling}; rivals with "
-            f"gradients on the {len(study.found.names)} crops that are measured, to their advantage."
-        )
+        measured = f"the {len(study.found.names)} crops that are measured, to their advantage"
+        given = f"Attributed: {study.given.images} images, {study.given.sampling}"
+        return f"{given}; rivals with gradients: on {measured}."
     return f"Attributed: {len(study.found.names)} crops, {study.steps} points."
 
 
