@@ -120,7 +120,7 @@ def test_own_objectives_and_small_budgets_run_alone(threads, monkeypatch):
         return (output - gt).abs().flatten(1).sum(1)
 
     faigfast.attribute(*nets, data, steps=4, objective=own, backend="torch")
-    faigfast.attribute(*nets, data, steps=4, memory=900_000, backend="torch")
+    faigfast.attribute(*nets, data, steps=4, memory=3_000_000, backend="torch")
     assert seen == {threading.main_thread()}
     assert is_ours(squared_error) and not is_ours(own)
 
