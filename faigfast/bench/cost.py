@@ -17,7 +17,7 @@ from faigfast.machine import describe_machine, describe_versions
 from faigfast.tables import aligned
 
 FAMILY = "srresnet-48"  # SRResNet 64×16 ×2 on 48² LR
-POINTS, IMAGES = (8, 16, 32), (1, 2, 4)
+POINTS, IMAGES = (8, 16, 32), (1, 3)
 BACKENDS = ("torch", "cpu")
 CALL = 10  # points of the call, of one image, whose fixed share is told
 HEADER = ("backend", "images", "points", "seconds", "fitted")
