@@ -20,7 +20,6 @@ from faigfast.files import write_text
 from faigfast.networks import (
     check_same_layout,
     copy_of,
-    fingerprint,
     fingerprints,
     identity,
     tensors,
@@ -39,7 +38,6 @@ CONVOLUTIONS = (
 # Where the state dict keeps a convolution's weight: plain, parametrized, or by the older hooks.
 _PARAMETRIZED = "parametrizations.weight.original"
 WEIGHTS = ("weight", _PARAMETRIZED, f"{_PARAMETRIZED}1", "weight_v", "weight_orig")
-OTHER_ORDER = "baseline and target are in the other order than when the filters were found"
 
 
 @dataclass(frozen=True)
@@ -244,9 +242,8 @@ class FilterSet:
         first, last = unwrap(baseline, "baseline"), unwrap(target, "target")
         check_same_layout(tensors(first), tensors(last))
         masks = self.masks(FilterIndex.of(last))
-        known = self.baseline and self.baseline != self.target
-        if known and (self.baseline == fingerprint(last) or self.target == fingerprint(first)):
-            raise ValueError(OTHER_ORDER)
+        if self.baseline and self.baseline != self.target:
+            self._check_order(*fingerprints(first, last))
         edited = copy_of(last)
         vars(edited).pop("faigfast_source", None)  # it is no longer what the file holds
         start, end = tensors(first), tensors(edited)
@@ -315,11 +312,18 @@ class FilterSet:
         if not any(known.values()):
             return
         own = fingerprints(first, last)
-        if self.baseline != self.target and (own[1] == self.baseline or own[0] == self.target):
-            raise ValueError(OTHER_ORDER)
+        if self.baseline != self.target:
+            self._check_order(*own)
         for (end, wanted), found in zip(known.items(), own, strict=True):
             if wanted not in ("", found):
                 raise ValueError(f"the filters' {end} is the network {wanted}, not {found}")
+
+    def _check_order(self, baseline: str, target: str) -> None:
+        """Refuse the fingerprints of two networks that are exchanged."""
+        if target == self.baseline or baseline == self.target:
+            raise ValueError(
+                "baseline and target are in the other order than when the filters were found"
+            )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the authors' text format: one index a line, below a `#` header they skip."""

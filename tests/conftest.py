@@ -1,6 +1,18 @@
-"""What pytest leaves out when it looks for tests and doctests."""
+"""What pytest leaves out when it looks for tests and doctests, and what several files need."""
 
 import os
 
+import pytest
+
 # Runs in processes of its own, where Triton's kernels are interpreted: see test_triton.py.
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["triton_interpreted.py"]
+
+
+@pytest.fixture
+def folded(monkeypatch):
+    """Let the engine take two points of two images together, as it does not on a CPU."""
+    from faigfast.engine import integrate
+    from faigfast.engine.memory import Chunk
+
+    monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(2, 2)))
+    monkeypatch.setattr(integrate, "TOGETHER", {})

@@ -9,18 +9,12 @@ from helpers import images, kinked, pair, same, smooth, untouched
 from torch import nn
 
 from faigfast import attribute, attribution
-from faigfast.engine import integrate
-from faigfast.engine.memory import Chunk
 from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
 from faigfast.path import WeightPath
 from faigfast.quadrature import Step
 
-
-@pytest.fixture(autouse=True)
-def folded(monkeypatch):
-    monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(2, 2)))
-    monkeypatch.setattr(integrate, "TOGETHER", {})
+pytestmark = pytest.mark.usefixtures("folded")
 
 
 def close(one, two):

@@ -11,15 +11,10 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
 from faigfast import attribute
-from faigfast.engine import integrate, plan
-from faigfast.engine.memory import Chunk
+from faigfast.engine import plan
 from faigfast.networks import attributes
 
-
-@pytest.fixture(autouse=True)
-def folded(monkeypatch):
-    monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(2, 2)))
-    monkeypatch.setattr(integrate, "TOGETHER", {})
+pytestmark = pytest.mark.usefixtures("folded")
 
 
 class Changes(Body):

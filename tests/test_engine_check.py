@@ -21,10 +21,7 @@ from faigfast.path import WeightPath
 aten = torch.ops.aten
 
 
-@pytest.fixture(autouse=True)
-def folded(monkeypatch):
-    monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(2, 2)))
-    monkeypatch.setattr(integrate, "TOGETHER", {})
+pytestmark = pytest.mark.usefixtures("folded")
 
 
 class Scaled(Body):

@@ -314,7 +314,7 @@ def check_losses(
         for points, found in losses:
             if not bool(found.isfinite().all()):
                 losses_at(plan, prepared, points, gt, partial(_each, objective), segments)
-    raise ValueError("a loss is not finite, and is when it is computed again")
+    raise ValueError("a loss is not finite, but finite when it is computed again")
 
 
 def _each(objective: Objective, output: Tensor, gt: Tensor) -> Tensor:
@@ -406,7 +406,7 @@ def _run(
     narrow, written = in_use().values, plan.x.meta["val"].dtype
     for node in nodes:
         if node.op == "get_attr":
-            values[node] = _as(getattr(plan.graph, str(node.target)), in_use().values)
+            values[node] = _as(getattr(plan.graph, str(node.target)), narrow)
             continue
         args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
         if narrow is not None:  # a type that is written in the graph is that of its images
