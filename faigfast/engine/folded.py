@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from faigfast.ops import upsampling
 from faigfast.ops.joining import Room, join
 from faigfast.ops.line import one_batch
 from faigfast.ops.table import in_use
@@ -157,6 +158,8 @@ def _pointwise(op: Any, leaves: list[Any], spec: Any) -> Any:
 
 def _batched(op: Any, x: Folded, rest: Any, kwargs: Any) -> Folded:
     lead = x.data.shape[:3]
+    if op is aten.upsample_nearest2d.vec and upsampling.serves(x.data):
+        op = upsampling.upsample_nearest
     y = op(_Batch.apply(x.data.flatten(0, 2)), *rest, **kwargs)
     return Folded(_Batch.apply(y).unflatten(0, lead))
 

@@ -80,7 +80,7 @@ class Sums:
             raise ValueError("the loss does not depend on any weight that differs")
         self.evaluations += len(step.nodes)
         # One question to the device; sums of finite values that overflow are looked at again.
-        if not bool(torch.stack([part.sum().isfinite() for part in gradients.values()]).all()):
+        if not bool(torch.stack([part.sum() for part in gradients.values()]).isfinite().all()):
             for key, gradient in gradients.items():
                 if not all_finite(gradient):
                     raise NotFinite(key, self.open[_first_not_finite(gradient)])
