@@ -1,14 +1,19 @@
 """Chunks fit their budget, results do not depend on it, and what does not fit is refused or cut."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import kinked, pair, untouched
 from torch.profiler import ProfilerActivity, profile
 
-from faigfast import attribute
+from faigfast import _extension, attribute
 from faigfast.engine import execute, integrate, memory
 from faigfast.engine.memory import Chunk, default_budget
 from faigfast.engine.plan import forget
@@ -51,7 +56,10 @@ def least(nets, batch):
 
 
 def peak(function):
-    """Bytes of torch's allocations at their most, above those at the beginning."""
+    """Bytes of torch's allocations at their most, above those at the beginning.
+
+    Not of the C++ kernels, which have memory of their own.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         function()
     now = most = 0
@@ -105,6 +113,23 @@ def test_the_peak_stays_within_the_budget_and_results_do_not_change(name, dtype,
     assert len(shapes) >= 3
     assert name == "EDSR" or max(shape[2] for shape in shapes) > 1
     assert max(shape[0] * shape[1] for shape in shapes) > 1
+
+
+@pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="the system tells no peak of memory"
+)
+def test_the_process_grows_by_no_more_than_the_budget_with_the_kernels_in_cpp():
+    """Their tensors lie in memory of their own, which torch does not know of."""
+    script = Path(__file__).with_name("memory_case.py")
+    result = subprocess.run(
+        [sys.executable, str(script), "SRResNet", "RRDBNet"], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    cases = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(cases) == 2
+    # Seen: 0.98 and 0.93. With a fifth less counted it would be 1.23 and 1.16.
+    assert all(0.75 <= case["peak"] / case["budget"] <= 1.1 for case in cases), cases
 
 
 @pytest.mark.parametrize("name", ["SRResNet", "SwinIR"])

@@ -1,7 +1,12 @@
-"""The compiled kernels under AddressSanitizer and UndefinedBehaviorSanitizer, without Python."""
+"""The compiled kernels under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
+
+Without Python. Data races are looked for with clang, whose OpenMP runtime tells ThreadSanitizer by
+the tool Archer of its barriers; of GCC's it would give false alarms.
+"""
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -31,9 +36,9 @@ int main() {}
 ENVIRONMENT = os.environ | {"ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "2"}
 
 
-def run(*command):
+def run(*command, **more):
     return subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, env=ENVIRONMENT
+        [str(word) for word in command], capture_output=True, text=True, env=ENVIRONMENT | more
     )
 
 
@@ -57,7 +62,7 @@ def compiler(tmp_path_factory):
 
 def build(compiler, csrc, folder):
     """Compile all of csrc/cpu, every kernel once per instruction set, and link each driver."""
-    define = ["-DFAIGFAST_X86"] if X86 else []
+    compiler = [*compiler, "-pthread", *(["-DFAIGFAST_X86"] if X86 else [])]
     tasks = [(f"driver-{driver.stem}", driver, []) for driver in DRIVERS]
     for source in sorted((csrc / "cpu").glob("*.cpp")):
         if "namespace faigfast::FAIGFAST_ISA" in source.read_text():
@@ -70,7 +75,7 @@ def build(compiler, csrc, folder):
 
     def compile_one(task):
         name, source, flags = task
-        return run(*compiler, *define, *flags, "-c", source, "-o", folder / f"{name}.o")
+        return run(*compiler, *flags, "-c", source, "-o", folder / f"{name}.o")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for result in pool.map(compile_one, tasks):
@@ -88,13 +93,18 @@ def sanitized(compiler, tmp_path_factory):
     return build(compiler, ROOT / "csrc", tmp_path_factory.mktemp("sanitized"))
 
 
-@pytest.mark.parametrize("driver", [driver.stem for driver in DRIVERS])
-def test_the_kernels_are_clean_and_right(driver, sanitized):
-    result = run(sanitized / driver)
+def clean(program, **environment):
+    """Run a driver: right and without a word of the sanitizers, for all that works here."""
+    result = run(program, **environment)
     assert result.returncode == 0, result.stdout + result.stderr
     names = result.stdout.split()
     assert names[0] == "portable" and set(names) <= ISAS.keys()
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("driver", [driver.stem for driver in DRIVERS])
+def test_the_kernels_are_clean_and_right(driver, sanitized):
+    clean(sanitized / driver)
 
 
 def test_the_cuda_kernels_keep_to_their_memory(compiler, tmp_path):
@@ -146,3 +156,93 @@ def test_a_read_past_the_end_would_be_seen(compiler, tmp_path):
     assert run(*compiler, source, "-o", tmp_path / "past").returncode == 0
     result = run(tmp_path / "past")
     assert result.returncode != 0 and "heap-buffer-overflow" in result.stderr
+
+
+# A thread writes what the others read; between them stands a barrier, or not.
+TWO_THREADS = """
+int main(int more, char**) {
+    int values[64] = {}, sums[64] = {};
+#pragma omp parallel num_threads(2)
+    {
+#pragma omp single nowait
+        for (int i = 0; i < 64; ++i) values[i] = more;
+        BARRIER
+#pragma omp for
+        for (int i = 0; i < 64; ++i) sums[i] = values[63 - i];
+    }
+    return sums[0] < 0;
+}
+"""
+RACE = "WARNING: ThreadSanitizer: data race"
+# What keeps threads apart, by file and number in it, with what can leave it out at run time.
+LOCK = "std::lock_guard<std::mutex> lock(mutex);"
+BARRIER = "#pragma omp barrier"
+LEAVE_OUT = {
+    LOCK: "std::unique_lock<std::mutex> lock(mutex, std::defer_lock);\n"
+    '    if (!std::getenv("{name}")) lock.lock();',
+    BARRIER: 'if (!std::getenv("{name}")) {{\n#pragma omp barrier\n}}',
+}
+LEFT_OUT = ["convolution_0", "convolution_1", "weight_gradient_0", "memory_0", "memory_1"]
+
+
+@pytest.fixture(scope="module")
+def races(tmp_path_factory):
+    """Clang with ThreadSanitizer, and the environment in which it understands barriers."""
+    cxx = shutil.which("clang++")
+    if cxx is None:
+        pytest.skip("there is no clang++, with whose OpenMP runtime data races are looked for")
+    folder = tmp_path_factory.mktemp("races")
+    archer = run(cxx, "-print-file-name=libarcher.so").stdout.strip()
+    environment = {
+        "OMP_TOOL_LIBRARIES": archer,
+        "TSAN_OPTIONS": "ignore_noninstrumented_modules=1",
+    }
+    command = [cxx, "-std=c++17", "-g", "-O1", "-fsanitize=thread", "-fopenmp=libomp"]
+    source, program = folder / "probe.cpp", folder / "probe"
+    for barrier, code in ((BARRIER, 0), ("", 66)):
+        source.write_text(TWO_THREADS.replace("BARRIER", barrier))
+        result = run(*command, source, "-o", program)
+        if result.returncode == 0:
+            result = run(program, ARCHER_OPTIONS="verbose=1", **environment)
+        if result.returncode != code or "Archer detected" not in result.stdout:
+            found = result.stderr.strip() or "no word of Archer"
+            pytest.skip(f"{cxx} has no ThreadSanitizer with libomp and Archer here: {found}")
+    return [*command, "-include", ROOT / "tests" / "cpp" / "races.h"], environment
+
+
+@pytest.fixture(scope="module")
+def raced(races, tmp_path_factory):
+    return build(races[0], ROOT / "csrc", tmp_path_factory.mktemp("raced"))
+
+
+@pytest.mark.parametrize("driver", [driver.stem for driver in DRIVERS])
+def test_the_kernels_have_no_data_races(driver, races, raced):
+    clean(raced / driver, **races[1])
+
+
+@pytest.fixture(scope="module")
+def leaky(races, tmp_path_factory):
+    """The same of a copy in which every barrier and lock is left out where it is asked for."""
+    folder = tmp_path_factory.mktemp("leaky")
+    csrc, names = shutil.copytree(ROOT / "csrc", folder / "csrc"), []
+    for path in sorted((csrc / "cpu").glob("*.cpp")):
+        parts = re.split(f"({'|'.join(map(re.escape, LEAVE_OUT))})", path.read_text())
+        for i in range(1, len(parts), 2):
+            names.append(f"{path.stem}_{i // 2}")
+            parts[i] = LEAVE_OUT[parts[i]].format(name=names[-1])
+        path.write_text("#include <cstdlib>\n" + "".join(parts))
+    assert set(LEFT_OUT) <= set(names)
+    build(races[0], csrc, folder)
+    return folder / "convolution", run(folder / "score_reduction", **races[1]).stdout.split()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_a_missing_barrier_or_lock_would_be_seen(name, isa, races, leaky):
+    program, here = leaky
+    if isa not in here:
+        pytest.skip(f"this processor has no {isa}")
+    options = races[1]["TSAN_OPTIONS"] + ":halt_on_error=1"
+    environment = races[1] | {"TSAN_OPTIONS": options, name: "1"}
+    result = run(program, *(other for other in ISAS if other != isa), **environment)
+    assert result.returncode and RACE in result.stderr, result.stdout + result.stderr

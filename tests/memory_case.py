@@ -1,0 +1,79 @@
+"""What a call of the backend "cpu" takes of the process, beside its budget: for a process alone.
+
+For each network given by name, a line of JSON: the budget, what a chunk needs, and the bytes by
+which the process grew at its most.
+"""
+
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+# Of the C library: what is freed is given back at once.
+if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(1 << 16)
+    os.execv(sys.executable, [sys.executable, *sys.argv])
+
+import torch
+from helpers import pair
+
+from faigfast import attribute
+from faigfast.engine import integrate
+from faigfast.engine.memory import Chunk
+from faigfast.ops.winograd import free_cached
+from faigfast.zoo import RRDBNet, SRResNet
+
+POINTS = 8
+NETS = {  # with the side of an image; large beside the 32 MiB that the kernels take at least
+    "SRResNet": (lambda: SRResNet(width=32, blocks=2, scale=2), 128, 2),
+    "RRDBNet": (lambda: RRDBNet(width=32, growth=16, blocks=1, scale=4), 64, 4),
+}
+
+
+def of_process(key):
+    """Bytes, by the system."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(key))
+
+
+def grown(call):
+    """By how much the process grew at its most."""
+    gc.collect()
+    free_cached()
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+    before = of_process("VmRSS")
+    call()
+    return of_process("VmHWM") - before
+
+
+def measure(name):
+    make, side, scale = NETS[name]
+    nets, needs = pair(make, torch.float32), {}
+    x, gt = torch.rand(1, 3, side, side), torch.rand(1, 3, scale * side, scale * side)
+    original = integrate.fitted
+
+    def fitted(plan, *args):
+        chunk = original(plan, *args)
+        needs.update({kind[0]: needed for kind, needed in plan.needs.items()})
+        return chunk
+
+    integrate.fitted = fitted
+
+    def call(memory):
+        result = attribute(*nets, (x, gt), steps=POINTS, memory=memory, backend="cpu")
+        assert result.backend == "cpu"
+
+    call(10**11)  # the graph and its check, which come once
+    budget = needs[Chunk(POINTS, 1)]
+    peak = grown(lambda: call(budget))
+    integrate.fitted = original
+    return {"budget": budget, "peak": peak}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    integrate.WANTED = dict.fromkeys(("cpu", "cuda"), Chunk(POINTS, 1))
+    integrate.TOGETHER = {}
+    for name in sys.argv[1:]:
+        print(json.dumps(measure(name)))
