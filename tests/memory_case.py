@@ -6,14 +6,8 @@ which the process grew at its most.
 
 import gc
 import json
-import os
 import sys
 from pathlib import Path
-
-# Of the C library: what is freed is given back at once.
-if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(1 << 16)
-    os.execv(sys.executable, [sys.executable, *sys.argv])
 
 import torch
 from helpers import pair

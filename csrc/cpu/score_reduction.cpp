@@ -141,7 +141,10 @@ template <typename T>
 void reduce_elements(const T* total, const T* delta, T* scores, int64_t f) {
     for (int64_t i = 0; i < f; ++i) {
         const T product = delta[i] * total[i];
-        scores[i] = sizeof(T) == 4 ? __builtin_fabsf(product) : __builtin_fabs(product);
+        if constexpr (sizeof(T) == 4)
+            scores[i] = __builtin_fabsf(product);
+        else
+            scores[i] = __builtin_fabs(product);
     }
 }
 
