@@ -13,6 +13,7 @@ import torch
 from helpers import pair
 
 from faigfast import attribute
+from faigfast.bench.memory import own_peak
 from faigfast.engine import integrate
 from faigfast.engine.memory import Chunk
 from faigfast.ops.winograd import free_cached
@@ -25,20 +26,14 @@ NETS = {  # with the side of an image; large beside the 32 MiB that the kernels 
 }
 
 
-def of_process(key):
-    """Bytes, by the system."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(key))
-
-
 def grown(call):
     """By how much the process grew at its most."""
     gc.collect()
     free_cached()
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
-    before = of_process("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what it takes now
+    before = own_peak()
     call()
-    return of_process("VmHWM") - before
+    return own_peak() - before
 
 
 def measure(name):

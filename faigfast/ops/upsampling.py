@@ -20,7 +20,7 @@ def serves(x: Tensor) -> bool:
 
 
 def upsample_nearest(
-    x: Tensor, size: Sequence[int] | None, factors: Sequence[float] | None
+    x: Tensor, output_size: Sequence[int] | None, scale_factors: Sequence[float] | None
 ) -> Tensor:
     """As `aten::upsample_nearest2d.vec`, of float32 on a CPU.
 
@@ -28,11 +28,12 @@ def upsample_nearest(
     ----------
     x : Tensor
         [B, C, H, W], dense and channels-last.
-    size : sequence of int, optional
-        Of the result.
-    factors : sequence of float, optional
+    output_size : sequence of int, optional
+        Height and width of the result.
+    scale_factors : sequence of float, optional
         Where there is no size.
     """
+    size, factors = output_size, scale_factors
     if size is None:
         assert factors is not None
         size = [int(extent * factor) for extent, factor in zip(x.shape[2:], factors, strict=True)]
