@@ -14,6 +14,7 @@ from torch.fx.node import map_arg
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
+from faigfast.engine.chains import Chain, chained
 from faigfast.engine.folded import Folded
 from faigfast.engine.rules import Moving, Points, evaluate
 from faigfast.engine.single import OnePoint
@@ -77,6 +78,7 @@ class Plan:
         self.fixed, self.image, self.sample = sorted_nodes(self.graph.graph, moving, self.x)
         self.stretches = count_stretches(self.sample, moving)
         self.cut: dict[int, list[list[fx.Node]]] = {}
+        self.in_chains: dict[tuple[fx.Node, ...], list[fx.Node | Chain]] = {}
 
     def given(self, tensors: Mapping[str, Any]) -> Values:
         """Give tensors of `leaves` by their nodes."""
@@ -92,6 +94,14 @@ class Plan:
         if count not in self.cut:
             self.cut[count] = self._segments(count) if count > 1 else [self.sample]
         return self.cut[count]
+
+    def chains(self, nodes: Sequence[fx.Node]) -> list[fx.Node | Chain]:
+        """Put the convolutions among some nodes into chains."""
+        key = tuple(nodes)
+        if key not in self.in_chains:
+            moving = {node for node, name in self.tensors.items() if name in self.moving}
+            self.in_chains[key] = chained(nodes, moving)
+        return self.in_chains[key]
 
     def _segments(self, count: int) -> list[list[fx.Node]]:
         sizes = [_bytes(node) for node in self.sample]
@@ -403,19 +413,30 @@ def _run(
         for node, end in last.items():
             if node not in keep:
                 done.setdefault(end, []).append(node)
-    narrow, written = in_use().values, plan.x.meta["val"].dtype
-    for node in nodes:
-        if node.op == "get_attr":
-            values[node] = _as(getattr(plan.graph, str(node.target)), narrow)
-            continue
-        args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
-        if narrow is not None:  # a type that is written in the graph is that of its images
-            args, kwargs = tree_map(lambda v: narrow if v is written else v, (args, kwargs))
-        values[node], note = evaluate(node.target, points, args, kwargs)
-        if note:
-            plan.notes.setdefault(note)
-        for dead in done.get(node, ()):
-            del values[dead]
+    narrow = in_use().values
+
+    for part in plan.chains(nodes):
+        together = isinstance(part, Chain) and part.run(values, points)
+        for node in part.nodes if isinstance(part, Chain) else [part]:
+            if not together:
+                values[node] = _value(plan, node, values, points, narrow)
+            for dead in done.get(node, ()):
+                values.pop(dead, None)  # inside of a chain it was no value
+
+
+def _value(
+    plan: Plan, node: fx.Node, values: Values, points: Points, narrow: torch.dtype | None
+) -> Any:
+    if node.op == "get_attr":
+        return _as(getattr(plan.graph, str(node.target)), narrow)
+    args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+    if narrow is not None:  # a type that is written in the graph is that of its images
+        written = plan.x.meta["val"].dtype
+        args, kwargs = tree_map(lambda v: narrow if v is written else v, (args, kwargs))
+    value, note = evaluate(node.target, points, args, kwargs)
+    if note:
+        plan.notes.setdefault(note)
+    return value
 
 
 def _run_again(

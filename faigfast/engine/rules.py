@@ -119,7 +119,7 @@ def evaluate(op: Any, points: Points, args: Any, kwargs: Any) -> tuple[Any, str]
         return op([points.raw(part) for part in args[0]], *args[1:]), ""
     rule = RULES.get(op)
     if rule is not None:
-        given = {**dict(zip(_names(op), args, strict=False)), **kwargs}
+        given = {**dict(zip(names(op), args, strict=False)), **kwargs}
         value = rule(points, **given)
         if value is not None:
             return value, ""
@@ -131,7 +131,8 @@ def evaluate(op: Any, points: Points, args: Any, kwargs: Any) -> tuple[Any, str]
 
 
 @cache
-def _names(op: Any) -> list[str]:
+def names(op: Any) -> list[str]:
+    """Names of an operation's arguments."""
     return [argument.name for argument in op._schema.arguments]
 
 
@@ -145,7 +146,7 @@ def rule(*operations: Any) -> Callable[[Rule], Rule]:
     return register
 
 
-def _parts(value: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def parts_of(value: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """(w0, Δ, sums) of a tensor that moves or stands still."""
     if isinstance(value, Moving):
         return value.w0, value.dw, value.sums
@@ -174,11 +175,11 @@ def convolve(
     """Y = scale · act(conv(x)) + residual by one path operation; None where there is no rule."""
     slopes: tuple[Any, Any, Any] = (None, None, None)
     if not isinstance(slope, float):
-        slopes, slope = _parts(slope), 0.0
+        slopes, slope = parts_of(slope), 0.0
     x = points.every_image(input)  # [P, N, b, C, *spatial]
     if isinstance(slopes[0], Folded) or not _moves(weight, bias):
         return None
-    w, b = _parts(weight), _parts(bias)
+    w, b = parts_of(weight), parts_of(bias)
     assert w[0] is not None
     if x.ndim != w[0].ndim + 2:
         return None
@@ -197,6 +198,11 @@ def convolve(
         samples, w[0], w[1], b[0], b[1], slopes[0], slopes[1], points.alpha,
         w[2], b[2], slopes[2], residual, *geometry, activation, slope, scale, shuffle,
     )  # fmt: skip
+    return folded(y, points, waiting)
+
+
+def folded(y: Tensor, points: Points, waiting: Waiting | None = None) -> Folded:
+    """Results [P, N·b, *own] of a path operation by their images."""
     if y.shape[1] == points.images:
         # So inserted, the dimension of one sample has the stride of a batch, not of channels.
         return Folded(y.unsqueeze(1).transpose(1, 2), waiting)
@@ -281,7 +287,7 @@ def _(points: Points, input: Any, weight: Any, bias: Any = None) -> Any:
     if not _moves(weight, bias):
         return None
     x = points.every_image(input)  # [P, N, ..., I]
-    w, b = _parts(weight), _parts(bias)
+    w, b = parts_of(weight), parts_of(bias)
     rows = x.reshape(*x.shape[:2], -1, x.shape[-1])
     y = linear(rows, w[0], w[1], b[0], b[1], points.alpha, w[2], b[2])
     return Folded(y.view(len(y), *x.shape[1:-1], -1))
@@ -289,7 +295,7 @@ def _(points: Points, input: Any, weight: Any, bias: Any = None) -> Any:
 
 def _channels(points: Points, x: Tensor, weight: Any, bias: Any) -> Tensor:
     """X [P, N, L, C, S] · γ + γ_b."""
-    w, b = _parts(weight), _parts(bias)
+    w, b = parts_of(weight), parts_of(bias)
     assert w[0] is not None
     if b[0] is None:
         b = (torch.zeros_like(w[0]), None, None)

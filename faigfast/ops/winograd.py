@@ -1,5 +1,6 @@
 """Path convolutions 3×3 by Winograd's transforms in C++: float32 on a CPU."""
 
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
@@ -13,12 +14,13 @@ from faigfast.ops.line import address, dense, every_point, on_line, pitched
 from faigfast.ops.table import in_use, kernel
 
 # Activations that the kernels apply, forward and backward.
-_FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
-_GATES = {**_FUSED, "prelu": "leaky"}  # and those whose gradients they take
+FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
+_GATES = {**FUSED, "prelu": "leaky"}  # and those whose gradients they take
 _GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 
 
-def _refuses(x: Tensor, w0: Tensor, geometry: tuple[Any, ...]) -> str:
+def refuses(x: Tensor, w0: Tensor, geometry: Sequence[Any] = _GEOMETRY) -> str:
+    """Why the kernels do not serve a convolution; "" where they do."""
     if _extension.module is None:
         return f"the extension is missing: {_extension.missing}"
     if x.device.type != "cpu":
@@ -28,7 +30,7 @@ def _refuses(x: Tensor, w0: Tensor, geometry: tuple[Any, ...]) -> str:
             return f"tensors are of {part.dtype}"
     if w0.shape[2:] != (3, 3):
         return f"the kernel is {'×'.join(map(str, w0.shape[2:]))}"
-    if geometry != _GEOMETRY:
+    if tuple(geometry) != _GEOMETRY:
         return "stride, padding, dilation and groups are not 1, or it is transposed"
     return "" if x.numel() else "there is nothing to compute"
 
@@ -121,7 +123,69 @@ def _weights(
     return _packed(w0, lasting, shuffle, turned), _packed(dw, lasting, shuffle, turned)
 
 
-@kernel("winograd", "conv", lambda x, w0, *rest: _refuses(x, w0, rest[10:16]), "cpu")
+def convolve(
+    pixels: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
+    alpha: Tensor, residual: Tensor | None, activation: str, slope: float, scale: float,
+    shuffle: int,
+) -> Tensor:  # fmt: skip
+    """Compute y [P, M, H, W, O] of `faigfast.ops.conv.conv`, by an activation of `FUSED`.
+
+    Parameters
+    ----------
+    pixels : Tensor
+        x as `pitched` gives it, [P, M, H, W, C].
+    residual : Tensor, optional
+        As `dense` gives it.
+    """
+    samples, height, width = pixels.shape[1:4]
+    layer = _Layer(
+        pixels, w0.shape[0], _weights(w0, dw, shuffle, turned=False), alpha, shuffle,
+        _GATES[activation], slope, scale, b0, db,
+    )  # fmt: skip
+    y = empty(len(alpha), samples, height * shuffle, width * shuffle, w0.shape[0] // shuffle**2)
+    _extension.module.convolve(  # type: ignore[union-attr]
+        layer.given, x=address(pixels), x_point=_point(pixels), x_pixel=_pixel(pixels),
+        residual=address(residual), residual_point=0 if residual is None else _point(residual),
+        y=address(y),
+    )  # fmt: skip
+    return y
+
+
+def convolve_backward(
+    gy: Tensor, saved: Tensor | None, pixels: Tensor, w0: Tensor, dw: Tensor | None,
+    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, more: Tensor | None, images: int,
+    needs: Sequence[bool], activation: str, slope: float, scale: float, shuffle: int,
+) -> list[Tensor | None]:  # fmt: skip
+    """Compute gx [P, M, H, W, C], gw, gb and gs [N, O], each where it is needed.
+
+    Parameters
+    ----------
+    gy, saved : Tensor
+        [P, M, H, W, O], dense; of the activation's input or output, None without one.
+    pixels, more : Tensor
+        As `pitched` gives x, and what is added to gx.
+    """
+    weights = _weights(w0, dw, shuffle, turned=True) if needs[0] else (None, None)
+    layer = _Layer(
+        pixels, w0.shape[0], weights, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
+    )  # fmt: skip
+    outputs, inputs = w0.shape[:2]
+    shapes = (
+        (len(alpha), *pixels.shape[1:]), (images, outputs, inputs, 3, 3),
+        (images, outputs), (images, outputs),
+    )  # fmt: skip
+    found = [empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)]
+    gx, gw, gb, gs = found
+    _extension.module.convolve_backward(  # type: ignore[union-attr]
+        layer.given, gy=address(gy), saved=address(saved), x=address(pixels),
+        x_point=_point(pixels), x_pixel=_pixel(pixels), images=images, more=address(more),
+        more_pixel=0 if more is None else _pixel(more), gx=address(gx), gw=address(gw),
+        gb=address(gb), gs=address(gs),
+    )  # fmt: skip
+    return found
+
+
+@kernel("winograd", "conv", lambda x, w0, *rest: refuses(x, w0, rest[10:16]), "cpu")
 def conv(
     x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
     s0: Tensor | None, ds: Tensor | None, alpha: Tensor, sum_w: Tensor | None,
@@ -131,22 +195,13 @@ def conv(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """As `faigfast.ops.conv.conv`."""
     keeps = keeps_more(activation, scale, residual)
-    fused = activation in _FUSED
+    fused = activation in FUSED
     whole = fused and not keeps  # else what backward needs stands before the end
-    pixels = pitched(x)
-    samples, height, width = pixels.shape[1:4]
-    layer = _Layer(
-        pixels, w0.shape[0], _weights(w0, dw, shuffle, turned=False), alpha, shuffle,
-        _FUSED[activation] if fused else "none", slope, scale if whole else 1.0, b0, db,
-    )  # fmt: skip
     rest = dense(residual) if whole and residual is not None else None
-    z = empty(alpha.shape[0], samples, height * shuffle, width * shuffle, w0.shape[0] // shuffle**2)
-    _extension.module.convolve(  # type: ignore[union-attr]
-        layer.given, x=address(pixels), x_point=_point(pixels), x_pixel=_pixel(pixels),
-        residual=address(rest),
-        residual_point=0 if rest is None else _point(rest), y=address(z),
-    )  # fmt: skip
-    y = z = z.movedim(-1, 2)
+    y = z = convolve(
+        pitched(x), w0, dw, b0, db, alpha, rest, activation if fused else "none", slope,
+        scale if whole else 1.0, shuffle,
+    ).movedim(-1, 2)  # fmt: skip
     if not fused:
         y = torch.empty_like(z)
         for p, a in enumerate(alpha.unbind()):
@@ -161,7 +216,7 @@ def conv(
     return y, saved
 
 
-@kernel("winograd", "conv_backward", lambda gy, x, _, w0, *rest: _refuses(x, w0, rest[8:14]), "cpu")
+@kernel("winograd", "conv_backward", lambda gy, x, _, w0, *rest: refuses(x, w0, rest[8:14]), "cpu")
 def conv_backward(
     gy: Tensor, x: Tensor, saved: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None,
     s0: Tensor | None, ds: Tensor | None, alpha: Tensor, more: Tensor | None, images: int,
@@ -174,25 +229,11 @@ def conv_backward(
         gy = activation_backward(gy * scale, saved, activation, slope)
         activation, scale = "none", 1.0
     points = len(alpha)
-    pixels, upstream = pitched(x), every_point(dense(gy), points)
     gate = None if activation == "none" else every_point(dense(saved), points)
-    weights = _weights(w0, dw, shuffle, turned=True) if needs[0] else (None, None)
-    layer = _Layer(
-        pixels, w0.shape[0], weights, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
-    )  # fmt: skip
-    outputs, inputs = w0.shape[:2]
-    shapes = (
-        (points, *pixels.shape[1:]), (images, outputs, inputs, 3, 3),
-        (images, outputs), (images, outputs),
-    )  # fmt: skip
     more = None if more is None else every_point(pitched(more), points)
-    found = [empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)]
-    gx, gw, gb, gs = found
-    _extension.module.convolve_backward(  # type: ignore[union-attr]
-        layer.given, gy=address(upstream), saved=address(gate), x=address(pixels),
-        x_point=_point(pixels), x_pixel=_pixel(pixels), images=images, more=address(more),
-        more_pixel=0 if more is None else _pixel(more), gx=address(gx), gw=address(gw),
-        gb=address(gb), gs=address(gs),
+    gx, gw, gb, gs = convolve_backward(
+        every_point(dense(gy), points), gate, pitched(x), w0, dw, s0, ds, alpha, more, images,
+        needs, activation, slope, scale, shuffle,
     )  # fmt: skip
     if gs is not None and s0 is not None and s0.numel() == 1:
         gs = gs.sum(1, keepdim=True)

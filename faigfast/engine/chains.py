@@ -1,0 +1,142 @@
+"""Chains: find convolutions that follow each other in a graph, and run them as one operation."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from faigfast.engine.folded import Folded, joined
+from faigfast.engine.rules import Points, folded, names, parts_of
+from faigfast.ops import chain as ops
+from faigfast.ops.conv import keeps_more
+from faigfast.ops.winograd import FUSED
+
+aten = torch.ops.aten
+
+LEAST = 2  # convolutions of a chain
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Nodes that may run as one operation.
+
+    Parameters
+    ----------
+    nodes, inputs, outputs : list of Node
+        Those of the chain, those outside whose values it takes, and those that others use.
+    layers : list of (Node, Node or None)
+        Weight and bias of every convolution.
+    operation : faigfast.ops.chain.Chain
+        What is computed.
+    """
+
+    nodes: list[fx.Node]
+    inputs: list[fx.Node]
+    outputs: list[fx.Node]
+    layers: list[tuple[fx.Node, fx.Node | None]]
+    operation: ops.Chain
+
+    def run(self, values: dict[fx.Node, Any], points: Points) -> bool:
+        """Compute what others use, or nothing where the nodes have to run one by one."""
+        if not all(isinstance(values[n], Folded) and len(values[n].own) == 4 for n in self.inputs):
+            return False
+        inputs = [points.every_image(values[n]).flatten(1, 2) for n in self.inputs]
+        layers = [_layer(values, *pair) for pair in self.layers]
+        if not ops.serves(inputs, layers):
+            return False
+        found = ops.run(self.operation, inputs, layers, points.alpha, points.images)
+        values.update((n, folded(y, points)) for n, y in zip(self.outputs, found, strict=True))
+        return True
+
+
+def _layer(values: Mapping[fx.Node, Any], weight: fx.Node, bias: fx.Node | None) -> ops.Layer:
+    w0, dw, sum_w = parts_of(values[weight])
+    assert w0 is not None
+    return ops.Layer(w0, dw, sum_w, *parts_of(None if bias is None else values[bias]))
+
+
+def chained(nodes: Sequence[fx.Node], moving: Collection[fx.Node]) -> list[fx.Node | Chain]:
+    """Put nodes that follow each other into chains, as long as they can be.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+        In the order in which they run.
+    moving : collection of Node
+        Placeholders of the tensors that move along the line.
+    """
+    found: list[fx.Node | Chain] = []
+    run: list[fx.Node] = []
+    for node in [*nodes, None]:
+        if node is not None and (node.target is joined or _convolution(node, moving)):
+            run.append(node)
+            continue
+        # What is joined last is taken by something else.
+        end = next((i for i in reversed(range(len(run))) if run[i].target is not joined), -1) + 1
+        if sum(n.target is not joined for n in run) < LEAST:
+            end = 0
+        if end:
+            found.append(_chain(run[:end], moving))
+        found += run[end:]
+        run = []
+        if node is not None:
+            found.append(node)
+    return found
+
+
+# Of the convolutions that the kernels serve, as the operation names it.
+_GEOMETRY = {"stride": 1, "padding": 1, "dilation": 1, "groups": 1}
+_UNLESS_GIVEN = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+
+
+def _convolution(node: fx.Node, moving: Collection[fx.Node]) -> dict[str, Any]:
+    """Arguments, by name, of a convolution that can be a link of a chain; none of other nodes."""
+    if node.target is not aten.conv2d.default:
+        return {}
+    given: dict[str, Any] = {**dict(zip(names(node.target), node.args, strict=False))}
+    given |= {"activation": "none", "slope": 0.0, "scale": 1.0, "shuffle": 1, **node.kwargs}
+    parameters = [given["weight"], *([given["bias"]] if given.get("bias") is not None else [])]
+    if not all(isinstance(part, fx.Node) and part.op == "placeholder" for part in parameters):
+        return {}
+    geometry = {name: given.get(name, usual) for name, usual in _UNLESS_GIVEN.items()}
+    fits = (
+        any(part in moving for part in parameters)
+        and given["weight"].meta["val"].shape[2:] == (3, 3)
+        and given["input"].meta["val"].ndim == 4
+        and all(geometry[name] in (n, [n], [n, n]) for name, n in _GEOMETRY.items())
+        and given["activation"] in FUSED
+        and not keeps_more(given["activation"], given["scale"], given.get("residual"))
+    )
+    return given if fits else {}
+
+
+def _chain(nodes: list[fx.Node], moving: Collection[fx.Node]) -> Chain:
+    inside = set(nodes)
+    given = {node: _convolution(node, moving) for node in nodes}
+
+    def takes(node: fx.Node) -> list[fx.Node]:
+        if node.target is joined:
+            parts: Any = node.args[0]
+            return list(parts)
+        own = given[node]
+        return [own["input"], *([own["residual"]] if own.get("residual") is not None else [])]
+
+    inputs = list(dict.fromkeys(n for node in nodes for n in takes(node) if n not in inside))
+    places = {node: place for place, node in enumerate((*inputs, *nodes))}
+    links: list[ops.Link | ops.Joint] = []
+    layers: list[tuple[fx.Node, fx.Node | None]] = []
+    for node in nodes:
+        first, *rest = (places[n] for n in takes(node))
+        if node.target is joined:
+            room: Any = node.args[2]
+            links.append(ops.Joint((first, *rest), room))
+            continue
+        own = given[node]
+        how = own["activation"], own["slope"], own["scale"], own["shuffle"]
+        links.append(ops.Link(first, rest[0] if rest else None, len(layers), *how))
+        layers.append((own["weight"], own.get("bias")))
+    outputs = [node for node in nodes if not inside.issuperset(node.users)]
+    operation = ops.Chain(len(inputs), tuple(links), tuple(places[n] for n in outputs))
+    return Chain(nodes, inputs, outputs, layers, operation)

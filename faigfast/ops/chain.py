@@ -1,0 +1,260 @@
+"""Chain: path convolutions that follow each other, as one operation.
+
+What a layer costs in Python and in autograd is paid once for all of them. Values between them are
+seen by nobody else, so that gradients are added where they are made.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from faigfast.ops.joining import Room
+from faigfast.ops.line import dense, every_point, pitched
+from faigfast.ops.table import in_use, using
+from faigfast.ops.winograd import convolve, convolve_backward, refuses
+
+
+@dataclass(frozen=True)
+class Link:
+    """A convolution 3×3 of a chain: y = scale · act(shuffled conv(x)) + residual.
+
+    Parameters
+    ----------
+    x, residual : int
+        Places among the chain's values.
+    layer : int
+        Place among its layers.
+    activation, slope, scale, shuffle
+        As in `faigfast.ops.conv.conv`; the activation is one of `faigfast.ops.winograd.FUSED`.
+    """
+
+    x: int
+    residual: int | None
+    layer: int
+    activation: str
+    slope: float
+    scale: float
+    shuffle: int
+
+    @property
+    def takes(self) -> tuple[int, ...]:
+        """Values that it reads."""
+        return (self.x,) if self.residual is None else (self.x, self.residual)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A concatenation of channels, as `faigfast.engine.folded.joined`.
+
+    Parameters
+    ----------
+    takes : tuple of int
+        Places among the chain's values.
+    room : int
+        For how many channels memory is made.
+    """
+
+    takes: tuple[int, ...]
+    room: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Weights [O, C, 3, 3] and bias [O] on the line; as in `faigfast.ops.conv.conv`."""
+
+    w0: Tensor
+    dw: Tensor | None
+    sum_w: Tensor | None
+    b0: Tensor | None
+    db: Tensor | None
+    sum_b: Tensor | None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What is computed: values are the inputs, and one of each link after them.
+
+    Parameters
+    ----------
+    inputs : int
+        How many values come from outside.
+    links : tuple of Link or Joint
+        In order.
+    outputs : tuple of int
+        Places of the values that others see.
+    """
+
+    inputs: int
+    links: tuple[Link | Joint, ...]
+    outputs: tuple[int, ...]
+    dying: list[list[int]] = field(init=False, default_factory=list)
+    kept: frozenset[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find out which values are done with after each link, and which backward needs."""
+        last: dict[int, int] = {}
+        for number, link in enumerate(self.links):
+            last[self.inputs + number] = number
+            last.update(dict.fromkeys(link.takes, number))
+        self.dying.extend([] for _ in self.links)
+        for place, number in last.items():
+            if place not in self.outputs:
+                self.dying[number].append(place)
+        needed: set[int] = set()
+        for number, link in enumerate(self.links, start=self.inputs):
+            if isinstance(link, Link):
+                needed.add(link.x)
+                if link.activation != "none":
+                    needed.add(number)
+        object.__setattr__(self, "kept", frozenset(needed))
+
+
+def serves(inputs: Sequence[Tensor], layers: Sequence[Layer]) -> bool:
+    """Whether a chain may run as one operation here; no link alone needs less."""
+    use = in_use()
+    return (
+        use.backend == "cpu"
+        and use.values is None
+        and not is_in_torch_dispatch_mode()
+        and not torch._C._are_functorch_transforms_active()
+        and not any(refuses(x, layer.w0) for x in inputs for layer in layers[:1])
+        and not any(refuses(inputs[0], layer.w0) for layer in layers)
+    )
+
+
+def run(
+    chain: Chain, inputs: Sequence[Tensor], layers: Sequence[Layer], alpha: Tensor, images: int
+) -> tuple[Tensor, ...]:
+    """Compute a chain at every point.
+
+    Parameters
+    ----------
+    inputs : sequence of Tensor
+        [P, M, C, H, W], or [1, M, ...] where all points share it, with M = N·b samples.
+    layers : sequence of Layer
+        By their places.
+    alpha : Tensor
+        [P], points.
+    images : int
+        N.
+
+    Returns
+    -------
+    tuple of Tensor
+        [P, M, O, H, W] of every output.
+    """
+    sums = [part for layer in layers for part in (layer.sum_w, layer.sum_b)]
+    found: tuple[Tensor, ...] = _Run.apply(chain, layers, alpha, images, *inputs, *sums)
+    return found
+
+
+class _Run(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, chain: Chain, layers: Sequence[Layer], alpha: Tensor, images: int,
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        inputs: Any = tensors[: chain.inputs]
+        keeps = any(ctx.needs_input_grad)
+        values: list[Any] = [*map(pitched, inputs), *[None] * len(chain.links)]
+        rooms: dict[int, Room] = {}
+        widths = [0 if v is None else v.shape[-1] for v in values]
+        for number, link in enumerate(chain.links):
+            place = chain.inputs + number
+            if isinstance(link, Joint):
+                values[place] = _join(link, place, values, rooms)
+            else:
+                layer = layers[link.layer]
+                rest = None if link.residual is None else values[link.residual]
+                values[place] = convolve(
+                    values[link.x], layer.w0, layer.dw, layer.b0, layer.db, alpha,
+                    None if rest is None else rest.contiguous(), link.activation, link.slope,
+                    link.scale, link.shuffle,
+                )  # fmt: skip
+            widths[place] = values[place].shape[-1]
+            for dead in chain.dying[number]:
+                if not (keeps and dead in chain.kept):
+                    values[dead] = None
+        found = tuple(values[place].movedim(-1, 2) for place in chain.outputs)
+        if keeps:
+            # In this way they are made again where memory is short: see `checkpoint`.
+            ctx.save_for_backward(
+                *(v if place in chain.kept else None for place, v in enumerate(values))
+            )
+            ctx.given = chain, layers, alpha, images
+            ctx.shapes, ctx.widths = [x.shape for x in inputs], widths
+            ctx.use = in_use()
+            ctx.set_materialize_grads(False)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gys: Tensor | None) -> tuple[Tensor | None, ...]:
+        with using(ctx.use):
+            return None, None, None, None, *_backward(ctx, gys)
+
+
+def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
+    chain, layers, alpha, images = ctx.given
+    values: Sequence[Tensor | None] = ctx.saved_tensors
+    needs: Sequence[bool] = ctx.needs_input_grad[4:]
+    of_sums = needs[chain.inputs :]
+    wanted = [*needs[: chain.inputs]]
+    for link in chain.links:
+        own = isinstance(link, Link) and any(of_sums[2 * link.layer : 2 * link.layer + 2])
+        wanted.append(own or any(wanted[place] for place in link.takes))
+    gradients: list[Any] = [None] * len(values)
+    sums: list[Tensor | None] = [None] * len(of_sums)
+
+    def add(place: int, part: Tensor) -> None:
+        if wanted[place]:
+            before = gradients[place]
+            gradients[place] = part if before is None else before + part
+
+    for place, gy in zip(chain.outputs, gys, strict=True):
+        if gy is not None:
+            gradients[place] = every_point(dense(gy), len(alpha))
+    for place in reversed(range(chain.inputs, len(values))):
+        gy, gradients[place] = gradients[place], None
+        link = chain.links[place - chain.inputs]
+        if gy is None:
+            continue
+        if isinstance(link, Joint):
+            widths = [ctx.widths[part] for part in link.takes]
+            for part, own in zip(link.takes, gy.split(widths, -1), strict=True):
+                add(part, own)
+            continue
+        if link.residual is not None:
+            add(link.residual, gy)
+        layer, first = layers[link.layer], 2 * link.layer
+        need = [wanted[link.x], *of_sums[first : first + 2], False]
+        saved = None if link.activation == "none" else values[place]
+        gx, *sums[first : first + 2], _ = convolve_backward(
+            gy.contiguous(), saved, values[link.x], layer.w0, layer.dw, None, None, alpha,
+            gradients[link.x], images, need, link.activation, link.slope, link.scale, link.shuffle,
+        )  # fmt: skip
+        if gx is not None:
+            gradients[link.x] = gx
+    of_inputs = (
+        None if gradient is None else gradient.movedim(-1, 2).sum_to_size(shape)
+        for gradient, shape in zip(gradients, ctx.shapes, strict=False)
+    )
+    return [*of_inputs, *sums]
+
+
+def _join(joint: Joint, place: int, values: list[Any], rooms: dict[int, Room]) -> Tensor:
+    parts = [values[part].movedim(-1, 2) for part in joint.takes]
+    width, total = (sum(part.shape[2] for part in some) for some in (parts[:1], parts))
+    room = rooms.get(joint.takes[0])
+    if room is None or not room.fits(width, total - width):
+        points = max(len(part) for part in parts)
+        room = Room(parts[0], [points, parts[0].shape[1]], max(joint.room, total))
+    rooms[place] = room
+    for part in parts[1:] if room.used else parts:
+        room.put(part)
+    return room.channels().movedim(2, -1)
