@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from faigfast import _extension
 from faigfast.ops.table import KERNELS, Kernel, choose, kernel
@@ -52,13 +53,25 @@ def score_reduction(total: Tensor, delta: Tensor) -> Tensor:
     for name, tensor in (("total", total), ("delta", delta)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is of type {type(tensor).__name__}; expected a tensor")
-    return _score_reduction(total, delta)
+    gradient = torch.is_grad_enabled() and (total.requires_grad or delta.requires_grad)
+    seen = is_in_torch_dispatch_mode() or torch._C._are_functorch_transforms_active()
+    # Else without torch's dispatcher, which takes longer than the kernel.
+    found: Tensor = (_score_reduction if gradient or seen else _run)(total, delta)
+    return found
 
 
-@torch.library.custom_op("faigfast::score_reduction", mutates_args=())
-def _score_reduction(total: Tensor, delta: Tensor) -> Tensor:
+def _run(total: Tensor, delta: Tensor) -> Tensor:
     _check(total, delta)
-    return choose("score_reduction", total, delta).run(total, delta)
+    found: Tensor = choose("score_reduction", total, delta).run(total, delta)
+    return found
+
+
+_score_reduction = torch.library.custom_op(
+    "faigfast::score_reduction",
+    _run,
+    mutates_args=(),
+    schema="(Tensor total, Tensor delta) -> Tensor",
+)
 
 
 KERNELS["score_reduction"] = [Kernel("plain", score_reduction_reference, lambda *_: "")]

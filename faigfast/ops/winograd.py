@@ -59,18 +59,19 @@ def _pixel(part: Tensor) -> int:
 _packs = Lock()  # several threads come to a layer at the same time
 
 
-def _packed(w: Tensor | None, lasting: bool, shuffle: int, turned: bool) -> Tensor | None:
-    """Weights [O, C, 3, 3] in the order of the kernels; of lasting ones it is done once a call."""
-    if w is None:
-        return None
-    if not lasting:
-        return _pack(w, shuffle, turned)
+def _packed(
+    w0: Tensor, dw: Tensor | None, shuffle: int, turned: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Weights [O, C, 3, 3] in the order of the kernels; of those on the line it is done once."""
+    if dw is None:  # they may be those of one point, made anew for the next
+        return _pack(w0, shuffle, turned), None
     kept = in_use().kept
-    key = w.data_ptr(), w.shape, w.stride(), shuffle, turned
+    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), shuffle, turned
     with _packs:
         if key not in kept:
-            kept[key] = w, _pack(w, shuffle, turned)  # while w is held, its address is no other's
-        return kept[key][1]
+            found = _pack(w0, shuffle, turned), _pack(dw, shuffle, turned)
+            kept[key] = found, w0, dw  # while they are held, their addresses are no others'
+        return kept[key][0]
 
 
 def _pack(w: Tensor, shuffle: int, turned: bool) -> Tensor:
@@ -115,14 +116,6 @@ class _Layer:
         )  # fmt: skip
 
 
-def _weights(
-    w0: Tensor, dw: Tensor | None, shuffle: int, turned: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    # Without Δ they may be those of one point, made anew for the next.
-    lasting = dw is not None
-    return _packed(w0, lasting, shuffle, turned), _packed(dw, lasting, shuffle, turned)
-
-
 def convolve(
     pixels: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
     alpha: Tensor, residual: Tensor | None, activation: str, slope: float, scale: float,
@@ -139,7 +132,7 @@ def convolve(
     """
     samples, height, width = pixels.shape[1:4]
     layer = _Layer(
-        pixels, w0.shape[0], _weights(w0, dw, shuffle, turned=False), alpha, shuffle,
+        pixels, w0.shape[0], _packed(w0, dw, shuffle, turned=False), alpha, shuffle,
         _GATES[activation], slope, scale, b0, db,
     )  # fmt: skip
     y = empty(len(alpha), samples, height * shuffle, width * shuffle, w0.shape[0] // shuffle**2)
@@ -165,7 +158,7 @@ def convolve_backward(
     pixels, more : Tensor
         As `pitched` gives x, and what is added to gx.
     """
-    weights = _weights(w0, dw, shuffle, turned=True) if needs[0] else (None, None)
+    weights = _packed(w0, dw, shuffle, turned=True) if needs[0] else (None, None)
     layer = _Layer(
         pixels, w0.shape[0], weights, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
     )  # fmt: skip
