@@ -103,19 +103,19 @@ void multiply(const WeightLayout& layout, const Block& block, const float* u, in
 
 // What a part does with its sums: all but the last of what goes in leave them as they are.
 struct End {
-    Activation activation;
+    Finish finish;
     float scale;
     const float *bias, *residual;
     bool adds;  // to the sums of the parts before
 
     End(const Pass& pass, Range ks)
-        : activation(Activation::none),
+        : finish(Finish::none),
           scale(1),
           bias(nullptr),
           residual(nullptr),
           adds(ks.begin > 0) {
         if (ks.end < pass.in.vectors) return;
-        activation = pass.activation();
+        finish = pass.finish();
         scale = pass.scale();
         bias = pass.bias;
         residual = pass.residual;
@@ -123,7 +123,7 @@ struct End {
 };
 
 // Transforms tiles back, and applies what follows the convolution.
-template <Activation kActivation>
+template <Finish kFinish>
 void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int64_t point,
              int64_t first, int64_t count, const float* buffer) {
     const Tiles& tiles = pass.tiles;
@@ -137,6 +137,10 @@ void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int
     const bool apart = residual && pass.residual_pixel != pixel;  // then never shuffled
     const int64_t rest_pixel = apart ? pass.residual_pixel : pixel;
     const int64_t rest_row = apart ? tiles.width * rest_pixel : row;
+    constexpr bool gated = kFinish >= Finish::relu_gate;
+    constexpr Gate gate = kFinish == Finish::relu_gate ? Gate::relu : Gate::leaky;
+    const int64_t gate_row = tiles.width * pass.gate_pixel;
+    const Vec gate_slope = broadcast(pass.gate_slope);
     Place place = tiles.place(first);
     for (int64_t i = 0; i < count; ++i, tiles.advance(place)) {
         const int64_t high = least(kTile, tiles.height - place.y);
@@ -144,23 +148,32 @@ void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int
         const int64_t at = place.sample * pass.out_sample + place.y * row + place.x * pixel;
         const int64_t rest_at =
             place.sample * tiles.height * rest_row + place.y * rest_row + place.x * rest_pixel;
+        const float* gate_at = !gated ? nullptr
+                                      : pass.gate + point * pass.gate_point +
+                                            (place.sample * tiles.height + place.y) * gate_row +
+                                            place.x * pass.gate_pixel;
         out.each_vector(vs, [&](int64_t v, int64_t offset, int lanes) {
             float* to = result + at + offset;
             const float* from = buffer + i * block.row + (v - vs.begin) * kLanes;
             const float* rest = residual ? residual + rest_at + offset : nullptr;
             const Vec shift = bias ? load(bias + v * kLanes) : Vec{};
-            const Vec slope = kActivation == Activation::leaky ? load(slopes + v * kLanes) : Vec{};
+            const Vec slope = kFinish == Finish::leaky ? load(slopes + v * kLanes) : Vec{};
             const auto finish = [&](Vec value) {
                 value += shift;
                 // So written, what is not a number stays so.
-                if (kActivation == Activation::relu) value = value < 0 ? Vec{} : value;
-                if (kActivation == Activation::leaky) value = value > 0 ? value : value * slope;
+                if (kFinish == Finish::relu) value = value < 0 ? Vec{} : value;
+                if (kFinish == Finish::leaky) value = value > 0 ? value : value * slope;
                 return value * scale;
+            };
+            const auto behind = [&](int r, int c, Vec value) {
+                if (!gated) return value;
+                const float* saved = gate_at + r * gate_row + c * pass.gate_pixel + offset;
+                return through<gate>(value, read(saved, lanes), 1, gate_slope);
             };
             const bool whole = high == kTile && wide == kTile && lanes == kLanes;
             if (whole && !rest && !end.adds) {
                 transform_output(from, block.slot, [&](int r, int c, Vec value) {
-                    store(to + r * row + c * pixel, finish(value));
+                    store(to + r * row + c * pixel, behind(r, c, finish(value)));
                 });
             } else if (whole) {
                 transform_output(from, block.slot, [&](int r, int c, Vec value) {
@@ -168,7 +181,7 @@ void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int
                     if (end.adds) value += load(to + here);
                     value = finish(value);
                     if (rest) value += load(rest + r * rest_row + c * rest_pixel);
-                    store(to + here, value);
+                    store(to + here, behind(r, c, value));
                 });
             } else {
                 transform_output(from, block.slot, [&](int r, int c, Vec value) {
@@ -177,7 +190,7 @@ void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int
                     if (end.adds) value += load(to + here, lanes);
                     value = finish(value);
                     if (rest) value += load(rest + r * rest_row + c * rest_pixel, lanes);
-                    store(to + here, value, lanes);
+                    store(to + here, behind(r, c, value), lanes);
                 });
             }
         });
@@ -186,13 +199,17 @@ void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int
 
 void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int64_t point,
              int64_t first, int64_t count, const float* buffer) {
-    switch (end.activation) {
-        case Activation::none:
-            return scatter<Activation::none>(pass, block, end, vs, point, first, count, buffer);
-        case Activation::relu:
-            return scatter<Activation::relu>(pass, block, end, vs, point, first, count, buffer);
-        case Activation::leaky:
-            return scatter<Activation::leaky>(pass, block, end, vs, point, first, count, buffer);
+    switch (end.finish) {
+        case Finish::none:
+            return scatter<Finish::none>(pass, block, end, vs, point, first, count, buffer);
+        case Finish::relu:
+            return scatter<Finish::relu>(pass, block, end, vs, point, first, count, buffer);
+        case Finish::leaky:
+            return scatter<Finish::leaky>(pass, block, end, vs, point, first, count, buffer);
+        case Finish::relu_gate:
+            return scatter<Finish::relu_gate>(pass, block, end, vs, point, first, count, buffer);
+        case Finish::leaky_gate:
+            return scatter<Finish::leaky_gate>(pass, block, end, vs, point, first, count, buffer);
     }
 }
 
@@ -356,7 +373,7 @@ void convolve(const PathConvolution& path, const ForwardArrays& arrays) {
         }
     run({path, in, out, Tiles(path.height, path.width, kTile), arrays.x, nullptr, arrays.x_point,
          pixels * in.pitch, arrays.residual, arrays.residual_point, out.pixel(),
-         pixels * path.outputs, arrays.y, slopes, path.b0 ? bias : nullptr, false},
+         pixels * path.outputs, arrays.y, slopes, path.b0 ? bias : nullptr, false, nullptr, 0, 0, 0},
         Gate::open);
 }
 
@@ -367,10 +384,13 @@ void convolve_input_gradient(const PathConvolution& path, const BackwardArrays& 
     const Scratch scratch(4 * path.points * in.padded);
     fill_slopes(path, in, scratch.floats());
     const int64_t sample = pixels * path.outputs;
+    const int64_t x_pixel = arrays.x_pixel ? arrays.x_pixel : path.inputs;
     const int64_t more_pixel = arrays.more_pixel ? arrays.more_pixel : path.inputs;
     run({path, in, out, Tiles(path.height, path.width, kTile), arrays.gy, arrays.saved,
          path.samples * sample, sample, arrays.more, path.samples * pixels * more_pixel, more_pixel,
-         pixels * path.inputs, arrays.gx, scratch.floats(), nullptr, true},
+         pixels * path.inputs, arrays.gx, scratch.floats(), nullptr, true,
+         arrays.before == Activation::none ? nullptr : arrays.x, arrays.x_point, x_pixel,
+         arrays.before == Activation::leaky ? arrays.before_slope : 0},
         gate_of(path));
 }
 

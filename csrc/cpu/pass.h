@@ -8,6 +8,9 @@
 namespace faigfast::FAIGFAST_ISA {
 namespace {
 
+// What is done to a value before it is stored: an activation, or the gate of one.
+enum class Finish { none, relu, leaky, relu_gate, leaky_gate };
+
 // What one convolution reads and writes, whichever direction it goes.
 struct Pass {
     const PathConvolution& path;
@@ -22,9 +25,17 @@ struct Pass {
     const float* slopes;  // [points, padded]
     const float* bias;    // [points, padded], or null
     bool gradient;
+    // Of a gradient: what stood before its activation is to have it; null: it stays as it is.
+    const float* gate;
+    int64_t gate_point, gate_pixel;
+    float gate_slope;
 
     // Of what comes out.
-    Activation activation() const { return gradient ? Activation::none : path.activation; }
+    Finish finish() const {
+        if (gate) return gate_slope == 0 ? Finish::relu_gate : Finish::leaky_gate;
+        if (gradient || path.activation == Activation::none) return Finish::none;
+        return path.activation == Activation::relu ? Finish::relu : Finish::leaky;
+    }
     float scale() const { return gradient ? 1 : path.scale; }
 };
 

@@ -48,6 +48,9 @@ struct BackwardArrays {
     int64_t images;      // samples = images · rest
     const float* more;   // as gx, to which it is added, or null
     int64_t more_pixel;  // floats between its pixels; 0: no more than channels
+    // x = act(z) of the layer before, and gx is to be ∂L/∂z; none: ∂L/∂x.
+    Activation before;
+    float before_slope;
     float* gx;           // [points, samples, height, width, inputs], or null: not wanted
     float* gw;           // [images, outputs, inputs, 3, 3], summed over the points, or null
     float* gb;           // [images, outputs] or null

@@ -94,9 +94,14 @@ class Chain:
     outputs: tuple[int, ...]
     dying: list[list[int]] = field(init=False, default_factory=list)
     kept: frozenset[int] = field(init=False)
+    before: list[tuple[str, float]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        """Find out which values are done with after each link, and which backward needs."""
+        """Find out which values are done with after each link, and which backward needs.
+
+        The first link that takes an activation's result is the last to add to its gradient, which
+        it then brings behind the activation as well: `before`.
+        """
         last: dict[int, int] = {}
         for number, link in enumerate(self.links):
             last[self.inputs + number] = number
@@ -112,6 +117,18 @@ class Chain:
                 if link.activation != "none":
                     needed.add(number)
         object.__setattr__(self, "kept", frozenset(needed))
+        first: dict[int, Link | Joint] = {}
+        for link in self.links:
+            for place in link.takes:
+                first.setdefault(place, link)
+        for link in self.links:
+            source = self.link(link.x) if isinstance(link, Link) and first[link.x] is link else None
+            known = isinstance(source, Link)
+            self.before.append((source.activation, source.slope) if known else ("none", 0.0))
+
+    def link(self, place: int) -> Link | Joint | None:
+        """Give the link whose value this is; None of an input."""
+        return None if place < self.inputs else self.links[place - self.inputs]
 
 
 def serves(inputs: Sequence[Tensor], layers: Sequence[Layer]) -> bool:
@@ -209,6 +226,7 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
         own = isinstance(link, Link) and any(of_sums[2 * link.layer : 2 * link.layer + 2])
         wanted.append(own or any(wanted[place] for place in link.takes))
     gradients: list[Any] = [None] * len(values)
+    behind: set[int] = set()  # gradients that are at the input of the activation already
     sums: list[Tensor | None] = [None] * len(of_sums)
 
     def add(place: int, part: Tensor) -> None:
@@ -221,7 +239,7 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
             gradients[place] = every_point(dense(gy), len(alpha))
     for place in reversed(range(chain.inputs, len(values))):
         gy, gradients[place] = gradients[place], None
-        link = chain.links[place - chain.inputs]
+        link, before = (part[place - chain.inputs] for part in (chain.links, chain.before))
         if gy is None:
             continue
         if isinstance(link, Joint):
@@ -233,13 +251,17 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
             add(link.residual, gy)
         layer, first = layers[link.layer], 2 * link.layer
         need = [wanted[link.x], *of_sums[first : first + 2], False]
-        saved = None if link.activation == "none" else values[place]
+        activation = "none" if place in behind else link.activation
+        saved = None if activation == "none" else values[place]
         gx, *sums[first : first + 2], _ = convolve_backward(
             gy.contiguous(), saved, values[link.x], layer.w0, layer.dw, None, None, alpha,
-            gradients[link.x], images, need, link.activation, link.slope, link.scale, link.shuffle,
+            gradients[link.x], images, need, activation, link.slope, link.scale, link.shuffle,
+            before,
         )  # fmt: skip
         if gx is not None:
             gradients[link.x] = gx
+            if before[0] != "none":
+                behind.add(link.x)
     of_inputs = (
         None if gradient is None else gradient.movedim(-1, 2).sum_to_size(shape)
         for gradient, shape in zip(gradients, ctx.shapes, strict=False)

@@ -148,6 +148,7 @@ def convolve_backward(
     gy: Tensor, saved: Tensor | None, pixels: Tensor, w0: Tensor, dw: Tensor | None,
     s0: Tensor | None, ds: Tensor | None, alpha: Tensor, more: Tensor | None, images: int,
     needs: Sequence[bool], activation: str, slope: float, scale: float, shuffle: int,
+    before: tuple[str, float] = ("none", 0.0),
 ) -> list[Tensor | None]:  # fmt: skip
     """Compute gx [P, M, H, W, C], gw, gb and gs [N, O], each where it is needed.
 
@@ -157,6 +158,8 @@ def convolve_backward(
         [P, M, H, W, O], dense; of the activation's input or output, None without one.
     pixels, more : Tensor
         As `pitched` gives x, and what is added to gx.
+    before : (str, float)
+        Activation of `FUSED` and slope that gave x: gx is the gradient at its input.
     """
     weights = _packed(w0, dw, shuffle, turned=True) if needs[0] else (None, None)
     layer = _Layer(
@@ -172,8 +175,8 @@ def convolve_backward(
     _extension.module.convolve_backward(  # type: ignore[union-attr]
         layer.given, gy=address(gy), saved=address(saved), x=address(pixels),
         x_point=_point(pixels), x_pixel=_pixel(pixels), images=images, more=address(more),
-        more_pixel=0 if more is None else _pixel(more), gx=address(gx), gw=address(gw),
-        gb=address(gb), gs=address(gs),
+        more_pixel=0 if more is None else _pixel(more), before=FUSED[before[0]],
+        before_slope=before[1], gx=address(gx), gw=address(gw), gb=address(gb), gs=address(gs),
     )  # fmt: skip
     return found
 
