@@ -424,7 +424,7 @@ def test_values_are_made_again_in_a_checkpoint(alive):
 
 
 def test_where_it_serves():
-    (chain, inputs, layers, *_), _ = prepared(case("dense"))
+    (_, inputs, layers, *_), _ = prepared(case("dense"))
     assert serves(inputs, layers)
     for backend in ("", "triton"):
         with using(Use(backend)):

@@ -240,7 +240,8 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
         saved = None if link.activation == "none" else values[place]
         gx, *sums[first : first + 2], _ = convolve_backward(
             gy.contiguous(), saved, values[link.x], layer.w0, layer.dw, None, None, alpha,
-            None if more is None else pitched(more.movedim(-1, 2)), images, need, link.activation, link.slope, link.scale, link.shuffle,
+            None if more is None else pitched(more.movedim(-1, 2)), images, need,
+            link.activation, link.slope, link.scale, link.shuffle,
         )  # fmt: skip
         if gx is not None:
             gradients[link.x] = gx
