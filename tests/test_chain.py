@@ -293,6 +293,14 @@ def test_a_gradient_only_where_one_is_wanted(name):
     assert_right(given, still=range(2))
 
 
+def test_nothing_moves():
+    arguments, leaves = prepared(case("dense, seen", weights="still", biases="still"), range(2))
+    assert not leaves
+    outputs = run(*arguments)
+    assert not any(y.requires_grad for y in outputs)
+    assert_near(outputs, one_by_one(*arguments), 0)
+
+
 @pytest.mark.parametrize("without", [[0], [1], [2], [0, 2], [1, 2]], ids=str)
 @pytest.mark.parametrize("name", ["all are outputs", "dense, seen"])
 def test_outputs_without_a_gradient(name, without):
