@@ -190,7 +190,7 @@ ENDS = {
     "padding by name": lambda: conv(padding="same"),
     "padding with a mode": lambda: conv(padding_mode="reflect"),
     "1×1": lambda: conv(kernel=1, padding=0),
-    "5×5": lambda: conv(kernel=5, padding=2),
+    "5×5": lambda: conv(kernel=5, padding=1),
     "1×3": lambda: conv(kernel=(1, 3), padding=(0, 1)),
     "transposed": lambda: nn.ConvTranspose2d(4, 4, 3, padding=1),
     "weight norm": normed,
