@@ -49,16 +49,11 @@ faigfast::PathConvolution path_convolution(std::array<int64_t, 6> sizes, int64_t
                                            uintptr_t b0, uintptr_t db, uintptr_t s0, uintptr_t ds,
                                            bool shared_slope, const std::string& activation,
                                            float slope, float scale, int threads) {
-    return {sizes[0],     sizes[1],
-            sizes[2],     sizes[3],
-            sizes[4],     sizes[5],
-            shuffle,      in(alpha),
-            in(w0),       in(dw),
-            in(b0),       in(db),
-            in(s0),       in(ds),
-            shared_slope, activation_of(activation),
-            slope,        scale,
-            threads};
+    return {sizes[0], sizes[1], sizes[2],     sizes[3],
+            sizes[4], sizes[5], shuffle,      in(alpha),
+            in(w0),   in(dw),   in(b0),       in(db),
+            in(s0),   in(ds),   shared_slope, activation_of(activation),
+            slope,    scale,    threads};
 }
 
 faigfast::Packing packing(int64_t outputs, int64_t inputs, int64_t shuffle, bool turned) {
@@ -85,10 +80,10 @@ void convolve_backward(const faigfast::PathConvolution& path, uintptr_t gy, uint
     const faigfast::Isa isa = faigfast::choose();
     const faigfast::Activation kind = activation_of(before);
     py::gil_scoped_release released;
-    faigfast::convolve_backward(isa, path,
-                                {in(gy), in(saved), in(x), x_point, x_pixel, images, in(more),
-                                 more_pixel, kind, before_slope, out(gx), out(gw), out(gb),
-                                 out(gs)});
+    faigfast::convolve_backward(
+        isa, path,
+        {in(gy), in(saved), in(x), x_point, x_pixel, images, in(more), more_pixel, kind,
+         before_slope, out(gx), out(gw), out(gb), out(gs)});
 }
 
 void define_convolution(py::module_& module) {
@@ -117,9 +112,8 @@ void define_convolution(py::module_& module) {
     module.def("convolve_backward", &convolve_backward, py::arg("path"), py::kw_only(),
                py::arg("gy"), py::arg("saved"), py::arg("x"), py::arg("x_point"),
                py::arg("x_pixel") = 0, py::arg("images"), py::arg("more"),
-               py::arg("more_pixel") = 0, py::arg("before") = "none",
-               py::arg("before_slope") = 0, py::arg("gx"), py::arg("gw"), py::arg("gb"),
-               py::arg("gs"));
+               py::arg("more_pixel") = 0, py::arg("before") = "none", py::arg("before_slope") = 0,
+               py::arg("gx"), py::arg("gw"), py::arg("gb"), py::arg("gs"));
     module.def("new_tensor", &faigfast::new_tensor, py::arg("shape"),
                "DLPack capsule of an uninitialised float32 tensor, in memory from the cache.");
     module.def("free_cached", &faigfast::free_cached,

@@ -109,11 +109,7 @@ struct End {
     bool adds;  // to the sums of the parts before
 
     End(const Pass& pass, Range ks)
-        : finish(Finish::none),
-          scale(1),
-          bias(nullptr),
-          residual(nullptr),
-          adds(ks.begin > 0) {
+        : finish(Finish::none), scale(1), bias(nullptr), residual(nullptr), adds(ks.begin > 0) {
         if (ks.end < pass.in.vectors) return;
         finish = pass.finish();
         scale = pass.scale();
@@ -371,9 +367,26 @@ void convolve(const PathConvolution& path, const ForwardArrays& arrays) {
             bias[point * out.padded + j] =
                 o < 0 ? 0 : path.b0[o] + (path.db ? path.alpha[point] * path.db[o] : 0);
         }
-    run({path, in, out, Tiles(path.height, path.width, kTile), arrays.x, nullptr, arrays.x_point,
-         pixels * in.pitch, arrays.residual, arrays.residual_point, out.pixel(),
-         pixels * path.outputs, arrays.y, slopes, path.b0 ? bias : nullptr, false, nullptr, 0, 0, 0},
+    run({path,
+         in,
+         out,
+         Tiles(path.height, path.width, kTile),
+         arrays.x,
+         nullptr,
+         arrays.x_point,
+         pixels * in.pitch,
+         arrays.residual,
+         arrays.residual_point,
+         out.pixel(),
+         pixels * path.outputs,
+         arrays.y,
+         slopes,
+         path.b0 ? bias : nullptr,
+         false,
+         nullptr,
+         0,
+         0,
+         0},
         Gate::open);
 }
 
@@ -386,10 +399,25 @@ void convolve_input_gradient(const PathConvolution& path, const BackwardArrays& 
     const int64_t sample = pixels * path.outputs;
     const int64_t x_pixel = arrays.x_pixel ? arrays.x_pixel : path.inputs;
     const int64_t more_pixel = arrays.more_pixel ? arrays.more_pixel : path.inputs;
-    run({path, in, out, Tiles(path.height, path.width, kTile), arrays.gy, arrays.saved,
-         path.samples * sample, sample, arrays.more, path.samples * pixels * more_pixel, more_pixel,
-         pixels * path.inputs, arrays.gx, scratch.floats(), nullptr, true,
-         arrays.before == Activation::none ? nullptr : arrays.x, arrays.x_point, x_pixel,
+    run({path,
+         in,
+         out,
+         Tiles(path.height, path.width, kTile),
+         arrays.gy,
+         arrays.saved,
+         path.samples * sample,
+         sample,
+         arrays.more,
+         path.samples * pixels * more_pixel,
+         more_pixel,
+         pixels * path.inputs,
+         arrays.gx,
+         scratch.floats(),
+         nullptr,
+         true,
+         arrays.before == Activation::none ? nullptr : arrays.x,
+         arrays.x_point,
+         x_pixel,
          arrays.before == Activation::leaky ? arrays.before_slope : 0},
         gate_of(path));
 }

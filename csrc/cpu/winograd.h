@@ -51,10 +51,10 @@ struct BackwardArrays {
     // x = act(z) of the layer before, and gx is to be ∂L/∂z; none: ∂L/∂x.
     Activation before;
     float before_slope;
-    float* gx;           // [points, samples, height, width, inputs], or null: not wanted
-    float* gw;           // [images, outputs, inputs, 3, 3], summed over the points, or null
-    float* gb;           // [images, outputs] or null
-    float* gs;           // [images, outputs] or null, of slopes, also where one is shared
+    float* gx;  // [points, samples, height, width, inputs], or null: not wanted
+    float* gw;  // [images, outputs, inputs, 3, 3], summed over the points, or null
+    float* gb;  // [images, outputs] or null
+    float* gs;  // [images, outputs] or null, of slopes, also where one is shared
 };
 
 #define FAIGFAST_DECLARE(isa)                                                     \

@@ -122,13 +122,12 @@ class Chain:
             for place in link.takes:
                 first.setdefault(place, link)
         for link in self.links:
-            source = self.link(link.x) if isinstance(link, Link) and first[link.x] is link else None
-            known = isinstance(source, Link)
-            self.before.append((source.activation, source.slope) if known else ("none", 0.0))
-
-    def link(self, place: int) -> Link | Joint | None:
-        """Give the link whose value this is; None of an input."""
-        return None if place < self.inputs else self.links[place - self.inputs]
+            before = ("none", 0.0)
+            if isinstance(link, Link) and first[link.x] is link and link.x >= self.inputs:
+                source = self.links[link.x - self.inputs]
+                if isinstance(source, Link):
+                    before = source.activation, source.slope
+            self.before.append(before)
 
 
 def serves(inputs: Sequence[Tensor], layers: Sequence[Layer]) -> bool:
@@ -166,7 +165,9 @@ def run(
         [P, M, O, H, W] of every output.
     """
     sums = [part for layer in layers for part in (layer.sum_w, layer.sum_b)]
-    found: tuple[Tensor, ...] = _Run.apply(chain, layers, alpha, images, *inputs, *sums)
+    # Inside `apply` nothing tells whether there will be a backward.
+    recorded = torch.is_grad_enabled()
+    found: tuple[Tensor, ...] = _Run.apply(chain, layers, alpha, images, recorded, *inputs, *sums)
     return found
 
 
@@ -174,10 +175,10 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, chain: Chain, layers: Sequence[Layer], alpha: Tensor, images: int,
-        *tensors: Tensor | None,
+        recorded: bool, *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         inputs: Any = tensors[: chain.inputs]
-        keeps = any(ctx.needs_input_grad)
+        keeps = recorded and any(ctx.needs_input_grad)
         values: list[Any] = [*map(pitched, inputs), *[None] * len(chain.links)]
         rooms: dict[int, Room] = {}
         widths = [0 if v is None else v.shape[-1] for v in values]
@@ -195,6 +196,7 @@ class _Run(torch.autograd.Function):
                 )  # fmt: skip
             widths[place] = values[place].shape[-1]
             for dead in chain.dying[number]:
+                rooms.pop(dead, None)
                 if not (keeps and dead in chain.kept):
                     values[dead] = None
         found = tuple(values[place].movedim(-1, 2) for place in chain.outputs)
@@ -213,13 +215,13 @@ class _Run(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gys: Tensor | None) -> tuple[Tensor | None, ...]:
         with using(ctx.use):
-            return None, None, None, None, *_backward(ctx, gys)
+            return None, None, None, None, None, *_backward(ctx, gys)
 
 
 def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
     chain, layers, alpha, images = ctx.given
     values: Sequence[Tensor | None] = ctx.saved_tensors
-    needs: Sequence[bool] = ctx.needs_input_grad[4:]
+    needs: Sequence[bool] = ctx.needs_input_grad[5:]
     of_sums = needs[chain.inputs :]
     wanted = [*needs[: chain.inputs]]
     for link in chain.links:
@@ -251,12 +253,12 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
             add(link.residual, gy)
         layer, first = layers[link.layer], 2 * link.layer
         need = [wanted[link.x], *of_sums[first : first + 2], False]
-        activation = "none" if place in behind else link.activation
+        activation, more = "none" if place in behind else link.activation, gradients[link.x]
         saved = None if activation == "none" else values[place]
         gx, *sums[first : first + 2], _ = convolve_backward(
             gy.contiguous(), saved, values[link.x], layer.w0, layer.dw, None, None, alpha,
-            gradients[link.x], images, need, activation, link.slope, link.scale, link.shuffle,
-            before,
+            None if more is None else pitched(more.movedim(-1, 2)), images, need, activation,
+            link.slope, link.scale, link.shuffle, before,
         )  # fmt: skip
         if gx is not None:
             gradients[link.x] = gx
@@ -273,10 +275,10 @@ def _join(joint: Joint, place: int, values: list[Any], rooms: dict[int, Room]) -
     parts = [values[part].movedim(-1, 2) for part in joint.takes]
     width, total = (sum(part.shape[2] for part in some) for some in (parts[:1], parts))
     room = rooms.get(joint.takes[0])
-    if room is None or not room.fits(width, total - width):
-        points = max(len(part) for part in parts)
+    points = max(map(len, parts))
+    if room is None or len(parts[0]) < points or not room.fits(width, total - width):
         room = Room(parts[0], [points, parts[0].shape[1]], max(joint.room, total))
     rooms[place] = room
     for part in parts[1:] if room.used else parts:
         room.put(part)
-    return room.channels().movedim(2, -1)
+    return pitched(room.channels())

@@ -40,13 +40,17 @@ const Case kCases[] = {
     {1, 1, 1, 6, 3, 104, 288, 2, false, Activation::relu, 1, false},
 };
 
+constexpr float kBeforeSlope = 0.3f;
+
 struct Problem {
     Case c;
+    Activation before;  // that gave x
     int64_t samples, y_width, y_height, y_channels;
     vector<float> alpha, w0, dw, b0, db, s0, ds, x, more, residual, gy;
 
-    explicit Problem(const Case& given)
+    Problem(const Case& given, Activation before)
         : c(given),
+          before(before),
           samples(c.images * c.rest),
           y_width(c.width * c.shuffle),
           y_height(c.height * c.shuffle),
@@ -78,6 +82,9 @@ struct Problem {
                 column) *
                    c.inputs +
                i;
+    }
+    float before_slope() const {
+        return before == Activation::none ? 1 : before == Activation::relu ? 0 : kBeforeSlope;
     }
     double on(const vector<float>& start, const vector<float>& delta, int64_t p, int64_t i) const {
         return start[i] + (double)alpha[p] * delta[i];
@@ -136,6 +143,10 @@ Results plain(const Problem& q) {
                                 g * factor * q.x[q.x_at(p, m, row, column, i)];
                         });
                     }
+    // The gradient at the input of the activation that gave x.
+    const int64_t of_point = q.samples * c.height * c.width * c.inputs;
+    for (int64_t i = 0; i < c.points * of_point; ++i)
+        if (q.x[c.shared_x ? i % of_point : i] <= 0) r.gx[i] *= q.before_slope();
     return r;
 }
 
@@ -202,10 +213,11 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
     convolve(isa, path,
              {x.data(), x_point, pitch, c.residual ? q.residual.data() : nullptr, 0, y.data()});
     path.w0 = turned_w0.data(), path.dw = turned_dw.data();
-    convolve_backward(isa, path,
-                      {q.gy.data(), c.activation == Activation::none ? nullptr : saved.data(),
-                       x.data(), x_point, pitch, c.images, more.data(), pitch, gx.data(), gw.data(),
-                       gb.data(), slopes ? gs.data() : nullptr});
+    convolve_backward(
+        isa, path,
+        {q.gy.data(), c.activation == Activation::none ? nullptr : saved.data(), x.data(), x_point,
+         pitch, c.images, more.data(), pitch, q.before, kBeforeSlope, gx.data(), gw.data(),
+         gb.data(), slopes ? gs.data() : nullptr});
     const std::string name = faigfast::name(isa);
     compare("y", name, number, threads, y, expected.y);
     compare("gx", name, number, threads, gx, expected.gx);
@@ -222,7 +234,8 @@ int main(int count, char** arguments) {
         if (std::count(left_out.begin(), left_out.end(), faigfast::name(isa))) continue;
         size_t number = 0;
         for (const Case& c : kCases) {
-            const Problem problem(c);
+            const Activation kinds[] = {Activation::none, Activation::relu, Activation::leaky};
+            const Problem problem(c, kinds[number % 3]);
             const Results expected = plain(problem);
             for (int threads : {1, 2, 5}) check(isa, number, problem, expected, threads);
             // Threads of Python may call at the same time.
