@@ -39,5 +39,24 @@ struct Pass {
     float scale() const { return gradient ? 1 : path.scale; }
 };
 
+// Scale · act(value + shift).
+template <Finish kFinish>
+inline Vec finished(Vec value, Vec shift, Vec slope, Vec scale) {
+    value += shift;
+    // So written, what is not a number stays so.
+    if (kFinish == Finish::relu) value = value < 0 ? Vec{} : value;
+    if (kFinish == Finish::leaky) value = value > 0 ? value : value * slope;
+    return value * scale;
+}
+
+constexpr bool has_gate(Finish finish) { return finish >= Finish::relu_gate; }
+
+// A gradient at the input of the activation that gave `saved`.
+template <Finish kFinish>
+inline Vec behind(Vec gradient, Vec saved, Vec slope) {
+    constexpr Gate gate = kFinish == Finish::relu_gate ? Gate::relu : Gate::leaky;
+    return through<gate>(gradient, saved, 1, slope);
+}
+
 }  // namespace
 }  // namespace faigfast::FAIGFAST_ISA

@@ -7,6 +7,8 @@
 #include "gemm.h"
 #include "memory.h"
 #include "parts.h"
+#include "sums.h"
+#include "thin_gradient.h"
 #include "transform.h"
 
 namespace faigfast::FAIGFAST_ISA {
@@ -23,7 +25,6 @@ struct Sizes {
     int64_t in_row, out_row;  // floats of a part
     int64_t rows;             // tiles of a block
     int64_t in_slot, out_slot, sum_slot;
-    int64_t weights;  // of the layer
 
     Sizes(const PathConvolution& path, int64_t images, int64_t x_pixel)
         : in(path.inputs, path.width, 1, x_pixel),
@@ -37,8 +38,7 @@ struct Sizes {
           rows(block_rows(in_row + out_row)),
           in_slot((rows + 1) * in_row),
           out_slot((rows + 1) * out_row),
-          sum_slot(out_row * in_row + 16),
-          weights(path.outputs * 9 * path.inputs) {}
+          sum_slot(out_row * in_row + 16) {}
 
     static int64_t block_rows(int64_t both) {
         const int64_t tiles = 24 * 128 / both;
@@ -47,11 +47,6 @@ struct Sizes {
     int64_t buffer() const {
         return round_up(kFrequencies * (in_slot + out_slot + sum_slot), 16) + 16;
     }
-};
-
-// Where the sums of one image go.
-struct Sums {
-    float *gw, *gb, *gs;
 };
 
 // One thread's share.
@@ -260,62 +255,32 @@ struct Worker {
     }
 };
 
-Sums of_image(const BackwardArrays& arrays, const Sizes& sizes, int64_t outputs, int64_t image) {
-    return {arrays.gw ? arrays.gw + image * sizes.weights : nullptr,
-            arrays.gb ? arrays.gb + image * outputs : nullptr,
-            arrays.gs ? arrays.gs + image * outputs : nullptr};
-}
-
 }  // namespace
 
 void convolve_weight_gradient(const PathConvolution& path, const BackwardArrays& arrays) {
-    const Sizes sizes(path, arrays.images, arrays.x_pixel);
-    const int64_t columns = path.points * sizes.out.padded, buffer = sizes.buffer();
-    // What a thread adds to an image that another one began: weights, biases, slopes.
-    const int64_t head = sizes.weights + 2 * path.outputs;
-    const int64_t own = round_up(buffer + 2 * sizes.out.padded + head, 16);
-    const Scratch scratch(4 * (columns + path.threads * (own + 16)));
-    float *slopes = scratch.floats(), *owns = slopes + columns;
-    fill_slopes(path, sizes.out, slopes);
-    const int64_t total = arrays.images * sizes.image_tiles;
-
-#pragma omp parallel num_threads(path.threads)
-    {
-        const int id = thread_id(), threads = thread_count();
-        float* mine = owns + id * own;
-        float* g_block = mine + kFrequencies * sizes.in_slot;
-        float* sum = g_block + kFrequencies * sizes.out_slot;
-        float* sums = mine + buffer;
-        const Worker worker{
-            path, arrays, sizes, slopes, mine, g_block, sum, sums, sums + sizes.out.padded};
-        const Range range = share(total, id, threads);
-        for (int64_t done = range.begin; done < range.end;) {
-            const int64_t image = done / sizes.image_tiles, first = done % sizes.image_tiles;
-            const int64_t last = least(sizes.image_tiles, first + range.end - done);
-            float* here = sums + 2 * sizes.out.padded;
-            const Sums heads{arrays.gw ? here : nullptr, arrays.gb ? here + sizes.weights : nullptr,
-                             arrays.gs ? here + sizes.weights + path.outputs : nullptr};
-            worker.add_tiles(image, first, last,
-                             first ? heads : of_image(arrays, sizes, path.outputs, image));
-            done += last - first;
-        }
-#pragma omp barrier
-        // Heads are added in the order of the threads.
-        for (int other = 1; other < threads; ++other) {
-            const Range theirs = share(total, other, threads);
-            const int64_t image = theirs.begin / sizes.image_tiles;
-            if (theirs.begin == theirs.end || theirs.begin % sizes.image_tiles == 0) continue;
-            const float* from = owns + other * own + buffer + 2 * sizes.out.padded;
-            const Sums to = of_image(arrays, sizes, path.outputs, image);
-            const Range part = share(sizes.weights, id, threads);
-            for (int64_t i = part.begin; i < part.end && to.gw; ++i) to.gw[i] += from[i];
-            const Range few = share(path.outputs, id, threads);
-            for (int64_t i = few.begin; i < few.end; ++i) {
-                if (to.gb) to.gb[i] += from[sizes.weights + i];
-                if (to.gs) to.gs[i] += from[sizes.weights + path.outputs + i];
-            }
-        }
+    const Channels out(path.outputs, path.width, path.shuffle);
+    const Scratch scratch(4 * path.points * out.padded);
+    float* slopes = scratch.floats();
+    fill_slopes(path, out, slopes);
+    const ThinGradient thin(path, arrays, slopes);
+    if (thin.serves()) {
+        each_image(path, arrays, thin.rows(), thin.size(),
+                   [&](float* room, int64_t image, Range rows, const Sums& to) {
+                       thin.add_rows(room, image, rows, to);
+                   });
+        return;
     }
+    const Sizes sizes(path, arrays.images, arrays.x_pixel);
+    const int64_t buffer = sizes.buffer();
+    each_image(path, arrays, sizes.image_tiles, buffer + 2 * out.padded,
+               [&](float* room, int64_t image, Range tiles, const Sums& to) {
+                   float* g_block = room + kFrequencies * sizes.in_slot;
+                   float* sum = g_block + kFrequencies * sizes.out_slot;
+                   float* sums = room + buffer;
+                   const Worker worker{path,    arrays, sizes, slopes,           room,
+                                       g_block, sum,    sums,  sums + out.padded};
+                   worker.add_tiles(image, tiles.begin, tiles.end, to);
+               });
 }
 
 }  // namespace faigfast::FAIGFAST_ISA

@@ -1,0 +1,67 @@
+#pragma once
+
+// Gradients of every image, summed by several threads.
+
+#include "memory.h"
+#include "parallel.h"
+#include "vector.h"
+#include "winograd.h"
+
+namespace faigfast::FAIGFAST_ISA {
+namespace {
+
+// Where the sums of one image go: of weights, biases and slopes; null: not wanted.
+struct Sums {
+    float *gw, *gb, *gs;
+};
+
+// Calls add(room, image, units, to) for shares of the units of every image, tiles or rows: a
+// thread's room has so many floats. What a thread adds to an image that another one began is added
+// at the end, in the order of the threads.
+template <typename Add>
+void each_image(const PathConvolution& path, const BackwardArrays& arrays, int64_t units,
+                int64_t room, Add add) {
+    const int64_t weights = path.outputs * 9 * path.inputs;
+    const int64_t own = round_up(room + weights + 2 * path.outputs, 16);
+    const Scratch scratch(4 * path.threads * (own + 16));
+    float* owns = scratch.floats();
+    const int64_t total = arrays.images * units;
+    const auto at = [](float* start, int64_t offset) { return start ? start + offset : nullptr; };
+    const auto of_image = [&](int64_t image) {
+        return Sums{at(arrays.gw, image * weights), at(arrays.gb, image * path.outputs),
+                    at(arrays.gs, image * path.outputs)};
+    };
+    const auto head = [&](int id) {
+        float* start = owns + id * own + room;
+        return Sums{arrays.gw ? start : nullptr, arrays.gb ? start + weights : nullptr,
+                    arrays.gs ? start + weights + path.outputs : nullptr};
+    };
+
+#pragma omp parallel num_threads(path.threads)
+    {
+        const int id = thread_id(), threads = thread_count();
+        const Range mine = share(total, id, threads);
+        for (int64_t done = mine.begin; done < mine.end;) {
+            const int64_t image = done / units, first = done % units;
+            const int64_t last = least(units, first + mine.end - done);
+            add(owns + id * own, image, Range{first, last}, first ? head(id) : of_image(image));
+            done += last - first;
+        }
+#pragma omp barrier
+        for (int other = 1; other < threads; ++other) {
+            const Range theirs = share(total, other, threads);
+            if (theirs.begin == theirs.end || theirs.begin % units == 0) continue;
+            const Sums from = head(other), to = of_image(theirs.begin / units);
+            const auto add_share = [&](const float* part, float* sum, int64_t size) {
+                const Range some = share(size, id, threads);
+                for (int64_t i = some.begin; i < some.end && sum; ++i) sum[i] += part[i];
+            };
+            add_share(from.gw, to.gw, weights);
+            add_share(from.gb, to.gb, path.outputs);
+            add_share(from.gs, to.gs, path.outputs);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace faigfast::FAIGFAST_ISA
