@@ -45,6 +45,7 @@ WANTED = {"cpu": Chunk(points=1, images=1), "cuda": Chunk(points=8, images=8)}
 MOST_POINTS = 8  # of which twice as many were hardly faster
 KEPT = 0.25  # of the budget that is default: what the backend "cpu" keeps for the next call
 TOGETHER = {"cpu": 1 << 16}  # pixels of a chunk, by the backend whose kernels run
+SHARING = 4  # images of such a chunk, which share the weights of a point, and points at least
 
 KNOWN_SIDE = 8  # pixels of an image on which a known plan is compared again
 
@@ -243,9 +244,10 @@ class Engine:
 
     @staticmethod
     def _parts(step: Step, chunk: Chunk) -> list[tuple[list[float], list[float]]]:
-        """Cut a step's nodes and weights into chunks."""
+        """Cut a step's nodes and weights into chunks, which are as even as can be."""
         nodes, weights = step.nodes.tolist(), step.weights.tolist()
-        size = min(chunk.points, math.ceil(len(nodes) / chunk.at_once))
+        count = max(math.ceil(len(nodes) / chunk.points), min(chunk.at_once, len(nodes)))
+        size = math.ceil(len(nodes) / count)
         starts = range(0, len(nodes), size)
         return [(nodes[n : n + size], weights[n : n + size]) for n in starts]
 
@@ -329,8 +331,10 @@ class Engine:
         if self.backend == "triton":  # its interpreter too, which runs on a CPU
             wanted = WANTED["cuda"]
         if self.backend in TOGETHER:
-            points = TOGETHER[self.backend] // x.shape[2:].numel()
-            wanted = Chunk(points=max(1, min(points, MOST_POINTS)), images=1)
+            samples = TOGETHER[self.backend] // x.shape[2:].numel()
+            sharing = max(1, min(SHARING, images, samples // SHARING))
+            points = max(1, min(samples // sharing, MOST_POINTS))
+            wanted = Chunk(points, images=sharing)
         wanted = replace(wanted, images=min(wanted.images, images))
         large = plan.bytes_of_sample >= LARGE
         # Kernels of our own fill all cores with many points of one layer.
