@@ -28,9 +28,9 @@ from faigfast.path import WeightPath
 
 Values = dict[fx.Node, Any]
 
-# Backends, and types of devices, whose losses are computed together: one after the other, each
-# would be waited for.
-AT_ONCE = {"triton", "cuda"}
+# Backends whose losses are computed together: one after the other, each would be waited for on a
+# GPU, and have a gradient of its own on a CPU.
+AT_ONCE = {"triton", "cuda", "cpu"}
 
 # Backends whose kernels interpolate while they bring weights into their order: for one point too.
 ON_THE_FLY = {"cpu"}
@@ -289,23 +289,38 @@ def losses_at(
     Of `AT_ONCE` they are not checked, which would be to wait for them: `check_losses` does it.
     """
     out = forward(plan, prepared, points, segments)
-    if objective is squared_error and not AT_ONCE.isdisjoint((in_use().backend, gt.device.type)):
+    at_once = in_use().backend in AT_ONCE or gt.device.type == "cuda"
+    if objective is squared_error and at_once:
         found = _squared_errors(out, len(points.nodes), gt)
         if found is not None:
             return found
     if in_use().values is not None:
         out = tree_map(lambda v: _widened(v, gt.dtype, points.images), out)
+    # By an index, the gradient of each would be as large as that of all.
+    out = tree_map(lambda v: _Samples.of(v.data) if isinstance(v, Folded) else v, out)
 
     def one(p: int, n: int) -> Tensor:
-        sample = tree_map(
-            lambda v: v.data[p % len(v.data), n % v.data.shape[1]] if isinstance(v, Folded) else v,
-            out,
-        )
+        sample = tree_map(lambda v: v.at(p, n) if isinstance(v, _Samples) else v, out)
         with _of_image(n):
             return loss(objective, sample, gt[n : n + 1])
 
     rows = [[one(p, n) for n in range(points.images)] for p in range(len(points.nodes))]
     return torch.stack([torch.stack(row) for row in rows])
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Parts of a value [P, N, ...], or of one that points or images share."""
+
+    rows: list[tuple[Tensor, ...]]
+
+    @classmethod
+    def of(cls, data: Tensor) -> "_Samples":
+        return cls([row.unbind() for row in data.unbind()])
+
+    def at(self, p: int, n: int) -> Tensor:
+        row = self.rows[p % len(self.rows)]
+        return row[n % len(row)]
 
 
 def check_losses(
