@@ -97,7 +97,7 @@ void define_convolution(py::module_& module) {
             [](const faigfast::Packing& packing) {
                 return faigfast::packed_size(faigfast::choose(), packing);
             },
-            "Floats that `pack` writes.");
+            "Floats that `pack` writes; 0: the kernels read the weights as they are.");
     module.def("pack", &pack, py::arg("packing"), py::kw_only(), py::arg("w"), py::arg("packed"),
                py::arg("threads"));
     py::class_<faigfast::PathConvolution>(module, "PathConvolution",

@@ -268,9 +268,15 @@ def _parts(value: Any, depth: int) -> Iterable[Any]:
         return [repr(value.dtype), *value.shape, value.tobytes()]
     if isinstance(value, nn.Module):
         # Most of a module's attributes are empty: hooks that nobody registered.
-        filled = {k: v for k, v in vars(value).items() if not isinstance(v, _CONTAINERS) or v}
-        own = {k: v for k, v in filled.items() if k not in ("_parameters", "_buffers")}
-        plain = [(k, own.pop(k)) for k, v in [*own.items()] if _is_plain(v)]
+        plain: list[tuple[str, Any]] = []
+        own: dict[str, Any] = {}
+        for key, part in vars(value).items():
+            if key in ("_parameters", "_buffers") or (isinstance(part, _CONTAINERS) and not part):
+                continue
+            if _is_plain(part):
+                plain.append((key, part))
+            else:
+                own[key] = part
         names = value._non_persistent_buffers_set
         buffers = {k: v for k, v in value._buffers.items() if k in names}
         return [type(value), repr(plain), own, buffers]
@@ -390,7 +396,9 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
         states = random.getstate(), np.random.get_state()
         try:
             for model in models:
-                model.eval()
+                # To tell every module takes longer than to look.
+                if any(module.training for module in model.modules()):
+                    model.eval()
             yield
         finally:
             random.setstate(states[0])
@@ -399,7 +407,8 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
                 if type(module).train is not nn.Module.train:  # it may do more, as merge weights
                     module.train(mode)
             for module, mode in zip(modules, modes, strict=True):
-                module.training = mode
+                if module.training != mode:
+                    module.training = mode
             for place, kept in left:
                 made = {key for key, value in place.items() if isinstance(value, Tensor)}
                 for key in made - kept.keys():

@@ -35,10 +35,11 @@ struct Worker {
     // U at a point, for some k of the part.
     void transform(int64_t point, Range ks, float* u) const {
         const PathConvolution& path = pass.path;
-        const int64_t padded = pass.out.padded;
-        const int64_t first = part.in.begin * kLanes * padded + part.out.begin * kLanes;
+        const TapPlaces places({path.inputs, path.outputs, path.shuffle, pass.gradient});
+        const int64_t first =
+            places.first + part.in.begin * kLanes * places.k + part.out.begin * kLanes;
         transform_weights(path.w0 + first, path.dw ? path.dw + first : nullptr, path.alpha[point],
-                          pass.in.columns() * padded, padded, layout, ks, u);
+                          places, layout, ks, u);
     }
 
     // Some tiles of a point.
@@ -129,6 +130,7 @@ void run(const Pass& pass, Gate gate) {
 }  // namespace
 
 int64_t packed_size(const Packing& packing) {
+    if (read_as_they_are(packing)) return 0;
     return 9 * packed_in(packing).columns() * packed_out(packing).padded;
 }
 

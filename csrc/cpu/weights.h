@@ -33,6 +33,25 @@ inline Channels packed_out(const Packing& p) {
     return p.turned ? Channels(p.inputs, 1, 1) : Channels(p.outputs, 1, p.shuffle);
 }
 
+// Weights [outputs, 3, 3, inputs] turned round are read as they are where inputs fill whole
+// vectors.
+inline bool read_as_they_are(const Packing& p) {
+    return p.turned && p.shuffle == 1 && p.inputs % kLanes == 0;
+}
+
+// Where a tap of a k stands, for all columns.
+struct TapPlaces {
+    int64_t first, tap, k;
+
+    explicit TapPlaces(const Packing& p) {
+        if (read_as_they_are(p)) {
+            first = 8 * p.inputs, tap = -p.inputs, k = 9 * p.inputs;
+        } else {
+            first = 0, k = packed_out(p).padded, tap = packed_in(p).columns() * k;
+        }
+    }
+};
+
 // Taps [9][k][column] of weights [outputs, 3, 3, inputs], for some k.
 inline void pack_taps(const float* w, const Channels& in, const Channels& out, Range ks,
                       float* taps) {
@@ -67,18 +86,19 @@ inline void pack_turned_taps(const float* w, const Channels& in, const Channels&
     }
 }
 
-// U(γ(α)) from the taps of w0 and Δ (or null), which lie `plane` apart, for some k of the layout.
-// Interpolated here and not in the transformed domain: nine taps are read for 36 values written.
-inline void transform_weights(const float* taps, const float* delta, float alpha, int64_t plane,
-                              int64_t padded, const WeightLayout& layout, Range ks, float* u) {
+// U(γ(α)) from the taps of w0 and Δ (or null), for some k of the layout. Interpolated here and not
+// in the transformed domain: nine taps are read for 36 values written.
+inline void transform_weights(const float* taps, const float* delta, float alpha,
+                              const TapPlaces& places, const WeightLayout& layout, Range ks,
+                              float* u) {
     for (int64_t k = ks.begin; k < ks.end; ++k)
         for (int64_t v = 0; v < layout.vectors; ++v) {
-            const int64_t at = k * padded + v * kLanes;
+            const int64_t at = k * places.k + v * kLanes;
             Vec w[9];
 #pragma GCC unroll 9
             for (int t = 0; t < 9; ++t) {
-                w[t] = load(taps + t * plane + at);
-                if (delta) w[t] += alpha * load(delta + t * plane + at);
+                w[t] = load(taps + t * places.tap + at);
+                if (delta) w[t] += alpha * load(delta + t * places.tap + at);
             }
             transform_weight(w,
                              u + v / kColumns * layout.panel + k * kPanel + v % kColumns * kLanes,

@@ -22,7 +22,8 @@ struct PathConvolution {
     int64_t points, samples, height, width, inputs, outputs;
     int64_t shuffle;       // y is [shuffle·height, shuffle·width, outputs / shuffle²]; 1: as it is
     const float* alpha;    // [points]
-    const float *w0, *dw;  // packed; γ(α) = w0 + α·dw; dw may be null, as every d… below
+    const float *w0, *dw;  // packed, where packed_size is not 0; γ(α) = w0 + α·dw; dw may be null,
+                           // as every d… below
     const float *b0, *db;  // [outputs] or null
     const float *s0, *ds;  // slopes [outputs], or one where shared_slope; null: `slope`
     bool shared_slope;

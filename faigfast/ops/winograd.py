@@ -79,7 +79,10 @@ def _pack(w: Tensor, shuffle: int, turned: bool) -> Tensor:
     packing = _extension.module.Packing(  # type: ignore[union-attr]
         outputs=w.shape[0], inputs=w.shape[1], shuffle=shuffle, turned=turned
     )
-    packed = empty(packing.size())
+    size = packing.size()
+    if not size:  # read as they are
+        return plain
+    packed = empty(size)
     _extension.module.pack(  # type: ignore[union-attr]
         packing, w=address(plain), packed=address(packed), threads=torch.get_num_threads()
     )
