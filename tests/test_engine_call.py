@@ -2,6 +2,7 @@
 
 import gc
 from itertools import groupby
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,11 @@ from helpers import images, kinked, pair, same, smooth, untouched
 from torch import nn
 
 from faigfast import attribute, attribution
+from faigfast.engine import integrate
+from faigfast.engine.integrate import Engine
 from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
+from faigfast.objective import squared_error
 from faigfast.path import WeightPath
 from faigfast.quadrature import Step
 
@@ -222,3 +226,28 @@ def test_what_gets_no_gradient_in_a_later_step_is_weighed_as_the_rest():
     sums.add(Step(nodes, nodes, keep=0.5), rest)
     wanted = {key: 1.5 if key in rest else 0.5 for key in ones}
     assert {key: float(value.mean()) for key, value in sums.total.items()} == wanted
+
+
+@pytest.mark.parametrize(
+    "size, images, nodes, expected",
+    [
+        # [points of each chunk], images of one: as many as share a point's weights.
+        ((48, 48), 4, 8, ([4, 4], 4)),
+        ((64, 64), 6, 9, ([3, 3, 3], 4)),
+        ((48, 48), 1, 8, ([8], 1)),
+        ((128, 128), 3, 8, ([4, 4], 1)),
+        ((300, 300), 2, 3, ([1, 1, 1], 1)),
+    ],
+)
+def test_chunks_of_the_kernels_in_cpp(size, images, nodes, expected, monkeypatch):
+    path = WeightPath(*pair(kinked))
+    engine = Engine(path, squared_error, lambda *_: [0.0, 0.0], backend="cpu")
+    x = torch.zeros(1, 3, *size)
+    monkeypatch.setattr(integrate, "fitted", lambda plan, leaves, x, wanted, budget: wanted)
+    monkeypatch.setattr(integrate, "TOGETHER", {"cpu": 1 << 16})
+    plan = SimpleNamespace(bytes_of_sample=0)
+    chunk = engine._chunk(plan, x, x, images)
+    step = Step(np.linspace(0, 1, nodes), np.ones(nodes))
+    parts = Engine._parts(step, chunk)
+    assert ([len(p) for p, _ in parts], chunk.images) == expected
+    assert [a for part, _ in parts for a in part] == step.nodes.tolist()

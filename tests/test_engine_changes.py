@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from faigfast import attribute
 from faigfast.engine import plan
-from faigfast.networks import attributes
+from faigfast.networks import attributes, fingerprint
 
 pytestmark = pytest.mark.usefixtures("folded")
 
@@ -219,3 +219,20 @@ def test_a_difference_that_only_large_images_show_is_refused(backend):
     nets[0].tile = 70
     with pytest.raises(ValueError, match="differ in their tensors alone"):
         attribute(*nets, images(1, size=(72, 72)), steps=2, backend=backend)
+
+
+def test_a_fingerprint_follows_values_however_they_are_written():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    first = fingerprint(net)
+    assert fingerprint(net) == first
+    net[0].weight.data[0, 0, 0, 0] += 1
+    second = fingerprint(net)
+    net[0].bias.detach().numpy()[1] += 1  # of which not even a version tells
+    third = fingerprint(net)
+    net[0].bias.detach().numpy()[1] -= 1
+    net[0].weight.data = net[0].weight.data.to(torch.bfloat16)
+    assert len({first, second, third, fingerprint(net)}) == 4
+    other = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    other.load_state_dict(net.state_dict())
+    other[0].weight.data = net[0].weight.data.clone()
+    assert fingerprint(other) == fingerprint(net)

@@ -10,6 +10,7 @@ from path_cases import arguments, assert_near, conv_case, errors, expected, foun
 from faigfast import _extension
 from faigfast.ops.conv import conv, conv_backward
 from faigfast.ops.table import Use, explain, using
+from faigfast.ops.winograd import convolve_backward
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 ISAS = [] if _extension.module is None else _extension.module.supported()
@@ -51,6 +52,19 @@ def test_sizes_and_channels(size, channels, isa):
 @pytest.mark.parametrize("size", [(47, 31), (12, 50)], ids=str)
 def test_larger(size, channels, isa):
     assert_right(conv_case(size=size, channels=channels, points=1, images=2))
+
+
+# Few channels on one side: rows in strips, images that begin inside a thread's share.
+THIN = [(3, 64), (64, 3), (1, 40), (40, 1), (4, 17), (17, 4), (2, 2), (5, 64)]
+
+
+@pytest.mark.parametrize("channels", THIN, ids=str)
+@pytest.mark.parametrize("size", [(1, 97), (3, 48), (7, 50)], ids=str)
+def test_few_channels_on_one_side(size, channels, isa):
+    sizes = dict(size=size, channels=channels, points=2, images=3)
+    assert_right(conv_case(**sizes, activation="relu"))
+    assert_right(conv_case(**sizes, activation="leaky_relu", layout="strided"))
+    assert_right(conv_case(**sizes, residual="shared", scale=0.5, shared=True, samples=2))
 
 
 CASES = {
@@ -228,6 +242,22 @@ def test_scratch_memory_is_kept_and_can_be_given_back():
     assert _extension.module.cached() > 0
     _extension.module.free_cached()
     assert _extension.module.cached() == 0
+
+
+@pytest.mark.parametrize("channels", [(3, 8), (16, 20), (100, 140)], ids=str)
+@pytest.mark.parametrize("before", [("relu", 0.0), ("leaky_relu", 0.2)])
+def test_a_gradient_passes_the_activation_that_gave_x(before, channels, isa):
+    x = torch.randn(2, 3, 9, 6, channels[0], generator=torch.Generator().manual_seed(0))
+    case = conv_case(channels=channels, size=(9, 6), points=2, images=3).to(torch.float32)
+    (_, _), (_, given) = arguments(case)
+    gy, more = given[0].movedim(2, -1).contiguous(), torch.randn_like(x)
+    layer = x, *given[3:5], None, None, given[8], more, 3, [True, False, False, False]
+    with kernels(), poisoned():
+        plain, passed = (
+            convolve_backward(gy, None, *layer, "none", 0.0, 1.0, 1, one)[0]
+            for one in (("none", 0.0), before)
+        )
+    assert torch.equal(passed, torch.where(x > 0, plain, plain * before[1]))
 
 
 def test_a_gradient_that_all_points_share_is_added(isa):
