@@ -22,9 +22,10 @@ from faigfast.ends import compare_ends, end_losses
 from faigfast.engine.integrate import Engine, PointByPoint
 from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
+from faigfast.fingerprints import fingerprints
 from faigfast.image import Image, alike, named, naming
 from faigfast.integral import Integral
-from faigfast.networks import attributes, fingerprints, undisturbed, unwrap
+from faigfast.networks import attributes, undisturbed, unwrap
 from faigfast.objective import Objective, resolve_objective
 from faigfast.path import WeightPath
 from faigfast.precision import MATRIX, PRECISIONS, ROUND_LATE, check_precision

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from faigfast.networks import call_as_is, generators
+from faigfast.fingerprints import generators
+from faigfast.networks import call_as_is
 from faigfast.objective import Objective, loss
 from faigfast.path import WeightPath
 

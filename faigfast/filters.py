@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.files import write_text
+from faigfast.fingerprints import fingerprints
 from faigfast.networks import (
     check_same_layout,
     copy_of,
-    fingerprints,
     identity,
     tensors,
     undisturbed,

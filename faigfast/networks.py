@@ -2,9 +2,7 @@
 
 import copy
 import hashlib
-import pickle
 import random
-import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.func import functional_call
-from torch.utils.weak import WeakIdKeyDictionary
 
 from faigfast.precision import proper_float32
 
@@ -93,53 +90,6 @@ def check_same_layout(
             )
 
 
-# What was hashed last of a module: a checksum, which is read three times as fast, and the hash.
-_hashed = WeakIdKeyDictionary()
-
-
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and values of a module's state dict.
-
-    It is remembered as long as the CRC-32 of every tensor stays as it was: what was written by way
-    of `.data` leaves no other trace.
-    """
-    pieces = _pieces(tensors(model))
-    checksums = [(name, zlib.crc32(octets)) for name, octets in pieces]
-    known: tuple[list[tuple[str, int]], str] | None = _hashed.get(model)
-    if known is None or known[0] != checksums:
-        known = _hashed[model] = checksums, _sha256(pieces)
-    return known[1]
-
-
-def fingerprints(*models: nn.Module) -> list[str]:
-    """Fingerprints of several modules."""
-    return [fingerprint(model) for model in models]
-
-
-def digest_of(named: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names, types, shapes and values of tensors, in whatever order they come."""
-    return _sha256(_pieces(named))
-
-
-def _pieces(named: Mapping[str, Tensor]) -> list[tuple[str, Any]]:
-    """Each tensor's name, type and shape, and its octets: by uint8, as numpy has no bfloat16."""
-    return [
-        (
-            f"{key} {value.dtype} {tuple(value.shape)}\n",
-            value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data,
-        )
-        for key, value in sorted(named.items())
-    ]
-
-
-def _sha256(pieces: Iterable[tuple[str, Any]]) -> str:
-    found = hashlib.sha256()
-    for name, octets in pieces:
-        found.update(name.encode())
-        found.update(octets)
-    return found.hexdigest()
-
-
 def all_finite(value: Tensor) -> bool:
     """Whether a tensor holds neither infinities nor NaN, which its sum shows in one reading."""
     # A sum of finite values can overflow; then all are looked at.
@@ -159,16 +109,6 @@ def slots(model: nn.Module) -> dict[str, Tensor]:
 def identity(value: Tensor) -> tuple[Any, ...]:
     """Tell tensors apart: what is equal shares one memory, shape and layout."""
     return value.data_ptr() or id(value), value.shape, value.stride()
-
-
-def generators() -> str:
-    """Fingerprint the states of all random generators: torch's, NumPy's and Python's."""
-    states = [torch.get_rng_state()]
-    if torch.cuda.is_initialized():
-        states += torch.cuda.get_rng_state_all()
-    arrays = [state.numpy() for state in states]
-    content = pickle.dumps((arrays, random.getstate(), np.random.get_state()))
-    return hashlib.sha256(content).hexdigest()
 
 
 def copy_of(model: nn.Module) -> nn.Module:

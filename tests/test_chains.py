@@ -22,7 +22,7 @@ from torch.nn.utils import parametrizations
 import faigfast
 from faigfast import _extension
 from faigfast.engine import chains, integrate, plan
-from faigfast.engine.chains import Chain
+from faigfast.engine.chains import NodeChain
 from faigfast.engine.memory import Chunk
 from faigfast.path import WeightPath
 from faigfast.zoo import EDSR, RRDBNet, SRResNet
@@ -38,7 +38,7 @@ class Runs(list):
 
 @pytest.fixture
 def ran(monkeypatch):
-    done, original = Runs(), Chain.run
+    done, original = Runs(), NodeChain.run
 
     def run(chain, values, points):
         together = not done.off and original(chain, values, points)
@@ -46,7 +46,7 @@ def ran(monkeypatch):
             done.append(chain)
         return together
 
-    monkeypatch.setattr(Chain, "run", run)
+    monkeypatch.setattr(NodeChain, "run", run)
     return done
 
 
@@ -165,9 +165,9 @@ def found_in(make, still=()):
     made = plan.plan_for(path, images(1, size=(7, 5), dtype=torch.float32)[0], "")
     assert isinstance(made, plan.Plan), made
     parts = made.chains(made.sample)
-    nodes = [n for part in parts for n in (part.nodes if isinstance(part, Chain) else [part])]
+    nodes = [n for part in parts for n in (part.nodes if isinstance(part, NodeChain) else [part])]
     assert nodes == made.sample
-    return [len(part.layers) for part in parts if isinstance(part, Chain)]
+    return [len(part.layers) for part in parts if isinstance(part, NodeChain)]
 
 
 def stack(*layers):

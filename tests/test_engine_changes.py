@@ -12,7 +12,8 @@ from torch.utils.hooks import RemovableHandle
 
 from faigfast import attribute
 from faigfast.engine import plan
-from faigfast.networks import attributes, fingerprint
+from faigfast.fingerprints import fingerprint
+from faigfast.networks import attributes
 
 pytestmark = pytest.mark.usefixtures("folded")
 

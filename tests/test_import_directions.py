@@ -25,7 +25,8 @@ ONLY = {
     "precision": {"torch"},
     "networks": {"torch", "numpy", "faigfast.precision"},
     "path": {"torch", "numpy", "faigfast.networks", "faigfast.files"},
-    "filters": {"torch", "numpy", "faigfast.networks", "faigfast.files"},
+    "fingerprints": {"torch", "numpy", "faigfast.networks"},
+    "filters": {"torch", "numpy", "faigfast.networks", "faigfast.fingerprints", "faigfast.files"},
 }
 # What these import, at first or second hand, has none of that in it.
 ABOVE = ("findings", "commands", "bench")

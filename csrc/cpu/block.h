@@ -50,7 +50,8 @@ void gather(const Pass& pass, const Block& block, Range ks, int64_t point, int64
         const bool inside = top == 0 && left == 0 && bottom == kPatch && right == kPatch;
         if ((kGate == Gate::open || kLanes == 16) && inside && in.group % kLanes == 0) {
             in.each_vector(ks, [&](int64_t v, int64_t offset, int) {
-                const float *from = pass.values + at + offset, *gate = pass.saved + at + offset;
+                const float* from = pass.values + at + offset;
+                const float* gate = kGate >= Gate::relu ? pass.saved + at + offset : nullptr;
                 const Vec slope = kGate == Gate::leaky ? load(slopes + v * kLanes) : Vec{};
                 transform_input(
                     [&](int r, int c) {

@@ -101,7 +101,8 @@ struct Worker {
             const int64_t high = least(kTile, path.height - place.y);
             const int64_t wide = least(kTile, path.width - place.x);
             out.each_vector(part.out, [&](int64_t v, int64_t offset, int lanes) {
-                const float *gy = arrays.gy + at + offset, *saved = arrays.saved + at + offset;
+                const float* gy = arrays.gy + at + offset;
+                const float* saved = kGate >= Gate::relu ? arrays.saved + at + offset : nullptr;
                 float* to = g_block + i * sizes.out_row + (v - part.out.begin) * kLanes;
                 const Vec slope =
                     kGate == Gate::leaky ? load(slopes + point * out.padded + v * kLanes) : Vec{};

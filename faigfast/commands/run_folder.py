@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from faigfast.files import write_json
-from faigfast.networks import digest_of
+from faigfast.fingerprints import digest_of
 from faigfast.provenance import difference
 
 SCORES = "scores.safetensors"

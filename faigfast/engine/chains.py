@@ -19,7 +19,7 @@ LEAST = 2  # convolutions of a chain
 
 
 @dataclass(frozen=True, eq=False)
-class Chain:
+class NodeChain:
     """Nodes that may run as one operation.
 
     Parameters
@@ -57,7 +57,7 @@ def _layer(values: Mapping[fx.Node, Any], weight: fx.Node, bias: fx.Node | None)
     return ops.Layer(w0, dw, sum_w, *parts_of(None if bias is None else values[bias]))
 
 
-def chained(nodes: Sequence[fx.Node], moving: Collection[fx.Node]) -> list[fx.Node | Chain]:
+def chained(nodes: Sequence[fx.Node], moving: Collection[fx.Node]) -> list[fx.Node | NodeChain]:
     """Put nodes that follow each other into chains, as long as they can be.
 
     Parameters
@@ -67,7 +67,7 @@ def chained(nodes: Sequence[fx.Node], moving: Collection[fx.Node]) -> list[fx.No
     moving : collection of Node
         Placeholders of the tensors that move along the line.
     """
-    found: list[fx.Node | Chain] = []
+    found: list[fx.Node | NodeChain] = []
     run: list[fx.Node] = []
     for node in [*nodes, None]:
         if node is not None and (node.target is joined or _convolution(node, moving)):
@@ -112,7 +112,7 @@ def _convolution(node: fx.Node, moving: Collection[fx.Node]) -> dict[str, Any]:
     return given if fits else {}
 
 
-def _chain(nodes: list[fx.Node], moving: Collection[fx.Node]) -> Chain:
+def _chain(nodes: list[fx.Node], moving: Collection[fx.Node]) -> NodeChain:
     inside = set(nodes)
     given = {node: _convolution(node, moving) for node in nodes}
 
@@ -139,4 +139,4 @@ def _chain(nodes: list[fx.Node], moving: Collection[fx.Node]) -> Chain:
         layers.append((own["weight"], own.get("bias")))
     outputs = [node for node in nodes if not inside.issuperset(node.users)]
     operation = ops.Chain(len(inputs), tuple(links), tuple(places[n] for n in outputs))
-    return Chain(nodes, inputs, outputs, layers, operation)
+    return NodeChain(nodes, inputs, outputs, layers, operation)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from faigfast.engine.execute import Plan, accumulate, gradients, losses_at, prepare, with_sums
+from faigfast.engine.execute import Plan, gradients, prepare, with_sums
+from faigfast.engine.losses import accumulate, losses_at
 from faigfast.engine.memory import Chunk
 from faigfast.engine.rules import Points
 from faigfast.objective import OBJECTIVES, Objective, loss

@@ -1,10 +1,8 @@
 """Execute: run a plan at several points of the line for several images."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -14,23 +12,16 @@ from torch.fx.node import map_arg
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
-from faigfast.engine.chains import Chain, chained
+from faigfast.engine.chains import NodeChain, chained
 from faigfast.engine.folded import Folded
 from faigfast.engine.rules import Moving, Points, evaluate
 from faigfast.engine.single import OnePoint
 from faigfast.engine.stretches import Travel, count_stretches
-from faigfast.objective import Objective, loss, squared_error
-from faigfast.ops.line import arranged, no_sums, on_device
-from faigfast.ops.squared_error import fits, flat
-from faigfast.ops.squared_error import squared_error as fused_squared_error
+from faigfast.ops.line import arranged, no_sums
 from faigfast.ops.table import in_use, using
 from faigfast.path import WeightPath
 
 Values = dict[fx.Node, Any]
-
-# Backends whose losses are computed together: one after the other, each would be waited for on a
-# GPU, and have a gradient of its own on a CPU.
-AT_ONCE = {"triton", "cuda", "cpu"}
 
 # Backends whose kernels interpolate while they bring weights into their order: for one point too.
 ON_THE_FLY = {"cpu"}
@@ -78,7 +69,7 @@ class Plan:
         self.fixed, self.image, self.sample = sorted_nodes(self.graph.graph, moving, self.x)
         self.stretches = count_stretches(self.sample, moving)
         self.cut: dict[int, list[list[fx.Node]]] = {}
-        self.in_chains: dict[tuple[fx.Node, ...], list[fx.Node | Chain]] = {}
+        self.in_chains: dict[tuple[fx.Node, ...], list[fx.Node | NodeChain]] = {}
 
     def given(self, tensors: Mapping[str, Any]) -> Values:
         """Give tensors of `leaves` by their nodes."""
@@ -95,7 +86,7 @@ class Plan:
             self.cut[count] = self._segments(count) if count > 1 else [self.sample]
         return self.cut[count]
 
-    def chains(self, nodes: Sequence[fx.Node]) -> list[fx.Node | Chain]:
+    def chains(self, nodes: Sequence[fx.Node]) -> list[fx.Node | NodeChain]:
         """Put the convolutions among some nodes into chains."""
         key = tuple(nodes)
         if key not in self.in_chains:
@@ -281,138 +272,6 @@ def _at_one_point(plan: Plan, values: Values, alpha: float) -> Values:
     }
 
 
-def losses_at(
-    plan: Plan, prepared: Values, points: Points, gt: Tensor, objective: Objective, segments: int
-) -> Tensor:
-    """Losses [P, N] at some points, as `loss` gives them for each image [1, ...] of gt.
-
-    Of `AT_ONCE` they are not checked, which would be to wait for them: `check_losses` does it.
-    """
-    out = forward(plan, prepared, points, segments)
-    at_once = in_use().backend in AT_ONCE or gt.device.type == "cuda"
-    if objective is squared_error and at_once:
-        found = _squared_errors(out, len(points.nodes), gt)
-        if found is not None:
-            return found
-    if in_use().values is not None:
-        out = tree_map(lambda v: _widened(v, gt.dtype, points.images), out)
-    # By an index, the gradient of each would be as large as that of all.
-    out = tree_map(lambda v: _Samples.of(v.data) if isinstance(v, Folded) else v, out)
-
-    def one(p: int, n: int) -> Tensor:
-        sample = tree_map(lambda v: v.at(p, n) if isinstance(v, _Samples) else v, out)
-        with _of_image(n):
-            return loss(objective, sample, gt[n : n + 1])
-
-    rows = [[one(p, n) for n in range(points.images)] for p in range(len(points.nodes))]
-    return torch.stack([torch.stack(row) for row in rows])
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """Parts of a value [P, N, ...], or of one that points or images share."""
-
-    rows: list[tuple[Tensor, ...]]
-
-    @classmethod
-    def of(cls, data: Tensor) -> "_Samples":
-        return cls([row.unbind() for row in data.unbind()])
-
-    def at(self, p: int, n: int) -> Tensor:
-        row = self.rows[p % len(self.rows)]
-        return row[n % len(row)]
-
-
-def check_losses(
-    plan: Plan,
-    prepared: Values,
-    losses: Sequence[tuple[Points, Tensor]],
-    gt: Tensor,
-    objective: Objective,
-    segments: int = 1,
-) -> None:
-    """Raise what `loss` raises of one that is not finite, among losses [P, N] at some points."""
-    finite = torch.stack([found.isfinite().all() for _, found in losses])
-    if bool(finite.all()):
-        return
-    with torch.no_grad():
-        for points, found in losses:
-            if not bool(found.isfinite().all()):
-                losses_at(plan, prepared, points, gt, partial(_each, objective), segments)
-    raise ValueError("a loss is not finite, but finite when it is computed again")
-
-
-def _each(objective: Objective, output: Tensor, gt: Tensor) -> Tensor:
-    """Call an objective by another name, so that losses are computed one by one."""
-    return objective(output, gt)
-
-
-def _squared_errors(out: Any, points: int, gt: Tensor) -> Tensor | None:
-    """Losses [P, N] of all samples at once; None where the output is not one for each of them."""
-    if not isinstance(out, Folded) or not fits(out.data, points, gt):
-        return None
-    losses, _ = fused_squared_error(flat(out.data.squeeze(2), 2), flat(gt, 1))
-    return losses
-
-
-def _widened(value: Any, dtype: torch.dtype, images: int) -> Any:
-    """Give an output as the objective takes it, beside its ground truth."""
-    if not isinstance(value, Folded) or not value.data.is_floating_point():
-        return value
-    scale = in_use().scale
-    if scale is None:
-        return Folded(value.data.to(dtype))
-    return Folded(scale.enter(value.data, dtype, images))
-
-
-@contextmanager
-def _of_image(n: int) -> Iterator[None]:
-    """Tell the image beside an error about a value."""
-    try:
-        yield
-    except (ValueError, TypeError) as problem:
-        problem.image = n  # type: ignore[union-attr]
-        raise
-
-
-def accumulate(
-    plan: Plan,
-    prepared: Values,
-    points: Points,
-    weights: Sequence[float],
-    gt: Tensor,
-    objective: Objective,
-    segments: int = 1,
-) -> Tensor:
-    """Add Σ_s w_s ∂L(γ(α_s), x)/∂γ of each image to the sums of the tensors that move.
-
-    Parameters
-    ----------
-    prepared : dict
-        From `prepare`.
-    points : Points
-        α_s, for N images.
-    weights : sequence of float
-        w_s, P of them.
-    gt : Tensor
-        [N, ...].
-    objective : callable
-        L.
-    segments : int
-        As in `forward`.
-
-    Returns
-    -------
-    Tensor
-        [P, N], losses.
-    """
-    found = losses_at(plan, prepared, points, gt, objective, segments)
-    if found.requires_grad:
-        factors = on_device(weights, found.dtype, found.device)
-        (found * factors[:, None]).sum().backward()
-    return found.detach()
-
-
 def _run(
     plan: Plan,
     nodes: Sequence[fx.Node],
@@ -431,8 +290,8 @@ def _run(
     narrow = in_use().values
 
     for part in plan.chains(nodes):
-        together = isinstance(part, Chain) and part.run(values, points)
-        for node in part.nodes if isinstance(part, Chain) else [part]:
+        together = isinstance(part, NodeChain) and part.run(values, points)
+        for node in part.nodes if isinstance(part, NodeChain) else [part]:
             if not together:
                 values[node] = _value(plan, node, values, points, narrow)
             for dead in done.get(node, ()):

@@ -14,15 +14,13 @@ from faigfast.engine.check import alike, differs, ends_differ, on_copies
 from faigfast.engine.execute import (
     Plan,
     Values,
-    accumulate,
     arranged,
-    check_losses,
     gradients,
     leaves,
-    losses_at,
     prepare,
     with_sums,
 )
+from faigfast.engine.losses import accumulate, check_losses, losses_at
 from faigfast.engine.memory import Chunk, default_budget, fitted
 from faigfast.engine.plan import PLANS, forget, plan_for
 from faigfast.engine.resident import CHUNKS, faster
@@ -45,7 +43,7 @@ WANTED = {"cpu": Chunk(points=1, images=1), "cuda": Chunk(points=8, images=8)}
 MOST_POINTS = 8  # of which twice as many were hardly faster
 KEPT = 0.25  # of the budget that is default: what the backend "cpu" keeps for the next call
 TOGETHER = {"cpu": 1 << 16}  # pixels of a chunk, by the backend whose kernels run
-SHARING = 4  # images of such a chunk, which share the weights of a point, and points at least
+SHARING = 4  # images of such a chunk at most, where as many points fit beside them
 
 KNOWN_SIDE = 8  # pixels of an image on which a known plan is compared again
 

@@ -180,8 +180,8 @@ def footprint(plan: Plan, leaves: Mapping[str, Any], x: Tensor, chunk: Chunk) ->
             sums = [value.sums for value in given.values() if isinstance(value, Moving)]
             for part in sums:
                 part.grad = part.new_zeros(part.shape)
-            # Those of steps before, and of a coarser rule.
-            before = [part.new_zeros(part.shape) for part in (*sums, *sums)]
+            # Those of steps before, of a coarser rule, and what a chain gives at its end alone.
+            before = [part.new_zeros(part.shape) for part in (*sums, *sums, *sums)]
             values = prepare(plan, given, images.clone())
             points = Points.at([0.0] * chunk.points, images)
             out = forward(plan, values, points, chunk.segments)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, fx
 
 from faigfast.choices import Candidate, Choices, device_name, rounded
-from faigfast.engine.execute import Plan, accumulate, gradients, prepare, with_sums
+from faigfast.engine.execute import Plan, gradients, prepare, with_sums
+from faigfast.engine.losses import accumulate
 from faigfast.engine.memory import Chunk
 from faigfast.engine.rules import Moving, Points
 from faigfast.objective import Objective

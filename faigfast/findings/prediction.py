@@ -18,7 +18,7 @@ from faigfast.filters import FilterIndex
 from faigfast.findings.contrasts import split_label
 from faigfast.findings.evaluation import Crops, restore
 from faigfast.findings.store import Store
-from faigfast.networks import digest_of
+from faigfast.fingerprints import digest_of
 
 MATCHES = ("overlap", "correlation", "neighbour")
 STEPS = 8  # points of the line

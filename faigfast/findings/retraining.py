@@ -26,7 +26,8 @@ from faigfast.findings.frames import frame
 from faigfast.findings.lessons import WHO, check_states, lessons
 from faigfast.findings.masking import random_sets
 from faigfast.findings.study import Study
-from faigfast.networks import blaming, copy_of, digest_of, fingerprint, unwrap
+from faigfast.fingerprints import digest_of, fingerprint
+from faigfast.networks import blaming, copy_of, unwrap
 from faigfast.training import STATE, Optimize, Schedule, check_optimizer, train
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from faigfast.backends import choose
 from faigfast.batch import Batch, batches, is_single
 from faigfast.filters import FilterIndex
 from faigfast.findings.input_path import InputPath
-from faigfast.networks import check_same_layout, fingerprints, tensors, unwrap
+from faigfast.fingerprints import fingerprints
+from faigfast.networks import check_same_layout, tensors, unwrap
 from faigfast.objective import resolve_objective
 from faigfast.precision import MATRIX, PRECISIONS, check_precision
 from faigfast.quadrature import quadrature

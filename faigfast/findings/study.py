@@ -14,7 +14,7 @@ from faigfast.findings.evaluation import Crops
 from faigfast.findings.rivals import OF_WEIGHTS, rank_by
 from faigfast.findings.store import Store
 from faigfast.findings.units import check_pair
-from faigfast.networks import digest_of, fingerprint
+from faigfast.fingerprints import digest_of, fingerprint
 from faigfast.result import Attribution
 from faigfast.version import __version__
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from faigfast.filters import CONVOLUTIONS, FilterIndex, FilterSet
 from faigfast.findings.contrasts import Contrast
-from faigfast.networks import check_same_layout, fingerprint, tensors, unwrap
+from faigfast.fingerprints import fingerprint
+from faigfast.networks import check_same_layout, tensors, unwrap
 from faigfast.result import Attribution
 
 UNITS = ("kernel", "channel", "layer")

@@ -5,17 +5,17 @@ seen by nobody else, so that gradients are added where they are made.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from faigfast.ops.joining import Room
 from faigfast.ops.line import dense, every_point, pitched
-from faigfast.ops.table import in_use, using
+from faigfast.ops.table import in_use, looked_on, using
 from faigfast.ops.winograd import convolve, convolve_backward, refuses
 
 
@@ -30,7 +30,9 @@ class Link:
     layer : int
         Place among its layers.
     activation, slope, scale, shuffle
-        As in `faigfast.ops.conv.conv`; the activation is one of `faigfast.ops.winograd.FUSED`.
+        As in `faigfast.ops.conv.conv`; the activation is one of `faigfast.ops.winograd.FUSED`, its
+        slope is not negative, and with one there are no scale and no residual: its gradient is
+        taken from the result.
     """
 
     x: int
@@ -75,7 +77,7 @@ class Layer:
     sum_b: Tensor | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chain:
     """What is computed: values are the inputs, and one of each link after them.
 
@@ -87,60 +89,77 @@ class Chain:
         In order.
     outputs : tuple of int
         Places of the values that others see.
+
+    Raises
+    ------
+    ValueError
+        If the gradient of a link's activation does not follow from its result.
     """
 
     inputs: int
     links: tuple[Link | Joint, ...]
     outputs: tuple[int, ...]
-    dying: list[list[int]] = field(init=False, default_factory=list)
-    kept: frozenset[int] = field(init=False)
-    before: list[tuple[str, float]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        """Find out which values are done with after each link, and which backward needs.
+        """Refuse what backward could not tell from the results."""
+        for link in self.links:
+            if isinstance(link, Joint) or link.activation == "none":
+                continue
+            if link.slope < 0 or link.scale != 1 or link.residual is not None:
+                raise ValueError(
+                    f"the gradient of {link} does not follow from its result; expected, with an "
+                    "activation, a slope of at least 0, a scale of 1 and no residual"
+                )
 
-        The first link that takes an activation's result is the last to add to its gradient, which
-        it then brings behind the activation as well: `before`.
-        """
+    @cached_property
+    def dying(self) -> list[list[int]]:
+        """Values that nobody needs in forward after each link."""
         last: dict[int, int] = {}
         for number, link in enumerate(self.links):
             last[self.inputs + number] = number
             last.update(dict.fromkeys(link.takes, number))
-        self.dying.extend([] for _ in self.links)
+        found: list[list[int]] = [[] for _ in self.links]
         for place, number in last.items():
             if place not in self.outputs:
-                self.dying[number].append(place)
-        needed: set[int] = set()
-        for number, link in enumerate(self.links, start=self.inputs):
+                found[number].append(place)
+        return found
+
+    @cached_property
+    def kept(self) -> frozenset[int]:
+        """Values that backward needs."""
+        found: set[int] = set()
+        for place, link in enumerate(self.links, start=self.inputs):
             if isinstance(link, Link):
-                needed.add(link.x)
+                found.add(link.x)
                 if link.activation != "none":
-                    needed.add(number)
-        object.__setattr__(self, "kept", frozenset(needed))
+                    found.add(place)
+        return frozenset(found)
+
+    @cached_property
+    def before(self) -> list[tuple[str, float]]:
+        """Activation and slope behind which each link brings the gradient of its x.
+
+        The first link that takes an activation's result is the last to add to its gradient.
+        """
         first: dict[int, Link | Joint] = {}
         for link in self.links:
             for place in link.takes:
                 first.setdefault(place, link)
-        for link in self.links:
-            before = ("none", 0.0)
+        found = [("none", 0.0)] * len(self.links)
+        for number, link in enumerate(self.links):
             if isinstance(link, Link) and first[link.x] is link and link.x >= self.inputs:
                 source = self.links[link.x - self.inputs]
                 if isinstance(source, Link):
-                    before = source.activation, source.slope
-            self.before.append(before)
+                    found[number] = source.activation, source.slope
+        return found
 
 
 def serves(inputs: Sequence[Tensor], layers: Sequence[Layer]) -> bool:
-    """Whether a chain may run as one operation here; no link alone needs less."""
+    """Whether the kernels serve a chain, and nobody has to see its links one by one."""
     use = in_use()
-    return (
-        use.backend == "cpu"
-        and use.values is None
-        and not is_in_torch_dispatch_mode()
-        and not torch._C._are_functorch_transforms_active()
-        and not any(refuses(x, layer.w0) for x in inputs for layer in layers[:1])
-        and not any(refuses(inputs[0], layer.w0) for layer in layers)
-    )
+    if use.backend != "cpu" or (use.values, use.layers) != (None, None) or looked_on():
+        return False
+    return not any(refuses(x, layer.w0) for layer in layers for x in inputs)
 
 
 def run(

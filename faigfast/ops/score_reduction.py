@@ -4,10 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from faigfast import _extension
-from faigfast.ops.table import KERNELS, Kernel, choose, kernel
+from faigfast.ops.table import KERNELS, Kernel, choose, kernel, looked_on
 
 # dtype → the entry of the extension that serves it on the CPU.
 _ENTRIES = {torch.float32: "score_reduction_float32", torch.float64: "score_reduction_float64"}
@@ -54,9 +53,8 @@ def score_reduction(total: Tensor, delta: Tensor) -> Tensor:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is of type {type(tensor).__name__}; expected a tensor")
     gradient = torch.is_grad_enabled() and (total.requires_grad or delta.requires_grad)
-    seen = is_in_torch_dispatch_mode() or torch._C._are_functorch_transforms_active()
     # Else without torch's dispatcher, which takes longer than the kernel.
-    found: Tensor = (_score_reduction if gradient or seen else _run)(total, delta)
+    found: Tensor = (_score_reduction if gradient or looked_on() else _run)(total, delta)
     return found
 
 
@@ -66,12 +64,7 @@ def _run(total: Tensor, delta: Tensor) -> Tensor:
     return found
 
 
-_score_reduction = torch.library.custom_op(
-    "faigfast::score_reduction",
-    _run,
-    mutates_args=(),
-    schema="(Tensor total, Tensor delta) -> Tensor",
-)
+_score_reduction = torch.library.custom_op("faigfast::score_reduction", _run, mutates_args=())
 
 
 KERNELS["score_reduction"] = [Kernel("plain", score_reduction_reference, lambda *_: "")]

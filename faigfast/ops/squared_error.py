@@ -28,7 +28,7 @@ def squared_error(y: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
         [P, N], the largest |y − gt|.
     """
     difference = y.to(wide(y.dtype)) - gt
-    return difference.square().sum(2), difference.abs().amax(2)
+    return difference.square().sum(2), torch.linalg.vector_norm(difference, torch.inf, 2)
 
 
 @operation

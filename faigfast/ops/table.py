@@ -78,6 +78,16 @@ def in_use() -> Use:
     return _use.get() or Use()
 
 
+def looked_on() -> bool:
+    """Whether somebody has to see operations as such: a mode, a transform, a compiler."""
+    return (
+        is_in_torch_dispatch_mode()
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch.compiler.is_compiling()
+    )
+
+
 @contextmanager
 def using(use: Use) -> Iterator[None]:
     """Let operations, and their gradients later, run with a backend's kernels."""

@@ -1,0 +1,153 @@
+"""Losses: of a plan at points of the line, image by image, and the sums of their gradients."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from faigfast.engine.execute import Plan, Values, forward
+from faigfast.engine.folded import Folded
+from faigfast.engine.rules import Points
+from faigfast.objective import Objective, loss, squared_error
+from faigfast.ops.line import on_device
+from faigfast.ops.squared_error import fits, flat
+from faigfast.ops.squared_error import squared_error as fused_squared_error
+from faigfast.ops.table import in_use
+
+
+def losses_at(
+    plan: Plan, prepared: Values, points: Points, gt: Tensor, objective: Objective, segments: int
+) -> Tensor:
+    """Losses [P, N] at some points, as `loss` gives them for each image [1, ...] of gt.
+
+    Squared errors taken together are not checked, which on a GPU would be to wait for them:
+    `check_losses` does it.
+    """
+    out = forward(plan, prepared, points, segments)
+    # One after the other, each would be waited for on a GPU, and have a gradient of its own.
+    if objective is squared_error:
+        found = _squared_errors(out, len(points.nodes), gt)
+        if found is not None:
+            return found
+    if in_use().values is not None:
+        out = tree_map(lambda v: _widened(v, gt.dtype, points.images), out)
+    # By an index, the gradient of each would be as large as that of all.
+    out = tree_map(lambda v: _Samples.of(v.data) if isinstance(v, Folded) else v, out)
+
+    def one(p: int, n: int) -> Tensor:
+        sample = tree_map(lambda v: v.at(p, n) if isinstance(v, _Samples) else v, out)
+        with _of_image(n):
+            return loss(objective, sample, gt[n : n + 1])
+
+    rows = [[one(p, n) for n in range(points.images)] for p in range(len(points.nodes))]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Parts of a value [P, N, ...], or of one that points or images share."""
+
+    rows: list[tuple[Tensor, ...]]
+
+    @classmethod
+    def of(cls, data: Tensor) -> "_Samples":
+        return cls([row.unbind() for row in data.unbind()])
+
+    def at(self, p: int, n: int) -> Tensor:
+        row = self.rows[p % len(self.rows)]
+        return row[n % len(row)]
+
+
+def check_losses(
+    plan: Plan,
+    prepared: Values,
+    losses: Sequence[tuple[Points, Tensor]],
+    gt: Tensor,
+    objective: Objective,
+    segments: int = 1,
+) -> None:
+    """Raise what `loss` raises of one that is not finite, among losses [P, N] at some points."""
+    finite = torch.stack([found.isfinite().all() for _, found in losses])
+    if bool(finite.all()):
+        return
+    with torch.no_grad():
+        for points, found in losses:
+            if not bool(found.isfinite().all()):
+                losses_at(plan, prepared, points, gt, partial(_each, objective), segments)
+    raise ValueError("a loss is not finite, but finite when it is computed again")
+
+
+def _each(objective: Objective, output: Tensor, gt: Tensor) -> Tensor:
+    """Call an objective by another name, so that losses are computed one by one."""
+    return objective(output, gt)
+
+
+def _squared_errors(out: Any, points: int, gt: Tensor) -> Tensor | None:
+    """Losses [P, N] of all samples at once; None where the output is not one for each of them."""
+    if not isinstance(out, Folded) or not fits(out.data, points, gt):
+        return None
+    losses, _ = fused_squared_error(flat(out.data.squeeze(2), 2), flat(gt, 1))
+    return losses
+
+
+def _widened(value: Any, dtype: torch.dtype, images: int) -> Any:
+    """Give an output as the objective takes it, beside its ground truth."""
+    if not isinstance(value, Folded) or not value.data.is_floating_point():
+        return value
+    scale = in_use().scale
+    if scale is None:
+        return Folded(value.data.to(dtype))
+    return Folded(scale.enter(value.data, dtype, images))
+
+
+@contextmanager
+def _of_image(n: int) -> Iterator[None]:
+    """Tell the image beside an error about a value."""
+    try:
+        yield
+    except (ValueError, TypeError) as problem:
+        problem.image = n  # type: ignore[union-attr]
+        raise
+
+
+def accumulate(
+    plan: Plan,
+    prepared: Values,
+    points: Points,
+    weights: Sequence[float],
+    gt: Tensor,
+    objective: Objective,
+    segments: int = 1,
+) -> Tensor:
+    """Add Σ_s w_s ∂L(γ(α_s), x)/∂γ of each image to the sums of the tensors that move.
+
+    Parameters
+    ----------
+    prepared : dict
+        From `prepare`.
+    points : Points
+        α_s, for N images.
+    weights : sequence of float
+        w_s, P of them.
+    gt : Tensor
+        [N, ...].
+    objective : callable
+        L.
+    segments : int
+        As in `forward`.
+
+    Returns
+    -------
+    Tensor
+        [P, N], losses.
+    """
+    found = losses_at(plan, prepared, points, gt, objective, segments)
+    if found.requires_grad:
+        factors = on_device(weights, found.dtype, found.device)
+        (found * factors[:, None]).sum().backward()
+    return found.detach()
