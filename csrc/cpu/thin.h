@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kThin = 4;    // channels
 constexpr int64_t kStrip = 48;  // pixels of a row that are multiplied at once
 
-// Only where vectors are so wide that most of them would be empty: elsewhere it took longer.
+// Only where vectors are so wide that most of them would be empty: elsewhere most took longer.
 inline bool is_thin(const Channels& channels) {
     return kLanes == 16 && channels.groups == 1 && channels.group <= kThin;
 }
