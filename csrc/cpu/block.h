@@ -187,35 +187,5 @@ void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int
     }
 }
 
-inline void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int64_t point,
-                    int64_t first, int64_t count, const float* buffer) {
-    switch (end.finish) {
-        case Finish::none:
-            return scatter<Finish::none>(pass, block, end, vs, point, first, count, buffer);
-        case Finish::relu:
-            return scatter<Finish::relu>(pass, block, end, vs, point, first, count, buffer);
-        case Finish::leaky:
-            return scatter<Finish::leaky>(pass, block, end, vs, point, first, count, buffer);
-        case Finish::relu_gate:
-            return scatter<Finish::relu_gate>(pass, block, end, vs, point, first, count, buffer);
-        case Finish::leaky_gate:
-            return scatter<Finish::leaky_gate>(pass, block, end, vs, point, first, count, buffer);
-    }
-}
-
-inline void gather(Gate gate, const Pass& pass, const Block& block, Range ks, int64_t point,
-                   int64_t first, int64_t count, float* patch, float* buffer) {
-    switch (gate) {
-        case Gate::open:
-            return gather<Gate::open>(pass, block, ks, point, first, count, patch, buffer);
-        case Gate::scaled:
-            return gather<Gate::scaled>(pass, block, ks, point, first, count, patch, buffer);
-        case Gate::relu:
-            return gather<Gate::relu>(pass, block, ks, point, first, count, patch, buffer);
-        case Gate::leaky:
-            return gather<Gate::leaky>(pass, block, ks, point, first, count, patch, buffer);
-    }
-}
-
 }  // namespace
 }  // namespace faigfast::FAIGFAST_ISA

@@ -47,9 +47,14 @@ struct Worker {
         float *patch = room, *buffer = room + patch_size();
         for (int64_t tile = tiles.begin; tile < tiles.end; tile += block.rows) {
             const int64_t count = least(block.rows, tiles.end - tile);
-            gather(gate, pass, block, part.in, point, tile, count, patch, buffer + block.slot);
+            with_gate(gate, [&](auto gate) {
+                gather<gate.value>(pass, block, part.in, point, tile, count, patch,
+                                   buffer + block.slot);
+            });
             multiply(layout, block, u, count, buffer);
-            scatter(pass, block, end, part.out, point, tile, count, buffer);
+            with_finish(end.finish, [&](auto finish) {
+                scatter<finish.value>(pass, block, end, part.out, point, tile, count, buffer);
+            });
         }
     }
 };

@@ -27,6 +27,26 @@ inline Vec through(Vec gradient, Vec saved, float scale, Vec slope) {
     return saved > 0 ? gradient : gradient * slope;
 }
 
+template <Gate kGate>
+struct GateConstant {
+    static constexpr Gate value = kGate;
+};
+
+// Calls f with a gate as a constant.
+template <typename F>
+inline void with_gate(Gate gate, F f) {
+    switch (gate) {
+        case Gate::open:
+            return f(GateConstant<Gate::open>{});
+        case Gate::scaled:
+            return f(GateConstant<Gate::scaled>{});
+        case Gate::relu:
+            return f(GateConstant<Gate::relu>{});
+        case Gate::leaky:
+            return f(GateConstant<Gate::leaky>{});
+    }
+}
+
 inline Vec read(const float* from, int lanes) {
     return lanes == kLanes ? load(from) : load(from, lanes);
 }

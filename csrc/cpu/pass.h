@@ -39,6 +39,28 @@ struct Pass {
     float scale() const { return gradient ? 1 : path.scale; }
 };
 
+template <Finish kFinish>
+struct FinishConstant {
+    static constexpr Finish value = kFinish;
+};
+
+// Calls f with what is done at the end as a constant.
+template <typename F>
+inline void with_finish(Finish finish, F f) {
+    switch (finish) {
+        case Finish::none:
+            return f(FinishConstant<Finish::none>{});
+        case Finish::relu:
+            return f(FinishConstant<Finish::relu>{});
+        case Finish::leaky:
+            return f(FinishConstant<Finish::leaky>{});
+        case Finish::relu_gate:
+            return f(FinishConstant<Finish::relu_gate>{});
+        case Finish::leaky_gate:
+            return f(FinishConstant<Finish::leaky_gate>{});
+    }
+}
+
 // Scale · act(value + shift).
 template <Finish kFinish>
 inline Vec finished(Vec value, Vec shift, Vec slope, Vec scale) {

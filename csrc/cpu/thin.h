@@ -74,16 +74,7 @@ struct GatedRow {
 
     // [count, to_pixel] from pixel `at`; lanes behind the channels are zero.
     void read_to(int64_t at, int64_t count, float* to, int64_t to_pixel) const {
-        switch (gate) {
-            case Gate::open:
-                return read_as<Gate::open>(at, count, to, to_pixel);
-            case Gate::scaled:
-                return read_as<Gate::scaled>(at, count, to, to_pixel);
-            case Gate::relu:
-                return read_as<Gate::relu>(at, count, to, to_pixel);
-            case Gate::leaky:
-                return read_as<Gate::leaky>(at, count, to, to_pixel);
-        }
+        with_gate(gate, [&](auto gate) { read_as<gate.value>(at, count, to, to_pixel); });
     }
 
     template <Gate kGate>

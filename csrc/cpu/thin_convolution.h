@@ -61,18 +61,7 @@ public:
 
     // Stores a row of what comes out.
     void give_row(const RowPlace& place) const {
-        switch (pass_.finish()) {
-            case Finish::none:
-                return give_row<Finish::none>(place);
-            case Finish::relu:
-                return give_row<Finish::relu>(place);
-            case Finish::leaky:
-                return give_row<Finish::leaky>(place);
-            case Finish::relu_gate:
-                return give_row<Finish::relu_gate>(place);
-            case Finish::leaky_gate:
-                return give_row<Finish::leaky_gate>(place);
-        }
+        with_finish(pass_.finish(), [&](auto finish) { give_row<finish.value>(place); });
     }
 
 private:

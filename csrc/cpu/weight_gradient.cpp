@@ -243,16 +243,7 @@ struct Worker {
     }
 
     void add_tiles(int64_t image, int64_t first, int64_t last, const Sums& to) const {
-        switch (gate_of(path)) {
-            case Gate::open:
-                return add_tiles<Gate::open>(image, first, last, to);
-            case Gate::scaled:
-                return add_tiles<Gate::scaled>(image, first, last, to);
-            case Gate::relu:
-                return add_tiles<Gate::relu>(image, first, last, to);
-            case Gate::leaky:
-                return add_tiles<Gate::leaky>(image, first, last, to);
-        }
+        with_gate(gate_of(path), [&](auto gate) { add_tiles<gate.value>(image, first, last, to); });
     }
 };
 

@@ -95,7 +95,7 @@ def _convolution(node: fx.Node, moving: Collection[fx.Node]) -> dict[str, Any]:
     """Arguments, by name, of a convolution that can be a link of a chain; none of other nodes."""
     if node.target is not aten.conv2d.default:
         return {}
-    given: dict[str, Any] = {**dict(zip(names(node.target), node.args, strict=False))}
+    given: dict[str, Any] = dict(zip(names(node.target), node.args, strict=False))
     given |= {"activation": "none", "slope": 0.0, "scale": 1.0, "shuffle": 1, **node.kwargs}
     parameters = [given["weight"], *([given["bias"]] if given.get("bias") is not None else [])]
     if not all(isinstance(part, fx.Node) and part.op == "placeholder" for part in parameters):

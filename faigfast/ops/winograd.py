@@ -19,7 +19,7 @@ _GATES = {**FUSED, "prelu": "leaky"}  # and those whose gradients they take
 _GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 
 
-def refuses(x: Tensor, w0: Tensor, geometry: Sequence[Any] = _GEOMETRY) -> str:
+def refuses(x: Tensor, w0: Tensor, geometry: tuple[Any, ...] = _GEOMETRY) -> str:
     """Why the kernels do not serve a convolution; "" where they do."""
     if _extension.module is None:
         return f"the extension is missing: {_extension.missing}"
@@ -30,7 +30,7 @@ def refuses(x: Tensor, w0: Tensor, geometry: Sequence[Any] = _GEOMETRY) -> str:
             return f"tensors are of {part.dtype}"
     if w0.shape[2:] != (3, 3):
         return f"the kernel is {'×'.join(map(str, w0.shape[2:]))}"
-    if tuple(geometry) != _GEOMETRY:
+    if geometry != _GEOMETRY:
         return "stride, padding, dilation and groups are not 1, or it is transposed"
     return "" if x.numel() else "there is nothing to compute"
 
