@@ -130,6 +130,20 @@ def test_parts_of_shuffled(channels, shuffle, isa):
     assert_right(conv_case(channels=channels, shuffle=shuffle, size=(5, 6), activation="relu"))
 
 
+# Results of more than 4 MiB, which are stored past the caches where a vector is a line of them.
+PAST = {
+    "residual": dict(channels=(48, 48), residual="points", activation="leaky_relu"),
+    "parts": dict(channels=(112, 32), size=(90, 190), activation="relu"),
+    "shuffled": dict(channels=(32, 64), shuffle=2, scale=0.5),
+    "no whole lines": dict(channels=(33, 47), residual="shared"),
+}
+
+
+@pytest.mark.parametrize("name", PAST)
+def test_large_results(name, isa):
+    assert_right(conv_case(**{"size": (91, 131), "points": 2, "images": 1} | PAST[name]))
+
+
 @pytest.mark.parametrize("channels", [(20, 24), (100, 140)], ids=str)
 def test_threads_change_nothing_but_rounding(channels, isa):
     sizes = dict(size=(23, 18), channels=channels, images=3)
@@ -244,11 +258,13 @@ def test_scratch_memory_is_kept_and_can_be_given_back():
     assert _extension.module.cached() == 0
 
 
-@pytest.mark.parametrize("channels", [(3, 8), (16, 20), (100, 140)], ids=str)
+@pytest.mark.parametrize("channels, size", [
+    ((3, 8), (9, 6)), ((16, 20), (9, 6)), ((100, 140), (9, 6)), ((64, 8), (53, 60)),
+], ids=str)  # fmt: skip
 @pytest.mark.parametrize("before", [("relu", 0.0), ("leaky_relu", 0.2)])
-def test_a_gradient_passes_the_activation_that_gave_x(before, channels, isa):
-    x = torch.randn(2, 3, 9, 6, channels[0], generator=torch.Generator().manual_seed(0))
-    case = conv_case(channels=channels, size=(9, 6), points=2, images=3).to(torch.float32)
+def test_a_gradient_passes_the_activation_that_gave_x(before, channels, size, isa):
+    x = torch.randn(2, 3, *size, channels[0], generator=torch.Generator().manual_seed(0))
+    case = conv_case(channels=channels, size=size, points=2, images=3).to(torch.float32)
     (_, _), (_, given) = arguments(case)
     gy, more = given[0].movedim(2, -1).contiguous(), torch.randn_like(x)
     layer = x, *given[3:5], None, None, given[8], more, 3, [True, False, False, False]

@@ -3,6 +3,7 @@
 // A block of tiles: transformed, multiplied with the weights of all frequencies, and transformed
 // back, before the next one is begun, so that it stays in the second cache.
 
+#include "ahead.h"
 #include "parts.h"
 #include "pass.h"
 #include "weights.h"
@@ -27,6 +28,9 @@ struct Block {
     // A slot more than there are frequencies: products take the place of what was multiplied
     // one frequency before.
     int64_t size() const { return (kFrequencies + 1) * slot; }
+
+    // The first block's of some tiles.
+    Range first(Range tiles) const { return {tiles.begin, least(tiles.begin + rows, tiles.end)}; }
 };
 
 // Transforms tiles [first, first + count) of all samples at a point, of the vectors `ks` of what
@@ -88,16 +92,19 @@ void gather(const Pass& pass, const Block& block, Range ks, int64_t point, int64
     }
 }
 
-// All frequencies of a block.
-inline void multiply(const WeightLayout& layout, const Block& block, const float* u, int64_t count,
-                     float* buffer) {
-    for (int64_t f = 0; f < kFrequencies; ++f)
+// All frequencies of a block; calls beside(f) before each.
+template <typename Beside>
+void multiply(const WeightLayout& layout, const Block& block, const float* u, int64_t count,
+              float* buffer, Beside beside) {
+    for (int f = 0; f < kFrequencies; ++f) {
+        beside(f);
         for (int64_t panel = 0; panel < layout.panels; ++panel)
             multiply_panel<false>(
                 {buffer + (f + 1) * block.slot, block.row, 1,
                  u + f * layout.slot + panel * layout.panel, kPanel,
                  buffer + f * block.slot + panel * kPanel, block.row, layout.depth},
                 count, least(kColumns, layout.vectors - panel * kColumns));
+    }
 }
 
 // What a part does with its sums: all but the last of what goes in leave them as they are.
@@ -106,9 +113,15 @@ struct End {
     float scale;
     const float *bias, *residual;
     bool adds;  // to the sums of the parts before
+    bool past;  // stores past the caches
 
     End(const Pass& pass, Range ks)
-        : finish(Finish::none), scale(1), bias(nullptr), residual(nullptr), adds(ks.begin > 0) {
+        : finish(Finish::none),
+          scale(1),
+          bias(nullptr),
+          residual(nullptr),
+          adds(ks.begin > 0),
+          past(pass.stores_past()) {
         if (ks.end < pass.in.vectors) return;
         finish = pass.finish();
         scale = pass.scale();
@@ -129,10 +142,9 @@ void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int
     const float* bias = end.bias ? end.bias + point * out.padded : nullptr;
     const float* slopes = pass.slopes + point * out.padded;
     const float* residual = end.residual ? end.residual + point * pass.residual_point : nullptr;
-    const bool apart = residual && pass.residual_pixel != pixel;  // then never shuffled
-    const int64_t rest_pixel = apart ? pass.residual_pixel : pixel;
-    const int64_t rest_row = apart ? tiles.width * rest_pixel : row;
-    const int64_t gate_row = tiles.width * pass.gate_pixel;
+    const Channels rests = pass.rests();
+    const int64_t rest_pixel = rests.pixel(), rest_row = rests.row();
+    const int64_t gate_row = pass.gates().row();
     const Vec gate_slope = broadcast(pass.gate_slope);
     Place place = tiles.place(first);
     for (int64_t i = 0; i < count; ++i, tiles.advance(place)) {
@@ -160,10 +172,16 @@ void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int
                 const float* saved = gate_at + r * gate_row + c * pass.gate_pixel + offset;
                 return behind<kFinish>(value, read(saved, lanes), gate_slope);
             };
+            const auto put = [&](float* pixel, Vec value) {
+                if (end.past)
+                    store_past(pixel, value);
+                else
+                    store(pixel, value);
+            };
             const bool whole = high == kTile && wide == kTile && lanes == kLanes;
             if (whole && !rest && !end.adds) {
                 transform_output(from, block.slot, [&](int r, int c, Vec value) {
-                    store(to + r * row + c * pixel, gate(r, c, finish(value)));
+                    put(to + r * row + c * pixel, gate(r, c, finish(value)));
                 });
             } else if (whole) {
                 transform_output(from, block.slot, [&](int r, int c, Vec value) {
@@ -171,7 +189,7 @@ void scatter(const Pass& pass, const Block& block, const End& end, Range vs, int
                     if (end.adds) value += load(to + here);
                     value = finish(value);
                     if (rest) value += load(rest + r * rest_row + c * rest_pixel);
-                    store(to + here, gate(r, c, value));
+                    put(to + here, gate(r, c, value));
                 });
             } else {
                 transform_output(from, block.slot, [&](int r, int c, Vec value) {

@@ -42,16 +42,57 @@ struct Worker {
                           places, layout, ks, u);
     }
 
+    // Tiles whose transform comes next: what it reads is asked for.
+    void ask_for_values(int64_t point, Range some) const {
+        const int64_t at = point * pass.values_point;
+        const Ahead ahead{pass.tiles, pass.in, part.in, 1};
+        each_place(some, [&](const Place& place) {
+            ahead.ask_for(pass.values + at, pass.values_sample, place);
+            if (pass.saved) ahead.ask_for(pass.saved + at, pass.values_sample, place);
+        });
+    }
+
+    // Tiles that are transformed back next.
+    void ask_for_rest(int64_t point, Range some) const {
+        const Ahead rests{pass.tiles, pass.rests(), part.out, 0};
+        const Ahead gates{pass.tiles, pass.gates(), part.out, 0};
+        const Ahead sums{pass.tiles, pass.out, part.out, 0};
+        const int64_t height = pass.tiles.height;
+        each_place(some, [&](const Place& place) {
+            if (end.adds)
+                sums.ask_for(pass.result + point * pass.path.samples * pass.out_sample,
+                             pass.out_sample, place);
+            if (end.residual)
+                rests.ask_for(end.residual + point * pass.residual_point,
+                              height * rests.channels.row(), place);
+            if (has_gate(end.finish))
+                gates.ask_for(pass.gate + point * pass.gate_point, height * gates.channels.row(),
+                              place);
+        });
+    }
+
+    template <typename F>
+    void each_place(Range some, F f) const {
+        if (some.size() <= 0) return;
+        Place place = pass.tiles.place(some.begin);
+        for (int64_t i = some.begin; i < some.end; ++i, pass.tiles.advance(place)) f(place);
+    }
+
     // Some tiles of a point.
     void run(int64_t point, Range tiles, const float* u) const {
         float *patch = room, *buffer = room + patch_size();
         for (int64_t tile = tiles.begin; tile < tiles.end; tile += block.rows) {
-            const int64_t count = least(block.rows, tiles.end - tile);
+            const Range now = block.first({tile, tiles.end});
+            const Range next = block.first({now.end, tiles.end});
+            const int64_t count = now.size();
             with_gate(gate, [&](auto gate) {
                 gather<gate.value>(pass, block, part.in, point, tile, count, patch,
                                    buffer + block.slot);
             });
-            multiply(layout, block, u, count, buffer);
+            multiply(layout, block, u, count, buffer, [&](int f) {
+                ask_for_values(point, share(next, f, kFrequencies));
+                ask_for_rest(point, share(now, f, kFrequencies));
+            });
             with_finish(end.finish, [&](auto finish) {
                 scatter<finish.value>(pass, block, end, part.out, point, tile, count, buffer);
             });
@@ -108,6 +149,7 @@ void run(const Pass& pass, Gate gate) {
             each_point(mine, of_point, [&](int64_t point, Range tiles) {
                 parts.each([&](const Part& part) {
                     const Worker worker(pass, gate, part, room);
+                    worker.ask_for_values(point, worker.block.first(tiles));
                     worker.transform(point, {0, worker.layout.depth}, u);
                     worker.run(point, tiles, u);
                 });
@@ -129,6 +171,7 @@ void run(const Pass& pass, Gate gate) {
                 });
             }
         }
+        finish_stores();
     }
 }
 

@@ -7,6 +7,7 @@
 
 #ifdef __linux__
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace faigfast {
@@ -87,6 +88,15 @@ size_t cached() {
     size_t total = room;
     for (const Memory& block : free_blocks) total += block.size;
     return total;
+}
+
+size_t second_cache() {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    static const long size = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return size > 0 ? (size_t)size : 0;
+#else
+    return 0;
+#endif
 }
 
 Scratch::Scratch(size_t bytes) : memory_(take(bytes)) {}

@@ -19,9 +19,11 @@ struct Range {
 
 // The id-th of `count` nearly equal shares; the same for the same total, so that a thread meets in
 // one layer what it wrote in the layer before.
-inline Range share(int64_t total, int id, int count) {
-    return {total * id / count, total * (id + 1) / count};
+inline Range share(Range all, int id, int count) {
+    return {all.begin + all.size() * id / count, all.begin + all.size() * (id + 1) / count};
 }
+
+inline Range share(int64_t total, int id, int count) { return share({0, total}, id, count); }
 
 #ifdef _OPENMP
 inline int thread_id() { return omp_get_thread_num(); }

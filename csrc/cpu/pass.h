@@ -11,6 +11,8 @@ namespace {
 // What is done to a value before it is stored: an activation, or the gate of one.
 enum class Finish { none, relu, leaky, relu_gate, leaky_gate };
 
+constexpr int64_t kPastBytes = int64_t{4} << 20;  // results of so many bytes go past the caches
+
 // What one convolution reads and writes, whichever direction it goes.
 struct Pass {
     const PathConvolution& path;
@@ -37,6 +39,22 @@ struct Pass {
         return path.activation == Activation::relu ? Finish::relu : Finish::leaky;
     }
     float scale() const { return gradient ? 1 : path.scale; }
+
+    // Where channels of the residual and of the gate lie; where pixels lie apart nothing is
+    // shuffled.
+    Channels rests() const { return residual ? pitched(residual_pixel) : out; }
+    Channels gates() const { return gate ? pitched(gate_pixel) : out; }
+    Channels pitched(int64_t pixel) const {
+        return pixel == out.pixel() ? out : Channels(out.group, tiles.width, 1, pixel);
+    }
+
+    // So much that it would leave the second caches before it is read.
+    bool stores_past() const {
+        const int64_t floats = path.points * path.samples * out_sample;
+        const auto whole_lines = [](int64_t size) { return size % kLanes == 0; };
+        return kStoresPast && 4 * floats >= kPastBytes && (uintptr_t)result % 64 == 0 &&
+               whole_lines(out.group) && whole_lines(out.pitch);
+    }
 };
 
 template <Finish kFinish>

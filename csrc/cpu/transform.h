@@ -12,7 +12,7 @@ namespace {
 constexpr int kTile = 4, kPatch = 6, kFrequencies = kPatch * kPatch;
 
 // Bᵀ: x[6] -> x[6].
-inline void apply_bt(Vec* x) {
+FAIGFAST_INLINE void apply_bt(Vec* x) {
     const Vec a = x[4] - 4 * x[2], b = x[3] - 4 * x[1];
     const Vec c = x[4] - x[2], d = x[3] - x[1];
     const Vec first = 4 * x[0] + (x[4] - 5 * x[2]);
@@ -26,7 +26,7 @@ inline void apply_bt(Vec* x) {
 }
 
 // Aᵀ: m[6] -> y[4].
-inline void apply_at(const Vec* m, Vec* y) {
+FAIGFAST_INLINE void apply_at(const Vec* m, Vec* y) {
     const Vec a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = m[3] - m[4];
     y[0] = m[0] + a + c;
     y[1] = b + 2 * d;
@@ -35,7 +35,7 @@ inline void apply_at(const Vec* m, Vec* y) {
 }
 
 // A: g[4] -> m[6].
-inline void apply_a(const Vec* g, Vec* m) {
+FAIGFAST_INLINE void apply_a(const Vec* g, Vec* m) {
     const Vec a = g[0] + g[2], b = g[1] + g[3], c = g[0] + 4 * g[2], d = 2 * g[1] + 8 * g[3];
     m[0] = g[0];
     m[1] = a + b;
@@ -46,7 +46,7 @@ inline void apply_a(const Vec* g, Vec* m) {
 }
 
 // G: w[3] -> u[6].
-inline void apply_g(const Vec* w, Vec* u) {
+FAIGFAST_INLINE void apply_g(const Vec* w, Vec* u) {
     const Vec a = (w[0] + w[2]) * (-1.f / 6), b = w[1] * (1.f / 6);
     const Vec c = w[0] * (1.f / 24) + w[2] * (1.f / 6), d = w[1] * (1.f / 12);
     u[0] = w[0] * 0.25f;
@@ -58,7 +58,7 @@ inline void apply_g(const Vec* w, Vec* u) {
 }
 
 // Gᵀ: u[6] -> w[3].
-inline void apply_gt(const Vec* u, Vec* w) {
+FAIGFAST_INLINE void apply_gt(const Vec* u, Vec* w) {
     const Vec a = u[1] + u[2], b = u[2] - u[1], c = u[3] + u[4], d = u[3] - u[4];
     w[0] = u[0] * 0.25f - a * (1.f / 6) + c * (1.f / 24);
     w[1] = b * (1.f / 6) + d * (1.f / 12);
@@ -67,7 +67,7 @@ inline void apply_gt(const Vec* u, Vec* w) {
 
 // Bᵀ x B of a patch; from(row, column) gives a pixel. Frequencies lie `slot` floats apart.
 template <typename From>
-inline void transform_input(From from, float* to, int64_t slot) {
+FAIGFAST_INLINE void transform_input(From from, float* to, int64_t slot) {
     Vec half[kFrequencies];
 #pragma GCC unroll 6
     for (int c = 0; c < kPatch; ++c) {
@@ -88,7 +88,7 @@ inline void transform_input(From from, float* to, int64_t slot) {
 
 // Aᵀ m A; to(row, column, value) takes the pixels of the tile.
 template <typename To>
-inline void transform_output(const float* from, int64_t slot, To to) {
+FAIGFAST_INLINE void transform_output(const float* from, int64_t slot, To to) {
     Vec half[kTile * kPatch];
 #pragma GCC unroll 6
     for (int c = 0; c < kPatch; ++c) {
@@ -110,7 +110,7 @@ inline void transform_output(const float* from, int64_t slot, To to) {
 
 // A gy Aᵀ of a tile; from(row, column) gives a pixel.
 template <typename From>
-inline void transform_gradient(From from, float* to, int64_t slot) {
+FAIGFAST_INLINE void transform_gradient(From from, float* to, int64_t slot) {
     Vec half[kPatch * kTile];
 #pragma GCC unroll 4
     for (int c = 0; c < kTile; ++c) {
@@ -131,7 +131,7 @@ inline void transform_gradient(From from, float* to, int64_t slot) {
 }
 
 // G w Gᵀ of nine taps.
-inline void transform_weight(const Vec* w, float* to, int64_t slot) {
+FAIGFAST_INLINE void transform_weight(const Vec* w, float* to, int64_t slot) {
     Vec half[kPatch * 3];
 #pragma GCC unroll 3
     for (int c = 0; c < 3; ++c) {
@@ -151,7 +151,7 @@ inline void transform_weight(const Vec* w, float* to, int64_t slot) {
 }
 
 // Gᵀ u G, nine taps.
-inline void transform_weight_gradient(const float* from, int64_t slot, Vec* w) {
+FAIGFAST_INLINE void transform_weight_gradient(const float* from, int64_t slot, Vec* w) {
     Vec half[3 * kPatch];
 #pragma GCC unroll 6
     for (int c = 0; c < kPatch; ++c) {

@@ -9,6 +9,9 @@
 #include <immintrin.h>
 #endif
 
+// For what takes and gives many vectors: a call would send them through memory.
+#define FAIGFAST_INLINE inline __attribute__((always_inline))
+
 namespace faigfast::FAIGFAST_ISA {
 namespace {
 
@@ -38,6 +41,17 @@ inline Vec load(const float* from) {
 }
 
 inline void store(float* to, Vec value) { __builtin_memcpy(to, &value, sizeof value); }
+
+// Past the caches, for what is not needed soon, where a vector is a whole line of them; others must
+// not read it before `finish_stores`.
+constexpr bool kStoresPast = kLanes == 16;
+#if defined(__AVX512F__)
+inline void store_past(float* to, Vec value) { _mm512_stream_ps(to, (__m512)value); }
+inline void finish_stores() { _mm_sfence(); }
+#else
+inline void store_past(float* to, Vec value) { store(to, value); }
+inline void finish_stores() {}
+#endif
 
 // The first `count` lanes; nothing behind them is touched, and the others are zero.
 #if defined(__AVX512F__)

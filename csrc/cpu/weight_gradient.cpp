@@ -3,6 +3,7 @@
 // at the end of an image is transformed back once. It is done in parts of inputs and of outputs, so
 // that these sums stay in the second cache.
 
+#include "ahead.h"
 #include "gate.h"
 #include "gemm.h"
 #include "memory.h"
@@ -15,7 +16,10 @@ namespace faigfast::FAIGFAST_ISA {
 namespace {
 
 // Vectors of a part.
-constexpr int64_t kMostIn = 64 / kLanes, kMostOut = 128 / kLanes;
+constexpr int64_t kMostIn = 64 / kLanes;
+inline int64_t most_out() {
+    return (second_cache() < (size_t{3} << 19) ? 64 : 128) / kLanes;  // sums of 64 fill 0.6 MB
+}
 
 struct Sizes {
     Channels in, out;
@@ -32,7 +36,7 @@ struct Sizes {
           tiles(path.height, path.width, kTile),
           image_tiles(path.points * (path.samples / images) * tiles.count),
           parts{in.vectors, out.vectors, even_part(in.vectors, kMostIn),
-                even_part(out.vectors, kMostOut)},
+                even_part(out.vectors, most_out())},
           in_row(parts.in_part * kLanes),
           out_row(parts.out_part * kLanes),
           rows(block_rows(in_row + out_row)),
@@ -162,8 +166,23 @@ struct Worker {
         store(slope_sums + v * kLanes, sum);
     }
 
+    // Tiles [first, first + count) are transformed next: what that reads is asked for.
+    void ask_for(const Part& part, int64_t image, int64_t first, int64_t count) const {
+        const Ahead xs{sizes.tiles, sizes.in, part.in, 1};
+        const Ahead gs{sizes.tiles, sizes.out, part.out, 0};
+        const int64_t x_sample = path.height * sizes.in.row();
+        const int64_t g_sample = path.height * sizes.out.row();
+        const bool gated = gate_of(path) >= Gate::relu;
+        each_tile(image, first, count, [&](int64_t, int64_t point, const Place& place) {
+            const int64_t at = point * path.samples * g_sample;
+            xs.ask_for(arrays.x + point * arrays.x_point, x_sample, place);
+            gs.ask_for(arrays.gy + at, g_sample, place);
+            if (gated) gs.ask_for(arrays.saved + at, g_sample, place);
+        });
+    }
+
     template <Gate kGate>
-    void add_block(const Part& part, int64_t image, int64_t first, int64_t count,
+    void add_block(const Part& part, int64_t image, int64_t first, int64_t count, Range next,
                    bool begins) const {
         const Channels& out = sizes.out;
         if (arrays.gw) transform_x(part.in, image, first, count);
@@ -172,7 +191,9 @@ struct Worker {
         if (!arrays.gw) return;
         const int64_t end = least(part.out.end * kLanes, out.columns());
         const int64_t rows = end - part.out.begin * kLanes;
-        for (int64_t f = 0; f < kFrequencies; ++f)
+        for (int f = 0; f < kFrequencies; ++f) {
+            const Range some = share(next, f, kFrequencies);
+            if (some.size() > 0) ask_for(part, image, some.begin, some.size());
             for (int64_t v = 0; v < part.in.size(); v += kColumns) {
                 const Operands operands{g_block + f * sizes.out_slot,
                                         1,
@@ -188,6 +209,7 @@ struct Worker {
                 else
                     multiply_panel<true>(operands, rows, vectors);
             }
+        }
     }
 
     void add_biases(Range vs, int64_t count) const {
@@ -208,8 +230,11 @@ struct Worker {
         for (int64_t j = 0; j < out.padded; ++j) bias_sums[j] = slope_sums[j] = 0;
         sizes.parts.each([&](const Part& part) {
             if (!arrays.gw && part.in.begin) return;
-            for (int64_t tile = first; tile < last; tile += sizes.rows)
-                add_block<kGate>(part, image, tile, least(sizes.rows, last - tile), tile == first);
+            for (int64_t tile = first; tile < last; tile += sizes.rows) {
+                const int64_t next = least(last, tile + sizes.rows);
+                add_block<kGate>(part, image, tile, next - tile,
+                                 {next, least(last, next + sizes.rows)}, tile == first);
+            }
             if (to.gw) write_weights(part, to.gw);
         });
         for (int64_t j = 0; j < out.columns(); ++j) {

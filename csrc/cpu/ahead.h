@@ -1,0 +1,47 @@
+#pragma once
+
+// Lines of images are asked for while products run, block by block: else they would come from
+// memory just when they are needed.
+
+#include "channels.h"
+
+namespace faigfast::FAIGFAST_ISA {
+namespace {
+
+// Has a line brought into the second cache.
+inline void ask(const float* line) {
+    __builtin_prefetch(line, 0, 2);
+    __asm__ volatile("" : : "r"(line));  // the compiler leaves out loops without an effect
+}
+
+// Some vectors of the pixels of tiles. Of what lies around a tile, `margin` pixels on every side,
+// most came with tiles before it, and is not asked for again.
+struct Ahead {
+    const Tiles& tiles;
+    Channels channels;
+    Range vs;
+    int64_t margin;
+
+    // images: where those of the point begin, `sample` floats each.
+    void ask_for(const float* images, int64_t sample, const Place& place) const {
+        constexpr int64_t line = 16 / kLanes;  // in vectors
+        const Range rows = side(place.y, tiles.height), columns = side(place.x, tiles.width);
+        for (int64_t y = rows.begin; y < rows.end; ++y)
+            for (int64_t x = columns.begin; x < columns.end; ++x) {
+                const float* pixel =
+                    images + place.sample * sample + y * channels.row() + x * channels.pixel();
+                channels.each_vector(vs, [&](int64_t v, int64_t offset, int) {
+                    if ((v - vs.begin) % line == 0) ask(pixel + offset);
+                });
+            }
+    }
+
+private:
+    Range side(int64_t begin, int64_t end) const {
+        const int64_t last = begin + tiles.size + margin;
+        return {begin > 0 ? begin + margin : 0, least(last, end)};
+    }
+};
+
+}  // namespace
+}  // namespace faigfast::FAIGFAST_ISA
