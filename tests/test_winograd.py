@@ -130,7 +130,7 @@ def test_parts_of_shuffled(channels, shuffle, isa):
     assert_right(conv_case(channels=channels, shuffle=shuffle, size=(5, 6), activation="relu"))
 
 
-# Results of more than 4 MiB, which are stored past the caches where a vector is a line of them.
+# Results that second caches do not hold are stored past them, where a vector is a line.
 PAST = {
     "residual": dict(channels=(48, 48), residual="points", activation="leaky_relu"),
     "parts": dict(channels=(112, 32), size=(90, 190), activation="relu"),

@@ -91,11 +91,12 @@ size_t cached() {
 }
 
 size_t second_cache() {
+    constexpr size_t kUsual = size_t{1} << 20;
 #ifdef _SC_LEVEL2_CACHE_SIZE
     static const long size = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    return size > 0 ? (size_t)size : 0;
+    return size > 0 ? static_cast<size_t>(size) : kUsual;
 #else
-    return 0;
+    return kUsual;
 #endif
 }
 

@@ -21,7 +21,7 @@ void give(Memory memory);
 void free_cached();
 size_t cached();
 
-// Bytes of a core's second cache; 0 where the system does not tell.
+// Bytes of a core's second cache; 1 MiB where the system does not tell.
 size_t second_cache();
 
 // Memory for one call.

@@ -4,14 +4,13 @@
 // stored.
 
 #include "gate.h"
+#include "memory.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {
 
 // What is done to a value before it is stored: an activation, or the gate of one.
 enum class Finish { none, relu, leaky, relu_gate, leaky_gate };
-
-constexpr int64_t kPastBytes = int64_t{4} << 20;  // results of so many bytes go past the caches
 
 // What one convolution reads and writes, whichever direction it goes.
 struct Pass {
@@ -48,12 +47,11 @@ struct Pass {
         return pixel == out.pixel() ? out : Channels(out.group, tiles.width, 1, pixel);
     }
 
-    // So much that it would leave the second caches before it is read.
+    // Results that would leave the second caches before they are read, if they are whole lines.
     bool stores_past() const {
-        const int64_t floats = path.points * path.samples * out_sample;
-        const auto whole_lines = [](int64_t size) { return size % kLanes == 0; };
-        return kStoresPast && 4 * floats >= kPastBytes && (uintptr_t)result % 64 == 0 &&
-               whole_lines(out.group) && whole_lines(out.pitch);
+        const int64_t bytes = 4 * path.points * path.samples * out_sample;
+        return kStoresPast && bytes >= path.threads * (int64_t)second_cache() &&
+               (uintptr_t)result % 64 == 0 && out.group % kLanes == 0 && out.pitch % kLanes == 0;
     }
 };
 
