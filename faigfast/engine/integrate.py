@@ -42,7 +42,7 @@ from faigfast.quadrature import Step
 WANTED = {"cpu": Chunk(points=1, images=1), "cuda": Chunk(points=8, images=8)}
 MOST_POINTS = 8  # of which twice as many were hardly faster
 KEPT = 0.25  # of the budget that is default: what the backend "cpu" keeps for the next call
-TOGETHER = {"cpu": 1 << 16}  # pixels of a chunk, by the backend whose kernels run
+TOGETHER = {"cpu": 1 << 17}  # pixels of a chunk, by the backend whose kernels run
 SHARING = 4  # images of such a chunk at most, where as many points fit beside them
 
 KNOWN_SIDE = 8  # pixels of an image on which a known plan is compared again
