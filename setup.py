@@ -216,7 +216,11 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "faigfast._C",
-            ["csrc/module.cpp", "csrc/tensor.cpp", "csrc/cpu/dispatch.cpp", "csrc/cpu/memory.cpp"],
+            [
+                "csrc/module.cpp",
+                "csrc/tensor.cpp",
+                *(f"csrc/cpu/{name}.cpp" for name in ("dispatch", "memory", "streaming")),
+            ],
             cxx_std=17,
         ),
         Pybind11Extension("faigfast._C_cuda", ["csrc/cuda/module.cpp"], cxx_std=17),

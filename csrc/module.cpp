@@ -6,6 +6,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/memory.h"
+#include "cpu/streaming.h"
 #include "tensor.h"
 
 namespace py = pybind11;
@@ -70,6 +71,7 @@ void convolve(const faigfast::PathConvolution& path, uintptr_t x, int64_t x_poin
               uintptr_t residual, int64_t residual_point, uintptr_t y) {
     const faigfast::Isa isa = faigfast::choose();
     py::gil_scoped_release released;
+    faigfast::settle_streaming(isa, path);
     faigfast::convolve(isa, path, {in(x), x_point, x_pixel, in(residual), residual_point, out(y)});
 }
 
@@ -80,6 +82,7 @@ void convolve_backward(const faigfast::PathConvolution& path, uintptr_t gy, uint
     const faigfast::Isa isa = faigfast::choose();
     const faigfast::Activation kind = activation_of(before);
     py::gil_scoped_release released;
+    faigfast::settle_streaming(isa, path);
     faigfast::convolve_backward(
         isa, path,
         {in(gy), in(saved), in(x), x_point, x_pixel, images, in(more), more_pixel, kind,
@@ -119,6 +122,19 @@ void define_convolution(py::module_& module) {
     module.def("free_cached", &faigfast::free_cached,
                "Give memory that is kept for later calls back to the system.");
     module.def("cached", &faigfast::cached, "Bytes of it.");
+    module.def(
+        "streaming",
+        [] {
+            const faigfast::Streaming how = faigfast::streaming(INT64_MAX, 1);
+            return py::make_tuple(how.ahead, how.past);
+        },
+        "Whether lines of large images are asked for ahead, and results stored past the caches.");
+    module.def(
+        "set_streaming",
+        [](bool ahead, bool past, size_t from) { faigfast::set_streaming({ahead, past}, from); },
+        py::arg("ahead"), py::arg("past"), py::arg("from_bytes"),
+        "Choose it, from so many bytes a thread, instead of measuring before the first large "
+        "layer.");
 }
 
 }  // namespace

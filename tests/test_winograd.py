@@ -130,18 +130,29 @@ def test_parts_of_shuffled(channels, shuffle, isa):
     assert_right(conv_case(channels=channels, shuffle=shuffle, size=(5, 6), activation="relu"))
 
 
-# Results that second caches do not hold are stored past them, where a vector is a line.
-PAST = {
+STREAMED = {
     "residual": dict(channels=(48, 48), residual="points", activation="leaky_relu"),
-    "parts": dict(channels=(112, 32), size=(90, 190), activation="relu"),
+    "parts": dict(channels=(112, 32), scale=0.5),
     "shuffled": dict(channels=(32, 64), shuffle=2, scale=0.5),
     "no whole lines": dict(channels=(33, 47), residual="shared"),
+    "samples": dict(channels=(16, 32), samples=2, images=2, shared=True),
 }
 
 
-@pytest.mark.parametrize("name", PAST)
-def test_large_results(name, isa):
-    assert_right(conv_case(**{"size": (91, 131), "points": 2, "images": 1} | PAST[name]))
+@pytest.mark.parametrize("name", STREAMED)
+def test_large_images_give_the_same_bits_however_they_are_streamed(name, isa):
+    case = conv_case(**{"size": (37, 26), "images": 1} | STREAMED[name]).to(torch.float32)
+    results = []
+    try:
+        for ahead, past in product((False, True), repeat=2):
+            _extension.module.set_streaming(ahead, past, from_bytes=0)
+            assert _extension.module.streaming() == (ahead, past)
+            with kernels(), poisoned():
+                results.append(found(case))
+    finally:
+        _extension.module.set_streaming(True, True, from_bytes=1 << 20)
+    assert_near(results[0], expected(case.to(torch.float64)), BOUND)
+    assert all(set(errors(one, results[0]).values()) == {0.0} for one in results)
 
 
 @pytest.mark.parametrize("channels", [(20, 24), (100, 140)], ids=str)

@@ -115,13 +115,13 @@ struct End {
     bool adds;  // to the sums of the parts before
     bool past;  // stores past the caches
 
-    End(const Pass& pass, Range ks)
+    End(const Pass& pass, Range ks, bool past)
         : finish(Finish::none),
           scale(1),
           bias(nullptr),
           residual(nullptr),
           adds(ks.begin > 0),
-          past(pass.stores_past()) {
+          past(past) {
         if (ks.end < pass.in.vectors) return;
         finish = pass.finish();
         scale = pass.scale();

@@ -16,6 +16,7 @@ struct Worker {
     const Part part;
     const WeightLayout layout;
     const Block block;
+    const Streaming how;
     const End end;
     float* const room;  // of `size`
 
@@ -26,7 +27,8 @@ struct Worker {
           layout(least(part.in.end * kLanes, pass.in.columns()) - part.in.begin * kLanes,
                  part.out.size()),
           block(part),
-          end(pass, part.in),
+          how(pass.streaming()),
+          end(pass, part.in, how.past),
           room(room) {}
 
     int64_t patch_size() const { return kFrequencies * part.in.size() * kLanes; }
@@ -44,6 +46,7 @@ struct Worker {
 
     // Tiles whose transform comes next: what it reads is asked for.
     void ask_for_values(int64_t point, Range some) const {
+        if (!how.ahead) return;
         const int64_t at = point * pass.values_point;
         const Ahead ahead{pass.tiles, pass.in, part.in, 1};
         each_place(some, [&](const Place& place) {
@@ -54,6 +57,7 @@ struct Worker {
 
     // Tiles that are transformed back next.
     void ask_for_rest(int64_t point, Range some) const {
+        if (!how.ahead) return;
         const Ahead rests{pass.tiles, pass.rests(), part.out, 0};
         const Ahead gates{pass.tiles, pass.gates(), part.out, 0};
         const Ahead sums{pass.tiles, pass.out, part.out, 0};

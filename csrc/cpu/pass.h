@@ -4,7 +4,7 @@
 // stored.
 
 #include "gate.h"
-#include "memory.h"
+#include "streaming.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {
@@ -47,11 +47,14 @@ struct Pass {
         return pixel == out.pixel() ? out : Channels(out.group, tiles.width, 1, pixel);
     }
 
-    // Results that would leave the second caches before they are read, if they are whole lines.
-    bool stores_past() const {
-        const int64_t bytes = 4 * path.points * path.samples * out_sample;
-        return kStoresPast && bytes >= path.threads * (int64_t)second_cache() &&
-               (uintptr_t)result % 64 == 0 && out.group % kLanes == 0 && out.pitch % kLanes == 0;
+    // How what goes in and comes out is read and written; past the caches only whole lines are.
+    Streaming streaming() const {
+        const int64_t images = path.points * path.samples;
+        Streaming how =
+            faigfast::streaming(4 * images * most(values_sample, out_sample), path.threads);
+        how.past = how.past && (uintptr_t)result % 64 == 0 && out.group % kLanes == 0 &&
+                   out.pitch % kLanes == 0;
+        return how;
     }
 };
 

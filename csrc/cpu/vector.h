@@ -42,9 +42,8 @@ inline Vec load(const float* from) {
 
 inline void store(float* to, Vec value) { __builtin_memcpy(to, &value, sizeof value); }
 
-// Past the caches, for what is not needed soon, where a vector is a whole line of them; others must
-// not read it before `finish_stores`.
-constexpr bool kStoresPast = kLanes == 16;
+// Past the caches where a vector is a whole line of theirs and begins with one; others must not
+// read it before `finish_stores`.
 #if defined(__AVX512F__)
 inline void store_past(float* to, Vec value) { _mm512_stream_ps(to, (__m512)value); }
 inline void finish_stores() { _mm_sfence(); }

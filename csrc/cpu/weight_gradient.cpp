@@ -8,6 +8,7 @@
 #include "gemm.h"
 #include "memory.h"
 #include "parts.h"
+#include "streaming.h"
 #include "sums.h"
 #include "thin_gradient.h"
 #include "transform.h"
@@ -61,6 +62,7 @@ struct Worker {
     const float* slopes;  // [points, padded]
     float *x_block, *g_block, *sum;
     float *bias_sums, *slope_sums;  // [padded]
+    bool ahead;                     // what the next block reads is asked for
 
     // Transforms tiles [first, first + count) of an image, all its samples at all points.
     void transform_x(Range ks, int64_t image, int64_t first, int64_t count) const {
@@ -166,14 +168,15 @@ struct Worker {
         store(slope_sums + v * kLanes, sum);
     }
 
-    // Tiles [first, first + count) are transformed next: what that reads is asked for.
-    void ask_for(const Part& part, int64_t image, int64_t first, int64_t count) const {
+    // Tiles that are transformed next: what that reads is asked for.
+    void ask_for(const Part& part, int64_t image, Range some) const {
+        if (some.size() <= 0) return;
         const Ahead xs{sizes.tiles, sizes.in, part.in, 1};
         const Ahead gs{sizes.tiles, sizes.out, part.out, 0};
         const int64_t x_sample = path.height * sizes.in.row();
         const int64_t g_sample = path.height * sizes.out.row();
         const bool gated = gate_of(path) >= Gate::relu;
-        each_tile(image, first, count, [&](int64_t, int64_t point, const Place& place) {
+        each_tile(image, some.begin, some.size(), [&](int64_t, int64_t point, const Place& place) {
             const int64_t at = point * path.samples * g_sample;
             xs.ask_for(arrays.x + point * arrays.x_point, x_sample, place);
             gs.ask_for(arrays.gy + at, g_sample, place);
@@ -192,8 +195,7 @@ struct Worker {
         const int64_t end = least(part.out.end * kLanes, out.columns());
         const int64_t rows = end - part.out.begin * kLanes;
         for (int f = 0; f < kFrequencies; ++f) {
-            const Range some = share(next, f, kFrequencies);
-            if (some.size() > 0) ask_for(part, image, some.begin, some.size());
+            if (ahead) ask_for(part, image, share(next, f, kFrequencies));
             for (int64_t v = 0; v < part.in.size(); v += kColumns) {
                 const Operands operands{g_block + f * sizes.out_slot,
                                         1,
@@ -289,13 +291,16 @@ void convolve_weight_gradient(const PathConvolution& path, const BackwardArrays&
     }
     const Sizes sizes(path, arrays.images, arrays.x_pixel);
     const int64_t buffer = sizes.buffer();
+    const int64_t pixels = path.points * path.samples * path.height * path.width;
+    const bool ahead = streaming(4 * pixels * most(path.inputs, path.outputs), path.threads).ahead;
     each_image(path, arrays, sizes.image_tiles, buffer + 2 * out.padded,
                [&](float* room, int64_t image, Range tiles, const Sums& to) {
                    float* g_block = room + kFrequencies * sizes.in_slot;
                    float* sum = g_block + kFrequencies * sizes.out_slot;
                    float* sums = room + buffer;
-                   const Worker worker{path,    arrays, sizes, slopes,           room,
-                                       g_block, sum,    sums,  sums + out.padded};
+                   const Worker worker{
+                       path, arrays, sizes, slopes, room, g_block, sum, sums, sums + out.padded,
+                       ahead};
                    worker.add_tiles(image, tiles.begin, tiles.end, to);
                });
 }

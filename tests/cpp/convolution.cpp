@@ -14,6 +14,7 @@
 
 #include "../../csrc/cpu/dispatch.h"
 #include "../../csrc/cpu/memory.h"
+#include "../../csrc/cpu/streaming.h"
 
 namespace {
 
@@ -238,6 +239,7 @@ int main(int count, char** arguments) {
             const Activation kinds[] = {Activation::none, Activation::relu, Activation::leaky};
             const Problem problem(c, kinds[number % 3]);
             const Results expected = plain(problem);
+            faigfast::set_streaming({number % 2 == 0, number % 4 < 2}, 0);
             for (int threads : {1, 2, 5}) check(isa, number, problem, expected, threads);
             // Threads of Python may call at the same time.
             std::thread other([&] { check(isa, number, problem, expected, 2); });
