@@ -124,17 +124,20 @@ void define_convolution(py::module_& module) {
     module.def("cached", &faigfast::cached, "Bytes of it.");
     module.def(
         "streaming",
-        [] {
-            const faigfast::Streaming how = faigfast::streaming(INT64_MAX, 1);
+        []() -> py::object {
+            if (!faigfast::is_settled()) return py::none();
+            const faigfast::Streaming how = faigfast::streaming();
             return py::make_tuple(how.ahead, how.past);
         },
-        "Whether lines of large images are asked for ahead, and results stored past the caches.");
+        "Whether lines of large images are asked for ahead, and results stored past the caches; "
+        "None before the first large layer, when it is measured.");
     module.def(
         "set_streaming",
         [](bool ahead, bool past, size_t from) { faigfast::set_streaming({ahead, past}, from); },
-        py::arg("ahead"), py::arg("past"), py::arg("from_bytes"),
-        "Choose it, from so many bytes a thread, instead of measuring before the first large "
-        "layer.");
+        py::call_guard<py::gil_scoped_release>(), py::arg("ahead"), py::arg("past"),
+        py::arg("from_bytes") = 0,
+        "Choose it instead of measuring before the first large layer; large are layers with images "
+        "of so many bytes a thread, 0: of its second cache's size.");
 }
 
 }  // namespace

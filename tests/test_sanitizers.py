@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DRIVERS = sorted((ROOT / "tests" / "cpp").glob("*.cpp"))
+ASKED = ["-include", ROOT / "tests" / "cpp" / "asked.h"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
@@ -90,7 +91,7 @@ def build(compiler, csrc, folder):
 
 @pytest.fixture(scope="module")
 def sanitized(compiler, tmp_path_factory):
-    return build(compiler, ROOT / "csrc", tmp_path_factory.mktemp("sanitized"))
+    return build([*compiler, *ASKED], ROOT / "csrc", tmp_path_factory.mktemp("sanitized"))
 
 
 def clean(program, **environment):
@@ -137,7 +138,7 @@ def test_the_convolution_is_clean_under_valgrind(tmp_path):
     cxx = next(filter(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")), None)
     if cxx is None:
         pytest.skip("there is no C++ compiler")
-    folder = build([cxx, "-std=c++17", "-g", "-O1"], ROOT / "csrc", tmp_path)
+    folder = build([cxx, "-std=c++17", "-g", "-O1", *ASKED], ROOT / "csrc", tmp_path)
     # It knows no AVX-512.
     result = run("valgrind", "-q", "--error-exitcode=7", folder / "convolution", "avx512")
     assert result.returncode == 0, result.stdout + result.stderr

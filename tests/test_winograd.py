@@ -1,5 +1,8 @@
 """The C++ kernels of the path convolution, in every instruction set that runs here."""
 
+import subprocess
+import sys
+from ast import literal_eval
 from contextlib import contextmanager
 from itertools import product
 
@@ -136,21 +139,25 @@ STREAMED = {
     "shuffled": dict(channels=(32, 64), shuffle=2, scale=0.5),
     "no whole lines": dict(channels=(33, 47), residual="shared"),
     "samples": dict(channels=(16, 32), samples=2, images=2, shared=True),
+    "a point of all threads": dict(channels=(112, 32), points=1),
 }
 
 
+@pytest.fixture
+def stream():
+    yield lambda ahead, past: _extension.module.set_streaming(ahead, past, from_bytes=1)
+    _extension.module.set_streaming(True, True)
+
+
 @pytest.mark.parametrize("name", STREAMED)
-def test_large_images_give_the_same_bits_however_they_are_streamed(name, isa):
+def test_large_images_give_the_same_bits_however_they_are_streamed(name, isa, stream):
     case = conv_case(**{"size": (37, 26), "images": 1} | STREAMED[name]).to(torch.float32)
     results = []
-    try:
-        for ahead, past in product((False, True), repeat=2):
-            _extension.module.set_streaming(ahead, past, from_bytes=0)
-            assert _extension.module.streaming() == (ahead, past)
-            with kernels(), poisoned():
-                results.append(found(case))
-    finally:
-        _extension.module.set_streaming(True, True, from_bytes=1 << 20)
+    for way in product((False, True), repeat=2):
+        stream(*way)
+        assert _extension.module.streaming() == way
+        with kernels(), poisoned():
+            results.append(found(case))
     assert_near(results[0], expected(case.to(torch.float64)), BOUND)
     assert all(set(errors(one, results[0]).values()) == {0.0} for one in results)
 
@@ -269,11 +276,32 @@ def test_scratch_memory_is_kept_and_can_be_given_back():
     assert _extension.module.cached() == 0
 
 
+FIRST_LAYERS = """
+import torch
+from faigfast import _extension
+from faigfast.ops.winograd import convolve
+torch.set_num_threads(1)
+for side in (4, 160):
+    x, weight = torch.zeros(2, 1, side, side, 64), torch.zeros(64, 64, 3, 3)
+    convolve(x, weight, None, None, None, torch.zeros(2), None, "none", 0.0, 1.0, 1)
+    print(_extension.module.streaming())
+"""
+
+
+def test_how_images_are_streamed_is_measured_before_the_first_large_ones():
+    command = [sys.executable, "-c", FIRST_LAYERS]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    small, large = result.stdout.splitlines()
+    assert small == "None"
+    assert literal_eval(large) in list(product((False, True), repeat=2))
+
+
 @pytest.mark.parametrize("channels, size", [
     ((3, 8), (9, 6)), ((16, 20), (9, 6)), ((100, 140), (9, 6)), ((64, 8), (53, 60)),
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("before", [("relu", 0.0), ("leaky_relu", 0.2)])
-def test_a_gradient_passes_the_activation_that_gave_x(before, channels, size, isa):
+def test_a_gradient_passes_the_activation_that_gave_x(before, channels, size, isa, stream):
+    stream(ahead=True, past=size[0] > 9)
     x = torch.randn(2, 3, *size, channels[0], generator=torch.Generator().manual_seed(0))
     case = conv_case(channels=channels, size=size, points=2, images=3).to(torch.float32)
     (_, _), (_, given) = arguments(case)

@@ -8,9 +8,13 @@
 namespace faigfast::FAIGFAST_ISA {
 namespace {
 
+#ifndef FAIGFAST_ASK  // tests read it, to see that it is there
+#define FAIGFAST_ASK(line) __builtin_prefetch(line, 0, 2)
+#endif
+
 // Has a line brought into the second cache.
 inline void ask(const float* line) {
-    __builtin_prefetch(line, 0, 2);
+    FAIGFAST_ASK(line);
     __asm__ volatile("" : : "r"(line));  // the compiler leaves out loops without an effect
 }
 
@@ -22,16 +26,16 @@ struct Ahead {
     Range vs;
     int64_t margin;
 
-    // images: where those of the point begin, `sample` floats each.
-    void ask_for(const float* images, int64_t sample, const Place& place) const {
-        constexpr int64_t line = 16 / kLanes;  // in vectors
+    // images: where those of the point begin.
+    void ask_for(const float* images, const Place& place) const {
+        constexpr int64_t line = 16 / kLanes;  // in vectors, where they lie side by side
         const Range rows = side(place.y, tiles.height), columns = side(place.x, tiles.width);
+        const float* image = images + place.sample * tiles.height * channels.row();
         for (int64_t y = rows.begin; y < rows.end; ++y)
             for (int64_t x = columns.begin; x < columns.end; ++x) {
-                const float* pixel =
-                    images + place.sample * sample + y * channels.row() + x * channels.pixel();
+                const float* pixel = image + y * channels.row() + x * channels.pixel();
                 channels.each_vector(vs, [&](int64_t v, int64_t offset, int) {
-                    if ((v - vs.begin) % line == 0) ask(pixel + offset);
+                    if (channels.groups > 1 || (v - vs.begin) % line == 0) ask(pixel + offset);
                 });
             }
     }

@@ -29,7 +29,7 @@ struct Block {
     // one frequency before.
     int64_t size() const { return (kFrequencies + 1) * slot; }
 
-    // The first block's of some tiles.
+    // Those of some tiles that the first block takes.
     Range first(Range tiles) const { return {tiles.begin, least(tiles.begin + rows, tiles.end)}; }
 };
 
@@ -113,7 +113,7 @@ struct End {
     float scale;
     const float *bias, *residual;
     bool adds;  // to the sums of the parts before
-    bool past;  // stores past the caches
+    bool past;  // stores past the caches: sums of parts too, which do not wait there long enough
 
     End(const Pass& pass, Range ks, bool past)
         : finish(Finish::none),

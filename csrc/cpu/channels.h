@@ -86,6 +86,14 @@ struct Tiles {
         return {tile / count, at / across * size, at % across * size};
     }
 
+    // Calls f(place) for some tiles.
+    template <typename F>
+    void each(Range some, F f) const {
+        if (some.size() <= 0) return;
+        Place at = place(some.begin);
+        for (int64_t tile = some.begin; tile < some.end; ++tile, advance(at)) f(at);
+    }
+
     // To the next tile, without a division.
     void advance(Place& place) const {
         place.x += size;

@@ -16,19 +16,24 @@ struct Worker {
     const Part part;
     const WeightLayout layout;
     const Block block;
-    const Streaming how;
     const End end;
+    const bool asks;  // for lines ahead
+    const Ahead values, sums, rests, gates;
     float* const room;  // of `size`
 
-    Worker(const Pass& pass, Gate gate, const Part& part, float* room)
+    Worker(const Pass& pass, Gate gate, const Part& part, Streaming how, float* room)
         : pass(pass),
           gate(gate),
           part(part),
           layout(least(part.in.end * kLanes, pass.in.columns()) - part.in.begin * kLanes,
                  part.out.size()),
           block(part),
-          how(pass.streaming()),
           end(pass, part.in, how.past),
+          asks(how.ahead),
+          values{pass.tiles, pass.in, part.in, 1},
+          sums{pass.tiles, pass.out, part.out, 0},
+          rests{pass.tiles, pass.rests(), part.out, 0},
+          gates{pass.tiles, pass.gates(), part.out, 0},
           room(room) {}
 
     int64_t patch_size() const { return kFrequencies * part.in.size() * kLanes; }
@@ -46,40 +51,21 @@ struct Worker {
 
     // Tiles whose transform comes next: what it reads is asked for.
     void ask_for_values(int64_t point, Range some) const {
-        if (!how.ahead) return;
         const int64_t at = point * pass.values_point;
-        const Ahead ahead{pass.tiles, pass.in, part.in, 1};
-        each_place(some, [&](const Place& place) {
-            ahead.ask_for(pass.values + at, pass.values_sample, place);
-            if (pass.saved) ahead.ask_for(pass.saved + at, pass.values_sample, place);
+        pass.tiles.each(some, [&](const Place& place) {
+            values.ask_for(pass.values + at, place);
+            if (pass.saved) values.ask_for(pass.saved + at, place);
         });
     }
 
     // Tiles that are transformed back next.
     void ask_for_rest(int64_t point, Range some) const {
-        if (!how.ahead) return;
-        const Ahead rests{pass.tiles, pass.rests(), part.out, 0};
-        const Ahead gates{pass.tiles, pass.gates(), part.out, 0};
-        const Ahead sums{pass.tiles, pass.out, part.out, 0};
-        const int64_t height = pass.tiles.height;
-        each_place(some, [&](const Place& place) {
-            if (end.adds)
-                sums.ask_for(pass.result + point * pass.path.samples * pass.out_sample,
-                             pass.out_sample, place);
-            if (end.residual)
-                rests.ask_for(end.residual + point * pass.residual_point,
-                              height * rests.channels.row(), place);
-            if (has_gate(end.finish))
-                gates.ask_for(pass.gate + point * pass.gate_point, height * gates.channels.row(),
-                              place);
+        const int64_t at = point * pass.path.samples * pass.out_sample;
+        pass.tiles.each(some, [&](const Place& place) {
+            if (end.adds) sums.ask_for(pass.result + at, place);
+            if (end.residual) rests.ask_for(end.residual + point * pass.residual_point, place);
+            if (has_gate(end.finish)) gates.ask_for(pass.gate + point * pass.gate_point, place);
         });
-    }
-
-    template <typename F>
-    void each_place(Range some, F f) const {
-        if (some.size() <= 0) return;
-        Place place = pass.tiles.place(some.begin);
-        for (int64_t i = some.begin; i < some.end; ++i, pass.tiles.advance(place)) f(place);
     }
 
     // Some tiles of a point.
@@ -94,6 +80,7 @@ struct Worker {
                                    buffer + block.slot);
             });
             multiply(layout, block, u, count, buffer, [&](int f) {
+                if (!asks) return;
                 ask_for_values(point, share(next, f, kFrequencies));
                 ask_for_rest(point, share(now, f, kFrequencies));
             });
@@ -128,9 +115,10 @@ void run(const Pass& pass, Gate gate) {
     if (is_thin(pass.out)) return convolve_rows(pass, gate);
     const PathConvolution& path = pass.path;
     const Parts parts = parts_of(pass);
+    const Streaming how = pass.streaming();
     int64_t size = 0, u_size = 0;
     parts.each([&](const Part& part) {
-        const Worker worker(pass, gate, part, nullptr);
+        const Worker worker(pass, gate, part, how, nullptr);
         size = most(size, worker.size());
         u_size = most(u_size, worker.layout.size);
     });
@@ -152,8 +140,8 @@ void run(const Pass& pass, Gate gate) {
             const Range mine = share(path.points * of_point, id, threads);
             each_point(mine, of_point, [&](int64_t point, Range tiles) {
                 parts.each([&](const Part& part) {
-                    const Worker worker(pass, gate, part, room);
-                    worker.ask_for_values(point, worker.block.first(tiles));
+                    const Worker worker(pass, gate, part, how, room);
+                    if (how.ahead) worker.ask_for_values(point, worker.block.first(tiles));
                     worker.transform(point, {0, worker.layout.depth}, u);
                     worker.run(point, tiles, u);
                 });
@@ -163,7 +151,7 @@ void run(const Pass& pass, Gate gate) {
                 const int64_t points = least(together, path.points - begin);
                 const Range mine = share(points * of_point, id, threads);
                 parts.each([&](const Part& part) {
-                    const Worker worker(pass, gate, part, room);
+                    const Worker worker(pass, gate, part, how, room);
                     const Range ks = share(worker.layout.depth, id, threads);
                     for (int64_t p = 0; p < points; ++p)
                         worker.transform(begin + p, ks, weights + p * u_size);

@@ -27,12 +27,7 @@ size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * un
 
 void add_region(size_t bytes) {
     const size_t size = round_up(bytes < kRegion ? kRegion : bytes, kHugePage);
-    void* start = std::aligned_alloc(kHugePage, size);
-    if (!start) throw std::bad_alloc();
-#ifdef __linux__
-    // Advice: where it is not taken, nothing else changes.
-    madvise(start, size, MADV_HUGEPAGE);
-#endif
+    void* start = new_region(size);
     if (room) {
         const Memory& last = regions.back();
         free_blocks.push_back({static_cast<char*>(last.start) + last.size - room, room});
@@ -42,6 +37,17 @@ void add_region(size_t bytes) {
 }
 
 }  // namespace
+
+void* new_region(size_t bytes) {
+    const size_t size = round_up(bytes, kHugePage);
+    void* start = std::aligned_alloc(kHugePage, size);
+    if (!start) throw std::bad_alloc();
+#ifdef __linux__
+    // Advice: where it is not taken, nothing else changes.
+    madvise(start, size, MADV_HUGEPAGE);
+#endif
+    return start;
+}
 
 Memory take(size_t bytes) {
     std::lock_guard<std::mutex> lock(mutex);

@@ -11,6 +11,9 @@ struct Memory {
     size_t size;
 };
 
+// Whole huge pages where there are such, for std::free. Throws std::bad_alloc.
+void* new_region(size_t bytes);
+
 // At least so many bytes. Throws std::bad_alloc.
 Memory take(size_t bytes);
 

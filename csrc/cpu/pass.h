@@ -41,19 +41,16 @@ struct Pass {
 
     // Where channels of the residual and of the gate lie; where pixels lie apart nothing is
     // shuffled.
-    Channels rests() const { return residual ? pitched(residual_pixel) : out; }
-    Channels gates() const { return gate ? pitched(gate_pixel) : out; }
+    Channels rests() const { return pitched(residual_pixel); }
+    Channels gates() const { return pitched(gate_pixel); }
     Channels pitched(int64_t pixel) const {
         return pixel == out.pixel() ? out : Channels(out.group, tiles.width, 1, pixel);
     }
 
-    // How what goes in and comes out is read and written; past the caches only whole lines are.
+    // How images are read and written; past the caches only whole lines are.
     Streaming streaming() const {
-        const int64_t images = path.points * path.samples;
-        Streaming how =
-            faigfast::streaming(4 * images * most(values_sample, out_sample), path.threads);
-        how.past = how.past && (uintptr_t)result % 64 == 0 && out.group % kLanes == 0 &&
-                   out.pitch % kLanes == 0;
+        Streaming how = faigfast::streaming(path);
+        how.past = how.past && (uintptr_t)result % 64 == 0 && out.group % kLanes == 0;
         return how;
     }
 };

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <stddef.h>
-#include <stdint.h>
 
 namespace faigfast {
 
@@ -14,15 +13,20 @@ struct Streaming {
     bool past;   // results are stored past the caches
 };
 
-// How images of so many bytes are, with so many threads; small ones never are. Not inline: where
-// this is used is compiled for other processors.
-Streaming streaming(int64_t bytes, int threads);
+// How those of a layer are; neither way where they are small. Not inline: where this is used is
+// compiled for other processors.
+Streaming streaming(const PathConvolution& path);
 
-// How it is from now on, from so many bytes a thread.
+// How large ones are, and whether that was measured or chosen already.
+Streaming streaming();
+bool is_settled();
+
+// Has them so from now on. Large are those of so many bytes a thread; 0: of its second cache's.
 void set_streaming(Streaming how, size_t from);
 
-// Before the first large layer: has what is the fastest here, which depends on the processor and on
-// who shares its caches. A tenth of a second, once a process.
+// Before a layer: if it is the first large one, has what is the fastest here, which depends on the
+// processor and on who shares its caches. Measured once a process, which takes about as long as
+// fifty layers.
 void settle_streaming(Isa isa, const PathConvolution& path);
 
 }  // namespace faigfast

@@ -173,14 +173,12 @@ struct Worker {
         if (some.size() <= 0) return;
         const Ahead xs{sizes.tiles, sizes.in, part.in, 1};
         const Ahead gs{sizes.tiles, sizes.out, part.out, 0};
-        const int64_t x_sample = path.height * sizes.in.row();
-        const int64_t g_sample = path.height * sizes.out.row();
         const bool gated = gate_of(path) >= Gate::relu;
         each_tile(image, some.begin, some.size(), [&](int64_t, int64_t point, const Place& place) {
-            const int64_t at = point * path.samples * g_sample;
-            xs.ask_for(arrays.x + point * arrays.x_point, x_sample, place);
-            gs.ask_for(arrays.gy + at, g_sample, place);
-            if (gated) gs.ask_for(arrays.saved + at, g_sample, place);
+            const int64_t at = point * path.samples * path.height * sizes.out.row();
+            xs.ask_for(arrays.x + point * arrays.x_point, place);
+            gs.ask_for(arrays.gy + at, place);
+            if (gated) gs.ask_for(arrays.saved + at, place);
         });
     }
 
@@ -291,8 +289,7 @@ void convolve_weight_gradient(const PathConvolution& path, const BackwardArrays&
     }
     const Sizes sizes(path, arrays.images, arrays.x_pixel);
     const int64_t buffer = sizes.buffer();
-    const int64_t pixels = path.points * path.samples * path.height * path.width;
-    const bool ahead = streaming(4 * pixels * most(path.inputs, path.outputs), path.threads).ahead;
+    const bool ahead = streaming(path).ahead;
     each_image(path, arrays, sizes.image_tiles, buffer + 2 * out.padded,
                [&](float* room, int64_t image, Range tiles, const Sums& to) {
                    float* g_block = room + kFrequencies * sizes.in_slot;

@@ -32,7 +32,8 @@ def entrants() -> list[tuple[str, str, int]]:
     found = [YARDSTICK, ("loop", "midpoint", 20)]
     for name in ("torch", "cpu"):
         if backends()[name].available:
-            found += [(f"faigfast-{name}", "graded", 16), (f"faigfast-{name}", "graded", 8)]
+            rules = ("midpoint", 20), ("graded", 16), ("graded", 8)
+            found += [(f"faigfast-{name}", *rule) for rule in rules]
     return found
 
 

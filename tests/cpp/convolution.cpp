@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <new>
 #include <random>
 #include <string>
 #include <thread>
@@ -39,6 +40,9 @@ const Case kCases[] = {
     // In parts of inputs and of outputs.
     {2, 1, 1, 5, 6, 130, 212, 1, false, Activation::leaky, 0.5f, true},
     {1, 1, 1, 6, 3, 104, 288, 2, false, Activation::relu, 1, false},
+    // Several blocks, in which whole lines are stored past the caches.
+    {1, 1, 1, 25, 22, 112, 16, 1, false, Activation::leaky, 0.5f, true},
+    {1, 2, 1, 22, 25, 16, 64, 2, false, Activation::relu, 1, false},
 };
 
 constexpr float kBeforeSlope = 0.3f;
@@ -151,8 +155,26 @@ Results plain(const Problem& q) {
     return r;
 }
 
+// Begins with a line of the caches.
+template <typename T>
+struct OnLine {
+    using value_type = T;
+    OnLine() = default;
+    template <typename U>
+    OnLine(const OnLine<U>&) {}
+    T* allocate(size_t count) {
+        void* start = nullptr;
+        if (posix_memalign(&start, 64, count * sizeof(T))) throw std::bad_alloc();
+        return static_cast<T*>(start);
+    }
+    void deallocate(T* start, size_t) { std::free(start); }
+    bool operator==(const OnLine&) const { return true; }
+    bool operator!=(const OnLine&) const { return false; }
+};
+using Lines = vector<float, OnLine<float>>;
+
 void compare(const char* name, const std::string& isa, size_t number, int threads,
-             const vector<float>& found, const vector<double>& expected) {
+             const Lines& found, const vector<double>& expected) {
     double difference = 0, size = 0;
     for (size_t i = 0; i < expected.size(); ++i) {
         difference += std::pow(found[i] - expected[i], 2);
@@ -199,9 +221,9 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
                                    threads};
     const float nan = std::numeric_limits<float>::quiet_NaN();
     const vector<float> saved(expected.z.begin(), expected.z.end());
-    const auto room = [&](const vector<double>& like) { return vector<float>(like.size(), nan); };
-    vector<float> y = room(expected.y), gx = room(expected.gx), gw = room(expected.gw);
-    vector<float> gb = room(expected.gb), gs = room(expected.gs);
+    const auto room = [&](const vector<double>& like) { return Lines(like.size(), nan); };
+    Lines y = room(expected.y), gx = room(expected.gx), gw = room(expected.gw);
+    Lines gb = room(expected.gb), gs = room(expected.gs);
     // In every second case pixels lie further apart than their channels are long.
     const int64_t pitch = c.inputs + number % 2 * 3;
     const auto apart = [&](const vector<float>& from) {
@@ -239,7 +261,7 @@ int main(int count, char** arguments) {
             const Activation kinds[] = {Activation::none, Activation::relu, Activation::leaky};
             const Problem problem(c, kinds[number % 3]);
             const Results expected = plain(problem);
-            faigfast::set_streaming({number % 2 == 0, number % 4 < 2}, 0);
+            faigfast::set_streaming({number / 2 % 2 == 0, number / 4 % 2 == 0}, 1);
             for (int threads : {1, 2, 5}) check(isa, number, problem, expected, threads);
             // Threads of Python may call at the same time.
             std::thread other([&] { check(isa, number, problem, expected, 2); });

@@ -15,6 +15,8 @@ extern "C" void __tsan_write_range(void* start, size_t size);
 #define __builtin_memcpy(to, from, size) \
     (__tsan_read_range(from, size), __tsan_write_range(to, size), __builtin_memcpy(to, from, size))
 
+#define FAIGFAST_ASK(line) __tsan_read_range(line, sizeof *(line))
+
 #ifdef __AVX2__
 // Masks are of the first lanes, so their number says how far.
 #define FAIGFAST_LANES(mask) __builtin_popcount(_mm256_movemask_ps((__m256)(mask)))
@@ -26,4 +28,5 @@ extern "C" void __tsan_write_range(void* start, size_t size);
     (__tsan_read_range(from, 4 * __builtin_popcount(mask)), _mm512_maskz_loadu_ps(mask, from))
 #define _mm512_mask_storeu_ps(to, mask, value) \
     (__tsan_write_range(to, 4 * __builtin_popcount(mask)), _mm512_mask_storeu_ps(to, mask, value))
+#define _mm512_stream_ps(to, value) (__tsan_write_range(to, 64), _mm512_stream_ps(to, value))
 #endif
