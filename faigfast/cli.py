@@ -3,10 +3,13 @@
 0 done, 1 an error, 2 wrong arguments, 130 interrupted (Ctrl-C), 141 the reader of a pipe has gone.
 """
 
+import _thread
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import islice
 from typing import Any, NoReturn
@@ -72,10 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = False
     try:
         try:
-            arguments = build_parser().parse_args(_config_first(words))
-            options = arguments[arguments.command]
-            debug = options.debug
-            import_module(f"faigfast.commands.{arguments.command}").run(options, words)
+            with _no_lost_interrupt():
+                arguments = build_parser().parse_args(_config_first(words))
+                options = arguments[arguments.command]
+                debug = options.debug
+                import_module(f"faigfast.commands.{arguments.command}").run(options, words)
         finally:
             sys.stdout.flush()  # here, where a broken pipe is caught
         return 0
@@ -96,6 +100,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _complain(f"{type(error).__name__}: {_describe(error)} (--debug shows where)")
         return 1
+
+
+@contextmanager
+def _no_lost_interrupt() -> Iterator[None]:
+    """Interrupt again where Python ignores it: in a `__del__` or a callback of a weak reference."""
+    before = sys.unraisablehook
+
+    def again(ignored: "sys.UnraisableHookArgs") -> None:
+        if ignored.exc_type is not KeyboardInterrupt:
+            before(ignored)
+            return
+        later = threading.Timer(0.01, _thread.interrupt_main)  # at once, it would hit this function
+        later.daemon = True
+        later.start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _config_first(words: Iterable[str]) -> list[str]:

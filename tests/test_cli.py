@@ -264,6 +264,30 @@ sys.exit(main())
     assert re.fullmatch("faigfast: interrupted.*\n", done.stderr)
 
 
+def test_an_interruption_that_python_ignores_comes_again(here):
+    script = f"""
+import signal, sys
+from faigfast import Attribution
+from faigfast.__main__ import main
+class Dropped:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+save, saved = Attribution.save, []
+def save_and_drop(result, path):
+    save(result, path)
+    saved.append(path)
+    if len(saved) == 1:
+        Dropped()
+Attribution.save = save_and_drop
+sys.argv = ["faigfast", *{attribute(here, *RECIPES, steps=2000)!r}]
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert re.fullmatch("faigfast: interrupted: 1 of 3 images finished; .*\n", done.stderr)
+    assert not (here / "out").exists() and len(list((here / "parts").glob("0*"))) == 1
+
+
 def test_doctor_as_a_process_and_a_reader_that_goes_away():
     process = start("doctor")
     out, err = process.communicate(timeout=120)
