@@ -45,20 +45,39 @@ faigfast::Activation activation_of(const std::string& name) {
     return name == "relu" ? faigfast::Activation::relu : faigfast::Activation::leaky;
 }
 
-faigfast::PathConvolution path_convolution(std::array<int64_t, 6> sizes, int64_t shuffle,
-                                           uintptr_t alpha, uintptr_t w0, uintptr_t dw,
-                                           uintptr_t b0, uintptr_t db, uintptr_t s0, uintptr_t ds,
-                                           bool shared_slope, const std::string& activation,
-                                           float slope, float scale, int threads) {
-    return {sizes[0], sizes[1], sizes[2],     sizes[3],
-            sizes[4], sizes[5], shuffle,      in(alpha),
-            in(w0),   in(dw),   in(b0),       in(db),
-            in(s0),   in(ds),   shared_slope, activation_of(activation),
-            slope,    scale,    threads};
+faigfast::PathConvolution path_convolution(
+    std::array<int64_t, 6> sizes, std::array<int64_t, 2> x_size, std::array<int64_t, 2> squares,
+    std::array<int64_t, 2> padding, int64_t shuffle, uintptr_t alpha, uintptr_t w0, uintptr_t dw,
+    uintptr_t b0, uintptr_t db, uintptr_t s0, uintptr_t ds, bool shared_slope,
+    const std::string& activation, float slope, float scale, int threads) {
+    const faigfast::Kernel kernel{squares[0], squares[1], padding[0], padding[1]};
+    return {sizes[0],
+            sizes[1],
+            sizes[2],
+            sizes[3],
+            sizes[4],
+            sizes[5],
+            x_size[0],
+            x_size[1],
+            kernel,
+            shuffle,
+            in(alpha),
+            in(w0),
+            in(dw),
+            in(b0),
+            in(db),
+            in(s0),
+            in(ds),
+            shared_slope,
+            activation_of(activation),
+            slope,
+            scale,
+            threads};
 }
 
-faigfast::Packing packing(int64_t outputs, int64_t inputs, int64_t shuffle, bool turned) {
-    return {inputs, outputs, shuffle, turned};
+faigfast::Packing packing(int64_t outputs, int64_t inputs, int64_t squares, int64_t shuffle,
+                          bool turned) {
+    return {inputs, outputs, shuffle, turned, squares};
 }
 
 void pack(const faigfast::Packing& packing, uintptr_t w, uintptr_t packed, int threads) {
@@ -91,10 +110,10 @@ void convolve_backward(const faigfast::PathConvolution& path, uintptr_t gy, uint
 
 void define_convolution(py::module_& module) {
     py::class_<faigfast::Packing>(module, "Packing",
-                                  "Weights [outputs, 3, 3, inputs] in the kernels' order, turned "
-                                  "for the input gradient.")
+                                  "Weights [squares, outputs, 3, 3, inputs] in the kernels' "
+                                  "order, turned for the input gradient.")
         .def(py::init(&packing), py::kw_only(), py::arg("outputs"), py::arg("inputs"),
-             py::arg("shuffle"), py::arg("turned"))
+             py::arg("squares"), py::arg("shuffle"), py::arg("turned"))
         .def(
             "size",
             [](const faigfast::Packing& packing) {
@@ -105,10 +124,11 @@ void define_convolution(py::module_& module) {
                py::arg("threads"));
     py::class_<faigfast::PathConvolution>(module, "PathConvolution",
                                           "A layer at points of the line; 0 is no address.")
-        .def(py::init(&path_convolution), py::kw_only(), py::arg("sizes"), py::arg("shuffle"),
-             py::arg("alpha"), py::arg("w0"), py::arg("dw"), py::arg("b0"), py::arg("db"),
-             py::arg("s0"), py::arg("ds"), py::arg("shared_slope"), py::arg("activation"),
-             py::arg("slope"), py::arg("scale"), py::arg("threads"));
+        .def(py::init(&path_convolution), py::kw_only(), py::arg("sizes"), py::arg("x_size"),
+             py::arg("squares"), py::arg("padding"), py::arg("shuffle"), py::arg("alpha"),
+             py::arg("w0"), py::arg("dw"), py::arg("b0"), py::arg("db"), py::arg("s0"),
+             py::arg("ds"), py::arg("shared_slope"), py::arg("activation"), py::arg("slope"),
+             py::arg("scale"), py::arg("threads"));
     module.def("convolve", &convolve, py::arg("path"), py::kw_only(), py::arg("x"),
                py::arg("x_point"), py::arg("x_pixel") = 0, py::arg("residual"),
                py::arg("residual_point"), py::arg("y"));

@@ -133,7 +133,37 @@ def test_parts_of_shuffled(channels, shuffle, isa):
     assert_right(conv_case(channels=channels, shuffle=shuffle, size=(5, 6), activation="relu"))
 
 
+KERNELS = {
+    "2×2": dict(kernel=2, padding=0),
+    "3×3, nothing around": dict(padding=0),
+    "3×3, more around": dict(padding=2),
+    "5×5": dict(kernel=5, padding=2),
+    "7×7": dict(kernel=7, padding=3),
+    "9×9": dict(kernel=9, padding=4),
+    "9×9, nothing around": dict(kernel=9, padding=0, size=(12, 11)),
+    "11×11": dict(kernel=11, padding=5),
+    "3×5": dict(kernel=(3, 5), padding=(1, 2)),
+    "4×3": dict(kernel=(4, 3), padding=(2, 0)),
+    "1×3": dict(kernel=(1, 3), padding=(0, 1)),
+    "8×3 on a column": dict(kernel=(8, 3), padding=(7, 1), size=(3, 1)),
+    "far beyond the image": dict(kernel=5, padding=9, size=(2, 3)),
+    "shuffled": dict(kernel=5, padding=1, channels=(6, 12), shuffle=2),
+    "parts": dict(kernel=5, padding=2, channels=(100, 70)),
+    "few come out": dict(kernel=9, padding=4, channels=(20, 3)),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_of_other_sizes(name, isa):
+    options = dict(channels=(7, 9), size=(9, 10)) | KERNELS[name]
+    assert_right(conv_case(**options, activation="prelu", single=True))
+    assert_right(conv_case(**options, activation="relu", scale=0.5, residual="points"))
+    assert_right(conv_case(**options, samples=2, shared=True, layout="strided", bias=None))
+
+
 STREAMED = {
+    "larger kernel": dict(channels=(16, 32), kernel=5, padding=1, residual="points"),
+    "beyond the image": dict(channels=(32, 16), kernel=8, padding=7),
     "residual": dict(channels=(48, 48), residual="points", activation="leaky_relu"),
     "parts": dict(channels=(112, 32), scale=0.5),
     "shuffled": dict(channels=(32, 64), shuffle=2, scale=0.5),
@@ -162,9 +192,9 @@ def test_large_images_give_the_same_bits_however_they_are_streamed(name, isa, st
     assert all(set(errors(one, results[0]).values()) == {0.0} for one in results)
 
 
-@pytest.mark.parametrize("channels", [(20, 24), (100, 140)], ids=str)
-def test_threads_change_nothing_but_rounding(channels, isa):
-    sizes = dict(size=(23, 18), channels=channels, images=3)
+@pytest.mark.parametrize("channels, kernel", [((20, 24), 3), ((100, 140), 3), ((20, 24), 7)])
+def test_threads_change_nothing_but_rounding(channels, kernel, isa):
+    sizes = dict(size=(23, 18), channels=channels, images=3, kernel=kernel)
     case = conv_case(**sizes, activation="relu").to(torch.float32)
     before, results = torch.get_num_threads(), []
     try:
@@ -197,9 +227,11 @@ def test_tensors_need_no_alignment(shift, isa):
 REFUSED = {
     "float64": dict(),
     "kernel is 1×1": dict(kernel=1, padding=0),
-    "stride": dict(stride=2),
-    "padding": dict(padding=0),
+    "kernel is 2×1": dict(kernel=(2, 1), padding=0),
+    "kernel is 1×7": dict(kernel=(1, 7)),
     "kernel is 3": dict(size=(9,)),
+    "only 4 channels go into a kernel of 5×5": dict(kernel=5, channels=(4, 8)),
+    "stride": dict(stride=2),
     "groups": dict(channels=(4, 4), groups=2),
     "transposed": dict(transposed=True),
     "dilation": dict(dilation=2),

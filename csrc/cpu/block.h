@@ -33,24 +33,26 @@ struct Block {
     Range first(Range tiles) const { return {tiles.begin, least(tiles.begin + rows, tiles.end)}; }
 };
 
-// Transforms tiles [first, first + count) of all samples at a point, of the vectors `ks` of what
-// goes in; `patch` [36, ks] is room.
+// Transforms tiles [first, first + count) of all samples at a point, of what goes in by a part;
+// `patch` [36, its vectors] is room.
 template <Gate kGate>
-void gather(const Pass& pass, const Block& block, Range ks, int64_t point, int64_t first,
+void gather(const Pass& pass, const Block& block, const Part& part, int64_t point, int64_t first,
             int64_t count, float* patch, float* buffer) {
     const Tiles& tiles = pass.tiles;
     const Channels& in = pass.in;
+    const Range ks = part.in;
+    const int64_t below = pass.below(part.square), beside = pass.beside(part.square);
     const int64_t row = in.row(), pixel = in.pixel(), padded = ks.size() * kLanes;
     const float* slopes = pass.slopes + point * in.padded;
     const float scale = pass.path.scale;
     Place place = tiles.place(first);
     for (int64_t i = 0; i < count; ++i, tiles.advance(place)) {
-        const int64_t y = place.y - 1, x = place.x - 1;
+        const int64_t y = place.y - 1 + below, x = place.x - 1 + beside;
         const int64_t at =
             point * pass.values_point + place.sample * pass.values_sample + y * row + x * pixel;
         float* to = buffer + i * block.row;
-        const int64_t top = most(0, -y), bottom = least(kPatch, tiles.height - y);
-        const int64_t left = most(0, -x), right = least(kPatch, tiles.width - x);
+        const int64_t top = most(0, -y), bottom = least(kPatch, pass.in_height - y);
+        const int64_t left = most(0, -x), right = least(kPatch, in.width - x);
         const bool inside = top == 0 && left == 0 && bottom == kPatch && right == kPatch;
         if ((kGate == Gate::open || kLanes == 16) && inside && in.group % kLanes == 0) {
             in.each_vector(ks, [&](int64_t v, int64_t offset, int) {
@@ -107,7 +109,8 @@ void multiply(const WeightLayout& layout, const Block& block, const float* u, in
     }
 }
 
-// What a part does with its sums: all but the last of what goes in leave them as they are.
+// What a part does with its sums: all but the last of what goes in, in the last square, leave them
+// as they are.
 struct End {
     Finish finish;
     float scale;
@@ -115,14 +118,14 @@ struct End {
     bool adds;  // to the sums of the parts before
     bool past;  // stores past the caches: sums of parts too, which do not wait there long enough
 
-    End(const Pass& pass, Range ks, bool past)
+    End(const Pass& pass, const Part& part, bool past)
         : finish(Finish::none),
           scale(1),
           bias(nullptr),
           residual(nullptr),
-          adds(ks.begin > 0),
+          adds(!part.begins()),
           past(past) {
-        if (ks.end < pass.in.vectors) return;
+        if (part.in.end < pass.in.vectors || part.square + 1 < pass.path.kernel.squares()) return;
         finish = pass.finish();
         scale = pass.scale();
         bias = pass.bias;

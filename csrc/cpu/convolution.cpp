@@ -1,6 +1,7 @@
 // A path convolution, and its input gradient, which is the convolution of the gradient with the
 // weights turned round. Where the weights of a point would not stay in the second cache, it is done
-// in parts of what goes in and of what comes out.
+// in parts of what goes in and of what comes out; kernels of several squares are done square by
+// square.
 
 #include "block.h"
 #include "memory.h"
@@ -28,12 +29,13 @@ struct Worker {
           layout(least(part.in.end * kLanes, pass.in.columns()) - part.in.begin * kLanes,
                  part.out.size()),
           block(part),
-          end(pass, part.in, how.past),
+          end(pass, part, how.past),
           asks(how.ahead),
-          values{pass.tiles, pass.in, part.in, 1},
-          sums{pass.tiles, pass.out, part.out, 0},
-          rests{pass.tiles, pass.rests(), part.out, 0},
-          gates{pass.tiles, pass.gates(), part.out, 0},
+          values{pass.in, pass.in_height,          part.in,
+                 1,       pass.below(part.square), pass.beside(part.square)},
+          sums{pass.out, pass.tiles.height, part.out},
+          rests{pass.rests(), pass.tiles.height, part.out},
+          gates{pass.gates(), pass.tiles.height, part.out},
           room(room) {}
 
     int64_t patch_size() const { return kFrequencies * part.in.size() * kLanes; }
@@ -43,8 +45,8 @@ struct Worker {
     void transform(int64_t point, Range ks, float* u) const {
         const PathConvolution& path = pass.path;
         const TapPlaces places({path.inputs, path.outputs, path.shuffle, pass.gradient});
-        const int64_t first =
-            places.first + part.in.begin * kLanes * places.k + part.out.begin * kLanes;
+        const int64_t first = part.square * places.square + places.first +
+                              part.in.begin * kLanes * places.k + part.out.begin * kLanes;
         transform_weights(path.w0 + first, path.dw ? path.dw + first : nullptr, path.alpha[point],
                           places, layout, ks, u);
     }
@@ -76,7 +78,7 @@ struct Worker {
             const Range next = block.first({now.end, tiles.end});
             const int64_t count = now.size();
             with_gate(gate, [&](auto gate) {
-                gather<gate.value>(pass, block, part.in, point, tile, count, patch,
+                gather<gate.value>(pass, block, part, point, tile, count, patch,
                                    buffer + block.slot);
             });
             multiply(layout, block, u, count, buffer, [&](int f) {
@@ -95,7 +97,7 @@ Parts parts_of(const Pass& pass) {
     constexpr int64_t most_in = 96 / kLanes, room = most_in * (64 / kLanes);
     const int64_t in = even_part(pass.in.vectors, most_in);
     const int64_t out = most(kColumns, room / in / kColumns * kColumns);
-    return {pass.in.vectors, pass.out.vectors, in, out};
+    return {pass.in.vectors, pass.out.vectors, pass.path.kernel.squares(), in, out};
 }
 
 // Calls f(point, tiles) for the points among which some tiles, counted from the first, lie.
@@ -112,8 +114,8 @@ void each_point(Range tiles, int64_t of_point, F f) {
 constexpr int64_t kWeightBytes = int64_t{8} << 20;  // of points whose weights are shared at once
 
 void run(const Pass& pass, Gate gate) {
-    if (is_thin(pass.out)) return convolve_rows(pass, gate);
     const PathConvolution& path = pass.path;
+    if (is_thin(pass.out) && path.kernel.is_middle()) return convolve_rows(pass, gate);
     const Parts parts = parts_of(pass);
     const Streaming how = pass.streaming();
     int64_t size = 0, u_size = 0;
@@ -170,8 +172,7 @@ void run(const Pass& pass, Gate gate) {
 }  // namespace
 
 int64_t packed_size(const Packing& packing) {
-    if (read_as_they_are(packing)) return 0;
-    return 9 * packed_in(packing).columns() * packed_out(packing).padded;
+    return read_as_they_are(packing) ? 0 : packing.squares * TapPlaces(packing).square;
 }
 
 void pack(const Packing& packing, const float* w, float* packed, int threads) {
@@ -179,14 +180,17 @@ void pack(const Packing& packing, const float* w, float* packed, int threads) {
 #pragma omp parallel num_threads(threads)
     {
         const Range ks = share(in.columns(), thread_id(), thread_count());
-        (packing.turned ? pack_turned_taps : pack_taps)(w, in, out, ks, packed);
+        for (int64_t square = 0; square < packing.squares; ++square)
+            (packing.turned ? pack_turned_taps : pack_taps)(
+                w + square * packing.outputs * 9 * packing.inputs, in, out, ks,
+                packed + square * TapPlaces(packing).square);
     }
 }
 
 void convolve(const PathConvolution& path, const ForwardArrays& arrays) {
-    const Channels in(path.inputs, path.width, 1, arrays.x_pixel);
+    const Channels in(path.inputs, path.x_width, 1, arrays.x_pixel);
     const Channels out(path.outputs, path.width, path.shuffle);
-    const int64_t pixels = path.height * path.width, columns = path.points * out.padded;
+    const int64_t columns = path.points * out.padded;
     const Scratch scratch(8 * columns);
     float *bias = scratch.floats(), *slopes = bias + columns;
     fill_slopes(path, out, slopes);
@@ -200,14 +204,15 @@ void convolve(const PathConvolution& path, const ForwardArrays& arrays) {
          in,
          out,
          Tiles(path.height, path.width, kTile),
+         path.x_height,
          arrays.x,
          nullptr,
          arrays.x_point,
-         pixels * in.pitch,
+         path.x_height * path.x_width * in.pitch,
          arrays.residual,
          arrays.residual_point,
          out.pixel(),
-         pixels * path.outputs,
+         path.height * path.width * path.outputs,
          arrays.y,
          slopes,
          path.b0 ? bias : nullptr,
@@ -221,17 +226,18 @@ void convolve(const PathConvolution& path, const ForwardArrays& arrays) {
 
 void convolve_input_gradient(const PathConvolution& path, const BackwardArrays& arrays) {
     const Channels in(path.outputs, path.width, path.shuffle);
-    const Channels out(path.inputs, path.width, 1);
-    const int64_t pixels = path.height * path.width;
+    const Channels out(path.inputs, path.x_width, 1);
+    const int64_t pixels = path.x_height * path.x_width;
     const Scratch scratch(4 * path.points * in.padded);
     fill_slopes(path, in, scratch.floats());
-    const int64_t sample = pixels * path.outputs;
+    const int64_t sample = path.height * path.width * path.outputs;
     const int64_t x_pixel = arrays.x_pixel ? arrays.x_pixel : path.inputs;
     const int64_t more_pixel = arrays.more_pixel ? arrays.more_pixel : path.inputs;
     run({path,
          in,
          out,
-         Tiles(path.height, path.width, kTile),
+         Tiles(path.x_height, path.x_width, kTile),
+         path.height,
          arrays.gy,
          arrays.saved,
          path.samples * sample,

@@ -16,7 +16,8 @@ enum class Finish { none, relu, leaky, relu_gate, leaky_gate };
 struct Pass {
     const PathConvolution& path;
     Channels in, out;
-    Tiles tiles;
+    Tiles tiles;                  // of what comes out
+    int64_t in_height;            // of what goes in, not shuffled; its width is that of `in`
     const float *values, *saved;  // saved: null where the gate needs nothing
     int64_t values_point, values_sample;
     const float* residual;
@@ -30,6 +31,14 @@ struct Pass {
     const float* gate;
     int64_t gate_point, gate_pixel;
     float gate_slope;
+
+    // Where a square of taps reads: so far from what it gives.
+    int64_t below(int64_t square) const {
+        return gradient ? -path.kernel.below(square) : path.kernel.below(square);
+    }
+    int64_t beside(int64_t square) const {
+        return gradient ? -path.kernel.beside(square) : path.kernel.beside(square);
+    }
 
     // Of what comes out.
     Finish finish() const {

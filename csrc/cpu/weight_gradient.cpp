@@ -32,11 +32,11 @@ struct Sizes {
     int64_t in_slot, out_slot, sum_slot;
 
     Sizes(const PathConvolution& path, int64_t images, int64_t x_pixel)
-        : in(path.inputs, path.width, 1, x_pixel),
+        : in(path.inputs, path.x_width, 1, x_pixel),
           out(path.outputs, path.width, path.shuffle),
           tiles(path.height, path.width, kTile),
           image_tiles(path.points * (path.samples / images) * tiles.count),
-          parts{in.vectors, out.vectors, even_part(in.vectors, kMostIn),
+          parts{in.vectors, out.vectors, path.kernel.squares(), even_part(in.vectors, kMostIn),
                 even_part(out.vectors, most_out())},
           in_row(parts.in_part * kLanes),
           out_row(parts.out_part * kLanes),
@@ -65,15 +65,18 @@ struct Worker {
     bool ahead;                     // what the next block reads is asked for
 
     // Transforms tiles [first, first + count) of an image, all its samples at all points.
-    void transform_x(Range ks, int64_t image, int64_t first, int64_t count) const {
+    void transform_x(const Part& part, int64_t image, int64_t first, int64_t count) const {
         const Channels& in = sizes.in;
+        const Range ks = part.in;
         const int64_t row = in.row(), pixel = in.pixel(), slot = sizes.in_slot;
+        const int64_t below = path.kernel.below(part.square);
+        const int64_t beside = path.kernel.beside(part.square);
         each_tile(image, first, count, [&](int64_t i, int64_t point, const Place& place) {
-            const int64_t y = place.y - 1, x = place.x - 1;
+            const int64_t y = place.y - 1 + below, x = place.x - 1 + beside;
             const float* from = arrays.x + point * arrays.x_point +
-                                place.sample * path.height * row + y * row + x * pixel;
+                                place.sample * path.x_height * row + y * row + x * pixel;
             const bool inside =
-                y >= 0 && x >= 0 && y + kPatch <= path.height && x + kPatch <= path.width;
+                y >= 0 && x >= 0 && y + kPatch <= path.x_height && x + kPatch <= path.x_width;
             in.each_vector(ks, [&](int64_t v, int64_t offset, int lanes) {
                 const float* at = from + offset;
                 float* to = x_block + i * sizes.in_row + (v - ks.begin) * kLanes;
@@ -85,8 +88,8 @@ struct Worker {
                 Vec patch[kFrequencies];
                 for (int64_t r = 0; r < kPatch; ++r)
                     for (int64_t c = 0; c < kPatch; ++c) {
-                        const bool here =
-                            y + r >= 0 && x + c >= 0 && y + r < path.height && x + c < path.width;
+                        const bool here = y + r >= 0 && x + c >= 0 && y + r < path.x_height &&
+                                          x + c < path.x_width;
                         patch[r * kPatch + c] =
                             here ? read(at + r * row + c * pixel, lanes) : Vec{};
                     }
@@ -100,7 +103,7 @@ struct Worker {
         const Channels& out = sizes.out;
         const int64_t row = out.row(), pixel = out.pixel(), slot = sizes.out_slot;
         const float scale = path.scale;
-        const bool slopes_too = kGate == Gate::leaky && arrays.gs && !part.in.begin;
+        const bool slopes_too = kGate == Gate::leaky && arrays.gs && part.begins();
         each_tile(image, first, count, [&](int64_t i, int64_t point, const Place& place) {
             const int64_t at = (point * path.samples + place.sample) * path.height * row +
                                place.y * row + place.x * pixel;
@@ -171,8 +174,13 @@ struct Worker {
     // Tiles that are transformed next: what that reads is asked for.
     void ask_for(const Part& part, int64_t image, Range some) const {
         if (some.size() <= 0) return;
-        const Ahead xs{sizes.tiles, sizes.in, part.in, 1};
-        const Ahead gs{sizes.tiles, sizes.out, part.out, 0};
+        const Ahead xs{sizes.in,
+                       path.x_height,
+                       part.in,
+                       1,
+                       path.kernel.below(part.square),
+                       path.kernel.beside(part.square)};
+        const Ahead gs{sizes.out, path.height, part.out};
         const bool gated = gate_of(path) >= Gate::relu;
         each_tile(image, some.begin, some.size(), [&](int64_t, int64_t point, const Place& place) {
             const int64_t at = point * path.samples * path.height * sizes.out.row();
@@ -186,9 +194,9 @@ struct Worker {
     void add_block(const Part& part, int64_t image, int64_t first, int64_t count, Range next,
                    bool begins) const {
         const Channels& out = sizes.out;
-        if (arrays.gw) transform_x(part.in, image, first, count);
+        if (arrays.gw) transform_x(part, image, first, count);
         transform_g<kGate>(part, image, first, count);
-        if (arrays.gb && !part.in.begin) add_biases(part.out, count);
+        if (arrays.gb && part.begins()) add_biases(part.out, count);
         if (!arrays.gw) return;
         const int64_t end = least(part.out.end * kLanes, out.columns());
         const int64_t rows = end - part.out.begin * kLanes;
@@ -229,7 +237,7 @@ struct Worker {
         const Channels& out = sizes.out;
         for (int64_t j = 0; j < out.padded; ++j) bias_sums[j] = slope_sums[j] = 0;
         sizes.parts.each([&](const Part& part) {
-            if (!arrays.gw && part.in.begin) return;
+            if (!arrays.gw && !part.begins()) return;
             for (int64_t tile = first; tile < last; tile += sizes.rows) {
                 const int64_t next = least(last, tile + sizes.rows);
                 add_block<kGate>(part, image, tile, next - tile,
@@ -259,7 +267,7 @@ struct Worker {
                 float taps[9 * kLanes];
                 for (int t = 0; t < 9; ++t) store(taps + t * kLanes, w[t]);
                 const int64_t c = (part.in.begin + v) * kLanes;
-                float* at = gw + (o * path.inputs + c) * 9;
+                float* at = gw + ((part.square * path.outputs + o) * path.inputs + c) * 9;
                 const int64_t lanes = least(kLanes, path.inputs - c);
                 for (int64_t l = 0; l < lanes; ++l)
                     for (int t = 0; t < 9; ++t) at[l * 9 + t] = taps[t * kLanes + l];

@@ -39,15 +39,15 @@ inline bool read_as_they_are(const Packing& p) {
     return p.turned && p.shuffle == 1 && p.inputs % kLanes == 0;
 }
 
-// Where a tap of a k stands, for all columns.
+// Where a tap of a k stands in a square, for all columns.
 struct TapPlaces {
-    int64_t first, tap, k;
+    int64_t first, tap, k, square;
 
     explicit TapPlaces(const Packing& p) {
         if (read_as_they_are(p)) {
-            first = 8 * p.inputs, tap = -p.inputs, k = 9 * p.inputs;
+            first = 8 * p.inputs, tap = -p.inputs, k = 9 * p.inputs, square = p.outputs * k;
         } else {
-            first = 0, k = packed_out(p).padded, tap = packed_in(p).columns() * k;
+            first = 0, k = packed_out(p).padded, tap = packed_in(p).columns() * k, square = 9 * tap;
         }
     }
 };

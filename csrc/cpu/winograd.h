@@ -2,10 +2,11 @@
 
 #include <stdint.h>
 
-// Path convolution 3×3 with stride 1 and padding 1 in float32 by Winograd's F(4×4, 3×3). Everything
-// is dense and channels-last, but that pixels may lie further apart: images [points, samples,
-// height, width, channels], weights [outputs, 3, 3, inputs], which `pack` lays out anew. All
-// functions are compiled once per instruction set.
+// Path convolution with stride 1 in float32 by Winograd's F(4×4, 3×3). A kernel is made of squares
+// of 3×3 taps: of one, or of more side by side, the last filled up with zeros. Everything is dense
+// and channels-last, but that pixels may lie further apart: images [points, samples, height, width,
+// channels], weights [squares, outputs, 3, 3, inputs], which `pack` lays out anew. All functions
+// are compiled once per instruction set.
 
 namespace faigfast {
 
@@ -16,10 +17,25 @@ enum class Activation { none, relu, leaky };
 struct Packing {
     int64_t inputs, outputs, shuffle;  // as in PathConvolution
     bool turned;                       // for the input gradient
+    int64_t squares;
+};
+
+// Where squares stand on an image: `down` by `across` of them, the first above and left of a pixel
+// of y by as much as the padding says.
+struct Kernel {
+    int64_t down, across, pad_y, pad_x;
+
+    int64_t squares() const { return down * across; }
+    // How far the middle of a square lies from a pixel of y.
+    int64_t below(int64_t square) const { return square / across * 3 + 1 - pad_y; }
+    int64_t beside(int64_t square) const { return square % across * 3 + 1 - pad_x; }
+    bool is_middle() const { return squares() == 1 && pad_y == 1 && pad_x == 1; }
 };
 
 struct PathConvolution {
     int64_t points, samples, height, width, inputs, outputs;
+    int64_t x_height, x_width;
+    Kernel kernel;
     int64_t shuffle;       // y is [shuffle·height, shuffle·width, outputs / shuffle²]; 1: as it is
     const float* alpha;    // [points]
     const float *w0, *dw;  // packed, where packed_size is not 0; γ(α) = w0 + α·dw; dw may be null,
@@ -52,8 +68,8 @@ struct BackwardArrays {
     // x = act(z) of the layer before, and gx is to be ∂L/∂z; none: ∂L/∂x.
     Activation before;
     float before_slope;
-    float* gx;  // [points, samples, height, width, inputs], or null: not wanted
-    float* gw;  // [images, outputs, inputs, 3, 3], summed over the points, or null
+    float* gx;  // [points, samples, x_height, x_width, inputs], or null: not wanted
+    float* gw;  // [images, squares, outputs, inputs, 3, 3], summed over the points, or null
     float* gb;  // [images, outputs] or null
     float* gs;  // [images, outputs] or null, of slopes, also where one is shared
 };

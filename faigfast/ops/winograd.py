@@ -1,11 +1,13 @@
-"""Path convolutions 3×3 by Winograd's transforms in C++: float32 on a CPU."""
+"""Path convolutions with stride 1 by Winograd's transforms in C++: float32 on a CPU."""
 
+import math
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from faigfast import _extension
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
@@ -16,11 +18,24 @@ from faigfast.ops.table import in_use, kernel
 # Activations that the kernels apply, forward and backward.
 FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
 _GATES = {**FUSED, "prelu": "leaky"}  # and those whose gradients they take
-_GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
+_OTHERWISE = ([1, 1], [1, 1], False, [0, 0], 1)  # the geometry but for its padding
+# A square of 3×3 taps takes 36 multiplications for 16 results, however few of them there are. With
+# fewer than this to a square, and where few channels go into several squares, torch's direct
+# convolution was as fast or faster.
+LEAST_TAPS = 3
+LEAST_INPUTS = 5
 
 
-def refuses(x: Tensor, w0: Tensor, geometry: tuple[Any, ...] = _GEOMETRY) -> str:
-    """Why the kernels do not serve a convolution; "" where they do."""
+def refuses(x: Tensor, w0: Tensor, geometry: tuple[Any, ...] | None = None) -> str:
+    """Why the kernels do not serve a convolution; "" where they do.
+
+    Parameters
+    ----------
+    x, w0 : Tensor
+        As in `faigfast.ops.conv.conv`.
+    geometry : tuple, optional
+        From its stride to its groups; None: y is as large as x.
+    """
     if _extension.module is None:
         return f"the extension is missing: {_extension.missing}"
     if x.device.type != "cpu":
@@ -28,11 +43,20 @@ def refuses(x: Tensor, w0: Tensor, geometry: tuple[Any, ...] = _GEOMETRY) -> str
     for part in (x, w0):  # read through addresses, so neither may be anything else
         if part.dtype != torch.float32:
             return f"tensors are of {part.dtype}"
-    if w0.shape[2:] != (3, 3):
-        return f"the kernel is {'×'.join(map(str, w0.shape[2:]))}"
-    if geometry != _GEOMETRY:
-        return "stride, padding, dilation and groups are not 1, or it is transposed"
+    size = w0.shape[2:]
+    if len(size) != 2 or size.numel() < LEAST_TAPS * math.prod(_squares(w0)):
+        return f"the kernel is {'×'.join(map(str, size))}"
+    if w0.shape[1] < LEAST_INPUTS and math.prod(_squares(w0)) > 1:
+        return f"only {w0.shape[1]} channels go into a kernel of {size[0]}×{size[1]}"
+    if geometry is not None and (*geometry[:1], *geometry[2:]) != _OTHERWISE:
+        return "stride, dilation and groups are not 1, or it is transposed"
     return "" if x.numel() else "there is nothing to compute"
+
+
+def _squares(w0: Tensor) -> tuple[int, int]:
+    """How many squares of 3×3 taps a kernel is made of, down and across."""
+    down, across = (math.ceil(size / 3) for size in w0.shape[2:])
+    return down, across
 
 
 def empty(*shape: int) -> Tensor:
@@ -62,7 +86,7 @@ _packs = Lock()  # several threads come to a layer at the same time
 def _packed(
     w0: Tensor, dw: Tensor | None, shuffle: int, turned: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Weights [O, C, 3, 3] in the order of the kernels; of those on the line it is done once."""
+    """Weights [O, C, *k] in the order of the kernels; of those on the line it is done once."""
     if dw is None:  # they may be those of one point, made anew for the next
         return _pack(w0, shuffle, turned), None
     kept = in_use().kept
@@ -75,9 +99,14 @@ def _packed(
 
 
 def _pack(w: Tensor, shuffle: int, turned: bool) -> Tensor:
-    plain = w.movedim(1, -1).contiguous()
+    down, across = _squares(w)
+    rest = 3 * across - w.shape[3], 3 * down - w.shape[2]
+    if any(rest):
+        w = F.pad(w, (0, rest[0], 0, rest[1]))
+    # [squares, O, 3, 3, C]
+    plain = w.unflatten(3, (-1, 3)).unflatten(2, (-1, 3)).permute(2, 4, 0, 3, 5, 1).contiguous()
     packing = _extension.module.Packing(  # type: ignore[union-attr]
-        outputs=w.shape[0], inputs=w.shape[1], shuffle=shuffle, turned=turned
+        outputs=w.shape[0], inputs=w.shape[1], squares=down * across, shuffle=shuffle, turned=turned
     )
     size = packing.size()
     if not size:  # read as they are
@@ -93,8 +122,9 @@ class _Layer:
     """A layer as the extension takes it; holds on to what it has the addresses of."""
 
     def __init__(
-        self, x: Tensor, outputs: int, weights: tuple[Tensor | None, Tensor | None], alpha: Tensor,
-        shuffle: int, activation: str, slope: float, scale: float,
+        self, x: Tensor, size: Sequence[int], w0: Tensor, padding: Sequence[int],
+        weights: tuple[Tensor | None, Tensor | None], alpha: Tensor, shuffle: int,
+        activation: str, slope: float, scale: float,
         b0: Tensor | None = None, db: Tensor | None = None,
         s0: Tensor | None = None, ds: Tensor | None = None,
     ) -> None:  # fmt: skip
@@ -102,7 +132,10 @@ class _Layer:
         self.alpha = alpha.contiguous()
         self.parts = weights, b0, db, s0, ds
         self.given = _extension.module.PathConvolution(  # type: ignore[union-attr]
-            sizes=[alpha.shape[0], *x.shape[1:], outputs],
+            sizes=[alpha.shape[0], x.shape[1], *size, x.shape[4], w0.shape[0]],
+            x_size=x.shape[2:4],
+            squares=_squares(w0),
+            padding=padding,
             shuffle=shuffle,
             alpha=address(self.alpha),
             w0=address(weights[0]),
@@ -122,7 +155,7 @@ class _Layer:
 def convolve(
     pixels: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
     alpha: Tensor, residual: Tensor | None, activation: str, slope: float, scale: float,
-    shuffle: int,
+    shuffle: int, padding: Sequence[int] = (1, 1),
 ) -> Tensor:  # fmt: skip
     """Compute y [P, M, H, W, O] of `faigfast.ops.conv.conv`, by an activation of `FUSED`.
 
@@ -133,12 +166,17 @@ def convolve(
     residual : Tensor, optional
         As `dense` gives it.
     """
-    samples, height, width = pixels.shape[1:4]
-    layer = _Layer(
-        pixels, w0.shape[0], _packed(w0, dw, shuffle, turned=False), alpha, shuffle,
-        _GATES[activation], slope, scale, b0, db,
+    height, width = (
+        n + 2 * p - k + 1
+        for n, p, k in zip(pixels.shape[2:4], padding, w0.shape[2:], strict=True)
     )  # fmt: skip
-    y = empty(len(alpha), samples, height * shuffle, width * shuffle, w0.shape[0] // shuffle**2)
+    layer = _Layer(
+        pixels, (height, width), w0, padding, _packed(w0, dw, shuffle, turned=False), alpha,
+        shuffle, _GATES[activation], slope, scale, b0, db,
+    )  # fmt: skip
+    y = empty(
+        len(alpha), pixels.shape[1], height * shuffle, width * shuffle, w0.shape[0] // shuffle**2
+    )
     _extension.module.convolve(  # type: ignore[union-attr]
         layer.given, x=address(pixels), x_point=_point(pixels), x_pixel=_pixel(pixels),
         residual=address(residual), residual_point=0 if residual is None else _point(residual),
@@ -151,7 +189,7 @@ def convolve_backward(
     gy: Tensor, saved: Tensor | None, pixels: Tensor, w0: Tensor, dw: Tensor | None,
     s0: Tensor | None, ds: Tensor | None, alpha: Tensor, more: Tensor | None, images: int,
     needs: Sequence[bool], activation: str, slope: float, scale: float, shuffle: int,
-    before: tuple[str, float] = ("none", 0.0),
+    before: tuple[str, float] = ("none", 0.0), padding: Sequence[int] = (1, 1),
 ) -> list[Tensor | None]:  # fmt: skip
     """Compute gx [P, M, H, W, C], gw, gb and gs [N, O], each where it is needed.
 
@@ -165,12 +203,14 @@ def convolve_backward(
         Activation of `FUSED` and slope that gave x: gx is the gradient at its input.
     """
     weights = _packed(w0, dw, shuffle, turned=True) if needs[0] else (None, None)
+    size = [n // shuffle for n in gy.shape[2:4]]
     layer = _Layer(
-        pixels, w0.shape[0], weights, alpha, shuffle, _GATES[activation], slope, scale, s0=s0, ds=ds
+        pixels, size, w0, padding, weights, alpha, shuffle, _GATES[activation], slope, scale,
+        s0=s0, ds=ds,
     )  # fmt: skip
     outputs, inputs = w0.shape[:2]
     shapes = (
-        (len(alpha), *pixels.shape[1:]), (images, outputs, inputs, 3, 3),
+        (len(alpha), *pixels.shape[1:]), (images, *_squares(w0), outputs, inputs, 3, 3),
         (images, outputs), (images, outputs),
     )  # fmt: skip
     found = [empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)]
@@ -181,6 +221,9 @@ def convolve_backward(
         more_pixel=0 if more is None else _pixel(more), before=FUSED[before[0]],
         before_slope=before[1], gx=address(gx), gw=address(gw), gb=address(gb), gs=address(gs),
     )  # fmt: skip
+    if gw is not None:
+        whole = gw.permute(0, 3, 4, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4)
+        found[1] = whole[..., : w0.shape[2], : w0.shape[3]].contiguous()
     return found
 
 
@@ -199,7 +242,7 @@ def conv(
     rest = dense(residual) if whole and residual is not None else None
     y = z = convolve(
         pitched(x), w0, dw, b0, db, alpha, rest, activation if fused else "none", slope,
-        scale if whole else 1.0, shuffle,
+        scale if whole else 1.0, shuffle, padding,
     ).movedim(-1, 2)  # fmt: skip
     if not fused:
         y = torch.empty_like(z)
@@ -232,7 +275,7 @@ def conv_backward(
     more = None if more is None else every_point(pitched(more), points)
     gx, gw, gb, gs = convolve_backward(
         every_point(dense(gy), points), gate, pitched(x), w0, dw, s0, ds, alpha, more, images,
-        needs, activation, slope, scale, shuffle,
+        needs, activation, slope, scale, shuffle, padding=padding,
     )  # fmt: skip
     if gs is not None and s0 is not None and s0.numel() == 1:
         gs = gs.sum(1, keepdim=True)

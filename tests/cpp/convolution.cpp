@@ -28,6 +28,11 @@ struct Case {
     Activation activation;
     float scale;
     bool residual;
+    faigfast::Kernel kernel = {1, 1, 1, 1};
+
+    // Of x, where height and width are those of y.
+    int64_t x_height() const { return height + 3 * kernel.down - 1 - 2 * kernel.pad_y; }
+    int64_t x_width() const { return width + 3 * kernel.across - 1 - 2 * kernel.pad_x; }
 };
 
 const Case kCases[] = {
@@ -43,6 +48,9 @@ const Case kCases[] = {
     // Several blocks, in which whole lines are stored past the caches.
     {1, 1, 1, 25, 22, 112, 16, 1, false, Activation::leaky, 0.5f, true},
     {1, 2, 1, 22, 25, 16, 64, 2, false, Activation::relu, 1, false},
+    // Kernels of several squares.
+    {2, 2, 1, 9, 7, 20, 9, 1, true, Activation::leaky, 0.5f, true, {2, 1, 2, 0}},
+    {1, 1, 2, 5, 26, 104, 3, 1, false, Activation::relu, 1, false, {2, 3, 0, 6}},
 };
 
 constexpr float kBeforeSlope = 0.3f;
@@ -68,10 +76,12 @@ struct Problem {
             return values;
         };
         const int64_t pixels = samples * c.height * c.width;
-        alpha = fill(c.points), w0 = fill(c.outputs * 9 * c.inputs), dw = fill(w0.size());
+        const int64_t x_pixels = samples * c.x_height() * c.x_width();
+        alpha = fill(c.points), dw = fill(c.kernel.squares() * c.outputs * 9 * c.inputs);
+        w0 = fill(dw.size());
         b0 = fill(c.outputs), db = fill(c.outputs), s0 = fill(c.outputs), ds = fill(c.outputs);
-        x = fill((c.shared_x ? 1 : c.points) * pixels * c.inputs);
-        more = fill(c.points * pixels * c.inputs);
+        x = fill((c.shared_x ? 1 : c.points) * x_pixels * c.inputs);
+        more = fill(c.points * x_pixels * c.inputs);
         residual = fill(pixels * c.outputs), gy = fill(c.points * pixels * c.outputs);
     }
 
@@ -83,8 +93,8 @@ struct Problem {
                o / (r * r);
     }
     int64_t x_at(int64_t p, int64_t m, int64_t row, int64_t column, int64_t i) const {
-        return (((c.shared_x ? 0 : p * samples) + m) * c.height * c.width + row * c.width +
-                column) *
+        return (((c.shared_x ? 0 : p * samples) + m) * c.x_height() * c.x_width() +
+                row * c.x_width() + column) *
                    c.inputs +
                i;
     }
@@ -115,12 +125,18 @@ Results plain(const Problem& q) {
                         const int64_t here = q.at(p, m, y, x, o), n = m / c.rest;
                         double z = q.on(q.b0, q.db, p, o);
                         const auto each = [&](auto visit) {
-                            for (int64_t t = 0; t < 9; ++t) {
-                                const int64_t row = y + t / 3 - 1, column = x + t % 3 - 1;
-                                if (row < 0 || column < 0 || row >= c.height || column >= c.width)
+                            for (int64_t t = 0; t < 9 * c.kernel.squares(); ++t) {
+                                const int64_t square = t / 9;
+                                const int64_t row =
+                                    y + square / c.kernel.across * 3 + t % 9 / 3 - c.kernel.pad_y;
+                                const int64_t column =
+                                    x + square % c.kernel.across * 3 + t % 3 - c.kernel.pad_x;
+                                if (row < 0 || column < 0 || row >= c.x_height() ||
+                                    column >= c.x_width())
                                     continue;
+                                const int64_t w = (square * c.outputs + o) * 9 + t % 9;
                                 for (int64_t i = 0; i < c.inputs; ++i)
-                                    visit(row, column, i, (o * 9 + t) * c.inputs + i);
+                                    visit(row, column, i, w * c.inputs + i);
                             }
                         };
                         each([&](int64_t row, int64_t column, int64_t i, int64_t w) {
@@ -139,17 +155,18 @@ Results plain(const Problem& q) {
                         if (z <= 0) r.gs[n * c.outputs + o] += g * z;
                         each([&](int64_t row, int64_t column, int64_t i, int64_t w) {
                             const int64_t to =
-                                (((p * q.samples + m) * c.height + row) * c.width + column) *
+                                (((p * q.samples + m) * c.x_height() + row) * c.x_width() +
+                                 column) *
                                     c.inputs +
                                 i;
                             r.gx[to] += g * factor * q.on(q.w0, q.dw, p, w);
-                            const int64_t t = w / c.inputs % 9;
-                            r.gw[n * q.w0.size() + (o * c.inputs + i) * 9 + t] +=
+                            const int64_t t = w / c.inputs % 9, in_order = w / c.inputs / 9;
+                            r.gw[n * q.w0.size() + (in_order * c.inputs + i) * 9 + t] +=
                                 g * factor * q.x[q.x_at(p, m, row, column, i)];
                         });
                     }
     // The gradient at the input of the activation that gave x.
-    const int64_t of_point = q.samples * c.height * c.width * c.inputs;
+    const int64_t of_point = q.samples * c.x_height() * c.x_width() * c.inputs;
     for (int64_t i = 0; i < c.points * of_point; ++i)
         if (q.x[c.shared_x ? i % of_point : i] <= 0) r.gx[i] *= q.before_slope();
     return r;
@@ -192,7 +209,7 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
     const Case& c = q.c;
     const bool slopes = c.activation == Activation::leaky;
     const auto packed = [&](const vector<float>& w, bool turned) {
-        const faigfast::Packing packing{c.inputs, c.outputs, c.shuffle, turned};
+        const faigfast::Packing packing{c.inputs, c.outputs, c.shuffle, turned, c.kernel.squares()};
         vector<float> result(faigfast::packed_size(isa, packing));
         if (result.empty()) return w;  // read as they are
         faigfast::pack(isa, packing, w.data(), result.data(), threads);
@@ -206,6 +223,9 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
                                    c.width,
                                    c.inputs,
                                    c.outputs,
+                                   c.x_height(),
+                                   c.x_width(),
+                                   c.kernel,
                                    c.shuffle,
                                    q.alpha.data(),
                                    w0.data(),
