@@ -162,7 +162,7 @@ def attribute(
     first = next((p for p in target.parameters() if p.is_floating_point()), None)
     if first is None:
         raise ValueError("model_b has no parameters: nothing to attribute")
-    used, why = choose(backend, first.device, precision)
+    used, why = choose(backend, first.device, precision, target)
     check_precision(precision, used)
     own = next((name for name, dtype in PRECISIONS.items() if dtype == first.dtype), None)
     if own is None:

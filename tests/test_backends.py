@@ -7,6 +7,7 @@ import torch
 from faigfast import _extension, _extension_cuda, _triton
 from faigfast.backends import backends, choose
 from faigfast.precision import check_precision
+from faigfast.zoo import SRCNNStyle, SRResNet, SwinIR
 
 NAMES = ["reference", "torch", "cpu", "triton", "cuda"]
 
@@ -53,6 +54,10 @@ def test_choice():
     assert name == ("torch" if _extension.module is None else "cpu")
     assert name in why
     assert choose("auto", "cuda")[0] == "torch"
+    for network in (SRResNet(width=8, blocks=1), SRCNNStyle((8,))):
+        assert choose("auto", "cpu", network=network)[0] == name
+    name, why = choose("auto", "cpu", network=SwinIR(width=32, depths=(2,), heads=(2,)))
+    assert name == "torch" and (_extension.module is None or "linear" in why)
     for name in ("reference", "torch"):
         assert choose(name, "cpu") == (name, "")
 

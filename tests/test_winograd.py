@@ -1,4 +1,4 @@
-"""The C++ kernels of the path convolution, in every instruction set that runs here."""
+"""The C++ kernels of path convolutions and linear layers, in every instruction set that runs here."""
 
 import subprocess
 import sys
@@ -8,7 +8,16 @@ from itertools import product
 
 import pytest
 import torch
-from path_cases import arguments, assert_near, conv_case, errors, expected, found, poisoned
+from path_cases import (
+    arguments,
+    assert_near,
+    conv_case,
+    errors,
+    expected,
+    found,
+    linear_case,
+    poisoned,
+)
 
 from faigfast import _extension
 from faigfast.ops.conv import conv, conv_backward
@@ -161,7 +170,49 @@ def test_kernels_of_other_sizes(name, isa):
     assert_right(conv_case(**options, samples=2, shared=True, layout="strided", bias=None))
 
 
+POINTS = {
+    "as they are": dict(),
+    "few channels": dict(channels=(3, 5)),
+    "one pixel": dict(size=(1, 1), channels=(20, 4)),
+    "one channel": dict(channels=(1, 1)),
+    "whole vectors": dict(channels=(64, 128), size=(11, 13)),
+    "several panels": dict(channels=(200, 212)),
+    "many points": dict(points=9, images=1, size=(4, 3)),
+    "many images": dict(points=2, images=7, size=(4, 3)),
+    "channels last": dict(layout="channels last"),
+    "stands still": dict(weight="still", bias="still"),
+}
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_kernels_of_one_pixel(name, isa):
+    options = dict(channels=(33, 47), size=(9, 10), kernel=1, padding=0) | POINTS[name]
+    assert_right(conv_case(**options, activation="prelu", slopes="moves"))
+    assert_right(conv_case(**options, activation="relu", scale=0.5, residual="points"))
+    still = options | dict(layout="strided", bias=None)
+    assert_right(conv_case(**still, samples=2, shared=True, activation="silu"))
+
+
+LINEAR = {
+    "as they are": dict(),
+    "one row": dict(rows=1, features=(100, 3)),
+    "many rows": dict(rows=131, features=(64, 48)),
+    "one image": dict(points=3, images=1),
+    "shared": dict(shared=True),
+    "no bias": dict(bias=None),
+    "weight stands still": dict(weight="still"),
+    "bias stands still": dict(bias="still"),
+    "strided": dict(layout="strided"),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_layers(name, isa):
+    assert_right(linear_case(**dict(features=(33, 47), rows=9) | LINEAR[name]))
+
+
 STREAMED = {
+    "kernel of one pixel": dict(channels=(48, 32), kernel=1, padding=0, residual="points"),
     "larger kernel": dict(channels=(16, 32), kernel=5, padding=1, residual="points"),
     "beyond the image": dict(channels=(32, 16), kernel=8, padding=7),
     "residual": dict(channels=(48, 48), residual="points", activation="leaky_relu"),
@@ -192,9 +243,11 @@ def test_large_images_give_the_same_bits_however_they_are_streamed(name, isa, st
     assert all(set(errors(one, results[0]).values()) == {0.0} for one in results)
 
 
-@pytest.mark.parametrize("channels, kernel", [((20, 24), 3), ((100, 140), 3), ((20, 24), 7)])
+@pytest.mark.parametrize("channels, kernel", [
+    ((20, 24), 3), ((100, 140), 3), ((20, 24), 7), ((20, 24), 1)
+], ids=str)  # fmt: skip
 def test_threads_change_nothing_but_rounding(channels, kernel, isa):
-    sizes = dict(size=(23, 18), channels=channels, images=3, kernel=kernel)
+    sizes = dict(size=(23, 18), channels=channels, images=3, kernel=kernel, padding=kernel // 2)
     case = conv_case(**sizes, activation="relu").to(torch.float32)
     before, results = torch.get_num_threads(), []
     try:
@@ -226,7 +279,8 @@ def test_tensors_need_no_alignment(shift, isa):
 
 REFUSED = {
     "float64": dict(),
-    "kernel is 1×1": dict(kernel=1, padding=0),
+    "zeros are around": dict(kernel=1, padding=1),
+    "what a kernel of 1×1 gives is shuffled": dict(kernel=1, padding=0, shuffle=2, channels=(4, 8)),
     "kernel is 2×1": dict(kernel=(2, 1), padding=0),
     "kernel is 1×7": dict(kernel=(1, 7)),
     "kernel is 3": dict(size=(9,)),

@@ -4,6 +4,7 @@
 // square.
 
 #include "block.h"
+#include "linear.h"
 #include "memory.h"
 #include "thin_convolution.h"
 
@@ -100,21 +101,11 @@ Parts parts_of(const Pass& pass) {
     return {pass.in.vectors, pass.out.vectors, pass.path.kernel.squares(), in, out};
 }
 
-// Calls f(point, tiles) for the points among which some tiles, counted from the first, lie.
-template <typename F>
-void each_point(Range tiles, int64_t of_point, F f) {
-    while (tiles.begin < tiles.end) {
-        const int64_t point = tiles.begin / of_point, first = tiles.begin % of_point;
-        const int64_t count = least(of_point - first, tiles.size());
-        f(point, Range{first, first + count});
-        tiles.begin += count;
-    }
-}
-
 constexpr int64_t kWeightBytes = int64_t{8} << 20;  // of points whose weights are shared at once
 
 void run(const Pass& pass, Gate gate) {
     const PathConvolution& path = pass.path;
+    if (path.kernel.is_point()) return multiply_pixels(pass, gate);
     if (is_thin(pass.out) && path.kernel.is_middle()) return convolve_rows(pass, gate);
     const Parts parts = parts_of(pass);
     const Streaming how = pass.streaming();

@@ -51,6 +51,36 @@ inline Vec read(const float* from, int lanes) {
     return lanes == kLanes ? load(from) : load(from, lanes);
 }
 
+// What a gradient is read through at some pixels in a row; `at`: where the first one stands.
+struct GatedRow {
+    Gate gate;
+    const Channels& channels;
+    const float *values, *saved;
+    float scale;
+    const float* slopes;  // of the point
+
+    // [count, to_pixel] from pixel `at`; lanes behind the channels are zero.
+    void read_to(int64_t at, int64_t count, float* to, int64_t to_pixel) const {
+        with_gate(gate, [&](auto gate) { read_as<gate.value>(at, count, to, to_pixel); });
+    }
+
+    template <Gate kGate>
+    void read_as(int64_t at, int64_t count, float* to, int64_t to_pixel) const {
+        for (int64_t i = 0; i < count; ++i, at += channels.pixel(), to += to_pixel)
+            channels.each_vector([&](int64_t v, int64_t offset, int lanes) {
+                const float* from = values + at + offset;
+                const Vec z = kGate >= Gate::relu ? read(saved + at + offset, lanes) : Vec{};
+                const Vec slope = kGate == Gate::leaky ? load(slopes + v * kLanes) : Vec{};
+                const Vec value = through<kGate>(read(from, lanes), z, scale, slope);
+                const int64_t room = to_pixel - v * kLanes;
+                if (room >= kLanes)
+                    store(to + v * kLanes, value);
+                else
+                    store(to + v * kLanes, value, (int)room);
+            });
+    }
+};
+
 // Slopes [points, padded], in columns.
 inline void fill_slopes(const PathConvolution& p, const Channels& channels, float* slopes) {
     for (int64_t point = 0; point < p.points; ++point)

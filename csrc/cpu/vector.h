@@ -86,6 +86,11 @@ inline void store(float* to, Vec value, int count) {
 }
 #endif
 
+inline void copy(const float* from, float* to, int64_t count) {
+    for (; count >= kLanes; count -= kLanes, from += kLanes, to += kLanes) store(to, load(from));
+    if (count) store(to, load(from, (int)count), (int)count);
+}
+
 inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "ahead.h"
 #include "gate.h"
 #include "gemm.h"
+#include "linear.h"
 #include "memory.h"
 #include "parts.h"
 #include "streaming.h"
@@ -287,14 +288,15 @@ void convolve_weight_gradient(const PathConvolution& path, const BackwardArrays&
     const Scratch scratch(4 * path.points * out.padded);
     float* slopes = scratch.floats();
     fill_slopes(path, out, slopes);
-    const ThinGradient thin(path, arrays, slopes);
-    if (thin.serves()) {
-        each_image(path, arrays, thin.rows(), thin.size(),
+    const auto by_rows = [&](const auto& gradient) {
+        each_image(path, arrays, gradient.rows(), gradient.size(),
                    [&](float* room, int64_t image, Range rows, const Sums& to) {
-                       thin.add_rows(room, image, rows, to);
+                       gradient.add_rows(room, image, rows, to);
                    });
-        return;
-    }
+    };
+    if (path.kernel.is_point()) return by_rows(LinearGradient(path, arrays, slopes));
+    const ThinGradient thin(path, arrays, slopes);
+    if (thin.serves()) return by_rows(thin);
     const Sizes sizes(path, arrays.images, arrays.x_pixel);
     const int64_t buffer = sizes.buffer();
     const bool ahead = streaming(path).ahead;

@@ -2,11 +2,12 @@
 
 #include <stdint.h>
 
-// Path convolution with stride 1 in float32 by Winograd's F(4×4, 3×3). A kernel is made of squares
-// of 3×3 taps: of one, or of more side by side, the last filled up with zeros. Everything is dense
-// and channels-last, but that pixels may lie further apart: images [points, samples, height, width,
-// channels], weights [squares, outputs, 3, 3, inputs], which `pack` lays out anew. All functions
-// are compiled once per instruction set.
+// Path convolution with stride 1 in float32. A kernel of 1×1 is a product of matrices; others go by
+// Winograd's F(4×4, 3×3), and are made of squares of 3×3 taps: of one, or of more side by side, the
+// last filled up with zeros. Everything is dense and channels-last, but that pixels may lie further
+// apart: images [points, samples, height, width, channels], weights [squares, outputs, 3, 3,
+// inputs], which `pack` lays out anew, or [outputs, inputs]. All functions are compiled once per
+// instruction set.
 
 namespace faigfast {
 
@@ -21,14 +22,16 @@ struct Packing {
 };
 
 // Where squares stand on an image: `down` by `across` of them, the first above and left of a pixel
-// of y by as much as the padding says.
+// of y by as much as the padding says. Without any the kernel is 1×1, and has no padding.
 struct Kernel {
     int64_t down, across, pad_y, pad_x;
 
     int64_t squares() const { return down * across; }
+    int64_t taps() const { return is_point() ? 1 : 9 * squares(); }
     // How far the middle of a square lies from a pixel of y.
     int64_t below(int64_t square) const { return square / across * 3 + 1 - pad_y; }
     int64_t beside(int64_t square) const { return square % across * 3 + 1 - pad_x; }
+    bool is_point() const { return squares() == 0; }
     bool is_middle() const { return squares() == 1 && pad_y == 1 && pad_x == 1; }
 };
 
@@ -69,7 +72,8 @@ struct BackwardArrays {
     Activation before;
     float before_slope;
     float* gx;  // [points, samples, x_height, x_width, inputs], or null: not wanted
-    float* gw;  // [images, squares, outputs, inputs, 3, 3], summed over the points, or null
+    float* gw;  // [images, squares, outputs, inputs, 3, 3] or [images, outputs, inputs], summed
+                // over the points, or null
     float* gb;  // [images, outputs] or null
     float* gs;  // [images, outputs] or null, of slopes, also where one is shared
 };

@@ -15,9 +15,9 @@ from faigfast.engine.folded import Folded, apply, joined, sample_by_sample
 from faigfast.ops import (  # noqa: F401  their kernels join the table
     cuda_hopper,
     cuda_pointwise,
+    linear_by_conv,
     triton_channels,
     triton_conv,
-    triton_linear,
     triton_score_reduction,
     triton_squared_error,
     winograd,

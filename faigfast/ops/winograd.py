@@ -26,7 +26,9 @@ LEAST_TAPS = 3
 LEAST_INPUTS = 5
 
 
-def refuses(x: Tensor, w0: Tensor, geometry: tuple[Any, ...] | None = None) -> str:
+def refuses(
+    x: Tensor, w0: Tensor, geometry: tuple[Any, ...] | None = None, shuffle: int = 1
+) -> str:
     """Why the kernels do not serve a convolution; "" where they do.
 
     Parameters
@@ -44,17 +46,22 @@ def refuses(x: Tensor, w0: Tensor, geometry: tuple[Any, ...] | None = None) -> s
         if part.dtype != torch.float32:
             return f"tensors are of {part.dtype}"
     size = w0.shape[2:]
-    if len(size) != 2 or size.numel() < LEAST_TAPS * math.prod(_squares(w0)):
+    squares = _squares(w0) if len(size) == 2 else ()
+    if not squares or size.numel() < LEAST_TAPS * math.prod(squares):
         return f"the kernel is {'×'.join(map(str, size))}"
-    if w0.shape[1] < LEAST_INPUTS and math.prod(_squares(w0)) > 1:
+    if w0.shape[1] < LEAST_INPUTS and math.prod(squares) > 1:
         return f"only {w0.shape[1]} channels go into a kernel of {size[0]}×{size[1]}"
     if geometry is not None and (*geometry[:1], *geometry[2:]) != _OTHERWISE:
         return "stride, dilation and groups are not 1, or it is transposed"
+    if not any(squares) and (shuffle > 1 or (geometry is not None and any(geometry[1]))):
+        return "what a kernel of 1×1 gives is shuffled, or zeros are around the image"
     return "" if x.numel() else "there is nothing to compute"
 
 
 def _squares(w0: Tensor) -> tuple[int, int]:
-    """How many squares of 3×3 taps a kernel is made of, down and across."""
+    """How many squares of 3×3 taps a kernel is made of, down and across; of 1×1 none."""
+    if w0.shape[2:].numel() == 1:
+        return 0, 0
     down, across = (math.ceil(size / 3) for size in w0.shape[2:])
     return down, across
 
@@ -100,6 +107,8 @@ def _packed(
 
 def _pack(w: Tensor, shuffle: int, turned: bool) -> Tensor:
     down, across = _squares(w)
+    if not down:
+        return w.flatten(1).contiguous()
     rest = 3 * across - w.shape[3], 3 * down - w.shape[2]
     if any(rest):
         w = F.pad(w, (0, rest[0], 0, rest[1]))
@@ -209,9 +218,10 @@ def convolve_backward(
         s0=s0, ds=ds,
     )  # fmt: skip
     outputs, inputs = w0.shape[:2]
+    squares = _squares(w0)
+    whole = (*squares, outputs, inputs, 3, 3) if any(squares) else w0.shape
     shapes = (
-        (len(alpha), *pixels.shape[1:]), (images, *_squares(w0), outputs, inputs, 3, 3),
-        (images, outputs), (images, outputs),
+        (len(alpha), *pixels.shape[1:]), (images, *whole), (images, outputs), (images, outputs)
     )  # fmt: skip
     found = [empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)]
     gx, gw, gb, gs = found
@@ -221,13 +231,13 @@ def convolve_backward(
         more_pixel=0 if more is None else _pixel(more), before=FUSED[before[0]],
         before_slope=before[1], gx=address(gx), gw=address(gw), gb=address(gb), gs=address(gs),
     )  # fmt: skip
-    if gw is not None:
-        whole = gw.permute(0, 3, 4, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4)
-        found[1] = whole[..., : w0.shape[2], : w0.shape[3]].contiguous()
+    if gw is not None and any(squares):
+        taps = gw.permute(0, 3, 4, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4)
+        found[1] = taps[..., : w0.shape[2], : w0.shape[3]].contiguous()
     return found
 
 
-@kernel("winograd", "conv", lambda x, w0, *rest: refuses(x, w0, rest[10:16]), "cpu")
+@kernel("winograd", "conv", lambda x, w0, *rest: refuses(x, w0, rest[10:16], rest[-1]), "cpu")
 def conv(
     x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
     s0: Tensor | None, ds: Tensor | None, alpha: Tensor, sum_w: Tensor | None,
@@ -258,7 +268,10 @@ def conv(
     return y, saved
 
 
-@kernel("winograd", "conv_backward", lambda gy, x, _, w0, *rest: refuses(x, w0, rest[8:14]), "cpu")
+@kernel(
+    "winograd", "conv_backward", lambda gy, x, _, w0, *rest: refuses(x, w0, rest[8:14], rest[-1]),
+    "cpu",
+)  # fmt: skip
 def conv_backward(
     gy: Tensor, x: Tensor, saved: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None,
     s0: Tensor | None, ds: Tensor | None, alpha: Tensor, more: Tensor | None, images: int,

@@ -31,8 +31,11 @@ struct Case {
     faigfast::Kernel kernel = {1, 1, 1, 1};
 
     // Of x, where height and width are those of y.
-    int64_t x_height() const { return height + 3 * kernel.down - 1 - 2 * kernel.pad_y; }
-    int64_t x_width() const { return width + 3 * kernel.across - 1 - 2 * kernel.pad_x; }
+    int64_t x_height() const { return height + beside(kernel.down, kernel.pad_y); }
+    int64_t x_width() const { return width + beside(kernel.across, kernel.pad_x); }
+    int64_t beside(int64_t squares, int64_t pad) const {
+        return kernel.is_point() ? 0 : 3 * squares - 1 - 2 * pad;
+    }
 };
 
 const Case kCases[] = {
@@ -51,6 +54,9 @@ const Case kCases[] = {
     // Kernels of several squares.
     {2, 2, 1, 9, 7, 20, 9, 1, true, Activation::leaky, 0.5f, true, {2, 1, 2, 0}},
     {1, 1, 2, 5, 26, 104, 3, 1, false, Activation::relu, 1, false, {2, 3, 0, 6}},
+    // Without a square.
+    {3, 2, 1, 9, 17, 20, 9, 1, true, Activation::leaky, 0.5f, true, {}},
+    {1, 1, 2, 5, 6, 80, 96, 1, false, Activation::relu, 1, false, {}},
 };
 
 constexpr float kBeforeSlope = 0.3f;
@@ -77,7 +83,7 @@ struct Problem {
         };
         const int64_t pixels = samples * c.height * c.width;
         const int64_t x_pixels = samples * c.x_height() * c.x_width();
-        alpha = fill(c.points), dw = fill(c.kernel.squares() * c.outputs * 9 * c.inputs);
+        alpha = fill(c.points), dw = fill(c.outputs * c.kernel.taps() * c.inputs);
         w0 = fill(dw.size());
         b0 = fill(c.outputs), db = fill(c.outputs), s0 = fill(c.outputs), ds = fill(c.outputs);
         x = fill((c.shared_x ? 1 : c.points) * x_pixels * c.inputs);
@@ -125,6 +131,9 @@ Results plain(const Problem& q) {
                         const int64_t here = q.at(p, m, y, x, o), n = m / c.rest;
                         double z = q.on(q.b0, q.db, p, o);
                         const auto each = [&](auto visit) {
+                            if (c.kernel.is_point())
+                                for (int64_t i = 0; i < c.inputs; ++i)
+                                    visit(y, x, i, o * c.inputs + i);
                             for (int64_t t = 0; t < 9 * c.kernel.squares(); ++t) {
                                 const int64_t square = t / 9;
                                 const int64_t row =
@@ -160,8 +169,10 @@ Results plain(const Problem& q) {
                                     c.inputs +
                                 i;
                             r.gx[to] += g * factor * q.on(q.w0, q.dw, p, w);
-                            const int64_t t = w / c.inputs % 9, in_order = w / c.inputs / 9;
-                            r.gw[n * q.w0.size() + (in_order * c.inputs + i) * 9 + t] +=
+                            const int64_t t = w / c.inputs % 9, kernel = w / c.inputs / 9;
+                            const int64_t to_w =
+                                c.kernel.is_point() ? w : (kernel * c.inputs + i) * 9 + t;
+                            r.gw[n * q.w0.size() + to_w] +=
                                 g * factor * q.x[q.x_at(p, m, row, column, i)];
                         });
                     }
@@ -209,6 +220,7 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
     const Case& c = q.c;
     const bool slopes = c.activation == Activation::leaky;
     const auto packed = [&](const vector<float>& w, bool turned) {
+        if (c.kernel.is_point()) return w;
         const faigfast::Packing packing{c.inputs, c.outputs, c.shuffle, turned, c.kernel.squares()};
         vector<float> result(faigfast::packed_size(isa, packing));
         if (result.empty()) return w;  // read as they are

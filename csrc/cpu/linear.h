@@ -1,0 +1,218 @@
+#pragma once
+
+// Kernels of 1×1, and linear layers: products of the pixels and the weights of a point, a strip of
+// pixels at a time.
+
+#include "gemm.h"
+#include "memory.h"
+#include "pass.h"
+#include "sums.h"
+
+namespace faigfast::FAIGFAST_ISA {
+namespace {
+
+// Pixels that a thread takes together: few enough for the first cache, in whole tiles.
+constexpr int64_t kStripRows = 8 * kRows;
+
+// y, or the input gradient. Weights are [outputs, inputs].
+class Linear {
+public:
+    Linear(const Pass& pass, Gate gate, float* room)
+        : pass_(pass),
+          gate_(gate),
+          past_(pass.streaming().past),
+          weights_(room),
+          strip_(weights_ + pass.in.group * panels(pass) * kPanel),
+          product_(strip_ + kStripRows * pass.in.padded) {}
+
+    static int64_t size(const Pass& pass) {
+        return pass.in.group * panels(pass) * kPanel + kStripRows * (pass.in.padded + kPanel);
+    }
+
+    // γ(α) [panel][k][column].
+    void begin_point(int64_t point) const {
+        const PathConvolution& path = pass_.path;
+        const float alpha = path.alpha[point];
+        const int64_t depth = pass_.in.group, columns = pass_.out.group;
+        const auto at = [&](int64_t i) {
+            return path.dw ? path.w0[i] + alpha * path.dw[i] : path.w0[i];
+        };
+        for (int64_t j = 0; j < panels(pass_) * kPanel; j += kLanes) {
+            const int64_t count = most(0, least(kLanes, columns - j));
+            float* to = weights_ + j / kPanel * depth * kPanel + j % kPanel;
+            for (int64_t k = 0; k < depth; ++k, to += kPanel)
+                for (int64_t l = 0; l < kLanes; ++l) {
+                    const int64_t i = pass_.gradient ? k * columns + j + l : (j + l) * depth + k;
+                    to[l] = l < count ? at(i) : 0;
+                }
+        }
+    }
+
+    // Some pixels of all samples at a point.
+    void run(int64_t point, Range pixels) const {
+        const Channels &in = pass_.in, &out = pass_.out;
+        const GatedRow from{gate_,
+                            in,
+                            pass_.values + point * pass_.values_point,
+                            pass_.saved ? pass_.saved + point * pass_.values_point : nullptr,
+                            pass_.path.scale,
+                            pass_.slopes + point * in.padded};
+        for (int64_t first = pixels.begin; first < pixels.end; first += kStripRows) {
+            const int64_t count = least(kStripRows, pixels.end - first);
+            const bool plain = gate_ == Gate::open;
+            if (!plain) from.read_to(first * in.pitch, count, strip_, in.padded);
+            const float* a = plain ? from.values + first * in.pitch : strip_;
+            for (int64_t v = 0; v < out.vectors; v += kColumns) {
+                const int64_t vectors = least(kColumns, out.vectors - v);
+                multiply_panel<false>(
+                    {a, plain ? in.pitch : in.padded, 1, weights_ + v * kLanes * in.group, kPanel,
+                     product_, kPanel, in.group},
+                    count, vectors);
+                with_finish(pass_.finish(), [&](auto finish) {
+                    give<finish.value>(point, first, count, {v, v + vectors});
+                });
+            }
+        }
+    }
+
+private:
+    static int64_t panels(const Pass& pass) { return (pass.out.vectors + kColumns - 1) / kColumns; }
+
+    template <Finish kFinish>
+    void give(int64_t point, int64_t first, int64_t count, Range vs) const {
+        const Pass& pass = pass_;
+        const auto beside = [&](const float* all, int64_t of_point, int64_t pixel) {
+            return all ? all + point * of_point + first * pixel : nullptr;
+        };
+        const float* rest = beside(pass.residual, pass.residual_point, pass.residual_pixel);
+        const float* gate = beside(pass.gate, pass.gate_point, pass.gate_pixel);
+        float* to =
+            pass.result + point * pass.path.samples * pass.out_sample + first * pass.out.pitch;
+        const Vec scale = broadcast(pass.scale()), gate_slope = broadcast(pass.gate_slope);
+        pass.out.each_vector(vs, [&](int64_t v, int64_t offset, int lanes) {
+            const int64_t column = point * pass.out.padded + v * kLanes;
+            const Vec shift = pass.bias ? load(pass.bias + column) : Vec{};
+            const Vec slope = kFinish == Finish::leaky ? load(pass.slopes + column) : Vec{};
+            const float* from = product_ + (v - vs.begin) * kLanes;
+            for (int64_t i = 0; i < count; ++i) {
+                Vec value = finished<kFinish>(load(from + i * kPanel), shift, slope, scale);
+                if (rest) value += read(rest + i * pass.residual_pixel + offset, lanes);
+                if (has_gate(kFinish))
+                    value = behind<kFinish>(value, read(gate + i * pass.gate_pixel + offset, lanes),
+                                            gate_slope);
+                float* pixel = to + i * pass.out.pitch + offset;
+                if (past_)
+                    store_past(pixel, value);
+                else if (lanes == kLanes)
+                    store(pixel, value);
+                else
+                    store(pixel, value, lanes);
+            }
+        });
+    }
+
+    const Pass& pass_;
+    const Gate gate_;
+    const bool past_;
+    float *const weights_, *const strip_, *const product_;
+};
+
+// Every thread its pixels of all samples at all points.
+inline void multiply_pixels(const Pass& pass, Gate gate) {
+    const PathConvolution& path = pass.path;
+    const int64_t of_point = path.samples * path.height * path.width;
+    const int64_t size = round_up(Linear::size(pass), 16) + 16;
+    const Scratch scratch(4 * path.threads * size);
+    float* rooms = scratch.floats();
+
+#pragma omp parallel num_threads(path.threads)
+    {
+        const Linear linear(pass, gate, rooms + thread_id() * size);
+        const Range mine = share(path.points * of_point, thread_id(), thread_count());
+        each_point(mine, of_point, [&](int64_t point, Range pixels) {
+            linear.begin_point(point);
+            linear.run(point, pixels);
+        });
+        finish_stores();
+    }
+}
+
+// Gradients of weights, bias and slopes: Σ over pixels and points of the gradient ⊗ x.
+class LinearGradient {
+public:
+    LinearGradient(const PathConvolution& path, const BackwardArrays& arrays, const float* slopes)
+        : path_(path),
+          arrays_(arrays),
+          slopes_(slopes),
+          in_(path.inputs, path.width, 1, arrays.x_pixel),
+          out_(path.outputs, path.width, 1),
+          pixels_(path.samples / arrays.images * path.height * path.width) {}
+
+    // Pixels of one image, at all points.
+    int64_t rows() const { return path_.points * pixels_; }
+    int64_t size() const {
+        return (out_.group + kStripRows) * in_.padded + (kStripRows + 2) * out_.padded;
+    }
+
+    void add_rows(float* room, int64_t image, Range rows, const Sums& to) const {
+        float *sums = room, *biases = sums + out_.group * in_.padded;
+        float *slope_sums = biases + out_.padded, *g = slope_sums + out_.padded;
+        float* x = g + kStripRows * out_.padded;
+        for (float* at = sums; at < g; ++at) *at = 0;
+        each_point(rows, pixels_, [&](int64_t point, Range some) {
+            for (int64_t first = some.begin; first < some.end; first += kStripRows)
+                add_strip(point, image * pixels_ + first, least(kStripRows, some.end - first), g, x,
+                          sums, biases, slope_sums);
+        });
+        for (int64_t o = 0; o < out_.group; ++o) {
+            if (to.gb) to.gb[o] = biases[o];
+            if (to.gs) to.gs[o] = slope_sums[o];
+            if (to.gw) copy(sums + o * in_.padded, to.gw + o * in_.group, in_.group);
+        }
+    }
+
+private:
+    // Pixels [first, first + count) of all samples at a point.
+    void add_strip(int64_t point, int64_t first, int64_t count, float* g_room, float* x_room,
+                   float* sums, float* biases, float* slope_sums) const {
+        const int64_t at =
+            (point * path_.samples * path_.height * path_.width + first) * out_.group;
+        const Gate gate = gate_of(path_);
+        const GatedRow gradient{gate,          out_,        arrays_.gy,
+                                arrays_.saved, path_.scale, slopes_ + point * out_.padded};
+        gradient.read_to(at, count, g_room, out_.padded);
+        out_.each_vector([&](int64_t v, int64_t offset, int lanes) {
+            Vec total = load(biases + offset), slopes = load(slope_sums + offset);
+            for (int64_t i = 0; i < count; ++i) {
+                total += load(g_room + i * out_.padded + v * kLanes);
+                if (!arrays_.gs) continue;
+                const int64_t here = at + i * out_.group + offset;
+                const Vec z = read(arrays_.saved + here, lanes);
+                slopes += z > 0 ? Vec{} : path_.scale * read(arrays_.gy + here, lanes) * z;
+            }
+            store(biases + offset, total);
+            store(slope_sums + offset, slopes);
+        });
+        if (!arrays_.gw) return;
+        const float* x = arrays_.x + point * arrays_.x_point + first * in_.pitch;
+        int64_t x_row = in_.pitch;
+        if (in_.group % kLanes) {  // else vectors would reach behind the pixel
+            const GatedRow plain{Gate::open, in_, x, nullptr, 1, nullptr};
+            plain.read_to(0, count, x_room, in_.padded);
+            x = x_room, x_row = in_.padded;
+        }
+        for (int64_t v = 0; v < in_.vectors; v += kColumns)
+            multiply_panel<true>({g_room, 1, out_.padded, x + v * kLanes, x_row, sums + v * kLanes,
+                                  in_.padded, count},
+                                 out_.group, least(kColumns, in_.vectors - v));
+    }
+
+    const PathConvolution& path_;
+    const BackwardArrays& arrays_;
+    const float* slopes_;  // [points, padded]
+    const Channels in_, out_;
+    const int64_t pixels_;  // of one image at a point
+};
+
+}  // namespace
+}  // namespace faigfast::FAIGFAST_ISA
