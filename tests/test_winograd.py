@@ -1,4 +1,4 @@
-"""The C++ kernels of path convolutions and linear layers, in every instruction set that runs here."""
+"""The C++ kernels of path convolutions and linear layers, in every instruction set."""
 
 import subprocess
 import sys
