@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from faigfast import _extension
-from faigfast.bench.layer import PASSES, Layer
+from faigfast.bench.layer import PASSES, Layer, LinearLayer
 from faigfast.files import write_json
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.tables import markdown
@@ -22,6 +22,41 @@ SIZES = (16, 32, 64, 128, 256, 512)
 MOST_FLOPS = 4e10  # of one call; larger layers are left out
 PIXELS = 1 << 14  # at least so many at all points together
 SECONDS = 0.3  # of one measurement
+# Other layers, of 64² pixels (or as many rows) at 4 points.
+OTHERS: dict[str, Callable[[], Layer | LinearLayer]] = {
+    **{
+        f"1×1, {n} → {m}": partial(Layer, n, 64, 4, kernel=1, outputs=m)
+        for n, m in ((16, 16), (32, 32), (64, 64), (128, 128), (256, 256), (64, 256), (256, 64))
+    },
+    **{
+        f"linear, {n} → {m}": partial(LinearLayer, n, 64**2, 4, m)
+        for n, m in ((32, 64), (60, 120), (180, 540))
+    },
+    **{
+        f"{k}×{k}, {n} → {m}": partial(Layer, n, 64, 4, kernel=k, outputs=m)
+        for k, n, m in (
+            (2, 64, 64), (4, 64, 64), (5, 16, 16), (5, 32, 32), (5, 64, 64), (5, 128, 128),
+            (7, 64, 64), (9, 32, 32), (9, 64, 64), (5, 3, 64), (9, 3, 64), (5, 64, 3), (9, 64, 3),
+        )
+    },
+    **{
+        f"3×3, stride {stride}, {n} → {m}": partial(Layer, n, 64, 4, stride=stride, outputs=m)
+        for stride, n, m in ((2, 64, 64), (2, 64, 128))
+    },
+    "2×2, stride 2, 64 → 128": partial(Layer, 64, 64, 4, kernel=2, stride=2, outputs=128),
+    "3×3, dilation 2, 64 → 64": partial(Layer, 64, 64, 4, dilation=2),
+    "3×3, 4 groups, 64 → 64": partial(Layer, 64, 64, 4, groups=4),
+    **{
+        f"{k}×{k}, depthwise, 64": partial(Layer, 64, 64, 4, kernel=k, groups=64)
+        for k in (3, 5, 7)
+    },
+    "4×4, transposed, stride 2, 64 → 64": partial(
+        Layer, 64, 64, 4, kernel=4, stride=2, transposed=True
+    ),
+    "9×9, transposed, stride 2, 64 → 3": partial(
+        Layer, 64, 64, 4, kernel=9, stride=2, transposed=True, outputs=3
+    ),
+}  # fmt: skip
 # Direct convolution has 9·16 multiplications where Winograd's has 36.
 CEILING = 4
 
@@ -38,11 +73,15 @@ class Kernels:
         Instruction set ("torch" for torch's own), channels, size, points, pass, GFLOP/s.
     errors : dict of str to float
         Worst relative L2 error against float64, by instruction set.
+    others : list of dict
+        Layer of `OTHERS`, pass, GFLOP/s of torch's, and of the kernels where they serve it, in the
+        best instruction set.
     """
 
     peak: dict[str, float]
     found: list[dict[str, Any]]
     errors: dict[str, float]
+    others: list[dict[str, Any]]
     machine: dict[str, Any] = field(default_factory=describe_machine)
     versions: dict[str, str] = field(default_factory=describe_versions)
     command: list[str] = field(default_factory=list)
@@ -62,6 +101,7 @@ class Kernels:
                 f"### {isa}\n\nMultiply-adds in registers: {peak:.0f} GFLOP/s. Worst relative L2 "
                 f"error of any pass: {self.errors[isa]:.1e}.\n\n{markdown(head, rows)}"
             )
+        parts.append(self._others())
         parts.append(
             f"{self.machine['cpu']}, {self.machine['threads']} threads, torch "
             f"{self.versions['torch']} with {self.machine['instructions']}. A cell: effective "
@@ -69,6 +109,24 @@ class Kernels:
             "ceiling, four times the peak; × torch's own convolution (oneDNN) in the same run."
         )
         return "\n\n".join(parts)
+
+    def _others(self) -> str:
+        isa = list(self.peak)[-1]
+
+        def cell(row: dict[str, Any]) -> str:
+            torchs, own = row["torch"], row["own"]
+            told = f"{torchs:.0f} · {torchs / self.peak[isa]:.2f}"
+            return told if own is None else f"{told} → {own:.0f} · **{own / torchs:.1f}×**"
+
+        names = dict.fromkeys(row["layer"] for row in self.others)
+        rows = [
+            (name, *(cell(row) for row in self.others if row["layer"] == name)) for name in names
+        ]
+        return (
+            f"### Other layers, {isa}\n\nA cell: effective GFLOP/s of torch's own (oneDNN), as the "
+            "engine uses it, with bias and ReLU, point by point; share of the peak; where kernels "
+            f"of ours serve the layer, theirs.\n\n{markdown(('layer', *PASSES), rows)}"
+        )
 
     def _cell(self, isa: str, channels: int, size: int, part: str) -> str:
         def speed(who: str) -> float | None:
@@ -151,7 +209,21 @@ def measure_kernels(*, progress: bool = True) -> Kernels:
                     {"isa": who, "channels": channels, "size": size, "points": points,
                      "pass": part, "gflops": layer.flops / statistics.median(seconds) / 1e9}
                 )  # fmt: skip
-    return Kernels(peak, found, errors)
+    others = []
+    for name, make in tqdm(OTHERS.items(), unit="layer", disable=not progress):
+        other = make()
+        errors[isas[-1]] = max(errors[isas[-1]], _with_isa(isas[-1], partial(other.error, "cpu")))
+        for part in PASSES:
+            runs = {"torch": partial(other.run, part, "")}
+            if other.kernel(part, "cpu") != other.kernel(part, ""):
+                runs[isas[-1]] = partial(other.run, part, "cpu")
+            speeds = {
+                who: other.flops / statistics.median(seconds) / 1e9
+                for who, seconds in _interleaved(runs).items()
+            }
+            own = speeds.get(isas[-1])
+            others.append({"layer": name, "pass": part, "torch": speeds["torch"], "own": own})
+    return Kernels(peak, found, errors, others)
 
 
 def _with_isa(isa: str, run: Callable[[], Any]) -> Any:

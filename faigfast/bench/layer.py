@@ -1,4 +1,4 @@
-"""One convolution at some points of the line, as kernels are measured by it."""
+"""One layer at some points of the line, as kernels are measured by it."""
 
 import copy
 from collections.abc import Sequence
@@ -7,24 +7,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import faigfast.engine.rules  # noqa: F401  all kernels are in the table
 from faigfast.ops.conv import conv, conv_backward
+from faigfast.ops.linear import linear, linear_backward
 from faigfast.ops.table import Use, choose, using
 
 PASSES = ("forward", "input gradient", "weight gradient")
-GEOMETRY: tuple[Any, ...] = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 
 
 class Layer:
-    """A square 3×3 layer at some points of the line, with bias and ReLU.
+    """A convolution at some points of the line, with bias and ReLU.
 
     Parameters
     ----------
     channels, size, points : int
-        Of the layer; one image of size² pixels at each point.
+        Of what goes in; one image of size² pixels at each point.
     device, dtype
         Of all its tensors.
     mode : str
         How float32 is multiplied; see `faigfast.ops.table.Use`.
+    outputs : int, optional
+        Channels that come out; None: as many as go in.
+    kernel, stride, dilation, groups, transposed
+        As in `torch.convolution`; the padding leaves the size as it is where the stride is 1.
     """
 
     def __init__(
@@ -35,38 +40,51 @@ class Layer:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         mode: str = "ieee",
+        *,
+        outputs: int | None = None,
+        kernel: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        transposed: bool = False,
     ) -> None:
         generator = torch.Generator().manual_seed(0)
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator).to(device, dtype)
 
-        def image() -> Tensor:
-            return normal(points, 1, size, size, channels).movedim(-1, 2)
-
         self.mode = mode
-        gain = (9 * channels) ** -0.5
-        self.x, self.gy = image(), image()
-        self.w0 = gain * normal(channels, 3, 3, channels).movedim(-1, 1)
-        self.dw = 0.1 * gain * normal(channels, 3, 3, channels).movedim(-1, 1)
-        self.b0, self.db = normal(channels), normal(channels)
+        padding = dilation * (kernel - 1) // 2
+        sides = [[value] * 2 for value in (stride, padding, dilation)]
+        self.geometry: tuple[Any, ...] = (*sides, transposed, [0, 0], groups)
+        outputs = outputs or channels
+        first, second = (channels, outputs) if transposed else (outputs, channels)
+        shape = first, kernel, kernel, second // groups
+        taps = kernel**2 * channels // groups
+        self.x = normal(points, 1, size, size, channels).movedim(-1, 2)
+        self.w0 = taps**-0.5 * normal(*shape).movedim(-1, 1)
+        self.dw = 0.1 * taps**-0.5 * normal(*shape).movedim(-1, 1)
+        self.b0, self.db = normal(outputs), normal(outputs)
         self.alpha = torch.linspace(0.1, 0.9, points).to(device, dtype)
-        self.flops = 18 * channels**2 * size**2 * points
         self.y = self.forward("")
+        self.gy = normal(*self.y.movedim(2, -1).shape).movedim(-1, 2)
+        self.flops = (
+            2 * taps * outputs * points * (size**2 if transposed else self.y[0, 0, 0].numel())
+        )
 
     @property
     def forward_arguments(self) -> tuple[Any, ...]:
         """Arguments of `conv`."""
         return (
             self.x, self.w0, self.dw, self.b0, self.db, None, None, self.alpha, None, None, None,
-            None, *GEOMETRY, "relu", 0.0, 1.0, 1,
+            None, *self.geometry, "relu", 0.0, 1.0, 1,
         )  # fmt: skip
 
     def backward_arguments(self, needs: Sequence[bool]) -> tuple[Any, ...]:
         """Give the arguments of `conv_backward`."""
         return (
             self.gy, self.x, self.y, self.w0, self.dw, self.b0, None, None, self.alpha, None, 1,
-            list(needs), *GEOMETRY, "relu", 0.0, 1.0, 1,
+            list(needs), *self.geometry, "relu", 0.0, 1.0, 1,
         )  # fmt: skip
 
     def forward(self, backend: str) -> Tensor:
@@ -106,3 +124,58 @@ class Layer:
         return max(
             float((a.cpu().double() - b).norm() / b.norm()) for a, b in zip(own, exact, strict=True)
         )
+
+
+class LinearLayer:
+    """A linear layer at some points of the line; one image of some rows at each.
+
+    Parameters
+    ----------
+    features, rows, points : int
+        Of what goes in.
+    outputs : int
+        Features that come out.
+    """
+
+    def __init__(self, features: int, rows: int, points: int, outputs: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator)
+
+        self.x, self.gy = normal(points, 1, rows, features), normal(points, 1, rows, outputs)
+        self.w0 = features**-0.5 * normal(outputs, features)
+        self.dw = 0.1 * self.w0.flip(0)
+        self.b0, self.db = normal(outputs), normal(outputs)
+        self.alpha = torch.linspace(0.1, 0.9, points)
+        self.flops = 2 * features * outputs * rows * points
+
+    def run(self, part: str, backend: str) -> Sequence[Tensor]:
+        """One pass, as `Layer.run`."""
+        with torch.no_grad(), using(Use(backend)):
+            if part == PASSES[0]:
+                line = self.w0, self.dw, self.b0, self.db, self.alpha
+                return [linear(self.x, *line, None, None)]
+            both = part == PASSES[2]
+            line_back = self.w0, self.dw, self.alpha
+            return linear_backward(self.gy, self.x, *line_back, [not both, both, both])
+
+    def kernel(self, part: str, backend: str) -> str:
+        """Name of the kernel that would run."""
+        with using(Use(backend)):
+            return choose(
+                "linear", self.x, self.w0, self.dw, self.b0, self.db, self.alpha, None, None
+            ).name
+
+    def error(self, backend: str) -> float:
+        """Worst relative L2 error of all results against float64."""
+        double = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(double, name, value.double())
+        worst = 0.0
+        for part in PASSES:
+            for own, exact in zip(self.run(part, backend), double.run(part, ""), strict=True):
+                if exact.numel():
+                    worst = max(worst, float((own.double() - exact).norm() / exact.norm()))
+        return worst

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from faigfast.bench.layer import GEOMETRY
 from faigfast.ops.cuda_launch import at_all_points
 from faigfast.ops.line import on_line
 from faigfast.ops.table import Use, choose, using
+
+GEOMETRY: tuple[Any, ...] = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # of 3×3
 
 
 @dataclass(frozen=True)
