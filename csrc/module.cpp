@@ -45,12 +45,20 @@ faigfast::Activation activation_of(const std::string& name) {
     return name == "relu" ? faigfast::Activation::relu : faigfast::Activation::leaky;
 }
 
-faigfast::PathConvolution path_convolution(
-    std::array<int64_t, 6> sizes, std::array<int64_t, 2> x_size, std::array<int64_t, 2> squares,
-    std::array<int64_t, 2> padding, int64_t shuffle, uintptr_t alpha, uintptr_t w0, uintptr_t dw,
-    uintptr_t b0, uintptr_t db, uintptr_t s0, uintptr_t ds, bool shared_slope,
-    const std::string& activation, float slope, float scale, int threads) {
-    const faigfast::Kernel kernel{squares[0], squares[1], padding[0], padding[1]};
+faigfast::Kind kind_of(const std::string& name) {
+    if (name == "depthwise") return faigfast::Kind::depthwise;
+    return name == "point" ? faigfast::Kind::point : faigfast::Kind::squares;
+}
+
+faigfast::PathConvolution path_convolution(std::array<int64_t, 6> sizes,
+                                           std::array<int64_t, 2> x_size, const std::string& kind,
+                                           std::array<int64_t, 2> squares,
+                                           std::array<int64_t, 2> padding, int64_t shuffle,
+                                           uintptr_t alpha, uintptr_t w0, uintptr_t dw,
+                                           uintptr_t b0, uintptr_t db, uintptr_t s0, uintptr_t ds,
+                                           bool shared_slope, const std::string& activation,
+                                           float slope, float scale, int threads) {
+    const faigfast::Kernel kernel{kind_of(kind), squares[0], squares[1], padding[0], padding[1]};
     return {sizes[0],
             sizes[1],
             sizes[2],
@@ -125,10 +133,10 @@ void define_convolution(py::module_& module) {
     py::class_<faigfast::PathConvolution>(module, "PathConvolution",
                                           "A layer at points of the line; 0 is no address.")
         .def(py::init(&path_convolution), py::kw_only(), py::arg("sizes"), py::arg("x_size"),
-             py::arg("squares"), py::arg("padding"), py::arg("shuffle"), py::arg("alpha"),
-             py::arg("w0"), py::arg("dw"), py::arg("b0"), py::arg("db"), py::arg("s0"),
-             py::arg("ds"), py::arg("shared_slope"), py::arg("activation"), py::arg("slope"),
-             py::arg("scale"), py::arg("threads"));
+             py::arg("kind"), py::arg("squares"), py::arg("padding"), py::arg("shuffle"),
+             py::arg("alpha"), py::arg("w0"), py::arg("dw"), py::arg("b0"), py::arg("db"),
+             py::arg("s0"), py::arg("ds"), py::arg("shared_slope"), py::arg("activation"),
+             py::arg("slope"), py::arg("scale"), py::arg("threads"));
     module.def("convolve", &convolve, py::arg("path"), py::kw_only(), py::arg("x"),
                py::arg("x_point"), py::arg("x_pixel") = 0, py::arg("residual"),
                py::arg("residual_point"), py::arg("y"));

@@ -193,6 +193,31 @@ def test_kernels_of_one_pixel(name, isa):
     assert_right(conv_case(**still, samples=2, shared=True, activation="silu"))
 
 
+DEPTHWISE = {
+    "3×3": dict(),
+    "one tap": dict(kernel=1, padding=0),
+    "nothing around": dict(padding=0, size=(3, 4)),
+    "7×5": dict(kernel=(7, 5), padding=(3, 2)),
+    "even": dict(kernel=(2, 6), padding=(1, 3)),
+    "far beyond the image": dict(kernel=(3, 7), padding=(4, 9), size=(2, 3)),
+    "whole vectors": dict(channels=32, size=(5, 21)),
+    "two channels": dict(channels=2, size=(1, 1)),
+    "many images": dict(points=2, images=7, size=(4, 3)),
+    "stands still": dict(weight="still", bias="still"),
+}
+
+
+@pytest.mark.parametrize("name", DEPTHWISE)
+def test_depthwise(name, isa):
+    options = dict(channels=19, size=(9, 10)) | DEPTHWISE[name]
+    channels = options["channels"]
+    options |= dict(channels=(channels, channels), groups=channels)
+    assert_right(conv_case(**options, activation="prelu", slopes="moves"))
+    assert_right(conv_case(**options, activation="relu", scale=0.5, residual="points"))
+    still = options | dict(layout="strided", bias=None)
+    assert_right(conv_case(**still, samples=2, shared=True, activation="silu"))
+
+
 LINEAR = {
     "as they are": dict(),
     "one row": dict(rows=1, features=(100, 3)),
@@ -212,6 +237,7 @@ def test_linear_layers(name, isa):
 
 
 STREAMED = {
+    "depthwise": dict(channels=(32, 32), groups=32, kernel=5, residual="points"),
     "kernel of one pixel": dict(channels=(48, 32), kernel=1, padding=0, residual="points"),
     "larger kernel": dict(channels=(16, 32), kernel=5, padding=1, residual="points"),
     "beyond the image": dict(channels=(32, 16), kernel=8, padding=7),
@@ -243,11 +269,14 @@ def test_large_images_give_the_same_bits_however_they_are_streamed(name, isa, st
     assert all(set(errors(one, results[0]).values()) == {0.0} for one in results)
 
 
-@pytest.mark.parametrize("channels, kernel", [
-    ((20, 24), 3), ((100, 140), 3), ((20, 24), 7), ((20, 24), 1)
+@pytest.mark.parametrize("channels, kernel, groups", [
+    ((20, 24), 3, 1), ((100, 140), 3, 1), ((20, 24), 7, 1), ((20, 24), 1, 1), ((20, 20), 5, 20)
 ], ids=str)  # fmt: skip
-def test_threads_change_nothing_but_rounding(channels, kernel, isa):
-    sizes = dict(size=(23, 18), channels=channels, images=3, kernel=kernel, padding=kernel // 2)
+def test_threads_change_nothing_but_rounding(channels, kernel, groups, isa):
+    sizes = dict(
+        size=(23, 18), channels=channels, images=3, kernel=kernel, padding=kernel // 2,
+        groups=groups,
+    )  # fmt: skip
     case = conv_case(**sizes, activation="relu").to(torch.float32)
     before, results = torch.get_num_threads(), []
     try:
@@ -279,16 +308,18 @@ def test_tensors_need_no_alignment(shift, isa):
 
 REFUSED = {
     "float64": dict(),
-    "zeros are around": dict(kernel=1, padding=1),
+    "there are zeros around": dict(kernel=1, padding=1),
+    "3×3 gives is shuffled": dict(channels=(8, 8), groups=8, shuffle=2),
+    "there are 4 groups": dict(channels=(4, 8), groups=4),
     "what a kernel of 1×1 gives is shuffled": dict(kernel=1, padding=0, shuffle=2, channels=(4, 8)),
     "kernel is 2×1": dict(kernel=(2, 1), padding=0),
     "kernel is 1×7": dict(kernel=(1, 7)),
     "kernel is 3": dict(size=(9,)),
     "only 4 channels go into a kernel of 5×5": dict(kernel=5, channels=(4, 8)),
-    "stride": dict(stride=2),
-    "groups": dict(channels=(4, 4), groups=2),
+    "stride and dilation": dict(stride=2),
+    "there are 2 groups": dict(channels=(4, 4), groups=2),
     "transposed": dict(transposed=True),
-    "dilation": dict(dilation=2),
+    "dilation are not 1": dict(dilation=2),
 }
 
 

@@ -4,6 +4,7 @@
 // square.
 
 #include "block.h"
+#include "depthwise.h"
 #include "linear.h"
 #include "memory.h"
 #include "thin_convolution.h"
@@ -105,7 +106,8 @@ constexpr int64_t kWeightBytes = int64_t{8} << 20;  // of points whose weights a
 
 void run(const Pass& pass, Gate gate) {
     const PathConvolution& path = pass.path;
-    if (path.kernel.is_point()) return multiply_pixels(pass, gate);
+    if (path.kernel.kind == Kind::point) return multiply_pixels(pass, gate);
+    if (path.kernel.kind == Kind::depthwise) return convolve_depthwise(pass, gate);
     if (is_thin(pass.out) && path.kernel.is_middle()) return convolve_rows(pass, gate);
     const Parts parts = parts_of(pass);
     const Streaming how = pass.streaming();

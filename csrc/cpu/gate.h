@@ -64,6 +64,19 @@ struct GatedRow {
         with_gate(gate, [&](auto gate) { read_as<gate.value>(at, count, to, to_pixel); });
     }
 
+    // Gradients of slopes [padded], which meet z where it is not positive.
+    void add_slopes(int64_t at, int64_t count, float* sums) const {
+        channels.each_vector([&](int64_t v, int64_t offset, int lanes) {
+            Vec sum = load(sums + v * kLanes);
+            for (int64_t i = 0; i < count; ++i) {
+                const int64_t here = at + i * channels.pixel() + offset;
+                const Vec z = read(saved + here, lanes);
+                sum += z > 0 ? Vec{} : scale * read(values + here, lanes) * z;
+            }
+            store(sums + v * kLanes, sum);
+        });
+    }
+
     template <Gate kGate>
     void read_as(int64_t at, int64_t count, float* to, int64_t to_pixel) const {
         for (int64_t i = 0; i < count; ++i, at += channels.pixel(), to += to_pixel)

@@ -80,34 +80,11 @@ private:
 
     template <Finish kFinish>
     void give(int64_t point, int64_t first, int64_t count, Range vs) const {
-        const Pass& pass = pass_;
-        const auto beside = [&](const float* all, int64_t of_point, int64_t pixel) {
-            return all ? all + point * of_point + first * pixel : nullptr;
-        };
-        const float* rest = beside(pass.residual, pass.residual_point, pass.residual_pixel);
-        const float* gate = beside(pass.gate, pass.gate_point, pass.gate_pixel);
-        float* to =
-            pass.result + point * pass.path.samples * pass.out_sample + first * pass.out.pitch;
-        const Vec scale = broadcast(pass.scale()), gate_slope = broadcast(pass.gate_slope);
-        pass.out.each_vector(vs, [&](int64_t v, int64_t offset, int lanes) {
-            const int64_t column = point * pass.out.padded + v * kLanes;
-            const Vec shift = pass.bias ? load(pass.bias + column) : Vec{};
-            const Vec slope = kFinish == Finish::leaky ? load(pass.slopes + column) : Vec{};
+        const Ending<kFinish> end(pass_, past_, point);
+        pass_.out.each_vector(vs, [&](int64_t v, int64_t offset, int lanes) {
+            const auto last = end.vector(v, offset, lanes);
             const float* from = product_ + (v - vs.begin) * kLanes;
-            for (int64_t i = 0; i < count; ++i) {
-                Vec value = finished<kFinish>(load(from + i * kPanel), shift, slope, scale);
-                if (rest) value += read(rest + i * pass.residual_pixel + offset, lanes);
-                if (has_gate(kFinish))
-                    value = behind<kFinish>(value, read(gate + i * pass.gate_pixel + offset, lanes),
-                                            gate_slope);
-                float* pixel = to + i * pass.out.pitch + offset;
-                if (past_)
-                    store_past(pixel, value);
-                else if (lanes == kLanes)
-                    store(pixel, value);
-                else
-                    store(pixel, value, lanes);
-            }
+            for (int64_t i = 0; i < count; ++i) last.give(load(from + i * kPanel), first + i);
         });
     }
 
@@ -181,18 +158,12 @@ private:
         const GatedRow gradient{gate,          out_,        arrays_.gy,
                                 arrays_.saved, path_.scale, slopes_ + point * out_.padded};
         gradient.read_to(at, count, g_room, out_.padded);
-        out_.each_vector([&](int64_t v, int64_t offset, int lanes) {
-            Vec total = load(biases + offset), slopes = load(slope_sums + offset);
-            for (int64_t i = 0; i < count; ++i) {
-                total += load(g_room + i * out_.padded + v * kLanes);
-                if (!arrays_.gs) continue;
-                const int64_t here = at + i * out_.group + offset;
-                const Vec z = read(arrays_.saved + here, lanes);
-                slopes += z > 0 ? Vec{} : path_.scale * read(arrays_.gy + here, lanes) * z;
-            }
-            store(biases + offset, total);
-            store(slope_sums + offset, slopes);
-        });
+        for (int64_t j = 0; j < out_.padded && arrays_.gb; j += kLanes) {
+            Vec total = load(biases + j);
+            for (int64_t i = 0; i < count; ++i) total += load(g_room + i * out_.padded + j);
+            store(biases + j, total);
+        }
+        if (arrays_.gs) gradient.add_slopes(at, count, slope_sums);
         if (!arrays_.gw) return;
         const float* x = arrays_.x + point * arrays_.x_point + first * in_.pitch;
         int64_t x_row = in_.pitch;

@@ -105,5 +105,59 @@ inline Vec behind(Vec gradient, Vec saved, Vec slope) {
     return through<gate>(gradient, saved, 1, slope);
 }
 
+// The end of a pass whose result is not shuffled, at a point.
+template <Finish kFinish>
+class Ending {
+public:
+    Ending(const Pass& pass, bool past, int64_t point)
+        : pass_(pass),
+          past_(past),
+          point_(point),
+          scale_(broadcast(pass.scale())),
+          gate_slope_(broadcast(pass.gate_slope)),
+          result_(pass.result + point * pass.path.samples * pass.out_sample),
+          rest_(pass.residual ? pass.residual + point * pass.residual_point : nullptr),
+          gate_(pass.gate ? pass.gate + point * pass.gate_point : nullptr) {}
+
+    // One vector of pixels.
+    struct Column {
+        const Ending& end;
+        const int64_t offset;
+        const int lanes;
+        const Vec shift, slope;
+
+        // Stores a sum where it belongs; pixels are counted through all samples.
+        void give(Vec value, int64_t pixel) const {
+            const Pass& pass = end.pass_;
+            value = finished<kFinish>(value, shift, slope, end.scale_);
+            if (end.rest_) value += read(end.rest_ + pixel * pass.residual_pixel + offset, lanes);
+            if (has_gate(kFinish)) {
+                const float* saved = end.gate_ + pixel * pass.gate_pixel + offset;
+                value = behind<kFinish>(value, read(saved, lanes), end.gate_slope_);
+            }
+            float* to = end.result_ + pixel * pass.out.pitch + offset;
+            if (end.past_)
+                store_past(to, value);
+            else if (lanes == kLanes)
+                store(to, value);
+            else
+                store(to, value, lanes);
+        }
+    };
+    Column vector(int64_t v, int64_t offset, int lanes) const {
+        const int64_t column = point_ * pass_.out.padded + v * kLanes;
+        return {*this, offset, lanes, pass_.bias ? load(pass_.bias + column) : Vec{},
+                kFinish == Finish::leaky ? load(pass_.slopes + column) : Vec{}};
+    }
+
+private:
+    const Pass& pass_;
+    const bool past_;
+    const int64_t point_;
+    const Vec scale_, gate_slope_;
+    float* const result_;
+    const float *const rest_, *const gate_;
+};
+
 }  // namespace
 }  // namespace faigfast::FAIGFAST_ISA

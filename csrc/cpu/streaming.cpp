@@ -52,8 +52,10 @@ public:
     double seconds(Streaming how) {
         use(how);
         float *w0 = start_ + kImages * size(), *dw = w0 + kWeights, *gw = dw + kWeights;
-        PathConvolution path{points_,   1,     kSide, kSide,        kChannels,
-                             kChannels, kSide, kSide, {1, 1, 1, 1}, 1};
+        PathConvolution path{points_, 1,         kSide,
+                             kSide,   kChannels, kChannels,
+                             kSide,   kSide,     {Kind::squares, 1, 1, 1, 1},
+                             1};
         path.alpha = gw + kWeights;
         path.w0 = w0, path.dw = dw;
         path.activation = Activation::none;

@@ -21,7 +21,7 @@ struct Sums {
 template <typename Add>
 void each_image(const PathConvolution& path, const BackwardArrays& arrays, int64_t units,
                 int64_t room, Add add) {
-    const int64_t weights = path.kernel.taps() * path.outputs * path.inputs;
+    const int64_t weights = path.weights();
     const int64_t own = round_up(room + weights + 2 * path.outputs, 16);
     const Scratch scratch(4 * path.threads * (own + 16));
     float* owns = scratch.floats();

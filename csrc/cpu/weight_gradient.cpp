@@ -4,6 +4,7 @@
 // that these sums stay in the second cache.
 
 #include "ahead.h"
+#include "depthwise.h"
 #include "gate.h"
 #include "gemm.h"
 #include "linear.h"
@@ -294,7 +295,9 @@ void convolve_weight_gradient(const PathConvolution& path, const BackwardArrays&
                        gradient.add_rows(room, image, rows, to);
                    });
     };
-    if (path.kernel.is_point()) return by_rows(LinearGradient(path, arrays, slopes));
+    if (path.kernel.kind == Kind::point) return by_rows(LinearGradient(path, arrays, slopes));
+    if (path.kernel.kind == Kind::depthwise)
+        return by_rows(DepthwiseGradient(path, arrays, slopes));
     const ThinGradient thin(path, arrays, slopes);
     if (thin.serves()) return by_rows(thin);
     const Sizes sizes(path, arrays.images, arrays.x_pixel);

@@ -6,7 +6,8 @@
 // Winograd's F(4×4, 3×3), and are made of squares of 3×3 taps: of one, or of more side by side, the
 // last filled up with zeros. Everything is dense and channels-last, but that pixels may lie further
 // apart: images [points, samples, height, width, channels], weights [squares, outputs, 3, 3,
-// inputs], which `pack` lays out anew, or [outputs, inputs]. All functions are compiled once per
+// inputs], which `pack` lays out anew, [outputs, inputs] or
+// [taps, channels]. All functions are compiled once per
 // instruction set.
 
 namespace faigfast {
@@ -21,18 +22,24 @@ struct Packing {
     int64_t squares;
 };
 
-// Where squares stand on an image: `down` by `across` of them, the first above and left of a pixel
-// of y by as much as the padding says. Without any the kernel is 1×1, and has no padding.
+// Squares of taps; a single one, without padding; taps of a channel's own, which are the weights
+// [taps, channels].
+enum class Kind { squares, point, depthwise };
+
+// Where squares, or taps, stand on an image: `down` by `across` of them, the first above and left
+// of a pixel of y by as much as the padding says.
 struct Kernel {
+    Kind kind;
     int64_t down, across, pad_y, pad_x;
 
     int64_t squares() const { return down * across; }
-    int64_t taps() const { return is_point() ? 1 : 9 * squares(); }
+    int64_t taps() const { return (kind == Kind::squares ? 9 : 1) * down * across; }
     // How far the middle of a square lies from a pixel of y.
     int64_t below(int64_t square) const { return square / across * 3 + 1 - pad_y; }
     int64_t beside(int64_t square) const { return square % across * 3 + 1 - pad_x; }
-    bool is_point() const { return squares() == 0; }
-    bool is_middle() const { return squares() == 1 && pad_y == 1 && pad_x == 1; }
+    bool is_middle() const {
+        return kind == Kind::squares && squares() == 1 && pad_y == 1 && pad_x == 1;
+    }
 };
 
 struct PathConvolution {
@@ -50,6 +57,10 @@ struct PathConvolution {
     float slope;
     float scale;  // y = scale · act(conv(x)) + residual
     int threads;
+
+    int64_t weights() const {
+        return outputs * (kernel.kind == Kind::depthwise ? 1 : inputs) * kernel.taps();
+    }
 };
 
 struct ForwardArrays {
@@ -72,8 +83,8 @@ struct BackwardArrays {
     Activation before;
     float before_slope;
     float* gx;  // [points, samples, x_height, x_width, inputs], or null: not wanted
-    float* gw;  // [images, squares, outputs, inputs, 3, 3] or [images, outputs, inputs], summed
-                // over the points, or null
+    float* gw;  // [images, squares, outputs, inputs, 3, 3], [images, outputs, inputs] or [images,
+                // channels, taps], summed over the points, or null
     float* gb;  // [images, outputs] or null
     float* gs;  // [images, outputs] or null, of slopes, also where one is shared
 };

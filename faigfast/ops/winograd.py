@@ -18,7 +18,7 @@ from faigfast.ops.table import in_use, kernel
 # Activations that the kernels apply, forward and backward.
 FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
 _GATES = {**FUSED, "prelu": "leaky"}  # and those whose gradients they take
-_OTHERWISE = ([1, 1], [1, 1], False, [0, 0], 1)  # the geometry but for its padding
+_OTHERWISE = ([1, 1], [1, 1], False, [0, 0])  # the geometry but for padding and groups
 # A square of 3×3 taps takes 36 multiplications for 16 results, however few of them there are. With
 # fewer than this to a square, and where few channels go into several squares, torch's direct
 # convolution was as fast or faster.
@@ -46,24 +46,35 @@ def refuses(
         if part.dtype != torch.float32:
             return f"tensors are of {part.dtype}"
     size = w0.shape[2:]
-    squares = _squares(w0) if len(size) == 2 else ()
-    if not squares or size.numel() < LEAST_TAPS * math.prod(squares):
-        return f"the kernel is {'×'.join(map(str, size))}"
-    if w0.shape[1] < LEAST_INPUTS and math.prod(squares) > 1:
-        return f"only {w0.shape[1]} channels go into a kernel of {size[0]}×{size[1]}"
-    if geometry is not None and (*geometry[:1], *geometry[2:]) != _OTHERWISE:
-        return "stride, dilation and groups are not 1, or it is transposed"
-    if not any(squares) and (shuffle > 1 or (geometry is not None and any(geometry[1]))):
-        return "what a kernel of 1×1 gives is shuffled, or zeros are around the image"
+    name = "×".join(map(str, size))
+    if len(size) != 2:
+        return f"the kernel is {name}"
+    stride, padding, *rest, groups = geometry or (*_OTHERWISE[:1], None, *_OTHERWISE[1:], 1)
+    if (stride, *rest) != _OTHERWISE:
+        return "stride and dilation are not 1, or it is transposed"
+    if groups not in (1, x.shape[2]) or groups not in (1, w0.shape[0]):
+        return f"there are {groups} groups"
+    kind, parts = _kernel(w0, groups)
+    if kind == "squares":
+        if size.numel() < LEAST_TAPS * math.prod(parts):
+            return f"the kernel is {name}"
+        if w0.shape[1] < LEAST_INPUTS and math.prod(parts) > 1:
+            return f"only {w0.shape[1]} channels go into a kernel of {name}"
+    elif shuffle > 1:
+        return f"what a kernel of {name} gives is shuffled"
+    elif kind == "point" and padding is not None and any(padding):
+        return "there are zeros around the image of a kernel of 1×1"
     return "" if x.numel() else "there is nothing to compute"
 
 
-def _squares(w0: Tensor) -> tuple[int, int]:
-    """How many squares of 3×3 taps a kernel is made of, down and across; of 1×1 none."""
-    if w0.shape[2:].numel() == 1:
-        return 0, 0
-    down, across = (math.ceil(size / 3) for size in w0.shape[2:])
-    return down, across
+def _kernel(w0: Tensor, groups: int) -> tuple[str, tuple[int, int]]:
+    """Kind of a kernel as the extension takes it, and its squares, or taps, down and across."""
+    down, across = w0.shape[2:]
+    if groups > 1:
+        return "depthwise", (down, across)
+    if down == across == 1:
+        return "point", (1, 1)
+    return "squares", (math.ceil(down / 3), math.ceil(across / 3))
 
 
 def empty(*shape: int) -> Tensor:
@@ -91,24 +102,25 @@ _packs = Lock()  # several threads come to a layer at the same time
 
 
 def _packed(
-    w0: Tensor, dw: Tensor | None, shuffle: int, turned: bool
+    w0: Tensor, dw: Tensor | None, groups: int, shuffle: int, turned: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Weights [O, C, *k] in the order of the kernels; of those on the line it is done once."""
     if dw is None:  # they may be those of one point, made anew for the next
-        return _pack(w0, shuffle, turned), None
+        return _pack(w0, groups, shuffle, turned), None
     kept = in_use().kept
-    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), shuffle, turned
+    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), groups, shuffle, turned
     with _packs:
         if key not in kept:
-            found = _pack(w0, shuffle, turned), _pack(dw, shuffle, turned)
+            found = _pack(w0, groups, shuffle, turned), _pack(dw, groups, shuffle, turned)
             kept[key] = found, w0, dw  # while they are held, their addresses are no others'
         return kept[key][0]
 
 
-def _pack(w: Tensor, shuffle: int, turned: bool) -> Tensor:
-    down, across = _squares(w)
-    if not down:
-        return w.flatten(1).contiguous()
+def _pack(w: Tensor, groups: int, shuffle: int, turned: bool) -> Tensor:
+    kind, (down, across) = _kernel(w, groups)
+    if kind != "squares":
+        plain = w.flatten(1)
+        return (plain.T if kind == "depthwise" else plain).contiguous()
     rest = 3 * across - w.shape[3], 3 * down - w.shape[2]
     if any(rest):
         w = F.pad(w, (0, rest[0], 0, rest[1]))
@@ -131,7 +143,7 @@ class _Layer:
     """A layer as the extension takes it; holds on to what it has the addresses of."""
 
     def __init__(
-        self, x: Tensor, size: Sequence[int], w0: Tensor, padding: Sequence[int],
+        self, x: Tensor, size: Sequence[int], w0: Tensor, padding: Sequence[int], groups: int,
         weights: tuple[Tensor | None, Tensor | None], alpha: Tensor, shuffle: int,
         activation: str, slope: float, scale: float,
         b0: Tensor | None = None, db: Tensor | None = None,
@@ -140,10 +152,12 @@ class _Layer:
         b0, db, s0, ds = (None if part is None else part.contiguous() for part in (b0, db, s0, ds))
         self.alpha = alpha.contiguous()
         self.parts = weights, b0, db, s0, ds
+        kind, parts = _kernel(w0, groups)
         self.given = _extension.module.PathConvolution(  # type: ignore[union-attr]
             sizes=[alpha.shape[0], x.shape[1], *size, x.shape[4], w0.shape[0]],
             x_size=x.shape[2:4],
-            squares=_squares(w0),
+            kind=kind,
+            squares=parts,
             padding=padding,
             shuffle=shuffle,
             alpha=address(self.alpha),
@@ -164,7 +178,7 @@ class _Layer:
 def convolve(
     pixels: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
     alpha: Tensor, residual: Tensor | None, activation: str, slope: float, scale: float,
-    shuffle: int, padding: Sequence[int] = (1, 1),
+    shuffle: int, padding: Sequence[int] = (1, 1), groups: int = 1,
 ) -> Tensor:  # fmt: skip
     """Compute y [P, M, H, W, O] of `faigfast.ops.conv.conv`, by an activation of `FUSED`.
 
@@ -180,8 +194,9 @@ def convolve(
         for n, p, k in zip(pixels.shape[2:4], padding, w0.shape[2:], strict=True)
     )  # fmt: skip
     layer = _Layer(
-        pixels, (height, width), w0, padding, _packed(w0, dw, shuffle, turned=False), alpha,
-        shuffle, _GATES[activation], slope, scale, b0, db,
+        pixels, (height, width), w0, padding, groups,
+        _packed(w0, dw, groups, shuffle, turned=False), alpha, shuffle, _GATES[activation], slope,
+        scale, b0, db,
     )  # fmt: skip
     y = empty(
         len(alpha), pixels.shape[1], height * shuffle, width * shuffle, w0.shape[0] // shuffle**2
@@ -199,6 +214,7 @@ def convolve_backward(
     s0: Tensor | None, ds: Tensor | None, alpha: Tensor, more: Tensor | None, images: int,
     needs: Sequence[bool], activation: str, slope: float, scale: float, shuffle: int,
     before: tuple[str, float] = ("none", 0.0), padding: Sequence[int] = (1, 1),
+    groups: int = 1,
 ) -> list[Tensor | None]:  # fmt: skip
     """Compute gx [P, M, H, W, C], gw, gb and gs [N, O], each where it is needed.
 
@@ -211,15 +227,15 @@ def convolve_backward(
     before : (str, float)
         Activation of `FUSED` and slope that gave x: gx is the gradient at its input.
     """
-    weights = _packed(w0, dw, shuffle, turned=True) if needs[0] else (None, None)
+    weights = _packed(w0, dw, groups, shuffle, turned=True) if needs[0] else (None, None)
     size = [n // shuffle for n in gy.shape[2:4]]
     layer = _Layer(
-        pixels, size, w0, padding, weights, alpha, shuffle, _GATES[activation], slope, scale,
-        s0=s0, ds=ds,
+        pixels, size, w0, padding, groups, weights, alpha, shuffle, _GATES[activation], slope,
+        scale, s0=s0, ds=ds,
     )  # fmt: skip
     outputs, inputs = w0.shape[:2]
-    squares = _squares(w0)
-    whole = (*squares, outputs, inputs, 3, 3) if any(squares) else w0.shape
+    kind, squares = _kernel(w0, groups)
+    whole = (*squares, outputs, inputs, 3, 3) if kind == "squares" else w0.shape
     shapes = (
         (len(alpha), *pixels.shape[1:]), (images, *whole), (images, outputs), (images, outputs)
     )  # fmt: skip
@@ -231,7 +247,7 @@ def convolve_backward(
         more_pixel=0 if more is None else _pixel(more), before=FUSED[before[0]],
         before_slope=before[1], gx=address(gx), gw=address(gw), gb=address(gb), gs=address(gs),
     )  # fmt: skip
-    if gw is not None and any(squares):
+    if gw is not None and kind == "squares":
         taps = gw.permute(0, 3, 4, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4)
         found[1] = taps[..., : w0.shape[2], : w0.shape[3]].contiguous()
     return found
@@ -252,7 +268,7 @@ def conv(
     rest = dense(residual) if whole and residual is not None else None
     y = z = convolve(
         pitched(x), w0, dw, b0, db, alpha, rest, activation if fused else "none", slope,
-        scale if whole else 1.0, shuffle, padding,
+        scale if whole else 1.0, shuffle, padding, groups,
     ).movedim(-1, 2)  # fmt: skip
     if not fused:
         y = torch.empty_like(z)
@@ -288,7 +304,7 @@ def conv_backward(
     more = None if more is None else every_point(pitched(more), points)
     gx, gw, gb, gs = convolve_backward(
         every_point(dense(gy), points), gate, pitched(x), w0, dw, s0, ds, alpha, more, images,
-        needs, activation, slope, scale, shuffle, padding=padding,
+        needs, activation, slope, scale, shuffle, padding=padding, groups=groups,
     )  # fmt: skip
     if gs is not None and s0 is not None and s0.numel() == 1:
         gs = gs.sum(1, keepdim=True)

@@ -20,6 +20,7 @@
 namespace {
 
 using faigfast::Activation;
+using faigfast::Kind;
 using std::vector;
 
 struct Case {
@@ -28,13 +29,13 @@ struct Case {
     Activation activation;
     float scale;
     bool residual;
-    faigfast::Kernel kernel = {1, 1, 1, 1};
+    faigfast::Kernel kernel = {Kind::squares, 1, 1, 1, 1};
 
     // Of x, where height and width are those of y.
     int64_t x_height() const { return height + beside(kernel.down, kernel.pad_y); }
     int64_t x_width() const { return width + beside(kernel.across, kernel.pad_x); }
     int64_t beside(int64_t squares, int64_t pad) const {
-        return kernel.is_point() ? 0 : 3 * squares - 1 - 2 * pad;
+        return (kernel.kind == Kind::squares ? 3 : 1) * squares - 1 - 2 * pad;
     }
 };
 
@@ -52,11 +53,14 @@ const Case kCases[] = {
     {1, 1, 1, 25, 22, 112, 16, 1, false, Activation::leaky, 0.5f, true},
     {1, 2, 1, 22, 25, 16, 64, 2, false, Activation::relu, 1, false},
     // Kernels of several squares.
-    {2, 2, 1, 9, 7, 20, 9, 1, true, Activation::leaky, 0.5f, true, {2, 1, 2, 0}},
-    {1, 1, 2, 5, 26, 104, 3, 1, false, Activation::relu, 1, false, {2, 3, 0, 6}},
-    // Without a square.
-    {3, 2, 1, 9, 17, 20, 9, 1, true, Activation::leaky, 0.5f, true, {}},
-    {1, 1, 2, 5, 6, 80, 96, 1, false, Activation::relu, 1, false, {}},
+    {2, 2, 1, 9, 7, 20, 9, 1, true, Activation::leaky, 0.5f, true, {Kind::squares, 2, 1, 2, 0}},
+    {1, 1, 2, 5, 26, 104, 3, 1, false, Activation::relu, 1, false, {Kind::squares, 2, 3, 0, 6}},
+    // Without squares.
+    {3, 2, 1, 6, 9, 20, 20, 1, true, Activation::leaky, 0.5f, true, {Kind::depthwise, 3, 5, 1, 0}},
+    {1, 1, 2, 5, 6, 80, 80, 1, false, Activation::relu, 1, false, {Kind::depthwise, 7, 7, 3, 3}},
+    {2, 1, 1, 3, 2, 16, 16, 1, false, Activation::none, 1, false, {Kind::depthwise, 2, 1, 3, 4}},
+    {3, 2, 1, 9, 17, 20, 9, 1, true, Activation::leaky, 0.5f, true, {Kind::point, 1, 1}},
+    {1, 1, 2, 5, 6, 80, 96, 1, false, Activation::relu, 1, false, {Kind::point, 1, 1}},
 };
 
 constexpr float kBeforeSlope = 0.3f;
@@ -83,7 +87,8 @@ struct Problem {
         };
         const int64_t pixels = samples * c.height * c.width;
         const int64_t x_pixels = samples * c.x_height() * c.x_width();
-        alpha = fill(c.points), dw = fill(c.outputs * c.kernel.taps() * c.inputs);
+        alpha = fill(c.points),
+        dw = fill(c.outputs * c.kernel.taps() * (c.kernel.kind == Kind::depthwise ? 1 : c.inputs));
         w0 = fill(dw.size());
         b0 = fill(c.outputs), db = fill(c.outputs), s0 = fill(c.outputs), ds = fill(c.outputs);
         x = fill((c.shared_x ? 1 : c.points) * x_pixels * c.inputs);
@@ -130,25 +135,35 @@ Results plain(const Problem& q) {
                     for (int64_t o = 0; o < c.outputs; ++o) {
                         const int64_t here = q.at(p, m, y, x, o), n = m / c.rest;
                         double z = q.on(q.b0, q.db, p, o);
+                        // Calls visit(row, column, i, w, gw): places of a tap, its weight and its
+                        // weight's gradient.
                         const auto each = [&](auto visit) {
-                            if (c.kernel.is_point())
-                                for (int64_t i = 0; i < c.inputs; ++i)
-                                    visit(y, x, i, o * c.inputs + i);
-                            for (int64_t t = 0; t < 9 * c.kernel.squares(); ++t) {
+                            const bool squares = c.kernel.kind == Kind::squares;
+                            const bool depthwise = c.kernel.kind == Kind::depthwise;
+                            const int64_t taps = c.kernel.taps(), across = c.kernel.across;
+                            for (int64_t t = 0; t < taps; ++t) {
                                 const int64_t square = t / 9;
                                 const int64_t row =
-                                    y + square / c.kernel.across * 3 + t % 9 / 3 - c.kernel.pad_y;
+                                    y - c.kernel.pad_y +
+                                    (squares ? square / across * 3 + t % 9 / 3 : t / across);
                                 const int64_t column =
-                                    x + square % c.kernel.across * 3 + t % 3 - c.kernel.pad_x;
+                                    x - c.kernel.pad_x +
+                                    (squares ? square % across * 3 + t % 3 : t % across);
                                 if (row < 0 || column < 0 || row >= c.x_height() ||
                                     column >= c.x_width())
                                     continue;
-                                const int64_t w = (square * c.outputs + o) * 9 + t % 9;
+                                if (depthwise) {
+                                    visit(row, column, o, t * c.outputs + o, o * taps + t);
+                                    continue;
+                                }
+                                const int64_t kernel = square * c.outputs + o, last = t % 9;
+                                const int64_t width = squares ? 9 : 1;
                                 for (int64_t i = 0; i < c.inputs; ++i)
-                                    visit(row, column, i, w * c.inputs + i);
+                                    visit(row, column, i, (kernel * width + last) * c.inputs + i,
+                                          (kernel * c.inputs + i) * width + last);
                             }
                         };
-                        each([&](int64_t row, int64_t column, int64_t i, int64_t w) {
+                        each([&](int64_t row, int64_t column, int64_t i, int64_t w, int64_t) {
                             z += q.on(q.w0, q.dw, p, w) * q.x[q.x_at(p, m, row, column, i)];
                         });
                         const double slope = c.activation == Activation::none ? 1
@@ -162,17 +177,14 @@ Results plain(const Problem& q) {
                         const double g = (double)c.scale * q.gy[here];
                         r.gb[n * c.outputs + o] += g * factor;
                         if (z <= 0) r.gs[n * c.outputs + o] += g * z;
-                        each([&](int64_t row, int64_t column, int64_t i, int64_t w) {
+                        each([&](int64_t row, int64_t column, int64_t i, int64_t w, int64_t gw) {
                             const int64_t to =
                                 (((p * q.samples + m) * c.x_height() + row) * c.x_width() +
                                  column) *
                                     c.inputs +
                                 i;
                             r.gx[to] += g * factor * q.on(q.w0, q.dw, p, w);
-                            const int64_t t = w / c.inputs % 9, kernel = w / c.inputs / 9;
-                            const int64_t to_w =
-                                c.kernel.is_point() ? w : (kernel * c.inputs + i) * 9 + t;
-                            r.gw[n * q.w0.size() + to_w] +=
+                            r.gw[n * q.w0.size() + gw] +=
                                 g * factor * q.x[q.x_at(p, m, row, column, i)];
                         });
                     }
@@ -220,7 +232,7 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
     const Case& c = q.c;
     const bool slopes = c.activation == Activation::leaky;
     const auto packed = [&](const vector<float>& w, bool turned) {
-        if (c.kernel.is_point()) return w;
+        if (c.kernel.kind != Kind::squares) return w;
         const faigfast::Packing packing{c.inputs, c.outputs, c.shuffle, turned, c.kernel.squares()};
         vector<float> result(faigfast::packed_size(isa, packing));
         if (result.empty()) return w;  // read as they are

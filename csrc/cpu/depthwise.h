@@ -1,0 +1,310 @@
+#pragma once
+
+// Depthwise convolutions: every channel with a kernel of its own, so vectors are of channels. Row
+// by row, since they wait for memory more than for multiplications.
+
+#include "memory.h"
+#include "pass.h"
+#include "sums.h"
+
+namespace faigfast::FAIGFAST_ISA {
+namespace {
+
+constexpr int64_t kTogether = 4;  // pixels of a row that share the loading of weights
+
+// As many rows of images as a kernel is high, read through the gate; with an open gate they are
+// read where they stand.
+class GatedRows {
+public:
+    GatedRows(Gate gate, const Channels& channels, int64_t height, int64_t kept, float* room)
+        : gate_(gate), channels_(channels), height_(height), kept_(kept), room_(room) {}
+
+    static int64_t size(const Channels& channels, int64_t kept) {
+        return kept * channels.width * channels.padded;
+    }
+
+    // Goes to an image; nothing of the one before is kept.
+    void go_to(const GatedRow& image) {
+        image_ = &image;
+        end_ = 0;
+    }
+    // Row y, and all before it that are kept, which come one after the other.
+    void read_until(int64_t y) {
+        if (gate_ == Gate::open) return;
+        for (end_ = most(end_, y + 1 - kept_); end_ <= least(y, height_ - 1); ++end_)
+            image_->read_to(end_ * channels_.row(), channels_.width, place(end_), channels_.padded);
+    }
+    const float* row(int64_t y) const {
+        return gate_ == Gate::open ? image_->values + y * channels_.row() : place(y);
+    }
+    int64_t pixel() const { return gate_ == Gate::open ? channels_.pitch : channels_.padded; }
+
+private:
+    float* place(int64_t y) const { return room_ + y % kept_ * channels_.width * channels_.padded; }
+
+    const Gate gate_;
+    const Channels& channels_;
+    const int64_t height_, kept_;
+    float* const room_;
+    const GatedRow* image_ = nullptr;
+    int64_t end_ = 0;  // of the rows that were read
+};
+
+// y, or the input gradient. Weights are [taps, channels].
+class Depthwise {
+public:
+    Depthwise(const Pass& pass, Gate gate, float* room)
+        : pass_(pass),
+          gate_(gate),
+          past_(pass.streaming().past),
+          kernel_(pass.path.kernel),
+          weights_(room),
+          rows_(gate, pass.in, pass.in_height, kernel_.down,
+                room + kernel_.taps() * pass.in.padded) {}
+
+    static int64_t size(const Pass& pass) {
+        const Kernel& kernel = pass.path.kernel;
+        return kernel.taps() * pass.in.padded + GatedRows::size(pass.in, kernel.down);
+    }
+
+    // Some rows of all samples at a point.
+    void run(int64_t point, Range rows) {
+        const PathConvolution& path = pass_.path;
+        const Channels& in = pass_.in;
+        interpolate(point);
+        for (int64_t row = rows.begin, end; row < rows.end; row = end) {
+            const int64_t height = pass_.tiles.height, sample = row / height;
+            end = least(rows.end, (sample + 1) * height);
+            const int64_t at = point * pass_.values_point + sample * pass_.values_sample;
+            const GatedRow image{gate_,
+                                 in,
+                                 pass_.values + at,
+                                 pass_.saved ? pass_.saved + at : nullptr,
+                                 path.scale,
+                                 pass_.slopes + point * in.padded};
+            rows_.go_to(image);
+            for (int64_t y = row; y < end; ++y) {
+                rows_.read_until(y % height - top() + kernel_.down - 1);
+                with_finish(pass_.finish(), [&](auto finish) {
+                    give_row<finish.value>(point, sample, y % height);
+                });
+            }
+        }
+    }
+
+private:
+    // How far the first tap lies above what it gives, and left of it.
+    int64_t top() const {
+        return pass_.gradient ? kernel_.down - 1 - kernel_.pad_y : kernel_.pad_y;
+    }
+    int64_t left() const {
+        return pass_.gradient ? kernel_.across - 1 - kernel_.pad_x : kernel_.pad_x;
+    }
+
+    // γ(α) [taps, padded], turned round for a gradient.
+    void interpolate(int64_t point) {
+        const PathConvolution& path = pass_.path;
+        const int64_t taps = kernel_.taps(), channels = pass_.in.group;
+        for (int64_t t = 0; t < taps; ++t)
+            pass_.in.each_vector([&](int64_t v, int64_t offset, int lanes) {
+                Vec w = read(path.w0 + t * channels + offset, lanes);
+                if (path.dw) w += path.alpha[point] * read(path.dw + t * channels + offset, lanes);
+                const int64_t to = pass_.gradient ? taps - 1 - t : t;
+                store(weights_ + to * pass_.in.padded + v * kLanes, w);
+            });
+    }
+
+    template <Finish kFinish>
+    void give_row(int64_t point, int64_t sample, int64_t y) const {
+        const Ending<kFinish> end(pass_, past_, point);
+        const int64_t width = pass_.out.width, pixel = (sample * pass_.tiles.height + y) * width;
+        const int64_t top = y - this->top(), left = this->left();
+        const Range down{most(0, -top), least(kernel_.down, pass_.in_height - top)};
+        pass_.in.each_vector([&](int64_t v, int64_t offset, int lanes) {
+            const auto last = end.vector(v, offset, lanes);
+            for (int64_t x = 0; x < width;) {
+                const int64_t first = x - left;
+                const bool inside = first >= 0 && x + kTogether <= width &&
+                                    first + kTogether - 1 + kernel_.across <= pass_.in.width;
+                if (inside) {
+                    Vec sums[kTogether] = {};
+                    add<kTogether>(down, top, first, {0, kernel_.across}, v, offset, lanes, sums);
+                    for (int64_t i = 0; i < kTogether; ++i) last.give(sums[i], pixel + x + i);
+                    x += kTogether;
+                } else {
+                    Vec sum[1] = {};
+                    const Range across{most(0, -first),
+                                       least(kernel_.across, pass_.in.width - first)};
+                    add<1>(down, top, first, across, v, offset, lanes, sum);
+                    last.give(sum[0], pixel + x);
+                    ++x;
+                }
+            }
+        });
+    }
+
+    // Adds some taps for pixels side by side, the first of which reads from (top, left).
+    template <int64_t kPixels>
+    void add(Range down, int64_t top, int64_t left, Range across, int64_t v, int64_t offset,
+             int lanes, Vec* sums) const {
+        const int64_t apart = rows_.pixel();
+        const bool whole = lanes == kLanes || gate_ != Gate::open;  // as gated rows always are
+        const int64_t from = gate_ == Gate::open ? offset : v * kLanes;
+        for (int64_t i = down.begin; i < down.end; ++i) {
+            const float* w = weights_ + i * kernel_.across * pass_.in.padded + v * kLanes;
+            const float* row = rows_.row(top + i) + left * apart + from;
+            for (int64_t j = across.begin; j < across.end; ++j) {
+                const Vec tap = load(w + j * pass_.in.padded);
+#pragma GCC unroll 4
+                for (int64_t p = 0; p < kPixels; ++p) {
+                    const float* x = row + (j + p) * apart;
+                    sums[p] += tap * (whole ? load(x) : load(x, lanes));
+                }
+            }
+        }
+    }
+
+    const Pass& pass_;
+    const Gate gate_;
+    const bool past_;
+    const Kernel& kernel_;
+    float* const weights_;
+    GatedRows rows_;
+};
+
+// Every thread its rows of all samples at all points.
+inline void convolve_depthwise(const Pass& pass, Gate gate) {
+    const PathConvolution& path = pass.path;
+    const int64_t of_point = path.samples * pass.tiles.height;
+    const int64_t size = round_up(Depthwise::size(pass), 16) + 16;
+    const Scratch scratch(4 * path.threads * size);
+    float* rooms = scratch.floats();
+
+#pragma omp parallel num_threads(path.threads)
+    {
+        Depthwise depthwise(pass, gate, rooms + thread_id() * size);
+        const Range mine = share(path.points * of_point, thread_id(), thread_count());
+        each_point(mine, of_point, [&](int64_t point, Range rows) { depthwise.run(point, rows); });
+        finish_stores();
+    }
+}
+
+// Gradients of weights, bias and slopes, of each image.
+class DepthwiseGradient {
+public:
+    DepthwiseGradient(const PathConvolution& path, const BackwardArrays& arrays,
+                      const float* slopes)
+        : path_(path),
+          arrays_(arrays),
+          slopes_(slopes),
+          kernel_(path.kernel),
+          in_(path.inputs, path.x_width, 1, arrays.x_pixel),
+          out_(path.outputs, path.width, 1),
+          samples_(path.samples / arrays.images) {}
+
+    // Of one image, at all points.
+    int64_t rows() const { return path_.points * samples_ * path_.height; }
+    int64_t size() const { return (kernel_.taps() + 2 + out_.width) * out_.padded; }
+
+    void add_rows(float* room, int64_t image, Range rows, const Sums& to) const {
+        const int64_t padded = out_.padded, taps = kernel_.taps();
+        float *biases = room + taps * padded, *slope_sums = biases + padded;
+        float* g = slope_sums + padded;
+        for (float* at = room; at < g; ++at) *at = 0;
+        each_point(rows, samples_ * path_.height, [&](int64_t point, Range some) {
+            const GatedRow gradient{gate_of(path_), out_,        arrays_.gy,
+                                    arrays_.saved,  path_.scale, slopes_ + point * padded};
+            for (int64_t row = some.begin; row < some.end; ++row) {
+                const int64_t sample = image * samples_ + row / path_.height;
+                const int64_t y = row % path_.height;
+                const int64_t at =
+                    ((point * path_.samples + sample) * path_.height + y) * out_.row();
+                gradient.read_to(at, out_.width, g, padded);
+                if (arrays_.gs) gradient.add_slopes(at, out_.width, slope_sums);
+                const float* x =
+                    arrays_.x + point * arrays_.x_point + sample * path_.x_height * in_.row();
+                out_.each_vector([&](int64_t v, int64_t offset, int lanes) {
+                    add_bias(g + v * kLanes, biases + v * kLanes);
+                    if (arrays_.gw)
+                        add_row(g + v * kLanes, x + offset, lanes, y, room + v * kLanes);
+                });
+            }
+        });
+        for (int64_t c = 0; c < out_.group; ++c) {
+            if (to.gb) to.gb[c] = biases[c];
+            if (to.gs) to.gs[c] = slope_sums[c];
+            for (int64_t t = 0; t < taps && to.gw; ++t) to.gw[c * taps + t] = room[t * padded + c];
+        }
+    }
+
+private:
+    void add_bias(const float* g, float* biases) const {
+        Vec total = load(biases);
+        for (int64_t i = 0; i < out_.width; ++i) total += load(g + i * out_.padded);
+        store(biases, total);
+    }
+
+    // One vector of a row of gradients with the rows of x under it.
+    void add_row(const float* g, const float* x, int lanes, int64_t y, float* sums) const {
+        const int64_t top = y - kernel_.pad_y;
+        for (int64_t i = most(0, -top); i < least(kernel_.down, path_.x_height - top); ++i)
+            for (int64_t j = 0; j < kernel_.across; j += kTogether) {
+                const float* row = x + (top + i) * in_.row();
+                float* to = sums + (i * kernel_.across + j) * out_.padded;
+                switch (least(kTogether, kernel_.across - j)) {
+                    case 1:
+                        add_taps<1>(g, row, lanes, j, to);
+                        break;
+                    case 2:
+                        add_taps<2>(g, row, lanes, j, to);
+                        break;
+                    case 3:
+                        add_taps<3>(g, row, lanes, j, to);
+                        break;
+                    default:
+                        add_taps<4>(g, row, lanes, j, to);
+                }
+            }
+    }
+
+    // Taps side by side, the first of them the j-th.
+    template <int64_t kTaps>
+    void add_taps(const float* g, const float* row, int lanes, int64_t j, float* to) const {
+        static_assert(kTogether == 4, "a case for every number");
+        const int64_t left = j - kernel_.pad_x, pixel = in_.pixel();
+        const bool whole = lanes == kLanes;
+        // Where all of these taps are on the image, and where only some are.
+        const int64_t begin = least(most(0, -left), out_.width);
+        const int64_t end = most(begin, least(out_.width, in_.width - left - kTaps + 1));
+        Vec sum[kTaps] = {};
+        const auto one = [&](int64_t i) {
+            const Vec value = load(g + i * out_.padded);
+            for (int64_t t = 0; t < kTaps; ++t) {
+                const int64_t at = i + left + t;
+                if (at >= 0 && at < in_.width) sum[t] += value * read(row + at * pixel, lanes);
+            }
+        };
+        for (int64_t i = 0; i < begin; ++i) one(i);
+        for (int64_t i = begin; i < end; ++i) {
+            const Vec value = load(g + i * out_.padded);
+#pragma GCC unroll 4
+            for (int64_t t = 0; t < kTaps; ++t) {
+                const float* at = row + (i + left + t) * pixel;
+                sum[t] += value * (whole ? load(at) : load(at, lanes));
+            }
+        }
+        for (int64_t i = end; i < out_.width; ++i) one(i);
+        for (int64_t t = 0; t < kTaps; ++t)
+            store(to + t * out_.padded, load(to + t * out_.padded) + sum[t]);
+    }
+
+    const PathConvolution& path_;
+    const BackwardArrays& arrays_;
+    const float* slopes_;  // [points, padded]
+    const Kernel& kernel_;
+    const Channels in_, out_;
+    const int64_t samples_;  // of one image
+};
+
+}  // namespace
+}  // namespace faigfast::FAIGFAST_ISA
