@@ -46,19 +46,25 @@ faigfast::Activation activation_of(const std::string& name) {
 }
 
 faigfast::Kind kind_of(const std::string& name) {
+    if (name == "direct") return faigfast::Kind::direct;
     if (name == "depthwise") return faigfast::Kind::depthwise;
     return name == "point" ? faigfast::Kind::point : faigfast::Kind::squares;
 }
 
-faigfast::PathConvolution path_convolution(std::array<int64_t, 6> sizes,
-                                           std::array<int64_t, 2> x_size, const std::string& kind,
-                                           std::array<int64_t, 2> squares,
-                                           std::array<int64_t, 2> padding, int64_t shuffle,
+using Pair = std::array<int64_t, 2>;
+
+faigfast::Kernel kernel(const std::string& kind, Pair size, Pair padding, Pair stride,
+                        Pair dilation, int64_t groups, bool transposed) {
+    return {kind_of(kind), size[0],     size[1],     padding[0], padding[1], stride[0],
+            stride[1],     dilation[0], dilation[1], groups,     transposed};
+}
+
+faigfast::PathConvolution path_convolution(std::array<int64_t, 6> sizes, Pair x_size,
+                                           const faigfast::Kernel& kernel, int64_t shuffle,
                                            uintptr_t alpha, uintptr_t w0, uintptr_t dw,
                                            uintptr_t b0, uintptr_t db, uintptr_t s0, uintptr_t ds,
                                            bool shared_slope, const std::string& activation,
                                            float slope, float scale, int threads) {
-    const faigfast::Kernel kernel{kind_of(kind), squares[0], squares[1], padding[0], padding[1]};
     return {sizes[0],
             sizes[1],
             sizes[2],
@@ -130,13 +136,16 @@ void define_convolution(py::module_& module) {
             "Floats that `pack` writes; 0: the kernels read the weights as they are.");
     module.def("pack", &pack, py::arg("packing"), py::kw_only(), py::arg("w"), py::arg("packed"),
                py::arg("threads"));
+    py::class_<faigfast::Kernel>(module, "Kernel",
+                                 "Squares of 3×3 taps (\"squares\"), or taps, down and across.")
+        .def(py::init(&kernel), py::kw_only(), py::arg("kind"), py::arg("size"), py::arg("padding"),
+             py::arg("stride"), py::arg("dilation"), py::arg("groups"), py::arg("transposed"));
     py::class_<faigfast::PathConvolution>(module, "PathConvolution",
                                           "A layer at points of the line; 0 is no address.")
         .def(py::init(&path_convolution), py::kw_only(), py::arg("sizes"), py::arg("x_size"),
-             py::arg("kind"), py::arg("squares"), py::arg("padding"), py::arg("shuffle"),
-             py::arg("alpha"), py::arg("w0"), py::arg("dw"), py::arg("b0"), py::arg("db"),
-             py::arg("s0"), py::arg("ds"), py::arg("shared_slope"), py::arg("activation"),
-             py::arg("slope"), py::arg("scale"), py::arg("threads"));
+             py::arg("kernel"), py::arg("shuffle"), py::arg("alpha"), py::arg("w0"), py::arg("dw"),
+             py::arg("b0"), py::arg("db"), py::arg("s0"), py::arg("ds"), py::arg("shared_slope"),
+             py::arg("activation"), py::arg("slope"), py::arg("scale"), py::arg("threads"));
     module.def("convolve", &convolve, py::arg("path"), py::kw_only(), py::arg("x"),
                py::arg("x_point"), py::arg("x_pixel") = 0, py::arg("residual"),
                py::arg("residual_point"), py::arg("y"));

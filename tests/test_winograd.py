@@ -218,6 +218,42 @@ def test_depthwise(name, isa):
     assert_right(conv_case(**still, samples=2, shared=True, activation="silu"))
 
 
+DIRECT = {
+    "stride": dict(stride=2),
+    "stride, 2×2": dict(stride=2, kernel=2, padding=0),
+    "stride beyond the kernel": dict(stride=(3, 4), kernel=2, padding=1),
+    "stride, 1×1": dict(stride=2, kernel=1, padding=0),
+    "dilation": dict(dilation=2, padding=2),
+    "dilation and stride": dict(dilation=(3, 2), stride=(2, 1), padding=(1, 4)),
+    "groups": dict(channels=(20, 40), groups=4),
+    "groups of whole vectors": dict(channels=(32, 64), groups=2, size=(5, 60)),
+    "several of each channel": dict(channels=(6, 18), groups=6),
+    "few go in": dict(channels=(3, 20), kernel=5, padding=2),
+    "one row of taps": dict(kernel=(1, 7), padding=(0, 3)),
+    "one tap, zeros around": dict(kernel=1, padding=2),
+    "several panels": dict(channels=(70, 150), stride=2, size=(6, 5)),
+    "long rows": dict(stride=2, size=(2, 131)),
+    "far beyond the image": dict(stride=2, kernel=(3, 5), padding=7, size=(1, 2)),
+    "transposed": dict(transposed=True),
+    "transposed, stride": dict(transposed=True, stride=2, kernel=4, padding=1),
+    "transposed, stride 3": dict(transposed=True, stride=3, kernel=9, padding=4, output_padding=1),
+    "transposed, gaps": dict(transposed=True, stride=(3, 4), kernel=2, padding=0),
+    "transposed, dilation": dict(transposed=True, stride=2, dilation=3, padding=2),
+    "transposed, groups": dict(transposed=True, channels=(20, 40), groups=4, stride=2),
+    "transposed, long rows": dict(transposed=True, stride=2, size=(2, 71), channels=(32, 16)),
+    "transposed, beyond": dict(transposed=True, kernel=3, padding=(0, 3), size=(2, 6)),
+}
+
+
+@pytest.mark.parametrize("name", DIRECT)
+def test_any_other_convolution(name, isa):
+    options = dict(channels=(17, 9), size=(9, 10)) | DIRECT[name]
+    assert_right(conv_case(**options, activation="prelu", slopes="moves"))
+    assert_right(conv_case(**options, activation="relu", scale=0.5, residual="points"))
+    still = options | dict(layout="strided", bias=None)
+    assert_right(conv_case(**still, samples=2, shared=True, activation="silu"))
+
+
 LINEAR = {
     "as they are": dict(),
     "one row": dict(rows=1, features=(100, 3)),
@@ -238,6 +274,8 @@ def test_linear_layers(name, isa):
 
 STREAMED = {
     "depthwise": dict(channels=(32, 32), groups=32, kernel=5, residual="points"),
+    "stride": dict(channels=(48, 32), stride=2, residual="points"),
+    "groups": dict(channels=(48, 48), groups=2, residual="points"),
     "kernel of one pixel": dict(channels=(48, 32), kernel=1, padding=0, residual="points"),
     "larger kernel": dict(channels=(16, 32), kernel=5, padding=1, residual="points"),
     "beyond the image": dict(channels=(32, 16), kernel=8, padding=7),
@@ -269,14 +307,20 @@ def test_large_images_give_the_same_bits_however_they_are_streamed(name, isa, st
     assert all(set(errors(one, results[0]).values()) == {0.0} for one in results)
 
 
-@pytest.mark.parametrize("channels, kernel, groups", [
-    ((20, 24), 3, 1), ((100, 140), 3, 1), ((20, 24), 7, 1), ((20, 24), 1, 1), ((20, 20), 5, 20)
-], ids=str)  # fmt: skip
-def test_threads_change_nothing_but_rounding(channels, kernel, groups, isa):
-    sizes = dict(
-        size=(23, 18), channels=channels, images=3, kernel=kernel, padding=kernel // 2,
-        groups=groups,
-    )  # fmt: skip
+THREADS = {
+    "one block": dict(),
+    "parts": dict(channels=(100, 140)),
+    "7×7": dict(kernel=7, padding=3),
+    "1×1": dict(kernel=1, padding=0),
+    "depthwise": dict(channels=(20, 20), groups=20),
+    "stride": dict(stride=2),
+    "transposed": dict(transposed=True, stride=2),
+}
+
+
+@pytest.mark.parametrize("name", THREADS)
+def test_threads_change_nothing_but_rounding(name, isa):
+    sizes = dict(size=(23, 18), channels=(20, 24), images=3) | THREADS[name]
     case = conv_case(**sizes, activation="relu").to(torch.float32)
     before, results = torch.get_num_threads(), []
     try:
@@ -308,18 +352,9 @@ def test_tensors_need_no_alignment(shift, isa):
 
 REFUSED = {
     "float64": dict(),
-    "there are zeros around": dict(kernel=1, padding=1),
-    "3×3 gives is shuffled": dict(channels=(8, 8), groups=8, shuffle=2),
-    "there are 4 groups": dict(channels=(4, 8), groups=4),
-    "what a kernel of 1×1 gives is shuffled": dict(kernel=1, padding=0, shuffle=2, channels=(4, 8)),
-    "kernel is 2×1": dict(kernel=(2, 1), padding=0),
-    "kernel is 1×7": dict(kernel=(1, 7)),
     "kernel is 3": dict(size=(9,)),
-    "only 4 channels go into a kernel of 5×5": dict(kernel=5, channels=(4, 8)),
-    "stride and dilation": dict(stride=2),
-    "there are 2 groups": dict(channels=(4, 4), groups=2),
-    "transposed": dict(transposed=True),
-    "dilation are not 1": dict(dilation=2),
+    "kernel of 1×1 gives is shuffled": dict(kernel=1, padding=0, channels=(3, 8), shuffle=2),
+    "3×3 gives is shuffled": dict(stride=2, channels=(3, 8), shuffle=2),
 }
 
 

@@ -5,6 +5,7 @@
 
 #include "block.h"
 #include "depthwise.h"
+#include "direct.h"
 #include "linear.h"
 #include "memory.h"
 #include "thin_convolution.h"
@@ -108,6 +109,7 @@ void run(const Pass& pass, Gate gate) {
     const PathConvolution& path = pass.path;
     if (path.kernel.kind == Kind::point) return multiply_pixels(pass, gate);
     if (path.kernel.kind == Kind::depthwise) return convolve_depthwise(pass, gate);
+    if (path.kernel.kind == Kind::direct) return convolve_directly(pass, gate);
     if (is_thin(pass.out) && path.kernel.is_middle()) return convolve_rows(pass, gate);
     const Parts parts = parts_of(pass);
     const Streaming how = pass.streaming();

@@ -5,50 +5,13 @@
 
 #include "memory.h"
 #include "pass.h"
+#include "rows.h"
 #include "sums.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {
 
 constexpr int64_t kTogether = 4;  // pixels of a row that share the loading of weights
-
-// As many rows of images as a kernel is high, read through the gate; with an open gate they are
-// read where they stand.
-class GatedRows {
-public:
-    GatedRows(Gate gate, const Channels& channels, int64_t height, int64_t kept, float* room)
-        : gate_(gate), channels_(channels), height_(height), kept_(kept), room_(room) {}
-
-    static int64_t size(const Channels& channels, int64_t kept) {
-        return kept * channels.width * channels.padded;
-    }
-
-    // Goes to an image; nothing of the one before is kept.
-    void go_to(const GatedRow& image) {
-        image_ = &image;
-        end_ = 0;
-    }
-    // Row y, and all before it that are kept, which come one after the other.
-    void read_until(int64_t y) {
-        if (gate_ == Gate::open) return;
-        for (end_ = most(end_, y + 1 - kept_); end_ <= least(y, height_ - 1); ++end_)
-            image_->read_to(end_ * channels_.row(), channels_.width, place(end_), channels_.padded);
-    }
-    const float* row(int64_t y) const {
-        return gate_ == Gate::open ? image_->values + y * channels_.row() : place(y);
-    }
-    int64_t pixel() const { return gate_ == Gate::open ? channels_.pitch : channels_.padded; }
-
-private:
-    float* place(int64_t y) const { return room_ + y % kept_ * channels_.width * channels_.padded; }
-
-    const Gate gate_;
-    const Channels& channels_;
-    const int64_t height_, kept_;
-    float* const room_;
-    const GatedRow* image_ = nullptr;
-    int64_t end_ = 0;  // of the rows that were read
-};
 
 // y, or the input gradient. Weights are [taps, channels].
 class Depthwise {
@@ -59,12 +22,12 @@ public:
           past_(pass.streaming().past),
           kernel_(pass.path.kernel),
           weights_(room),
-          rows_(gate, pass.in, pass.in_height, kernel_.down,
+          rows_(gate != Gate::open, pass.in, pass.in_height, kernel_.down,
                 room + kernel_.taps() * pass.in.padded) {}
 
     static int64_t size(const Pass& pass) {
         const Kernel& kernel = pass.path.kernel;
-        return kernel.taps() * pass.in.padded + GatedRows::size(pass.in, kernel.down);
+        return kernel.taps() * pass.in.padded + KeptRows::size(pass.in, kernel.down);
     }
 
     // Some rows of all samples at a point.
@@ -121,7 +84,7 @@ private:
         const int64_t top = y - this->top(), left = this->left();
         const Range down{most(0, -top), least(kernel_.down, pass_.in_height - top)};
         pass_.in.each_vector([&](int64_t v, int64_t offset, int lanes) {
-            const auto last = end.vector(v, offset, lanes);
+            const auto last = end.vector(offset, lanes);
             for (int64_t x = 0; x < width;) {
                 const int64_t first = x - left;
                 const bool inside = first >= 0 && x + kTogether <= width &&
@@ -148,11 +111,10 @@ private:
     void add(Range down, int64_t top, int64_t left, Range across, int64_t v, int64_t offset,
              int lanes, Vec* sums) const {
         const int64_t apart = rows_.pixel();
-        const bool whole = lanes == kLanes || gate_ != Gate::open;  // as gated rows always are
-        const int64_t from = gate_ == Gate::open ? offset : v * kLanes;
+        const bool whole = lanes == kLanes || gate_ != Gate::open;  // as kept rows always are
         for (int64_t i = down.begin; i < down.end; ++i) {
             const float* w = weights_ + i * kernel_.across * pass_.in.padded + v * kLanes;
-            const float* row = rows_.row(top + i) + left * apart + from;
+            const float* row = rows_.row(top + i) + left * apart + offset;
             for (int64_t j = across.begin; j < across.end; ++j) {
                 const Vec tap = load(w + j * pass_.in.padded);
 #pragma GCC unroll 4
@@ -169,7 +131,7 @@ private:
     const bool past_;
     const Kernel& kernel_;
     float* const weights_;
-    GatedRows rows_;
+    KeptRows rows_;
 };
 
 // Every thread its rows of all samples at all points.

@@ -82,7 +82,7 @@ private:
     void give(int64_t point, int64_t first, int64_t count, Range vs) const {
         const Ending<kFinish> end(pass_, past_, point);
         pass_.out.each_vector(vs, [&](int64_t v, int64_t offset, int lanes) {
-            const auto last = end.vector(v, offset, lanes);
+            const auto last = end.vector(offset, lanes);
             const float* from = product_ + (v - vs.begin) * kLanes;
             for (int64_t i = 0; i < count; ++i) last.give(load(from + i * kPanel), first + i);
         });

@@ -119,7 +119,7 @@ public:
           rest_(pass.residual ? pass.residual + point * pass.residual_point : nullptr),
           gate_(pass.gate ? pass.gate + point * pass.gate_point : nullptr) {}
 
-    // One vector of pixels.
+    // Some channels of pixels, at most a vector.
     struct Column {
         const Ending& end;
         const int64_t offset;
@@ -144,10 +144,10 @@ public:
                 store(to, value, lanes);
         }
     };
-    Column vector(int64_t v, int64_t offset, int lanes) const {
-        const int64_t column = point_ * pass_.out.padded + v * kLanes;
-        return {*this, offset, lanes, pass_.bias ? load(pass_.bias + column) : Vec{},
-                kFinish == Finish::leaky ? load(pass_.slopes + column) : Vec{}};
+    Column vector(int64_t offset, int lanes) const {
+        const int64_t column = point_ * pass_.out.padded + offset;
+        return {*this, offset, lanes, pass_.bias ? read(pass_.bias + column, lanes) : Vec{},
+                kFinish == Finish::leaky ? read(pass_.slopes + column, lanes) : Vec{}};
     }
 
 private:

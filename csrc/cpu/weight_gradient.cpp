@@ -5,6 +5,7 @@
 
 #include "ahead.h"
 #include "depthwise.h"
+#include "direct.h"
 #include "gate.h"
 #include "gemm.h"
 #include "linear.h"
@@ -298,6 +299,7 @@ void convolve_weight_gradient(const PathConvolution& path, const BackwardArrays&
     if (path.kernel.kind == Kind::point) return by_rows(LinearGradient(path, arrays, slopes));
     if (path.kernel.kind == Kind::depthwise)
         return by_rows(DepthwiseGradient(path, arrays, slopes));
+    if (path.kernel.kind == Kind::direct) return by_rows(DirectGradient(path, arrays, slopes));
     const ThinGradient thin(path, arrays, slopes);
     if (thin.serves()) return by_rows(thin);
     const Sizes sizes(path, arrays.images, arrays.x_pixel);

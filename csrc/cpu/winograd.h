@@ -6,8 +6,7 @@
 // Winograd's F(4×4, 3×3), and are made of squares of 3×3 taps: of one, or of more side by side, the
 // last filled up with zeros. Everything is dense and channels-last, but that pixels may lie further
 // apart: images [points, samples, height, width, channels], weights [squares, outputs, 3, 3,
-// inputs], which `pack` lays out anew, [outputs, inputs] or
-// [taps, channels]. All functions are compiled once per
+// inputs], which `pack` lays out anew, or as `Kind` says. All functions are compiled once per
 // instruction set.
 
 namespace faigfast {
@@ -22,15 +21,18 @@ struct Packing {
     int64_t squares;
 };
 
-// Squares of taps; a single one, without padding; taps of a channel's own, which are the weights
-// [taps, channels].
-enum class Kind { squares, point, depthwise };
+// Squares of taps; a single one, without padding; of every channel its own, with weights [taps,
+// channels]; any other, with weights [taps, outputs, inputs / groups], or of a transposed
+// convolution [taps, inputs, outputs / groups].
+enum class Kind { squares, point, depthwise, direct };
 
 // Where squares, or taps, stand on an image: `down` by `across` of them, the first above and left
-// of a pixel of y by as much as the padding says.
+// of a pixel of y by as much as the padding says. What follows is of the kind `direct` alone.
 struct Kernel {
     Kind kind;
     int64_t down, across, pad_y, pad_x;
+    int64_t stride_y, stride_x, dilation_y, dilation_x, groups;
+    bool transposed;
 
     int64_t squares() const { return down * across; }
     int64_t taps() const { return (kind == Kind::squares ? 9 : 1) * down * across; }
@@ -59,7 +61,9 @@ struct PathConvolution {
     int threads;
 
     int64_t weights() const {
-        return outputs * (kernel.kind == Kind::depthwise ? 1 : inputs) * kernel.taps();
+        if (kernel.kind == Kind::depthwise) return outputs * kernel.taps();
+        const int64_t groups = kernel.kind == Kind::direct ? kernel.groups : 1;
+        return outputs * inputs / groups * kernel.taps();
     }
 };
 

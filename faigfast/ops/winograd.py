@@ -18,7 +18,9 @@ from faigfast.ops.table import in_use, kernel
 # Activations that the kernels apply, forward and backward.
 FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
 _GATES = {**FUSED, "prelu": "leaky"}  # and those whose gradients they take
-_OTHERWISE = ([1, 1], [1, 1], False, [0, 0])  # the geometry but for padding and groups
+# Stride, padding, dilation, whether transposed, output padding and groups.
+Geometry = tuple[list[int], list[int], list[int], bool, list[int], int]
+SAME: Geometry = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 # A square of 3×3 taps takes 36 multiplications for 16 results, however few of them there are. With
 # fewer than this to a square, and where few channels go into several squares, torch's direct
 # convolution was as fast or faster.
@@ -26,9 +28,7 @@ LEAST_TAPS = 3
 LEAST_INPUTS = 5
 
 
-def refuses(
-    x: Tensor, w0: Tensor, geometry: tuple[Any, ...] | None = None, shuffle: int = 1
-) -> str:
+def refuses(x: Tensor, w0: Tensor, geometry: Geometry | None = None, shuffle: int = 1) -> str:
     """Why the kernels do not serve a convolution; "" where they do.
 
     Parameters
@@ -36,7 +36,7 @@ def refuses(
     x, w0 : Tensor
         As in `faigfast.ops.conv.conv`.
     geometry : tuple, optional
-        From its stride to its groups; None: y is as large as x.
+        From its stride to its groups; None: those of a 3×3 that keeps the size.
     """
     if _extension.module is None:
         return f"the extension is missing: {_extension.missing}"
@@ -45,36 +45,30 @@ def refuses(
     for part in (x, w0):  # read through addresses, so neither may be anything else
         if part.dtype != torch.float32:
             return f"tensors are of {part.dtype}"
-    size = w0.shape[2:]
-    name = "×".join(map(str, size))
-    if len(size) != 2:
-        return f"the kernel is {name}"
-    stride, padding, *rest, groups = geometry or (*_OTHERWISE[:1], None, *_OTHERWISE[1:], 1)
-    if (stride, *rest) != _OTHERWISE:
-        return "stride and dilation are not 1, or it is transposed"
-    if groups not in (1, x.shape[2]) or groups not in (1, w0.shape[0]):
-        return f"there are {groups} groups"
-    kind, parts = _kernel(w0, groups)
-    if kind == "squares":
-        if size.numel() < LEAST_TAPS * math.prod(parts):
-            return f"the kernel is {name}"
-        if w0.shape[1] < LEAST_INPUTS and math.prod(parts) > 1:
-            return f"only {w0.shape[1]} channels go into a kernel of {name}"
-    elif shuffle > 1:
-        return f"what a kernel of {name} gives is shuffled"
-    elif kind == "point" and padding is not None and any(padding):
-        return "there are zeros around the image of a kernel of 1×1"
+    kind, parts = _kernel(w0, geometry or SAME)
+    size = "×".join(map(str, w0.shape[2:]))
+    if len(parts) != 2:
+        return f"the kernel is {size}"
+    if shuffle > 1 and kind != "squares":
+        return f"what a kernel of {size} gives is shuffled"
     return "" if x.numel() else "there is nothing to compute"
 
 
-def _kernel(w0: Tensor, groups: int) -> tuple[str, tuple[int, int]]:
+def _kernel(w0: Tensor, geometry: Geometry) -> tuple[str, tuple[int, ...]]:
     """Kind of a kernel as the extension takes it, and its squares, or taps, down and across."""
-    down, across = w0.shape[2:]
+    stride, padding, dilation, transposed, _, groups = geometry
+    size = tuple(w0.shape[2:])
+    if transposed or (*stride, *dilation) != (1, 1, 1, 1):
+        return "direct", size
     if groups > 1:
-        return "depthwise", (down, across)
-    if down == across == 1:
-        return "point", (1, 1)
-    return "squares", (math.ceil(down / 3), math.ceil(across / 3))
+        return "depthwise" if w0.shape[:2] == (groups, 1) else "direct", size
+    if size == (1, 1) and not any(padding):
+        return "point", size
+    squares = tuple(math.ceil(side / 3) for side in size)
+    enough = math.prod(size) >= LEAST_TAPS * math.prod(squares)
+    if enough and (w0.shape[1] >= LEAST_INPUTS or squares == (1, 1)):
+        return "squares", squares
+    return "direct", size
 
 
 def empty(*shape: int) -> Tensor:
@@ -86,6 +80,12 @@ def free_cached(kept: int = 0) -> None:
     """Give memory that nobody uses back to the system where it is more than `kept` bytes."""
     if _extension.module is not None and _extension.module.cached() > kept:
         _extension.module.free_cached()
+
+
+def _outputs(w0: Tensor, geometry: Geometry) -> int:
+    """Channels of y, before a shuffle."""
+    transposed, groups = geometry[3], geometry[5]
+    return w0.shape[1] * groups if transposed else w0.shape[0]
 
 
 def _point(part: Tensor) -> int:
@@ -102,22 +102,24 @@ _packs = Lock()  # several threads come to a layer at the same time
 
 
 def _packed(
-    w0: Tensor, dw: Tensor | None, groups: int, shuffle: int, turned: bool
+    w0: Tensor, dw: Tensor | None, geometry: Geometry, shuffle: int, turned: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Weights [O, C, *k] in the order of the kernels; of those on the line it is done once."""
     if dw is None:  # they may be those of one point, made anew for the next
-        return _pack(w0, groups, shuffle, turned), None
+        return _pack(w0, geometry, shuffle, turned), None
     kept = in_use().kept
-    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), groups, shuffle, turned
+    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), str(geometry), shuffle, turned
     with _packs:
         if key not in kept:
-            found = _pack(w0, groups, shuffle, turned), _pack(dw, groups, shuffle, turned)
+            found = _pack(w0, geometry, shuffle, turned), _pack(dw, geometry, shuffle, turned)
             kept[key] = found, w0, dw  # while they are held, their addresses are no others'
         return kept[key][0]
 
 
-def _pack(w: Tensor, groups: int, shuffle: int, turned: bool) -> Tensor:
-    kind, (down, across) = _kernel(w, groups)
+def _pack(w: Tensor, geometry: Geometry, shuffle: int, turned: bool) -> Tensor:
+    kind, (down, across) = _kernel(w, geometry)
+    if kind == "direct":
+        return w.movedim((0, 1), (2, 3)).contiguous()
     if kind != "squares":
         plain = w.flatten(1)
         return (plain.T if kind == "depthwise" else plain).contiguous()
@@ -143,7 +145,7 @@ class _Layer:
     """A layer as the extension takes it; holds on to what it has the addresses of."""
 
     def __init__(
-        self, x: Tensor, size: Sequence[int], w0: Tensor, padding: Sequence[int], groups: int,
+        self, x: Tensor, size: Sequence[int], w0: Tensor, outputs: int, geometry: Geometry,
         weights: tuple[Tensor | None, Tensor | None], alpha: Tensor, shuffle: int,
         activation: str, slope: float, scale: float,
         b0: Tensor | None = None, db: Tensor | None = None,
@@ -152,13 +154,16 @@ class _Layer:
         b0, db, s0, ds = (None if part is None else part.contiguous() for part in (b0, db, s0, ds))
         self.alpha = alpha.contiguous()
         self.parts = weights, b0, db, s0, ds
-        kind, parts = _kernel(w0, groups)
+        kind, parts = _kernel(w0, geometry)
+        stride, padding, dilation, transposed, _, groups = geometry
+        kernel = _extension.module.Kernel(  # type: ignore[union-attr]
+            kind=kind, size=parts, padding=padding, stride=stride, dilation=dilation,
+            groups=groups, transposed=transposed,
+        )  # fmt: skip
         self.given = _extension.module.PathConvolution(  # type: ignore[union-attr]
-            sizes=[alpha.shape[0], x.shape[1], *size, x.shape[4], w0.shape[0]],
+            sizes=[alpha.shape[0], x.shape[1], *size, x.shape[4], outputs],
             x_size=x.shape[2:4],
-            kind=kind,
-            squares=parts,
-            padding=padding,
+            kernel=kernel,
             shuffle=shuffle,
             alpha=address(self.alpha),
             w0=address(weights[0]),
@@ -178,7 +183,7 @@ class _Layer:
 def convolve(
     pixels: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
     alpha: Tensor, residual: Tensor | None, activation: str, slope: float, scale: float,
-    shuffle: int, padding: Sequence[int] = (1, 1), groups: int = 1,
+    shuffle: int, geometry: Geometry = SAME,
 ) -> Tensor:  # fmt: skip
     """Compute y [P, M, H, W, O] of `faigfast.ops.conv.conv`, by an activation of `FUSED`.
 
@@ -189,18 +194,20 @@ def convolve(
     residual : Tensor, optional
         As `dense` gives it.
     """
+    outputs = _outputs(w0, geometry)
+    stride, padding, dilation, transposed, extra, _ = geometry
+    reach = [d * (k - 1) for d, k in zip(dilation, w0.shape[2:], strict=True)]
+    sides = zip(pixels.shape[2:4], padding, reach, stride, extra, strict=True)
     height, width = (
-        n + 2 * p - k + 1
-        for n, p, k in zip(pixels.shape[2:4], padding, w0.shape[2:], strict=True)
-    )  # fmt: skip
-    layer = _Layer(
-        pixels, (height, width), w0, padding, groups,
-        _packed(w0, dw, groups, shuffle, turned=False), alpha, shuffle, _GATES[activation], slope,
-        scale, b0, db,
-    )  # fmt: skip
-    y = empty(
-        len(alpha), pixels.shape[1], height * shuffle, width * shuffle, w0.shape[0] // shuffle**2
+        (n - 1) * s - 2 * p + r + e + 1 if transposed else (n + 2 * p - r - 1) // s + 1
+        for n, p, r, s, e in sides
     )
+    layer = _Layer(
+        pixels, (height, width), w0, outputs, geometry,
+        _packed(w0, dw, geometry, shuffle, turned=False), alpha, shuffle, _GATES[activation],
+        slope, scale, b0, db,
+    )  # fmt: skip
+    y = empty(len(alpha), pixels.shape[1], height * shuffle, width * shuffle, outputs // shuffle**2)
     _extension.module.convolve(  # type: ignore[union-attr]
         layer.given, x=address(pixels), x_point=_point(pixels), x_pixel=_pixel(pixels),
         residual=address(residual), residual_point=0 if residual is None else _point(residual),
@@ -213,8 +220,7 @@ def convolve_backward(
     gy: Tensor, saved: Tensor | None, pixels: Tensor, w0: Tensor, dw: Tensor | None,
     s0: Tensor | None, ds: Tensor | None, alpha: Tensor, more: Tensor | None, images: int,
     needs: Sequence[bool], activation: str, slope: float, scale: float, shuffle: int,
-    before: tuple[str, float] = ("none", 0.0), padding: Sequence[int] = (1, 1),
-    groups: int = 1,
+    before: tuple[str, float] = ("none", 0.0), geometry: Geometry = SAME,
 ) -> list[Tensor | None]:  # fmt: skip
     """Compute gx [P, M, H, W, C], gw, gb and gs [N, O], each where it is needed.
 
@@ -227,15 +233,18 @@ def convolve_backward(
     before : (str, float)
         Activation of `FUSED` and slope that gave x: gx is the gradient at its input.
     """
-    weights = _packed(w0, dw, groups, shuffle, turned=True) if needs[0] else (None, None)
-    size = [n // shuffle for n in gy.shape[2:4]]
+    weights = _packed(w0, dw, geometry, shuffle, turned=True) if needs[0] else (None, None)
+    size, outputs = [n // shuffle for n in gy.shape[2:4]], _outputs(w0, geometry)
     layer = _Layer(
-        pixels, size, w0, padding, groups, weights, alpha, shuffle, _GATES[activation], slope,
+        pixels, size, w0, outputs, geometry, weights, alpha, shuffle, _GATES[activation], slope,
         scale, s0=s0, ds=ds,
     )  # fmt: skip
-    outputs, inputs = w0.shape[:2]
-    kind, squares = _kernel(w0, groups)
-    whole = (*squares, outputs, inputs, 3, 3) if kind == "squares" else w0.shape
+    kind, parts = _kernel(w0, geometry)
+    whole = w0.shape
+    if kind == "squares":
+        whole = torch.Size((*parts, *w0.shape[:2], 3, 3))
+    elif kind == "direct":
+        whole = torch.Size((*parts, *w0.shape[:2]))
     shapes = (
         (len(alpha), *pixels.shape[1:]), (images, *whole), (images, outputs), (images, outputs)
     )  # fmt: skip
@@ -250,6 +259,8 @@ def convolve_backward(
     if gw is not None and kind == "squares":
         taps = gw.permute(0, 3, 4, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4)
         found[1] = taps[..., : w0.shape[2], : w0.shape[3]].contiguous()
+    elif gw is not None and kind == "direct":
+        found[1] = gw.movedim((1, 2), (3, 4)).contiguous()
     return found
 
 
@@ -262,13 +273,14 @@ def conv(
     activation: str, slope: float, scale: float, shuffle: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """As `faigfast.ops.conv.conv`."""
+    geometry = stride, padding, dilation, transposed, output_padding, groups
     keeps = keeps_more(activation, scale, residual)
     fused = activation in FUSED
     whole = fused and not keeps  # else what backward needs stands before the end
     rest = dense(residual) if whole and residual is not None else None
     y = z = convolve(
         pitched(x), w0, dw, b0, db, alpha, rest, activation if fused else "none", slope,
-        scale if whole else 1.0, shuffle, padding, groups,
+        scale if whole else 1.0, shuffle, geometry,
     ).movedim(-1, 2)  # fmt: skip
     if not fused:
         y = torch.empty_like(z)
@@ -296,6 +308,7 @@ def conv_backward(
     activation: str, slope: float, scale: float, shuffle: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """As `faigfast.ops.conv.conv_backward`."""
+    geometry = stride, padding, dilation, transposed, output_padding, groups
     if activation not in _GATES:
         gy = activation_backward(gy * scale, saved, activation, slope)
         activation, scale = "none", 1.0
@@ -304,7 +317,7 @@ def conv_backward(
     more = None if more is None else every_point(pitched(more), points)
     gx, gw, gb, gs = convolve_backward(
         every_point(dense(gy), points), gate, pitched(x), w0, dw, s0, ds, alpha, more, images,
-        needs, activation, slope, scale, shuffle, padding=padding, groups=groups,
+        needs, activation, slope, scale, shuffle, geometry=geometry,
     )  # fmt: skip
     if gs is not None and s0 is not None and s0.numel() == 1:
         gs = gs.sum(1, keepdim=True)
