@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from faigfast import _extension
 from faigfast.ops import chain as ops
-from faigfast.ops import joining, winograd
+from faigfast.ops import cpu_conv, joining
 from faigfast.ops.chain import Chain, Joint, Layer, Link, run, serves
 from faigfast.ops.conv import conv
 from faigfast.ops.table import Use, using
@@ -231,13 +231,13 @@ def assert_near(result, reference, bound=BOUND):
 @pytest.fixture(autouse=True)
 def poison(monkeypatch):
     """Memory of the kernels is full of NaN where nothing was written."""
-    for module in (winograd, joining):
+    for module in (cpu_conv, joining):
         monkeypatch.setattr(module, "empty", _poisoned)
     with poisoned(), using(Use("cpu")):
         yield
 
 
-def _poisoned(*shape, empty=winograd.empty):
+def _poisoned(*shape, empty=cpu_conv.empty):
     return empty(*shape).fill_(torch.nan)
 
 

@@ -12,6 +12,7 @@ namespace faigfast::FAIGFAST_ISA {
 namespace {
 
 constexpr int64_t kTogether = 4;  // pixels of a row that share the loading of weights
+constexpr int64_t kStretch = 4 * kTogether;
 
 // y, or the input gradient. Weights are [taps, channels].
 class Depthwise {
@@ -83,27 +84,32 @@ private:
         const int64_t width = pass_.out.width, pixel = (sample * pass_.tiles.height + y) * width;
         const int64_t top = y - this->top(), left = this->left();
         const Range down{most(0, -top), least(kernel_.down, pass_.in_height - top)};
-        pass_.in.each_vector([&](int64_t v, int64_t offset, int lanes) {
-            const auto last = end.vector(offset, lanes);
-            for (int64_t x = 0; x < width;) {
-                const int64_t first = x - left;
-                const bool inside = first >= 0 && x + kTogether <= width &&
-                                    first + kTogether - 1 + kernel_.across <= pass_.in.width;
-                if (inside) {
-                    Vec sums[kTogether] = {};
-                    add<kTogether>(down, top, first, {0, kernel_.across}, v, offset, lanes, sums);
-                    for (int64_t i = 0; i < kTogether; ++i) last.give(sums[i], pixel + x + i);
-                    x += kTogether;
-                } else {
-                    Vec sum[1] = {};
-                    const Range across{most(0, -first),
-                                       least(kernel_.across, pass_.in.width - first)};
-                    add<1>(down, top, first, across, v, offset, lanes, sum);
-                    last.give(sum[0], pixel + x);
-                    ++x;
+        // All channels of some pixels before the next ones, as they lie in memory.
+        for (int64_t begin = 0; begin < width; begin += kStretch) {
+            const int64_t stop = least(width, begin + kStretch);
+            pass_.in.each_vector([&](int64_t v, int64_t offset, int lanes) {
+                const auto last = end.vector(offset, lanes);
+                for (int64_t x = begin; x < stop;) {
+                    const int64_t first = x - left;
+                    const bool inside = first >= 0 && x + kTogether <= stop &&
+                                        first + kTogether - 1 + kernel_.across <= pass_.in.width;
+                    if (inside) {
+                        Vec sums[kTogether] = {};
+                        add<kTogether>(down, top, first, {0, kernel_.across}, v, offset, lanes,
+                                       sums);
+                        for (int64_t i = 0; i < kTogether; ++i) last.give(sums[i], pixel + x + i);
+                        x += kTogether;
+                    } else {
+                        Vec sum[1] = {};
+                        const Range across{most(0, -first),
+                                           least(kernel_.across, pass_.in.width - first)};
+                        add<1>(down, top, first, across, v, offset, lanes, sum);
+                        last.give(sum[0], pixel + x);
+                        ++x;
+                    }
                 }
-            }
-        });
+            });
+        }
     }
 
     // Adds some taps for pixels side by side, the first of which reads from (top, left).

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "winograd.h"
+#include "path_convolution.h"
 
 namespace faigfast {
 

@@ -3,7 +3,7 @@
 // Reading images, and gradients through the activation after which they were taken.
 
 #include "channels.h"
-#include "winograd.h"
+#include "path_convolution.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {

@@ -123,22 +123,21 @@ public:
           slopes_(slopes),
           in_(path.inputs, path.width, 1, arrays.x_pixel),
           out_(path.outputs, path.width, 1),
-          pixels_(path.samples / arrays.images * path.height * path.width) {}
+          pixels_(path.samples / arrays.images * path.height * path.width),
+          strip_(most(kStripRows, least(kMostTogether, kRoom / (in_.padded + out_.padded)))) {}
 
     // Pixels of one image, at all points.
     int64_t rows() const { return path_.points * pixels_; }
-    int64_t size() const {
-        return (out_.group + kStripRows) * in_.padded + (kStripRows + 2) * out_.padded;
-    }
+    int64_t size() const { return (out_.group + strip_) * in_.padded + (strip_ + 2) * out_.padded; }
 
     void add_rows(float* room, int64_t image, Range rows, const Sums& to) const {
         float *sums = room, *biases = sums + out_.group * in_.padded;
         float *slope_sums = biases + out_.padded, *g = slope_sums + out_.padded;
-        float* x = g + kStripRows * out_.padded;
+        float* x = g + strip_ * out_.padded;
         for (float* at = sums; at < g; ++at) *at = 0;
         each_point(rows, pixels_, [&](int64_t point, Range some) {
-            for (int64_t first = some.begin; first < some.end; first += kStripRows)
-                add_strip(point, image * pixels_ + first, least(kStripRows, some.end - first), g, x,
+            for (int64_t first = some.begin; first < some.end; first += strip_)
+                add_strip(point, image * pixels_ + first, least(strip_, some.end - first), g, x,
                           sums, biases, slope_sums);
         });
         for (int64_t o = 0; o < out_.group; ++o) {
@@ -149,6 +148,9 @@ public:
     }
 
 private:
+    // The longer what is summed in registers is, the less is rounded; it stays in the second cache.
+    static constexpr int64_t kMostTogether = 256, kRoom = 1 << 16;
+
     // Pixels [first, first + count) of all samples at a point.
     void add_strip(int64_t point, int64_t first, int64_t count, float* g_room, float* x_room,
                    float* sums, float* biases, float* slope_sums) const {
@@ -183,6 +185,7 @@ private:
     const float* slopes_;  // [points, padded]
     const Channels in_, out_;
     const int64_t pixels_;  // of one image at a point
+    const int64_t strip_;   // of those that are taken together
 };
 
 }  // namespace

@@ -1,8 +1,8 @@
 // As many multiply-adds as a core can do: what the speed of kernels is measured against.
 
 #include "parallel.h"
+#include "path_convolution.h"
 #include "vector.h"
-#include "winograd.h"
 
 #if defined(__AVX512F__)
 #define FAIGFAST_REGISTER(vector) "+v"(vector)

@@ -4,8 +4,8 @@
 
 #include "memory.h"
 #include "parallel.h"
+#include "path_convolution.h"
 #include "vector.h"
-#include "winograd.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {

@@ -5,8 +5,8 @@
 
 #include "channels.h"
 #include "gemm.h"
+#include "path_convolution.h"
 #include "transform.h"
-#include "winograd.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 
 from faigfast.engine.folded import Folded, apply, joined, sample_by_sample
 from faigfast.ops import (  # noqa: F401  their kernels join the table
+    cpu_conv,
     cuda_hopper,
     cuda_pointwise,
     linear_by_conv,
@@ -20,7 +21,6 @@ from faigfast.ops import (  # noqa: F401  their kernels join the table
     triton_conv,
     triton_score_reduction,
     triton_squared_error,
-    winograd,
 )
 from faigfast.ops.affine import affine
 from faigfast.ops.conv import conv

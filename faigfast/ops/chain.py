@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from faigfast.ops.cpu_conv import convolve, convolve_backward, refuses
 from faigfast.ops.joining import Room
 from faigfast.ops.line import dense, every_point, pitched
 from faigfast.ops.table import in_use, looked_on, using
-from faigfast.ops.winograd import convolve, convolve_backward, refuses
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Link:
     layer : int
         Place among its layers.
     activation, slope, scale, shuffle
-        As in `faigfast.ops.conv.conv`; the activation is one of `faigfast.ops.winograd.FUSED`, its
+        As in `faigfast.ops.conv.conv`; the activation is one of `faigfast.ops.cpu_conv.FUSED`, its
         slope is not negative, and with one there are no scale and no residual: its gradient is
         taken from the result.
     """

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faigfast.ops import cpu_conv, triton_conv
 from faigfast.ops import linear as _linear  # noqa: F401  the table knows what is served
-from faigfast.ops import triton_conv, winograd
 from faigfast.ops.table import kernel
 
 _GEOMETRY: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1)
@@ -67,6 +67,6 @@ def _register(
 
 _register("triton", "triton", _triton_refuses, triton_conv.conv, triton_conv.conv_backward)
 _register(
-    "simd", "cpu", lambda x, w0, alpha: winograd.refuses(x, w0[..., None, None]),
-    winograd.conv, winograd.conv_backward,
+    "simd", "cpu", lambda x, w0, alpha: cpu_conv.refuses(x, w0[..., None, None], _GEOMETRY),
+    cpu_conv.conv, cpu_conv.conv_backward,
 )  # fmt: skip

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from faigfast.ops.cpu_conv import empty
 from faigfast.ops.table import in_use
-from faigfast.ops.winograd import empty
 
 aten = torch.ops.aten
 

@@ -32,11 +32,23 @@ struct Case {
     faigfast::Kernel kernel = {Kind::squares, 1, 1, 1, 1};
 
     // Of x, where height and width are those of y.
-    int64_t x_height() const { return height + beside(kernel.down, kernel.pad_y); }
-    int64_t x_width() const { return width + beside(kernel.across, kernel.pad_x); }
-    int64_t beside(int64_t squares, int64_t pad) const {
-        return (kernel.kind == Kind::squares ? 3 : 1) * squares - 1 - 2 * pad;
+    int64_t x_height() const {
+        return side(height, kernel.down, kernel.pad_y, kernel.stride_y, kernel.dilation_y);
     }
+    int64_t x_width() const {
+        return side(width, kernel.across, kernel.pad_x, kernel.stride_x, kernel.dilation_x);
+    }
+    int64_t side(int64_t y, int64_t parts, int64_t pad, int64_t stride, int64_t dilation) const {
+        if (kernel.kind != Kind::direct)
+            return y + (kernel.kind == Kind::squares ? 3 : 1) * parts - 1 - 2 * pad;
+        const int64_t reach = (parts - 1) * dilation + 1 - 2 * pad;
+        return kernel.transposed ? (y - reach) / stride + 1 : (y - 1) * stride + reach;
+    }
+    int64_t groups() const {
+        if (kernel.kind == Kind::depthwise) return inputs;
+        return kernel.kind == Kind::direct ? kernel.groups : 1;
+    }
+    int64_t weights() const { return outputs * inputs / groups() * kernel.taps(); }
 };
 
 const Case kCases[] = {
@@ -58,7 +70,59 @@ const Case kCases[] = {
     // Without squares.
     {3, 2, 1, 6, 9, 20, 20, 1, true, Activation::leaky, 0.5f, true, {Kind::depthwise, 3, 5, 1, 0}},
     {1, 1, 2, 5, 6, 80, 80, 1, false, Activation::relu, 1, false, {Kind::depthwise, 7, 7, 3, 3}},
-    {2, 1, 1, 3, 2, 16, 16, 1, false, Activation::none, 1, false, {Kind::depthwise, 2, 1, 3, 4}},
+    {2, 1, 1, 8, 10, 16, 16, 1, false, Activation::none, 1, false, {Kind::depthwise, 2, 1, 3, 4}},
+    {2,
+     2,
+     1,
+     4,
+     9,
+     20,
+     9,
+     1,
+     true,
+     Activation::leaky,
+     0.5f,
+     true,
+     {Kind::direct, 3, 2, 1, 0, 2, 3, 1, 2, 1, false}},
+    {1,
+     1,
+     2,
+     5,
+     51,
+     24,
+     40,
+     1,
+     false,
+     Activation::relu,
+     1,
+     false,
+     {Kind::direct, 2, 3, 0, 4, 1, 1, 3, 1, 4, false}},
+    {2,
+     1,
+     1,
+     7,
+     13,
+     20,
+     9,
+     1,
+     false,
+     Activation::leaky,
+     1,
+     true,
+     {Kind::direct, 4, 3, 1, 0, 2, 3, 1, 2, 1, true}},
+    {1,
+     2,
+     1,
+     6,
+     11,
+     32,
+     64,
+     1,
+     true,
+     Activation::relu,
+     1,
+     false,
+     {Kind::direct, 2, 2, 0, 3, 3, 1, 2, 2, 2, true}},
     {3, 2, 1, 9, 17, 20, 9, 1, true, Activation::leaky, 0.5f, true, {Kind::point, 1, 1}},
     {1, 1, 2, 5, 6, 80, 96, 1, false, Activation::relu, 1, false, {Kind::point, 1, 1}},
 };
@@ -87,8 +151,7 @@ struct Problem {
         };
         const int64_t pixels = samples * c.height * c.width;
         const int64_t x_pixels = samples * c.x_height() * c.x_width();
-        alpha = fill(c.points),
-        dw = fill(c.outputs * c.kernel.taps() * (c.kernel.kind == Kind::depthwise ? 1 : c.inputs));
+        alpha = fill(c.points), dw = fill(c.weights());
         w0 = fill(dw.size());
         b0 = fill(c.outputs), db = fill(c.outputs), s0 = fill(c.outputs), ds = fill(c.outputs);
         x = fill((c.shared_x ? 1 : c.points) * x_pixels * c.inputs);
@@ -121,6 +184,39 @@ struct Results {
     vector<double> z, y, gx, gw, gb, gs;
 };
 
+// Row, or column, of x that tap t reads for one of y; negative where there is none.
+int64_t under(const Case& c, int64_t at, int64_t t, bool down) {
+    const faigfast::Kernel& k = c.kernel;
+    const int64_t pad = down ? k.pad_y : k.pad_x;
+    if (k.kind == Kind::squares)
+        return at - pad + (down ? t / 9 / k.across * 3 + t % 9 / 3 : t / 9 % k.across * 3 + t % 3);
+    const int64_t tap = down ? t / k.across : t % k.across;
+    if (k.kind != Kind::direct) return at - pad + tap;
+    const int64_t stride = down ? k.stride_y : k.stride_x;
+    const int64_t shift = tap * (down ? k.dilation_y : k.dilation_x) - pad;
+    if (!k.transposed) return at * stride + shift;
+    return (at - shift) % stride ? -1 : (at - shift) / stride;
+}
+
+// Calls visit(i, w, gw) for the inputs of an output at tap t: where weight and gradient stand.
+template <typename Visit>
+void visit_inputs(const Case& c, int64_t o, int64_t t, Visit visit) {
+    const int64_t few = c.inputs / c.groups(), many = c.outputs / c.groups(), group = o / many;
+    for (int64_t n = 0; n < few; ++n) {
+        const int64_t i = group * few + n;
+        if (c.kernel.kind == Kind::squares) {
+            const int64_t row = t / 9 * c.outputs + o;
+            visit(i, (row * 9 + t % 9) * c.inputs + i, (row * c.inputs + i) * 9 + t % 9);
+        } else if (c.kernel.kind == Kind::depthwise) {
+            visit(i, t * c.outputs + o, o * c.kernel.taps() + t);
+        } else {
+            const int64_t w = c.kernel.transposed ? (t * c.inputs + i) * many + o % many
+                                                  : (t * c.outputs + o) * few + n;
+            visit(i, w, w);
+        }
+    }
+}
+
 Results plain(const Problem& q) {
     const Case& c = q.c;
     Results r;
@@ -138,29 +234,15 @@ Results plain(const Problem& q) {
                         // Calls visit(row, column, i, w, gw): places of a tap, its weight and its
                         // weight's gradient.
                         const auto each = [&](auto visit) {
-                            const bool squares = c.kernel.kind == Kind::squares;
-                            const bool depthwise = c.kernel.kind == Kind::depthwise;
-                            const int64_t taps = c.kernel.taps(), across = c.kernel.across;
-                            for (int64_t t = 0; t < taps; ++t) {
-                                const int64_t square = t / 9;
-                                const int64_t row =
-                                    y - c.kernel.pad_y +
-                                    (squares ? square / across * 3 + t % 9 / 3 : t / across);
-                                const int64_t column =
-                                    x - c.kernel.pad_x +
-                                    (squares ? square % across * 3 + t % 3 : t % across);
+                            for (int64_t t = 0; t < c.kernel.taps(); ++t) {
+                                const int64_t row = under(c, y, t, true);
+                                const int64_t column = under(c, x, t, false);
                                 if (row < 0 || column < 0 || row >= c.x_height() ||
                                     column >= c.x_width())
                                     continue;
-                                if (depthwise) {
-                                    visit(row, column, o, t * c.outputs + o, o * taps + t);
-                                    continue;
-                                }
-                                const int64_t kernel = square * c.outputs + o, last = t % 9;
-                                const int64_t width = squares ? 9 : 1;
-                                for (int64_t i = 0; i < c.inputs; ++i)
-                                    visit(row, column, i, (kernel * width + last) * c.inputs + i,
-                                          (kernel * c.inputs + i) * width + last);
+                                visit_inputs(c, o, t, [&](int64_t i, int64_t w, int64_t gw) {
+                                    visit(row, column, i, w, gw);
+                                });
                             }
                         };
                         each([&](int64_t row, int64_t column, int64_t i, int64_t w, int64_t) {

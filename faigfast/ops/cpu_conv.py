@@ -1,4 +1,4 @@
-"""Path convolutions with stride 1 by Winograd's transforms in C++: float32 on a CPU."""
+"""Path convolutions by kernels in C++: float32 on a CPU."""
 
 import math
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.conv import keeps_more
 from faigfast.ops.line import address, dense, every_point, on_line, pitched
 from faigfast.ops.table import in_use, kernel
+from faigfast.tables import counted
 
 # Activations that the kernels apply, forward and backward.
 FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
@@ -21,10 +22,10 @@ _GATES = {**FUSED, "prelu": "leaky"}  # and those whose gradients they take
 # Stride, padding, dilation, whether transposed, output padding and groups.
 Geometry = tuple[list[int], list[int], list[int], bool, list[int], int]
 SAME: Geometry = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
-# A square of 3×3 taps takes 36 multiplications for 16 results, however few of them there are. With
-# fewer than this to a square, and where few channels go into several squares, torch's direct
-# convolution was as fast or faster.
-LEAST_TAPS = 3
+# A square of 3×3 taps takes 36 multiplications for 16 results, however few of them there are: with
+# fewer than this to a square, products tap by tap were as fast.
+LEAST_TAPS = 4
+# Vectors are of channels: with fewer than this to a kernel, torch's own were faster.
 LEAST_INPUTS = 5
 
 
@@ -51,6 +52,8 @@ def refuses(x: Tensor, w0: Tensor, geometry: Geometry | None = None, shuffle: in
         return f"the kernel is {size}"
     if shuffle > 1 and kind != "squares":
         return f"what a kernel of {size} gives is shuffled"
+    if kind == "direct" and w0.shape[1] < LEAST_INPUTS:
+        return f"a kernel of {size} has only {counted(w0.shape[1], 'channel')}"
     return "" if x.numel() else "there is nothing to compute"
 
 
@@ -264,7 +267,7 @@ def convolve_backward(
     return found
 
 
-@kernel("winograd", "conv", lambda x, w0, *rest: refuses(x, w0, rest[10:16], rest[-1]), "cpu")
+@kernel("simd", "conv", lambda x, w0, *rest: refuses(x, w0, rest[10:16], rest[-1]), "cpu")
 def conv(
     x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
     s0: Tensor | None, ds: Tensor | None, alpha: Tensor, sum_w: Tensor | None,
@@ -297,7 +300,7 @@ def conv(
 
 
 @kernel(
-    "winograd", "conv_backward", lambda gy, x, _, w0, *rest: refuses(x, w0, rest[8:14], rest[-1]),
+    "simd", "conv_backward", lambda gy, x, _, w0, *rest: refuses(x, w0, rest[8:14], rest[-1]),
     "cpu",
 )  # fmt: skip
 def conv_backward(

@@ -2,9 +2,9 @@
 
 #include <stdint.h>
 
-// Path convolution with stride 1 in float32. A kernel of 1×1 is a product of matrices; others go by
-// Winograd's F(4×4, 3×3), and are made of squares of 3×3 taps: of one, or of more side by side, the
-// last filled up with zeros. Everything is dense and channels-last, but that pixels may lie further
+// Path convolution in float32. Kernels of 3×3, and larger ones that are made of squares of 3×3 taps
+// side by side, the last filled up with zeros, go by Winograd's F(4×4, 3×3); 1×1, depthwise and any
+// other ones directly. Everything is dense and channels-last, but that pixels may lie further
 // apart: images [points, samples, height, width, channels], weights [squares, outputs, 3, 3,
 // inputs], which `pack` lays out anew, or as `Kind` says. All functions are compiled once per
 // instruction set.
