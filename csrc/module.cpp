@@ -40,6 +40,24 @@ void define_score_reduction(py::module_& module, const char* name) {
 const float* in(uintptr_t address) { return reinterpret_cast<const float*>(address); }
 float* out(uintptr_t address) { return reinterpret_cast<float*>(address); }
 
+using Shape = std::array<int64_t, 3>;
+
+void squared_error(uintptr_t y, uintptr_t gt, uintptr_t losses, uintptr_t most, Shape shape,
+                   int threads) {
+    const faigfast::Isa isa = faigfast::choose();
+    py::gil_scoped_release released;
+    faigfast::squared_error(isa, in(y), in(gt), out(losses), out(most), shape[0], shape[1],
+                            shape[2], threads);
+}
+
+void squared_error_backward(uintptr_t y, uintptr_t gt, uintptr_t weights, uintptr_t gy, Shape shape,
+                            int threads) {
+    const faigfast::Isa isa = faigfast::choose();
+    py::gil_scoped_release released;
+    faigfast::squared_error_backward(isa, in(y), in(gt), in(weights), out(gy), shape[0], shape[1],
+                                     shape[2], threads);
+}
+
 faigfast::Activation activation_of(const std::string& name) {
     if (name == "none") return faigfast::Activation::none;
     return name == "relu" ? faigfast::Activation::relu : faigfast::Activation::leaky;
@@ -188,6 +206,13 @@ PYBIND11_MODULE(_C, module) {
     module.def("supported", [] { return names(faigfast::supported()); });
     define_score_reduction<float>(module, "score_reduction_float32");
     define_score_reduction<double>(module, "score_reduction_float64");
+    module.def(
+        "squared_error", &squared_error, py::kw_only(), py::arg("y"), py::arg("gt"),
+        py::arg("losses"), py::arg("most"), py::arg("shape"), py::arg("threads"),
+        "losses [p, n] = sum over e of (y [p, n, e] - gt [n, e])^2, and largest differences.");
+    module.def("squared_error_backward", &squared_error_backward, py::kw_only(), py::arg("y"),
+               py::arg("gt"), py::arg("weights"), py::arg("gy"), py::arg("shape"),
+               py::arg("threads"), "gy = 2 * weights [p, n] * (y - gt).");
     define_convolution(module);
     module.def(
         "multiply_add",

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "score_reduction.h"
+#include "squared_error.h"
 
 namespace faigfast {
 namespace {
@@ -76,6 +77,16 @@ template void score_reduction(Isa, const float*, const float*, float*, int64_t, 
                               int);
 template void score_reduction(Isa, const double*, const double*, double*, int64_t, int64_t, int64_t,
                               int);
+
+void squared_error(Isa isa, const float* y, const float* gt, float* losses, float* most, int64_t p,
+                   int64_t n, int64_t e, int threads) {
+    FAIGFAST_CALL(isa, squared_error, y, gt, losses, most, p, n, e, threads);
+}
+
+void squared_error_backward(Isa isa, const float* y, const float* gt, const float* weights,
+                            float* gy, int64_t p, int64_t n, int64_t e, int threads) {
+    FAIGFAST_CALL(isa, squared_error_backward, y, gt, weights, gy, p, n, e, threads);
+}
 
 int64_t multiply_add(Isa isa, int64_t rounds, int threads, float* result) {
     return FAIGFAST_CALL(isa, multiply_add, rounds, threads, result);

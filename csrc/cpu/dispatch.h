@@ -26,6 +26,13 @@ template <typename T>
 void score_reduction(Isa isa, const T* total, const T* delta, T* scores, int64_t n, int64_t f,
                      int64_t k, int threads);
 
+// y [p, n, e], gt [n, e] -> losses and largest differences [p, n]; the gradient gy of losses that
+// weigh `weights` [p, n]. Contiguous, of any alignment.
+void squared_error(Isa isa, const float* y, const float* gt, float* losses, float* most, int64_t p,
+                   int64_t n, int64_t e, int threads);
+void squared_error_backward(Isa isa, const float* y, const float* gt, const float* weights,
+                            float* gy, int64_t p, int64_t n, int64_t e, int threads);
+
 // Multiply-adds in registers alone; returns how many operations they were.
 int64_t multiply_add(Isa isa, int64_t rounds, int threads, float* result);
 

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 from faigfast.engine.folded import Folded, apply, joined, sample_by_sample
 from faigfast.ops import (  # noqa: F401  their kernels join the table
     cpu_conv,
+    cpu_squared_error,
     cuda_hopper,
     cuda_pointwise,
     linear_by_conv,
