@@ -111,7 +111,8 @@ def _cuda_backend() -> Backend:
     )
 
 
-# Of all weights; with more, single points side by side in torch took 0.6 to 1.0 of the time.
+# Of a transformer's parameters; with more, single points side by side in torch took 0.6 to 1.0 of
+# the time.
 MOST_LINEAR = 0.25
 
 
@@ -161,7 +162,10 @@ def choose(
         if _extension.module is None:
             return "torch", f"backend: torch, since the extension is missing: {_extension.missing}"
         if network is not None and (share := _linear(network)) > MOST_LINEAR:
-            return "torch", f"backend: torch, since {share:.0%} of the weights are linear layers'"
+            return (
+                "torch",
+                f"backend: torch, for a transformer that is {share:.0%} linear layers",
+            )
         return "cpu", "backend: cpu, the fastest here for convolutions"
     table = backends()
     if not isinstance(name, str) or name not in table:
@@ -179,7 +183,15 @@ def choose(
 
 
 def _linear(network: nn.Module) -> float:
-    """Share of the parameters that are weights of linear layers."""
-    layers = [part for part in network.modules() if isinstance(part, nn.Linear)]
-    total = sum(part.numel() for part in network.parameters())
-    return sum(part.weight.numel() for part in layers) / max(total, 1)
+    """Share of a transformer's parameters that its linear layers multiply by; 0 of others."""
+    layers = list(network.modules())
+    if not any(isinstance(layer, nn.LayerNorm | nn.MultiheadAttention) for layer in layers):
+        return 0.0
+    weights = [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
+    weights += [
+        layer.in_proj_weight
+        for layer in layers
+        if isinstance(layer, nn.MultiheadAttention) and layer.in_proj_weight is not None
+    ]
+    linear = sum(weight.numel() for weight in {id(weight): weight for weight in weights}.values())
+    return linear / sum(part.numel() for part in network.parameters())

@@ -106,19 +106,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _no_lost_interrupt() -> Iterator[None]:
     """Interrupt again where Python ignores it: in a `__del__` or a callback of a weak reference."""
     before = sys.unraisablehook
+    timers: list[threading.Timer] = []
 
     def again(ignored: "sys.UnraisableHookArgs") -> None:
         if ignored.exc_type is not KeyboardInterrupt:
             before(ignored)
             return
         later = threading.Timer(0.01, _thread.interrupt_main)  # at once, it would hit this function
-        later.daemon = True
+        timers.append(later)
         later.start()
 
     sys.unraisablehook = again
     try:
         yield
     finally:
+        for later in timers:  # it comes here, not to who called
+            later.join()
         sys.unraisablehook = before
 
 

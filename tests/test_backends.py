@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from faigfast import _extension, _extension_cuda, _triton
 from faigfast.backends import backends, choose
@@ -56,6 +57,10 @@ def test_choice():
     assert choose("auto", "cuda")[0] == "torch"
     for network in (SRResNet(width=8, blocks=1), SRCNNStyle((8,))):
         assert choose("auto", "cpu", network=network)[0] == name
+    convolutions = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(800, 90))
+    assert choose("auto", "cpu", network=convolutions)[0] == name
+    attention = nn.Sequential(nn.Conv2d(3, 8, 3), nn.MultiheadAttention(8, 2))
+    assert choose("auto", "cpu", network=attention)[0] == "torch"
     name, why = choose("auto", "cpu", network=SwinIR(width=32, depths=(2,), heads=(2,)))
     assert name == "torch" and (_extension.module is None or "linear" in why)
     for name in ("reference", "torch"):

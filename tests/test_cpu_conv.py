@@ -305,6 +305,20 @@ def test_large_images_give_the_same_bits_however_they_are_streamed(name, isa, st
     assert all(set(errors(one, results[0]).values()) == {0.0} for one in results)
 
 
+SUMS = {
+    "3×3": dict(),
+    "1×1": dict(kernel=1, padding=0),
+    "depthwise": dict(groups=8),
+    "stride": dict(stride=2),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_over_many_pixels(name, isa):
+    options = dict(channels=(8, 8), size=(160, 150), points=2, images=1) | SUMS[name]
+    assert_right(conv_case(**options, activation="prelu", slopes="moves"))
+
+
 THREADS = {
     "one block": dict(),
     "parts": dict(channels=(100, 140)),
@@ -350,7 +364,7 @@ def test_tensors_need_no_alignment(shift, isa):
 
 REFUSED = {
     "float64": dict(),
-    "kernel is 3": dict(size=(9,)),
+    "kernel is 3, not of two": dict(size=(9,)),
     "5×5 has only 4 channels": dict(channels=(4, 20), kernel=5, padding=2),
     "3×3 has only 1 channel": dict(channels=(6, 18), groups=6),
     "kernel of 1×1 gives is shuffled": dict(kernel=1, padding=0, channels=(3, 8), shuffle=2),

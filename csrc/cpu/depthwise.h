@@ -26,9 +26,10 @@ public:
           rows_(gate != Gate::open, pass.in, pass.in_height, kernel_.down,
                 room + kernel_.taps() * pass.in.padded) {}
 
-    static int64_t size(const Pass& pass) {
+    static int64_t size(const Pass& pass, Gate gate) {
         const Kernel& kernel = pass.path.kernel;
-        return kernel.taps() * pass.in.padded + KeptRows::size(pass.in, kernel.down);
+        return kernel.taps() * pass.in.padded +
+               KeptRows::size(gate != Gate::open, pass.in, kernel.down);
     }
 
     // Some rows of all samples at a point.
@@ -144,7 +145,7 @@ private:
 inline void convolve_depthwise(const Pass& pass, Gate gate) {
     const PathConvolution& path = pass.path;
     const int64_t of_point = path.samples * pass.tiles.height;
-    const int64_t size = round_up(Depthwise::size(pass), 16) + 16;
+    const int64_t size = round_up(Depthwise::size(pass, gate), 16) + 16;
     const Scratch scratch(4 * path.threads * size);
     float* rooms = scratch.floats();
 
@@ -207,9 +208,9 @@ public:
 
 private:
     void add_bias(const float* g, float* biases) const {
-        Vec total = load(biases);
+        Vec total = {};
         for (int64_t i = 0; i < out_.width; ++i) total += load(g + i * out_.padded);
-        store(biases, total);
+        store(biases, load(biases) + total);
     }
 
     // One vector of a row of gradients with the rows of x under it.

@@ -48,9 +48,10 @@ public:
           rows_(gate != Gate::open, pass.in, pass.in_height, shape_.kept(),
                 product_ + kStrip * kPanel) {}
 
-    static int64_t size(const Pass& pass) {
+    static int64_t size(const Pass& pass, Gate gate) {
         const Shape shape(pass);
-        return shape.weights() + kStrip * kPanel + KeptRows::size(pass.in, shape.kept());
+        return shape.weights() + kStrip * kPanel +
+               KeptRows::size(gate != Gate::open, pass.in, shape.kept());
     }
 
     // γ(α) [tap][group][panel][k][column] of a point.
@@ -195,7 +196,7 @@ private:
 inline void convolve_directly(const Pass& pass, Gate gate) {
     const PathConvolution& path = pass.path;
     const int64_t of_point = path.samples * pass.tiles.height;
-    const int64_t size = round_up(Direct::size(pass), 16) + 16;
+    const int64_t size = round_up(Direct::size(pass, gate), 16) + 16;
     const Scratch scratch(4 * path.threads * size);
     float* rooms = scratch.floats();
 
@@ -233,7 +234,8 @@ public:
     int64_t rows() const { return path_.points * samples_ * small_height(); }
     int64_t size() const {
         return taps_ * small().group * padded_ + (2 + out_.width) * out_.padded +
-               KeptRows::size(small(), 1) + KeptRows::size(large(), down_.reach());
+               KeptRows::size(copies_small(), small(), 1) +
+               KeptRows::size(copies_large(), large(), down_.reach());
     }
 
     void add_rows(float* room, int64_t image, Range some, const Sums& to) const {
@@ -243,10 +245,9 @@ public:
         float* kept = line + out_.width * out_.padded;
         for (float* at = sums; at < line; ++at) *at = 0;
         const bool turned = path_.kernel.transposed;
-        KeptRows smalls(gated_ && !turned, small(), small_height(), 1, kept);
-        // Vectors reach behind the channels of a group where these do not fill them.
-        KeptRows larges((gated_ && turned) || many_ % kLanes, large(), large_height(),
-                        down_.reach(), kept + KeptRows::size(small(), 1));
+        KeptRows smalls(copies_small(), small(), small_height(), 1, kept);
+        KeptRows larges(copies_large(), large(), large_height(), down_.reach(),
+                        kept + KeptRows::size(copies_small(), small(), 1));
         each_point(some, samples_ * small_height(), [&](int64_t point, Range rows) {
             for (int64_t row = rows.begin, end; row < rows.end; row = end) {
                 const int64_t sample = row / small_height(), top = sample * small_height();
@@ -280,6 +281,10 @@ private:
     int64_t small_height() const { return path_.kernel.transposed ? path_.x_height : path_.height; }
     int64_t large_height() const { return path_.kernel.transposed ? path_.height : path_.x_height; }
 
+    bool copies_small() const { return gated_ && !path_.kernel.transposed; }
+    // Vectors reach behind the channels of a group where these do not fill them.
+    bool copies_large() const { return (gated_ && path_.kernel.transposed) || many_ % kLanes; }
+
     GatedRow of_x(int64_t point, int64_t sample) const {
         const int64_t at = point * arrays_.x_point + sample * path_.x_height * in_.row();
         return {Gate::open, in_, arrays_.x + at, nullptr, 1, nullptr};
@@ -296,9 +301,9 @@ private:
                   float* slope_sums) const {
         gy.read_to(y * out_.row(), out_.width, line, out_.padded);
         for (int64_t j = 0; j < out_.padded; j += kLanes) {
-            Vec total = load(biases + j);
+            Vec total = {};
             for (int64_t i = 0; i < out_.width; ++i) total += load(line + i * out_.padded + j);
-            store(biases + j, total);
+            store(biases + j, load(biases + j) + total);
         }
         if (arrays_.gs) gy.add_slopes(y * out_.row(), out_.width, slope_sums);
     }

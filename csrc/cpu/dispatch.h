@@ -36,7 +36,7 @@ void squared_error_backward(Isa isa, const float* y, const float* gt, const floa
 // Multiply-adds in registers alone; returns how many operations they were.
 int64_t multiply_add(Isa isa, int64_t rounds, int threads, float* result);
 
-// Floats that `pack` writes, from weights w [outputs, 3, 3, inputs].
+// Floats that `pack` writes, from weights w [squares, outputs, 3, 3, inputs].
 int64_t packed_size(Isa isa, const Packing& packing);
 void pack(Isa isa, const Packing& packing, const float* w, float* packed, int threads);
 

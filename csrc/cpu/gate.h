@@ -67,13 +67,13 @@ struct GatedRow {
     // Gradients of slopes [padded], which meet z where it is not positive.
     void add_slopes(int64_t at, int64_t count, float* sums) const {
         channels.each_vector([&](int64_t v, int64_t offset, int lanes) {
-            Vec sum = load(sums + v * kLanes);
+            Vec sum = {};
             for (int64_t i = 0; i < count; ++i) {
                 const int64_t here = at + i * channels.pixel() + offset;
                 const Vec z = read(saved + here, lanes);
                 sum += z > 0 ? Vec{} : scale * read(values + here, lanes) * z;
             }
-            store(sums + v * kLanes, sum);
+            store(sums + v * kLanes, load(sums + v * kLanes) + sum);
         });
     }
 

@@ -161,9 +161,9 @@ private:
                                 arrays_.saved, path_.scale, slopes_ + point * out_.padded};
         gradient.read_to(at, count, g_room, out_.padded);
         for (int64_t j = 0; j < out_.padded && arrays_.gb; j += kLanes) {
-            Vec total = load(biases + j);
+            Vec total = {};
             for (int64_t i = 0; i < count; ++i) total += load(g_room + i * out_.padded + j);
-            store(biases + j, total);
+            store(biases + j, load(biases + j) + total);
         }
         if (arrays_.gs) gradient.add_slopes(at, count, slope_sums);
         if (!arrays_.gw) return;

@@ -50,8 +50,8 @@ struct PathConvolution {
     Kernel kernel;
     int64_t shuffle;       // y is [shuffle·height, shuffle·width, outputs / shuffle²]; 1: as it is
     const float* alpha;    // [points]
-    const float *w0, *dw;  // packed, where packed_size is not 0; γ(α) = w0 + α·dw; dw may be null,
-                           // as every d… below
+    const float *w0, *dw;  // of squares packed, where packed_size is not 0; γ(α) = w0 + α·dw; dw
+                           // may be null, as every d… below
     const float *b0, *db;  // [outputs] or null
     const float *s0, *ds;  // slopes [outputs], or one where shared_slope; null: `slope`
     bool shared_slope;
@@ -87,8 +87,9 @@ struct BackwardArrays {
     Activation before;
     float before_slope;
     float* gx;  // [points, samples, x_height, x_width, inputs], or null: not wanted
-    float* gw;  // [images, squares, outputs, inputs, 3, 3], [images, outputs, inputs] or [images,
-                // channels, taps], summed over the points, or null
+    float* gw;  // [images, squares, outputs, inputs, 3, 3]; [images, outputs, inputs] of a point,
+                // [images, channels, taps] of depthwise, of others as w0; summed over the points,
+                // or null
     float* gb;  // [images, outputs] or null
     float* gs;  // [images, outputs] or null, of slopes, also where one is shared
 };

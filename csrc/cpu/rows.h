@@ -15,8 +15,8 @@ public:
         : copied_(copied), channels_(channels), height_(height), kept_(kept), room_(room) {}
 
     // A vector more than the rows hold: one may be read that begins in the last.
-    static int64_t size(const Channels& channels, int64_t kept) {
-        return kept * channels.width * channels.padded + kLanes;
+    static int64_t size(bool copied, const Channels& channels, int64_t kept) {
+        return copied ? kept * channels.width * channels.padded + kLanes : 0;
     }
 
     // Goes to an image, which lasts until the next one; nothing of the one before is kept.

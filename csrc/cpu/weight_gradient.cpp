@@ -164,14 +164,14 @@ struct Worker {
     void add_slopes(const float* gy, const float* saved, int lanes, int64_t high, int64_t wide,
                     int64_t v) const {
         const int64_t row = sizes.out.row(), pixel = sizes.out.pixel();
-        Vec sum = load(slope_sums + v * kLanes);
+        Vec sum = {};
         for (int64_t r = 0; r < high; ++r)
             for (int64_t c = 0; c < wide; ++c) {
                 const int64_t here = r * row + c * pixel;
                 const Vec z = read(saved + here, lanes);
                 sum += z > 0 ? Vec{} : path.scale * read(gy + here, lanes) * z;
             }
-        store(slope_sums + v * kLanes, sum);
+        store(slope_sums + v * kLanes, load(slope_sums + v * kLanes) + sum);
     }
 
     // Tiles that are transformed next: what that reads is asked for.

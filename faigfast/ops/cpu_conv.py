@@ -25,8 +25,11 @@ SAME: Geometry = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 # A square of 3×3 taps takes 36 multiplications for 16 results, however few of them there are: with
 # fewer than this to a square, products tap by tap were as fast.
 LEAST_TAPS = 4
-# Vectors are of channels: with fewer than this to a kernel, torch's own were faster.
-LEAST_INPUTS = 5
+# Vectors are of channels: with fewer than this in the weights' second dimension, torch's own were
+# faster, but for one square, 1×1 and depthwise.
+LEAST_CHANNELS = 5
+# Every thread holds the weights of a point, and sums of their gradients, that are not in squares.
+MOST_WEIGHTS = 1 << 20
 
 
 def refuses(x: Tensor, w0: Tensor, geometry: Geometry | None = None, shuffle: int = 1) -> str:
@@ -49,11 +52,13 @@ def refuses(x: Tensor, w0: Tensor, geometry: Geometry | None = None, shuffle: in
     kind, parts = _kernel(w0, geometry or SAME)
     size = "×".join(map(str, w0.shape[2:]))
     if len(parts) != 2:
-        return f"the kernel is {size}"
-    if shuffle > 1 and kind != "squares":
-        return f"what a kernel of {size} gives is shuffled"
-    if kind == "direct" and w0.shape[1] < LEAST_INPUTS:
-        return f"a kernel of {size} has only {counted(w0.shape[1], 'channel')}"
+        return f"the kernel is {size}, not of two dimensions"
+    if kind != "squares" and shuffle > 1:
+        return f"what a kernel of {size} gives is shuffled, which only 3×3 and larger ones do"
+    if kind != "squares" and w0.numel() > MOST_WEIGHTS:
+        return f"a kernel of {size} has {w0.numel()} weights, more than {MOST_WEIGHTS}"
+    if kind == "direct" and w0.shape[1] < LEAST_CHANNELS:
+        return f"a kernel of {size} has only {counted(w0.shape[1], 'channel')} on one side"
     return "" if x.numel() else "there is nothing to compute"
 
 
@@ -69,7 +74,7 @@ def _kernel(w0: Tensor, geometry: Geometry) -> tuple[str, tuple[int, ...]]:
         return "point", size
     squares = tuple(math.ceil(side / 3) for side in size)
     enough = math.prod(size) >= LEAST_TAPS * math.prod(squares)
-    if enough and (w0.shape[1] >= LEAST_INPUTS or squares == (1, 1)):
+    if enough and (w0.shape[1] >= LEAST_CHANNELS or squares == (1, 1)):
         return "squares", squares
     return "direct", size
 
@@ -107,9 +112,10 @@ _packs = Lock()  # several threads come to a layer at the same time
 def _packed(
     w0: Tensor, dw: Tensor | None, geometry: Geometry, shuffle: int, turned: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Weights [O, C, *k] in the order of the kernels; of those on the line it is done once."""
+    """Weights in the order of the kernels; of those on the line it is done once."""
     if dw is None:  # they may be those of one point, made anew for the next
         return _pack(w0, geometry, shuffle, turned), None
+    turned = turned and _kernel(w0, geometry)[0] == "squares"
     kept = in_use().kept
     key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), str(geometry), shuffle, turned
     with _packs:
