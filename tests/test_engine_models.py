@@ -9,6 +9,7 @@ from helpers import kinked, pair, untouched
 from torch import nn
 
 from faigfast import attribute
+from faigfast.backends import backends
 from faigfast.engine import integrate
 from faigfast.engine.memory import Chunk
 from faigfast.networks import copy_of
@@ -91,13 +92,18 @@ KINKED = {
 }
 
 
+BACKENDS = [name for name in ("torch", "cpu") if backends()[name].available]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name not in SLOW])
-def test_float32(name, monkeypatch):
+def test_float32(name, backend, monkeypatch):
     nets, batch = make_pair(name, torch.float32)
     wide = [copy_of(net).double() for net in nets]
     expected = attribute(*wide, tuple(t.double() for t in batch), backend="reference", steps=4)
     in_chunks(monkeypatch, Chunk(2, 4))
-    result = attribute(*nets, batch, backend="torch", steps=4)
+    result = attribute(*nets, batch, backend=backend, steps=4)
+    assert result.backend == backend
     assert distance(result, expected) < (2e-3 if name in KINKED else 1e-5)
 
 
@@ -144,8 +150,9 @@ def test_the_zoo(name, monkeypatch):
         result = attribute(*wide, exact, backend="torch", steps=4)
         assert distance(result, expected) < 1e-10, chunk
         assert not slow_notes(result)
-    result = attribute(*nets, batch, backend="torch", steps=4)
-    assert distance(result, expected) < 2e-3
+    for backend in BACKENDS:
+        result = attribute(*nets, batch, backend=backend, steps=4)
+        assert result.backend == backend and distance(result, expected) < 2e-3
 
 
 @pytest.mark.parametrize(
