@@ -187,11 +187,10 @@ def _linear(network: nn.Module) -> float:
     layers = list(network.modules())
     if not any(isinstance(layer, nn.LayerNorm | nn.MultiheadAttention) for layer in layers):
         return 0.0
-    weights = [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
-    weights += [
-        layer.in_proj_weight
-        for layer in layers
-        if isinstance(layer, nn.MultiheadAttention) and layer.in_proj_weight is not None
-    ]
-    linear = sum(weight.numel() for weight in {id(weight): weight for weight in weights}.values())
+    # Not the weights themselves: reading a parametrised one may change the network.
+    linear = sum(
+        layer.in_features * layer.out_features if isinstance(layer, nn.Linear)
+        else 3 * layer.embed_dim**2
+        for layer in layers if isinstance(layer, nn.Linear | nn.MultiheadAttention)
+    )  # fmt: skip
     return linear / sum(part.numel() for part in network.parameters())

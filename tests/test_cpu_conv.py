@@ -146,6 +146,8 @@ KERNELS = {
     "2×2": dict(kernel=2, padding=0),
     "3×3, nothing around": dict(padding=0),
     "3×3, more around": dict(padding=2),
+    "2×2, few channels": dict(kernel=2, padding=1, channels=(3, 8)),
+    "2×3, few come out": dict(kernel=(2, 3), padding=1, channels=(8, 3)),
     "5×5": dict(kernel=5, padding=2),
     "7×7": dict(kernel=7, padding=3),
     "9×9": dict(kernel=9, padding=4),

@@ -110,7 +110,7 @@ void run(const Pass& pass, Gate gate) {
     if (path.kernel.kind == Kind::point) return multiply_pixels(pass, gate);
     if (path.kernel.kind == Kind::depthwise) return convolve_depthwise(pass, gate);
     if (path.kernel.kind == Kind::direct) return convolve_directly(pass, gate);
-    if (is_thin(pass.out) && path.kernel.is_middle()) return convolve_rows(pass, gate);
+    if (is_thin(pass.out) && path.is_middle()) return convolve_rows(pass, gate);
     const Parts parts = parts_of(pass);
     const Streaming how = pass.streaming();
     int64_t size = 0, u_size = 0;

@@ -60,6 +60,10 @@ struct PathConvolution {
     float scale;  // y = scale · act(conv(x)) + residual
     int threads;
 
+    // Whether it is a 3×3 that leaves the size as it is.
+    bool is_middle() const {
+        return kernel.is_middle() && x_height == height && x_width == width;
+    }
     int64_t weights() const {
         if (kernel.kind == Kind::depthwise) return outputs * kernel.taps();
         const int64_t groups = kernel.kind == Kind::direct ? kernel.groups : 1;

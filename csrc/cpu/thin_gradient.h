@@ -20,7 +20,7 @@ public:
           out_(path.outputs, path.width, path.shuffle),
           depth_(9 * in_.group) {}
 
-    bool serves() const { return is_thin(in_) && path_.kernel.is_middle() && !arrays_.gs; }
+    bool serves() const { return is_thin(in_) && path_.is_middle() && !arrays_.gs; }
 
     // Of one image, at all points.
     int64_t rows() const { return path_.points * (path_.samples / arrays_.images) * path_.height; }
