@@ -107,9 +107,9 @@ constexpr int64_t kWeightBytes = int64_t{8} << 20;  // of points whose weights a
 
 void run(const Pass& pass, Gate gate) {
     const PathConvolution& path = pass.path;
-    if (path.kernel.kind == Kind::point) return multiply_pixels(pass, gate);
-    if (path.kernel.kind == Kind::depthwise) return convolve_depthwise(pass, gate);
-    if (path.kernel.kind == Kind::direct) return convolve_directly(pass, gate);
+    if (path.kernel.kind == Kind::point) return each_thread_alone<Linear>(pass, gate);
+    if (path.kernel.kind == Kind::depthwise) return each_thread_alone<Depthwise>(pass, gate);
+    if (path.kernel.kind == Kind::direct) return each_thread_alone<Direct>(pass, gate);
     if (is_thin(pass.out) && path.is_middle()) return convolve_rows(pass, gate);
     const Parts parts = parts_of(pass);
     const Streaming how = pass.streaming();

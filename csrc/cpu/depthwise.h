@@ -3,7 +3,6 @@
 // Depthwise convolutions: every channel with a kernel of its own, so vectors are of channels. Row
 // by row, since they wait for memory more than for multiplications.
 
-#include "memory.h"
 #include "pass.h"
 #include "rows.h"
 #include "sums.h"
@@ -32,42 +31,11 @@ public:
                KeptRows::size(gate != Gate::open, pass.in, kernel.down);
     }
 
-    // Some rows of all samples at a point.
-    void run(int64_t point, Range rows) {
-        const PathConvolution& path = pass_.path;
-        const Channels& in = pass_.in;
-        interpolate(point);
-        for (int64_t row = rows.begin, end; row < rows.end; row = end) {
-            const int64_t height = pass_.tiles.height, sample = row / height;
-            end = least(rows.end, (sample + 1) * height);
-            const int64_t at = point * pass_.values_point + sample * pass_.values_sample;
-            const GatedRow image{gate_,
-                                 in,
-                                 pass_.values + at,
-                                 pass_.saved ? pass_.saved + at : nullptr,
-                                 path.scale,
-                                 pass_.slopes + point * in.padded};
-            rows_.go_to(image);
-            for (int64_t y = row; y < end; ++y) {
-                rows_.read_until(y % height - top() + kernel_.down - 1);
-                with_finish(pass_.finish(), [&](auto finish) {
-                    give_row<finish.value>(point, sample, y % height);
-                });
-            }
-        }
-    }
-
-private:
-    // How far the first tap lies above what it gives, and left of it.
-    int64_t top() const {
-        return pass_.gradient ? kernel_.down - 1 - kernel_.pad_y : kernel_.pad_y;
-    }
-    int64_t left() const {
-        return pass_.gradient ? kernel_.across - 1 - kernel_.pad_x : kernel_.pad_x;
-    }
+    // Of a point.
+    static int64_t units(const Pass& pass) { return pass.path.samples * pass.tiles.height; }
 
     // γ(α) [taps, padded], turned round for a gradient.
-    void interpolate(int64_t point) {
+    void begin_point(int64_t point) {
         const PathConvolution& path = pass_.path;
         const int64_t taps = kernel_.taps(), channels = pass_.in.group;
         for (int64_t t = 0; t < taps; ++t)
@@ -77,6 +45,25 @@ private:
                 const int64_t to = pass_.gradient ? taps - 1 - t : t;
                 store(weights_ + to * pass_.in.padded + v * kLanes, w);
             });
+    }
+
+    // Some rows of all samples at a point.
+    void run(int64_t point, Range rows) {
+        rows_.go_through(
+            pass_, gate_, point, rows, [&](int64_t y) { return y - top() + kernel_.down - 1; },
+            [&](int64_t sample, int64_t y) {
+                with_finish(pass_.finish(),
+                            [&](auto finish) { give_row<finish.value>(point, sample, y); });
+            });
+    }
+
+private:
+    // How far the first tap lies above what it gives, and left of it.
+    int64_t top() const {
+        return pass_.gradient ? kernel_.down - 1 - kernel_.pad_y : kernel_.pad_y;
+    }
+    int64_t left() const {
+        return pass_.gradient ? kernel_.across - 1 - kernel_.pad_x : kernel_.pad_x;
     }
 
     template <Finish kFinish>
@@ -141,23 +128,6 @@ private:
     KeptRows rows_;
 };
 
-// Every thread its rows of all samples at all points.
-inline void convolve_depthwise(const Pass& pass, Gate gate) {
-    const PathConvolution& path = pass.path;
-    const int64_t of_point = path.samples * pass.tiles.height;
-    const int64_t size = round_up(Depthwise::size(pass, gate), 16) + 16;
-    const Scratch scratch(4 * path.threads * size);
-    float* rooms = scratch.floats();
-
-#pragma omp parallel num_threads(path.threads)
-    {
-        Depthwise depthwise(pass, gate, rooms + thread_id() * size);
-        const Range mine = share(path.points * of_point, thread_id(), thread_count());
-        each_point(mine, of_point, [&](int64_t point, Range rows) { depthwise.run(point, rows); });
-        finish_stores();
-    }
-}
-
 // Gradients of weights, bias and slopes, of each image.
 class DepthwiseGradient {
 public:
@@ -192,10 +162,10 @@ public:
                 if (arrays_.gs) gradient.add_slopes(at, out_.width, slope_sums);
                 const float* x =
                     arrays_.x + point * arrays_.x_point + sample * path_.x_height * in_.row();
+                if (arrays_.gb) add_rows_to(biases, g, out_.width, padded, padded);
+                if (!arrays_.gw) continue;
                 out_.each_vector([&](int64_t v, int64_t offset, int lanes) {
-                    add_bias(g + v * kLanes, biases + v * kLanes);
-                    if (arrays_.gw)
-                        add_row(g + v * kLanes, x + offset, lanes, y, room + v * kLanes);
+                    add_row(g + v * kLanes, x + offset, lanes, y, room + v * kLanes);
                 });
             }
         });
@@ -207,12 +177,6 @@ public:
     }
 
 private:
-    void add_bias(const float* g, float* biases) const {
-        Vec total = {};
-        for (int64_t i = 0; i < out_.width; ++i) total += load(g + i * out_.padded);
-        store(biases, load(biases) + total);
-    }
-
     // One vector of a row of gradients with the rows of x under it.
     void add_row(const float* g, const float* x, int lanes, int64_t y, float* sums) const {
         const int64_t top = y - kernel_.pad_y;

@@ -6,7 +6,6 @@
 // convolutions and gradients lead back.
 
 #include "gemm.h"
-#include "memory.h"
 #include "pass.h"
 #include "rows.h"
 #include "sums.h"
@@ -54,6 +53,9 @@ public:
                KeptRows::size(gate != Gate::open, pass.in, shape.kept());
     }
 
+    // Of a point.
+    static int64_t units(const Pass& pass) { return pass.path.samples * pass.tiles.height; }
+
     // γ(α) [tap][group][panel][k][column] of a point.
     void begin_point(int64_t point) const {
         const PathConvolution& path = pass_.path;
@@ -76,27 +78,17 @@ public:
 
     // Some rows of all samples at a point.
     void run(int64_t point, Range rows) {
-        const PathConvolution& path = pass_.path;
-        const int64_t height = pass_.tiles.height;
-        for (int64_t row = rows.begin, end; row < rows.end; row = end) {
-            const int64_t sample = row / height;
-            end = least(rows.end, (sample + 1) * height);
-            const int64_t at = point * pass_.values_point + sample * pass_.values_sample;
-            const GatedRow image{gate_,
-                                 pass_.in,
-                                 pass_.values + at,
-                                 pass_.saved ? pass_.saved + at : nullptr,
-                                 path.scale,
-                                 pass_.slopes + point * pass_.in.padded};
-            rows_.go_to(image);
-            for (int64_t y = row % height; y < end - sample * height; ++y) {
-                const Taps& down = shape_.down;
-                rows_.read_until(shape_.up ? (y + down.pad) / down.stride
-                                           : y * down.stride + down.shift(down.count - 1));
+        const Taps& down = shape_.down;
+        rows_.go_through(
+            pass_, gate_, point, rows,
+            [&](int64_t y) {
+                return shape_.up ? (y + down.pad) / down.stride
+                                 : y * down.stride + down.shift(down.count - 1);
+            },
+            [&](int64_t sample, int64_t y) {
                 with_finish(pass_.finish(),
                             [&](auto finish) { give_row<finish.value>(point, sample, y); });
-            }
-        }
+            });
     }
 
 private:
@@ -192,26 +184,6 @@ private:
     KeptRows rows_;
 };
 
-// Every thread its rows of all samples at all points.
-inline void convolve_directly(const Pass& pass, Gate gate) {
-    const PathConvolution& path = pass.path;
-    const int64_t of_point = path.samples * pass.tiles.height;
-    const int64_t size = round_up(Direct::size(pass, gate), 16) + 16;
-    const Scratch scratch(4 * path.threads * size);
-    float* rooms = scratch.floats();
-
-#pragma omp parallel num_threads(path.threads)
-    {
-        Direct direct(pass, gate, rooms + thread_id() * size);
-        const Range mine = share(path.points * of_point, thread_id(), thread_count());
-        each_point(mine, of_point, [&](int64_t point, Range rows) {
-            direct.begin_point(point);
-            direct.run(point, rows);
-        });
-        finish_stores();
-    }
-}
-
 // Gradients of weights, bias and slopes: Σ over pixels of the small image ⊗ the large one.
 class DirectGradient {
 public:
@@ -300,11 +272,7 @@ private:
     void add_line(const GatedRow& gy, int64_t y, float* line, float* biases,
                   float* slope_sums) const {
         gy.read_to(y * out_.row(), out_.width, line, out_.padded);
-        for (int64_t j = 0; j < out_.padded; j += kLanes) {
-            Vec total = {};
-            for (int64_t i = 0; i < out_.width; ++i) total += load(line + i * out_.padded + j);
-            store(biases + j, load(biases + j) + total);
-        }
+        add_rows_to(biases, line, out_.width, out_.padded, out_.padded);
         if (arrays_.gs) gy.add_slopes(y * out_.row(), out_.width, slope_sums);
     }
 

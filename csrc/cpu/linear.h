@@ -4,7 +4,6 @@
 // pixels at a time.
 
 #include "gemm.h"
-#include "memory.h"
 #include "pass.h"
 #include "sums.h"
 
@@ -25,9 +24,12 @@ public:
           strip_(weights_ + pass.in.group * panels(pass) * kPanel),
           product_(strip_ + kStripRows * pass.in.padded) {}
 
-    static int64_t size(const Pass& pass) {
+    static int64_t size(const Pass& pass, Gate) {
         return pass.in.group * panels(pass) * kPanel + kStripRows * (pass.in.padded + kPanel);
     }
+
+    // Of a point.
+    static int64_t units(const Pass& pass) { return pass.path.samples * pass.out_pixels(); }
 
     // γ(α) [panel][k][column].
     void begin_point(int64_t point) const {
@@ -51,12 +53,7 @@ public:
     // Some pixels of all samples at a point.
     void run(int64_t point, Range pixels) const {
         const Channels &in = pass_.in, &out = pass_.out;
-        const GatedRow from{gate_,
-                            in,
-                            pass_.values + point * pass_.values_point,
-                            pass_.saved ? pass_.saved + point * pass_.values_point : nullptr,
-                            pass_.path.scale,
-                            pass_.slopes + point * in.padded};
+        const GatedRow from = pass_.image(gate_, point, 0);
         for (int64_t first = pixels.begin; first < pixels.end; first += kStripRows) {
             const int64_t count = least(kStripRows, pixels.end - first);
             const bool plain = gate_ == Gate::open;
@@ -93,26 +90,6 @@ private:
     const bool past_;
     float *const weights_, *const strip_, *const product_;
 };
-
-// Every thread its pixels of all samples at all points.
-inline void multiply_pixels(const Pass& pass, Gate gate) {
-    const PathConvolution& path = pass.path;
-    const int64_t of_point = path.samples * path.height * path.width;
-    const int64_t size = round_up(Linear::size(pass), 16) + 16;
-    const Scratch scratch(4 * path.threads * size);
-    float* rooms = scratch.floats();
-
-#pragma omp parallel num_threads(path.threads)
-    {
-        const Linear linear(pass, gate, rooms + thread_id() * size);
-        const Range mine = share(path.points * of_point, thread_id(), thread_count());
-        each_point(mine, of_point, [&](int64_t point, Range pixels) {
-            linear.begin_point(point);
-            linear.run(point, pixels);
-        });
-        finish_stores();
-    }
-}
 
 // Gradients of weights, bias and slopes: Σ over pixels and points of the gradient ⊗ x.
 class LinearGradient {
@@ -160,11 +137,7 @@ private:
         const GatedRow gradient{gate,          out_,        arrays_.gy,
                                 arrays_.saved, path_.scale, slopes_ + point * out_.padded};
         gradient.read_to(at, count, g_room, out_.padded);
-        for (int64_t j = 0; j < out_.padded && arrays_.gb; j += kLanes) {
-            Vec total = {};
-            for (int64_t i = 0; i < count; ++i) total += load(g_room + i * out_.padded + j);
-            store(biases + j, load(biases + j) + total);
-        }
+        if (arrays_.gb) add_rows_to(biases, g_room, count, out_.padded, out_.padded);
         if (arrays_.gs) gradient.add_slopes(at, count, slope_sums);
         if (!arrays_.gw) return;
         const float* x = arrays_.x + point * arrays_.x_point + first * in_.pitch;

@@ -4,6 +4,7 @@
 // stored.
 
 #include "gate.h"
+#include "memory.h"
 #include "streaming.h"
 
 namespace faigfast::FAIGFAST_ISA {
@@ -39,6 +40,17 @@ struct Pass {
     int64_t beside(int64_t square) const {
         return gradient ? -path.kernel.beside(square) : path.kernel.beside(square);
     }
+
+    // What goes in of a sample.
+    GatedRow image(Gate gate, int64_t point, int64_t sample) const {
+        const int64_t at = point * values_point + sample * values_sample;
+        return {gate,        in,
+                values + at, saved ? saved + at : nullptr,
+                path.scale,  slopes + point * in.padded};
+    }
+
+    // Pixels of a sample that come out, not shuffled.
+    int64_t out_pixels() const { return tiles.height * tiles.width; }
 
     // Of what comes out.
     Finish finish() const {
@@ -158,6 +170,27 @@ private:
     float* const result_;
     const float *const rest_, *const gate_;
 };
+
+// Every thread its units, pixels or rows, of all samples at all points, with the weights of a point
+// made anew by each.
+template <typename Way>
+void each_thread_alone(const Pass& pass, Gate gate) {
+    const PathConvolution& path = pass.path;
+    const int64_t of_point = Way::units(pass), size = round_up(Way::size(pass, gate), 16) + 16;
+    const Scratch scratch(4 * path.threads * size);
+    float* rooms = scratch.floats();
+
+#pragma omp parallel num_threads(path.threads)
+    {
+        Way way(pass, gate, rooms + thread_id() * size);
+        const Range mine = share(path.points * of_point, thread_id(), thread_count());
+        each_point(mine, of_point, [&](int64_t point, Range units) {
+            way.begin_point(point);
+            way.run(point, units);
+        });
+        finish_stores();
+    }
+}
 
 }  // namespace
 }  // namespace faigfast::FAIGFAST_ISA

@@ -39,9 +39,6 @@ struct Kernel {
     // How far the middle of a square lies from a pixel of y.
     int64_t below(int64_t square) const { return square / across * 3 + 1 - pad_y; }
     int64_t beside(int64_t square) const { return square % across * 3 + 1 - pad_x; }
-    bool is_middle() const {
-        return kind == Kind::squares && squares() == 1 && pad_y == 1 && pad_x == 1;
-    }
 };
 
 struct PathConvolution {
@@ -62,7 +59,8 @@ struct PathConvolution {
 
     // Whether it is a 3×3 that leaves the size as it is.
     bool is_middle() const {
-        return kernel.is_middle() && x_height == height && x_width == width;
+        return kernel.kind == Kind::squares && kernel.squares() == 1 && kernel.pad_y == 1 &&
+               kernel.pad_x == 1 && x_height == height && x_width == width;
     }
     int64_t weights() const {
         if (kernel.kind == Kind::depthwise) return outputs * kernel.taps();

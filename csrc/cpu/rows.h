@@ -2,7 +2,7 @@
 
 // Rows of images that a kernel goes over, one after the other.
 
-#include "gate.h"
+#include "pass.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {
@@ -30,6 +30,22 @@ public:
         for (end_ = most(end_, y + 1 - kept_); end_ <= least(y, height_ - 1); ++end_)
             image_->read_to(end_ * channels_.row(), channels_.width, place(end_), channels_.padded);
     }
+
+    // Calls give(sample, y) for some rows of what comes out of all samples at a point, when what
+    // they need of what goes in is read, the last of it row last(y).
+    template <typename Last, typename Give>
+    void go_through(const Pass& pass, Gate gate, int64_t point, Range rows, Last last, Give give) {
+        const int64_t height = pass.tiles.height;
+        each_point(rows, height, [&](int64_t sample, Range some) {
+            const GatedRow image = pass.image(gate, point, sample);
+            go_to(image);
+            for (int64_t y = some.begin; y < some.end; ++y) {
+                read_until(last(y));
+                give(sample, y);
+            }
+        });
+    }
+
     const float* row(int64_t y) const {
         return copied_ ? place(y) : image_->values + y * channels_.row();
     }

@@ -69,18 +69,9 @@ private:
     void give_row(const RowPlace& place) const {
         const Pass& pass = pass_;
         const int64_t width = pass.tiles.width, few = pass.out.group;
-        const int64_t columns = place.point * pass.out.padded;
-        const int64_t row = place.sample * pass.tiles.height + place.y;
-        const auto beside = [&](const float* all, int64_t of_point, int64_t pixel) {
-            return all ? all + place.point * of_point + row * width * pixel : nullptr;
-        };
-        const float* rest = beside(pass.residual, pass.residual_point, pass.residual_pixel);
-        const float* gate = beside(pass.gate, pass.gate_point, pass.gate_pixel);
-        float* to =
-            pass.result + place.point * pass.path.samples * pass.out_sample + row * pass.out.row();
-        const Vec shift = pass.bias ? load(pass.bias + columns) : Vec{};
-        const Vec slope = kFinish == Finish::leaky ? load(pass.slopes + columns) : Vec{};
-        const Vec scale = broadcast(pass.scale()), gate_slope = broadcast(pass.gate_slope);
+        const int64_t first = (place.sample * pass.tiles.height + place.y) * width;
+        const Ending<kFinish> end(pass, false, place.point);
+        const auto last = end.vector(0, (int)few);
         for (int64_t c = 0; c < width; ++c) {
             Vec value = {};
             for (int64_t tap = 0; tap < 9; ++tap) {
@@ -88,12 +79,7 @@ private:
                     rows_.row(place.y + tap / 3 - 1) + (c + tap % 3 - 1) * columns_;
                 value += load(there + tap * few, (int)few);
             }
-            value = finished<kFinish>(value, shift, slope, scale);
-            if (rest) value += load(rest + c * pass.residual_pixel, (int)few);
-            if (has_gate(kFinish))
-                value =
-                    behind<kFinish>(value, load(gate + c * pass.gate_pixel, (int)few), gate_slope);
-            store(to + c * pass.out.pixel(), value, (int)few);
+            last.give(value, first + c);
         }
     }
 

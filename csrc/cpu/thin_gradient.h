@@ -65,11 +65,7 @@ private:
         const int64_t sample = place.point * path_.samples + place.sample;
         const int64_t at = (sample * path_.height + place.y) * out_.row() + first * out_.pixel();
         gy.read_to(at, count, pixels, out_.padded);
-        for (int64_t j = 0; j < out_.padded && arrays_.gb; j += kLanes) {
-            Vec total = load(biases + j);
-            for (int64_t i = 0; i < count; ++i) total += load(pixels + i * out_.padded + j);
-            store(biases + j, total);
-        }
+        if (arrays_.gb) add_rows_to(biases, pixels, count, out_.padded, out_.padded);
         for (int64_t v = 0; v < out_.vectors && arrays_.gw; v += kColumns)
             multiply_panel<true>({patches, 1, depth_, pixels + v * kLanes, out_.padded,
                                   sums + v * kLanes, out_.padded, count},

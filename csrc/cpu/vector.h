@@ -91,6 +91,17 @@ inline void copy(const float* from, float* to, int64_t count) {
     if (count) store(to, load(from, (int)count), (int)count);
 }
 
+// Adds rows [count, columns], `row` floats apart, to sums of whole vectors; from zero, so that what
+// is added to large sums is not one row.
+inline void add_rows_to(float* sums, const float* rows, int64_t count, int64_t row,
+                        int64_t columns) {
+    for (int64_t j = 0; j < columns; j += kLanes) {
+        Vec total = {};
+        for (int64_t i = 0; i < count; ++i) total += load(rows + i * row + j);
+        store(sums + j, load(sums + j) + total);
+    }
+}
+
 inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 }  // namespace

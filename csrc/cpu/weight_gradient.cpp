@@ -226,12 +226,7 @@ struct Worker {
     void add_biases(Range vs, int64_t count) const {
         // At this frequency A gy Aᵀ is the sum over the tile.
         const float* whole = g_block + (kPatch + 1) * sizes.out_slot;
-        for (int64_t j = 0; j < vs.size() * kLanes; j += kLanes) {
-            float* sums = bias_sums + vs.begin * kLanes + j;
-            Vec total = load(sums);
-            for (int64_t i = 0; i < count; ++i) total += load(whole + i * sizes.out_row + j);
-            store(sums, total);
-        }
+        add_rows_to(bias_sums + vs.begin * kLanes, whole, count, sizes.out_row, vs.size() * kLanes);
     }
 
     // Tiles [first, last) of an image.
