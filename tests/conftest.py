@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from faigfast import _extension
+
 # Runs in processes of its own, where Triton's kernels are interpreted: see test_triton.py.
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["triton_interpreted.py"]
 
@@ -16,3 +18,9 @@ def folded(monkeypatch):
 
     monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(2, 2)))
     monkeypatch.setattr(integrate, "TOGETHER", {})
+
+
+@pytest.fixture(params=[] if _extension.module is None else _extension.module.supported())
+def isa(request, monkeypatch):
+    """Have the C++ kernels run in every instruction set that works here."""
+    monkeypatch.setenv("FAIGFAST_ISA", request.param)

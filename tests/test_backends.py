@@ -1,9 +1,11 @@
+import copy
 import dataclasses
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from faigfast import _extension, _extension_cuda, _triton
 from faigfast.backends import backends, choose
@@ -65,6 +67,13 @@ def test_choice():
     assert name == "torch" and (_extension.module is None or "linear" in why)
     for name in ("reference", "torch"):
         assert choose(name, "cpu") == (name, "")
+
+
+def test_a_choice_leaves_the_network_as_it_is():
+    network = nn.Sequential(nn.LayerNorm(8), spectral_norm(nn.Linear(8, 20)))
+    before = copy.deepcopy(network.state_dict())
+    choose("auto", "cpu", network=network)
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["fast", "", "CPU", None, 3, ["cpu"]])

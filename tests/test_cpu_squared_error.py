@@ -8,14 +8,8 @@ from faigfast.ops.squared_error import squared_error, squared_error_backward
 from faigfast.ops.table import Use, explain, using
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
-ISAS = [] if _extension.module is None else _extension.module.supported()
 # Around every vector, and around the pieces that are added up one after the other.
 SIZES = [(1, 1, 1), (2, 3, 7), (1, 2, 33), (3, 2, 1024), (2, 1, 1025), (2, 2, 20000)]
-
-
-@pytest.fixture(params=ISAS)
-def isa(request, monkeypatch):
-    monkeypatch.setenv("FAIGFAST_ISA", request.param)
 
 
 def numbers(size, seed=0):

@@ -36,8 +36,8 @@ inline int thread_count() { return 1; }
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// Calls f(point, units) for the points among which some units, tiles or pixels, counted from the
-// first, lie.
+// Calls f(point, units) for the points, or samples, among which some units, such as tiles or rows,
+// counted from the first, lie.
 template <typename F>
 void each_point(Range units, int64_t of_point, F f) {
     while (units.begin < units.end) {

@@ -2,6 +2,8 @@
 
 #include <stdint.h>
 
+#include "isas.h"
+
 // Path convolution in float32. Kernels of 3×3, and larger ones that are made of squares of 3×3 taps
 // side by side, the last filled up with zeros, go by Winograd's F(4×4, 3×3); 1×1, depthwise and any
 // other ones directly. Everything is dense and channels-last, but that pixels may lie further
@@ -105,11 +107,7 @@ struct BackwardArrays {
     void convolve_weight_gradient(const PathConvolution&, const BackwardArrays&); \
     int64_t multiply_add(int64_t rounds, int threads, float* result);             \
     }
-FAIGFAST_DECLARE(portable)
-#ifdef FAIGFAST_X86
-FAIGFAST_DECLARE(avx2)
-FAIGFAST_DECLARE(avx512)
-#endif
+FAIGFAST_EACH_ISA(FAIGFAST_DECLARE)
 #undef FAIGFAST_DECLARE
 
 }  // namespace faigfast

@@ -2,7 +2,8 @@
 
 #include <stdint.h>
 
-// score_reduction.cpp is compiled once per instruction set, each time into a namespace of its own.
+#include "isas.h"
+
 #define FAIGFAST_DECLARE(isa)                                                                 \
     namespace faigfast::isa {                                                                 \
     void score_reduction(const float* total, const float* delta, float* scores, int64_t n,    \
@@ -11,9 +12,5 @@
                          int64_t f, int64_t k, int threads);                                  \
     }
 
-FAIGFAST_DECLARE(portable)
-#ifdef FAIGFAST_X86
-FAIGFAST_DECLARE(avx2)
-FAIGFAST_DECLARE(avx512)
-#endif
+FAIGFAST_EACH_ISA(FAIGFAST_DECLARE)
 #undef FAIGFAST_DECLARE

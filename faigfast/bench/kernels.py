@@ -124,8 +124,9 @@ class Kernels:
         ]
         return (
             f"### Other layers, {isa}\n\nA cell: effective GFLOP/s of torch's own (oneDNN), as the "
-            "engine uses it, with bias and ReLU, point by point; share of the peak; where kernels "
-            f"of ours serve the layer, theirs.\n\n{markdown(('layer', *PASSES), rows)}"
+            "engine uses it, point by point, with bias, convolutions with ReLU; share of the peak; "
+            "where kernels of ours serve the layer, theirs.\n\n"
+            f"{markdown(('layer', *PASSES), rows)}"
         )
 
     def _cell(self, isa: str, channels: int, size: int, part: str) -> str:

@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from faigfast.ops.conv import SAME
 from faigfast.ops.cuda_launch import at_all_points
 from faigfast.ops.line import on_line
 from faigfast.ops.table import Use, choose, using
-
-GEOMETRY: tuple[Any, ...] = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # of 3×3
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def _mask(normal: Callable[..., Tensor], size: int, channels: int) -> Subject:
     b = normal(channels, dtype=torch.float16)
     given = (
         gy, x, y.relu(), w, 0.1 * w, b, None, None, torch.linspace(0.1, 0.9, 8).to(gy), None, 1,
-        [False, False, True, False], *GEOMETRY, "relu", 0.0, 1.0, 1,
+        [False, False, True, False], *SAME, "relu", 0.0, 1.0, 1,
     )  # fmt: skip
     moved = 3 * gy.numel() * gy.element_size()
     return Subject("conv_backward", given, moved, 5e-3)

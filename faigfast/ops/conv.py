@@ -13,6 +13,10 @@ from faigfast.ops.waiting import expects
 
 aten = torch.ops.aten
 
+# Stride, padding, dilation, whether transposed, output padding and groups.
+Geometry = tuple[list[int], list[int], list[int], bool, list[int], int]
+SAME: Geometry = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # of a 3×3 that keeps the size
+
 
 @operation
 def conv(

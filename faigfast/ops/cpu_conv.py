@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from faigfast import _extension
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
-from faigfast.ops.conv import keeps_more
+from faigfast.ops.conv import SAME, Geometry, keeps_more
 from faigfast.ops.line import address, dense, every_point, on_line, pitched
 from faigfast.ops.table import in_use, kernel
 from faigfast.tables import counted
@@ -19,9 +19,6 @@ from faigfast.tables import counted
 # Activations that the kernels apply, forward and backward.
 FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
 _GATES = {**FUSED, "prelu": "leaky"}  # and those whose gradients they take
-# Stride, padding, dilation, whether transposed, output padding and groups.
-Geometry = tuple[list[int], list[int], list[int], bool, list[int], int]
-SAME: Geometry = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 # A square of 3×3 taps takes 36 multiplications for 16 results, however few of them there are: with
 # fewer than this to a square, products tap by tap were as fast.
 LEAST_TAPS = 4
@@ -32,15 +29,15 @@ LEAST_CHANNELS = 5
 MOST_WEIGHTS = 1 << 20
 
 
-def refuses(x: Tensor, w0: Tensor, geometry: Geometry | None = None, shuffle: int = 1) -> str:
+def refuses(x: Tensor, w0: Tensor, geometry: Geometry = SAME, shuffle: int = 1) -> str:
     """Why the kernels do not serve a convolution; "" where they do.
 
     Parameters
     ----------
     x, w0 : Tensor
         As in `faigfast.ops.conv.conv`.
-    geometry : tuple, optional
-        From its stride to its groups; None: those of a 3×3 that keeps the size.
+    geometry, shuffle
+        As `faigfast.ops.conv.conv` takes them one by one.
     """
     if _extension.module is None:
         return f"the extension is missing: {_extension.missing}"
@@ -49,7 +46,7 @@ def refuses(x: Tensor, w0: Tensor, geometry: Geometry | None = None, shuffle: in
     for part in (x, w0):  # read through addresses, so neither may be anything else
         if part.dtype != torch.float32:
             return f"tensors are of {part.dtype}"
-    kind, parts = _kernel(w0, geometry or SAME)
+    kind, parts = _kernel(w0, geometry)
     size = "×".join(map(str, w0.shape[2:]))
     if len(parts) != 2:
         return f"the kernel is {size}, not of two dimensions"
@@ -58,7 +55,8 @@ def refuses(x: Tensor, w0: Tensor, geometry: Geometry | None = None, shuffle: in
     if kind != "squares" and w0.numel() > MOST_WEIGHTS:
         return f"a kernel of {size} has {w0.numel()} weights, more than {MOST_WEIGHTS}"
     if kind == "direct" and w0.shape[1] < LEAST_CHANNELS:
-        return f"a kernel of {size} has only {counted(w0.shape[1], 'channel')} on one side"
+        few = counted(w0.shape[1], "channel")
+        return f"{few} to a group on one side are too few for this kernel of {size}, tap by tap"
     return "" if x.numel() else "there is nothing to compute"
 
 
@@ -115,9 +113,10 @@ def _packed(
     """Weights in the order of the kernels; of those on the line it is done once."""
     if dw is None:  # they may be those of one point, made anew for the next
         return _pack(w0, geometry, shuffle, turned), None
-    turned = turned and _kernel(w0, geometry)[0] == "squares"
+    kind, _ = _kernel(w0, geometry)
+    turned = turned and kind == "squares"
     kept = in_use().kept
-    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), str(geometry), shuffle, turned
+    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), kind, shuffle, turned
     with _packs:
         if key not in kept:
             found = _pack(w0, geometry, shuffle, turned), _pack(dw, geometry, shuffle, turned)

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from faigfast.ops import cuda_conv  # noqa: F401  it is asked after this one
-from faigfast.ops.conv import keeps_more
+from faigfast.ops.conv import SAME, keeps_more
 from faigfast.ops.cuda_launch import TYPES, at_all_points, extension, on, refuses
 from faigfast.ops.line import address, dense
 from faigfast.ops.table import kernel
 
 _FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
-_GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 _CARD = (9, 0)
 _ALIGNED = 16  # bytes, of what the copy engine reads
 
@@ -26,7 +25,7 @@ def _refuses(x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Te
     residual, geometry, (activation, _, scale, shuffle) = rest[3], rest[4:10], rest[10:]
     if w0.shape != (64, 64, 3, 3):
         return f"the weight is {'×'.join(map(str, w0.shape))}, not 64×64×3×3"
-    if geometry != _GEOMETRY or shuffle != 1:
+    if geometry != SAME or shuffle != 1:
         return "stride, padding, dilation, groups and shuffle are not 1, or it is transposed"
     if activation not in _FUSED or keeps_more(activation, scale, residual):
         return f"it does not take {activation} with what follows"

@@ -1,16 +1,16 @@
 """Path linear layers by kernels of convolutions: with a kernel of 1 over rows of one pixel."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from faigfast.ops import cpu_conv, triton_conv
 from faigfast.ops import linear as _linear  # noqa: F401  the table knows what is served
+from faigfast.ops.conv import Geometry
 from faigfast.ops.table import kernel
 
-_GEOMETRY: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+_GEOMETRY: Geometry = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1)
 _NO_SLOPE = (None, None)
 
 
