@@ -60,7 +60,10 @@ def refuses(x: Tensor, w0: Tensor, geometry: Geometry = SAME, shuffle: int = 1) 
     return "" if x.numel() else "there is nothing to compute"
 
 
-def _kernel(w0: Tensor, geometry: Geometry) -> tuple[str, tuple[int, ...]]:
+_Taps = tuple[str, tuple[int, ...]]
+
+
+def _kernel(w0: Tensor, geometry: Geometry) -> _Taps:
     """Kind of a kernel as the extension takes it, and its squares, or taps, down and across."""
     stride, padding, dilation, transposed, _, groups = geometry
     size = tuple(w0.shape[2:])
@@ -108,24 +111,23 @@ _packs = Lock()  # several threads come to a layer at the same time
 
 
 def _packed(
-    w0: Tensor, dw: Tensor | None, geometry: Geometry, shuffle: int, turned: bool
+    w0: Tensor, dw: Tensor | None, taps: _Taps, shuffle: int, turned: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Weights in the order of the kernels; of those on the line it is done once."""
     if dw is None:  # they may be those of one point, made anew for the next
-        return _pack(w0, geometry, shuffle, turned), None
-    kind, _ = _kernel(w0, geometry)
-    turned = turned and kind == "squares"
+        return _pack(w0, taps, shuffle, turned), None
+    turned = turned and taps[0] == "squares"
     kept = in_use().kept
-    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), kind, shuffle, turned
+    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), taps[0], shuffle, turned
     with _packs:
         if key not in kept:
-            found = _pack(w0, geometry, shuffle, turned), _pack(dw, geometry, shuffle, turned)
+            found = _pack(w0, taps, shuffle, turned), _pack(dw, taps, shuffle, turned)
             kept[key] = found, w0, dw  # while they are held, their addresses are no others'
         return kept[key][0]
 
 
-def _pack(w: Tensor, geometry: Geometry, shuffle: int, turned: bool) -> Tensor:
-    kind, (down, across) = _kernel(w, geometry)
+def _pack(w: Tensor, taps: _Taps, shuffle: int, turned: bool) -> Tensor:
+    kind, (down, across) = taps
     if kind == "direct":
         return w.movedim((0, 1), (2, 3)).contiguous()
     if kind != "squares":
@@ -153,7 +155,7 @@ class _Layer:
     """A layer as the extension takes it; holds on to what it has the addresses of."""
 
     def __init__(
-        self, x: Tensor, size: Sequence[int], w0: Tensor, outputs: int, geometry: Geometry,
+        self, x: Tensor, size: Sequence[int], outputs: int, taps: _Taps, geometry: Geometry,
         weights: tuple[Tensor | None, Tensor | None], alpha: Tensor, shuffle: int,
         activation: str, slope: float, scale: float,
         b0: Tensor | None = None, db: Tensor | None = None,
@@ -162,7 +164,7 @@ class _Layer:
         b0, db, s0, ds = (None if part is None else part.contiguous() for part in (b0, db, s0, ds))
         self.alpha = alpha.contiguous()
         self.parts = weights, b0, db, s0, ds
-        kind, parts = _kernel(w0, geometry)
+        kind, parts = taps
         stride, padding, dilation, transposed, _, groups = geometry
         kernel = _extension.module.Kernel(  # type: ignore[union-attr]
             kind=kind, size=parts, padding=padding, stride=stride, dilation=dilation,
@@ -202,7 +204,7 @@ def convolve(
     residual : Tensor, optional
         As `dense` gives it.
     """
-    outputs = _outputs(w0, geometry)
+    outputs, taps = _outputs(w0, geometry), _kernel(w0, geometry)
     stride, padding, dilation, transposed, extra, _ = geometry
     reach = [d * (k - 1) for d, k in zip(dilation, w0.shape[2:], strict=True)]
     sides = zip(pixels.shape[2:4], padding, reach, stride, extra, strict=True)
@@ -211,9 +213,9 @@ def convolve(
         for n, p, r, s, e in sides
     )
     layer = _Layer(
-        pixels, (height, width), w0, outputs, geometry,
-        _packed(w0, dw, geometry, shuffle, turned=False), alpha, shuffle, _GATES[activation],
-        slope, scale, b0, db,
+        pixels, (height, width), outputs, taps, geometry,
+        _packed(w0, dw, taps, shuffle, turned=False), alpha, shuffle, _GATES[activation], slope,
+        scale, b0, db,
     )  # fmt: skip
     y = empty(len(alpha), pixels.shape[1], height * shuffle, width * shuffle, outputs // shuffle**2)
     _extension.module.convolve(  # type: ignore[union-attr]
@@ -241,15 +243,16 @@ def convolve_backward(
     before : (str, float)
         Activation of `FUSED` and slope that gave x: gx is the gradient at its input.
     """
-    weights = _packed(w0, dw, geometry, shuffle, turned=True) if needs[0] else (None, None)
+    kind, parts = taps = _kernel(w0, geometry)
+    weights = _packed(w0, dw, taps, shuffle, turned=True) if needs[0] else (None, None)
     size, outputs = [n // shuffle for n in gy.shape[2:4]], _outputs(w0, geometry)
     layer = _Layer(
-        pixels, size, w0, outputs, geometry, weights, alpha, shuffle, _GATES[activation], slope,
+        pixels, size, outputs, taps, geometry, weights, alpha, shuffle, _GATES[activation], slope,
         scale, s0=s0, ds=ds,
     )  # fmt: skip
-    kind, parts = _kernel(w0, geometry)
     whole = w0.shape
-    if kind == "squares":
+    larger = kind == "squares" and whole[2:] != (3, 3)
+    if larger:
         whole = torch.Size((*parts, *w0.shape[:2], 3, 3))
     elif kind == "direct":
         whole = torch.Size((*parts, *w0.shape[:2]))
@@ -264,9 +267,9 @@ def convolve_backward(
         more_pixel=0 if more is None else _pixel(more), before=FUSED[before[0]],
         before_slope=before[1], gx=address(gx), gw=address(gw), gb=address(gb), gs=address(gs),
     )  # fmt: skip
-    if gw is not None and kind == "squares":
-        taps = gw.permute(0, 3, 4, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4)
-        found[1] = taps[..., : w0.shape[2], : w0.shape[3]].contiguous()
+    if gw is not None and larger:
+        beside = gw.permute(0, 3, 4, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4)
+        found[1] = beside[..., : w0.shape[2], : w0.shape[3]].contiguous()
     elif gw is not None and kind == "direct":
         found[1] = gw.movedim((1, 2), (3, 4)).contiguous()
     return found
