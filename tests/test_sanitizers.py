@@ -1,7 +1,8 @@
 """The compiled kernels under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
 
-Without Python. Data races are looked for with clang, whose OpenMP runtime tells ThreadSanitizer by
-the tool Archer of its barriers; of GCC's it would give false alarms.
+Without Python; and for NEON, by an emulator. Data races are looked for with clang, whose OpenMP
+runtime tells ThreadSanitizer by the tool Archer of its barriers; of GCC's it would give false
+alarms.
 """
 
 import os
@@ -61,15 +62,15 @@ def compiler(tmp_path_factory):
     pytest.skip(f"no sanitized program can be built and started with {', '.join(found)}")
 
 
-def build(compiler, csrc, folder):
+def build(compiler, csrc, folder, isas=ISAS):
     """Compile all of csrc/cpu, every kernel once per instruction set, and link each driver."""
-    compiler = [*compiler, "-pthread", *(["-DFAIGFAST_X86"] if X86 else [])]
+    compiler = [*compiler, "-pthread", *(["-DFAIGFAST_X86"] if len(isas) > 1 else [])]
     tasks = [(f"driver-{driver.stem}", driver, []) for driver in DRIVERS]
     for source in sorted((csrc / "cpu").glob("*.cpp")):
         if "namespace faigfast::FAIGFAST_ISA" in source.read_text():
             tasks += [
                 (f"{source.stem}-{isa}", source, [f"-DFAIGFAST_ISA={isa}", *flags])
-                for isa, flags in ISAS.items()
+                for isa, flags in isas.items()
             ]
         else:
             tasks.append((source.stem, source, []))
@@ -106,6 +107,18 @@ def clean(program, **environment):
 @pytest.mark.parametrize("driver", [driver.stem for driver in DRIVERS])
 def test_the_kernels_are_clean_and_right(driver, sanitized):
     clean(sanitized / driver)
+
+
+def test_the_kernels_are_right_on_neon(tmp_path):
+    cxx, emulator = "aarch64-linux-gnu-g++", "qemu-aarch64"
+    missing = [name for name in (cxx, emulator) if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    flags = ["-std=c++17", "-O2", "-Wall", "-Werror", "-fopenmp", "-static", *ASKED]
+    folder = build([cxx, *flags], ROOT / "csrc", tmp_path, {"portable": []})
+    for driver in DRIVERS:
+        result = run(emulator, folder / driver.stem)
+        assert (result.returncode, result.stdout.split(), result.stderr) == (0, ["portable"], "")
 
 
 def test_the_cuda_kernels_keep_to_their_memory(compiler, tmp_path):
