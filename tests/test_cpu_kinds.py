@@ -38,6 +38,14 @@ def test_kernels_of_other_sizes(name, isa):
     assert_right(conv_case(**options, samples=2, shared=True, layout="strided", bias=None))
 
 
+def assert_all_right(options):
+    """With slopes on the line; behind a gate, scaled and added to; shared, unfused and strided."""
+    assert_right(conv_case(**options, activation="prelu", slopes="moves"))
+    assert_right(conv_case(**options, activation="relu", scale=0.5, residual="points"))
+    still = options | dict(layout="strided", bias=None)
+    assert_right(conv_case(**still, samples=2, shared=True, activation="silu"))
+
+
 POINTS = {
     "as they are": dict(),
     "few channels": dict(channels=(3, 5)),
@@ -55,10 +63,7 @@ POINTS = {
 @pytest.mark.parametrize("name", POINTS)
 def test_kernels_of_one_pixel(name, isa):
     options = dict(channels=(33, 47), size=(9, 10), kernel=1, padding=0) | POINTS[name]
-    assert_right(conv_case(**options, activation="prelu", slopes="moves"))
-    assert_right(conv_case(**options, activation="relu", scale=0.5, residual="points"))
-    still = options | dict(layout="strided", bias=None)
-    assert_right(conv_case(**still, samples=2, shared=True, activation="silu"))
+    assert_all_right(options)
 
 
 DEPTHWISE = {
@@ -80,10 +85,7 @@ def test_depthwise(name, isa):
     options = dict(channels=19, size=(9, 10)) | DEPTHWISE[name]
     channels = options["channels"]
     options |= dict(channels=(channels, channels), groups=channels)
-    assert_right(conv_case(**options, activation="prelu", slopes="moves"))
-    assert_right(conv_case(**options, activation="relu", scale=0.5, residual="points"))
-    still = options | dict(layout="strided", bias=None)
-    assert_right(conv_case(**still, samples=2, shared=True, activation="silu"))
+    assert_all_right(options)
 
 
 DIRECT = {
@@ -114,10 +116,7 @@ DIRECT = {
 @pytest.mark.parametrize("name", DIRECT)
 def test_any_other_convolution(name, isa):
     options = dict(channels=(17, 9), size=(9, 10)) | DIRECT[name]
-    assert_right(conv_case(**options, activation="prelu", slopes="moves"))
-    assert_right(conv_case(**options, activation="relu", scale=0.5, residual="points"))
-    still = options | dict(layout="strided", bias=None)
-    assert_right(conv_case(**still, samples=2, shared=True, activation="silu"))
+    assert_all_right(options)
 
 
 LINEAR = {

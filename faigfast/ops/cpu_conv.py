@@ -60,7 +60,7 @@ def refuses(x: Tensor, w0: Tensor, geometry: Geometry = SAME, shuffle: int = 1) 
     return "" if x.numel() else "there is nothing to compute"
 
 
-_Taps = tuple[str, tuple[int, ...]]
+_Taps = tuple[str, tuple[int, ...]]  # as `_kernel` finds them
 
 
 def _kernel(w0: Tensor, geometry: Geometry) -> _Taps:
