@@ -11,7 +11,7 @@ from torch import Tensor
 from faigfast.backends import choose
 from faigfast.batch import Batch, batches, is_single
 from faigfast.ends import corner
-from faigfast.refinement import NESTED
+from faigfast.refinement import NESTED, usual_steps
 from faigfast.result import Attribution
 
 TYPES = ("cuda",)  # of devices on which other precisions are faster than float32
@@ -40,12 +40,12 @@ class Plan:
     backend : str
         As it was asked for.
     rule, points, tol, emulate
-        As `faigfast.attribute` takes them.
+        As `faigfast.attribute` takes them; points is None where their number depends on the image.
     """
 
     backend: str
     rule: str
-    points: int
+    points: int | None
     tol: float | None
     emulate: bool
 
@@ -135,7 +135,8 @@ def _measured(run: Attribute, part: Batch, device: torch.device, plan: Plan) -> 
     except ValueError as problem:  # a corner may be too small for the network
         return EXACT, f"precision: {EXACT}, since a crop cannot be compared: {problem}"
     if plan.tol is None:
-        taken = EMULATED if plan.emulate else plan.points
+        usual = usual_steps(plan.rule, next(iter(part.lq.values()))[0, 0].numel())
+        taken = EMULATED if plan.emulate else plan.points or usual
         order = ORDERS.get(nested, ORDER)
         bound = exact.error[:, 0] * (exact.evaluations / taken) ** order
     else:

@@ -12,8 +12,9 @@ class Setting:
     ----------
     rule : str
         Quadrature rule.
-    steps : int
-        Its nodes as asked for; with `tol` the most of them.
+    steps : int, optional
+        Its nodes as asked for, with `tol` the most of them; None: what is usual for images of a
+        size.
     tol : float, optional
         Estimated error of the scores at which an image was done.
     emulate : bool
@@ -36,7 +37,7 @@ class Setting:
     """
 
     rule: str
-    steps: int
+    steps: int | None
     tol: float | None
     emulate: bool
     objective: str

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -276,13 +277,54 @@ def test_the_defaults():
         baseline, target, batch, rule="midpoint", steps=20, objective="squared_error",
         backend="auto", precision="auto", emulate=False, tol=None, memory=None,
     )  # fmt: skip
-    assert same(result, explicit)
+    assert result.setting.steps is None and explicit.setting.steps == 20
+    asked = dataclasses.replace(result.setting, steps=20)
+    assert same(dataclasses.replace(result, setting=asked), explicit)
     assert (result.setting.rule, result.evaluations, result.precision) == ("midpoint", 20, "fp32")
     assert result.backend in faigfast.backends()
     assert not result.scores().requires_grad and result.scores().device.type == "cpu"
     reference = attribute(baseline, target, batch, backend="reference")
     torch.testing.assert_close(result.scores(), reference.scores(), rtol=1e-4, atol=1e-6)
     assert reference.backend == "reference"
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+@pytest.mark.parametrize("rule, small, large", [("midpoint", 20, 15), ("graded", 16, 14)])
+def test_the_default_points_of_an_image_follow_from_its_size(rule, small, large, backend, tmp_path):
+    nets = [nn.Conv2d(1, 2, 3, padding=1, bias=False) for _ in range(2)]
+    for number, net in enumerate(nets):
+        nn.init.constant_(net.weight, number)
+    sizes = [(64, 64), (63, 65), (2, 2048)]
+    batches = [(torch.rand(1, 1, *size), torch.rand(1, 2, *size)) for size in sizes]
+    whole = attribute(*nets, batches, rule=rule, backend=backend)
+    assert whole.points.tolist() == [[large, small, large]] and whole.evaluations == small
+    parts = []
+    for batch, points in zip(batches, (large, small, large), strict=True):
+        parts.append(attribute(*nets, batch, rule=rule, backend=backend))
+        asked = attribute(*nets, batch, rule=rule, steps=points, backend=backend)
+        assert torch.equal(parts[-1].scores(), asked.scores())
+    assert same(parts[0].merge(parts[1:]), whole)
+    whole.save(tmp_path / "scores.safetensors")
+    assert same(faigfast.Attribution.load(tmp_path / "scores.safetensors"), whole)
+    degradations = {"lq": {"a": batches[0][0], "b": batches[1][0]}}
+    truths = {"gt": {"a": batches[0][1], "b": batches[1][1]}}
+    both = attribute(*nets, degradations | truths, rule=rule, backend=backend)
+    assert both.points.tolist() == [[large], [small]]
+
+
+@pytest.mark.parametrize("rule", ["left", "trapezoid", "gauss-legendre", "gauss-kronrod"])
+def test_other_rules_take_as_many_points_of_every_image(rule):
+    nets = [nn.Conv2d(1, 1, 1) for _ in range(2)]
+    batches = [(torch.rand(1, 1, *size),) * 2 for size in ((64, 64), (2, 2))]
+    result = attribute(*nets, batches, rule=rule)
+    assert result.points.unique().tolist() == [result.setting.steps]
+
+
+def test_the_default_points_of_inputs_of_one_dimension():
+    nets = [nn.Conv1d(2, 1, 3) for _ in range(2)]
+    for length, points in ((4095, 20), (4096, 15)):
+        batch = torch.rand(1, 2, length), torch.rand(1, 1, length - 2)
+        assert attribute(*nets, batch).evaluations == points
 
 
 def test_the_documented_example_and_repeatability():
@@ -304,6 +346,9 @@ def test_progress_counts_points_of_images(capsys):
     assert "12/12" in captured.err and not captured.out
     attribute(baseline, target, images(3), steps=4)
     assert capsys.readouterr().err == ""
+    large = [torch.rand(2, x.shape[1], 64, 64, dtype=x.dtype) for x in images(1)]
+    attribute(baseline, target, [images(3), large], progress=True)
+    assert "90/90" in capsys.readouterr().err
 
 
 def test_one_image_of_the_literal_loop():

@@ -9,7 +9,7 @@ import torch
 from faigfast import attribute
 from faigfast.bench import race as run_race
 from faigfast.bench import workload
-from faigfast.bench.race import YARDSTICK, entrants
+from faigfast.bench.race import YARDSTICK, defaults, entrants
 from faigfast.bench.rivals import loop, own
 from faigfast.bench.workloads import Problem
 from faigfast.zoo import SwinIR
@@ -35,6 +35,15 @@ def found():
 
 def test_the_authors_rule_is_what_others_are_compared_with():
     assert entrants()[0] == YARDSTICK == ("loop", "left", 100)
+
+
+def test_faigfast_runs_with_its_defaults():
+    x = torch.rand(1, 1, module.SIZE // module.SCALE, module.SIZE // module.SCALE)
+    nets = [torch.nn.Conv2d(1, 1, 1) for _ in range(2)]
+    for rule in ("midpoint", "graded"):
+        default = rule, attribute(*nets, (x, x), rule=rule).evaluations
+        assert default in defaults()
+        assert ("faigfast-torch", *default) in entrants()
 
 
 def test_errors_are_those_of_the_rule(found):

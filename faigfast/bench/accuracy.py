@@ -195,15 +195,19 @@ def _middle(image: Tensor, side: int) -> Tensor:
     return image[:, top : top + side, left : left + side]
 
 
-def _degraded(images: dict[str, Tensor], size: int, network: nn.Module) -> Crops:
-    """Degrade squares of three by three crops, and take the one in the middle."""
+def degradations_of(network: nn.Module) -> dict[str, Degradation]:
+    """Blur and noise, at the scale of a network."""
     scale = network.scale
     assert isinstance(scale, int)
-    degradations = {
+    return {
         "blur": Degradation(blur=BLUR, scale=scale),
         "noise": Degradation(noise=NOISE, scale=scale),
     }
-    return crops(images, degradations, size).part(slice(4, None, 9))
+
+
+def _degraded(images: dict[str, Tensor], size: int, network: nn.Module) -> Crops:
+    """Degrade squares of three by three crops, and take the one in the middle."""
+    return crops(images, degradations_of(network), size).part(slice(4, None, 9))
 
 
 def _section(name: str, pair: tuple[nn.Module, nn.Module], data: Crops, bar: tqdm) -> Section:

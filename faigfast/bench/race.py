@@ -18,23 +18,30 @@ from faigfast.data import KEPT_OUT, Degradation, photographs
 from faigfast.files import write_json
 from faigfast.findings.evaluation import crops
 from faigfast.machine import describe_machine, describe_versions
+from faigfast.refinement import usual_steps
 from faigfast.tables import aligned
 
 YARDSTICK = ("loop", "left", 100)
 CONVERGED = ("gauss-legendre", 96)
-SIZE = 96  # of a crop's ground truth, in pixels
-EVERY = 45  # of the crops of all photographs one is taken
+SCALE = 2  # of the shipped pairs
+SIZE = 128  # of a crop's ground truth, in pixels
+EVERY = 27  # of the crops of all photographs one is taken
 HEADER = ("", "rule", "points", "seconds", "min–max", "× loop, left 100", "mean error", "worst")
 
 
 def entrants() -> list[tuple[str, str, int]]:
     """Who, rule and points: the tuned loop, of which the authors' own is slower, and faigfast."""
-    found = [YARDSTICK, ("loop", "midpoint", 20)]
+    midpoint, graded = defaults()
+    found = [YARDSTICK, ("loop", *midpoint)]
     for name in ("torch", "cpu"):
         if backends()[name].available:
-            rules = ("midpoint", 20), ("graded", 16), ("graded", 8)
-            found += [(f"faigfast-{name}", *rule) for rule in rules]
+            found += [(f"faigfast-{name}", *rule) for rule in (midpoint, graded, ("graded", 8))]
     return found
+
+
+def defaults() -> list[tuple[str, int]]:
+    """Rules with their usual points for these images."""
+    return [(rule, usual_steps(rule, (SIZE // SCALE) ** 2)) for rule in ("midpoint", "graded")]
 
 
 @dataclass
@@ -88,10 +95,11 @@ class Race:
         remarks = (
             f"{self.machine['cpu']}, {self.machine['threads']} of {self.machine['cores']} cores, "
             f"{self.machine['instructions']}, torch {self.versions['torch']}, float32\n"
-            f"images: {', '.join(self.images)}, each blurred and noisy; seconds: median of the\n"
-            "repeats, contenders in turn; × loop: how many times less than the tuned loop with the "
-            "authors' 100 points;\nerror: relative L1 of an image's scores against "
-            f"{CONVERGED[0]} {CONVERGED[1]} in float64, over images"
+            f"images: {', '.join(self.images)}, of {SIZE}×{SIZE} pixels, each blurred and noisy; "
+            f"the defaults\nof these are {' and '.join(f'{rule} {n}' for rule, n in defaults())}; "
+            "seconds: median of the repeats, contenders in turn;\n× loop: how many times less than "
+            "the tuned loop with the authors' 100 points;\nerror: relative L1 of an image's scores "
+            f"against {CONVERGED[0]} {CONVERGED[1]} in float64, over images"
         )
         return "\n\n".join([*blocks, remarks])
 
@@ -129,7 +137,10 @@ def race(
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; expected a positive integer")
     contenders = entrants() if contenders is None else contenders
-    degradations = {"blur": Degradation(blur=2.0), "noise": Degradation(noise=0.1)}
+    degradations = {
+        "blur": Degradation(blur=2.0, scale=SCALE),
+        "noise": Degradation(noise=0.1, scale=SCALE),
+    }
     data = crops(photographs(KEPT_OUT), degradations, SIZE).part(slice(EVERY // 2, None, EVERY))
     x = torch.cat(list(data.lq.values()))
     gt = data.gt.repeat(len(data.lq), 1, 1, 1)

@@ -1,16 +1,20 @@
 """`faigfast accuracy`: how accurate every quadrature rule is on the shipped pairs."""
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from textwrap import fill, indent
 from typing import Any
 
 from torch import Tensor
 
+from faigfast.bench import accuracy_by_size as by_size
 from faigfast.bench.accuracy import (
     BLUR,
     CHECK,
     NOISE,
     REFERENCE,
+    SIZE,
     TOP,
     Row,
     Section,
@@ -25,6 +29,7 @@ from faigfast.commands.output import (
 )
 from faigfast.data.photographs import KEPT_OUT
 from faigfast.machine import describe_machine, describe_versions
+from faigfast.refinement import LARGE
 from faigfast.tables import aligned, markdown
 from faigfast.zoo.pairs import PAIRS
 
@@ -39,41 +44,93 @@ READING = (
     "not above the estimate. The last row compares what is emulated with the rule it stands for."
 )
 
+READING_BY_SIZE = (
+    "Relative L1 error of an image's scores, mean (and worst; of the mean scores under blur less "
+    "those under noise). Points that are not the default of a size stand there for comparison: "
+    f"from {math.isqrt(LARGE)}×{math.isqrt(LARGE)} pixels of what goes in the fewer ones are."
+)
+
 Set = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 
 
 def run(options: Any, words: Sequence[str]) -> None:
     """Measure, print the tables, and write them into a document."""
+    if options.by_size and options.size is not None:
+        raise ValueError("--size and --by_size are both given; expected one of them")
+    part = "accuracy --by_size" if options.by_size else "accuracy"
     if options.output is not None:
-        surroundings(writable_file(options.output), "accuracy")
-    names, sections = measure_accuracy(
-        options.pairs or PAIRS, size=options.size, progress=not options.quiet
-    )
+        surroundings(writable_file(options.output), part)
+    names, remarks, blocks = (_by_size if options.by_size else _all_rules)(options)
     missing = [name for name in KEPT_OUT if name.partition(".")[0] not in names]
     if missing:
         note(f"without {', '.join(missing)}: pip install 'faigfast[sklearn]'", options.quiet)
-    remarks = [fill(text, WIDTH) for text in (_conditions(names, options.size), READING)]
 
     def in_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return indent(aligned(head, rows), "  ")
 
-    print("\n\n".join([*(_block(section, in_text) for section in sections), *remarks]))
+    remarks = [fill(text, WIDTH) for text in remarks]
+    print("\n\n".join([*(block(in_text) for block in blocks), *remarks]))
     if options.output is not None:
         command = f"    {command_line(words)}"
-        blocks = [f"### {_block(section, markdown)}" for section in sections]
-        write_between(options.output, "accuracy", "\n\n".join([command, *remarks, *blocks]))
+        written = [f"### {block(markdown)}" for block in blocks]
+        write_between(options.output, part, "\n\n".join([command, *remarks, *written]))
 
 
-def _conditions(names: Sequence[str], size: int) -> str:
-    """Say what was measured where."""
+Found = tuple[Sequence[str], Sequence[str], Sequence[Callable[[Set], str]]]
+
+
+def _all_rules(options: Any) -> Found:
+    """Photographs, remarks, and a block for each pair."""
+    size = SIZE if options.size is None else options.size
+    names, sections = measure_accuracy(
+        options.pairs or PAIRS, size=size, progress=not options.quiet
+    )
+    conditions = (
+        f"The middle {size}×{size} pixels (ground truth) of {_degraded(names)}: {2 * len(names)} "
+        f"images. The rules run in float32, the converged one, {REFERENCE}, in float64. {_where()}"
+    )
+    return names, (conditions, READING), [partial(_block, section) for section in sections]
+
+
+def _by_size(options: Any) -> Found:
+    """Photographs, remarks, and a block for each pair."""
+    pairs = options.pairs or by_size.PAIRS
+    names, sizes = by_size.measure_by_size(pairs, progress=not options.quiet)
+    conditions = (
+        f"Crops spread over {_degraded(names)}; all in float32, against {by_size.REFERENCE}. "
+        f"{_where()}"
+    )
+    blocks = [partial(_size_block, pair, [s for s in sizes if s.pair == pair]) for pair in pairs]
+    return names, (conditions, READING_BY_SIZE), blocks
+
+
+def _degraded(names: Sequence[str]) -> str:
+    return f"{', '.join(names)}, each blurred (σ = {BLUR:g}) and noisy ({NOISE:g})"
+
+
+def _where() -> str:
+    """Say on what it was measured, and with what."""
     machine, versions = describe_machine(), describe_versions()
     return (
-        f"The middle {size}×{size} pixels (ground truth) of {', '.join(names)}, each blurred "
-        f"(σ = {BLUR:g}) and noisy ({NOISE:g}): {2 * len(names)} images. The rules run in float32, "
-        f"the converged one, {REFERENCE}, in float64. {machine['cpu']}, {machine['threads']} of "
-        f"{machine['cores']} cores, {machine['instructions']}, torch {versions['torch']}, faigfast "
-        f"{versions['faigfast']}, Python {versions['python']}."
+        f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores, "
+        f"{machine['instructions']}, torch {versions['torch']}, faigfast {versions['faigfast']}, "
+        f"Python {versions['python']}."
     )
+
+
+def _size_block(pair: str, sizes: Sequence[by_size.Size], set_table: Set) -> str:
+    """Title and table of one pair."""
+    head = ["ground truth", "images", *(row.name for row in sizes[0].rows)]
+    lines = [
+        [f"{size.side}×{size.side}", f"2 × {size.images}", *map(_three, size.rows)]
+        for size in sizes
+    ]
+    return f"{pair}\n\n{set_table(head, lines)}"
+
+
+def _three(row: Row) -> str:
+    mean, worst = _short(row.errors.mean()), _short(row.errors.max())
+    return f"{mean} ({worst}; {_short(row.contrast)})"
 
 
 def _block(section: Section, set_table: Set) -> str:

@@ -44,8 +44,8 @@ def _attribute(add: Add) -> None:
     add(
         "--steps",
         type=int,
-        help="nodes of the rule, with --tol the most of them; default 20, graded 16, the authors' "
-        "100 of left and right",
+        help="nodes of the rule, with --tol the most of them; default 20, graded 16, of images of "
+        "64x64 pixels or more 15 and 14, the authors' 100 of left and right",
     )
     add("--tol", type=float, help="refine until the estimated relative error is at most this")
     add(
@@ -219,7 +219,12 @@ def _accuracy(add: Add) -> None:
         metavar="NAME",
         help="shipped pairs, such as srresnet-32x8-x2; default all",
     )
-    add("--size", type=int, default=48, help="side of the ground-truth crops in pixels")
+    add("--size", type=int, help="side of the ground-truth crops in pixels, default 48")
+    add(
+        "--by_size",
+        action="store_true",
+        help="instead, on crops of several sizes: the authors' 100 points and the defaults",
+    )
     add(
         "--output",
         type=str,

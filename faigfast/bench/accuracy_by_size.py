@@ -1,0 +1,106 @@
+"""How accurate the usual numbers of points are on images of several sizes, on trained pairs."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from tqdm import tqdm
+
+from faigfast.attribution import attribute
+from faigfast.bench.accuracy import AUTHORS, Row, Trial, compare, degradations_of
+from faigfast.data.photographs import KEPT_OUT, photographs
+from faigfast.findings.evaluation import Crops, crops
+from faigfast.refinement import LARGE, STEPS_OF_LARGE, usual_steps
+from faigfast.zoo.pairs import shipped_pair
+
+PAIRS = ("srresnet-32x8-x2", "srcnn-24x4-x2")  # with kinks: without them far fewer points do
+# Side of the ground truth in pixels → the most crops of a photograph.
+SIZES = {48: 12, 96: 8, 128: 6, 256: 2}
+REFERENCE = Trial("graded", 160)
+TRIALS = (
+    AUTHORS,
+    *(Trial(rule, usual_steps(rule, pixels)) for rule in STEPS_OF_LARGE for pixels in (1, LARGE)),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Size:
+    """The rules on images of one size.
+
+    Attributes
+    ----------
+    pair : str
+        Whose.
+    side : int
+        Of the ground truth, in pixels.
+    images : int
+        Crops, each under every degradation.
+    rows : list of Row
+        `TRIALS` against `REFERENCE`.
+    """
+
+    pair: str
+    side: int
+    images: int
+    rows: list[Row]
+
+
+def measure_by_size(
+    pairs: Sequence[str] = PAIRS, *, progress: bool = True
+) -> tuple[tuple[str, ...], list[Size]]:
+    """Compare the usual numbers of points with a converged rule, on crops of several sizes.
+
+    Parameters
+    ----------
+    pairs : sequence of str
+        Of `faigfast.zoo.pairs.PAIRS`.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    names : tuple of str
+        Of the photographs.
+    sizes : list of Size
+        Pair by pair.
+
+    Raises
+    ------
+    ImportError
+        If scikit-image is not installed.
+    ValueError
+        If a pair is unknown.
+    """
+    networks = {name: shipped_pair(name) for name in pairs}
+    images = photographs(KEPT_OUT)
+    found = []
+    with tqdm(total=len(networks) * len(SIZES), unit="size", disable=not progress) as bar:
+        for name, pair in networks.items():
+            for side, most in SIZES.items():
+                bar.set_description(f"{name}, {side}×{side}")
+                part = spread(crops(images, degradations_of(pair[1]), side), most)
+                batch = {"lq": part.lq, "gt": part.gt}
+                exact, *others = (
+                    attribute(*pair, batch, **asdict(trial)) for trial in (REFERENCE, *TRIALS)
+                )
+                rows = [
+                    compare(str(trial), result, exact)
+                    for trial, result in zip(TRIALS, others, strict=True)
+                ]
+                found.append(Size(name, side, len(part.gt), rows))
+                bar.update()
+    return tuple(images), found
+
+
+def spread(all_crops: Crops, most: int) -> Crops:
+    """Take at most so many crops of each photograph, evenly over it."""
+    by_photograph: dict[str, list[int]] = {}
+    for n, name in enumerate(all_crops.photographs):
+        by_photograph.setdefault(name, []).append(n)
+    chosen = []
+    for places in by_photograph.values():
+        count = min(most, len(places))
+        chosen += [places[(2 * i + 1) * len(places) // (2 * count)] for i in range(count)]
+    index = torch.tensor(chosen)
+    lq = {name: x[index] for name, x in all_crops.lq.items()}
+    return Crops(lq, all_crops.gt[index], tuple(all_crops.names[n] for n in chosen))
