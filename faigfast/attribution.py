@@ -76,7 +76,7 @@ def attribute(
         Quadrature rule; see `faigfast.quadrature.quadrature`. The authors' is "left".
     steps : int, optional
         Number of nodes; unless given 20, 16 of "graded", 21 of "gauss-kronrod" and the authors' 100
-        of "left" and "right"; for images x of 64·64 pixels or more 16 of "midpoint" and 14 of
+        of "left" and "right"; for images x of 64·64 pixels or more 15 of "midpoint" and 14 of
         "graded" (docs/accuracy.md compares). With `tol` the most that are taken, 729 unless given.
     tol : float, optional
         Refine the rule ("graded" is the most economical; "midpoint", "trapezoid", "left" and

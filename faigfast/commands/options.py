@@ -45,7 +45,7 @@ def _attribute(add: Add) -> None:
         "--steps",
         type=int,
         help="nodes of the rule, with --tol the most of them; default 20, graded 16, of images of "
-        "64x64 pixels or more 16 and 14, the authors' 100 of left and right",
+        "64x64 pixels or more 15 and 14, the authors' 100 of left and right",
     )
     add("--tol", type=float, help="refine until the estimated relative error is at most this")
     add(
