@@ -46,8 +46,9 @@ READING = (
 
 READING_BY_SIZE = (
     "Relative L1 error of an image's scores, mean (and worst; of the mean scores under blur less "
-    "those under noise). Points that are not the default of a size stand there for comparison: "
-    f"from {math.isqrt(LARGE)}×{math.isqrt(LARGE)} pixels of what goes in the fewer ones are."
+    "those under noise). The fewer points of a rule are its default where images of "
+    f"{math.isqrt(LARGE)}×{math.isqrt(LARGE)} pixels or more go in, half as wide as their ground "
+    "truth; the more points are below."
 )
 
 Set = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
