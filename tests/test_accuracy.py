@@ -166,7 +166,9 @@ def test_figures_are_those_of_the_plain_loop(name, options, measured, batch, ref
 
 def test_the_check_is_compared_with_the_reference(measured, batch, reference):
     row = measured[1][0].agreement
-    check = faigfast.attribute(*tiny(""), batch, rule=CHECK.rule, steps=CHECK.steps)
+    check = faigfast.attribute(
+        *tiny(""), batch, rule=CHECK.rule, steps=CHECK.steps, backend="torch"
+    )  # of so small an error rounding is a part
     assert row.name == str(CHECK) and row.points.tolist() == 4 * [CHECK.steps]
     assert row.errors.tolist() == pytest.approx(errors_by_hand(check, reference), rel=1e-2)
     assert row.errors.max() < 0.2 * find(measured, "left 20").errors.min()
