@@ -62,9 +62,9 @@ def schedule(
         raise ValueError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
     if tol is None:
         count = usual_steps(rule, 1) if steps is None else node_count(steps)
-        rest = quadrature(rule, count, emulate).steps
+        make = quadrature(rule, count, emulate).steps
         if steps is not None or rule not in STEPS_OF_LARGE:
-            return count, lambda pixels: rest
+            return count, lambda pixels: make
         return None, lambda pixels: quadrature(rule, usual_steps(rule, pixels)).steps
     if isinstance(tol, bool) or not isinstance(tol, Real):
         raise TypeError(f"tol is {tol!r}; expected a relative error such as 0.01")

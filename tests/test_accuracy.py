@@ -342,11 +342,15 @@ def test_rules_on_every_size(sized):
 
 def test_crops_are_spread_over_each_photograph():
     whole = crops(distinct(NAMES), {"blur": Degradation(blur=2.0, scale=2)}, 8)  # 4 by 6 of each
-    part = by_size.spread(whole, 3)
+    part = by_size.of_each_photograph(whole, 3)
     places = [4, 12, 20, 28, 36, 44]
     assert part.names == tuple(whole.names[n] for n in places)
     assert part.gt.equal(whole.gt[places]) and part.lq["blur"].equal(whole.lq["blur"][places])
-    assert by_size.spread(whole, 24).names == by_size.spread(whole, 99).names == whole.names
+    assert (
+        by_size.of_each_photograph(whole, 24).names
+        == by_size.of_each_photograph(whole, 99).names
+        == whole.names
+    )
 
 
 def test_the_command_writes_sizes(sized, monkeypatch, tmp_path, capsys):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import torch
 from tqdm import tqdm
 
 from faigfast.attribution import attribute
@@ -78,7 +77,7 @@ def measure_by_size(
         for name, pair in networks.items():
             for side, most in SIZES.items():
                 bar.set_description(f"{name}, {side}×{side}")
-                part = spread(crops(images, degradations_of(pair[1]), side), most)
+                part = of_each_photograph(crops(images, degradations_of(pair[1]), side), most)
                 batch = {"lq": part.lq, "gt": part.gt}
                 exact, *others = (
                     attribute(*pair, batch, **asdict(trial)) for trial in (REFERENCE, *TRIALS)
@@ -92,15 +91,13 @@ def measure_by_size(
     return tuple(images), found
 
 
-def spread(all_crops: Crops, most: int) -> Crops:
-    """Take at most so many crops of each photograph, evenly over it."""
+def of_each_photograph(data: Crops, most: int) -> Crops:
+    """Take at most so many crops of each photograph, in the middle of as many equal parts."""
     by_photograph: dict[str, list[int]] = {}
-    for n, name in enumerate(all_crops.photographs):
+    for n, name in enumerate(data.photographs):
         by_photograph.setdefault(name, []).append(n)
     chosen = []
     for places in by_photograph.values():
         count = min(most, len(places))
         chosen += [places[(2 * i + 1) * len(places) // (2 * count)] for i in range(count)]
-    index = torch.tensor(chosen)
-    lq = {name: x[index] for name, x in all_crops.lq.items()}
-    return Crops(lq, all_crops.gt[index], tuple(all_crops.names[n] for n in chosen))
+    return data.at(chosen)

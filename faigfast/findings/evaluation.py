@@ -79,9 +79,12 @@ class Crops:
     def without(self, chosen: slice) -> "Crops":
         """Take all other crops."""
         drop = set(range(len(self.names))[chosen])
-        keep = [n for n in range(len(self.names)) if n not in drop]
-        lq = {name: x[keep] for name, x in self.lq.items()}
-        return Crops(lq, self.gt[keep], tuple(self.names[n] for n in keep))
+        return self.at([n for n in range(len(self.names)) if n not in drop])
+
+    def at(self, places: list[int]) -> "Crops":
+        """Take the crops at these places, in their order."""
+        lq = {name: x[places] for name, x in self.lq.items()}
+        return Crops(lq, self.gt[places], tuple(self.names[n] for n in places))
 
 
 def crops(
@@ -190,9 +193,7 @@ def spread(data: Crops, most: int) -> Crops:
     """Take at most so many crops, at equal distances."""
     if len(data.names) <= most:
         return data
-    places = sorted({n * len(data.names) // most for n in range(most)})
-    lq = {name: x[places] for name, x in data.lq.items()}
-    return Crops(lq, data.gt[places], tuple(data.names[n] for n in places))
+    return data.at(sorted({n * len(data.names) // most for n in range(most)}))
 
 
 def restore(network: nn.Module, lq: Tensor) -> Tensor:
