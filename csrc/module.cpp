@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <variant>
+
 #include "cpu/dispatch.h"
 #include "cpu/memory.h"
 #include "cpu/streaming.h"
@@ -118,26 +120,44 @@ void pack(const faigfast::Packing& packing, uintptr_t w, uintptr_t packed, int t
     faigfast::pack(isa, packing, in(w), out(packed), threads);
 }
 
-void convolve(const faigfast::PathConvolution& path, uintptr_t x, int64_t x_point, int64_t x_pixel,
-              uintptr_t residual, int64_t residual_point, uintptr_t y) {
-    const faigfast::Isa isa = faigfast::choose();
-    py::gil_scoped_release released;
-    faigfast::settle_streaming(isa, path);
-    faigfast::convolve(isa, path, {in(x), x_point, x_pixel, in(residual), residual_point, out(y)});
+// A convolution, or its gradients, that waits for its turn.
+struct Task {
+    faigfast::PathConvolution path;
+    std::variant<faigfast::ForwardArrays, faigfast::BackwardArrays> arrays;
+
+    void run(faigfast::Isa isa) const {
+        faigfast::settle_streaming(isa, path);
+        if (const auto* forward = std::get_if<faigfast::ForwardArrays>(&arrays))
+            faigfast::convolve(isa, path, *forward);
+        else
+            faigfast::convolve_backward(isa, path, std::get<faigfast::BackwardArrays>(arrays));
+    }
+};
+
+Task forward(const faigfast::PathConvolution& path, uintptr_t x, int64_t x_point, int64_t x_pixel,
+             uintptr_t residual, int64_t residual_point, uintptr_t y) {
+    return {path,
+            faigfast::ForwardArrays{in(x), x_point, x_pixel, in(residual), residual_point, out(y)}};
 }
 
-void convolve_backward(const faigfast::PathConvolution& path, uintptr_t gy, uintptr_t saved,
-                       uintptr_t x, int64_t x_point, int64_t x_pixel, int64_t images,
-                       uintptr_t more, int64_t more_pixel, const std::string& before,
-                       float before_slope, uintptr_t gx, uintptr_t gw, uintptr_t gb, uintptr_t gs) {
+Task backward(const faigfast::PathConvolution& path, uintptr_t gy, uintptr_t saved, uintptr_t x,
+              int64_t x_point, int64_t x_pixel, int64_t images, uintptr_t more, int64_t more_pixel,
+              const std::string& before, float before_slope, uintptr_t gx, uintptr_t gw,
+              uintptr_t gb, uintptr_t gs) {
+    return {path, faigfast::BackwardArrays{in(gy), in(saved), in(x), x_point, x_pixel, images,
+                                           in(more), more_pixel, activation_of(before),
+                                           before_slope, out(gx), out(gw), out(gb), out(gs)}};
+}
+
+void run(const std::vector<Task*>& tasks) {
     const faigfast::Isa isa = faigfast::choose();
-    const faigfast::Activation kind = activation_of(before);
-    py::gil_scoped_release released;
-    faigfast::settle_streaming(isa, path);
-    faigfast::convolve_backward(
-        isa, path,
-        {in(gy), in(saved), in(x), x_point, x_pixel, images, in(more), more_pixel, kind,
-         before_slope, out(gx), out(gw), out(gb), out(gs)});
+    for (const Task* task : tasks) {
+        {
+            py::gil_scoped_release released;
+            task->run(isa);
+        }
+        if (PyErr_CheckSignals()) throw py::error_already_set();
+    }
 }
 
 void define_convolution(py::module_& module) {
@@ -164,14 +184,15 @@ void define_convolution(py::module_& module) {
              py::arg("kernel"), py::arg("shuffle"), py::arg("alpha"), py::arg("w0"), py::arg("dw"),
              py::arg("b0"), py::arg("db"), py::arg("s0"), py::arg("ds"), py::arg("shared_slope"),
              py::arg("activation"), py::arg("slope"), py::arg("scale"), py::arg("threads"));
-    module.def("convolve", &convolve, py::arg("path"), py::kw_only(), py::arg("x"),
-               py::arg("x_point"), py::arg("x_pixel") = 0, py::arg("residual"),
+    py::class_<Task>(module, "Task", "A layer with its arrays, that waits for its turn.");
+    module.def("forward", &forward, py::arg("path"), py::kw_only(), py::arg("x"),
+               py::arg("x_point"), py::arg("x_pixel"), py::arg("residual"),
                py::arg("residual_point"), py::arg("y"));
-    module.def("convolve_backward", &convolve_backward, py::arg("path"), py::kw_only(),
-               py::arg("gy"), py::arg("saved"), py::arg("x"), py::arg("x_point"),
-               py::arg("x_pixel") = 0, py::arg("images"), py::arg("more"),
-               py::arg("more_pixel") = 0, py::arg("before") = "none", py::arg("before_slope") = 0,
-               py::arg("gx"), py::arg("gw"), py::arg("gb"), py::arg("gs"));
+    module.def("backward", &backward, py::arg("path"), py::kw_only(), py::arg("gy"),
+               py::arg("saved"), py::arg("x"), py::arg("x_point"), py::arg("x_pixel"),
+               py::arg("images"), py::arg("more"), py::arg("more_pixel"), py::arg("before"),
+               py::arg("before_slope"), py::arg("gx"), py::arg("gw"), py::arg("gb"), py::arg("gs"));
+    module.def("run", &run, py::arg("tasks"), "One after the other, until a signal interrupts.");
     module.def("new_tensor", &faigfast::new_tensor, py::arg("shape"),
                "DLPack capsule of an uninitialised float32 tensor, in memory from the cache.");
     module.def("free_cached", &faigfast::free_cached,

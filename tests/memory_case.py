@@ -16,7 +16,7 @@ from faigfast import attribute
 from faigfast.bench.memory import own_peak
 from faigfast.engine import integrate
 from faigfast.engine.memory import Chunk
-from faigfast.ops.cpu_conv import free_cached
+from faigfast.ops.cpu_memory import free_cached
 from faigfast.zoo import RRDBNet, SRResNet
 
 POINTS = 8

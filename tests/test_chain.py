@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from faigfast import _extension
 from faigfast.ops import chain as ops
-from faigfast.ops import cpu_conv, joining
+from faigfast.ops import cpu_queue, joining
 from faigfast.ops.chain import Chain, Joint, Layer, Link, run, serves
 from faigfast.ops.conv import conv
 from faigfast.ops.table import Use, using
@@ -231,13 +231,13 @@ def assert_near(result, reference, bound=BOUND):
 @pytest.fixture(autouse=True)
 def poison(monkeypatch):
     """Memory of the kernels is full of NaN where nothing was written."""
-    for module in (cpu_conv, joining):
+    for module in (cpu_queue, joining):
         monkeypatch.setattr(module, "empty", _poisoned)
     with poisoned(), using(Use("cpu")):
         yield
 
 
-def _poisoned(*shape, empty=cpu_conv.empty):
+def _poisoned(*shape, empty=cpu_queue.empty):
     return empty(*shape).fill_(torch.nan)
 
 
@@ -353,22 +353,22 @@ def test_two_calls_give_the_same_in_several_threads_too():
 @pytest.fixture
 def alive(monkeypatch):
     """How many values of links, and rooms for joins, lived at every link."""
-    made, counts = [], []
+    made, counts = {}, []
 
     def kept(make):
         def run(*args):
-            counts.append(sum(ref() is not None for ref in made))
+            counts.append(now())
             value = make(*args)
-            made.append(weakref.ref(value))
+            made[id(value)] = weakref.ref(value)  # the memory of one may be another's later
             return value
 
         return run
 
-    monkeypatch.setattr(ops, "convolve", kept(ops.convolve))
+    monkeypatch.setattr(cpu_queue.Queue, "convolve", kept(cpu_queue.Queue.convolve))
     monkeypatch.setattr(ops, "Room", kept(ops.Room))
 
     def now():
-        return sum(ref() is not None for ref in made)
+        return sum(ref() is not None for ref in made.values())
 
     now.counts = counts
     return now
@@ -395,6 +395,19 @@ def test_without_gradients_nothing_is_kept(joins, alive, monkeypatch):
         y = run(*arguments)
     assert len(alive.counts) >= 10 and max(alive.counts) <= 3
     assert alive() == 1 and not y[0].requires_grad
+
+
+def test_gradients_take_the_memory_of_those_before(monkeypatch):
+    links = []
+    for last in range(0, 20, 2):
+        links += [link(last, 4, activation="relu"), link(last + 1, 4, residual=last)]
+    monkeypatch.setitem(CHAINS, "blocks", ([4], links, [20]))
+    arguments, leaves = prepared(case("blocks", size=(9, 8)))
+    outputs, made = run(*arguments), []
+    monkeypatch.setattr(cpu_queue, "empty", lambda *shape: made.append(shape) or _poisoned(*shape))
+    torch.autograd.backward(outputs, upstream(outputs))
+    assert all(leaf.grad is not None for leaf in leaves)
+    assert 2 <= sum(shape[2:4] == (9, 8) for shape in made) <= 3
 
 
 def test_what_backward_does_not_need_is_not_kept(alive):

@@ -20,7 +20,7 @@ from path_cases import (
 
 from faigfast import _extension
 from faigfast.ops.conv import conv, conv_backward
-from faigfast.ops.cpu_conv import convolve_backward
+from faigfast.ops.cpu_queue import Queue
 from faigfast.ops.table import Use, explain, using
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
@@ -291,11 +291,13 @@ def test_scratch_memory_is_kept_and_can_be_given_back():
 FIRST_LAYERS = """
 import torch
 from faigfast import _extension
-from faigfast.ops.cpu_conv import convolve
+from faigfast.ops.cpu_queue import Queue
 torch.set_num_threads(1)
 for side in (4, 160):
     x, weight = torch.zeros(2, 1, side, side, 64), torch.zeros(64, 64, 3, 3)
-    convolve(x, weight, None, None, None, torch.zeros(2), None, "none", 0.0, 1.0, 1)
+    queue = Queue()
+    queue.convolve(x, weight, None, None, None, torch.zeros(2), None, "none", 0.0, 1.0, 1)
+    queue.run()
     print(_extension.module.streaming())
 """
 
@@ -319,11 +321,13 @@ def test_a_gradient_passes_the_activation_that_gave_x(before, channels, size, is
     (_, _), (_, given) = arguments(case)
     gy, more = given[0].movedim(2, -1).contiguous(), torch.randn_like(x)
     layer = x, *given[3:5], None, None, given[8], more, 3, [True, False, False, False]
+    queue = Queue()
     with kernels(), poisoned():
         plain, passed = (
-            convolve_backward(gy, None, *layer, "none", 0.0, 1.0, 1, one)[0]
+            queue.convolve_backward(gy, None, *layer, "none", 0.0, 1.0, 1, one)[0]
             for one in (("none", 0.0), before)
         )
+    queue.run()
     assert torch.equal(passed, torch.where(x > 0, plain, plain * before[1]))
 
 

@@ -11,7 +11,7 @@ from faigfast.engine.folded import Folded, joined
 from faigfast.engine.rules import Points, folded, names, parts_of
 from faigfast.ops import chain as ops
 from faigfast.ops.conv import keeps_more
-from faigfast.ops.cpu_conv import FUSED
+from faigfast.ops.cpu_queue import FUSED
 
 aten = torch.ops.aten
 

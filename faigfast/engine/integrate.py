@@ -30,7 +30,7 @@ from faigfast.engine.threads import MOST, spread
 from faigfast.integral import Integral
 from faigfast.networks import attributes
 from faigfast.objective import Objective, is_ours
-from faigfast.ops.cpu_conv import free_cached
+from faigfast.ops.cpu_memory import free_cached
 from faigfast.ops.gradient_scale import GradientScale
 from faigfast.ops.layers import LAYERS, RIVALS, LayerChoice
 from faigfast.ops.table import Use, using

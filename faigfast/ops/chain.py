@@ -7,13 +7,16 @@ seen by nobody else, so that gradients are added where they are made.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
+from operator import not_
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from faigfast.ops.cpu_conv import convolve, convolve_backward, refuses
+from faigfast.ops.cpu_conv import refuses
+from faigfast.ops.cpu_queue import Queue
 from faigfast.ops.joining import Room
 from faigfast.ops.line import dense, every_point, pitched
 from faigfast.ops.table import in_use, looked_on, using
@@ -30,7 +33,7 @@ class Link:
     layer : int
         Place among its layers.
     activation, slope, scale, shuffle
-        As in `faigfast.ops.conv.conv`; the activation is one of `faigfast.ops.cpu_conv.FUSED`, its
+        As in `faigfast.ops.conv.conv`; the activation is one of `faigfast.ops.cpu_queue.FUSED`, its
         slope is not negative, and with one there are no scale and no residual: its gradient is
         taken from the result.
     """
@@ -125,6 +128,12 @@ class Chain:
         return found
 
     @cached_property
+    def of_links(self) -> frozenset[int]:
+        """Values that links give."""
+        places = enumerate(self.links, start=self.inputs)
+        return frozenset(place for place, link in places if isinstance(link, Link))
+
+    @cached_property
     def kept(self) -> frozenset[int]:
         """Values that backward needs."""
         found: set[int] = set()
@@ -205,23 +214,28 @@ class _Run(torch.autograd.Function):
         values: list[Any] = [*map(pitched, inputs), *[None] * len(chain.links)]
         rooms: dict[int, Room] = {}
         widths = [0 if v is None else v.shape[-1] for v in values]
+        queue = Queue()
         for number, link in enumerate(chain.links):
             place = chain.inputs + number
             if isinstance(link, Joint):
+                queue.run()
                 values[place] = _join(link, place, values, rooms)
             else:
                 layer = layers[link.layer]
                 rest = None if link.residual is None else values[link.residual]
-                values[place] = convolve(
+                values[place] = queue.convolve(
                     values[link.x], layer.w0, layer.dw, layer.b0, layer.db, alpha,
-                    None if rest is None else rest.contiguous(), link.activation, link.slope,
-                    link.scale, link.shuffle,
+                    None if rest is None else _contiguous(rest, queue), link.activation,
+                    link.slope, link.scale, link.shuffle,
                 )  # fmt: skip
             widths[place] = values[place].shape[-1]
             for dead in chain.dying[number]:
                 rooms.pop(dead, None)
                 if not (keeps and dead in chain.kept):
-                    values[dead] = None
+                    value, values[dead] = values[dead], None
+                    if dead in chain.of_links:
+                        queue.free(value)
+        queue.run()
         found = tuple(values[place].movedim(-1, 2) for place in chain.outputs)
         if keeps:
             # In this way they are made again where memory is short: see `checkpoint`.
@@ -253,10 +267,14 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
     gradients: list[Any] = [None] * len(values)
     behind: set[int] = set()  # gradients that are at the input of the activation already
     sums: list[Tensor | None] = [None] * len(of_sums)
+    queue = Queue()
+    made: list[Tensor] = []  # by the queue, until all have taken them
 
     def add(place: int, part: Tensor) -> None:
         if wanted[place]:
             before = gradients[place]
+            if before is not None:
+                queue.run()
             gradients[place] = part if before is None else before + part
 
     for place, gy in zip(chain.outputs, gys, strict=True):
@@ -268,6 +286,7 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
         if gy is None:
             continue
         if isinstance(link, Joint):
+            made = []  # since parts of it stay
             widths = [ctx.widths[part] for part in link.takes]
             for part, own in zip(link.takes, gy.split(widths, -1), strict=True):
                 add(part, own)
@@ -278,20 +297,36 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
         need = [wanted[link.x], *of_sums[first : first + 2], False]
         activation, more = "none" if place in behind else link.activation, gradients[link.x]
         saved = None if activation == "none" else values[place]
-        gx, *sums[first : first + 2], _ = convolve_backward(
-            gy.contiguous(), saved, values[link.x], layer.w0, layer.dw, None, None, alpha,
-            None if more is None else pitched(more.movedim(-1, 2)), images, need, activation,
-            link.slope, link.scale, link.shuffle, before,
+        if more is not None and not more.is_contiguous():
+            queue.run()  # before a copy, which channels of others may take
+            more = pitched(more.movedim(-1, 2))
+        gx, *sums[first : first + 2], _ = queue.convolve_backward(
+            _contiguous(gy, queue), saved, values[link.x], layer.w0, layer.dw, None, None, alpha,
+            more, images, need, activation, link.slope, link.scale, link.shuffle, before,
         )  # fmt: skip
         if gx is not None:
             gradients[link.x] = gx
+            made.append(gx)
             if before[0] != "none":
                 behind.add(link.x)
+        waiting = [any(one is gradient for gradient in gradients) for one in made]
+        for one in compress(made, map(not_, waiting)):
+            queue.free(one)
+        made = list(compress(made, waiting))
+    queue.run()
     of_inputs = (
         None if gradient is None else gradient.movedim(-1, 2).sum_to_size(shape)
         for gradient, shape in zip(gradients, ctx.shapes, strict=False)
     )
     return [*of_inputs, *sums]
+
+
+def _contiguous(part: Tensor, queue: Queue) -> Tensor:
+    """Copy what lies apart, after it was made."""
+    if part.is_contiguous():
+        return part
+    queue.run()
+    return part.contiguous()
 
 
 def _join(joint: Joint, place: int, values: list[Any], rooms: dict[int, Room]) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from faigfast import _extension
 from faigfast.ops import squared_error as _squared_error  # noqa: F401  the table knows it
-from faigfast.ops.cpu_conv import empty
+from faigfast.ops.cpu_memory import empty
 from faigfast.ops.line import address
 from faigfast.ops.table import kernel
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faigfast.ops.cpu_conv import empty
+from faigfast.ops.cpu_memory import empty
 
 
 class Room:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from faigfast.ops.cpu_conv import empty
+from faigfast.ops.cpu_memory import empty
 from faigfast.ops.table import in_use
 
 aten = torch.ops.aten
