@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from numbers import Number
+from operator import is_
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -152,16 +153,17 @@ def attributes(model: nn.Module) -> str:
     return hashlib.sha256("".join(found).encode()).hexdigest()
 
 
+SHORT = 100  # of dicts, tuples and lists
 # Most of what a module holds is of these; the others take longer to tell.
 _PLAIN = frozenset((bool, int, float, str, type(None)))
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether its text is all that there is of a value, also of a tuple of such."""
+    """Whether its text is all that there is of a value, also of a short tuple or list of such."""
     kind = type(value)
     if kind in _PLAIN:
         return True
-    if kind is tuple:
+    if (kind is tuple or kind is list) and len(value) < SHORT:
         return _PLAIN.issuperset(map(type, value))
     return isinstance(value, type | torch.dtype | torch.device | str | bytes | Number)
 
@@ -189,7 +191,7 @@ def _class_parts(kind: type) -> list[Any]:
 
 def _tells(value: Any) -> bool:
     """Whether a global is read: a setting, some of them, or a function, not what may be large."""
-    if isinstance(value, dict) and len(value) < 100:
+    if isinstance(value, dict) and len(value) < SHORT:
         return all(map(_is_plain, value.values()))
     return _is_plain(value) or isinstance(value, FunctionType)
 
@@ -211,15 +213,18 @@ def _parts(value: Any, depth: int) -> Iterable[Any]:
         plain: list[tuple[str, Any]] = []
         own: dict[str, Any] = {}
         for key, part in vars(value).items():
-            if key in ("_parameters", "_buffers") or (isinstance(part, _CONTAINERS) and not part):
-                continue
-            if _is_plain(part):
+            if type(part) in _PLAIN:  # so are most of the others
                 plain.append((key, part))
-            else:
+            elif isinstance(part, _CONTAINERS) and not part:
+                continue
+            elif _is_plain(part):
+                plain.append((key, part))
+            elif key not in ("_parameters", "_buffers"):
                 own[key] = part
         names = value._non_persistent_buffers_set
-        buffers = {k: v for k, v in value._buffers.items() if k in names}
-        return [type(value), repr(plain), own, buffers]
+        if names:
+            own["_buffers"] = {k: v for k, v in value._buffers.items() if k in names}
+        return [type(value), repr(plain), own] if own else [type(value), repr(plain)]
     if isinstance(value, Mapping):
         return list(chain.from_iterable(value.items()))
     if isinstance(value, list | tuple | deque):
@@ -304,6 +309,13 @@ def call_as_is(model: nn.Module, x: Tensor) -> Any:
         return functional_call(model, own, (x.clone(),), tie_weights=False)
 
 
+def _is_same(place: dict[str, Any], kept: dict[str, Any]) -> bool:
+    """Whether the same things stand in a place in the same order; a tensor has no plain `==`."""
+    if len(place) != len(kept):
+        return False
+    return all(map(is_, place, kept)) and all(map(is_, place.values(), kept.values()))
+
+
 @contextmanager
 def undisturbed(*models: nn.Module) -> Iterator[None]:
     """Evaluate models inside, with gradients and exact types, and leave no trace of it.
@@ -324,7 +336,8 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
     # Tensors of inference mode cannot be written on here.
     contents = [(v, v._version, v.detach().clone()) for v in own if not v.is_inference()]
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    types = {p.device.type for model in models for p in model.parameters()} - {"meta"}
+    parameters = (p for m in modules for p in m._parameters.values() if p is not None)
+    types = {parameter.device.type for parameter in parameters} - {"meta"}
     device = types.pop() if len(types) == 1 else "cpu"
     with (
         torch.random.fork_rng(cuda),
@@ -350,6 +363,8 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
                 if module.training != mode:
                     module.training = mode
             for place, kept in left:
+                if _is_same(place, kept):
+                    continue
                 made = {key for key, value in place.items() if isinstance(value, Tensor)}
                 for key in made - kept.keys():
                     del place[key]

@@ -45,7 +45,7 @@ KEPT = 0.25  # of the budget that is default: what the backend "cpu" keeps for t
 TOGETHER = {"cpu": 1 << 17}  # pixels of a chunk, by the backend whose kernels run
 SHARING = 4  # images of such a chunk at most, where as many points fit beside them
 
-KNOWN_SIDE = 8  # pixels of an image on which a known plan is compared again
+KNOWN_SIDES = 4, 8  # pixels of an image on which a known plan is compared again, if they will do
 
 LARGE = 1 << 22  # bytes of a sample's values from where chunks run at the same time
 
@@ -295,16 +295,17 @@ class Engine:
 
         The target's attributes, as far as they show, are part of what a plan is found by.
         """
-        part, part_gt = corner(x, gt, KNOWN_SIDE)
-        other = plan_for(self.path, part, self.state)
-        if isinstance(other, Plan) and alike(other, plan):
-            # The graph is in question, not the kernels; for few pixels torch's own are faster.
-            use = replace(self.use, backend="") if self.backend == "cpu" else self.use
-            try:
-                with using(use):
-                    return self._ends_differ(other, part, part_gt, (0.0,))
-            except ValueError:  # too small for the network
-                pass
+        # The graph is in question, not the kernels; for few pixels torch's own are faster.
+        use = replace(self.use, backend="") if self.backend == "cpu" else self.use
+        for side in KNOWN_SIDES:
+            part, part_gt = corner(x, gt, side)
+            other = plan_for(self.path, part, self.state)
+            if isinstance(other, Plan) and alike(other, plan):
+                try:
+                    with using(use):
+                        return self._ends_differ(other, part, part_gt, (0.0,))
+                except ValueError:  # too small for the network
+                    continue
         return self._ends_differ(plan, x, gt, (0.0,))
 
     def _ends_differ(
