@@ -153,17 +153,18 @@ def attributes(model: nn.Module) -> str:
     return hashlib.sha256("".join(found).encode()).hexdigest()
 
 
-SHORT = 100  # of dicts, tuples and lists
+SHORT = 100  # entries of dicts and lists
+
 # Most of what a module holds is of these; the others take longer to tell.
 _PLAIN = frozenset((bool, int, float, str, type(None)))
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether its text is all that there is of a value, also of a short tuple or list of such."""
+    """Whether its text is all that there is of a value, also of a tuple or short list of such."""
     kind = type(value)
     if kind in _PLAIN:
         return True
-    if (kind is tuple or kind is list) and len(value) < SHORT:
+    if kind is tuple or (kind is list and len(value) < SHORT):
         return _PLAIN.issuperset(map(type, value))
     return isinstance(value, type | torch.dtype | torch.device | str | bytes | Number)
 

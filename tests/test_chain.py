@@ -93,6 +93,12 @@ CHAINS = {  # inputs' channels, links, outputs
     "one channel": (
         [1], [link(0, 1), Joint((0, 1), 3), link(2, 1), Joint((2, 3), 3), link(4, 1)], [5],
     ),
+    "joined alone": (
+        [4], [link(0, 4), link(1, 4), link(2, 4), Joint((0,), 4), link(4, 4, residual=3)], [5],
+    ),
+    "joined, then narrower": (
+        [4], [link(0, 3), Joint((0, 1), 12), link(2, 5), link(3, 7), link(4, 4)], [5],
+    ),
     "no room": ([3], [link(0, 2), Joint((0, 1), 5), Joint((2, 1), 5), link(3, 3)], [4]),
 }  # fmt: skip
 
@@ -258,6 +264,19 @@ def test_forward_is_that_of_the_links_to_the_bit(name):
     seen = len(given[0].outputs)
     assert_near(together[:seen], apart[:seen], 0)
     assert_near(together[seen:], apart[seen:], 2e-6)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_nobody_reads_what_was_left_to_the_queue(name, monkeypatch):
+    def spoil(queue, part):
+        queue.run()
+        part.fill_(torch.nan)
+
+    monkeypatch.setattr(cpu_queue.Queue, "free", spoil)
+    assert_right(case(name, size=(9, 6)))
+    arguments, _ = prepared(case(name, size=(9, 6)))
+    with torch.no_grad():
+        assert_near(run(*arguments), one_by_one(*arguments), 0)
 
 
 VARIED = {

@@ -7,6 +7,7 @@ import torch
 from awkward import Body
 from helpers import images, kinked, pair, untouched
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
@@ -89,8 +90,9 @@ class Hidden(Body):
         return y * HIDDEN[0].factor
 
 
-def test_what_no_attribute_shows_is_noticed_by_the_losses(monkeypatch):
-    nets, batch = pair(Hidden), images(3)
+@pytest.mark.parametrize("size", [(6, 5), (24, 19)], ids=str)
+def test_what_no_attribute_shows_is_noticed_by_the_losses(size, monkeypatch):
+    nets, batch = pair(Hidden), images(3, size=size)
     attribute(*nets, batch, steps=3)
     state = attributes(nets[1])
     monkeypatch.setattr(HIDDEN[0], "factor", 1.001)
@@ -100,8 +102,25 @@ def test_what_no_attribute_shows_is_noticed_by_the_losses(monkeypatch):
     torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-11, atol=1e-16)
 
 
-def test_a_call_without_a_change_captures_nothing_again(monkeypatch):
-    nets, batch = pair(Changes), images(3)
+def windows(output, gt):
+    """Squared errors of means over 11×11 pixels."""
+    return F.avg_pool2d(output - gt, 11, 1).square().flatten(1).sum(1)
+
+
+def test_an_objective_that_takes_no_part_of_an_image(monkeypatch):
+    nets, batch = pair(Hidden), images(2, size=(24, 19))
+    options = dict(objective=windows, steps=3)
+    first, again = (attribute(*nets, batch, **options) for _ in range(2))
+    assert torch.equal(first.scores(), again.scores())
+    monkeypatch.setattr(HIDDEN[0], "factor", 1.001)
+    expected = attribute(*nets, batch, backend="reference", **options)
+    result = attribute(*nets, batch, **options)
+    torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-11, atol=1e-16)
+
+
+@pytest.mark.parametrize("size", [(6, 5), (24, 19)], ids=str)
+def test_a_call_without_a_change_captures_nothing_again(size, monkeypatch):
+    nets, batch = pair(Changes), images(3, size=size)
     first = attribute(*nets, batch, steps=3)
     monkeypatch.setattr(plan, "capture", None)
     again = attribute(*nets, batch, steps=3)

@@ -49,6 +49,8 @@ class Plan:
         What the comparison with the network found, by the kind of chunk; "" where all is right.
     needs : dict
         Bytes that a chunk takes, by its kind and whose kernels run.
+    small : Plan, optional
+        The same for a few pixels, made at the same time.
     """
 
     graph: fx.GraphModule
@@ -59,6 +61,7 @@ class Plan:
     notes: dict[str, None] = field(default_factory=dict)
     checked: dict[Any, str] = field(default_factory=dict)
     needs: dict[Any, int] = field(default_factory=dict)
+    small: "Plan | None" = None
 
     def __post_init__(self) -> None:
         """Sort the nodes by what they depend on, and find out when each value is done with."""

@@ -7,8 +7,6 @@ seen by nobody else, so that gradients are added where they are made.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import compress
-from operator import not_
 from typing import Any
 
 import torch
@@ -129,7 +127,7 @@ class Chain:
 
     @cached_property
     def of_links(self) -> frozenset[int]:
-        """Values that links give."""
+        """Values that links give, in memory of their own; those of joints are views of a room."""
         places = enumerate(self.links, start=self.inputs)
         return frozenset(place for place, link in places if isinstance(link, Link))
 
@@ -268,7 +266,7 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
     behind: set[int] = set()  # gradients that are at the input of the activation already
     sums: list[Tensor | None] = [None] * len(of_sums)
     queue = Queue()
-    made: list[Tensor] = []  # by the queue, until all have taken them
+    made: list[Tensor] = []  # those in the queue's memory, of which there is no view
 
     def add(place: int, part: Tensor) -> None:
         if wanted[place]:
@@ -286,7 +284,7 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
         if gy is None:
             continue
         if isinstance(link, Joint):
-            made = []  # since parts of it stay
+            made = []  # gy, of which there are views now, may be among them
             widths = [ctx.widths[part] for part in link.takes]
             for part, own in zip(link.takes, gy.split(widths, -1), strict=True):
                 add(part, own)
@@ -309,10 +307,11 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
             made.append(gx)
             if before[0] != "none":
                 behind.add(link.x)
-        waiting = [any(one is gradient for gradient in gradients) for one in made]
-        for one in compress(made, map(not_, waiting)):
-            queue.free(one)
-        made = list(compress(made, waiting))
+        waiting = {id(gradient) for gradient in gradients}
+        for one in made:
+            if id(one) not in waiting:
+                queue.free(one)
+        made = [one for one in made if id(one) in waiting]
     queue.run()
     of_inputs = (
         None if gradient is None else gradient.movedim(-1, 2).sum_to_size(shape)

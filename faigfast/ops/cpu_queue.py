@@ -1,5 +1,6 @@
 """Queue: path convolutions in C++ that wait for each other, in float32 on a CPU."""
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -29,15 +30,21 @@ class Queue:
         self._tasks: list[Any] = []
         self._held: list[Any] = []  # tensors whose addresses they have
         self._free: dict[tuple[int, ...], list[Tensor]] = {}
+        self._idle = 0  # numbers in these
 
     def free(self, part: Tensor) -> None:
-        """Leave memory of a tensor that nobody else has to those that are queued from now on."""
+        """Leave the memory of a tensor to those of the same shape that are queued from now on.
+
+        It is one that the queue gave, and nobody but what is queued already will read it.
+        """
         self._free.setdefault(tuple(part.shape), []).append(part)
+        self._idle += part.numel()
 
     def run(self) -> None:
-        """Run what was queued."""
+        """Run what was queued. What is free then can be had by anybody."""
         if self._tasks:
             _extension.module.run(self._tasks)  # type: ignore[union-attr]
+        self._idle = 0
         for part in (self._tasks, self._held, self._free):
             part.clear()
 
@@ -63,14 +70,14 @@ class Queue:
             (n - 1) * s - 2 * p + r + e + 1 if transposed else (n + 2 * p - r - 1) // s + 1
             for n, p, r, s, e in sides
         )
+        y = self._image(
+            len(alpha), pixels.shape[1], height * shuffle, width * shuffle, outputs // shuffle**2
+        )
         layer = self._layer(
             pixels, (height, width), outputs, taps, geometry,
             packed(w0, dw, taps, shuffle, turned=False), alpha, shuffle, activation, slope,
             scale, b0, db,
         )  # fmt: skip
-        y = self._empty(
-            len(alpha), pixels.shape[1], height * shuffle, width * shuffle, outputs // shuffle**2
-        )
         task = _extension.module.forward(  # type: ignore[union-attr]
             layer, x=address(pixels), x_point=_point(pixels), x_pixel=_pixel(pixels),
             residual=address(residual), residual_point=0 if residual is None else _point(residual),
@@ -102,32 +109,37 @@ class Queue:
             gw as `faigfast.ops.cpu_weights.as_weights` takes it; of a 3×3 it is [N, *w].
         """
         taps = taps_of(w0, geometry)
+        gx = self._image(len(alpha), *pixels.shape[1:]) if needs[0] else None
         weights = packed(w0, dw, taps, shuffle, turned=True) if needs[0] else (None, None)
         size, outputs = [n // shuffle for n in gy.shape[2:4]], _outputs(w0, geometry)
         layer = self._layer(
             pixels, size, outputs, taps, geometry, weights, alpha, shuffle, activation, slope,
             scale, s0=s0, ds=ds,
         )  # fmt: skip
-        shapes = (
-            (len(alpha), *pixels.shape[1:]), (images, *shape_of_sums(w0, taps)),
-            (images, outputs), (images, outputs),
-        )  # fmt: skip
-        found = [
-            self._empty(*shape) if need else None for shape, need in zip(shapes, needs, strict=True)
-        ]
-        gx, gw, gb, gs = found
+        shapes = shape_of_sums(w0, taps), (outputs,), (outputs,)
+        gw, gb, gs = (
+            empty(images, *shape) if need else None
+            for shape, need in zip(shapes, needs[1:], strict=True)
+        )
         task = _extension.module.backward(  # type: ignore[union-attr]
             layer, gy=address(gy), saved=address(saved), x=address(pixels),
             x_point=_point(pixels), x_pixel=_pixel(pixels), images=images, more=address(more),
             more_pixel=0 if more is None else _pixel(more), before=FUSED[before[0]],
             before_slope=before[1], gx=address(gx), gw=address(gw), gb=address(gb), gs=address(gs),
         )  # fmt: skip
+        found = gx, gw, gb, gs
         self._add(task, gy, saved, pixels, more, *found)
-        return found
+        return list(found)
 
-    def _empty(self, *shape: int) -> Tensor:
+    def _image(self, *shape: int) -> Tensor:
+        """Give memory before anything else of a task is made: it may run those before."""
         found = self._free.get(shape)
-        return found.pop() if found else empty(*shape)
+        if found:
+            self._idle -= math.prod(shape)
+            return found.pop()
+        if self._idle >= math.prod(shape):  # of other shapes, which could be cut anew
+            self.run()
+        return empty(*shape)
 
     def _add(self, task: Any, *held: Tensor | None) -> None:
         self._tasks.append(task)

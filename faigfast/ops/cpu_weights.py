@@ -1,4 +1,4 @@
-"""Weights as the kernels in C++ take them, and the sums of gradients that they give."""
+"""Which kernel in C++ a layer takes, its weights in their order, and sums of their gradients."""
 
 import math
 from threading import Lock
