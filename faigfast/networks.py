@@ -214,11 +214,9 @@ def _parts(value: Any, depth: int) -> Iterable[Any]:
         plain: list[tuple[str, Any]] = []
         own: dict[str, Any] = {}
         for key, part in vars(value).items():
-            if type(part) in _PLAIN:  # so are most of the others
-                plain.append((key, part))
-            elif isinstance(part, _CONTAINERS) and not part:
+            if type(part) not in _PLAIN and isinstance(part, _CONTAINERS) and not part:
                 continue
-            elif _is_plain(part):
+            if _is_plain(part):
                 plain.append((key, part))
             elif key not in ("_parameters", "_buffers"):
                 own[key] = part

@@ -296,7 +296,7 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
         activation, more = "none" if place in behind else link.activation, gradients[link.x]
         saved = None if activation == "none" else values[place]
         if more is not None and not more.is_contiguous():
-            queue.run()  # before a copy, which channels of others may take
+            queue.run()  # it is copied, unless it is some channels of a wider one
             more = pitched(more.movedim(-1, 2))
         gx, *sums[first : first + 2], _ = queue.convolve_backward(
             _contiguous(gy, queue), saved, values[link.x], layer.w0, layer.dw, None, None, alpha,
