@@ -1,42 +1,37 @@
-"""attribute(): check, plan, integrate, and hand the result over."""
+"""attribute() and Attributor: two networks and images in, scores of filters out."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from numbers import Integral as Integer
 from operator import length_hint
 from threading import RLock
+from types import TracebackType
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 from tqdm import tqdm
 
-from faigfast import reference
 from faigfast.auto_precision import EXACT, TYPES, Plan, in_fastest
 from faigfast.backends import choose
-from faigfast.batch import Batch, batches, is_single
+from faigfast.batch import batches, is_single
+from faigfast.computation import SIGNED, Computation
 from faigfast.devices import spread
-from faigfast.ends import compare_ends, end_losses
-from faigfast.engine.integrate import Engine, PointByPoint
-from faigfast.engine.sums import Sums
+from faigfast.engine.graphs import Graphs
 from faigfast.filters import FilterIndex
 from faigfast.fingerprints import fingerprints
-from faigfast.image import Image, alike, named, naming
-from faigfast.integral import Integral
-from faigfast.networks import attributes, undisturbed, unwrap
+from faigfast.networks import tensors, undisturbed, unwrap
 from faigfast.objective import Objective, resolve_objective
+from faigfast.ops.cpu_memory import free_cached
 from faigfast.path import WeightPath
-from faigfast.precision import MATRIX, PRECISIONS, ROUND_LATE, check_precision
-from faigfast.refinement import Steps, schedule
+from faigfast.precision import PRECISIONS, check_precision
+from faigfast.refinement import schedule
 from faigfast.result import Attribution
 from faigfast.selection import Selection, select
 from faigfast.setting import Setting
 
 alone = RLock()  # networks hold other tensors, and are in eval mode, while they are attributed
-SIGNED = "signed"
-MEMORY_NOTE = "memory: not counted, since one image at one point is held, the least there is"
+_graphs = WeakIdKeyDictionary()  # of targets, for the next call of `attribute`: never weights
 
 
 def attribute(
@@ -140,258 +135,267 @@ def attribute(
     >>> result.scores().shape
     torch.Size([2, 9])
     """
-    flags = {"emulate": emulate, "per_image": per_image, "signed": signed}
-    for name, flag in flags.items():
-        if not isinstance(flag, bool):
-            raise TypeError(f"{name} is {flag!r}; expected True or False")
-    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, Integer)):
-        raise TypeError(f"memory is {memory!r}; expected a number of bytes")
-    if memory is not None and memory <= 0:
-        raise ValueError(f"memory is {memory}; expected a positive number of bytes")
-    count, steps_of = schedule(rule, steps, tol, emulate)
-    objective_name, function = resolve_objective(objective)
-    check_precision(precision)
-    options: dict[str, Any] = {
-        "rule": rule, "steps": steps, "tol": tol, "emulate": emulate, "objective": objective,
-        "parameters": parameters, "backend": backend, "precision": precision, "memory": memory,
-        "per_image": per_image, "signed": signed,
-    }  # fmt: skip
-    if devices is not None:
-        return spread(devices, model_a, model_b, batch, attribute, options, progress)
-    baseline, target = unwrap(model_a, "model_a"), unwrap(model_b, "model_b")
-    first = next((p for p in target.parameters() if p.is_floating_point()), None)
-    if first is None:
-        raise ValueError("model_b has no parameters: nothing to attribute")
-    used, why = choose(backend, first.device, precision, target)
-    check_precision(precision, used)
-    own = next((name for name, dtype in PRECISIONS.items() if dtype == first.dtype), None)
-    if own is None:
-        raise ValueError(f"model_b is of {first.dtype}; expected one of {', '.join(PRECISIONS)}")
-    if precision == "auto" and own == EXACT and first.device.type in TYPES:
-        once = partial(attribute, baseline, target, **options)
-        prints = *fingerprints(baseline, target), id(function), str(parameters), signed
-        plan = Plan(backend, rule, count, tol, emulate)
-        return in_fastest(once, batch, first, plan, prints, progress)
-    precision = own if precision == "auto" else precision
+    attributor = Attributor(
+        model_a, model_b, rule=rule, steps=steps, tol=tol, emulate=emulate, objective=objective,
+        parameters=parameters, backend=backend, precision=precision, memory=memory,
+        progress=progress, per_image=per_image, signed=signed, devices=devices,
+        _graphs_of=_graphs,
+    )  # fmt: skip
+    return attributor(batch)
 
-    with (
-        alone,
-        undisturbed(baseline, target),
-        tqdm(unit="point·image", disable=not progress, leave=None) as bar,
-    ):
+
+class Attributor:
+    """Attributes batch after batch for one pair of networks, and keeps what it found out of them.
+
+    It owns the graphs of the networks, their weights as the kernels read them, and the checks of
+    both; `attribute` does all this once for every call. For loops over data sets and trainings.
+
+    Parameters
+    ----------
+    baseline, target : nn.Module
+        θ̄ and θ, of one architecture; left as they are, in and between calls.
+    **settings
+        Those of `attribute`, which says what they are: rule, steps, tol, emulate, objective,
+        parameters, backend, precision, memory, progress, per_image, signed, devices.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `attribute`, but for what the images decide.
+
+    Notes
+    -----
+    Call `refresh` after the networks changed in place, be it their weights or their code. A change
+    of weights that torch counts, such as an optimizer's step, is noticed without; one through
+    `.data` or NumPy is not. Several attributors may be used in several threads; calls wait for each
+    other.
+
+    Examples
+    --------
+    >>> a, b = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+    >>> with Attributor(a, b, steps=4) as attributor:
+    ...     parts = [attributor((torch.rand(1, 3, 8, n), torch.rand(1, 3, 8, n))) for n in (8, 9)]
+    >>> parts[0].merge(parts[1:]).images
+    2
+    """
+
+    def __init__(
+        self,
+        baseline: nn.Module,
+        target: nn.Module,
+        *,
+        rule: str = "midpoint",
+        steps: int | None = None,
+        tol: float | None = None,
+        emulate: bool = False,
+        objective: str | Objective = "squared_error",
+        parameters: Selection | None = None,
+        backend: str = "auto",
+        precision: str = "auto",
+        memory: int | None = None,
+        progress: bool = False,
+        per_image: bool = True,
+        signed: bool = False,
+        devices: Any = None,
+        _graphs_of: Any = None,
+    ) -> None:
+        flags = {"emulate": emulate, "per_image": per_image, "signed": signed}
+        for name, flag in flags.items():
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} is {flag!r}; expected True or False")
+        if memory is not None and (isinstance(memory, bool) or not isinstance(memory, Integer)):
+            raise TypeError(f"memory is {memory!r}; expected a number of bytes")
+        if memory is not None and memory <= 0:
+            raise ValueError(f"memory is {memory}; expected a positive number of bytes")
+        self._count, self._schedule = schedule(rule, steps, tol, emulate)
+        resolve_objective(objective)
+        check_precision(precision)
+        self._settings: dict[str, Any] = {
+            "rule": rule, "steps": steps, "tol": tol, "emulate": emulate, "objective": objective,
+            "parameters": parameters, "backend": backend, "precision": precision, "memory": memory,
+            "per_image": per_image, "signed": signed,
+        }  # fmt: skip
+        self._progress, self._devices = progress, devices
+        self._given = baseline, target
+        self._computation: Computation | None = None
+        self._open = True
+        if devices is not None:
+            return
+        self._modules = unwrap(baseline, "model_a"), unwrap(target, "model_b")
+        if _graphs_of is None:
+            self._graphs = Graphs()
+        else:
+            self._graphs = _graphs_of.setdefault(self._modules[1], Graphs())
+        self.refresh()
+
+    def __call__(self, batch: Any) -> Attribution:
+        """Attribute a batch, or an iterable of batches, of the forms that `attribute` takes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `attribute`; also if the networks were moved, or are of other types or shapes than
+            they were, or after the end of a `with` block.
+        """
+        if not self._open:
+            raise ValueError("the Attributor is closed; expected a call inside its `with` block")
+        if self._devices is not None:
+            networks, options = self._given, self._settings
+            return spread(self._devices, *networks, batch, attribute, options, self._progress)
+        with alone:
+            self._follow()
+            if self._fastest:
+                once = partial(attribute, *self._modules, **self._settings)
+                plan = Plan(
+                    self._settings["backend"], self._settings["rule"], self._count,
+                    self._settings["tol"], self._settings["emulate"],
+                )  # fmt: skip
+                function = resolve_objective(self._settings["objective"])[1]
+                parameters, signed = (self._settings[name] for name in ("parameters", "signed"))
+                key = *fingerprints(*self._modules), id(function), str(parameters), signed
+                return in_fastest(once, batch, self._first, plan, key, self._progress)
+            with undisturbed(*self._modules), self._bar() as bar:
+                return self._attribute(batch, bar)
+
+    def refresh(self) -> None:
+        """Read the networks again, after their weights or their code changed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As at the beginning.
+        """
+        if self._devices is not None:
+            return
+        with alone:
+            self._computation = None
+            self._first, self._backend, self._why, precision = self._chosen()
+            self._fastest = precision is None
+            self._seen, self._layout = _versions(self._modules), _layout(self._modules)
+            if precision is not None:
+                with undisturbed(*self._modules):
+                    self._computation = self._made(precision)
+
+    def __enter__(self) -> "Attributor":
+        """Give itself; at the end of the block everything that it keeps is dropped."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Drop graphs, weights and memory that the kernels keep."""
+        self._open, self._computation, self._graphs = False, None, Graphs()
+        free_cached()
+
+    def _chosen(self) -> tuple[Tensor, str, str, str | None]:
+        """Give a parameter, for device and type, the backend and why, and the precision.
+
+        None for the precision: the fastest is measured on the images.
+        """
+        target = self._modules[1]
+        first = next((p for p in target.parameters() if p.is_floating_point()), None)
+        if first is None:
+            raise ValueError("model_b has no parameters: nothing to attribute")
+        precision = self._settings["precision"]
+        used, why = choose(self._settings["backend"], first.device, precision, target)
+        check_precision(precision, used)
+        own = next((name for name, dtype in PRECISIONS.items() if dtype == first.dtype), None)
+        if own is None:
+            found = f"model_b is of {first.dtype}"
+            raise ValueError(f"{found}; expected one of {', '.join(PRECISIONS)}")
+        if precision == "auto":
+            return first, used, why, None if own == EXACT and first.device.type in TYPES else own
+        return first, used, why, precision
+
+    def _made(self, precision: str) -> Computation:
+        baseline, target = self._modules
         index = FilterIndex.of(target)
         if not len(index):
             raise ValueError("the networks have no convolution: there are no filters to attribute")
         line = WeightPath(baseline, target)
-        kind = PRECISIONS[precision]
-        if used in ROUND_LATE:
-            kind = torch.promote_types(kind, torch.float32)
-        path = line if kind == first.dtype else WeightPath(baseline, target, kind)
-        ends = fingerprints(baseline, target)
-        run = _Run(
+        given, prints = self._settings, fingerprints(baseline, target)
+        name, objective = resolve_objective(given["objective"])
+        return Computation(
             line=line,
-            path=path,
-            modules=(baseline, target),
-            steps=steps_of,
-            tol=tol,
-            objective=function,
+            modules=self._modules,
+            schedule=self._schedule,
+            objective=objective,
             index=index,
-            scored=select(parameters, index, line.end),
+            scored=select(given["parameters"], index, line.end),
             setting=Setting(
-                rule=rule,
-                steps=count,
-                tol=tol,
-                emulate=emulate,
-                objective=objective_name,
-                backend=used,
+                rule=given["rule"],
+                steps=self._count,
+                tol=given["tol"],
+                emulate=given["emulate"],
+                objective=name,
+                backend=self._backend,
                 precision=precision,
-                per_image=per_image,
-                baseline=ends[0],
-                target=ends[1],
-                method=SIGNED if signed else "faig",
+                per_image=given["per_image"],
+                baseline=prints[0],
+                target=prints[1],
+                method=SIGNED if given["signed"] else "faig",
             ),
-            memory=None if memory is None else int(memory),
-            bar=bar,
-            batches=1 if is_single(batch) else length_hint(batch),
+            tol=given["tol"],
+            memory=None if given["memory"] is None else int(given["memory"]),
+            graphs=self._graphs,
         )
+
+    def _follow(self) -> None:
+        """Read the networks again where torch counted a change; refuse other tensors."""
+        versions = _versions(self._modules)
+        if versions == self._seen:
+            return
+        for role, (before, now) in enumerate(
+            zip(self._layout, _layout(self._modules), strict=True)
+        ):
+            for key in before | now:
+                if before.get(key) != now.get(key):
+                    raise ValueError(
+                        f"{key!r} of model_{'ab'[role]} was {before.get(key, 'not there')} and is "
+                        f"{now.get(key, 'not there')}; expected the networks as the Attributor "
+                        "read them: move them back, or call refresh()"
+                    )
+        self.refresh()
+
+    def _bar(self) -> tqdm:
+        return tqdm(unit="point·image", disable=not self._progress, leave=None)
+
+    def _attribute(self, batch: Any, bar: tqdm) -> Attribution:
+        computation = self._computation
+        assert computation is not None
         parts: list[Attribution] = []
+        number = 1 if is_single(batch) else length_hint(batch)
         done = 0
-        for number, part in enumerate(batches(batch, first.device, first.dtype), start=1):
-            if not parts:
-                run.check_ends(part)
-            parts.append(run.batch(part, number, done))
+        given = batches(batch, self._first.device, self._first.dtype)
+        for place, part in enumerate(given, start=1):
+            parts.append(computation.batch(part, done, bar, number, place))
             done += part.images
-            if not per_image:
+            if not self._settings["per_image"]:
                 parts = [parts[0].merge(parts[1:])]
         bar.total = bar.n
         bar.refresh()
-        notes = [why, MEMORY_NOTE if memory and used == "reference" else "", *run.notes()]
-    return replace(parts[0].merge(parts[1:]), notes=tuple(note for note in notes if note))
+        notes = tuple(note for note in (self._why, *computation.notes) if note)
+        return replace(parts[0].merge(parts[1:]), notes=notes)
 
 
-# Networks whose ends were compared, by target, and how many states of one are remembered.
-_checked = WeakIdKeyDictionary()
-STATES = 64
+def _versions(modules: tuple[nn.Module, nn.Module]) -> list[Any]:
+    """Tell the tensors of two networks apart, and how often torch saw each written on."""
+    return [
+        (key, id(value), 0 if value.is_inference() else value._version)
+        for module in modules
+        for key, value in module.state_dict(keep_vars=True).items()
+        if isinstance(value, Tensor)
+    ]
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One call of `attribute`, after its arguments were checked."""
-
-    line: WeightPath
-    path: WeightPath
-    modules: tuple[nn.Module, nn.Module]
-    steps: Callable[[int], Steps]  # by the pixels of an image
-    tol: float | None
-    objective: Objective
-    index: FilterIndex
-    scored: frozenset[str]
-    setting: Setting
-    memory: int | None
-    bar: tqdm
-    batches: int  # 0 where their number is not known
-
-    @cached_property
-    def dtype(self) -> torch.dtype:
-        """Type in which the line is computed."""
-        kind = PRECISIONS[self.setting.precision]
-        late = self.setting.backend in ROUND_LATE
-        return torch.promote_types(kind, torch.float32) if late else kind
-
-    @cached_property
-    def engine(self) -> Engine | None:
-        """The path engine, where it is the backend."""
-        if self.setting.backend == "reference":
-            return None
-        used, values = self.setting, PRECISIONS[self.setting.precision]
-        # Not by a method: in a circle with this they would be kept until Python looks for such.
-        modules = self.modules if self.path is self.line else None
-        losses = partial(end_losses, self.path, modules, self.objective)
-        return Engine(
-            self.path, self.objective, losses, self.memory,
-            backend="" if used.backend == "torch" else used.backend,
-            mode=used.precision if used.precision in MATRIX else "ieee",
-            values=None if values == self.dtype else values,
-        )  # fmt: skip
-
-    def check_ends(self, batch: Batch) -> None:
-        """Refuse modules that draw random numbers, or differ in more than the tensors on the line.
-
-        What was found right is not looked at again, where the engine compares as well.
-        """
-        name = next(iter(batch.lq))
-        x, gt = (part[name][0].detach() for part in (batch.lq, batch.gt))
-        image = Image(f"degradation {name!r}, image 0", x, gt)
-        if self.engine is None:
-            first, last = map(attributes, self.modules)
-            self.compare_ends(image, whole=first != last)
-            return
-        known: set[tuple[str, ...]] = _checked.setdefault(self.modules[1], set())
-        used = self.setting
-        state = used.baseline, used.target, attributes(self.modules[0]), self.engine.state
-        if state not in known:
-            self.compare_ends(image, whole=state[2] != state[3])
-            if len(known) >= STATES:
-                known.clear()
-            known.add(state)
-
-    def compare_ends(self, image: Image, whole: bool) -> None:
-        """Compare the two modules as they are with the two ends of the line."""
-        with naming(image.name):
-            x, gt = image.x[None], image.gt[None]
-            compare_ends(self.line, self.modules, self.objective, x, gt, whole)
-
-    def notes(self) -> list[str]:
-        """Tell every fallback and why."""
-        return [] if self.engine is None else self.engine.told()
-
-    def batch(self, batch: Batch, number: int, before: int) -> Attribution:
-        """Attribute every image of one batch, the first of which is 1, after `before` others."""
-        shape = (len(batch.lq), batch.images)
-        images = [
-            Image(
-                f"degradation {name!r}, image {before + n}",
-                batch.lq[name][n].detach(),
-                batch.gt[name][n].detach(),
-            )
-            for name in batch.lq
-            for n in range(batch.images)
-        ]
-        if self.tol is None and self.batches:
-            points = sum(len(step.nodes) for image in images for step in self.steps_of(image)())
-            # As if the batches to come were as those that came.
-            self.bar.total = (self.bar.n + points) * self.batches // number
-            self.bar.refresh()
-        integrals: list[Integral | None] = [None] * len(images)
-        for places in alike(images):
-            found = self.integrate([images[i] for i in places])
-            for place, integral in zip(places, found, strict=True):
-                integrals[place] = integral
-        return self.gathered(tuple(batch.lq), shape, [i for i in integrals if i])
-
-    def steps_of(self, image: Image) -> Steps:
-        """Give what makes the steps for an image."""
-        return self.steps(image.x[0].numel())
-
-    def integrate(self, images: Sequence[Image]) -> Iterator[Integral]:
-        """Integrate images of one shape."""
-        steps = self.steps_of(images[0])
-        if self.engine is not None:
-            x, gt = (
-                torch.stack([getattr(image, part) for image in images]).to(self.dtype)
-                for part in ("x", "gt")
-            )
-            signed = self.setting.method == SIGNED
-            sums = partial(Sums, self.path, self.index, self.scored, tol=self.tol, signed=signed)
-            done = 0
-            try:
-                for integral in self.engine.integrate(steps, x, gt, sums, self.bar.update):
-                    done += 1
-                    yield integral
-                return
-            except PointByPoint as problem:
-                # Which may be what the graph was found wrong by.
-                self.compare_ends(images[0], whole=True)
-                self.engine.notes.setdefault(f"runs point by point: {problem}")
-                if self.memory is not None:
-                    self.engine.notes.setdefault(MEMORY_NOTE)
-                if self.engine.values is not None:
-                    self.engine.notes.setdefault(f"precision: point by point in {self.dtype}")
-            except (ValueError, TypeError) as problem:
-                raise named(images[done + getattr(problem, "image", 0)].name, problem) from problem
-        for image in images:
-            with naming(image.name):
-                yield reference.integrate(
-                    self.path, steps(), self.objective, self.index, self.scored,
-                    image.x[None].to(self.dtype), image.gt[None].to(self.dtype),
-                    self.tol, self.bar.update, self.setting.method == SIGNED,
-                )  # fmt: skip
-
-    def gathered(
-        self,
-        names: tuple[str, ...],
-        shape: tuple[int, int],
-        integrals: list[Integral],
-    ) -> Attribution:
-        """Put what was found of D·N images together."""
-        scores = torch.stack([part.scores for part in integrals]).cpu().unflatten(0, shape)
-        if not self.setting.per_image:
-            scores = scores.double().mean(1, keepdim=True)
-        double = partial(torch.tensor, dtype=torch.float64, device="cpu")
-        ends = double([part.losses for part in integrals]).view(*shape, 2)
-        change = ends[..., 1] - ends[..., 0]
-        totals = double([part.total for part in integrals]).view(shape)
-        sizes = zip(self.index.layers, self.index.shapes, strict=True)
-        scored = [
-            torch.full((s[0] * s[1],), layer in self.scored, device="cpu") for layer, s in sizes
-        ]
-        return Attribution(
-            index=self.index,
-            by_degradation=dict(zip(names, scores, strict=True)),
-            completeness=(totals - change).abs() / change.abs(),
-            losses=ends,
-            error=double([part.error for part in integrals]).view(shape),
-            points=torch.tensor([part.evaluations for part in integrals]).view(shape),
-            scored=torch.cat(scored),
-            setting=self.setting,
-        )
+def _layout(modules: tuple[nn.Module, nn.Module]) -> list[dict[str, str]]:
+    return [
+        {
+            key: f"{list(value.shape)} of {value.dtype} on {value.device}"
+            for key, value in tensors(module).items()
+        }
+        for module in modules
+    ]

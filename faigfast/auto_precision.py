@@ -10,7 +10,7 @@ from torch import Tensor
 
 from faigfast.backends import choose
 from faigfast.batch import Batch, batches, is_single
-from faigfast.ends import corner
+from faigfast.engine.check import corner
 from faigfast.refinement import NESTED, usual_steps
 from faigfast.result import Attribution
 

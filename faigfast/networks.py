@@ -52,6 +52,12 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
 
 
+def own_type(model: nn.Module) -> torch.dtype:
+    """Type of a network's first real parameter, and so of its images; float32 without one."""
+    types = (p.dtype for p in model.parameters() if p.is_floating_point())
+    return next(types, torch.float32)
+
+
 def check_same_layout(
     baseline: Mapping[str, Tensor],
     target: Mapping[str, Tensor],

@@ -206,7 +206,11 @@ class WeightPath:
         return self.evaluate(given, x, then)
 
     def evaluate(
-        self, given: dict[str, Tensor], x: Tensor, then: Callable[[Any], Any] = lambda y: y
+        self,
+        given: dict[str, Tensor],
+        x: Tensor,
+        then: Callable[[Any], Any] = lambda y: y,
+        module: nn.Module | None = None,
     ) -> Any:
         """Evaluate the network on tensors that it may write on; as `call` otherwise.
 
@@ -214,11 +218,15 @@ class WeightPath:
         ----------
         given : dict of str to Tensor
             A point of the line and what is not interpolated, by the first key of each.
+        module : nn.Module, optional
+            The network to run in place of the target.
         """
         given = given | {key: given[owner] for key, owner in self.shared.items()}
         given = {f"module.{key}": value for key, value in given.items() if key in self._places}
         with _Written(x):
-            return functional_call(_Then(self.module), given, (x, then), tie_weights=False)
+            return functional_call(
+                _Then(module or self.module), given, (x, then), tie_weights=False
+            )
 
 
 class _Then(nn.Module):

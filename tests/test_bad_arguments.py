@@ -156,7 +156,7 @@ def test_an_interrupt_leaves_everything_as_it_was():
     class Interrupts(nn.Module):
         def __init__(self):
             super().__init__()
-            self.net, self.left = kinked(), [6]
+            self.net, self.left = kinked(), [2]
 
         def forward(self, x):
             self.left[0] -= 1

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrizations
 
 import faigfast
 from faigfast import _extension
-from faigfast.engine import chains, integrate, plan
+from faigfast.engine import chains, graphs, integrate
 from faigfast.engine.chains import NodeChain
 from faigfast.engine.memory import Chunk
 from faigfast.path import WeightPath
@@ -162,8 +162,8 @@ def found_in(make, still=()):
         {k: state[k] if k in still else v for k, v in target.state_dict().items()}
     )
     path = WeightPath(baseline, target)
-    made = plan.plan_for(path, images(1, size=(7, 5), dtype=torch.float32)[0], "")
-    assert isinstance(made, plan.Plan), made
+    made = graphs.Graphs().plan_of(path, images(1, size=(7, 5), dtype=torch.float32)[0])
+    assert made is not None
     parts = made.chains(made.sample)
     nodes = [n for part in parts for n in (part.nodes if isinstance(part, NodeChain) else [part])]
     assert nodes == made.sample
@@ -313,6 +313,7 @@ def test_odd_inputs(ran):
 
 def test_a_loss_that_is_not_finite_is_told_as_without_chains(ran):
     nets, data = pair(NETS["blocks"], torch.float32), images(2, dtype=torch.float32)
+    faigfast.attribute(*nets, data, backend="cpu", steps=3)
     with torch.no_grad():  # only their product, between the ends, is too large
         for i, net in enumerate(nets):
             for layer, factor in ((net.head, 1e13), (net.tail, 1e-13)):

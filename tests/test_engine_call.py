@@ -12,6 +12,7 @@ from torch import nn
 
 from faigfast import attribute, attribution
 from faigfast.engine import integrate
+from faigfast.engine.graphs import Graphs
 from faigfast.engine.integrate import Engine
 from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
@@ -240,8 +241,9 @@ def test_what_gets_no_gradient_in_a_later_step_is_weighed_as_the_rest():
     ],
 )
 def test_chunks_of_the_kernels_in_cpp(size, images, nodes, expected, monkeypatch):
-    path = WeightPath(*pair(kinked))
-    engine = Engine(path, squared_error, lambda *_: [0.0, 0.0], backend="cpu")
+    nets = pair(kinked)
+    path = WeightPath(*nets)
+    engine = Engine(path, path, nets, squared_error, Graphs(), backend="cpu")
     x = torch.zeros(1, 3, *size)
     monkeypatch.setattr(integrate, "fitted", lambda plan, leaves, x, wanted, budget: wanted)
     monkeypatch.setattr(integrate, "TOGETHER", {"cpu": 1 << 16})

@@ -11,11 +11,11 @@ from helpers import images, pair, smooth, untouched
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from faigfast import attribute
-from faigfast.engine import integrate, plan, rules
+from faigfast import attribute, attribution
+from faigfast.engine import graphs, integrate, rules
 from faigfast.engine.folded import Folded
+from faigfast.engine.graphs import Graphs
 from faigfast.engine.memory import Chunk
-from faigfast.engine.plan import plan_for
 from faigfast.path import WeightPath
 
 aten = torch.ops.aten
@@ -92,16 +92,16 @@ def test_a_gradient_that_the_network_does_not_have_is_noticed(monkeypatch):
         def between(self, y):
             return y + self.tiny.detach() * y
 
-    make = plan._make
+    make = graphs._plan
 
-    def attached(path, x):
-        found = make(path, x)
+    def attached(path, trace):
+        found = make(path, trace)
         for node in found.graph.graph.nodes:
             if node.target is aten.detach.default:
                 node.target = aten.alias.default
         return found
 
-    monkeypatch.setattr(plan, "_make", attached)
+    monkeypatch.setattr(graphs, "_plan", attached)
     fall_back(pair(Detaches), "gradient of 'tiny'")
 
 
@@ -136,11 +136,19 @@ def test_networks_that_mix_a_batch_are_run_image_by_image(make):
         torch.testing.assert_close(result.scores()[n], alone[n].scores()[0], rtol=1e-11, atol=0)
 
 
-def test_plans_end_with_their_network_and_are_few():
-    nets = list(pair(smooth))
-    for size in range(4, 5 + plan.PLANS):
-        attribute(*nets, images(1, size=(size, 3)), steps=1)
-    assert len(plan._plans[nets[1]]) == plan.PLANS
+class Ramp(Body):
+    """Computes something else for every width."""
+
+    def between(self, y):
+        return y * torch.linspace(0, 1, y.shape[-1], dtype=y.dtype)
+
+
+@pytest.mark.parametrize("make, plans", [(smooth, 1), (Ramp, graphs.PLANS)])
+def test_plans_end_with_their_network_and_are_few(make, plans):
+    nets = list(pair(make))
+    for size in range(4, 5 + graphs.PLANS):
+        attribute(*nets, images(1, size=(3, size)), steps=1)
+    assert len(attribution._graphs[nets[1]]._plans) == plans
     gone = [weakref.ref(net) for net in nets]
     nets.clear()
     gc.collect()
@@ -157,13 +165,14 @@ def test_a_failed_capture_is_remembered_and_told_every_time():
         fall_back(nets, "data-dependent")
 
 
-def test_plans_differ_by_what_moves_and_by_type():
+def test_plans_differ_by_what_moves_and_by_type_and_not_by_size():
     a, b = pair(smooth)
     still = copy.deepcopy(b)
     still[0].weight.data.copy_(a[0].weight)
     x = images(1)[0]
+    known = Graphs()
     made = [
-        plan_for(path, path_x, "")
+        known.plan_of(path, path_x).graph
         for path, path_x in (
             (WeightPath(a, b), x),
             (WeightPath(still, b), x),
@@ -171,7 +180,7 @@ def test_plans_differ_by_what_moves_and_by_type():
             (WeightPath(a, b), x[..., 1:]),
         )
     ]
-    assert len({id(found) for found in made}) == 4
+    assert len({id(found) for found in made}) == 3 and made[3] is made[0]
 
 
 # --- what a graph of operations does not show

@@ -1,6 +1,8 @@
 """Chunks fit their budget, results do not depend on it, and what does not fit is refused or cut."""
 
+import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
@@ -13,11 +15,13 @@ import torch
 from helpers import kinked, pair, untouched
 from torch.profiler import ProfilerActivity, profile
 
-from faigfast import _extension, attribute
+from faigfast import _extension, attribute, attribution
 from faigfast.engine import execute, integrate, memory
+from faigfast.engine.execute import leaves
+from faigfast.engine.graphs import Graphs
 from faigfast.engine.memory import Chunk, default_budget
-from faigfast.engine.plan import forget
 from faigfast.ops.table import in_use
+from faigfast.path import WeightPath
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRResNet, SwinIR
 
 WIDE = Chunk(4, 4)
@@ -145,6 +149,36 @@ def test_what_a_refusal_says_is_enough(name):
         attribute(*nets, batch, steps=2, memory=needed - 1)
 
 
+@pytest.mark.parametrize("chunk", [Chunk(1, 1), Chunk(4, 2), Chunk(2, 1, at_once=2)], ids=str)
+@pytest.mark.parametrize("name", NETS)
+def test_a_bound_is_not_below_what_is_counted(name, chunk):
+    make, size, _ = NETS[name]
+    path = WeightPath(*pair(make, torch.float32))
+    for side in (8, *size):
+        x = torch.rand(1, 3, side, size[0])
+        plan = Graphs().plan_of(path, x)
+        most = memory.bound(plan, leaves(path), chunk)
+        alone = dataclasses.replace(chunk, at_once=1)
+        counted = chunk.at_once * memory.footprint(plan, leaves(path), x, alone)
+        assert counted <= most, (side, counted / most)
+
+
+def test_one_count_serves_larger_images_and_other_calls(monkeypatch):
+    make, (height, width), scale = NETS["SRResNet"]
+    nets, counted = pair(make, torch.float32), []
+    original = memory.footprint
+
+    def footprint(plan, leaves, x, chunk):
+        counted.append(x.shape[2:])
+        return original(plan, leaves, x, chunk)
+
+    monkeypatch.setattr(memory, "footprint", footprint)
+    monkeypatch.setattr(memory, "bound", lambda *_: math.inf)
+    for size in ((height, width), (height, 2 * width), (2 * height, width), (height, width)):
+        attribute(*nets, data(size, scale, images=1), steps=2, memory=10**12)
+    assert counted == [(height, width)]
+
+
 def test_the_default_is_a_share_of_the_machine(monkeypatch):
     budget = default_budget(torch.device("cpu"))
     assert budget == default_budget(torch.device("cpu")) > 2**26
@@ -242,7 +276,7 @@ def test_sizes_of_one_call_do_not_pile_up():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(integrate.Engine, "__post_init__", watched)
-        patch.setattr(integrate, "PLANS", 3)
+        patch.setattr(integrate, "SIZES", 3)
         sizes = [(torch.rand(1, 3, 5, n).double(),) * 2 for n in range(4, 12)]
         result = attribute(*nets, sizes, steps=1)
     assert result.images == len(sizes) and len(made[0].trusted) == 3
@@ -268,7 +302,7 @@ def test_what_is_needed_is_counted_for_each_backend(monkeypatch):
     batch = data((16, 16), 4, images=1)
     needs = {}
     for order in (("torch", "cpu"), ("cpu", "torch")):
-        forget(nets[1])
+        attribution._graphs.pop(nets[1], None)
         for backend in order:
             with pytest.raises(ValueError, match="needs") as found:
                 attribute(*nets, batch, steps=1, memory=1, backend=backend)

@@ -6,8 +6,8 @@ from torch import nn
 
 from faigfast.engine import losses, stretches
 from faigfast.engine.execute import gradients, leaves, prepare, with_sums
+from faigfast.engine.graphs import Graphs
 from faigfast.engine.losses import accumulate
-from faigfast.engine.plan import plan_for
 from faigfast.engine.rules import Points
 from faigfast.objective import squared_error
 from faigfast.ops import gradient_scale, table
@@ -79,7 +79,7 @@ def exact(nets, x, gt):
 def in_half(nets, x, gt, segments=1, scale=None):
     """Compute the same by the engine, activations in fp16."""
     path = WeightPath(*nets, torch.float32)
-    plan = plan_for(path, x[:1], "")
+    plan = Graphs().plan_of(path, x[:1])
     scale = scale or GradientScale()
     with using(Use(values=HALF, scale=scale)):
         given = with_sums(leaves(path, HALF), len(x))
@@ -176,7 +176,7 @@ def test_what_has_no_size_is_not_scaled(value):
 def test_without_gradients_nothing_is_cut():
     nets, (x, gt) = deep_pair(12), images()
     path = WeightPath(*nets, torch.float32)
-    plan, scale = plan_for(path, x[:1], ""), GradientScale()
+    plan, scale = Graphs().plan_of(path, x[:1]), GradientScale()
     last = scale.last
     with using(Use(values=HALF, scale=scale)), torch.no_grad():
         prepared = prepare(plan, with_sums(leaves(path, HALF), 2), x)

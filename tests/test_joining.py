@@ -9,8 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import faigfast
-from faigfast import _extension
-from faigfast.engine import plan
+from faigfast import _extension, attribution
 from faigfast.engine.folded import joined
 from faigfast.ops.conv import conv, conv_backward
 from faigfast.ops.joining import Room, join
@@ -151,7 +150,7 @@ def test_scores_are_those_of_plain_concatenations(order):
     assert not any("point by point" in note for note in result.notes)
     error = (result.scores() - exact).abs().sum(1) / exact.abs().sum(1)
     assert error.max() < 1e-4
-    found = next(reversed(plan._plans[last].values())).graph.graph.nodes
+    found = next(reversed(attribution._graphs[last]._plans.values())).graph.graph.nodes
     rooms = [node.args[2] for node in found if node.target is joined]
     if order in (nested, flat):
         assert rooms == [31] * 6

@@ -194,12 +194,12 @@ def test_chunks_that_stay_in_the_cache():
 
 
 def planned(nets):
-    from faigfast.engine.plan import plan_for
+    from faigfast.engine.graphs import Graphs
     from faigfast.path import WeightPath
 
     path = WeightPath(*nets)
     x = torch.rand(1, 3, 32, 32)
-    return plan_for(path, x, ""), x, path
+    return Graphs().plan_of(path, x), x, path
 
 
 @pytest.mark.parametrize("faster", [True, False])

@@ -1,5 +1,6 @@
 """Execute: run a plan at several points of the line for several images."""
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,14 +44,14 @@ class Plan:
         The nodes that depend on image and point, for one sample; see `faigfast.engine.single`.
     taken : list of str
         Names of the nodes whose values it takes.
+    sizes : sequence of int
+        Bytes of every value of one sample, by the nodes' `meta["place"]`; those of one image size.
     notes : dict of str to None
         What goes slowly, in the order in which it was found.
     checked : dict
         What the comparison with the network found, by the kind of chunk; "" where all is right.
     needs : dict
-        Bytes that a chunk takes, by its kind and whose kernels run.
-    small : Plan, optional
-        The same for a few pixels, made at the same time.
+        Bytes that a chunk takes, by its kind and whose kernels run, and those of a sample's values.
     """
 
     graph: fx.GraphModule
@@ -58,10 +59,10 @@ class Plan:
     moving: frozenset[str]
     single: fx.GraphModule
     taken: list[str]
+    sizes: Sequence[int]
     notes: dict[str, None] = field(default_factory=dict)
     checked: dict[Any, str] = field(default_factory=dict)
-    needs: dict[Any, int] = field(default_factory=dict)
-    small: "Plan | None" = None
+    needs: dict[Any, dict[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Sort the nodes by what they depend on, and find out when each value is done with."""
@@ -78,10 +79,20 @@ class Plan:
         """Give tensors of `leaves` by their nodes."""
         return {node: tensors[key] for node, key in self.tensors.items()}
 
+    def resized(self, sizes: Sequence[int]) -> "Plan":
+        """Give the same plan, with what is found out of it, for images of another size."""
+        other = copy.copy(self)
+        other.sizes = sizes
+        return other
+
+    def size(self, node: fx.Node) -> int:
+        """Bytes of one sample's value; 0 of what is no tensor."""
+        return self.sizes[node.meta["place"]] if "place" in node.meta else 0
+
     @property
     def bytes_of_sample(self) -> int:
         """Bytes of all values of one sample together."""
-        return sum(_bytes(node) for node in self.sample)
+        return sum(map(self.size, self.sample))
 
     def segments(self, count: int) -> list[list[fx.Node]]:
         """Cut the nodes that depend on image and point where little has to be kept."""
@@ -98,7 +109,7 @@ class Plan:
         return self.in_chains[key]
 
     def _segments(self, count: int) -> list[list[fx.Node]]:
-        sizes = [_bytes(node) for node in self.sample]
+        sizes = [self.size(node) for node in self.sample]
         whole, cuts, last = sum(sizes), [], 0
         live = self._live_bytes()
         for k in range(1, count):
@@ -123,7 +134,7 @@ class Plan:
         alive = [0.0] * end
         for node, start in place.items():
             last = max((place.get(user, end) for user in node.users), default=start)
-            size = _bytes(node) if isinstance(node.meta.get("val"), Tensor) else math.inf
+            size = self.size(node) if "place" in node.meta else math.inf
             for i in range(start, min(last, end)):
                 alive[i] += size
         return alive
@@ -148,11 +159,6 @@ def sorted_nodes(
         else:
             fixed.append(node)
     return fixed, image, sample
-
-
-def _bytes(node: fx.Node) -> int:
-    value = node.meta.get("val")
-    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
 
 
 def leaves(path: WeightPath, values: torch.dtype | None = None) -> dict[str, Any]:

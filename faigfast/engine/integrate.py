@@ -3,14 +3,15 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdRef
 
-from faigfast.ends import corner
-from faigfast.engine.check import alike, differs, ends_differ, on_copies
+from faigfast.ends import compare_ends
+from faigfast.engine.check import corner, differs, ends_differ, on_copies
 from faigfast.engine.execute import (
     Plan,
     Values,
@@ -20,16 +21,15 @@ from faigfast.engine.execute import (
     prepare,
     with_sums,
 )
+from faigfast.engine.graphs import SIZES, Graphs, Look, Modules, alike, same_fixed
 from faigfast.engine.losses import accumulate, check_losses, losses_at
 from faigfast.engine.memory import Chunk, default_budget, fitted
-from faigfast.engine.plan import PLANS, forget, plan_for
 from faigfast.engine.resident import CHUNKS, faster
 from faigfast.engine.rules import Points
 from faigfast.engine.sums import Sums, summed
 from faigfast.engine.threads import MOST, spread
 from faigfast.integral import Integral
-from faigfast.networks import attributes
-from faigfast.objective import Objective, is_ours
+from faigfast.objective import Objective, is_ours, loss
 from faigfast.ops.cpu_memory import free_cached
 from faigfast.ops.gradient_scale import GradientScale
 from faigfast.ops.layers import LAYERS, RIVALS, LayerChoice
@@ -45,11 +45,10 @@ KEPT = 0.25  # of the budget that is default: what the backend "cpu" keeps for t
 TOGETHER = {"cpu": 1 << 17}  # pixels of a chunk, by the backend whose kernels run
 SHARING = 4  # images of such a chunk at most, where as many points fit beside them
 
-KNOWN_SIDE = 8  # pixels of an image on which a known plan is compared again
-
 LARGE = 1 << 22  # bytes of a sample's values from where chunks run at the same time
 
 Ends = Sequence[tuple[float, float]]
+Settle = Callable[[tuple[float, float]], None]  # of the plan's L(θ̄) and L(θ) of the first image
 
 
 class PointByPoint(Exception):
@@ -63,12 +62,15 @@ class Engine:
     Parameters
     ----------
     path : WeightPath
-        The line γ.
+        The line γ, in the type in which it is computed.
+    line : WeightPath
+        The same in the networks' own type.
+    modules : tuple of nn.Module
+        Baseline and target, as they are.
     objective : callable
         L, of (output, gt).
-    as_they_are : callable
-        Gives losses of an image and its ground truth from the networks as they are, for ends of the
-        line: L(θ̄) for 0 and L(θ) for 1.
+    graphs : Graphs
+        What is known of the two networks.
     budget : int, optional
         Bytes for activations; None: a share of the device's memory.
     backend : str
@@ -80,8 +82,10 @@ class Engine:
     """
 
     path: WeightPath
+    line: WeightPath
+    modules: Modules
     objective: Objective
-    as_they_are: Callable[[Tensor, Tensor, Sequence[float]], list[float]]
+    graphs: Graphs
     budget: int | None = None
     backend: str = ""
     mode: str = "ieee"
@@ -91,7 +95,6 @@ class Engine:
     def __post_init__(self) -> None:
         """Lay the line's tensors out once."""
         self.given = leaves(self.path, self.values)
-        self.state = attributes(self.path.module)
         self.loss = on_copies(self.objective)
         try:
             self.checked_for = WeakIdRef(self.objective)
@@ -146,13 +149,12 @@ class Engine:
         ValueError
             If one point of one image does not fit the budget.
         """
-        kind = x.shape, gt.shape
+        kind, settle = (x.shape, gt.shape), None
         if kind not in self.trusted:
             with using(self.use):
-                self.trusted[kind] = self._trusted(x[:1], gt[:1], len(x))
-                if len(self.trusted) > PLANS:
-                    del self.trusted[next(iter(self.trusted))]
-        plan, chunk = self.trusted[kind]
+                plan, chunk, settle = self._trusted(x[:1], gt[:1], len(x))
+        else:
+            plan, chunk = self.trusted[kind]
         done = counted = 0
 
         def count(evaluations: int) -> None:
@@ -165,12 +167,16 @@ class Engine:
             smaller = None
             try:
                 with using(self.use):
-                    integrals = self._images(plan, chunk, steps(), x[part], gt[part], sums, count)
+                    integrals = self._images(
+                        plan, chunk, steps(), x[part], gt[part], sums, count, settle
+                    )
             except torch.OutOfMemoryError:
                 smaller = chunk.smaller()
                 if smaller is None:
                     raise
             if smaller is None:
+                settle = None
+                self.trusted[kind] = plan, chunk
                 yield from integrals
                 done += len(integrals)
                 continue
@@ -179,7 +185,8 @@ class Engine:
             advance(-counted)
             self.notes.setdefault(f"memory: out of memory with {chunk}; went on with {smaller}")
             chunk = smaller
-            self.trusted[kind] = plan, chunk
+        while len(self.trusted) > SIZES:
+            del self.trusted[next(iter(self.trusted))]
         self.notes.update(plan.notes)
         if self.scale is not None and self.scale.least:
             self.notes.setdefault(
@@ -198,12 +205,16 @@ class Engine:
         gt: Tensor,
         sums: Callable[[Ends], Sums],
         advance: Callable[[int], object],
+        settle: Settle | None,
     ) -> Sequence[Integral]:
         if self.scale is not None:
             self.scale.begin()
         workers = self._workers(plan, chunk, x)
         losses: list[tuple[Points, Tensor]] = []
-        total = sums(self._ends(plan, workers[0][1], x, gt, together=chunk.points > 1))
+        ends = self._ends(plan, workers[0][1], x, gt, together=chunk.points > 1)
+        if settle is not None:
+            settle(ends[0])
+        total = sums(ends)
 
         def run(number: int, part: tuple[list[float], list[float]]) -> int:
             nodes, factors = part
@@ -262,68 +273,51 @@ class Engine:
         first, last = torch.cat(rows).tolist()
         return list(zip(first, last, strict=True))
 
-    def _trusted(self, x: Tensor, gt: Tensor, images: int) -> tuple[Plan, Chunk]:
-        """Plan and chunk for images of a shape, checked against the networks."""
-        plan = self._plan(x, gt)
-        if plan.checked and self._changed(plan, x, gt):
-            forget(self.path.module)
-            plan = self._plan(x, gt)
+    def _trusted(self, x: Tensor, gt: Tensor, images: int) -> tuple[Plan, Chunk, Settle | None]:
+        """Plan and chunk for images of a shape, checked against the networks.
+
+        With a plan that is new for this shape comes what its losses at the ends of the line are
+        to be given to, which compares them with those of the networks as they are.
+        """
+        plan, look = self.graphs.plan(self.path, self.modules, x)
+        if isinstance(plan, str):
+            raise PointByPoint(plan)
+        settle = None
+        if look is not None:
+            settle = partial(self._settle, plan, look, x, self._losses_as_is(look, x, gt))
         chunk = self._chunk(plan, x, gt, images)
         two = {"points": min(chunk.points, 2), "images": min(chunk.images, 2)}
         sizes = replace(chunk, **two, at_once=1)
         kind = sizes, self.backend, self.mode, self.values, self.checked_for
         if kind not in plan.checked:
-            known = {key: found for key, found in plan.checked.items() if key[-1]() is not None}
-            new = all(key[-1] != self.checked_for for key in known)
-            difference = self._ends_differ(plan, x, gt) if new else ""
-            if difference:
-                forget(self.path.module)
-                raise PointByPoint(difference)
-            plan.checked = known | {kind: self._check(plan, x, gt, chunk)}
+            for key in [key for key in plan.checked if key[-1]() is None]:
+                del plan.checked[key]
+            plan.checked[kind] = self._check(plan, x, gt, chunk)
         if plan.checked[kind]:
             raise PointByPoint(plan.checked[kind])
-        return plan, chunk
+        return plan, chunk, settle
 
-    def _plan(self, x: Tensor, gt: Tensor) -> Plan:
-        plan = plan_for(self.path, x, self.state)
-        if isinstance(plan, str):
-            raise PointByPoint(plan)
-        if not plan.checked:
-            # Made together: in one that is made later, what changed meanwhile would not show.
-            part, _ = corner(x, gt, KNOWN_SIDE)
-            other = plan if part is x else plan_for(self.path, part, self.state)
-            plan.small = other if isinstance(other, Plan) and alike(other, plan) else None
-        return plan
+    def _losses_as_is(self, look: Look, x: Tensor, gt: Tensor) -> list[float]:
+        """L(θ̄) and L(θ) by the networks as they are; networks that compute differently fail."""
+        traces = look.traces
+        assert traces is not None
+        if traces[0].digest != traces[1].digest or not same_fixed(self.path, self.modules):
+            compare_ends(self.line, self.modules, self.objective, x, gt)
+        return [loss(self.objective, made.found, gt).item() for made in traces]
 
-    def _changed(self, plan: Plan, x: Tensor, gt: Tensor) -> str:
-        """How the baseline is not what it was, which a part of the image shows too.
-
-        The target's attributes, as far as they show, are part of what a plan is found by.
-        """
-        if plan.small is not None:
-            part, part_gt = corner(x, gt, KNOWN_SIDE)
-            # The graph is in question, not the kernels; for few pixels torch's own are faster.
-            use = replace(self.use, backend="") if self.backend == "cpu" else self.use
-            try:
-                with using(use):
-                    return self._ends_differ(plan.small, part, part_gt, (0.0,))
-            except torch.OutOfMemoryError:
-                raise
-            except Exception:  # of a network or an objective that takes no part of an image
-                pass
-        return self._ends_differ(plan, x, gt, (0.0,))
-
-    def _ends_differ(
-        self, plan: Plan, x: Tensor, gt: Tensor, alphas: Sequence[float] = (0.0, 1.0)
-    ) -> str:
-        ends = dict(zip(alphas, self.as_they_are(x, gt, alphas), strict=True))
-        return ends_differ(self.path, plan, self.given, arranged(x), gt, self.objective, ends)
+    def _settle(
+        self, plan: Plan, look: Look, x: Tensor, as_is: list[float], ends: tuple[float, float]
+    ) -> None:
+        difference = ends_differ(ends, as_is, self.path, x)
+        self.graphs.settle(self.path, x, look, difference or plan)
+        if difference:
+            raise PointByPoint(difference)
 
     def _check(self, plan: Plan, x: Tensor, gt: Tensor, chunk: Chunk) -> str:
         part, part_gt = corner(x, gt)
         if part is not x:
-            other = plan_for(self.path, part, self.state)
-            if isinstance(other, Plan) and alike(other, plan):
+            other = self.graphs.plan_of(self.path, part)
+            if other is not None and alike(other, plan):
                 line = self.path, other, self.given
                 if not differs(*line, part, part_gt, self.objective, chunk):
                     return ""

@@ -1,21 +1,22 @@
 """Memory: what running a plan takes, counted without data, and chunks that fit a budget."""
 
 import math
+import operator
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from faigfast.engine.execute import Plan, forward, prepare, with_sums
-from faigfast.engine.folded import Folded
+from faigfast.engine.folded import Folded, joined
 from faigfast.engine.rules import Moving, Points
 from faigfast.ops.table import in_use, plain
 
@@ -116,14 +117,10 @@ def fitted(plan: Plan, leaves: Mapping[str, Any], x: Tensor, wanted: Chunk, budg
         If one point of one image does not fit, with the least that is needed.
     """
     chunk, least = wanted, 0
-    if chunk.samples * _most(plan) <= budget:
-        return chunk
     while True:
-        alone, use = replace(chunk, at_once=1), in_use()
-        kind = alone, use.backend, use.mode, use.values
-        if kind not in plan.needs:
-            plan.needs[kind] = int(MARGIN * footprint(plan, leaves, x, alone))
-        needed = chunk.at_once * plan.needs[kind]
+        if bound(plan, leaves, chunk) <= budget:
+            return chunk
+        needed = chunk.at_once * _needed(plan, leaves, x, replace(chunk, at_once=1), budget)
         if needed <= budget:
             return chunk
         # Where one operation takes it all, cutting the network does not help; counting takes long.
@@ -142,20 +139,87 @@ def fitted(plan: Plan, leaves: Mapping[str, Any], x: Tensor, wanted: Chunk, budg
         chunk = smaller
 
 
-def _most(plan: Plan) -> int:
-    """Bytes that one sample does not reach: a bound for small networks, which needs no counting.
+def _needed(plan: Plan, leaves: Mapping[str, Any], x: Tensor, chunk: Chunk, budget: int) -> int:
+    """Bytes of a chunk: as counted for this size, or no more, from a size where it was counted."""
+    use, size = in_use(), plan.bytes_of_sample
+    counts = plan.needs.setdefault((chunk, use.backend, use.mode, use.values), {})
+    if size not in counts:
+        if _grows_with_values(plan):
+            # What does not grow with the image, such as sums, is taken to grow too.
+            most = (math.ceil(n * max(1, size / known)) for known, n in counts.items())
+            if (least := min(most, default=budget + 1)) * chunk.at_once <= budget:
+                return least
+        counts[size] = int(MARGIN * footprint(plan, leaves, x, chunk))
+    return counts[size]
 
-    What an operation makes inside is at most as much as all pairs of numbers that it is given.
+
+# What these make inside is no larger than what they give, or than a few of what they take.
+_PLAIN = {
+    aten.cat, aten.pixel_shuffle, aten.pixel_unshuffle, aten.linear, aten.layer_norm,
+    aten.group_norm, aten.batch_norm, aten.softmax, aten.mean, aten.sum, aten.pad, aten.roll,
+    aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.upsample_bicubic2d,
+    aten.adaptive_avg_pool2d, aten.avg_pool2d, aten.max_pool2d, aten.prelu, aten.contiguous,
+    aten.clone, aten.reshape, aten.flatten, aten.unflatten, aten.index_select, aten.stack,
+}  # fmt: skip
+_CONVOLUTIONS = {
+    aten.conv1d, aten.conv2d, aten.conv3d, aten.convolution, aten.conv_transpose1d,
+    aten.conv_transpose2d, aten.conv_transpose3d,
+}  # fmt: skip
+
+
+def bound(plan: Plan, leaves: Mapping[str, Any], chunk: Chunk) -> float:
+    """Bytes that a chunk does not reach, from the sizes of its values alone.
+
+    Every value counts twice, for what its operation saves or makes inside, and the largest four
+    times more, for gradients on their way; infinite where parts are computed again.
     """
-    values = {
-        node: [v for v in tree_leaves(node.meta.get("val")) if isinstance(v, Tensor)]
-        for node in plan.graph.graph.nodes
-    }
-    most = 0
-    for node, made in values.items():
-        given = sum(value.numel() for part in node.all_input_nodes for value in values[part])
-        most += 8 * (sum(value.numel() for value in made) + given**2)
-    return 3 * most
+    if chunk.segments > 1:
+        return math.inf
+    nodes = [*plan.fixed, *plan.image, *plan.sample]
+    sizes = [plan.size(node) for node in nodes]
+    values = 2 * sum(sizes) + 4 * max(sizes, default=0) + _inside(plan, nodes)
+    weights = sum(
+        value.w0.numel() * max(4, value.w0.element_size())
+        for value in leaves.values()
+        if isinstance(value, Moving)
+    )
+    return MARGIN * (chunk.samples * values + (6 * chunk.images + 2) * chunk.at_once * weights)
+
+
+def _inside(plan: Plan, nodes: Sequence[fx.Node]) -> int:
+    """Bytes that operations make of one sample beside their values, at most."""
+    columns, others = 0, 0
+    for node in nodes:
+        if _convolves(node):
+            # Torch's own convolution may make the image in columns, and those of its gradient.
+            weight = node.all_input_nodes[1].meta["val"]
+            fold = weight.shape[1] if "transpose" in str(node.target) else 1
+            size = plan.size(node.all_input_nodes[0])
+            columns = max(columns, 2 * fold * weight.shape[2:].numel() * size)
+        elif not _is_plain(node):  # as many as pairs of numbers that it is given
+            parts = [part for part in node.all_input_nodes if "place" in part.meta]
+            given = sum(plan.size(part) // part.meta["val"].dtype.itemsize for part in parts)
+            others += 3 * 8 * given**2
+    return columns + others
+
+
+def _is_plain(node: fx.Node) -> bool:
+    target: Any = node.target
+    return (
+        node.op == "get_attr"
+        or target in (operator.getitem, joined)
+        or torch.Tag.pointwise in target.tags
+        or target.overloadpacket in _PLAIN
+        or any(argument.alias_info is not None for argument in target._schema.arguments)
+    )
+
+
+def _grows_with_values(plan: Plan) -> bool:
+    """Whether memory grows no faster than the values do, from one image size to the next."""
+    known = _CONVOLUTIONS
+    return all(
+        _is_plain(n) or getattr(n.target, "overloadpacket", None) in known for n in plan.sample
+    )
 
 
 def footprint(plan: Plan, leaves: Mapping[str, Any], x: Tensor, chunk: Chunk) -> int:

@@ -63,7 +63,7 @@ def resident(plan: Plan, x: Tensor, chunk: Chunk, cache: int) -> Chunk | None:
 
     def moved(node: fx.Node) -> float:
         parts = [node, *(n for n in node.all_input_nodes if n in inside)]
-        return own.itemsize * sum(_numbers(part) for part in parts)
+        return sum(map(plan.size, parts)) * own.itemsize / x.dtype.itemsize
 
     # Half of all operations move no more than this for a sample.
     samples = int(SHARE * cache // max(1.0, median(map(moved, plan.sample or [plan.x]))))
@@ -71,11 +71,6 @@ def resident(plan: Plan, x: Tensor, chunk: Chunk, cache: int) -> Chunk | None:
         return None
     points = min(chunk.points, samples)
     return replace(chunk, points=points, images=min(chunk.images, samples // points))
-
-
-def _numbers(node: fx.Node) -> int:
-    value = node.meta.get("val")
-    return value.numel() if isinstance(value, Tensor) else 0
 
 
 def faster(

@@ -24,7 +24,7 @@ _OVERWRITING = {
 _CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 _FRESH = {convolution: rank for rank, convolution in enumerate(_CONVOLUTIONS, start=3)}
 _DEFAULTS: tuple[Any, ...] = (1, 0, 1, 1)  # stride, padding, dilation, groups
-APART = 400_000  # numbers of an output from where its bias gradient is worth a function of its own
+APART = 400_000  # outputs at stride 1 from where a bias gradient is worth a function of its own
 
 
 def single(graph: fx.Graph, nodes: Collection[fx.Node]) -> tuple[fx.GraphModule, list[str]]:
@@ -59,8 +59,7 @@ def single(graph: fx.Graph, nodes: Collection[fx.Node]) -> tuple[fx.GraphModule,
         biased = node.target in _FRESH and len(node.args) > 2 and isinstance(node.args[2], fx.Node)
         if not biased or node.kwargs:
             continue
-        value = node.meta["val"]
-        if value.numel() >= APART and value.ndim == _FRESH[node.target]:  # with a batch
+        if node.meta["val"].ndim == _FRESH[node.target]:  # with a batch
             node.target = convolution
     return fx.GraphModule(torch.nn.Module(), new), [node.name for node in needed]
 
@@ -93,9 +92,10 @@ class _Apart(torch.autograd.Function):
         return gx, gw, summed, *(None for _ in rest)
 
 
-def convolution(*args: Any) -> Tensor:
+def convolution(x: Tensor, w: Tensor, *rest: Any) -> Tensor:
     """As `aten::conv1d`, `conv2d` or `conv3d`, with a bias, by place."""
-    return _Apart.apply(*args)
+    large = len(w) * x.shape[2:].numel() >= APART
+    return _Apart.apply(x, w, *rest) if large else _CONVOLUTIONS[x.ndim - 3](x, w, *rest)
 
 
 def _overwrite(graph: fx.Graph) -> None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from faigfast import reference
 from faigfast.attribution import alone
-from faigfast.ends import end_losses
+from faigfast.engine.graphs import Graphs
 from faigfast.engine.integrate import Engine, PointByPoint
 from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
@@ -73,8 +73,7 @@ class InputPath:
             self.engine: Engine | None = None
             if backend != "reference":
                 name = "" if backend == "torch" else backend
-                losses = partial(end_losses, line, self.modules, _total)
-                self.engine = Engine(line, _total, losses, memory, backend=name)
+                self.engine = Engine(line, line, self.modules, _total, Graphs(), memory, name)
 
     def scores(self, first: Tensor, last: Tensor, bar: tqdm) -> Tensor:
         """Score every filter, Σ |Σ_s w_s ∂(Σ F(θ, x_s))/∂θ|.

@@ -1,0 +1,221 @@
+"""Graphs: what is known of how two networks compute, for as long as somebody holds it."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from faigfast.engine.capture import capture
+from faigfast.engine.check import corner
+from faigfast.engine.execute import Plan, sorted_nodes
+from faigfast.engine.fuse import fuse
+from faigfast.engine.single import single
+from faigfast.engine.trace import Aliased, NotCaptured, Trace, trace
+from faigfast.networks import slots, tensors
+from faigfast.path import WeightPath
+
+PLANS = 16  # graphs that are kept
+SIZES = 256  # image sizes whose graphs are known
+LOOK_SIDE = 8  # pixels of the image by which a network is known again
+
+Modules = tuple[nn.Module, nn.Module]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was found out for images of one shape.
+
+    Parameters
+    ----------
+    plan : Plan or str
+        How they are computed; a text says why there is no graph.
+    state : any
+        Of the networks then: as long as it stays, so does the plan.
+    """
+
+    plan: Plan | str
+    state: Any
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the two networks as they are do with one image.
+
+    Parameters
+    ----------
+    traces : tuple of Trace, optional
+        Of baseline and target; None where a network cannot be traced.
+    why : str
+        The reason then.
+    state : any
+        Equal at another time if the networks compute the same.
+    """
+
+    traces: tuple[Trace, Trace] | None
+    why: str
+    state: Any
+
+
+class Graphs:
+    """Plans of a pair of networks: one for every computation, whatever the sizes of images.
+
+    A network is run once, as it is, on an image of every new shape; where it computes what it
+    computed for another, the graph is the same. Weights are never kept.
+    """
+
+    def __init__(self) -> None:
+        self._plans: OrderedDict[Any, Plan] = OrderedDict()
+        self._known: OrderedDict[Any, Known] = OrderedDict()
+        self._functional = False  # a network writes on tensors that others see
+
+    def plan(self, path: WeightPath, modules: Modules, x: Tensor) -> tuple[Plan | str, Look | None]:
+        """Find or make the plan for images of a shape.
+
+        Parameters
+        ----------
+        path : WeightPath
+            The line.
+        modules : tuple of nn.Module
+            Baseline and target.
+        x : Tensor
+            One image [1, C, *spatial].
+
+        Returns
+        -------
+        plan : Plan or str
+            A text says why the networks must run point by point.
+        look : Look, optional
+            What the networks gave, where the plan is new for this shape and to be settled.
+        """
+        known = self._known.get(_kind(path, x))
+        part, _ = corner(x, x, LOOK_SIDE)
+        look = small = self._look(path, modules, part)
+        if part is not x and (known is None or small.traces is None or known.state != small.state):
+            look = self._look(path, modules, x)
+            if small.traces is not None:
+                look = replace(look, state=small.state)
+        if known is not None and known.state == look.state:
+            self._known.move_to_end(_kind(path, x))
+            return known.plan, None
+        if look.traces is None:
+            self.settle(path, x, look, look.why)
+            return look.why, None
+        return self._made(path, look.traces[1]), look
+
+    def settle(self, path: WeightPath, x: Tensor, look: Look, plan: Plan | str) -> None:
+        """Remember the plan for images of a shape, or why there is none."""
+        _keep(self._known, _kind(path, x), Known(plan, look.state), SIZES)
+
+    def plan_of(self, path: WeightPath, x: Tensor) -> Plan | None:
+        """Find or make the plan for an image by the target alone; None where there is none."""
+        try:
+            return self._made(path, self._trace(path, path.module, x))
+        except NotCaptured:
+            return None
+
+    def _look(self, path: WeightPath, modules: Modules, x: Tensor) -> Look:
+        traces, why = None, ""
+        try:
+            # The target first, since both may keep what they make of tensors of their own alone.
+            last = self._trace(path, modules[1], x)
+            traces = self._trace(path, modules[0], x), last
+        except NotCaptured as problem:
+            why = str(problem)
+        digests = [made.digest for made in traces] if traces else [why]
+        return Look(traces, why, (digests, [numbers(module) for module in modules]))
+
+    def _trace(self, path: WeightPath, module: nn.Module, x: Tensor) -> Trace:
+        end = 1.0 if module is path.module else 0.0
+        run = partial(trace, path, module, {**_fixed(path, module), **path.at(end)}, x)
+        if not self._functional:
+            try:
+                made = run()
+                if made.writes:
+                    capture(made)  # it may write on what others see
+                return made
+            except Aliased:
+                self._functional = True
+        try:
+            return run(functional=True)
+        except Aliased:
+            raise NotCaptured("it writes on tensors in a way that cannot be followed") from None
+
+    def _made(self, path: WeightPath, made: Trace) -> Plan:
+        """Find or make the plan of a trace."""
+        key = made.digest, _layout(path), made.values[len(made.keys) - 1][1]
+        if key not in self._plans:
+            plan = _plan(path, made)
+            for other in self._plans.values():
+                if alike(other, plan):  # but for numbers, which the losses at the ends show
+                    plan.checked = other.checked
+            _keep(self._plans, key, plan, PLANS)
+        self._plans.move_to_end(key)
+        return self._plans[key].resized(made.sizes())
+
+
+def _plan(path: WeightPath, made: Trace) -> Plan:
+    module = capture(made)
+    graph = module.graph
+    *given, image = (node for node in graph.nodes if node.op == "placeholder")
+    keys = tuple(made.keys[:-1])
+    moving = {node for node, key in zip(given, keys, strict=True) if key in path.delta}
+    alone, taken = single(graph, sorted_nodes(graph, moving, image)[2])
+    fuse(graph, moving)
+    return Plan(module, keys, frozenset(path.delta), alone, taken, made.sizes())
+
+
+def alike(one: Plan, other: Plan) -> bool:
+    """Whether two plans do the same, whatever the numbers in it."""
+    first, second = ([n.target for n in plan.graph.graph.nodes] for plan in (one, other))
+    return first == second and one.moving == other.moving
+
+
+def same_fixed(path: WeightPath, modules: Modules) -> bool:
+    """Whether two networks have the same buffers where these are not interpolated."""
+    if slots(modules[0]).keys() != slots(modules[1]).keys():
+        return False
+    own = _fixed(path, modules[0])
+    return all(
+        value.shape == own[key].shape and torch.equal(value, own[key])
+        for key, value in path.fixed.items()
+    )
+
+
+def numbers(model: nn.Module) -> list[Any]:
+    """Numbers and names that the modules of a network hold, such as the size of its tiles."""
+    plain = (bool, int, float, str)
+    return [
+        (key, value)
+        for module in model.modules()
+        for key, value in vars(module).items()
+        if type(value) in plain
+    ]
+
+
+def _keep(place: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
+    place[key] = value
+    place.move_to_end(key)
+    while len(place) > most:
+        place.popitem(last=False)
+
+
+def _kind(path: WeightPath, x: Tensor) -> Any:
+    return x.shape, x.dtype, x.device, _layout(path)
+
+
+def _layout(path: WeightPath) -> Any:
+    types = tuple((key, value.dtype) for key, value in {**path.fixed, **path.start}.items())
+    return types, tuple(path.delta)
+
+
+def _fixed(path: WeightPath, module: nn.Module) -> dict[str, Tensor]:
+    """Give what is not interpolated as a network of the line has it."""
+    if module is path.module:
+        return path.fixed
+    own = {**slots(module), **tensors(module)}
+    if not path.fixed.keys() <= own.keys():
+        raise NotCaptured("the networks have different buffers")
+    return {key: own[key].detach().to(value.dtype) for key, value in path.fixed.items()}
