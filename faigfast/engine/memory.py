@@ -216,10 +216,11 @@ def _is_plain(node: fx.Node) -> bool:
 
 def _grows_with_values(plan: Plan) -> bool:
     """Whether memory grows no faster than the values do, from one image size to the next."""
-    known = _CONVOLUTIONS
-    return all(
-        _is_plain(n) or getattr(n.target, "overloadpacket", None) in known for n in plan.sample
-    )
+    return all(_is_plain(node) or _convolves(node) for node in plan.sample)
+
+
+def _convolves(node: fx.Node) -> bool:
+    return getattr(node.target, "overloadpacket", None) in _CONVOLUTIONS
 
 
 def footprint(plan: Plan, leaves: Mapping[str, Any], x: Tensor, chunk: Chunk) -> int:
