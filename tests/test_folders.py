@@ -190,6 +190,17 @@ def test_pairs_by_name(pairs):
     assert [each["name"] for each in data] == data.names
 
 
+def test_files_of_an_image(pairs):
+    data = PairedFolders(pairs / "gt", {"blur": pairs / "blur", "noise": pairs / "noise"})
+    assert data.files("b") == {
+        "gt": pairs / "gt" / "b.png",
+        "lq blur": pairs / "blur" / "b.PNG",
+        "lq noise": pairs / "noise" / "b.Jpeg",
+    }
+    degraded = DegradedFolder(pairs / "gt", {"blur": Degradation()})
+    assert degraded.files("a") == {"gt": pairs / "gt" / "a.png"}
+
+
 def test_batches_fit_attribute(pairs):
     data = PairedFolders(pairs / "gt", pairs / "blur")
     batches = list(data.batches())

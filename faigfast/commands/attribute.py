@@ -7,8 +7,8 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -23,13 +23,14 @@ import faigfast
 from faigfast.backends import choose
 from faigfast.batch import Batch
 from faigfast.commands.output import command_line, note, sha256, writable_folder
+from faigfast.commands.reading import Group, Images, group_by_size, hash_images, read_ahead
 from faigfast.commands.run_folder import SCORES, TABLE, RunFolder, alone_in
 from faigfast.data.degradations import Degradation
-from faigfast.data.folders import DegradedFolder, PairedFolders, image_files
+from faigfast.data.folders import DegradedFolder, PairedFolders
 from faigfast.devices import Devices, Run, known_devices
 from faigfast.files import atomic_write
 from faigfast.findings.contrasts import NAMES
-from faigfast.findings.rivals import METHODS, rank_by
+from faigfast.findings.rivals import METHODS, OF_WEIGHTS, rank_by
 from faigfast.findings.tables import completeness_table
 from faigfast.machine import describe_machine, describe_versions
 from faigfast.objective import resolve_objective
@@ -45,8 +46,6 @@ SETTINGS = ("rule", "steps", "tol", "emulate", "objective", "parameters", "backe
 # Options on which the degraded images depend.
 IMAGES = ("scale", "downsampling", "seed")
 OWN = ("into", "into_kwargs")
-
-Images = PairedFolders | DegradedFolder
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -69,9 +68,8 @@ def run(options: Any, words: Sequence[str]) -> None:
     }
     made_from = {
         **{role: sha256(Path(options[role])) for role in ROLES},
-        # Of folders the content counts, which the hashes know, not the path.
+        # Of folders the content counts, not the path: the run's folder hashes the images.
         "degradations": {k: v if options.degrade else "folder" for k, v in origins.items()},
-        "images": _hash_images(options, images),
         **{name: options[name] for name in (*SETTINGS, *IMAGES, *OWN)},
         **({"device": devices[0].type} if devices and devices[0].type != "cpu" else {}),
         # Folders from before there were rivals are of FAIG.
@@ -81,7 +79,8 @@ def run(options: Any, words: Sequence[str]) -> None:
     }
     path = writable_folder(options.output)
     with alone_in(path):
-        folder = RunFolder(path, made_from, options.overwrite)
+        hashes = partial(hash_images, images, options.quiet)
+        folder = RunFolder(path, made_from, images.names, hashes, options.overwrite)
         for text in images.notes:
             note(text, options.quiet)
         if folder.manifest:
@@ -111,7 +110,7 @@ def run(options: Any, words: Sequence[str]) -> None:
 
 
 def _check(options: Any) -> list[torch.device]:
-    """Refuse what can be refused before images are hashed and the folder is made.
+    """Refuse what can be refused before images are opened and the folder is made.
 
     Returns
     -------
@@ -198,16 +197,6 @@ def _named(option: str, items: Iterable[tuple[str, str]]) -> dict[str, str]:
     return named
 
 
-def _hash_images(options: Any, images: Images) -> dict[str, dict[str, str]]:
-    """SHA-256 of every image file that is read, by image and role."""
-    folders = {"gt": options.gt}
-    if options.lq:
-        folders |= {f"lq {name}": path for name, path in map(_split, options.lq)}
-    files = {role: image_files(folder, f"{role} folder") for role, folder in folders.items()}
-    names = tqdm(images.names, desc="hashing", unit="image", disable=options.quiet, leave=False)
-    return {name: {role: sha256(files[role][name]) for role in folders} for name in names}
-
-
 def _compute(
     pair: tuple[nn.Module, nn.Module],
     images: Images,
@@ -216,53 +205,73 @@ def _compute(
     devices: list[torch.device],
 ) -> tuple[Attribution, dict[str, Any]]:
     """Attribute the images that the folder does not hold yet; what took how long."""
-    todo = [n for n in range(len(images)) if not folder.part(n).exists()]
-    kept = len(images) - len(todo)
+    kept = [n for n in range(len(images)) if folder.part(n).exists()]
     if kept:
-        note(f"going on: {kept} of {len(images)} images are in {folder.parts}", options.quiet)
-    rank: Run = faigfast.attribute
+        note(f"going on: {len(kept)} of {len(images)} images are in {folder.parts}", options.quiet)
+    method: Run = faigfast.attribute
     if options.method != "faig":
-        rank = partial(rank_by, options.method, seed=options.seed)
+        method = partial(rank_by, options.method, seed=options.seed)
     given = {name: options[name] for name in SETTINGS} | {"memory": options.memory}
     if kept and devices:  # what was measured for the first image holds for all
-        first = next(n for n in range(len(images)) if n not in todo)
-        found = Attribution.load(folder.part(first)).precision
+        found = Attribution.load(folder.part(kept[0])).precision
         given["precision"] = found if found in PRECISIONS else options.precision
     started, start = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
-    bar = tqdm(todo, "images", len(images), initial=kept, unit="image", disable=options.quiet)
-    with bar, _telling_progress(folder, len(images)):
-        parts = _batches(bar, images, next(pair[1].parameters()).dtype)
-        results: Iterator[Attribution] = (
-            rank(*pair, _mapping(part), **given, progress=not options.quiet) for part in parts
-        )
-        if devices and todo:
-            results = _on_devices(Devices(devices, *pair, rank, given), parts)
-        for place, n in enumerate(todo):
-            try:
-                next(results).save(folder.part(n))
-            except ValueError as error:
-                # It counts the images that it was given; here they have names.
-                text = re.search(r", image (\d+):", str(error))
-                if text is None:
-                    raise
-                own = todo[int(text[1])] if devices else todo[place]
-                name = f", image {images.names[own]!r}:"
-                raise ValueError(str(error).replace(text[0], name, 1)) from error
+    groups = _missing(images, set(kept), options, devices)
+    order = [n for group in groups for n in group]
+    rank = partial(method, *pair, **given, progress=not options.quiet)
+    reading = read_ahead(images, groups, next(pair[1].parameters()).dtype)
+    parts = _batches(reading, folder)
+    results = (rank(_mapping(part)) for part in parts)
+    if devices and groups:
+        results = _on_devices(Devices(devices, *pair, method, given), parts)
+    shown = {"desc": "images", "unit": "image", "disable": options.quiet}
+    done = 0
+    with (
+        _telling_progress(folder, len(images)),
+        closing(reading),
+        closing(results),
+        tqdm(total=len(images), initial=len(kept), **shown) as bar,
+    ):
+        try:
+            for result in results:
+                own = order[done : done + result.images]
+                folder.keep(own, result)
+                done += len(own)
+                bar.update(len(own))
+        except ValueError as error:
+            # A call counts the images of its group, devices those of all; here they have names.
+            text = re.search(r", image (\d+):", str(error))
+            if text is None:
+                raise
+            position = order[int(text[1]) + (0 if devices else done)]
+            name = f", image {images.names[position]!r}:"
+            raise ValueError(str(error).replace(text[0], name, 1)) from error
     first_one, *others = (Attribution.load(folder.part(n)) for n in range(len(images)))
     return first_one.merge(others), {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - start, 3),
-        "images_computed": len(todo),
-        "images_kept_from_an_interrupted_run": kept,
+        "images_computed": len(order),
+        "images_kept_from_an_interrupted_run": len(kept),
     }
 
 
-def _batches(numbers: Iterable[int], images: Images, dtype: torch.dtype) -> Iterator[Batch]:
-    """Read images as they are needed."""
-    for n in numbers:
-        item = images[n]
-        lq = {name: x[None].to(dtype) for name, x in item["lq"].items()}
-        yield Batch(lq, dict.fromkeys(lq, item["gt"][None].to(dtype)))
+def _missing(
+    images: Images, kept: set[int], options: Any, devices: Sequence[torch.device]
+) -> list[list[int]]:
+    """Group the images that are to be computed; groups are the same whatever is kept."""
+    if options.method in OF_WEIGHTS:  # their results are of one image, whatever they are given
+        return [[n] for n in range(len(images)) if n not in kept]
+    sizes = [(h // images.scale, w // images.scale) for h, w in images.sizes.values()]
+    groups = group_by_size(sizes, len(options.lq or options.degrade), max(1, len(devices)))
+    missing = ([n for n in group if n not in kept] for group in groups)
+    return [group for group in missing if group]
+
+
+def _batches(groups: Iterable[Group], folder: RunFolder) -> Iterator[Batch]:
+    """Give the tensors of groups, and their hashes to the folder."""
+    for group in groups:
+        folder.hashes |= group.hashes
+        yield group.batch
 
 
 def _mapping(part: Batch) -> dict[str, Any]:
@@ -270,7 +279,7 @@ def _mapping(part: Batch) -> dict[str, Any]:
     return {"lq": part.lq, "gt": next(iter(part.gt.values()))}
 
 
-def _on_devices(pool: Devices, parts: Iterable[Batch]) -> Iterator[Attribution]:
+def _on_devices(pool: Devices, parts: Iterable[Batch]) -> Generator[Attribution, None, None]:
     with pool:
         yield from pool.map(parts)
 

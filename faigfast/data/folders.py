@@ -62,6 +62,7 @@ class _ImageFolder(Dataset):
 
     def __init__(self, gt: PathLike) -> None:
         self._gt = image_files(gt, "gt folder")
+        self._lq: dict[str, dict[str, Path]] = {}  # by degradation, where degraded images are files
         self.names = list(self._gt)
         self.scale = 1
         self.notes: list[str] = []
@@ -84,6 +85,22 @@ class _ImageFolder(Dataset):
             item = self[position]
             lq = {name: x[None] for name, x in item["lq"].items()}
             yield {"lq": lq, "gt": item["gt"][None]}
+
+    def files(self, name: str) -> dict[str, Path]:
+        """Tell the files of one image.
+
+        Parameters
+        ----------
+        name : str
+            One of `names`.
+
+        Returns
+        -------
+        dict of str to pathlib.Path
+            "gt", and "lq NAME" for every folder of degraded images.
+        """
+        low = {f"lq {degradation}": files[name] for degradation, files in self._lq.items()}
+        return {"gt": self._gt[name], **low}
 
     def _plan(self, low: Mapping[str, tuple[int, int]]) -> None:
         """Keep the low-resolution size of every image and say which images are cropped."""
