@@ -1,7 +1,7 @@
 """Filter attribution with integrated gradients (FAIG) for any two networks of one architecture."""
 
+from faigfast._backends import backends
 from faigfast.attribution import attribute
-from faigfast.backends import backends
 from faigfast.filters import FilterIndex, FilterSet
 from faigfast.result import Attribution
 from faigfast.version import __version__

@@ -14,8 +14,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from tqdm import tqdm
 
 from faigfast import reference
+from faigfast._backends import choose
 from faigfast.auto_precision import EXACT, TYPES, Plan, in_fastest
-from faigfast.backends import choose
 from faigfast.batch import Batch, batches, is_single
 from faigfast.devices import spread
 from faigfast.ends import compare_ends, end_losses

@@ -35,7 +35,7 @@ NEVER = {
     "result": ABOVE,
     "reference": (*ABOVE, "engine", "ops", "kernels", "_extension", "_C"),
     "path": ABOVE,
-    "engine": (*ABOVE, "attribution", "result", "reference", "backends", "zoo", "data"),
+    "engine": (*ABOVE, "attribution", "result", "reference", "_backends", "zoo", "data"),
     "ops": (*ABOVE, "engine", "attribution", "result", "reference", "path", "quadrature"),
     "integral": ("engine", "ops", "path", "reference", "attribution"),
 }

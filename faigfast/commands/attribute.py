@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 import faigfast
-from faigfast.backends import choose
+from faigfast._backends import choose
 from faigfast.batch import Batch
 from faigfast.commands.output import command_line, note, sha256, writable_folder
 from faigfast.commands.run_folder import SCORES, TABLE, RunFolder, alone_in
