@@ -132,6 +132,7 @@ def loaded(code):
 
 
 def test_the_package_loads_its_four_dependencies_and_nothing_else():
-    found = loaded("import faigfast")
+    assert loaded("import faigfast") - loaded("") == {"faigfast"}
+    found = loaded("from faigfast import *")
     assert found - loaded("import torch, numpy, safetensors.torch, tqdm") == {"faigfast"}
     assert not found.intersection(OPTIONAL)
