@@ -1,14 +1,46 @@
-"""Filter attribution with integrated gradients (FAIG) for any two networks of one architecture."""
+"""Filter attribution with integrated gradients (FAIG) for any two networks of one architecture.
 
-from faigfast.attribution import attribute
-from faigfast.backends import backends
-from faigfast.filters import FilterIndex, FilterSet
-from faigfast.result import Attribution
+Public names are imported on first use: torch takes seconds, and `faigfast --help` need not wait.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from faigfast.version import __version__
-from faigfast.zoo.checkpoints import load_model, load_pair, save_model
+
+# A new public name goes into this mapping, the imports below and `__all__`. No module of this
+# folder may have the same name: Python would replace the public object by the module.
+_MODULE_OF = {
+    "Attribution": "faigfast.result",
+    "Attributor": "faigfast.attribution",
+    "FilterIndex": "faigfast.filters",
+    "FilterSet": "faigfast.filters",
+    "attribute": "faigfast.attribution",
+    "backends": "faigfast._backends",
+    "load_model": "faigfast.zoo.checkpoints",
+    "load_pair": "faigfast.zoo.checkpoints",
+    "save_model": "faigfast.zoo.checkpoints",
+}
+
+if TYPE_CHECKING:
+    from faigfast._backends import backends
+    from faigfast.attribution import Attributor, attribute
+    from faigfast.filters import FilterIndex, FilterSet
+    from faigfast.result import Attribution
+    from faigfast.zoo.checkpoints import load_model, load_pair, save_model
+else:  # mypy would accept every name if it saw `__getattr__`
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_MODULE_OF[name]), name)
+        globals()[name] = value
+        return value
+
 
 __all__ = [
     "Attribution",
+    "Attributor",
     "FilterIndex",
     "FilterSet",
     "__version__",
@@ -18,3 +50,7 @@ __all__ = [
     "load_pair",
     "save_model",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 from tqdm import tqdm
 
+from faigfast._backends import choose
 from faigfast.auto_precision import EXACT, TYPES, Plan, in_fastest
-from faigfast.backends import choose
 from faigfast.batch import batches, is_single
 from faigfast.computation import SIGNED, Computation
 from faigfast.devices import spread

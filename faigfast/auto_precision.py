@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faigfast.backends import choose
+from faigfast._backends import choose
 from faigfast.batch import Batch, batches, is_single
 from faigfast.engine.check import corner
 from faigfast.refinement import NESTED, usual_steps

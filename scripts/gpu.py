@@ -57,7 +57,7 @@ def main() -> int:
     if not given.no_build and not given.run:
         return build_and_go_on(given.stages)
     try:
-        import faigfast  # noqa: F401
+        from faigfast import attribute  # noqa: F401
     except ImportError as problem:
         return say(f"{sys.executable} cannot import faigfast ({problem}); build it first", 1)
     if given.run:

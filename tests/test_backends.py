@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from faigfast import _extension, _extension_cuda, _triton
-from faigfast.backends import backends, choose
+from faigfast._backends import backends, choose
 from faigfast.precision import check_precision
 from faigfast.zoo import SRCNNStyle, SRResNet, SwinIR
 

@@ -71,15 +71,14 @@ def test_bad_checkpoints(here, capsys, pair, message):
 
 
 def test_an_error_names_the_image(here, capsys, monkeypatch):
-    original = faigfast.attribute
+    original = faigfast.Attributor.__call__
 
-    def failing(a, b, batch, **options):
+    def failing(attributor, batch):
         if batch["gt"].shape[-1] == 22:
             batch["gt"] = batch["gt"][..., 1:]
-        return original(a, b, batch, **options)
+        return original(attributor, batch)
 
-    monkeypatch.setattr(faigfast, "attribute", failing)
-    monkeypatch.setattr("faigfast.attribution._Run.check_ends", lambda *_: None)
+    monkeypatch.setattr(faigfast.Attributor, "__call__", failing)
     assert main(attribute(here, *RECIPES)) == 1
     assert "degradation 'blur', image 'image2': gt does not fit" in one_line(capsys)
     assert len(list((here / "parts").glob("*.safetensors"))) == 2  # the others are kept

@@ -258,17 +258,17 @@ def test_configuration_makes_a_round_trip_and_the_command_line_wins(here, capsys
 
 @pytest.fixture
 def count(monkeypatch):
-    """Calls of attribute(); set `stop` to be interrupted in that one."""
+    """Calls of an Attributor; set `stop` to be interrupted in that one."""
     calls = type("Calls", (), {"n": 0, "stop": None})()
-    original = faigfast.attribute
+    original = faigfast.Attributor.__call__
 
-    def counting(*args, **options):
+    def counting(*args):
         calls.n += 1
         if calls.n == calls.stop:
             raise KeyboardInterrupt
-        return original(*args, **options)
+        return original(*args)
 
-    monkeypatch.setattr(faigfast, "attribute", counting)
+    monkeypatch.setattr(faigfast.Attributor, "__call__", counting)
     return calls
 
 

@@ -37,18 +37,18 @@ def photographs(here, monkeypatch):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Numbers of images of every call of attribute(); set `failure` to fail in call number `at`."""
+    """Numbers of images of an Attributor's calls; set `failure` to fail in call number `at`."""
     calls = type("Calls", (), {"images": [], "at": None, "failure": KeyboardInterrupt()})()
-    original = faigfast.attribute
+    original = faigfast.Attributor.__call__
 
-    def counting(model_a, model_b, batch, **options):
+    def counting(attributor, batch):
         if isinstance(batch, dict):  # not of `expected`
             calls.images.append(len(batch["gt"]))
             if len(calls.images) == calls.at:
                 raise calls.failure
-        return original(model_a, model_b, batch, **options)
+        return original(attributor, batch)
 
-    monkeypatch.setattr(faigfast, "attribute", counting)
+    monkeypatch.setattr(faigfast.Attributor, "__call__", counting)
     return calls
 
 

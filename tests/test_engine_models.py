@@ -9,7 +9,7 @@ from helpers import kinked, pair, untouched
 from torch import nn
 
 from faigfast import attribute
-from faigfast.backends import backends
+from faigfast._backends import backends
 from faigfast.engine import integrate
 from faigfast.engine.memory import Chunk
 from faigfast.networks import copy_of

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from faigfast import attribute, auto_precision
+from faigfast._backends import backends
 from faigfast.auto_precision import FASTEST_FIRST
-from faigfast.backends import backends
 from faigfast.precision import MATRIX, proper_float32
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 

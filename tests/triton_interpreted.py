@@ -26,7 +26,7 @@ from triton.runtime import interpreter
 from triton_cases import CASES, KINDS, OTHERS, masters_of
 
 from faigfast import attribute
-from faigfast.backends import backends, choose
+from faigfast._backends import backends, choose
 from faigfast.kernels import conv as orchestra
 from faigfast.kernels import conv_weight_gradient, tiles
 from faigfast.kernels.launch import Launch, Tile

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
-from faigfast.backends import backends
+from faigfast._backends import backends
 from faigfast.bench.layer import PASSES, Layer
 from faigfast.bench.pointwise import subjects
 from faigfast.files import write_json

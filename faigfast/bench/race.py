@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from faigfast.backends import backends
+from faigfast._backends import backends
 from faigfast.bench.rivals import Run, loop, own
 from faigfast.bench.workloads import Pair, Problem
 from faigfast.data import KEPT_OUT, Degradation, photographs

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from faigfast._backends import backends
 from faigfast.attribution import attribute
-from faigfast.backends import backends
 from faigfast.bench.workloads import Problem
 from faigfast.filters import FilterIndex
 from faigfast.quadrature import quadrature

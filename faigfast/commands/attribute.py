@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 import faigfast
-from faigfast.backends import choose
+from faigfast._backends import choose
 from faigfast.batch import Batch
 from faigfast.commands.output import command_line, note, sha256, writable_folder
 from faigfast.commands.reading import Group, Images, group_by_size, hash_images, read_ahead
@@ -208,9 +208,6 @@ def _compute(
     kept = [n for n in range(len(images)) if folder.part(n).exists()]
     if kept:
         note(f"going on: {len(kept)} of {len(images)} images are in {folder.parts}", options.quiet)
-    method: Run = faigfast.attribute
-    if options.method != "faig":
-        method = partial(rank_by, options.method, seed=options.seed)
     given = {name: options[name] for name in SETTINGS} | {"memory": options.memory}
     if kept and devices:  # what was measured for the first image holds for all
         found = Attribution.load(folder.part(kept[0])).precision
@@ -218,12 +215,16 @@ def _compute(
     started, start = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
     groups = _missing(images, set(kept), options, devices)
     order = [n for group in groups for n in group]
-    rank = partial(method, *pair, **given, progress=not options.quiet)
     reading = read_ahead(images, groups, next(pair[1].parameters()).dtype)
     parts = _batches(reading, folder)
-    results = (rank(_mapping(part)) for part in parts)
+    faig = options.method == "faig"
+    rank: Run = faigfast.attribute if faig else partial(rank_by, options.method, seed=options.seed)
     if devices and groups:
-        results = _on_devices(Devices(devices, *pair, method, given), parts)
+        results = _on_devices(Devices(devices, *pair, rank, given), parts)
+    else:
+        given["progress"] = not options.quiet
+        run = faigfast.Attributor(*pair, **given) if faig else partial(rank, *pair, **given)
+        results = (run(_mapping(part)) for part in parts)
     shown = {"desc": "images", "unit": "image", "disable": options.quiet}
     done = 0
     with (

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from faigfast import _extension, _extension_cuda, _triton
-from faigfast.backends import backends
+from faigfast._backends import backends
 from faigfast.choices import Choices
 from faigfast.engine.resident import CHUNKS
 from faigfast.machine import describe_machine, describe_versions

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 import faigfast
-from faigfast.backends import choose
+from faigfast._backends import choose
 from faigfast.commands.attribute import named_recipes, open_images, own_network
 from faigfast.commands.output import command_line, note, sha256, writable_folder
 from faigfast.commands.run_folder import alone_in

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from faigfast._backends import choose
 from faigfast.attribution import attribute
-from faigfast.backends import choose
 from faigfast.batch import Batch, batches, is_single
 from faigfast.filters import FilterIndex
 from faigfast.findings.input_path import InputPath
