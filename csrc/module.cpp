@@ -126,8 +126,9 @@ struct Task {
     std::variant<faigfast::ForwardArrays, faigfast::BackwardArrays> arrays;
 
     void run(faigfast::Isa isa) const {
-        faigfast::settle_streaming(isa, path);
-        if (const auto* forward = std::get_if<faigfast::ForwardArrays>(&arrays))
+        const auto* forward = std::get_if<faigfast::ForwardArrays>(&arrays);
+        const faigfast::LayerTiming timing(isa, path, !forward);
+        if (forward)
             faigfast::convolve(isa, path, *forward);
         else
             faigfast::convolve_backward(isa, path, std::get<faigfast::BackwardArrays>(arrays));
@@ -206,13 +207,13 @@ void define_convolution(py::module_& module) {
             return py::make_tuple(how.ahead, how.past);
         },
         "Whether lines of large images are asked for ahead, and results stored past the caches; "
-        "None before the first large layer, when it is measured.");
+        "None before enough large layers were run, which measure it.");
     module.def(
         "set_streaming",
         [](bool ahead, bool past, size_t from) { faigfast::set_streaming({ahead, past}, from); },
         py::call_guard<py::gil_scoped_release>(), py::arg("ahead"), py::arg("past"),
         py::arg("from_bytes") = 0,
-        "Choose it instead of measuring before the first large layer; large are layers with images "
+        "Choose it instead of measuring; large are layers with images "
         "of so many bytes a thread, 0: of its second cache's size.");
 }
 

@@ -137,13 +137,13 @@ def test_a_tolerance_is_told_of(here, capsys, tol, reached):
 )
 def test_memory_takes_units(here, monkeypatch, text, count):
     seen = []
-    original = faigfast.attribute
+    original = faigfast.Attributor
 
     def looking(*args, **options):
         seen.append(options["memory"])
         return original(*args, **{**options, "memory": None})
 
-    monkeypatch.setattr(faigfast, "attribute", looking)
+    monkeypatch.setattr(faigfast, "Attributor", looking)
     assert main(attribute(here, "--memory", text, "--degrade", "clean", steps=1)) == 0
     assert set(seen) == {count}
 

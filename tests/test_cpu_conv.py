@@ -293,21 +293,29 @@ import torch
 from faigfast import _extension
 from faigfast.ops.cpu_queue import Queue
 torch.set_num_threads(1)
-for side in (4, 160):
-    x, weight = torch.zeros(2, 1, side, side, 64), torch.zeros(64, 64, 3, 3)
-    queue = Queue()
-    queue.convolve(x, weight, None, None, None, torch.zeros(2), None, "none", 0.0, 1.0, 1)
-    queue.run()
+alpha, weight = torch.zeros(2), torch.zeros(64, 64, 3, 3)
+for side, directions in ((4, "fb"), (160, "f"), (160, "b")):
+    x = torch.zeros(2, 1, side, side, 64)
+    for direction in directions * 40:
+        queue = Queue()
+        if direction == "f":
+            queue.convolve(x, weight, None, None, None, alpha, None, "none", 0.0, 1.0, 1)
+        else:
+            needs = [True, True, False, False]
+            queue.convolve_backward(
+                x, None, x, weight, None, None, None, alpha, None, 1, needs, "none", 0.0, 1.0, 1
+            )
+        queue.run()
     print(_extension.module.streaming())
 """
 
 
-def test_how_images_are_streamed_is_measured_before_the_first_large_ones():
+def test_how_images_are_streamed_is_measured_by_large_layers_of_both_directions():
     command = [sys.executable, "-c", FIRST_LAYERS]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    small, large = result.stdout.splitlines()
-    assert small == "None"
-    assert literal_eval(large) in list(product((False, True), repeat=2))
+    small, forward, both = result.stdout.splitlines()
+    assert small == forward == "None"
+    assert literal_eval(both) in list(product((False, True), repeat=2))
 
 
 @pytest.mark.parametrize("channels, size", [

@@ -1,11 +1,11 @@
 #include "streaming.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
-#include <chrono>
-#include <cstdlib>
+#include <map>
 #include <mutex>
-#include <new>
+#include <tuple>
 #include <vector>
 
 #include "dispatch.h"
@@ -13,6 +13,10 @@
 
 namespace faigfast {
 namespace {
+
+constexpr size_t kRow = 4;       // layers in a row with one way; the first is not counted
+constexpr size_t kSamples = 5;   // of each way, for layers of equal channels
+constexpr double kLeast = 0.97;  // of the first way's time, for another one to win
 
 std::atomic<bool> asks_ahead{false}, stores_past{false};
 std::atomic<size_t> large{0};  // bytes of a thread; 0: those of its second cache
@@ -34,86 +38,66 @@ bool is_large(const PathConvolution& path) {
     return bytes(path) / path.threads >= (large ? large.load() : second_cache());
 }
 
-// A layer of 64 channels between images that take turns, so many that caches hold few of them.
-class Trial {
-public:
-    Trial(Isa isa, int threads)
-        : isa_(isa),
-          threads_(threads),
-          points_(2 * (second_cache() * threads / (4 * kImage) + 1)),
-          start_(static_cast<float*>(new_region(4 * floats()))) {
-        std::fill_n(start_, floats(), 0.f);
-    }
-    ~Trial() { std::free(start_); }
-    Trial(const Trial&) = delete;
-    Trial& operator=(const Trial&) = delete;
+std::vector<Streaming> ways(Isa isa) {
+    if (isa == Isa::avx512) return {{false, false}, {true, true}, {false, true}, {true, false}};
+    return {{false, false}, {true, false}};
+}
 
-    // Seconds of a forward and a backward.
-    double seconds(Streaming how) {
-        use(how);
-        float *w0 = start_ + kImages * size(), *dw = w0 + kWeights, *gw = dw + kWeights;
-        PathConvolution path{points_, 1,         kSide,
-                             kSide,   kChannels, kChannels,
-                             kSide,   kSide,     {Kind::squares, 1, 1, 1, 1},
-                             1};
-        path.alpha = gw + kWeights;
-        path.w0 = w0, path.dw = dw;
-        path.activation = Activation::none;
-        path.scale = 1;
-        path.threads = threads_;
-        ForwardArrays forward{next(), kImage};
-        forward.y = next();
-        BackwardArrays backward{next()};
-        backward.x = next(), backward.x_point = kImage;
-        backward.images = 1;
-        backward.before = Activation::relu;
-        backward.gx = next(), backward.gw = gw;
-        const auto start = std::chrono::steady_clock::now();
-        convolve(isa_, path, forward);
-        convolve_backward(isa_, path, backward);
-        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+double median(std::vector<double> values) {
+    std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+    return values[values.size() / 2];
+}
+
+// The state of the comparison, under the lock.
+class Comparison {
+public:
+    // Chooses the way of the next layer; whether its time counts.
+    bool next(Isa isa) {
+        if (ways_.empty()) ways_ = ways(isa);
+        const size_t place = layers_++ % (kRow * ways_.size());
+        way_ = place / kRow;
+        use(ways_[way_]);
+        return place % kRow != 0;
+    }
+
+    void add(const PathConvolution& path, bool backward, double seconds) {
+        const double pixels =
+            static_cast<double>(path.points * path.samples * path.height * path.width);
+        const Key key{backward, path.inputs, path.outputs, path.kernel.taps(), path.threads};
+        auto& own = times_[key];
+        own[way_].push_back(seconds / pixels);
+        const auto enough = [](const auto& one) { return one.size() >= kSamples; };
+        if (!std::all_of(own.begin(), own.begin() + ways_.size(), enough)) return;
+        for (size_t i = 0; i < ways_.size(); ++i) medians_[backward][i] = median(own[i]);
+        known_[backward] = true;
+    }
+
+    // Whether forward and backward were compared, which then have one way.
+    bool settle() {
+        if (!known_[0] || !known_[1]) return false;
+        size_t best = 0;
+        double least = kLeast;
+        for (size_t i = 1; i < ways_.size(); ++i) {
+            const double ratio =
+                (medians_[0][i] + medians_[1][i]) / (medians_[0][0] + medians_[1][0]);
+            if (ratio < least) least = ratio, best = i;
+        }
+        use(ways_[best]);
+        times_.clear();
+        return true;
     }
 
 private:
-    static constexpr int64_t kSide = 48, kChannels = 64, kImages = 12;
-    static constexpr int64_t kImage = kSide * kSide * kChannels;
-    static constexpr int64_t kWeights = 9 * kChannels * kChannels;
+    using Key = std::tuple<bool, int64_t, int64_t, int64_t, int>;
 
-    int64_t size() const { return points_ * kImage; }
-    int64_t floats() const { return kImages * size() + 3 * kWeights + points_; }
-    float* next() { return start_ + turn_++ % kImages * size(); }
-
-    const Isa isa_;
-    const int threads_;
-    const int64_t points_;
-    float* const start_;
-    int64_t turn_ = 0;
+    std::vector<Streaming> ways_;
+    size_t layers_ = 0, way_ = 0;
+    std::map<Key, std::array<std::vector<double>, 4>> times_;
+    std::array<std::array<double, 4>, 2> medians_{};
+    std::array<bool, 2> known_{};
 };
 
-// The first way, unless another one takes clearly less: what differs by less depends on the moment,
-// and so do times that are not of the same round.
-Streaming measured(Isa isa, int threads) {
-    constexpr int kRounds = 5;
-    std::vector<Streaming> ways = {{true, false}, {false, false}};
-    if (isa == Isa::avx512) ways = {{true, true}, {false, true}, {true, false}, {false, false}};
-    std::vector<std::vector<double>> ratios(ways.size());
-    Trial trial(isa, threads);
-    trial.seconds(ways[0]);
-    for (int round = 0; round < kRounds; ++round) {
-        const double first = trial.seconds(ways[0]);
-        for (size_t i = 1; i < ways.size(); ++i)
-            ratios[i].push_back(trial.seconds(ways[i]) / first);
-    }
-    Streaming found = ways[0];
-    double least = 0.95;
-    for (size_t i = 1; i < ways.size(); ++i) {
-        std::sort(ratios[i].begin(), ratios[i].end());
-        if (ratios[i][kRounds / 2] >= least) continue;
-        least = ratios[i][kRounds / 2];
-        found = ways[i];
-    }
-    return found;
-}
+Comparison comparison;
 
 }  // namespace
 
@@ -132,19 +116,23 @@ void set_streaming(Streaming how, size_t from) {
     settled = true;
 }
 
-void settle_streaming(Isa isa, const PathConvolution& path) {
+LayerTiming::LayerTiming(Isa isa, const PathConvolution& path, bool backward)
+    : path_(path), backward_(backward) {
     if (settled || !is_large(path)) return;
-    // Who finds others measuring goes on: no bit depends on the way.
+    // No bit depends on the way, so that nobody waits for who measures.
     const std::unique_lock<std::mutex> lock(settling, std::try_to_lock);
     if (!lock || settled) return;
-    constexpr int kThreads = 8;
-    Streaming found = {true, true};
-    try {
-        found = measured(isa, std::min(path.threads, kThreads));
-    } catch (const std::bad_alloc&) {  // then unmeasured
-    }
-    use(found);
-    settled = true;
+    counts_ = comparison.next(isa);
+    start_ = std::chrono::steady_clock::now();
+}
+
+LayerTiming::~LayerTiming() {
+    if (!counts_) return;
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start_;
+    const std::unique_lock<std::mutex> lock(settling, std::try_to_lock);
+    if (!lock || settled) return;
+    comparison.add(path_, backward_, time.count());
+    if (comparison.settle()) settled = true;
 }
 
 }  // namespace faigfast
