@@ -1,7 +1,7 @@
 """Graphs: what is known of how two networks compute, for as long as somebody holds it."""
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from faigfast.engine.capture import capture
 from faigfast.engine.check import corner
 from faigfast.engine.execute import Plan, sorted_nodes
 from faigfast.engine.fuse import fuse
+from faigfast.engine.glance import glance
 from faigfast.engine.single import single
 from faigfast.engine.trace import Aliased, NotCaptured, Trace, trace
 from faigfast.networks import slots, tensors
@@ -19,7 +20,7 @@ from faigfast.path import WeightPath
 
 PLANS = 16  # graphs that are kept
 SIZES = 256  # image sizes whose graphs are known
-LOOK_SIDE = 8  # pixels of the image by which a network is known again
+GLANCE_SIDE = 8  # pixels of the image by which a network is known again
 
 Modules = tuple[nn.Module, nn.Module]
 
@@ -42,20 +43,17 @@ class Known:
 
 @dataclass(frozen=True)
 class Look:
-    """What the two networks as they are do with one image.
+    """What the two networks as they are did with one image.
 
     Parameters
     ----------
     traces : tuple of Trace, optional
-        Of baseline and target; None where a network cannot be traced.
-    why : str
-        The reason then.
+        Of baseline and target.
     state : any
-        Equal at another time if the networks compute the same.
+        Of the networks then, as in `Known`.
     """
 
     traces: tuple[Trace, Trace] | None
-    why: str
     state: Any
 
 
@@ -90,20 +88,17 @@ class Graphs:
         look : Look, optional
             What the networks gave, where the plan is new for this shape and to be settled.
         """
+        state = self._state(path, modules, x)
         known = self._known.get(_kind(path, x))
-        part, _ = corner(x, x, LOOK_SIDE)
-        look = small = self._look(path, modules, part)
-        if part is not x and (known is None or small.traces is None or known.state != small.state):
-            look = self._look(path, modules, x)
-            if small.traces is not None:
-                look = replace(look, state=small.state)
-        if known is not None and known.state == look.state:
+        if known is not None and known.state == state:
             self._known.move_to_end(_kind(path, x))
             return known.plan, None
-        if look.traces is None:
-            self.settle(path, x, look, look.why)
-            return look.why, None
-        return self._made(path, look.traces[1]), look
+        traces, why = self._traces(path, modules, x)
+        look = Look(traces, state)
+        if traces is None:
+            self.settle(path, x, look, why)
+            return why, None
+        return self._made(path, traces[1]), look
 
     def settle(self, path: WeightPath, x: Tensor, look: Look, plan: Plan | str) -> None:
         """Remember the plan for images of a shape, or why there is none."""
@@ -116,20 +111,27 @@ class Graphs:
         except NotCaptured:
             return None
 
-    def _look(self, path: WeightPath, modules: Modules, x: Tensor) -> Look:
-        traces, why = None, ""
+    def _state(self, path: WeightPath, modules: Modules, x: Tensor) -> Any:
+        """Tell what the networks do; equal at another time if they do the same."""
+        part, _ = corner(x, x, GLANCE_SIDE)
+        seen = [glance(path, m, _tensors(path, m), part) for m in reversed(modules)]
+        if None in seen and part is not x:  # too small for the networks
+            seen = [glance(path, m, _tensors(path, m), x) for m in reversed(modules)]
+        return seen, [numbers(module) for module in modules]
+
+    def _traces(
+        self, path: WeightPath, modules: Modules, x: Tensor
+    ) -> tuple[tuple[Trace, Trace] | None, str]:
+        """Traces of baseline and target, or None and why there is none."""
         try:
             # The target first, since both may keep what they make of tensors of their own alone.
             last = self._trace(path, modules[1], x)
-            traces = self._trace(path, modules[0], x), last
+            return (self._trace(path, modules[0], x), last), ""
         except NotCaptured as problem:
-            why = str(problem)
-        digests = [made.digest for made in traces] if traces else [why]
-        return Look(traces, why, (digests, [numbers(module) for module in modules]))
+            return None, str(problem)
 
     def _trace(self, path: WeightPath, module: nn.Module, x: Tensor) -> Trace:
-        end = 1.0 if module is path.module else 0.0
-        run = partial(trace, path, module, {**_fixed(path, module), **path.at(end)}, x)
+        run = partial(trace, path, module, _tensors(path, module), x)
         if not self._functional:
             try:
                 made = run()
@@ -211,11 +213,17 @@ def _layout(path: WeightPath) -> Any:
     return types, tuple(path.delta)
 
 
+def _tensors(path: WeightPath, module: nn.Module) -> dict[str, Tensor]:
+    """Give a network's own tensors, in the line's types; those that move require gradients."""
+    ends = path.end if module is path.module else path.start
+    moving = {key: value.detach().requires_grad_(key in path.delta) for key, value in ends.items()}
+    return {**_fixed(path, module), **moving}
+
+
 def _fixed(path: WeightPath, module: nn.Module) -> dict[str, Tensor]:
     """Give what is not interpolated as a network of the line has it."""
     if module is path.module:
         return path.fixed
     own = {**slots(module), **tensors(module)}
-    if not path.fixed.keys() <= own.keys():
-        raise NotCaptured("the networks have different buffers")
-    return {key: own[key].detach().to(value.dtype) for key, value in path.fixed.items()}
+    # What only the target has is the target's.
+    return {key: own.get(key, value).detach().to(value.dtype) for key, value in path.fixed.items()}

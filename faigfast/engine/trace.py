@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -294,34 +295,31 @@ class _Notes:
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation and write it down if it depends on an input."""
         with no_python_dispatcher():
-            if torch.Tag.nondeterministic_seeded in func.tags and draws(func, args, kwargs):
+            kind = _kind(func)
+            if kind.random and draws(func, args, kwargs):
                 raise NotCaptured(f"{func} draws random numbers")
-            given = [v for v in _tensors((args, kwargs)) if v in self.places]
+            given = [value for value in _tensors((args, kwargs)) if value in self.places]
             if not given:
                 return func(*args, **kwargs)
-            if self._depends_on_values(func, args):
+            if kind.by_values and self._depends_on_values(func, args):
                 raise NotCaptured(f"data-dependent operation: {func}")
-            if func._schema.is_mutable and not (args and _among(args[0], self.places)):
+            if kind.writes and not (args and _among(args[0], self.places)):
                 raise Aliased
             if torch.is_autocast_enabled(given[0].device.type):
                 raise NotCaptured("it changes types by autocast")
             taken, named = (_map_tensors(part, self.refer) for part in (args, kwargs))
-            shapes = [value.shape for value in _tensors(args)]
-            same = [shape == shapes[0] for shape in shapes[1:]]
+            same = [value.shape == given[0].shape for value in given[1:]]
             found = func(*args, **kwargs)
             self.lines.append(f"{func}{taken}{named}{same}")
             self._write(func, taken, named, found)
             return found
 
     def _depends_on_values(self, func: Any, args: Any) -> bool:
-        """Whether Python, or the shape of the result, follows from values."""
-        if func is aten.index.Tensor:  # by numbers its shape is known, and by a mask that is
-            masks = (v for v in args[1] if v is not None and v.dtype in _MASKS)
-            return any(mask in self.places for mask in masks)
-        if torch.Tag.dynamic_output_shape in func.tags:
+        """Whether a mask that follows from an input decides the shape of an index's result."""
+        if func is not aten.index.Tensor:
             return True
-        of_values = any("Tensor" not in str(part.type) for part in func._schema.returns)
-        return of_values and func._schema.name not in _OF_SHAPES
+        masks = (value for value in args[1] if value is not None and value.dtype in _MASKS)
+        return any(mask in self.places for mask in masks)
 
     def _write(self, func: Any, args: Any, kwargs: Any, found: Any) -> None:
         several = isinstance(found, tuple | list)
@@ -399,6 +397,25 @@ class _Watch(TorchFunctionMode):
 
 
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
+
+
+class _Kind(NamedTuple):
+    """What an operation may do beside computing tensors."""
+
+    random: bool
+    writes: bool
+    by_values: bool  # Python, or the shape of the result, may follow from values
+
+
+@cache
+def _kind(func: Any) -> _Kind:
+    numbers = any("Tensor" not in str(part.type) for part in func._schema.returns)
+    return _Kind(
+        torch.Tag.nondeterministic_seeded in func.tags,
+        func._schema.is_mutable,
+        torch.Tag.dynamic_output_shape in func.tags
+        or (numbers and func._schema.name not in _OF_SHAPES),
+    )
 
 
 def draws(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
