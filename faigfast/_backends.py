@@ -47,6 +47,10 @@ class Backends(dict[str, Backend]):
     __repr__ = __str__
 
 
+NAMES = ("reference", "torch", "cpu", "triton", "cuda")
+MISSING = "the compiled extension is missing"
+
+
 def backends() -> Backends:
     """Tell which backends exist here and why the others do not.
 
@@ -84,7 +88,7 @@ def backends() -> Backends:
             _extension.module is not None,
             "the same with C++ kernels, for networks in float32 on a CPU"
             if _extension.module is not None
-            else "the compiled extension is missing",
+            else MISSING,
             {"extension": _extension.describe()},
         ),
         _triton_backend(),
@@ -167,11 +171,13 @@ def choose(
                 f"backend: torch, for a transformer that is {share:.0%} linear layers",
             )
         return "cpu", "backend: cpu, the fastest here for convolutions"
-    table = backends()
-    if not isinstance(name, str) or name not in table:
-        raise ValueError(f"backend is {name!r}; expected one of auto, {', '.join(table)}")
+    if name not in NAMES:
+        raise ValueError(f"backend is {name!r}; expected one of auto, {', '.join(NAMES)}")
+    # The others are not asked: to load Triton takes a tenth of a second.
     refuses = {"triton": _triton.refuses, "cuda": _extension_cuda.problem}.get(name)
-    why = refuses(device) if refuses else "" if table[name].available else table[name].reason
+    why = refuses(device) if refuses else ""
+    if name == "cpu" and _extension.module is None:
+        why = MISSING
     if why:
         raise ValueError(
             f"backend {name!r} cannot be used on {device}: {why}; 'auto' takes "

@@ -20,7 +20,7 @@ from faigfast.devices import spread
 from faigfast.engine.graphs import Graphs
 from faigfast.filters import FilterIndex
 from faigfast.fingerprints import fingerprints
-from faigfast.networks import tensors, undisturbed, unwrap
+from faigfast.networks import identity, tensors, undisturbed, unwrap
 from faigfast.objective import Objective, resolve_objective
 from faigfast.ops.cpu_memory import free_cached
 from faigfast.path import WeightPath
@@ -384,7 +384,7 @@ class Attributor:
 def _versions(modules: tuple[nn.Module, nn.Module]) -> list[Any]:
     """Tell the tensors of two networks apart, and how often torch saw each written on."""
     return [
-        (key, id(value), 0 if value.is_inference() else value._version)
+        (key, identity(value), value.dtype, 0 if value.is_inference() else value._version)
         for module in modules
         for key, value in module.state_dict(keep_vars=True).items()
         if isinstance(value, Tensor)
