@@ -1,22 +1,16 @@
 """What every part needs of a network: its tensors, its identity, a call without a trace."""
 
 import copy
-import hashlib
 import random
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain
-from numbers import Number
 from operator import is_
-from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.func import functional_call
 
 from faigfast.precision import proper_float32
@@ -125,174 +119,6 @@ def copy_of(model: nn.Module) -> nn.Module:
     computed = [v for v in kept if isinstance(v, Tensor) and not v.is_leaf]
     with torch.inference_mode(False):
         return copy.deepcopy(model, {id(v): v.detach().clone() for v in computed})
-
-
-def attributes(model: nn.Module) -> str:
-    """Fingerprint what a module's results depend on beside its state dict, as far as it shows.
-
-    Classes, hooks, attributes and buffers outside the state dict are read, and what they hold:
-    containers, tensors and arrays by their values, functions by their code, closures and defaults,
-    other objects by their attributes, to a few levels. Of classes their functions are read, with
-    the globals that these name, and what else of them is plain.
-    """
-    found: list[str] = []
-    seen: dict[int, tuple[int, Any]] = {}  # objects are kept, so that none takes another's id
-
-    def read(value: Any, depth: int) -> None:
-        if _is_plain(value):
-            found.append(f"{value!r};")
-            return
-        found.append(f"{type(value).__qualname__}(")
-        if id(value) in seen:
-            found.append(f"{seen[id(value)][0]}")
-        else:
-            seen[id(value)] = len(seen), value
-            inside = depth - (not isinstance(value, dict | list | tuple | nn.Module))
-            for part in _parts(value, depth):
-                read(part, inside)
-        found.append(")")
-
-    read(model, LEVELS)
-    for kind in dict.fromkeys(type(module) for module in model.modules()):
-        read(_class_parts(kind), LEVELS)
-    read([hooks for hooks in map(_global_hooks.get, _GLOBAL_HOOKS) if hooks], 1)
-    return hashlib.sha256("".join(found).encode()).hexdigest()
-
-
-SHORT = 100  # entries of dicts and lists
-
-# Most of what a module holds is of these; the others take longer to tell.
-_PLAIN = frozenset((bool, int, float, str, type(None)))
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether its text is all that there is of a value, also of a tuple or short list of such."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return True
-    if kind is tuple or (kind is list and len(value) < SHORT):
-        return _PLAIN.issuperset(map(type, value))
-    return isinstance(value, type | torch.dtype | torch.device | str | bytes | Number)
-
-
-# Hooks on all modules.
-_global_hooks = vars(torch.nn.modules.module)
-_GLOBAL_HOOKS = sorted(key for key in _global_hooks if key.startswith("_global_"))
-
-
-def _class_parts(kind: type) -> list[Any]:
-    """Give what of a module's class its results may depend on."""
-    found: list[Any] = []
-    for each in kind.__mro__[: kind.__mro__.index(nn.Module)]:
-        for name, value in vars(each).items():
-            function = getattr(value, "__func__", getattr(value, "fget", value))
-            if isinstance(function, FunctionType):
-                names = function.__globals__
-                of_torch = each.__module__.startswith("torch.")
-                used = [] if of_torch else [names.get(n) for n in function.__code__.co_names]
-                found += [name, function, [value for value in used if _tells(value)]]
-            elif not name.startswith("__") and _is_plain(value):
-                found += [name, value]
-    return found
-
-
-def _tells(value: Any) -> bool:
-    """Whether a global is read: a setting, some of them, or a function, not what may be large."""
-    if isinstance(value, dict) and len(value) < SHORT:
-        return all(map(_is_plain, value.values()))
-    return _is_plain(value) or isinstance(value, FunctionType)
-
-
-_CONTAINERS = (dict, list, tuple, set)
-_MUTABLE = (dict, list, set, deque)
-LEVELS = 4  # of objects within objects that `attributes` reads
-
-
-def _parts(value: Any, depth: int) -> Iterable[Any]:
-    """Take a value apart for `attributes`."""
-    if isinstance(value, Tensor):
-        octets = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-        return [value.dtype, *value.shape, b"" if value.is_meta else octets.numpy().tobytes()]
-    if isinstance(value, np.ndarray):
-        return [repr(value.dtype), *value.shape, value.tobytes()]
-    if isinstance(value, nn.Module):
-        # Most of a module's attributes are empty: hooks that nobody registered.
-        plain: list[tuple[str, Any]] = []
-        own: dict[str, Any] = {}
-        for key, part in vars(value).items():
-            if type(part) not in _PLAIN and isinstance(part, _CONTAINERS) and not part:
-                continue
-            if _is_plain(part):
-                plain.append((key, part))
-            elif key not in ("_parameters", "_buffers"):
-                own[key] = part
-        names = value._non_persistent_buffers_set
-        if names:
-            own["_buffers"] = {k: v for k, v in value._buffers.items() if k in names}
-        return [type(value), repr(plain), own] if own else [type(value), repr(plain)]
-    if isinstance(value, Mapping):
-        return list(chain.from_iterable(value.items()))
-    if isinstance(value, list | tuple | deque):
-        return value
-    if isinstance(value, set | frozenset):
-        return sorted(map(repr, value))
-    of_torch = str(getattr(value, "__module__", "")).startswith("torch._")
-    if depth <= 0 or of_torch or isinstance(value, ModuleType):
-        return []
-    if isinstance(value, FunctionType):
-        cells = value.__closure__ or ()
-        held = [cell.cell_contents for cell in cells if cell != CellType()]
-        code = value.__code__
-        return [code.co_code, repr(code.co_names), code.co_consts, value.__defaults__, held]
-    if isinstance(value, MethodType):
-        return [value.__func__, value.__self__]
-    if isinstance(value, partial):
-        return [value.func, value.args, value.keywords]
-    slots = [name for each in type(value).__mro__ for name in vars(each).get("__slots__", ())]
-    slotted = [getattr(value, name, None) for name in slots if not name.startswith("__")]
-    return [getattr(value, "__dict__", {}), slotted]
-
-
-def _held(values: Iterable[Any]) -> Iterable[Any]:
-    """Give values and what they hold, as deep as `attributes` reads, each object once."""
-    seen: dict[int, Any] = {}
-
-    def read(value: Any, depth: int) -> None:
-        if id(value) in seen or isinstance(value, type | str | bytes | Number | None):
-            return
-        seen[id(value)] = value
-        if isinstance(value, Tensor | np.ndarray):
-            return
-        for part in [vars(value)] if isinstance(value, nn.Module) else _parts(value, depth):
-            read(part, depth - (not isinstance(value, (*_MUTABLE, tuple, nn.Module))))
-
-    for value in values:
-        read(value, LEVELS)
-    return seen.values()
-
-
-@contextmanager
-def without_fakes(model: nn.Module) -> Iterator[None]:
-    """Take tensors without data, which tracing leaves, out of all that a module holds."""
-    before = [(part, part.copy()) for part in _held([model]) if isinstance(part, _MUTABLE)]
-    try:
-        yield
-    finally:
-        for part, kept in before:
-            old = {id(value) for value in _entries(kept)}
-            new = _held(value for value in _entries(part) if id(value) not in old)
-            if any(map(_is_fake, new)):
-                part.clear()
-                (part.extend if isinstance(part, list | deque) else part.update)(kept)
-
-
-def _entries(part: Any) -> Iterable[Any]:
-    return list(part.values() if isinstance(part, dict) else part)
-
-
-def _is_fake(value: Any) -> bool:
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    return isinstance(value, FakeTensor) or (isinstance(value, Tensor) and wrapped(value))
 
 
 @contextmanager
