@@ -31,7 +31,9 @@ def capture(trace: Trace) -> fx.GraphModule:
     Aliased
         If it writes on tensors that others see.
     """
-    module = trace.graph()
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(trace.graph, {}))
+    module = fx.GraphModule(trace.root, graph)
     _without_dropout(module.graph)
     if not _without_side_effects(module.graph):
         raise Aliased

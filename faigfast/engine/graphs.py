@@ -147,7 +147,7 @@ class Graphs:
 
     def _made(self, path: WeightPath, made: Trace) -> Plan:
         """Find or make the plan of a trace."""
-        key = made.digest, _layout(path), made.values[len(made.keys) - 1][1]
+        key = made.digest, _layout(path)
         if key not in self._plans:
             plan = _plan(path, made)
             for other in self._plans.values():
@@ -155,7 +155,7 @@ class Graphs:
                     plan.checked = other.checked
             _keep(self._plans, key, plan, PLANS)
         self._plans.move_to_end(key)
-        return self._plans[key].resized(made.sizes())
+        return self._plans[key].resized(made.sizes)
 
 
 def _plan(path: WeightPath, made: Trace) -> Plan:
@@ -166,7 +166,7 @@ def _plan(path: WeightPath, made: Trace) -> Plan:
     moving = {node for node, key in zip(given, keys, strict=True) if key in path.delta}
     alone, taken = single(graph, sorted_nodes(graph, moving, image)[2])
     fuse(graph, moving)
-    return Plan(module, keys, frozenset(path.delta), alone, taken, made.sizes())
+    return Plan(module, keys, frozenset(path.delta), alone, taken, made.sizes)
 
 
 def alike(one: Plan, other: Plan) -> bool:

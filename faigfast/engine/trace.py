@@ -60,103 +60,42 @@ class Aliased(Exception):
     """A network writes on a tensor that others see, which only functional operations show."""
 
 
-class Ref(NamedTuple):
-    """A value among those of a trace."""
-
-    place: int
-
-    def __repr__(self) -> str:
-        """Short, since digests are made of it."""
-        return f"%{self.place}"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One operation.
-
-    Parameters
-    ----------
-    target : OpOverload
-        The operation.
-    args, kwargs
-        With `Ref` for tensors.
-    results : list of int
-        Places of its results among the values, in order; -1 of what is no tensor.
-    several : bool
-        Whether it gives a sequence.
-    """
-
-    target: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    results: list[int]
-    several: bool
-
-
 @dataclass(eq=False)
 class Trace:
     """What a network computed for one image.
 
-    Attributes
+    Parameters
     ----------
     keys : list of str
-        Names of the inputs, the image's last; they are the first values.
-    values : list of (torch.Size, torch.dtype)
-        Shape and type of every value, of inputs first.
-    constants : dict of int to Tensor
-        By place among the values.
-    steps : list of Step
-        In order.
-    output : any
-        What the network gives, with `Ref` for tensors.
+        Names of the inputs, the image's last.
+
+    Attributes
+    ----------
+    graph : Graph
+        Its placeholders are the inputs; `meta["val"]` of a node is a tensor without data as its value
+        is, `meta["place"]` the value's place among all.
+    root : nn.Module
+        Holds the constants.
+    sizes : list of int
+        Bytes of every value, by place.
     found : any
-        What it gave.
+        What the network gave.
+    digest : str
+        Names the computation: operations, what they take, and which sizes are 1 or equal.
     """
 
     keys: list[str]
-    values: list[tuple[torch.Size, torch.dtype]] = field(default_factory=list)
-    constants: dict[int, Tensor] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
-    output: Any = None
+    graph: fx.Graph = field(default_factory=fx.Graph)
+    root: nn.Module = field(default_factory=nn.Module)
+    sizes: list[int] = field(default_factory=list)
     found: Any = None
     digest: str = ""
 
     @property
     def writes(self) -> bool:
         """Whether an operation writes on what it is given."""
-        return any(step.target._schema.is_mutable for step in self.steps)
-
-    def sizes(self) -> list[int]:
-        """Bytes of every value."""
-        return [shape.numel() * dtype.itemsize for shape, dtype in self.values]
-
-    def graph(self) -> fx.GraphModule:
-        """Write the steps as a graph: placeholders are the inputs, `meta` has shapes and places."""
-        graph, root = fx.Graph(), nn.Module()
-        nodes: dict[int, fx.Node] = {}
-
-        def place(node: fx.Node, number: int) -> None:
-            shape, dtype = self.values[number]
-            node.meta |= {"val": torch.empty(shape, dtype=dtype, device="meta"), "place": number}
-            nodes[number] = node
-
-        for number, key in enumerate(self.keys):
-            place(graph.placeholder(f"input_{number}_{key.replace('.', '_')}"), number)
-        for number, value in self.constants.items():
-            setattr(root, f"constant_{number}", value)
-            place(graph.get_attr(f"constant_{number}"), number)
-        for step in self.steps:
-            args, kwargs = _map((step.args, step.kwargs), lambda ref: nodes[ref.place])
-            node = graph.call_function(step.target, args, kwargs)
-            if not step.several:
-                place(node, step.results[0])
-                continue
-            for i, number in enumerate(step.results):
-                if number >= 0:
-                    place(graph.call_function(operator.getitem, (node, i)), number)
-            node.meta["val"] = [nodes[n].meta["val"] for n in step.results if n >= 0]
-        graph.output(_map(self.output, lambda ref: nodes[ref.place]))
-        return fx.GraphModule(root, graph)
+        schemas = (getattr(node.target, "_schema", None) for node in self.graph.nodes)
+        return any(schema is not None and schema.is_mutable for schema in schemas)
 
 
 def trace(
@@ -195,8 +134,8 @@ def trace(
     image = x.clone().requires_grad_().clone()
     made = Trace([*given, IMAGE])
     recorder: Any = (_AfterWrites if functional else _Recorder)(made)
-    for value in (*given.values(), image):
-        recorder.register(value)
+    for key, value in zip(made.keys, (*given.values(), image), strict=True):
+        recorder.take(key, value)
     if functional:
         module = copy_of(module)  # what it keeps of the tensors that it sees goes with the copy
 
@@ -220,9 +159,9 @@ def trace(
         raise NotCaptured(f"{', '.join(functions)} may have a gradient of its own")
     if watch.hooks:
         raise NotCaptured("a hook may change its gradients")
-    made.output = _map_tensors(found, recorder.refer)
+    made.graph.output(_map_tensors(found, recorder.node))
     made.found = _map_tensors(found, Tensor.detach)
-    made.digest = recorder.digest()
+    made.digest = hashlib.sha256("\n".join(recorder.lines).encode()).hexdigest()
     return made
 
 
@@ -260,37 +199,34 @@ def _own_functions() -> Iterator[dict[str, None]]:
 
 
 class _Notes:
-    """Writes the steps of one trace down; what two kinds of modes share."""
-
-    trace: Trace
+    """Writes the operations of one trace down; what two kinds of modes share."""
 
     def begin(self, trace: Trace) -> None:
         self.trace = trace
-        self.places: Any = WeakIdKeyDictionary()
-        self.known: dict[tuple[int, int], tuple[Tensor, int]] = {}
+        self.nodes: Any = WeakIdKeyDictionary()  # by what they gave
+        self.constants: dict[tuple[int, int], tuple[Tensor, fx.Node]] = {}
         self.lines: list[str] = []
 
-    def register(self, value: Tensor) -> int:
-        """Give a value its place."""
-        place = len(self.trace.values)
-        self.trace.values.append((value.shape, value.dtype))
-        self.places[value] = place
-        return place
+    def take(self, key: str, value: Tensor) -> None:
+        """Note an input."""
+        node = self.trace.graph.placeholder(f"input_{key.replace('.', '_')}")
+        self.lines.append(key if key == IMAGE else f"{key} {[*value.shape]}")
+        self._keep(node, value)
 
-    def refer(self, value: Tensor) -> Ref:
-        """Give a tensor's place; one that follows from no input is a constant."""
-        place = self.places.get(value)
-        if place is None:
-            key = id(value), value._version
-            if key not in self.known:
-                copy = value.detach().clone()
-                place = len(self.trace.values)
-                self.trace.values.append((copy.shape, copy.dtype))
-                self.trace.constants[place] = copy
-                self.known[key] = value, place  # held, so that no other takes its id
-                self.lines.append(f"{copy.dtype}{[*copy.shape]}{_hash(copy)}")
-            place = self.known[key][1]
-        return Ref(place)
+    def node(self, value: Tensor) -> fx.Node:
+        """Give the node that gave a tensor; one that follows from no input is a constant."""
+        node = self.nodes.get(value)
+        if node is not None:
+            return node
+        key = id(value), value._version
+        if key not in self.constants:
+            copy, name = value.detach().clone(), f"constant_{len(self.constants)}"
+            self.lines.append(f"{name} {[*copy.shape]} {_hash(copy)}")
+            setattr(self.trace.root, name, copy)
+            node = self.trace.graph.get_attr(name)
+            self._note(node, copy)
+            self.constants[key] = value, node  # held, so that no other takes its id
+        return self.constants[key][1]
 
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation and write it down if it depends on an input."""
@@ -298,20 +234,21 @@ class _Notes:
             kind = _kind(func)
             if kind.random and draws(func, args, kwargs):
                 raise NotCaptured(f"{func} draws random numbers")
-            given = [value for value in _tensors((args, kwargs)) if value in self.places]
+            given = [value for value in _tensors((args, kwargs)) if value in self.nodes]
             if not given:
                 return func(*args, **kwargs)
             if kind.by_values and self._depends_on_values(func, args):
                 raise NotCaptured(f"data-dependent operation: {func}")
-            if kind.writes and not (args and _among(args[0], self.places)):
+            if kind.writes and not (isinstance(args[0], Tensor) and args[0] in self.nodes):
                 raise Aliased
             if torch.is_autocast_enabled(given[0].device.type):
                 raise NotCaptured("it changes types by autocast")
-            taken, named = (_map_tensors(part, self.refer) for part in (args, kwargs))
+            taken, named = (_map_tensors(part, self.node) for part in (args, kwargs))
+            node = self.trace.graph.call_function(func, taken, named)
             same = [value.shape == given[0].shape for value in given[1:]]
+            self.lines.append(f"{node} {func} {taken} {named} {same}")
             found = func(*args, **kwargs)
-            self.lines.append(f"{func}{taken}{named}{same}")
-            self._write(func, taken, named, found)
+            self._results(node, found)
             return found
 
     def _depends_on_values(self, func: Any, args: Any) -> bool:
@@ -319,34 +256,35 @@ class _Notes:
         if func is not aten.index.Tensor:
             return True
         masks = (value for value in args[1] if value is not None and value.dtype in _MASKS)
-        return any(mask in self.places for mask in masks)
+        return any(mask in self.nodes for mask in masks)
 
-    def _write(self, func: Any, args: Any, kwargs: Any, found: Any) -> None:
-        several = isinstance(found, tuple | list)
-        parts = list(found) if several else [found]
-        results = [self.register(v) if isinstance(v, Tensor) else -1 for v in parts]
-        if all(place < 0 for place in results):
-            return
-        for value, place in zip(parts, results, strict=True):
-            if place >= 0:
-                self.lines.append(_pattern(value.shape, value.dtype))
-        self.trace.steps.append(Step(func, args, kwargs, results, several))
-        if not torch.is_grad_enabled():
-            for value, place in zip(parts, results, strict=True):
-                if place >= 0:
-                    shut = self.register(value)
-                    step = Step(aten.detach.default, (Ref(place),), {}, [shut], False)
-                    self.trace.steps.append(step)
-                    self.lines.append("detach")
+    def _results(self, node: fx.Node, found: Any) -> None:
+        """Note what an operation gave; without gradients it is cut off from what it took."""
+        if isinstance(found, tuple | list):
+            for place, part in enumerate(found):
+                if isinstance(part, Tensor):
+                    self._results(self._call(operator.getitem, node, place), part)
+        elif isinstance(found, Tensor):
+            self._keep(node, found)
+            if not torch.is_grad_enabled():
+                self._keep(self._call(aten.detach.default, node), found)
 
-    def digest(self) -> str:
-        """Name the computation: operations, what they take, and which sizes are 1 or equal."""
-        inputs = (
-            f"{key} {dtype} {_pattern(shape, dtype) if key == IMAGE else [*shape]}"
-            for key, (shape, dtype) in zip(self.trace.keys, self.trace.values, strict=False)
-        )
-        text = "\n".join([*inputs, *self.lines, repr(self.trace.output)])
-        return hashlib.sha256(text.encode()).hexdigest()
+    def _call(self, target: Any, *args: Any) -> fx.Node:
+        node = self.trace.graph.call_function(target, args)
+        self.lines.append(f"{node} {target} {args}")
+        return node
+
+    def _keep(self, node: fx.Node, value: Tensor) -> None:
+        self.nodes[value] = node
+        self._note(node, value)
+
+    def _note(self, node: fx.Node, value: Tensor) -> None:
+        shape, dtype = value.shape, value.dtype
+        # What decides how it is broadcast.
+        self.lines.append(f"{dtype}{''.join('1' if side == 1 else 'n' for side in shape)}")
+        node.meta["val"] = torch.empty(shape, dtype=dtype, device="meta")
+        node.meta["place"] = len(self.trace.sizes)
+        self.trace.sizes.append(shape.numel() * dtype.itemsize)
 
 
 class _Recorder(_Notes, ProxyTorchDispatchMode):
@@ -389,9 +327,9 @@ class _Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         self.hooks |= func in _HOOKING
-        if func in _READING and args[0] in self.recorder.places:
+        if func in _READING and args[0] in self.recorder.nodes:
             raise NotCaptured(f"data-dependent: {getattr(func, '__name__', func)} of a value")
-        if func is _DATA and args[0] in self.recorder.places:
+        if func is _DATA and args[0] in self.recorder.nodes:
             return args[0].detach()
         return func(*args, **(kwargs or {}))
 
@@ -428,15 +366,6 @@ def draws(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     return given.get("train", given.get("training")) is not False
 
 
-def _among(value: Any, places: Any) -> bool:
-    return isinstance(value, Tensor) and value in places
-
-
-def _pattern(shape: torch.Size, dtype: torch.dtype) -> str:
-    """Tell of a shape what decides how it is broadcast."""
-    return f"{dtype}{''.join('1' if side == 1 else 'n' for side in shape)}"
-
-
 def _hash(value: Tensor) -> str:
     octets = value.cpu().contiguous().flatten().view(torch.uint8).numpy()
     return hashlib.sha256(octets.data).hexdigest()
@@ -455,22 +384,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Change the tensors in arguments or in an output, which may have named tuples."""
     if isinstance(value, Tensor):
         return change(value)
-    return _nested(value, lambda part: _map_tensors(part, change))
-
-
-def _map(value: Any, change: Callable[[Ref], Any]) -> Any:
-    if isinstance(value, Ref):
-        return change(value)
-    return _nested(value, lambda part: _map(part, change))
-
-
-def _nested(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(change, value))
+        return type(value)(*(_map_tensors(part, change) for part in value))
     if isinstance(value, list | tuple):
-        return type(value)(map(change, value))
+        return type(value)(_map_tensors(part, change) for part in value)
     if isinstance(value, dict):
-        return {key: change(part) for key, part in value.items()}
+        return {key: _map_tensors(part, change) for key, part in value.items()}
     return value
