@@ -72,8 +72,8 @@ class Trace:
     Attributes
     ----------
     graph : Graph
-        Its placeholders are the inputs; `meta["val"]` of a node is a tensor without data as its value
-        is, `meta["place"]` the value's place among all.
+        Its placeholders are the inputs; `meta` of a node has a tensor without data in the shape of
+        its value as "val", and the value's place among all as "place".
     root : nn.Module
         Holds the constants.
     sizes : list of int
