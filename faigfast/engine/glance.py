@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from faigfast.path import WeightPath
 
@@ -42,8 +44,9 @@ def glance(
     given = {key: value.clone() for key, value in tensors.items()}
     image = x.clone().requires_grad_().clone()
     watch = _Calls([*given.values(), image])
+    nothing = saved_tensors_hooks(lambda value: None, lambda value: value)  # kept for a backward
     try:
-        with watch:
+        with nothing, watch:
             path.evaluate(given, image, module=module)
     except torch.OutOfMemoryError:
         raise
@@ -58,8 +61,8 @@ class _Calls(TorchFunctionMode):
     def __init__(self, inputs: list[Tensor]) -> None:
         super().__init__()
         self.lines: list[str] = []
-        self.places: dict[int, str] = {}
-        self.held: list[Tensor] = []  # so that no other takes an id
+        self.places: Any = WeakIdKeyDictionary()
+        self.count = 0
         for value in inputs:
             self._place(value)
 
@@ -83,7 +86,7 @@ class _Calls(TorchFunctionMode):
     def _write(self, value: Any, line: list[str]) -> None:
         """Write arguments down."""
         if isinstance(value, Tensor):
-            line.append(self.places.get(id(value)) or self._constant(value))
+            line.append(self.places.get(value) or self._constant(value))
         elif isinstance(value, list | tuple):
             line.append("(")
             for part in value:
@@ -106,8 +109,8 @@ class _Calls(TorchFunctionMode):
             line.append(repr(found))
 
     def _place(self, value: Tensor) -> None:
-        self.places[id(value)] = f"%{len(self.held)}"
-        self.held.append(value)
+        self.places[value] = f"%{self.count}"
+        self.count += 1
 
     def _constant(self, value: Tensor) -> str:
         """Name a tensor from outside by its values, each time anew: the network may write on it."""
