@@ -49,6 +49,7 @@ class Backends(dict[str, Backend]):
 
 NAMES = ("reference", "torch", "cpu", "triton", "cuda")
 MISSING = "the compiled extension is missing"
+ONE_PASS = "many points of the line in one pass"
 
 
 def backends() -> Backends:
@@ -80,13 +81,14 @@ def backends() -> Backends:
         Backend(
             "torch",
             True,
-            "many points of the line in one pass, in PyTorch",
+            "PyTorch alone: on a CPU one image at one point of the line at a time in each of "
+            "several threads, on a GPU many in one pass",
             {"torch": torch.__version__},
         ),
         Backend(
             "cpu",
             _extension.module is not None,
-            "the same with C++ kernels, for networks in float32 on a CPU"
+            f"{ONE_PASS} with C++ kernels, for networks in float32 on a CPU"
             if _extension.module is not None
             else MISSING,
             {"extension": _extension.describe()},
@@ -99,9 +101,9 @@ def backends() -> Backends:
 
 def _triton_backend() -> Backend:
     why = _triton.refuses()
-    reason = "the same with Triton kernels, for networks on a GPU in 32 or 16 bits"
+    reason = f"{ONE_PASS} with Triton kernels, for networks on a GPU in 32 or 16 bits"
     if _triton.interpreted():
-        reason = "the same with Triton kernels in Triton's interpreter, slow and for tests"
+        reason = f"{ONE_PASS} with Triton kernels in Triton's interpreter, slow and for tests"
     return Backend("triton", not why, why or reason, {"triton": _triton.version() or "missing"})
 
 
@@ -110,7 +112,7 @@ def _cuda_backend() -> Backend:
     return Backend(
         "cuda",
         not why,
-        why or "the same with CUDA kernels around cuDNN, compiled and not yet run on a device",
+        why or f"{ONE_PASS} with CUDA kernels around cuDNN, compiled and not yet run on a device",
         {"extension": _extension_cuda.describe()},
     )
 

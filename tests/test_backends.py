@@ -1,5 +1,7 @@
 import copy
 import dataclasses
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -67,6 +69,19 @@ def test_choice():
     assert name == "torch" and (_extension.module is None or "linear" in why)
     for name in ("reference", "torch"):
         assert choose(name, "cpu") == (name, "")
+
+
+def test_a_backend_that_is_asked_for_does_not_import_another():
+    code = "import sys; from faigfast._backends import choose; choose('torch', 'cpu'); "
+    code += "assert 'triton' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_many_points_in_one_pass_are_claimed_where_they_run_so(monkeypatch):
+    monkeypatch.setattr(_extension, "module", SimpleNamespace(compiled=lambda: [], isa=lambda: ""))
+    table = backends()
+    assert "many points of the line in one pass" in table["cpu"].reason
+    assert "on a CPU one image at one point of the line at a time" in table["torch"].reason
 
 
 def test_a_choice_leaves_the_network_as_it_is():

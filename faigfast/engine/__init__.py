@@ -1,1 +1,1 @@
-"""The path engine: many points of the line, for many images, at once; see docs/engine.md."""
+"""The path engine: a network as a graph, run at points of the line; see docs/engine.md."""

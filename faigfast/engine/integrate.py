@@ -1,4 +1,4 @@
-"""The path engine: all images of a batch, many points of the line at once."""
+"""The path engine: images of a batch and points of the line, as many in one pass as pays."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ class PointByPoint(Exception):
 
 @dataclass
 class Engine:
-    """One call of `attribute` by many points of the line at once.
+    """One call of `attribute` by graphs, several points and images in one pass where that pays.
 
     Parameters
     ----------
