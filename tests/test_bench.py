@@ -7,26 +7,23 @@ import torch
 from torch import nn
 
 from faigfast.bench import WORKLOADS, benchmark, rivals, runner, workload
-from faigfast.bench.memory import own_peak, peak_memory
+from faigfast.bench.families import FAMILIES, SCALE
 from faigfast.bench.report import Report, Row, Section
-from faigfast.bench.workloads import FAMILIES, SCALE, Problem, forward_flops
+from faigfast.bench.spandrel import NETWORKS
+from faigfast.bench.workloads import forward_flops
 from faigfast.zoo import SRResNet
 
-quick = partial(benchmark, ["tiny-8x2"], steps=3, repeats=2, memory=False, progress=False)
+quick = partial(
+    benchmark, ["tiny-8x2"], steps=3, repeats=2, first=False, memory=False, progress=False
+)
 HONEST = ["authors", "loop", "vmap", "faigfast-reference"]
-
-
-def widened(problem: Problem) -> Problem:
-    """The same problem in float64, where contenders must agree to rounding."""
-    nets = (copy.deepcopy(net).double() for net in (problem.baseline, problem.target))
-    return Problem(*nets, problem.x.double(), problem.gt.double(), problem.steps)
 
 
 @pytest.mark.parametrize("name", [*rivals.contenders()])
 def test_everyone_computes_the_same(name, monkeypatch):
     # The whole of torch.compile but its C++ code generation, which takes half a minute.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    problem = widened(workload("tiny-8x2").problem(3))
+    problem = workload("tiny-8x2").problem(3).to(torch.float64)
     before = [copy.deepcopy(net.state_dict()) for net in (problem.baseline, problem.target)]
     run = rivals.contenders()[name](problem)
     expected = runner.exact(problem)
@@ -41,7 +38,7 @@ def test_everyone_computes_the_same(name, monkeypatch):
 
 def test_vmap_in_chunks(monkeypatch):
     monkeypatch.setattr(rivals, "VMAP_PIXELS", 2 * 8 * 8)
-    problem = widened(workload("tiny-8x1").problem(5))
+    problem = workload("tiny-8x1").problem(5).to(torch.float64)
     assert max(runner.errors(rivals.vmapped(problem)(), runner.exact(problem))) < 1e-12
 
 
@@ -73,13 +70,26 @@ def test_report(tmp_path):
 def test_table_shows_medians_and_pairwise_ratios():
     section = Section("name", "title", 8, 12_000_000_000, "every image")
     section.rows = [
-        Row("loop", [1.0, 2.0, 3.0], error=1e-6, memory=100 * 2**20),
+        Row("loop", [1.0, 2.0, 3.0], error=1e-6, first=[2.0, 4.0, 3.0], memory=100 * 2**20),
+        Row("own", [1.0, 1.0, 1.0], error=1e-6, first=[4.0, 2.0]),
         Row("other", [0.5, 0.5, 3.0], error=2e-6, scaled="2 of 8 points"),
     ]
     lines = Report([section], 2e-3, 1e-4).table().splitlines()
-    assert lines[3].split() == ["loop", "2.000", "1.000–3.000", "6.0", "1.00", "1.0e-06", "100"]
-    assert lines[4].split() == ["other*", "0.500", "0.500–3.000", "24.0", "2.00", "2.0e-06", "–"]
-    assert lines[5].strip() == "other: scaled from 2 of 8 points"
+    loop, own, other = (line.split() for line in lines[3:6])
+    assert loop == [
+        "loop",
+        "2.000",
+        "1.000–3.000",
+        "6.0",
+        "1.00",
+        "3.000",
+        "1.00",
+        "1.0e-06",
+        "100",
+    ]
+    assert own == ["own", "1.000", "1.000–1.000", "12.0", "2.00", "3.000", "1.25", "1.0e-06", "–"]
+    assert other == ["other*", "0.500", "0.500–3.000", "24.0", "2.00", "–", "–", "2.0e-06", "–"]
+    assert lines[6].strip() == "other: scaled from 2 of 8 points"
 
 
 def test_no_ratio_without_the_loop():
@@ -167,22 +177,6 @@ def test_the_authors_way_is_scaled_where_large(monkeypatch):
     assert section.checked == "first image" and "authors*" in report.table()
 
 
-def test_peak_memory():
-    peak = peak_memory("tiny-8x1", "loop", 1, 1)
-    # Python with torch takes more than 50 MiB, and a tiny network next to nothing.
-    assert 50 * 2**20 < peak < 4 * 2**30
-    assert own_peak() > 50 * 2**20
-
-
-def test_failing_memory_is_said(monkeypatch):
-    monkeypatch.setitem(rivals.RIVALS, "only here", rivals.loop)
-    report = quick(contenders=["only here"], memory=True)
-    (row,) = report.sections[0].rows
-    assert row.memory is None and len(row.seconds) == 2
-    assert "memory was not measured" in row.note and "KeyError" in row.note
-    assert row.note in report.table()
-
-
 def test_progress_ends_full(capsys):
     quick(contenders=["loop"], progress=True)
     assert "4/4" in capsys.readouterr().err
@@ -223,7 +217,7 @@ def test_flops_of_other_convolutions(net, x, flops):
 def test_workloads(name):
     chosen = workload(name)
     problem, again = chosen.problem(8), chosen.problem(8, 1)
-    images, size = chosen.images, chosen.size
+    images, size = len(chosen.sizes), chosen.sizes[0][0]
     assert problem.x.shape == (images, 3, size, size)
     assert problem.gt.shape == (images, 3, SCALE * size, SCALE * size)
     assert problem.gt.min() >= 0 and problem.gt.max() <= 1
@@ -253,8 +247,8 @@ def test_workloads_leave_random_numbers_alone():
 
 
 def test_list_of_workloads():
-    assert len(WORKLOADS) == 13 and len(set(WORKLOADS)) == 13
-    assert {workload(name).family for name in WORKLOADS} == FAMILIES.keys() - {"tiny"}
+    assert len(WORKLOADS) == 16 and len(set(WORKLOADS)) == 16
+    assert {workload(name).family for name in WORKLOADS} == FAMILIES.keys() - {"tiny", *NETWORKS}
     assert set(runner.DEFAULT) <= set(WORKLOADS)
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from faigfast import attribute
-from faigfast.bench.workloads import FAMILIES, drawn
+from faigfast.bench.families import FAMILIES
+from faigfast.bench.workloads import drawn
 from faigfast.engine import integrate
 
 SIZE = 1356, 2040  # of the ground truth, twice that of what goes in
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 def photograph(size, device):
     """Networks, and an image with its ground truth."""
-    nets = [net.to(device) for net in FAMILIES["srresnet"][1]()]
+    nets = [net.to(device) for net in FAMILIES["srresnet"].pair()]
     gt = drawn(1, *size, torch.Generator().manual_seed(0))
     x = torch.nn.functional.interpolate(gt, scale_factor=0.5, mode="area")
     return nets, (x.to(device), gt.to(device))

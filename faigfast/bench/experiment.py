@@ -15,9 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from faigfast.attribution import attribute
+from faigfast.bench.families import FAMILIES, SCALE, SEED, Pair
 from faigfast.bench.rivals import Run, authors, own
 from faigfast.bench.runner import BOUND, NARROW_BOUNDS, errors
-from faigfast.bench.workloads import FAMILIES, SCALE, SEED, Pair, Problem, drawn
+from faigfast.bench.workloads import Problem, drawn
 from faigfast.data.degradations import Degradation
 from faigfast.files import write_json
 from faigfast.machine import describe_gpu, describe_machine, describe_versions
@@ -171,7 +172,7 @@ def experiment(
     sizes : mapping of str to (int, int)
         Height and width of every ground truth.
     family : str
-        Of `faigfast.bench.workloads.FAMILIES`; its networks are timed.
+        Of `faigfast.bench.families.FAMILIES`; its networks are timed.
     ways : sequence of (str, str)
         Backends and precisions.
     points : sequence of int
@@ -187,13 +188,12 @@ def experiment(
         Called after every way with what there is so far.
     """
     device = torch.device(device)
-    title, load = FAMILIES[family]
-    nets = _on(load(), device)
+    nets = _on(FAMILIES[family].pair(), device)
     parts = [_batch(shape, names, device) for shape, names in _by_size(sizes).items()]
     pixels = sum(h * w for h, w in sizes.values()) / 1e6
     whole = Experiment(
-        f"{title}; {counted(len(sizes), 'drawn image')}, {pixels:.2f} megapixels of ground truth; "
-        f"{', '.join(DEGRADATIONS)}; both directions",
+        f"{FAMILIES[family].title}; {counted(len(sizes), 'drawn image')}, {pixels:.2f} megapixels "
+        f"of ground truth; {', '.join(DEGRADATIONS)}; both directions",
         [],
         math.nan,
         describe_machine() | describe_gpu(device),
@@ -259,7 +259,7 @@ class _Accuracy:
     """The shipped pair on drawn pictures, and its converged scores in float64."""
 
     def __init__(self, device: torch.device, crop: int) -> None:
-        self.nets = _on(FAMILIES["pair"][1](), device)
+        self.nets = _on(FAMILIES["pair"].pair(), device)
         self.batch = _batch((SCALE * crop, SCALE * crop), "ab"[:CROPS], device)
         self.exact = self.scores("torch", "fp64", *CONVERGED)[0]
 

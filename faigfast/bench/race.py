@@ -12,8 +12,9 @@ import torch
 from tqdm import tqdm
 
 from faigfast._backends import backends
+from faigfast.bench.families import Pair
 from faigfast.bench.rivals import Run, loop, own
-from faigfast.bench.workloads import Pair, Problem
+from faigfast.bench.workloads import Problem
 from faigfast.data import KEPT_OUT, Degradation, photographs
 from faigfast.files import write_json
 from faigfast.findings.evaluation import crops

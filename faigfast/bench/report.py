@@ -13,7 +13,9 @@ from faigfast.machine import describe_machine, describe_versions
 from faigfast.tables import aligned
 
 YARDSTICK = "loop"
-HEADER = ("", "seconds", "min–max", "GFLOP/s", "× loop", "error", "MiB")
+HEADER = (
+    "", "seconds", "min–max", "GFLOP/s", "× loop", "first", "× loop's", "error", "MiB"
+)  # fmt: skip
 
 
 @dataclass
@@ -30,18 +32,21 @@ class Row:
         What was timed where that is not all; `seconds` are then for all, by the work in them.
     error : float or None
         The worst image's relative L1 error of the scores against float64.
+    first : list of float
+        Seconds of the first run in a process of its own, of every repeat, in order.
     memory : int or None
-        Peak of a process of its own that computes it once, in bytes.
+        Peak of such a process, in bytes.
     reason : str
         Why there is no speed.
     note : str
-        Why there is no memory.
+        Why there is no first run, or no further one.
     """
 
     contender: str
     seconds: list[float] = field(default_factory=list)
     scaled: str = ""
     error: float | None = None
+    first: list[float] = field(default_factory=list)
     memory: int | None = None
     reason: str = ""
     note: str = ""
@@ -83,6 +88,11 @@ class Section:
         loop = next((r.seconds for r in self.rows if r.contender == YARDSTICK), [])
         return [a / b for a, b in zip(loop, row.seconds, strict=False)]
 
+    def first_ratios(self, row: Row) -> list[float]:
+        """Divide the seconds of the tuned loop's first run by the row's, repeat by repeat."""
+        loop = next((r.first for r in self.rows if r.contender == YARDSTICK), [])
+        return [a / b for a, b in zip(loop, row.first, strict=False)]
+
 
 @dataclass
 class Report:
@@ -121,10 +131,14 @@ class Report:
             f"{self.machine['instructions']}, torch {self.versions['torch']}",
             "seconds: median of the repeats, contenders in turn; GFLOP/s: images·points·3·forward "
             "work of the convolutions in them;",
-            f"× {YARDSTICK}: how many times less than the tuned loop, median over repeats; error: "
+            f"× {YARDSTICK}: how many times less than the tuned loop, median over repeats; "
+            "first: seconds of the first run in a process",
+            "of its own, where libraries were imported and networks and images made before, median "
+            "of as many processes in",
+            f"turn; × {YARDSTICK}'s: how many times less than the tuned loop's first run; error: "
             "relative L1 of the scores against",
             f"float64, worst image (over {self.bound:g}: no speed); MiB: peak memory of the whole "
-            "process.",
+            "process of a first run.",
         ]
         if self.narrow_bounds:
             remarks.append(f"In 16 bits the bound is {self.narrow_bounds[0]:g}.")
@@ -136,6 +150,7 @@ class Report:
         for section, written in zip(self.sections, content["sections"], strict=True):
             for row, line in zip(section.rows, written["rows"], strict=True):
                 line["ratios"] = section.ratios(row)
+                line["first_ratios"] = section.first_ratios(row)
         return content
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -156,15 +171,16 @@ def _block(section: Section) -> str:
         remarks += [f"  {row.contender}: {text}" for text in (row.reason, row.note) if text]
         if row.scaled:
             remarks.append(f"  {row.contender}: scaled from {row.scaled}")
-        ratios = section.ratios(row)
-        median = statistics.median(row.seconds) if row.seconds else None
+        median = _median(row.seconds)
         lines.append(
             (
                 row.contender + ("*" if row.scaled else ""),
                 _number(median, "{:.3f}"),
                 f"{min(row.seconds):.3f}–{max(row.seconds):.3f}" if row.seconds else "no speed",
                 _number(median and section.flops / median / 1e9, "{:.1f}"),
-                _number(statistics.median(ratios) if ratios else None, "{:.2f}"),
+                _number(_median(section.ratios(row)), "{:.2f}"),
+                _number(_median(row.first), "{:.3f}"),
+                _number(_median(section.first_ratios(row)), "{:.2f}"),
                 _number(row.error, "{:.1e}"),
                 _number(row.memory and row.memory / 2**20, "{:.0f}"),
             )
@@ -174,6 +190,10 @@ def _block(section: Section) -> str:
         f"(error: {section.checked})"
     )
     return "\n".join([title, indent(aligned(HEADER, lines), "  "), *remarks])
+
+
+def _median(values: list[float]) -> float | None:
+    return statistics.median(values) if values else None
 
 
 def _number(value: float | None, form: str) -> str:

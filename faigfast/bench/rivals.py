@@ -62,7 +62,7 @@ def authors(problem: Problem) -> Run:
     def run() -> Scored:
         first, last = problem.baseline.state_dict(), problem.target.state_dict()
         scores, losses = [], []
-        for x, gt in zip(problem.x.split(1), problem.gt.split(1), strict=True):
+        for x, gt in problem.images():
             with torch.no_grad():
                 ends = [_squared_error(network(alpha)(x), gt).item() for alpha in (0.0, 1.0)]
             totals = [torch.zeros_like(last[layer]) for layer in layers]
@@ -97,7 +97,7 @@ def loop(
     """
     layers = FilterIndex.of(problem.target).layers
     net = copy.deepcopy(problem.target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    net.to(kind or problem.x.dtype).requires_grad_(False)
+    net.to(kind or problem.dtype).requires_grad_(False)
     weights = [net.get_parameter(layer).requires_grad_() for layer in layers]
     state = net.state_dict()  # detached, of the same memory
 
@@ -112,9 +112,7 @@ def loop(
         first, last = placed(problem.baseline), placed(problem.target)
         images = [
             [part.contiguous(memory_format=torch.channels_last) for part in image]
-            for image in zip(
-                problem.x.to(kind or problem.x.dtype).split(1), problem.gt.split(1), strict=True
-            )
+            for image in ((x.to(kind or x.dtype), gt) for x, gt in problem.images())
         ]
 
         def move_to(alpha: float) -> None:
@@ -151,7 +149,16 @@ def _forward_narrow(net: nn.Module, x: Tensor, gt: Tensor) -> Tensor:
 
 
 def compiled(problem: Problem, kind: torch.dtype | None = None) -> Run:
-    """Run the tuned loop with forward and backward compiled, as one graph of fixed shape."""
+    """Run the tuned loop with forward and backward compiled, as one graph of fixed shape.
+
+    Raises
+    ------
+    ValueError
+        If the images are of several sizes: every size would be compiled by itself.
+    """
+    sizes = len({x.shape for x, _ in problem.images()})
+    if sizes > 1:
+        raise ValueError(f"{sizes} sizes of images, each of which it would compile by itself")
     torch.compiler.reset()  # the number of shapes that one function is compiled for has a limit
     forward = _forward if kind is None else _forward_narrow
     return loop(problem, torch.compile(forward, fullgraph=True, dynamic=False), kind)
@@ -160,22 +167,24 @@ def compiled(problem: Problem, kind: torch.dtype | None = None) -> Run:
 def vmapped(problem: Problem) -> Run:
     """Map `grad` over points by `torch.func.vmap`, one image at a time, in chunks."""
     layers = FilterIndex.of(problem.target).layers
-    chunk = max(1, VMAP_PIXELS // problem.x[0, 0].numel())
 
     def run() -> Scored:
         first, last = problem.baseline.state_dict(), problem.target.state_dict()
-        deltas = {key: last[key] - first[key] for key in last}
+        # Indices and masks are the target's.
+        moving = [key for key, value in last.items() if value.is_floating_point()]
+        deltas = {key: last[key] - first[key] for key in moving}
 
         def value(weights: State, rest: State, x: Tensor, gt: Tensor) -> Tensor:
             return _squared_error(functional_call(problem.target, {**rest, **weights}, (x,)), gt)
 
         def gradient(alpha: Tensor, x: Tensor, gt: Tensor) -> State:
-            rest = {key: first[key] + alpha * delta for key, delta in deltas.items()}
+            rest = last | {key: first[key] + alpha * delta for key, delta in deltas.items()}
             return grad(value)({layer: rest.pop(layer) for layer in layers}, rest, x, gt)
 
-        points = problem.x.new_tensor(_points(problem))  # [P, 2]
         scores, losses = [], []
-        for x, gt in zip(problem.x.split(1), problem.gt.split(1), strict=True):
+        for x, gt in problem.images():
+            points = x.new_tensor(_points(problem))  # [P, 2]
+            chunk = max(1, VMAP_PIXELS // x[0, 0].numel())
             with torch.no_grad():
                 losses.append([value({}, end, x, gt).item() for end in (first, last)])
             totals = [torch.zeros_like(deltas[layer]) for layer in layers]
@@ -190,13 +199,13 @@ def vmapped(problem: Problem) -> Run:
 
 
 def own(backend: str, problem: Problem, precision: str = "auto") -> Run:
-    """Call `faigfast.attribute` with one of its backends."""
+    """Call `faigfast.attribute` with one of its backends, or "auto"."""
 
     def run() -> Scored:
         result = attribute(
             problem.baseline,
             problem.target,
-            (problem.x, problem.gt),
+            problem.batch,
             rule=problem.rule,
             steps=problem.steps,
             backend=backend,
@@ -223,15 +232,18 @@ NARROW: dict[str, Contender] = {
 
 
 def contenders(device: torch.device | str = "cpu") -> dict[str, Contender]:
-    """List who can take part: the rivals, and "faigfast-…" for every backend.
+    """List who can take part: the rivals, "faigfast", and "faigfast-…" for every backend.
 
-    On a CPU for those that are available; elsewhere for all that could be, in float32 and float16,
-    so that one which is not there says why.
+    On a CPU "faigfast" takes the backend that "auto" chooses, and the others are those that are
+    available. Elsewhere they are all that could be, in float32 and float16, so that one which is
+    not there says why.
     """
+    own_ones: dict[str, Contender]
     if torch.device(device).type == "cpu":
         available = (backend.name for backend in backends().values() if backend.available)
-        return RIVALS | {f"faigfast-{name}": partial(own, name) for name in available}
-    own_ones: dict[str, Contender] = {}
+        own_ones = {f"faigfast-{name}": partial(own, name) for name in available}
+        return RIVALS | {"faigfast": partial(own, "auto")} | own_ones
+    own_ones = {}
     for name in ("torch", "triton", "cuda"):
         own_ones[f"faigfast-{name}"] = partial(own, name, precision="fp32")
         own_ones[f"faigfast-{name}-fp16"] = partial(own, name, precision="fp16")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from faigfast.bench.memory import peak_memory
+from faigfast.bench.first_run import first_run
 from faigfast.bench.report import Report, Row, Section
 from faigfast.bench.rivals import Contender, Run, Scored, own
 from faigfast.bench.rivals import contenders as everyone
@@ -27,8 +27,9 @@ LOSS_BOUND = 1e-4  # losses have no such jumps
 NARROW_BOUNDS = (5e-2, 1e-2)
 NARROW = ("-fp16", "-bf16")
 
-# Work from which only the first image is compared, and the authors' way is timed on a part.
+# Work from which only the first images are compared, and the authors' way is timed on a part.
 LARGE = 2e12  # FLOP
+FEW, FEW_OF_FOLDER = 1, 3  # images that are compared then
 PART = 2  # points, of one image
 SCALED = "authors"
 
@@ -39,6 +40,7 @@ def benchmark(
     steps: int = 8,
     repeats: int = 5,
     contenders: Sequence[str] | None = None,
+    first: bool = True,
     memory: bool = True,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -46,7 +48,8 @@ def benchmark(
     """Time everyone who computes FAIG here, after comparing what they compute.
 
     In one process, each repeat runs every contender once, in an order that rotates. All use
-    torch's number of threads, the same networks in float32, the same images and nodes.
+    torch's number of threads, the same networks in float32, the same images and nodes. First runs
+    follow, in an order that rotates too.
 
     Parameters
     ----------
@@ -58,8 +61,11 @@ def benchmark(
         Timed runs of each contender, after one that is compared and warms up.
     contenders : sequence of str, optional
         Who takes part: "authors", "loop", "vmap", "compile", "faigfast-reference", …; None: all.
+    first : bool
+        Time first runs too, `repeats` of each contender, every one in a process of its own; on a
+        CPU alone.
     memory : bool
-        Measure peak memory too, each contender once more in a process of its own; on a CPU alone.
+        Measure the peak memory of a process that runs a contender once; on a CPU alone.
     device : torch.device or str
         Where networks and images are. Elsewhere than on a CPU, convolutions in float32 are not
         rounded to tf32, whoever computes them.
@@ -80,8 +86,8 @@ def benchmark(
 
     Examples
     --------
-    >>> report = benchmark(["tiny-8x1"], repeats=1, contenders=["loop"], memory=False,
-    ...                    progress=False)
+    >>> report = benchmark(["tiny-8x1"], repeats=1, contenders=["loop"], first=False,
+    ...                    memory=False, progress=False)
     >>> report.sections[0].row("loop").error < 1e-4
     True
     """
@@ -92,7 +98,7 @@ def benchmark(
             raise ValueError(f"{argument} is {value}; expected a positive integer")
     known = everyone(device)
     on_cpu = torch.device(device).type == "cpu"
-    memory = memory and on_cpu
+    processes = max(repeats * first, int(memory)) if on_cpu else 0
     taking_part = _names("contenders", known if contenders is None else contenders)
     for name in taking_part:
         if name not in known:
@@ -100,9 +106,9 @@ def benchmark(
     names = _names("workloads", workloads)
     chosen = [workload(name) for name in (WORKLOADS if "all" in names else names)]
     with tqdm(unit="run", disable=not progress) as bar:
-        bar.total = len(chosen) * (1 + len(taking_part) * (1 + repeats + memory))
+        bar.total = len(chosen) * (1 + len(taking_part) * (1 + repeats + processes))
         taking = {name: known[name] for name in taking_part}
-        trial = _Trial(taking, steps, repeats, memory, torch.device(device), bar)
+        trial = _Trial(taking, steps, repeats, first, memory, processes, torch.device(device), bar)
         with nullcontext() if on_cpu else proper_float32():
             report = Report([trial.section(one) for one in chosen], BOUND, LOSS_BOUND)
     if not on_cpu:
@@ -168,7 +174,9 @@ class _Trial:
     contenders: dict[str, Contender]
     steps: int
     repeats: int
+    first: bool
     memory: bool
+    processes: int
     device: torch.device
     bar: tqdm
 
@@ -176,36 +184,59 @@ class _Trial:
         """Compare, time and measure everyone on one workload."""
         problem = chosen.problem(self.steps).to(self.device)
         large = problem.flops > LARGE
-        checked = "first image" if large and chosen.images > 1 else "every image"
+        images = len(chosen.sizes)
+        few = min(FEW_OF_FOLDER if chosen.is_folder else FEW, images)
+        compared = few if large else images
+        checked = "every image"
+        if compared < images:
+            checked = "first image" if compared == 1 else f"first {compared} images"
         section = Section(chosen.name, str(chosen), self.steps, problem.flops, checked)
         with self.doing(f"{chosen.name}, float64"):
-            first = chosen.problem(self.steps, 1).to(self.device) if large else problem
-            expected = exact(first)
+            part = chosen.problem(self.steps, compared).to(self.device) if large else problem
+            expected = exact(part)
         entries = []
         for name, prepare in self.contenders.items():
             row = Row(name)
             section.rows.append(row)
-            scaled = large and name == SCALED
+            # A part of a folder is not of its sizes.
+            scaled = large and name == SCALED and not chosen.is_folder
             with self.doing(f"{chosen.name}, comparing {name}"):
-                run = _compare(row, prepare, first if scaled else problem, expected)
+                run = _compare(row, prepare, part if scaled else problem, expected)
             if run is None:
-                self.bar.total -= self.repeats + self.memory
+                self.bar.total -= self.repeats + self.processes
             elif scaled:
-                part = chosen.problem(min(self.steps, PART), 1).to(self.device)
-                row.scaled = f"{part.steps} of {self.steps} points, 1 of {chosen.images} images"
-                entries.append(_Entry(row, part, prepare(part)))
+                timed = chosen.problem(min(self.steps, PART), 1).to(self.device)
+                row.scaled = f"{timed.steps} of {self.steps} points, 1 of {images} images"
+                entries.append(_Entry(row, timed, prepare(timed)))
             else:
                 entries.append(_Entry(row, problem, run))
-        for repeat in range(self.repeats if entries else 0):
-            shift = repeat % len(entries)
-            for entry in entries[shift:] + entries[:shift]:
+        for repeat in range(self.repeats):
+            for entry in _rotated(entries, repeat):
                 with self.doing(f"{chosen.name}, timing {entry.row.contender}"):
                     seconds = self.seconds(entry.run) * _work(problem) / _work(entry.problem)
                     entry.row.seconds.append(seconds)
-        for entry in entries if self.memory else ():
-            with self.doing(f"{chosen.name}, memory of {entry.row.contender}"):
-                _measure(entry, chosen.name)
+        for repeat in range(self.processes):
+            for entry in _rotated(entries, repeat):
+                with self.doing(f"{chosen.name}, first run of {entry.row.contender}"):
+                    self.run_first(entry, chosen.name)
         return section
+
+    def run_first(self, entry: _Entry, name: str) -> None:
+        """Let a process of its own run a contender once; the row says if it fails."""
+        row, problem = entry.row, entry.problem
+        timed = self.first and not row.scaled  # what is done once does not grow with the work
+        measured = self.memory and row.memory is None
+        if row.note or not (timed or measured):
+            return
+        try:
+            found = first_run(name, row.contender, problem.steps, len(problem.x))
+        except RuntimeError as failure:
+            row.note = f"no first run: {_line(failure)}"
+            return
+        if measured:
+            row.memory = found.peak
+        if timed:
+            row.first.append(found.seconds)
 
     def seconds(self, run: Run) -> float:
         """Time one run; what a device was given to do before and in it is waited for."""
@@ -254,16 +285,14 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def _work(problem: Problem) -> int:
-    """Count forwards: three a point, since a backward costs two, and the two end losses."""
-    return len(problem.x) * (3 * problem.steps + 2)
+    """Count pixels of forwards: three a point, since a backward costs two, and the end losses."""
+    return sum(x[0, 0].numel() for x, _ in problem.images()) * (3 * problem.steps + 2)
 
 
-def _measure(entry: _Entry, name: str) -> None:
-    row, problem = entry.row, entry.problem
-    try:
-        row.memory = peak_memory(name, row.contender, problem.steps, len(problem.x))
-    except RuntimeError as failure:
-        row.note = f"memory was not measured: {_line(failure)}"
+def _rotated(entries: list[_Entry], repeat: int) -> list[_Entry]:
+    """Begin with another entry in every repeat."""
+    shift = repeat % len(entries) if entries else 0
+    return entries[shift:] + entries[:shift]
 
 
 def _line(failure: Exception) -> str:

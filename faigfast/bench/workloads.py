@@ -2,22 +2,31 @@
 
 import copy
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from faigfast.bench import spandrel
+from faigfast.bench.families import FAMILIES, SEED
 from faigfast.filters import CONVOLUTIONS
-from faigfast.zoo import EDSR, RRDBNet, SRCNNStyle, SRResNet
+from faigfast.tables import counted
 
-Pair = tuple[nn.Module, nn.Module]
+Images = Tensor | tuple[Tensor, ...]
 
-SCALE = 2
-SEED = 0
 RULE = "midpoint"
+FOLDER = "folder"
+
+# Heights and widths of a folder's images: half of them upright, no two of one size.
+SIZES = (
+    (40, 52), (56, 44), (48, 64), (72, 48), (61, 83), (80, 60), (64, 96),
+    (96, 64), (50, 81), (75, 50), (72, 96), (90, 57), (45, 70), (96, 72),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +37,9 @@ class Problem:
     ----------
     baseline, target : nn.Module
         Networks of one architecture in eval mode; nobody changes them.
-    x, gt : Tensor
-        Images [N, C, H, W] and ground truth [N, C, scale·H, scale·W], NCHW in memory.
+    x, gt : Tensor or tuple of Tensor
+        Images [N, C, H, W] and ground truth [N, C, scale·H, scale·W], NCHW in memory; of several
+        sizes each by itself [1, C, H, W].
     steps : int
         Points P of the rule.
     rule : str
@@ -38,25 +48,48 @@ class Problem:
 
     baseline: nn.Module
     target: nn.Module
-    x: Tensor
-    gt: Tensor
+    x: Images
+    gt: Images
     steps: int
     rule: str = RULE
 
-    def to(self, device: torch.device | str) -> "Problem":
-        """Give the same problem with copies of networks and images on a device."""
-        baseline, target = (copy.deepcopy(net).to(device) for net in (self.baseline, self.target))
-        x, gt = self.x.to(device), self.gt.to(device)
+    def to(self, place: torch.device | str | torch.dtype) -> "Problem":
+        """Give the same problem with copies of networks and images on a device, or of a type."""
+        baseline, target = (copy.deepcopy(net).to(place) for net in (self.baseline, self.target))
+        x, gt = (
+            part.to(place) if isinstance(part, Tensor) else tuple(image.to(place) for image in part)
+            for part in (self.x, self.gt)
+        )
         return Problem(baseline, target, x, gt, self.steps, self.rule)
+
+    def images(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give image by image x [1, C, H, W] and its ground truth."""
+        x, gt = (part.split(1) if isinstance(part, Tensor) else part for part in (self.x, self.gt))
+        return zip(x, gt, strict=True)
+
+    @property
+    def batch(self) -> Any:
+        """Give what `faigfast.attribute` takes: one batch, or one for each image."""
+        return (self.x, self.gt) if isinstance(self.x, Tensor) else list(self.images())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the images."""
+        return self.x[0].dtype
 
     @cached_property
     def flops(self) -> int:
-        """N·P·3·(forward work of one image): what "effective GFLOP/s" counts.
+        """P·3·(forward work of all images): what "effective GFLOP/s" counts.
 
         The gradients of input and weight cost one forward each. Pointwise operations and the two
         end losses are left out, whatever a contender really computes.
         """
-        return len(self.x) * self.steps * 3 * forward_flops(self.target, self.x[:1])
+        images = {x.shape: x for x, _ in self.images()}
+        numbers = Counter(x.shape for x, _ in self.images())
+        forward = sum(
+            numbers[shape] * forward_flops(self.target, images[shape]) for shape in images
+        )
+        return self.steps * 3 * forward
 
 
 @dataclass(frozen=True)
@@ -66,23 +99,30 @@ class Workload:
     Parameters
     ----------
     name : str
-        "FAMILY-SIZExIMAGES", such as "srresnet-48x4".
+        "FAMILY-SIZExIMAGES", such as "srresnet-48x4", or "FAMILY-folder".
     family : str
         One of `FAMILIES`.
-    size : int
-        Height and width of the images that go in.
-    images : int
-        Their number N.
+    sizes : tuple of (int, int)
+        Height and width of every image that goes in.
     """
 
     name: str
     family: str
-    size: int
-    images: int
+    sizes: tuple[tuple[int, int], ...]
 
     def __str__(self) -> str:
-        images = "1 image" if self.images == 1 else f"{self.images} images"
-        return f"{self.name}: {FAMILIES[self.family][0]}, {images} of {self.size}×{self.size}"
+        images = counted(len(self.sizes), "image")
+        if self.is_folder:
+            sides = [side for size in self.sizes for side in size]
+            sizes = f"{len(set(self.sizes))} sizes, sides from {min(sides)} to {max(sides)}"
+        else:
+            sizes = f"{self.sizes[0][0]}×{self.sizes[0][1]}"
+        return f"{self.name}: {FAMILIES[self.family].title}, {images} of {sizes}"
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the images are of several sizes."""
+        return len(set(self.sizes)) > 1
 
     def problem(self, steps: int, images: int | None = None) -> Problem:
         """Build networks and images.
@@ -94,9 +134,18 @@ class Workload:
         images : int, optional
             Only so many of the images, the first.
         """
-        baseline, target = FAMILIES[self.family][1]()
-        x, gt = _pictures(self.images, self.size)
-        return Problem(baseline.eval(), target.eval(), x[:images], gt[:images], steps)
+        family = FAMILIES[self.family]
+        baseline, target = family.pair()
+        generator = torch.Generator().manual_seed(SEED)
+        x: Images
+        gt: Images
+        if self.is_folder:
+            pairs = [_pictures(1, *size, family.scale, generator) for size in self.sizes[:images]]
+            x, gt = (tuple(part) for part in zip(*pairs, strict=True))
+        else:
+            pictures = _pictures(len(self.sizes), *self.sizes[0], family.scale, generator)
+            x, gt = (part[:images] for part in pictures)
+        return Problem(baseline.eval(), target.eval(), x, gt, steps)
 
 
 def workload(name: str) -> Workload:
@@ -106,25 +155,32 @@ def workload(name: str) -> Workload:
     ----------
     name : str
         "FAMILY-SIZExIMAGES": SIZE² pixels go into the network. Any size and number of images will
-        do; `WORKLOADS` are those that figures are given for.
+        do. "FAMILY-folder": 14 images, each of a size of its own. `WORKLOADS` are those that
+        figures are given for.
 
     Raises
     ------
     ValueError
-        If there is no such workload; the names are listed.
+        If there is no such workload, with the names; or if its networks need a package that is
+        missing.
 
     Examples
     --------
     >>> print(workload("tiny-8x2"))
     tiny-8x2: SRResNet 4×1 ×2, random, 2 images of 8×8
+    >>> print(workload("tiny-folder"))
+    tiny-folder: SRResNet 4×1 ×2, random, 14 images of 14 sizes, sides from 40 to 96
     """
-    match = re.fullmatch(r"(\w+)-([1-9]\d*)x([1-9]\d*)", name)
+    match = re.fullmatch(rf"(\w+)-(?:([1-9]\d*)x([1-9]\d*)|{FOLDER})", name)
     if match is None or match[1] not in FAMILIES:
         raise ValueError(
             f"workload is {name!r}; expected all, one of {', '.join(WORKLOADS)}, or another "
-            f"FAMILY-SIZExIMAGES with a family of {', '.join(FAMILIES)}"
+            f"FAMILY-SIZExIMAGES or FAMILY-{FOLDER} with a family of {', '.join(FAMILIES)}"
         )
-    return Workload(name, match[1], int(match[2]), int(match[3]))
+    if match[1] in spandrel.NETWORKS and (why := spandrel.missing(match[1])):
+        raise ValueError(f"workload {name!r} cannot run here: {why}")
+    sizes = ((int(match[2]),) * 2,) * int(match[3]) if match[2] else SIZES
+    return Workload(name, match[1], sizes)
 
 
 def forward_flops(net: nn.Module, x: Tensor) -> int:
@@ -162,55 +218,15 @@ def forward_flops(net: nn.Module, x: Tensor) -> int:
     return total
 
 
-def _perturbed(make: Callable[[], nn.Module]) -> Pair:
-    """Seed a network; its copy gets noise of a tenth of each tensor's RMS (+ 0.001)."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(SEED)
-        baseline = make()
-        target = copy.deepcopy(baseline)
-        for value in target.parameters():
-            deviation = 0.1 * float(value.square().mean().sqrt()) + 0.001
-            value.add_(torch.randn_like(value), alpha=deviation)
-    return baseline, target
-
-
-def _shipped() -> Pair:
-    from faigfast.zoo.pairs import shipped_pair
-
-    return shipped_pair()
-
-
-# What a family is, and its networks.
-FAMILIES: dict[str, tuple[str, Callable[[], Pair]]] = {
-    "srresnet": (
-        f"SRResNet 64×16 ×{SCALE}, random",
-        lambda: _perturbed(lambda: SRResNet(scale=SCALE)),
-    ),
-    "srcnn": (
-        f"SRCNN-style 64–128 ×{SCALE}, random",
-        lambda: _perturbed(lambda: SRCNNStyle(scale=SCALE)),
-    ),
-    "edsr": (
-        f"EDSR-baseline 64×16 ×{SCALE}, random",
-        lambda: _perturbed(lambda: EDSR(scale=SCALE)),
-    ),
-    "rrdbnet": (
-        "RRDBNet 64/32, 2 blocks, ×2, random",
-        lambda: _perturbed(lambda: RRDBNet(blocks=2, scale=SCALE)),
-    ),
-    "pair": (f"the shipped pair, SRResNet 32×8 ×{SCALE}, trained", _shipped),
-    "tiny": (
-        f"SRResNet 4×1 ×{SCALE}, random",
-        lambda: _perturbed(lambda: SRResNet(width=4, blocks=1, scale=SCALE)),
-    ),
-}
-
 WORKLOADS = (
     *(f"srresnet-{size}x{images}" for size in (48, 128, 256) for images in (1, 4, 16)),
     "srcnn-64x1",
     "edsr-64x1",
     "rrdbnet-64x1",
     "pair-64x4",
+    "swinir-48x1",
+    "srresnet-folder",
+    "pair-folder",
 )
 
 
@@ -224,9 +240,10 @@ def drawn(images: int, height: int, width: int, generator: torch.Generator) -> T
     return gt.clamp(0, 1)
 
 
-def _pictures(images: int, size: int) -> tuple[Tensor, Tensor]:
-    """Draw smooth random pictures gt in [0, 1], and x: their 2×2 means with noise of σ = 0.1."""
-    generator = torch.Generator().manual_seed(SEED)
-    gt = drawn(images, SCALE * size, SCALE * size, generator)
-    x = F.avg_pool2d(gt, SCALE)
+def _pictures(
+    images: int, height: int, width: int, scale: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw smooth random pictures gt in [0, 1], and x: means of scale², with noise of σ = 0.1."""
+    gt = drawn(images, scale * height, scale * width, generator)
+    x = F.avg_pool2d(gt, scale)
     return x + 0.1 * torch.randn(x.shape, generator=generator), gt

@@ -168,17 +168,24 @@ def _bench(add: Add) -> None:
         type=str,
         nargs="+",
         metavar="NAME",
-        help="such as srresnet-48x4 (family-size×images), or all; default a small and a real one",
+        help="such as srresnet-48x4 (family-size×images), or pair-folder (14 images of 14 sizes), "
+        "or all; default a small and a real one",
     )
     add(
         "--contenders",
         type=str,
         nargs="+",
         metavar="NAME",
-        help="who takes part, such as loop or faigfast-reference; default everyone",
+        help="who takes part, such as loop, faigfast (the backend auto) or faigfast-reference; "
+        "default everyone",
     )
     add("--steps", type=int, default=8, help="points of the line between the two networks")
-    add("--repeats", type=int, default=5, help="runs of which the median is taken")
+    add(
+        "--repeats",
+        type=int,
+        default=5,
+        help="runs, and first runs in processes of their own, of which the median is taken",
+    )
     add(
         "--to_accuracy",
         action="store_true",
@@ -188,7 +195,8 @@ def _bench(add: Add) -> None:
     add(
         "--cost",
         action="store_true",
-        help="instead, what a call costs by points and images, and whatever their number",
+        help="instead, what a call costs by points and images, whatever their number, and what "
+        "the first call on a pair costs beyond it",
     )
     add(
         "--kernels",
