@@ -6,6 +6,7 @@ import pytest
 
 from faigfast.bench import measure_cost
 from faigfast.bench.cost import Cost, Sample
+from faigfast.bench.first_cost import PARTS, Call, FirstCall, calls_of, timed
 from faigfast.cli import main
 
 
@@ -31,9 +32,42 @@ def test_calls_are_timed_in_turn(tmp_path):
     ]  # fmt: skip
     assert all(second > 0 for sample in found.samples for second in sample.seconds)
     found.save(tmp_path / "cost.json")
-    assert len(json.loads((tmp_path / "cost.json").read_text())["samples"]) == 4
+    written = json.loads((tmp_path / "cost.json").read_text())
+    assert len(written["samples"]) == 4
+    (first,) = written["first"]
+    assert first["points"] == 10 and len(first["first"]) == len(first["later"]) == 2
+    assert all(part > 0 for call in first["first"] for part in call["parts"].values())
+    assert "first calls of one image and 10 points" in found.table()
     with pytest.raises(ValueError, match="repeats is 0"):
         measure_cost(repeats=0)
+
+
+def test_the_parts_of_a_first_call_add_up():
+    names = dict.fromkeys(PARTS, 0.0)
+    first = Call(1.0, names | {"networks": 0.3, "plan": 0.1, "comparing": 0.2})
+    later = Call(0.2, names | {"networks": 0.05})
+    one = FirstCall("cpu", 10, [first], [later])
+    (extra,) = one.extra()
+    assert extra == pytest.approx({"networks": 0.25, "plan": 0.1, "comparing": 0.2, "rest": 0.25})
+    assert sum(extra.values()) == pytest.approx(first.seconds - later.seconds)
+    assert one.cells() == ("cpu", "1000", "200", "250", "100", "200", "250")
+    assert "250" in Cost([Sample("cpu", 1, 1, [1.0])], [one]).table()
+
+
+def test_only_a_first_call_makes_a_plan():
+    first, later = calls_of("tiny-9x1", "torch", 1)
+    assert all(seconds > 0 for seconds in first[1].values())
+    assert later[1]["plan"] == later[1]["comparing"] == 0
+    assert sum(first[1].values()) < first[0]
+
+
+def test_timing_leaves_the_functions_as_they_were():
+    places = [(module, name) for part in PARTS.values() for module, name in part]
+    before = [getattr(module, name) for module, name in places]
+    with pytest.raises(ZeroDivisionError), timed():
+        assert [getattr(module, name) for module, name in places] != before
+        raise ZeroDivisionError
+    assert [getattr(module, name) for module, name in places] == before
 
 
 def test_the_command(monkeypatch, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""What a call costs by points and images, and what it costs whatever their number."""
+"""What a call costs by points and images, whatever their number, and at the first time."""
 
 import os
 import statistics
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from faigfast.bench.first_cost import FirstCall, first_table, measure_first
 from faigfast.bench.rivals import own
 from faigfast.bench.workloads import workload
 from faigfast.files import write_json
@@ -56,6 +57,8 @@ class Cost:
     ----------
     samples : list of Sample
         Every backend with every number of images and points.
+    first : list of FirstCall
+        First calls of every backend.
     family : str
         Workload.
     machine, versions : dict
@@ -65,6 +68,7 @@ class Cost:
     """
 
     samples: list[Sample]
+    first: list[FirstCall] = field(default_factory=list)
     family: str = FAMILY
     machine: dict[str, Any] = field(default_factory=describe_machine)
     versions: dict[str, str] = field(default_factory=describe_versions)
@@ -99,9 +103,10 @@ class Cost:
         where = (
             f"{self.family}², {self.machine['cpu']}, {self.machine['threads']} of "
             f"{self.machine['cores']} cores, {self.machine['instructions']}, "
-            f"torch {self.versions['torch']}; medians, not of the first calls on a pair"
+            f"torch {self.versions['torch']}; medians of calls after two on the same pair"
         )
-        return "\n".join([aligned(HEADER, lines), "", *remarks, where])
+        parts = ["", first_table(self.first)] if self.first else []
+        return "\n".join([aligned(HEADER, lines), "", *remarks, where, *parts])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything as JSON."""
@@ -117,7 +122,7 @@ def measure_cost(
     repeats: int = 5,
     progress: bool = True,
 ) -> Cost:
-    """Time calls of several numbers of points and images, in turn.
+    """Time first calls, and calls of several numbers of points and images, in turn.
 
     Parameters
     ----------
@@ -128,7 +133,7 @@ def measure_cost(
     backends : sequence of str
         Of `faigfast.attribute`.
     repeats : int
-        Timed calls of each.
+        Timed calls of each, and processes for the first calls of each backend.
     progress : bool
         Show a progress bar.
 
@@ -141,7 +146,9 @@ def measure_cost(
         raise ValueError(f"repeats is {repeats}; expected a positive integer")
     samples = [Sample(b, n, p) for b in backends for n in images for p in points]
     runs = [own(s.backend, workload(f"{family}x{s.images}").problem(s.points)) for s in samples]
-    with tqdm(total=len(runs) * (2 + repeats), unit="call", disable=not progress) as bar:
+    total = len(runs) * (2 + repeats) + len(backends) * repeats
+    with tqdm(total=total, unit="call", disable=not progress) as bar:
+        first = measure_first(family, CALL, backends, repeats, bar.update)
         for run in runs:
             for _ in range(2):
                 run()
@@ -152,4 +159,4 @@ def measure_cost(
                 run()
                 sample.seconds.append(time.perf_counter() - start)
                 bar.update()
-    return Cost(samples, family)
+    return Cost(samples, first, family)

@@ -1,0 +1,162 @@
+"""What the first call on a pair of networks costs beyond a later one, part by part."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+from faigfast.bench.fresh import in_fresh_process
+from faigfast.bench.rivals import own
+from faigfast.bench.workloads import workload
+from faigfast.engine import graphs, integrate
+from faigfast.tables import aligned
+
+# What the engine does for a new pair of networks, by the functions that do it.
+PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
+    "networks": ((graphs, "glance"), (graphs, "trace"), (integrate, "compare_ends")),
+    "plan": ((graphs, "_plan"),),
+    "comparing": ((integrate, "differs"),),
+}
+LATER = 3  # calls after the first two, whose median is a later call
+HEADER = ("ms", "first call", "later call", *PARTS, "rest")
+REMARK = (
+    "first call: in a process of its own, after the imports; later call: median of the third to "
+    "fifth there. What\nthe first takes beyond a later one: networks, to run the two networks as "
+    "they are and write down what they\ncompute; plan, to make a plan of that; comparing, to "
+    "compare it with the networks; rest, all else, such as memory\npages and weights brought into "
+    "the kernels' order. Medians of as many processes."
+)
+
+
+@dataclass
+class Call:
+    """One call, and the parts of it.
+
+    Attributes
+    ----------
+    seconds : float
+        Of the whole call.
+    parts : dict of str to float
+        Seconds in each of `PARTS`.
+    """
+
+    seconds: float
+    parts: dict[str, float]
+
+
+@dataclass
+class FirstCall:
+    """First calls of one backend, every one in a process of its own.
+
+    Attributes
+    ----------
+    backend : str
+        Of `faigfast.attribute`.
+    points : int
+        P, of one image.
+    first : list of Call
+        Of every process.
+    later : list of Call
+        A later call in the same processes.
+    """
+
+    backend: str
+    points: int
+    first: list[Call] = field(default_factory=list)
+    later: list[Call] = field(default_factory=list)
+
+    def extra(self) -> list[dict[str, float]]:
+        """Seconds that each first call takes beyond the later one: every part, and the rest."""
+        found = []
+        for first, later in zip(self.first, self.later, strict=True):
+            parts = {name: first.parts[name] - later.parts[name] for name in PARTS}
+            rest = first.seconds - later.seconds - sum(parts.values())
+            found.append({**parts, "rest": rest})
+        return found
+
+    def cells(self) -> tuple[str, ...]:
+        """Give the row of the table: medians in milliseconds."""
+        totals = [[call.seconds for call in calls] for calls in (self.first, self.later)]
+        columns = [*totals, *zip(*(one.values() for one in self.extra()), strict=True)]
+        return (self.backend, *(f"{1e3 * statistics.median(column):.0f}" for column in columns))
+
+
+def first_table(calls: Sequence[FirstCall]) -> str:
+    """Align the rows as text, and say what the columns mean."""
+    what = f"first calls of one image and {calls[0].points} points"
+    return "\n".join([what, aligned(HEADER, [call.cells() for call in calls]), "", REMARK])
+
+
+def measure_first(
+    family: str,
+    points: int,
+    backends: Sequence[str],
+    repeats: int,
+    advance: Callable[[], object] = lambda: None,
+) -> list[FirstCall]:
+    """Time first calls of one image in turn, each in a process of its own.
+
+    Parameters
+    ----------
+    family : str
+        A workload without its number of images, such as "srresnet-48".
+    points : int
+        P.
+    backends : sequence of str
+        Of `faigfast.attribute`.
+    repeats : int
+        Processes of each.
+    advance : callable
+        Called after every process.
+    """
+    found = [FirstCall(backend, points) for backend in backends]
+    for _ in range(repeats):
+        for one in found:
+            first, later = in_fresh_process(calls_of, f"{family}x1", one.backend, points)
+            one.first.append(Call(*first))
+            one.later.append(Call(*later))
+            advance()
+    return found
+
+
+def calls_of(name: str, backend: str, points: int) -> list[tuple[float, dict[str, float]]]:
+    """Time the first call of this process and a later one: seconds, and those of each part."""
+    run = own(backend, workload(name).problem(points))
+    calls = []
+    for _ in range(2 + LATER):
+        with timed() as parts:
+            start = time.perf_counter()
+            run()
+            calls.append((time.perf_counter() - start, parts))
+    return [calls[0], sorted(calls[2:], key=lambda call: call[0])[LATER // 2]]
+
+
+@contextmanager
+def timed() -> Iterator[dict[str, float]]:
+    """Sum the seconds within the functions of each part; one within another is the outer's."""
+    sums = dict.fromkeys(PARTS, 0.0)
+    within: list[str] = []
+
+    def wrapped(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if within:
+                return function(*args, **kwargs)
+            within.append(part)
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                sums[part] += time.perf_counter() - start
+                within.pop()
+
+        return call
+
+    with ExitStack() as stack:
+        for part, functions in PARTS.items():
+            for module, name in functions:
+                replacement = wrapped(part, getattr(module, name))
+                stack.enter_context(patch.object(module, name, replacement))
+        yield sums
