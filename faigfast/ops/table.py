@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import update_wrapper
 from typing import Any
 
 import torch
@@ -106,8 +107,8 @@ class Operation:
     """
 
     def __init__(self, plain: Callable[..., Any]) -> None:
+        update_wrapper(self, plain)
         self.name = plain.__name__
-        self.__doc__ = plain.__doc__
         KERNELS[self.name] = [Kernel("plain", plain, lambda *_: "")]
         schema = torch.library.infer_schema(plain, mutates_args=())
         self.defined = torch.library.custom_op(
@@ -126,10 +127,10 @@ class Operation:
         return choose(self.name, *args).run(*args)
 
     def register_autograd(
-        self, backward: Callable[..., Any], *, setup_context: Callable[..., Any]
+        self, backward: Callable[..., Any], *, setup_context: Callable[..., Any], once: bool = True
     ) -> None:
-        """As `torch.library.CustomOpDef.register_autograd`; there are no second derivatives."""
-        run, gradient = self._run, once_differentiable(backward)
+        """As `torch.library.CustomOpDef.register_autograd`; `once`: without second derivatives."""
+        run, gradient = self._run, once_differentiable(backward) if once else backward
         self.defined.register_autograd(gradient, setup_context=setup_context)
 
         class Direct(torch.autograd.Function):
