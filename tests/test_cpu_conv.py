@@ -339,17 +339,6 @@ def test_a_gradient_passes_the_activation_that_gave_x(before, channels, size, is
     assert torch.equal(passed, torch.where(x > 0, plain, plain * before[1]))
 
 
-def test_a_gradient_that_all_points_share_is_added(isa):
-    (_, _), (_, given) = arguments(conv_case(points=3, alike=True).to(torch.float32))
-    place = 9  # of `more`, as gx
-    more = torch.randn(1, *given[1].shape[1:], generator=torch.Generator().manual_seed(0))
-    results = []
-    for one in (None, more.expand(given[1].shape)):
-        with kernels(), poisoned():
-            results.append(conv_backward(*given[:place], one, *given[place + 1 :])[0])
-    torch.testing.assert_close(results[1], results[0] + more)
-
-
 def test_weights_are_packed_once_a_call_where_they_last(isa):
     (_, given), (_, given_back) = arguments(conv_case().to(torch.float32))
     use = Use("cpu")

@@ -12,12 +12,20 @@ import faigfast
 from faigfast import _extension, attribution
 from faigfast.engine.folded import joined
 from faigfast.ops.conv import conv, conv_backward
+from faigfast.ops.cpu_queue import Queue
 from faigfast.ops.joining import Room, join
-from faigfast.ops.line import pitched
+from faigfast.ops.line import dense, pitched
 from faigfast.ops.table import Use, using
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 ISAS = [] if _extension.module is None else _extension.module.supported()
+
+
+def wide(part):
+    """The same values among NaN, channels-last."""
+    room = torch.full((*part.shape[:2], *part.shape[3:], 31), torch.nan)
+    room[..., 4 : 4 + part.shape[2]] = part.movedim(2, -1)
+    return room[..., 4 : 4 + part.shape[2]].movedim(-1, 2)
 
 
 @pytest.mark.parametrize("points", [1, 3])
@@ -29,24 +37,39 @@ def test_kernels_read_some_channels_of_a_wider_image(size, isa, points, monkeypa
     (_, forward), (_, backward) = arguments(case.to(torch.float32))
     x = forward[0]
 
-    def wide(part):
-        """The same values among NaN, channels-last."""
-        room = torch.full((*part.shape[:2], *part.shape[3:], 31), torch.nan)
-        room[..., 4 : 4 + part.shape[2]] = part.movedim(2, -1)
-        return room[..., 4 : 4 + part.shape[2]].movedim(-1, 2)
-
     strided = wide(x)
     # One column tells no distance between pixels.
     assert (pitched(strided).data_ptr() == strided.data_ptr()) == (size[1] > 1)
-    more = torch.randn(points, *x.shape[1:])
     with using(Use("cpu")):
         assert torch.equal(conv(strided, *forward[1:])[0], conv(*forward)[0])
-        plain = conv_backward(*backward[:9], more, *backward[10:])
-        other = conv_backward(
-            backward[0], strided, *backward[2:9], wide(more), *backward[10:]
-        )  # fmt: skip
+        plain = conv_backward(*backward)
+        other = conv_backward(backward[0], strided, *backward[2:])
     for one, same in zip(plain, other, strict=True):
         assert torch.equal(one, same)
+
+
+@pytest.mark.parametrize("points", [1, 3])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [(9, 6), (8, 8), (5, 1), (1, 7)], ids=str)
+def test_kernels_add_some_channels_of_a_wider_gradient(size, isa, points, monkeypatch):
+    monkeypatch.setenv("FAIGFAST_ISA", isa)
+    case = conv_case(size=size, channels=(20, 17), points=points, images=2)
+    _, (_, (gy, x, _, w0, dw, *_)) = arguments(case.to(torch.float32))
+    alpha = torch.linspace(0.9, 0.2, points)
+    more = torch.randn_like(x)
+
+    def gradient(more):
+        queue = Queue()
+        gx = queue.convolve_backward(
+            dense(gy), None, pitched(x), w0, dw, None, None, alpha, more, 2, [True, *[False] * 3],
+            "none", 0.0, 1.0, 1,
+        )[0]  # fmt: skip
+        queue.run()
+        return gx
+
+    alone, added, same = (gradient(part) for part in (None, dense(more), pitched(wide(more))))
+    torch.testing.assert_close(added, alone + dense(more))
+    assert torch.equal(added, same)
 
 
 def test_room_is_filled_step_by_step():

@@ -14,7 +14,6 @@ from faigfast.ops import upsampling
 from faigfast.ops.joining import Room, join
 from faigfast.ops.line import one_batch
 from faigfast.ops.table import in_use
-from faigfast.ops.waiting import Waiting, past
 
 aten = torch.ops.aten
 
@@ -28,14 +27,11 @@ class Folded:
     data : Tensor
         [P, N, *own], where `own` is the shape for one image alone; [1, N, *own] of what all points
         share, [P, 1, *own] of what all images share.
-    waiting : Waiting, optional
-        Of a convolution's result: where a gradient of the value that it took can wait.
     room : Room, optional
         Of what was joined: where the channels stand, and more can be joined to them.
     """
 
     data: Tensor
-    waiting: Waiting | None = None
     room: Room | None = None
 
     @property
@@ -197,13 +193,7 @@ def joined(parts: Sequence[Any], dim: int, room: int) -> Any:
     place = first.room
     if place is None or not place.fits(width, more):
         place = Room(data[0], [*lead, first.own[0]], max(room, width + more))
-    # The gradient of what was there waits for the convolution that took it and gave what is new.
-    waiting = parts[1].waiting
-    waits = waiting is not None and waiting.is_for(first)
-    if waits and data[0].requires_grad:
-        data[0] = past(data[0].flatten(1, 2), waiting).unflatten(1, (lead[1], -1))
-    before = first.waiting if first.room is not None else waiting if waits else None
-    return Folded(join(place, data), before, place)
+    return Folded(join(place, data), place)
 
 
 def _extent(leaves: list[Any], dim: int) -> int:

@@ -31,7 +31,6 @@ from faigfast.ops.linear import linear
 from faigfast.ops.parameter import parameter
 from faigfast.ops.prelu import prelu
 from faigfast.ops.table import in_use
-from faigfast.ops.waiting import Waiting, mark, past
 
 aten = torch.ops.aten
 
@@ -184,30 +183,21 @@ def convolve(
     assert w[0] is not None
     if x.ndim != w[0].ndim + 2:
         return None
-    waiting = Waiting(input) if isinstance(input, Folded) else None
-    samples = x.flatten(1, 2)
-    if waiting is not None:
-        mark(samples, waiting)
     if residual is not None:
-        taken, rest = residual, points.every_image(residual).flatten(1, 2)
-        residual = rest
-        before = input.waiting if isinstance(input, Folded) else None
-        if before is not None and before.is_for(taken) and rest.requires_grad:
-            # The convolution before this one took what is added here: its backward comes after.
-            residual = past(rest, before)
+        residual = points.every_image(residual).flatten(1, 2)
     y, _ = conv(
-        samples, w[0], w[1], b[0], b[1], slopes[0], slopes[1], points.alpha,
+        x.flatten(1, 2), w[0], w[1], b[0], b[1], slopes[0], slopes[1], points.alpha,
         w[2], b[2], slopes[2], residual, *geometry, activation, slope, scale, shuffle,
     )  # fmt: skip
-    return folded(y, points, waiting)
+    return folded(y, points)
 
 
-def folded(y: Tensor, points: Points, waiting: Waiting | None = None) -> Folded:
+def folded(y: Tensor, points: Points) -> Folded:
     """Results [P, N·b, *own] of a path operation by their images."""
     if y.shape[1] == points.images:
         # So inserted, the dimension of one sample has the stride of a batch, not of channels.
-        return Folded(y.unsqueeze(1).transpose(1, 2), waiting)
-    return Folded(y.unflatten(1, (points.images, -1)), waiting)
+        return Folded(y.unsqueeze(1).transpose(1, 2))
+    return Folded(y.unflatten(1, (points.images, -1)))
 
 
 def spatial(value: Any, rank: int) -> list[int]:
