@@ -11,9 +11,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from faigfast.ops import upsampling
-from faigfast.ops.joining import Room, join
 from faigfast.ops.line import one_batch
-from faigfast.ops.table import in_use
 
 aten = torch.ops.aten
 
@@ -27,12 +25,9 @@ class Folded:
     data : Tensor
         [P, N, *own], where `own` is the shape for one image alone; [1, N, *own] of what all points
         share, [P, 1, *own] of what all images share.
-    room : Room, optional
-        Of what was joined: where the channels stand, and more can be joined to them.
     """
 
     data: Tensor
-    room: Room | None = None
 
     @property
     def own(self) -> torch.Size:
@@ -177,23 +172,6 @@ class _Batch(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Tensor:
         return one_batch(gy)
-
-
-def joined(parts: Sequence[Any], dim: int, room: int) -> Any:
-    """Concatenate channels to which others will be joined, until there are `room` of them."""
-    first = parts[0]
-    serves = in_use().backend == "cpu" and all(
-        isinstance(part, Folded) and len(part.own) == 4 and not part.data.is_cuda for part in parts
-    )
-    if not serves:
-        return apply(aten.cat.default, (parts, dim), {})[0]
-    lead = [_extent(list(parts), i) for i in (0, 1)]
-    data = [part.data.expand(*lead, *part.own) for part in parts]
-    width, more = first.own[1], sum(part.own[1] for part in parts[1:])
-    place = first.room
-    if place is None or not place.fits(width, more):
-        place = Room(data[0], [*lead, first.own[0]], max(room, width + more))
-    return Folded(join(place, data), place)
 
 
 def _extent(leaves: list[Any], dim: int) -> int:

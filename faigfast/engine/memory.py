@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from faigfast.engine.execute import Plan, forward, prepare, with_sums
-from faigfast.engine.folded import Folded, joined
+from faigfast.engine.folded import Folded
 from faigfast.engine.rules import Moving, Points
 from faigfast.ops.table import in_use, plain
 
@@ -207,7 +207,7 @@ def _is_plain(node: fx.Node) -> bool:
     target: Any = node.target
     return (
         node.op == "get_attr"
-        or target in (operator.getitem, joined)
+        or target is operator.getitem
         or torch.Tag.pointwise in target.tags
         or target.overloadpacket in _PLAIN
         or any(argument.alias_info is not None for argument in target._schema.arguments)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from faigfast.engine.folded import Folded, apply, joined, sample_by_sample
+from faigfast.engine.folded import Folded, apply, sample_by_sample
 from faigfast.ops import (  # noqa: F401  their kernels join the table
     cpu_conv,
     cpu_squared_error,
@@ -115,8 +115,6 @@ def evaluate(op: Any, points: Points, args: Any, kwargs: Any) -> tuple[Any, str]
     """
     if op is operator.getitem:
         return op(*args, **kwargs), ""
-    if op is joined:
-        return op([points.raw(part) for part in args[0]], *args[1:]), ""
     rule = RULES.get(op)
     if rule is not None:
         given = {**dict(zip(names(op), args, strict=False)), **kwargs}
