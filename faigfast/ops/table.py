@@ -130,29 +130,29 @@ class Operation:
         self, backward: Callable[..., Any], *, setup_context: Callable[..., Any], once: bool = True
     ) -> None:
         """As `torch.library.CustomOpDef.register_autograd`; `once`: without second derivatives."""
-        run, gradient = self._run, once_differentiable(backward) if once else backward
-        self.defined.register_autograd(gradient, setup_context=setup_context)
+        run = self._run
+
+        def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            ctx.use = in_use()
+            setup_context(ctx, inputs, output)
+
+        def with_use(ctx: Any, *gy: Any) -> Any:
+            with using(ctx.use):
+                return backward(ctx, *gy)
+
+        gradient: Any = once_differentiable(with_use) if once else with_use
+        self.defined.register_autograd(gradient, setup_context=setup)
 
         class Direct(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
                 out = run(*args)
-                ctx.use = in_use()
-                setup_context(ctx, args, out)
+                setup(ctx, args, out)
                 return out
 
-            @staticmethod
-            def backward(ctx: Any, *gy: Any) -> Any:
-                with using(ctx.use):
-                    return gradient(ctx, *gy)
+            backward = staticmethod(gradient)
 
-        # Without what `apply` does first for torch.func, which here sees the operation itself.
-        at_once = super(torch.autograd.Function, Direct).apply
-
-        def call(*args: Any) -> Any:
-            return (Direct.apply if torch._C._are_functorch_transforms_active() else at_once)(*args)
-
-        self._call = call
+        self._call = Direct.apply
 
 
 def operation(plain: Callable[..., Any]) -> Operation:
