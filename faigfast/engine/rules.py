@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -158,12 +158,35 @@ def _moves(*values: Any) -> bool:
     return any(isinstance(value, Moving) for value in values)
 
 
+_CONVOLUTIONS = (
+    aten.conv1d.default,
+    aten.conv2d.default,
+    aten.conv3d.default,
+    aten.conv1d.padding,
+    aten.conv2d.padding,
+    aten.conv3d.padding,
+    aten.convolution.default,
+)
+_TRANSPOSED = (
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
+)
+CONVOLUTIONS = {*_CONVOLUTIONS, *_TRANSPOSED}
+
+
+@rule(*_CONVOLUTIONS)
 def convolve(
     points: Points,
     input: Any,
     weight: Any,
-    bias: Any,
-    geometry: tuple[Any, ...],
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    transposed: bool = False,
+    output_padding: Any = 0,
+    groups: int = 1,
     activation: str = "none",
     slope: Any = 0.0,
     scale: float = 1.0,
@@ -174,20 +197,35 @@ def convolve(
     slopes: tuple[Any, Any, Any] = (None, None, None)
     if not isinstance(slope, float):
         slopes, slope = parts_of(slope), 0.0
-    x = points.every_image(input)  # [P, N, b, C, *spatial]
     if isinstance(slopes[0], Folded) or not _moves(weight, bias):
         return None
     w, b = parts_of(weight), parts_of(bias)
     assert w[0] is not None
+    kernel = w[0].shape[2:]
+    rank = len(kernel)
+    if isinstance(padding, str):
+        reach = zip(spatial(dilation, rank), kernel, strict=True)
+        total = [d * (k - 1) if padding == "same" else 0 for d, k in reach]
+        if any(t % 2 for t in total):
+            # The odd pixel is added at the end.
+            sides = [side for t in reversed(total) for side in (0, t % 2)]
+            input = apply(aten.pad.default, (points.raw(input), sides), {})[0]
+        padding = [t // 2 for t in total]
+    x = points.every_image(input)  # [P, N, b, C, *spatial]
     if x.ndim != w[0].ndim + 2:
         return None
     if residual is not None:
         residual = points.every_image(residual).flatten(1, 2)
+    sizes = [spatial(value, rank) for value in (stride, padding, dilation)]
     y, _ = conv(
         x.flatten(1, 2), w[0], w[1], b[0], b[1], slopes[0], slopes[1], points.alpha,
-        w[2], b[2], slopes[2], residual, *geometry, activation, slope, scale, shuffle,
+        w[2], b[2], slopes[2], residual, *sizes, transposed, spatial(output_padding, rank), groups,
+        activation, slope, scale, shuffle,
     )  # fmt: skip
     return folded(y, points)
+
+
+rule(*_TRANSPOSED)(partial(convolve, transposed=True))
 
 
 def folded(y: Tensor, points: Points) -> Folded:
@@ -202,73 +240,6 @@ def spatial(value: Any, rank: int) -> list[int]:
     """One number for each spatial dimension."""
     numbers = [value] if isinstance(value, int) else list(value)
     return numbers * rank if len(numbers) == 1 else numbers
-
-
-_PLAIN = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
-_NAMED_PADDING = (aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding)
-_TRANSPOSED = (
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-)
-CONVOLUTIONS = {*_PLAIN, *_NAMED_PADDING, *_TRANSPOSED, aten.convolution.default}
-
-
-def shape_of(weight: Any) -> torch.Size:
-    """Shape of a tensor that moves or stands still."""
-    return weight.w0.shape if isinstance(weight, Moving) else weight.shape
-
-
-@rule(*_PLAIN)
-def _(points: Points, input: Any, weight: Any, bias: Any = None, stride: Any = 1,
-      padding: Any = 0, dilation: Any = 1, groups: int = 1, **fused: Any) -> Any:  # fmt: skip
-    if isinstance(weight, Folded):
-        return None
-    rank = len(shape_of(weight)) - 2
-    sizes = [spatial(value, rank) for value in (stride, padding, dilation)]
-    return convolve(points, input, weight, bias, (*sizes, False, [0] * rank, groups), **fused)
-
-
-@rule(*_NAMED_PADDING)
-def _(points: Points, input: Any, weight: Any, bias: Any = None, stride: Any = 1,
-      padding: str = "valid", dilation: Any = 1, groups: int = 1, **fused: Any) -> Any:  # fmt: skip
-    if isinstance(weight, Folded):
-        return None
-    kernel = shape_of(weight)[2:]
-    dilation = spatial(dilation, len(kernel))
-    total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
-    if any(t % 2 for t in total):
-        # The odd pixel is added at the end.
-        sides = [side for t in reversed(total) for side in (0, t % 2)]
-        input = apply(aten.pad.default, (points.raw(input), sides), {})[0]
-    geometry = (spatial(stride, len(kernel)), [t // 2 for t in total], dilation)
-    return convolve(
-        points, input, weight, bias, (*geometry, False, [0] * len(kernel), groups), **fused
-    )
-
-
-@rule(*_TRANSPOSED)
-def _(points: Points, input: Any, weight: Any, bias: Any = None, stride: Any = 1,
-      padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
-      **fused: Any) -> Any:  # fmt: skip
-    if isinstance(weight, Folded):
-        return None
-    rank = len(shape_of(weight)) - 2
-    first = [spatial(value, rank) for value in (stride, padding, dilation)]
-    geometry = (*first, True, spatial(output_padding, rank), groups)
-    return convolve(points, input, weight, bias, geometry, **fused)
-
-
-@rule(aten.convolution.default)
-def _(points: Points, input: Any, weight: Any, bias: Any, stride: Any, padding: Any,
-      dilation: Any, transposed: bool, output_padding: Any, groups: int,
-      **fused: Any) -> Any:  # fmt: skip
-    if isinstance(weight, Folded):
-        return None
-    rank = len(shape_of(weight)) - 2
-    sizes = [spatial(value, rank) for value in (stride, padding, dilation)]
-    geometry = (*sizes, transposed, spatial(output_padding, rank), groups)
-    return convolve(points, input, weight, bias, geometry, **fused)
 
 
 @rule(aten.linear.default)
