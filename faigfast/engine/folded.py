@@ -182,9 +182,6 @@ def _mapped(op: Any, leaves: list[Any], spec: Any) -> Any:
     """Map over images inside and points outside; what is shared is not multiplied."""
     points, images = _extent(leaves, 0), _extent(leaves, 1)
 
-    def mapping(dim: int) -> list[int | None]:
-        return [0 if isinstance(x, Folded) and x.data.shape[dim] > 1 else None for x in leaves]
-
     shape: list[Any] = []
 
     def single(*values: Any) -> tuple[Tensor, ...]:
@@ -196,18 +193,17 @@ def _mapped(op: Any, leaves: list[Any], spec: Any) -> Any:
     function: Callable[..., Any] = single
     data = [x.data if isinstance(x, Folded) else x for x in leaves]
     for dim, extent in ((1, images), (0, points)):
+        own = [isinstance(x, Folded) and x.data.shape[dim] > 1 for x in leaves]
         data = [
-            d.squeeze(dim) if isinstance(x, Folded) and x.data.shape[dim] == 1 else d
-            for d, x in zip(data, leaves, strict=True)
+            d.squeeze(dim) if isinstance(x, Folded) and not several else d
+            for d, x, several in zip(data, leaves, own, strict=True)
         ]
         if extent > 1:
-            function = vmap(function, in_dims=tuple(mapping(dim)), randomness="error")
-    out = function(*data)
-    if images == 1:
-        out = [part.unsqueeze(1 if points > 1 else 0) for part in out]
-    if points == 1:
-        out = [part.unsqueeze(0) for part in out]
-    return tree_unflatten([Folded(part) for part in out], shape[0])
+            dims = tuple(0 if several else None for several in own)
+            function = vmap(function, in_dims=dims, randomness="error")
+    mapped = (points > 1) + (images > 1)
+    parts = [part.reshape(points, images, *part.shape[mapped:]) for part in function(*data)]
+    return tree_unflatten([Folded(part) for part in parts], shape[0])
 
 
 def looped(op: Any, leaves: list[Any], spec: Any) -> Any:

@@ -91,18 +91,10 @@ def _exchange(graph: fx.Graph, shuffle: fx.Node) -> None:
 
 
 def _absorb(graph: fx.Graph, node: fx.Node) -> None:
-    found = _activation(_next(node), node)
-    if found is not None:
-        node = _merged(graph, node, *found)
-    found = _shuffle(_next(node), node)
-    if found is not None:
-        node = _merged(graph, node, *found)
-    found = _factor(_next(node), node)
-    if found is not None:
-        node = _merged(graph, node, *found)
-    found = _residual(_next(node), node)
-    if found is not None:
-        _merged(graph, node, *found)
+    for part in (_activation, _shuffle, _factor, _residual):
+        found = part(_next(node), node)
+        if found is not None:
+            node = _merged(graph, node, *found)
 
 
 Found = tuple[fx.Node, dict[str, Any]] | None

@@ -64,32 +64,25 @@ class Points:
         N.
     alpha : Tensor
         [P], the nodes in the type, at least float32, and on the device of the images.
-    values : torch.dtype, optional
-        Type of activations where the line's is wider.
     """
 
     nodes: tuple[float, ...]
     images: int
     alpha: Tensor
-    values: torch.dtype | None = None
 
     @classmethod
     def at(cls, nodes: Iterable[float], x: Tensor) -> "Points":
         """Points for images x [N, C, *spatial]."""
         nodes = tuple(map(float, nodes))
         alpha = on_device(nodes, wide(x.dtype), x.device)
-        return cls(nodes, len(x), alpha, in_use().values)
+        return cls(nodes, len(x), alpha)
 
     def raw(self, value: Any) -> Any:
         """Any value as operations without a rule take it: a moving tensor [P, N, *w]."""
         if not isinstance(value, Moving):
             return value
         found = parameter(value.w0, value.dw, self.alpha, value.sums)
-        return Folded(self.cast(found))
-
-    def cast(self, value: Tensor) -> Tensor:
-        """Bring what comes from the line to the type of activations."""
-        return value if self.values is None else value.to(self.values)
+        return Folded(cast(found))
 
     def every_image(self, x: Any) -> Tensor:
         """[P, N, *own] or [1, N, *own] of any value."""
@@ -97,6 +90,11 @@ class Points:
         if isinstance(x, Folded):
             return x.data.expand(-1, self.images, *x.own)
         return x.expand(1, self.images, *x.shape)
+
+
+def cast(value: Tensor) -> Tensor:
+    """Bring what comes from the line to the type of activations, where that is narrower."""
+    return value.to(in_use().values or value.dtype)
 
 
 Rule = Callable[..., Any]
@@ -323,7 +321,7 @@ def _(points: Points, weight: Any, indices: Any, padding_idx: int = -1,
         return None
     rows = points.every_image(indices)
     y = embedding(rows.flatten(2), weight.w0, weight.dw, points.alpha, weight.sums)
-    y = points.cast(y.view(len(y), *rows.shape[1:], -1))
+    y = cast(y.view(len(y), *rows.shape[1:], -1))
     # The row of padding has no gradient; the schema's default is that there is none.
     return Folded(
         y if padding_idx < 0 else torch.where(rows[..., None] == padding_idx, y.detach(), y)
