@@ -13,6 +13,7 @@ from path_cases import (
     conv_case,
     errors,
     expected,
+    explain,
     found,
     poisoned,
 )
@@ -21,7 +22,7 @@ from faigfast import attribute
 from faigfast.ops import score_reduction, score_reduction_reference
 from faigfast.ops.cuda_launch import at_all_points
 from faigfast.ops.squared_error import squared_error, squared_error_backward
-from faigfast.ops.table import KERNELS, Use, explain, using
+from faigfast.ops.table import KERNELS, Use, using
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
 

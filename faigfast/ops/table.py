@@ -199,11 +199,6 @@ def choose(operation: str, *args: Any) -> Kernel:
     raise AssertionError(f"{operation} has no plain kernel")
 
 
-def explain(operation: str, *args: Any) -> dict[str, str]:
-    """Why each kernel of an operation does not serve these arguments; "" where it does."""
-    return {kernel.name: kernel.refuses(*args) for kernel in KERNELS[operation]}
-
-
 def plain(operation: Any) -> Callable[..., Any] | None:
     """Plain PyTorch implementation of an operation of faigfast, None of others."""
     if not isinstance(operation, torch._ops.OpOverload) or operation.namespace != "faigfast":
