@@ -119,6 +119,11 @@ def arguments(case):
     return calls
 
 
+def explain(operation, *args):
+    """Why each kernel of an operation does not serve these arguments; "" where it does."""
+    return {kernel.name: kernel.refuses(*args) for kernel in table.KERNELS[operation]}
+
+
 def with_sums(part, images):
     w0, dw = part
     return w0, dw, None if dw is None else no_sums(w0.shape, images, w0)

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from faigfast import _extension
 from faigfast.ops import chain as ops
-from faigfast.ops import cpu_queue, joining
+from faigfast.ops import cpu_queue
 from faigfast.ops.chain import Joint, Layer, run, serves
 from faigfast.ops.table import Use, using
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.mis
 @pytest.fixture(autouse=True)
 def poison(monkeypatch):
     """Memory of the kernels is full of NaN where nothing was written."""
-    for module in (cpu_queue, joining):
+    for module in (cpu_queue, ops):
         monkeypatch.setattr(module, "empty", _poisoned)
     with poisoned(), using(Use("cpu")):
         yield

@@ -18,6 +18,7 @@ from helpers import images, pair
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
+from torch.profiler import ProfilerActivity, profile
 
 import faigfast
 from faigfast import _extension
@@ -283,6 +284,17 @@ def test_the_zoo_runs_in_chains(name, ran):
     runs = found_in(make)
     layers = sum(isinstance(layer, nn.Conv2d) for layer in make().modules())
     assert sum(runs) >= layers - 3 and {len(chain.layers) for chain in ran} >= set(runs)
+
+
+def test_blocks_need_no_sum_of_images_in_backward():
+    nets = pair(lambda: SRResNet(width=16, blocks=3, scale=2), torch.float32)
+    batch, options = (torch.rand(1, 3, 12, 12), torch.rand(1, 3, 24, 24)), dict(steps=4)
+    faigfast.attribute(*nets, batch, backend="cpu", **options)
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        faigfast.attribute(*nets, batch, backend="cpu", **options)
+    shapes = [list(event.input_shapes[0]) for event in seen.events() if event.name == "aten::add"]
+    # Of features at all points; those of the network itself, which is compared, have none.
+    assert not [shape for shape in shapes if len(shape) > 4 and shape[-3:] == [16, 12, 12]]
 
 
 def test_callers_without_gradients(ran):

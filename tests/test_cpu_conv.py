@@ -8,20 +8,12 @@ from itertools import product
 import pytest
 import torch
 from cpu_cases import BOUND, assert_right, kernels
-from path_cases import (
-    arguments,
-    assert_near,
-    conv_case,
-    errors,
-    expected,
-    found,
-    poisoned,
-)
+from path_cases import arguments, assert_near, conv_case, errors, expected, explain, found, poisoned
 
 from faigfast import _extension
 from faigfast.ops.conv import conv, conv_backward
 from faigfast.ops.cpu_queue import Queue
-from faigfast.ops.table import Use, explain, using
+from faigfast.ops.table import Use, using
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 SIZES = [(1, 1), (1, 9), (6, 1), (2, 3), (4, 4), (7, 5), (8, 8), (9, 17)]
@@ -337,17 +329,6 @@ def test_a_gradient_passes_the_activation_that_gave_x(before, channels, size, is
         )
     queue.run()
     assert torch.equal(passed, torch.where(x > 0, plain, plain * before[1]))
-
-
-def test_a_gradient_that_all_points_share_is_added(isa):
-    (_, _), (_, given) = arguments(conv_case(points=3, alike=True).to(torch.float32))
-    place = 9  # of `more`, as gx
-    more = torch.randn(1, *given[1].shape[1:], generator=torch.Generator().manual_seed(0))
-    results = []
-    for one in (None, more.expand(given[1].shape)):
-        with kernels(), poisoned():
-            results.append(conv_backward(*given[:place], one, *given[place + 1 :])[0])
-    torch.testing.assert_close(results[1], results[0] + more)
 
 
 def test_weights_are_packed_once_a_call_where_they_last(isa):

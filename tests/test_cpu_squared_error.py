@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from path_cases import explain
 
 from faigfast import _extension
 from faigfast.ops.squared_error import squared_error, squared_error_backward
-from faigfast.ops.table import Use, explain, using
+from faigfast.ops.table import Use, using
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 # Around every vector, and around the pieces that are added up one after the other.

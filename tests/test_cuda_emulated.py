@@ -8,22 +8,21 @@ from cuda_cases import CASES, SHAPES
 from cuda_emulation import compiler, emulated, extension
 from helpers import images, kinked, pair
 from path_cases import (
-    arguments,
     assert_equal,
     assert_near,
     conv_case,
     errors,
     expected,
+    explain,
     found,
     poisoned,
 )
 
 from faigfast import attribute
 from faigfast.ops import score_reduction, score_reduction_reference
-from faigfast.ops.conv import conv_backward
 from faigfast.ops.cuda_launch import at_all_points
 from faigfast.ops.squared_error import squared_error, squared_error_backward
-from faigfast.ops.table import KERNELS, Use, explain, using
+from faigfast.ops.table import KERNELS, Use, using
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
 
@@ -92,20 +91,6 @@ def test_it_repeats_to_the_bit_in_any_order_of_threads(kernels, monkeypatch):
             results.append(found(case.to(torch.float32)))
     for other in results[1:]:
         assert_equal(other, results[0])
-
-
-@pytest.mark.parametrize("options", [
-    dict(points=1), dict(points=3, images=2), dict(activation="silu"), dict(shared=True),
-], ids=str)  # fmt: skip
-def test_what_waits_is_added_to_the_gradient(options, kernels):
-    case = conv_case(**(dict(activation="relu") | options)).to(torch.float32)
-    _, (_, given) = arguments(case)
-    alone = conv_backward(*given)
-    more = torch.randn_like(alone[0])
-    with kernels():
-        both = conv_backward(*given[:9], more, *given[10:])
-    torch.testing.assert_close(both[0], alone[0] + more, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(both[1], alone[1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

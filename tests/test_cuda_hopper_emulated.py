@@ -6,11 +6,11 @@ import pytest
 import torch
 from cuda_cases import HOPPER, LAYER, forward
 from cuda_emulation import compiler, emulated, extension
-from path_cases import assert_near, conv_case, expected, found, poisoned
+from path_cases import assert_near, conv_case, expected, explain, found, poisoned
 from torch.nn import functional as F
 
 from faigfast.ops.conv import conv
-from faigfast.ops.table import Use, choose, explain, using
+from faigfast.ops.table import Use, choose, using
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
 

@@ -198,8 +198,8 @@ def test_what_the_gradient_needs_is_kept_and_no_more(points, scale, residual, na
 def test_what_is_not_needed_is_empty(points, images, needs):
     case = conv_case(points=points, images=images, activation="prelu", residual="points")
     (_, _), (_, given) = arguments(case)
-    full = conv_backward(*given[:11], [True] * 4, *given[12:])
-    some = conv_backward(*given[:11], list(needs), *given[12:])
+    full = conv_backward(*given[:10], [True] * 4, *given[11:])
+    some = conv_backward(*given[:10], list(needs), *given[11:])
     for need, part, whole in zip(needs, some, full, strict=True):
         assert part.shape == (whole.shape if need else (0,))
         torch.testing.assert_close(part, whole[:] if need else whole.new_empty(0))

@@ -83,7 +83,7 @@ class Layer:
     def backward_arguments(self, needs: Sequence[bool]) -> tuple[Any, ...]:
         """Give the arguments of `conv_backward`."""
         return (
-            self.gy, self.x, self.y, self.w0, self.dw, self.b0, None, None, self.alpha, None, 1,
+            self.gy, self.x, self.y, self.w0, self.dw, self.b0, None, None, self.alpha, 1,
             list(needs), *self.geometry, "relu", 0.0, 1.0, 1,
         )  # fmt: skip
 

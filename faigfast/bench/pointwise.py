@@ -121,7 +121,7 @@ def _mask(normal: Callable[..., Tensor], size: int, channels: int) -> Subject:
     w = normal(channels, 3, 3, channels, dtype=torch.float16).movedim(-1, 1)
     b = normal(channels, dtype=torch.float16)
     given = (
-        gy, x, y.relu(), w, 0.1 * w, b, None, None, torch.linspace(0.1, 0.9, 8).to(gy), None, 1,
+        gy, x, y.relu(), w, 0.1 * w, b, None, None, torch.linspace(0.1, 0.9, 8).to(gy), 1,
         [False, False, True, False], *SAME, "relu", 0.0, 1.0, 1,
     )  # fmt: skip
     moved = 3 * gy.numel() * gy.element_size()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from faigfast.engine.folded import Folded, joined
+from faigfast.engine.folded import Folded
 from faigfast.engine.rules import Points, folded, names, parts_of
 from faigfast.ops import chain as ops
 from faigfast.ops.conv import keeps_more
@@ -70,13 +70,12 @@ def chained(nodes: Sequence[fx.Node], moving: Collection[fx.Node]) -> list[fx.No
     found: list[fx.Node | NodeChain] = []
     run: list[fx.Node] = []
     for node in [*nodes, None]:
-        if node is not None and (node.target is joined or _convolution(node, moving)):
+        if node is not None and (_joined(node) or _convolution(node, moving)):
             run.append(node)
             continue
         # What is joined last is taken by something else.
-        end = next((i for i in reversed(range(len(run))) if run[i].target is not joined), -1) + 1
-        if sum(n.target is not joined for n in run) < LEAST:
-            end = 0
+        convolutions = [i for i, one in enumerate(run) if not _joined(one)]
+        end = convolutions[-1] + 1 if len(convolutions) >= LEAST else 0
         if end:
             found.append(_chain(run[:end], moving))
         found += run[end:]
@@ -112,26 +111,54 @@ def _convolution(node: fx.Node, moving: Collection[fx.Node]) -> dict[str, Any]:
     return given if fits else {}
 
 
+def _joined(node: fx.Node) -> list[fx.Node]:
+    """Images whose channels a node concatenates; none of other nodes."""
+    if node.target is not aten.cat.default:
+        return []
+    parts: Any = node.args[0]
+    dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    fits = (
+        isinstance(parts, Sequence)
+        and all(isinstance(part, fx.Node) for part in parts)
+        and node.meta["val"].ndim == 4
+        and dim % 4 == 1
+    )
+    return list(parts) if fits else []
+
+
+def _joints(nodes: Sequence[fx.Node]) -> tuple[dict[fx.Node, list[fx.Node]], dict[fx.Node, int]]:
+    """Values that each concatenation takes, and the channels of the longest that begins with it.
+
+    One that has all parts of an earlier one, and more, goes on from that.
+    """
+    given = {node: parts for node in nodes if (parts := _joined(node))}
+    takes: dict[fx.Node, list[fx.Node]] = {}
+    for node, parts in given.items():
+        known = [one for one in takes if given[one] == parts[: len(given[one])] != parts]
+        before = max(known, key=lambda one: len(given[one]), default=None)
+        takes[node] = parts if before is None else [before, *parts[len(given[before]) :]]
+    rooms = {node: node.meta["val"].shape[1] for node in takes}
+    for node, (first, *_) in reversed(takes.items()):
+        if first in rooms:
+            rooms[first] = max(rooms[first], rooms[node])
+    return takes, rooms
+
+
 def _chain(nodes: list[fx.Node], moving: Collection[fx.Node]) -> NodeChain:
     inside = set(nodes)
-    given = {node: _convolution(node, moving) for node in nodes}
-
-    def takes(node: fx.Node) -> list[fx.Node]:
-        if node.target is joined:
-            parts: Any = node.args[0]
-            return list(parts)
-        own = given[node]
-        return [own["input"], *([own["residual"]] if own.get("residual") is not None else [])]
-
-    inputs = list(dict.fromkeys(n for node in nodes for n in takes(node) if n not in inside))
+    takes, rooms = _joints(nodes)
+    given = {node: _convolution(node, moving) for node in nodes if node not in takes}
+    for node, own in given.items():
+        residual = own.get("residual")
+        takes[node] = [own["input"], *([] if residual is None else [residual])]
+    inputs = list(dict.fromkeys(n for node in nodes for n in takes[node] if n not in inside))
     places = {node: place for place, node in enumerate((*inputs, *nodes))}
     links: list[ops.Link | ops.Joint] = []
     layers: list[tuple[fx.Node, fx.Node | None]] = []
     for node in nodes:
-        first, *rest = (places[n] for n in takes(node))
-        if node.target is joined:
-            room: Any = node.args[2]
-            links.append(ops.Joint((first, *rest), room))
+        first, *rest = (places[n] for n in takes[node])
+        if node in rooms:
+            links.append(ops.Joint((first, *rest), rooms[node]))
             continue
         own = given[node]
         how = own["activation"], own["slope"], own["scale"], own["shuffle"]

@@ -11,10 +11,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from faigfast.ops import upsampling
-from faigfast.ops.joining import Room, join
 from faigfast.ops.line import one_batch
-from faigfast.ops.table import in_use
-from faigfast.ops.waiting import Waiting, past
 
 aten = torch.ops.aten
 
@@ -28,15 +25,9 @@ class Folded:
     data : Tensor
         [P, N, *own], where `own` is the shape for one image alone; [1, N, *own] of what all points
         share, [P, 1, *own] of what all images share.
-    waiting : Waiting, optional
-        Of a convolution's result: where a gradient of the value that it took can wait.
-    room : Room, optional
-        Of what was joined: where the channels stand, and more can be joined to them.
     """
 
     data: Tensor
-    waiting: Waiting | None = None
-    room: Room | None = None
 
     @property
     def own(self) -> torch.Size:
@@ -183,29 +174,6 @@ class _Batch(torch.autograd.Function):
         return one_batch(gy)
 
 
-def joined(parts: Sequence[Any], dim: int, room: int) -> Any:
-    """Concatenate channels to which others will be joined, until there are `room` of them."""
-    first = parts[0]
-    serves = in_use().backend == "cpu" and all(
-        isinstance(part, Folded) and len(part.own) == 4 and not part.data.is_cuda for part in parts
-    )
-    if not serves:
-        return apply(aten.cat.default, (parts, dim), {})[0]
-    lead = [_extent(list(parts), i) for i in (0, 1)]
-    data = [part.data.expand(*lead, *part.own) for part in parts]
-    width, more = first.own[1], sum(part.own[1] for part in parts[1:])
-    place = first.room
-    if place is None or not place.fits(width, more):
-        place = Room(data[0], [*lead, first.own[0]], max(room, width + more))
-    # The gradient of what was there waits for the convolution that took it and gave what is new.
-    waiting = parts[1].waiting
-    waits = waiting is not None and waiting.is_for(first)
-    if waits and data[0].requires_grad:
-        data[0] = past(data[0].flatten(1, 2), waiting).unflatten(1, (lead[1], -1))
-    before = first.waiting if first.room is not None else waiting if waits else None
-    return Folded(join(place, data), before, place)
-
-
 def _extent(leaves: list[Any], dim: int) -> int:
     return max(x.data.shape[dim] for x in leaves if isinstance(x, Folded))
 
@@ -213,9 +181,6 @@ def _extent(leaves: list[Any], dim: int) -> int:
 def _mapped(op: Any, leaves: list[Any], spec: Any) -> Any:
     """Map over images inside and points outside; what is shared is not multiplied."""
     points, images = _extent(leaves, 0), _extent(leaves, 1)
-
-    def mapping(dim: int) -> list[int | None]:
-        return [0 if isinstance(x, Folded) and x.data.shape[dim] > 1 else None for x in leaves]
 
     shape: list[Any] = []
 
@@ -228,18 +193,17 @@ def _mapped(op: Any, leaves: list[Any], spec: Any) -> Any:
     function: Callable[..., Any] = single
     data = [x.data if isinstance(x, Folded) else x for x in leaves]
     for dim, extent in ((1, images), (0, points)):
+        own = [isinstance(x, Folded) and x.data.shape[dim] > 1 for x in leaves]
         data = [
-            d.squeeze(dim) if isinstance(x, Folded) and x.data.shape[dim] == 1 else d
-            for d, x in zip(data, leaves, strict=True)
+            d.squeeze(dim) if isinstance(x, Folded) and not several else d
+            for d, x, several in zip(data, leaves, own, strict=True)
         ]
         if extent > 1:
-            function = vmap(function, in_dims=tuple(mapping(dim)), randomness="error")
-    out = function(*data)
-    if images == 1:
-        out = [part.unsqueeze(1 if points > 1 else 0) for part in out]
-    if points == 1:
-        out = [part.unsqueeze(0) for part in out]
-    return tree_unflatten([Folded(part) for part in out], shape[0])
+            dims = tuple(0 if several else None for several in own)
+            function = vmap(function, in_dims=dims, randomness="error")
+    mapped = (points > 1) + (images > 1)
+    parts = [part.reshape(points, images, *part.shape[mapped:]) for part in function(*data)]
+    return tree_unflatten([Folded(part) for part in parts], shape[0])
 
 
 def looped(op: Any, leaves: list[Any], spec: Any) -> Any:

@@ -1,12 +1,11 @@
 """Fuse: a convolution with what follows it, up to the residual that is added, as one node."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from faigfast.engine.folded import joined
 from faigfast.engine.rules import CONVOLUTIONS
 
 aten = torch.ops.aten
@@ -40,11 +39,6 @@ def fuse(graph: fx.Graph, moving: Collection[fx.Node]) -> None:
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target in CONVOLUTIONS and _own(node, moving):
             _absorb(graph, node)
-    late = _behind(graph, moving)  # what all points share stays as it is
-    joins = [node for node in graph.nodes if node in late and _joins(node)]
-    for node in reversed(joins):
-        _continued(graph, node, joins)
-    _give_room(graph, joins)
     graph.lint()
 
 
@@ -97,71 +91,10 @@ def _exchange(graph: fx.Graph, shuffle: fx.Node) -> None:
 
 
 def _absorb(graph: fx.Graph, node: fx.Node) -> None:
-    found = _activation(_next(node), node)
-    if found is not None:
-        node = _merged(graph, node, *found)
-    found = _shuffle(_next(node), node)
-    if found is not None:
-        node = _merged(graph, node, *found)
-    found = _factor(_next(node), node)
-    if found is not None:
-        node = _merged(graph, node, *found)
-    found = _residual(_next(node), node)
-    if found is not None:
-        _merged(graph, node, *found)
-
-
-def _joins(node: fx.Node) -> bool:
-    """Whether a node concatenates channels of several images, for convolutions alone.
-
-    Others might write on what they take, which here shares its memory.
-    """
-    if node.target is not aten.cat.default or not isinstance(node.meta.get("val"), Tensor):
-        return False
-    parts, dim = node.args[0], _dim(node)
-    assert isinstance(parts, Sequence)
-    several = len(parts) > 1 and all(isinstance(part, fx.Node) for part in parts)
-    taken = all(
-        user.target is aten.cat.default or (user.target in CONVOLUTIONS and user.args[0] is node)
-        for user in node.users
-    )
-    return several and taken and node.meta["val"].ndim == 4 and dim % 4 == 1
-
-
-def _dim(node: fx.Node) -> int:
-    found: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    return found
-
-
-def _continued(graph: fx.Graph, node: fx.Node, joins: Sequence[fx.Node]) -> None:
-    """Let a concatenation go on from an earlier one that has its first parts."""
-    parts: Any = node.args[0]
-    for before in reversed(list(parts[1].users)):
-        if before is node or before > node or before not in joins:
-            continue
-        known: Any = before.args[0]
-        if len(known) < len(parts) and tuple(parts[: len(known)]) == tuple(known):
-            node.args = ((before, *parts[len(known) :]), 1)
-            return
-
-
-def _give_room(graph: fx.Graph, joins: Sequence[fx.Node]) -> None:
-    """Make memory for the longest of some concatenations, each of which begins with another."""
-    rooms: dict[fx.Node, int] = {}
-    for node in reversed(joins):
-        longer = [rooms[user] for user in node.users if user in rooms and _begins(user, node)]
-        rooms[node] = max([node.meta["val"].shape[1], *longer])
-    for node, room in rooms.items():
-        with graph.inserting_before(node):
-            new = graph.call_function(joined, (node.args[0], 1, room))
-        new.meta.update(node.meta)
-        node.replace_all_uses_with(new)
-        graph.erase_node(node)
-
-
-def _begins(node: fx.Node, first: fx.Node) -> bool:
-    parts: Any = node.args[0]
-    return parts[0] is first
+    for part in (_activation, _shuffle, _factor, _residual):
+        found = part(_next(node), node)
+        if found is not None:
+            node = _merged(graph, node, *found)
 
 
 Found = tuple[fx.Node, dict[str, Any]] | None

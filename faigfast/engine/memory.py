@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from faigfast.engine.execute import Plan, forward, prepare, with_sums
-from faigfast.engine.folded import Folded, joined
-from faigfast.engine.rules import Moving, Points
+from faigfast.engine.folded import Folded
+from faigfast.engine.rules import CONVOLUTIONS, Moving, Points
 from faigfast.ops.table import in_use, plain
 
 aten = torch.ops.aten
@@ -161,10 +161,6 @@ _PLAIN = {
     aten.adaptive_avg_pool2d, aten.avg_pool2d, aten.max_pool2d, aten.prelu, aten.contiguous,
     aten.clone, aten.reshape, aten.flatten, aten.unflatten, aten.index_select, aten.stack,
 }  # fmt: skip
-_CONVOLUTIONS = {
-    aten.conv1d, aten.conv2d, aten.conv3d, aten.convolution, aten.conv_transpose1d,
-    aten.conv_transpose2d, aten.conv_transpose3d,
-}  # fmt: skip
 
 
 def bound(plan: Plan, leaves: Mapping[str, Any], chunk: Chunk) -> float:
@@ -190,7 +186,7 @@ def _inside(plan: Plan, nodes: Sequence[fx.Node]) -> int:
     """Bytes that operations make of one sample beside their values, at most."""
     columns, others = 0, 0
     for node in nodes:
-        if _convolves(node):
+        if node.target in CONVOLUTIONS:
             # Torch's own convolution may make the image in columns, and those of its gradient.
             weight = node.all_input_nodes[1].meta["val"]
             fold = weight.shape[1] if "transpose" in str(node.target) else 1
@@ -207,7 +203,7 @@ def _is_plain(node: fx.Node) -> bool:
     target: Any = node.target
     return (
         node.op == "get_attr"
-        or target in (operator.getitem, joined)
+        or target is operator.getitem
         or torch.Tag.pointwise in target.tags
         or target.overloadpacket in _PLAIN
         or any(argument.alias_info is not None for argument in target._schema.arguments)
@@ -216,11 +212,7 @@ def _is_plain(node: fx.Node) -> bool:
 
 def _grows_with_values(plan: Plan) -> bool:
     """Whether memory grows no faster than the values do, from one image size to the next."""
-    return all(_is_plain(node) or _convolves(node) for node in plan.sample)
-
-
-def _convolves(node: fx.Node) -> bool:
-    return getattr(node.target, "overloadpacket", None) in _CONVOLUTIONS
+    return all(_is_plain(node) or node.target in CONVOLUTIONS for node in plan.sample)
 
 
 def footprint(plan: Plan, leaves: Mapping[str, Any], x: Tensor, chunk: Chunk) -> int:

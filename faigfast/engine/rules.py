@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from faigfast.engine.folded import Folded, apply, joined, sample_by_sample
+from faigfast.engine.folded import Folded, apply, sample_by_sample
 from faigfast.ops import (  # noqa: F401  their kernels join the table
     cpu_conv,
     cpu_squared_error,
@@ -31,7 +31,6 @@ from faigfast.ops.linear import linear
 from faigfast.ops.parameter import parameter
 from faigfast.ops.prelu import prelu
 from faigfast.ops.table import in_use
-from faigfast.ops.waiting import Waiting, mark, past
 
 aten = torch.ops.aten
 
@@ -65,32 +64,25 @@ class Points:
         N.
     alpha : Tensor
         [P], the nodes in the type, at least float32, and on the device of the images.
-    values : torch.dtype, optional
-        Type of activations where the line's is wider.
     """
 
     nodes: tuple[float, ...]
     images: int
     alpha: Tensor
-    values: torch.dtype | None = None
 
     @classmethod
     def at(cls, nodes: Iterable[float], x: Tensor) -> "Points":
         """Points for images x [N, C, *spatial]."""
         nodes = tuple(map(float, nodes))
         alpha = on_device(nodes, wide(x.dtype), x.device)
-        return cls(nodes, len(x), alpha, in_use().values)
+        return cls(nodes, len(x), alpha)
 
     def raw(self, value: Any) -> Any:
         """Any value as operations without a rule take it: a moving tensor [P, N, *w]."""
         if not isinstance(value, Moving):
             return value
         found = parameter(value.w0, value.dw, self.alpha, value.sums)
-        return Folded(self.cast(found))
-
-    def cast(self, value: Tensor) -> Tensor:
-        """Bring what comes from the line to the type of activations."""
-        return value if self.values is None else value.to(self.values)
+        return Folded(cast(found))
 
     def every_image(self, x: Any) -> Tensor:
         """[P, N, *own] or [1, N, *own] of any value."""
@@ -98,6 +90,11 @@ class Points:
         if isinstance(x, Folded):
             return x.data.expand(-1, self.images, *x.own)
         return x.expand(1, self.images, *x.shape)
+
+
+def cast(value: Tensor) -> Tensor:
+    """Bring what comes from the line to the type of activations, where that is narrower."""
+    return value.to(in_use().values or value.dtype)
 
 
 Rule = Callable[..., Any]
@@ -116,8 +113,6 @@ def evaluate(op: Any, points: Points, args: Any, kwargs: Any) -> tuple[Any, str]
     """
     if op is operator.getitem:
         return op(*args, **kwargs), ""
-    if op is joined:
-        return op([points.raw(part) for part in args[0]], *args[1:]), ""
     rule = RULES.get(op)
     if rule is not None:
         given = {**dict(zip(names(op), args, strict=False)), **kwargs}
@@ -161,12 +156,35 @@ def _moves(*values: Any) -> bool:
     return any(isinstance(value, Moving) for value in values)
 
 
+_CONVOLUTIONS = (
+    aten.conv1d.default,
+    aten.conv2d.default,
+    aten.conv3d.default,
+    aten.conv1d.padding,
+    aten.conv2d.padding,
+    aten.conv3d.padding,
+    aten.convolution.default,
+)
+_TRANSPOSED = (
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
+)
+CONVOLUTIONS = {*_CONVOLUTIONS, *_TRANSPOSED}
+
+
+@rule(*_CONVOLUTIONS)
 def convolve(
     points: Points,
     input: Any,
     weight: Any,
-    bias: Any,
-    geometry: tuple[Any, ...],
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    transposed: bool = False,
+    output_padding: Any = 0,
+    groups: int = 1,
     activation: str = "none",
     slope: Any = 0.0,
     scale: float = 1.0,
@@ -177,110 +195,49 @@ def convolve(
     slopes: tuple[Any, Any, Any] = (None, None, None)
     if not isinstance(slope, float):
         slopes, slope = parts_of(slope), 0.0
-    x = points.every_image(input)  # [P, N, b, C, *spatial]
     if isinstance(slopes[0], Folded) or not _moves(weight, bias):
         return None
     w, b = parts_of(weight), parts_of(bias)
     assert w[0] is not None
+    kernel = w[0].shape[2:]
+    rank = len(kernel)
+    if isinstance(padding, str):
+        reach = zip(spatial(dilation, rank), kernel, strict=True)
+        total = [d * (k - 1) if padding == "same" else 0 for d, k in reach]
+        if any(t % 2 for t in total):
+            # The odd pixel is added at the end.
+            sides = [side for t in reversed(total) for side in (0, t % 2)]
+            input = apply(aten.pad.default, (points.raw(input), sides), {})[0]
+        padding = [t // 2 for t in total]
+    x = points.every_image(input)  # [P, N, b, C, *spatial]
     if x.ndim != w[0].ndim + 2:
         return None
-    waiting = Waiting(input) if isinstance(input, Folded) else None
-    samples = x.flatten(1, 2)
-    if waiting is not None:
-        mark(samples, waiting)
     if residual is not None:
-        taken, rest = residual, points.every_image(residual).flatten(1, 2)
-        residual = rest
-        before = input.waiting if isinstance(input, Folded) else None
-        if before is not None and before.is_for(taken) and rest.requires_grad:
-            # The convolution before this one took what is added here: its backward comes after.
-            residual = past(rest, before)
+        residual = points.every_image(residual).flatten(1, 2)
+    sizes = [spatial(value, rank) for value in (stride, padding, dilation)]
     y, _ = conv(
-        samples, w[0], w[1], b[0], b[1], slopes[0], slopes[1], points.alpha,
-        w[2], b[2], slopes[2], residual, *geometry, activation, slope, scale, shuffle,
+        x.flatten(1, 2), w[0], w[1], b[0], b[1], slopes[0], slopes[1], points.alpha,
+        w[2], b[2], slopes[2], residual, *sizes, transposed, spatial(output_padding, rank), groups,
+        activation, slope, scale, shuffle,
     )  # fmt: skip
-    return folded(y, points, waiting)
+    return folded(y, points)
 
 
-def folded(y: Tensor, points: Points, waiting: Waiting | None = None) -> Folded:
+rule(*_TRANSPOSED)(partial(convolve, transposed=True))
+
+
+def folded(y: Tensor, points: Points) -> Folded:
     """Results [P, N·b, *own] of a path operation by their images."""
     if y.shape[1] == points.images:
         # So inserted, the dimension of one sample has the stride of a batch, not of channels.
-        return Folded(y.unsqueeze(1).transpose(1, 2), waiting)
-    return Folded(y.unflatten(1, (points.images, -1)), waiting)
+        return Folded(y.unsqueeze(1).transpose(1, 2))
+    return Folded(y.unflatten(1, (points.images, -1)))
 
 
 def spatial(value: Any, rank: int) -> list[int]:
     """One number for each spatial dimension."""
     numbers = [value] if isinstance(value, int) else list(value)
     return numbers * rank if len(numbers) == 1 else numbers
-
-
-_PLAIN = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
-_NAMED_PADDING = (aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding)
-_TRANSPOSED = (
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-)
-CONVOLUTIONS = {*_PLAIN, *_NAMED_PADDING, *_TRANSPOSED, aten.convolution.default}
-
-
-def shape_of(weight: Any) -> torch.Size:
-    """Shape of a tensor that moves or stands still."""
-    return weight.w0.shape if isinstance(weight, Moving) else weight.shape
-
-
-@rule(*_PLAIN)
-def _(points: Points, input: Any, weight: Any, bias: Any = None, stride: Any = 1,
-      padding: Any = 0, dilation: Any = 1, groups: int = 1, **fused: Any) -> Any:  # fmt: skip
-    if isinstance(weight, Folded):
-        return None
-    rank = len(shape_of(weight)) - 2
-    sizes = [spatial(value, rank) for value in (stride, padding, dilation)]
-    return convolve(points, input, weight, bias, (*sizes, False, [0] * rank, groups), **fused)
-
-
-@rule(*_NAMED_PADDING)
-def _(points: Points, input: Any, weight: Any, bias: Any = None, stride: Any = 1,
-      padding: str = "valid", dilation: Any = 1, groups: int = 1, **fused: Any) -> Any:  # fmt: skip
-    if isinstance(weight, Folded):
-        return None
-    kernel = shape_of(weight)[2:]
-    dilation = spatial(dilation, len(kernel))
-    total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
-    if any(t % 2 for t in total):
-        # The odd pixel is added at the end.
-        sides = [side for t in reversed(total) for side in (0, t % 2)]
-        input = apply(aten.pad.default, (points.raw(input), sides), {})[0]
-    geometry = (spatial(stride, len(kernel)), [t // 2 for t in total], dilation)
-    return convolve(
-        points, input, weight, bias, (*geometry, False, [0] * len(kernel), groups), **fused
-    )
-
-
-@rule(*_TRANSPOSED)
-def _(points: Points, input: Any, weight: Any, bias: Any = None, stride: Any = 1,
-      padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
-      **fused: Any) -> Any:  # fmt: skip
-    if isinstance(weight, Folded):
-        return None
-    rank = len(shape_of(weight)) - 2
-    first = [spatial(value, rank) for value in (stride, padding, dilation)]
-    geometry = (*first, True, spatial(output_padding, rank), groups)
-    return convolve(points, input, weight, bias, geometry, **fused)
-
-
-@rule(aten.convolution.default)
-def _(points: Points, input: Any, weight: Any, bias: Any, stride: Any, padding: Any,
-      dilation: Any, transposed: bool, output_padding: Any, groups: int,
-      **fused: Any) -> Any:  # fmt: skip
-    if isinstance(weight, Folded):
-        return None
-    rank = len(shape_of(weight)) - 2
-    sizes = [spatial(value, rank) for value in (stride, padding, dilation)]
-    geometry = (*sizes, transposed, spatial(output_padding, rank), groups)
-    return convolve(points, input, weight, bias, geometry, **fused)
 
 
 @rule(aten.linear.default)
@@ -364,7 +321,7 @@ def _(points: Points, weight: Any, indices: Any, padding_idx: int = -1,
         return None
     rows = points.every_image(indices)
     y = embedding(rows.flatten(2), weight.w0, weight.dw, points.alpha, weight.sums)
-    y = points.cast(y.view(len(y), *rows.shape[1:], -1))
+    y = cast(y.view(len(y), *rows.shape[1:], -1))
     # The row of padding has no gradient; the schema's default is that there is none.
     return Folded(
         y if padding_idx < 0 else torch.where(rows[..., None] == padding_idx, y.detach(), y)

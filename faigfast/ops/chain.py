@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from faigfast.ops.cpu_conv import refuses
+from faigfast.ops.cpu_memory import empty
 from faigfast.ops.cpu_queue import Queue
-from faigfast.ops.joining import Room
 from faigfast.ops.line import dense, every_point, pitched
 from faigfast.ops.table import in_use, looked_on, using
 
@@ -52,7 +52,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Joint:
-    """A concatenation of channels, as `faigfast.engine.folded.joined`.
+    """A concatenation of channels, in memory that has room for those which follow.
 
     Parameters
     ----------
@@ -201,6 +201,31 @@ def run(
     return found
 
 
+class Room:
+    """Memory [P, M, H, W, C] for images whose channels come one after the other.
+
+    A dense block joins the result of every convolution to all that was before it: only what is new
+    is written.
+    """
+
+    def __init__(self, *shape: int) -> None:
+        self._pixels = empty(*shape)
+        self.used = 0
+
+    def fits(self, width: int, more: int) -> bool:
+        """Whether those that are there are the first `width`, with room for more."""
+        return self.used == width and width + more <= self._pixels.shape[-1]
+
+    def put(self, part: Tensor) -> None:
+        """Write channels [P, M, H, W, C] behind those that are there."""
+        self._pixels.narrow(-1, self.used, part.shape[-1]).copy_(part)
+        self.used += part.shape[-1]
+
+    def pixels(self) -> Tensor:
+        """Give all channels that are there."""
+        return self._pixels.narrow(-1, 0, self.used)
+
+
 class _Run(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -329,13 +354,13 @@ def _contiguous(part: Tensor, queue: Queue) -> Tensor:
 
 
 def _join(joint: Joint, place: int, values: list[Any], rooms: dict[int, Room]) -> Tensor:
-    parts = [values[part].movedim(-1, 2) for part in joint.takes]
-    width, total = (sum(part.shape[2] for part in some) for some in (parts[:1], parts))
+    parts = [values[part] for part in joint.takes]
+    width, total = (sum(part.shape[-1] for part in some) for some in (parts[:1], parts))
     room = rooms.get(joint.takes[0])
     points = max(map(len, parts))
     if room is None or len(parts[0]) < points or not room.fits(width, total - width):
-        room = Room(parts[0], [points, parts[0].shape[1]], max(joint.room, total))
+        room = Room(points, *parts[0].shape[1:-1], max(joint.room, total))
     rooms[place] = room
     for part in parts[1:] if room.used else parts:
         room.put(part)
-    return pitched(room.channels())
+    return pitched(room.pixels().movedim(-1, 2))

@@ -9,7 +9,6 @@ from torch import Tensor
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.line import arranged, on_line, one_batch, room, wanted, wide
 from faigfast.ops.table import operation
-from faigfast.ops.waiting import expects
 
 aten = torch.ops.aten
 
@@ -151,7 +150,6 @@ def conv_backward(
     s0: Tensor | None,
     ds: Tensor | None,
     alpha: Tensor,
-    more: Tensor | None,
     images: int,
     needs: list[bool],
     stride: list[int],
@@ -173,8 +171,6 @@ def conv_backward(
         As y.
     saved : Tensor
         The activation's input or output, as gy; empty where there is no activation.
-    more : Tensor, optional
-        As gx, to which it is added.
     images : int
         N, of M = N·b samples.
     needs : list of bool
@@ -207,7 +203,7 @@ def conv_backward(
                 g = one_batch(arranged(aten.pixel_unshuffle(g, shuffle)))
             yield g, on_line(w0, dw, a, x.dtype)
 
-    gx, gw, gb = backward_at_points(behind(), x, len(points), more, images, needs[:3], geometry)
+    gx, gw, gb = backward_at_points(behind(), x, len(points), images, needs[:3], geometry)
     return gx, gw, gb, x.new_empty(0) if slopes is None else slopes
 
 
@@ -215,7 +211,6 @@ def backward_at_points(
     behind: Iterable[tuple[Tensor, Tensor]],
     x: Tensor,
     points: int,
-    more: Tensor | None,
     images: int,
     needs: list[bool],
     geometry: tuple[Any, ...],
@@ -236,7 +231,7 @@ def backward_at_points(
         if any(mask):
             found, *parts = backward(g, one, w, mask)
             if needs[0]:
-                gx = _placed(gx, found if more is None else found + more[p], p, points)
+                gx = _placed(gx, found, p, points)
         each = [parts]
         if not together:
             rows = zip(g.chunk(images), one.chunk(images), strict=True)
@@ -272,20 +267,18 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.save_for_backward(x, saved, w0, dw, b0, s0, ds, alpha)
     ctx.images = next((len(part) for part in (sum_w, sum_b, sum_s) if part is not None), 1)
     ctx.residual = None if residual is None else residual.shape
-    ctx.waiting = expects(x) if ctx.needs_input_grad[0] else None
     # Else a gradient of zeros is made for what has none.
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, gy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-    more = None if ctx.waiting is None else ctx.waiting.take()
     if gy is None:
-        return (more, *[None] * 21)
+        return (None,) * 22
     x, saved, w0, dw, b0, s0, ds, alpha = ctx.saved_tensors
     needs = [ctx.needs_input_grad[i] for i in (0, 8, 9, 10)]
     found = conv_backward(
-        gy, x, saved, w0, dw, b0, s0, ds, alpha, more, ctx.images, needs, *ctx.geometry,
+        gy, x, saved, w0, dw, b0, s0, ds, alpha, ctx.images, needs, *ctx.geometry,
         ctx.activation, ctx.slope, ctx.scale, ctx.shuffle,
     )  # fmt: skip
     gx, gw, gb, gs = wanted(found, needs, x)

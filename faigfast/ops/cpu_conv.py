@@ -85,12 +85,12 @@ def conv(
 
 
 @kernel(
-    "simd", "conv_backward", lambda gy, x, _, w0, *rest: refuses(x, w0, rest[8:14], rest[-1]),
+    "simd", "conv_backward", lambda gy, x, _, w0, *rest: refuses(x, w0, rest[7:13], rest[-1]),
     "cpu",
 )  # fmt: skip
 def conv_backward(
     gy: Tensor, x: Tensor, saved: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None,
-    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, more: Tensor | None, images: int,
+    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, images: int,
     needs: list[bool],
     stride: Any, padding: Any, dilation: Any, transposed: Any, output_padding: Any, groups: Any,
     activation: str, slope: float, scale: float, shuffle: int,
@@ -102,10 +102,9 @@ def conv_backward(
         activation, scale = "none", 1.0
     points = len(alpha)
     gate = None if activation == "none" else every_point(dense(saved), points)
-    more = None if more is None else every_point(pitched(more), points)
     queue = Queue()
     gx, gw, gb, gs = queue.convolve_backward(
-        every_point(dense(gy), points), gate, pitched(x), w0, dw, s0, ds, alpha, more, images,
+        every_point(dense(gy), points), gate, pitched(x), w0, dw, s0, ds, alpha, None, images,
         needs, activation, slope, scale, shuffle, geometry=geometry,
     )  # fmt: skip
     queue.run()

@@ -53,7 +53,7 @@ def conv(
     gy, x, *rest[:2], rest[3], rest[4]), "cuda")  # fmt: skip
 def conv_backward(
     gy: Tensor, x: Tensor, saved: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None,
-    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, more: Tensor | None, images: int,
+    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, images: int,
     needs: list[bool],
     stride: Any, padding: Any, dilation: Any, transposed: Any, output_padding: Any, groups: Any,
     activation: str, slope: float, scale: float, shuffle: int,
@@ -71,9 +71,7 @@ def conv_backward(
         gs = gs.sum(1, keepdim=True)
     weights = at_all_points(w0, dw, alpha, x.dtype).unbind()
     behind = zip(map(one_batch, g.unbind()), map(one_batch, weights), strict=True)
-    gx, gw, _ = backward_at_points(
-        behind, x, len(alpha), more, images, [*needs[:2], False], geometry
-    )
+    gx, gw, _ = backward_at_points(behind, x, len(alpha), images, [*needs[:2], False], geometry)
     return gx, gw, gb, gs
 
 

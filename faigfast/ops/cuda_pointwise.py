@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor
 
-from faigfast.ops import score_reduction, squared_error  # noqa: F401  the operations served
+from faigfast.ops import squared_error  # noqa: F401  the operation served
 from faigfast.ops.cuda_launch import TYPES, extension, on, refuses
 from faigfast.ops.line import address
+from faigfast.ops.score_reduction import check
 from faigfast.ops.table import kernel
 
 
 def _refuses_scores(total: Tensor, delta: Tensor) -> str:
+    check(total, delta)
     return refuses(total, delta, types=(torch.float32, torch.float64))
 
 

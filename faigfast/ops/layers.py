@@ -13,7 +13,7 @@ from faigfast.ops.table import KERNELS, Kernel, in_use
 from faigfast.version import __version__
 
 # Operation → places of input, weight and the first of the arguments from stride to shuffle.
-CHOSEN = {"conv": (0, 1, 12), "conv_backward": (1, 3, 12)}
+CHOSEN = {"conv": (0, 1, 12), "conv_backward": (1, 3, 11)}
 RIVALS = ("triton", "cuda", "")  # backends among which is chosen; "" is PyTorch's cuDNN
 SHOWN = {"plain": "PyTorch (cuDNN, channels-last)", "cuda": "cuda (cuDNN, channels-last)"}
 # Relative L2 by which a kernel's results may differ from PyTorch's in the same type.
@@ -189,8 +189,8 @@ def layer_key(operation: str, args: Sequence[Any]) -> str:
     if operation == "conv":
         sizes["residual"] = args[11] is not None
     else:
-        sizes["images"] = rounded(args[10])
-        sizes["needs"] = "".join(n for n, need in zip("xwbs", args[11], strict=True) if need)
+        sizes["images"] = rounded(args[9])
+        sizes["needs"] = "".join(n for n, need in zip("xwbs", args[10], strict=True) if need)
     parts = [f"{key}={value}" for key, value in sizes.items()]
     return " ".join([operation, layer_name(operation, args), *parts])
 

@@ -1,6 +1,7 @@
 """What all path operations share: values on the line, and sums of gradients for each image."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,3 +104,32 @@ def wanted(found: Iterable[Tensor], needs: Sequence[bool], x: Tensor) -> list[Te
     """Gradients that are needed, the first that of x, summed over the points which share it."""
     gx, *sums = (part if need else None for part, need in zip(found, needs, strict=True))
     return [None if gx is None else gx.sum_to_size(x.shape), *sums]
+
+
+def differentiate(
+    operation: Any, backward: Callable[..., Any], saved: Sequence[int], sums: Sequence[int]
+) -> None:
+    """Register the gradient of a path operation of x and parameters.
+
+    Parameters
+    ----------
+    operation : Operation
+        Its first argument is x.
+    backward : callable
+        Takes gy, what is saved, x first, and which gradients are wanted; gives them, that of x
+        first.
+    saved, sums : sequence of int
+        Places of arguments that backward takes, and of the tensors from `no_sums`.
+    """
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*(inputs[place] for place in saved))
+
+    def gradient(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
+        needs = [ctx.needs_input_grad[place] for place in (0, *sums)]
+        parts = ctx.saved_tensors  # once: what is computed again is unpacked once
+        found = wanted(backward(gy, *parts, needs), needs, parts[0])
+        by_place = dict(zip((0, *sums), found, strict=True))
+        return tuple(by_place.get(place) for place in range(len(ctx.needs_input_grad)))
+
+    operation.register_autograd(gradient, setup_context=setup_context)

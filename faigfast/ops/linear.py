@@ -1,12 +1,10 @@
 """Path linear layer: y = x γ(α)ᵀ + γ_b(α) at many points of the line at once."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from faigfast.ops.line import on_line, wanted, wide
+from faigfast.ops.line import differentiate, on_line, wide
 from faigfast.ops.table import operation
 
 
@@ -68,17 +66,4 @@ def linear_backward(
     return gx, gw, gb
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, w0, dw, _, _, alpha, _, _ = inputs
-    ctx.save_for_backward(x, w0, dw, alpha)
-
-
-def _backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
-    needs = [ctx.needs_input_grad[i] for i in (0, 6, 7)]
-    saved = ctx.saved_tensors  # once: what is computed again is unpacked once
-    found = linear_backward(gy, *saved, needs)
-    gx, gw, gb = wanted(found, needs, saved[0])
-    return gx, *[None] * 5, gw, gb
-
-
-linear.register_autograd(_backward, setup_context=_setup_context)
+differentiate(linear, linear_backward, saved=(0, 1, 2, 5), sums=(6, 7))

@@ -60,7 +60,7 @@ def _register(
         empty = torch.empty(0, dtype=x.dtype, device=x.device)
         gx, gw, gb, _ = conv_backward(
             _pixels(gy), _pixels(x), empty, w0[..., None, None], _taps(dw), None, *_NO_SLOPE,
-            alpha, None, x.shape[1], [*needs, False], *_GEOMETRY, "none", 0.0, 1.0, 1,
+            alpha, x.shape[1], [*needs, False], *_GEOMETRY, "none", 0.0, 1.0, 1,
         )  # fmt: skip
         return _rows(gx) if needs[0] else gx, gw.flatten(2) if needs[1] else gw, gb
 

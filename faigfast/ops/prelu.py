@@ -1,11 +1,9 @@
 """Path PReLU: max(x, 0) + γ(α) · min(x, 0), at many points of the line at once."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from faigfast.ops.line import on_line, room, wanted, wide
+from faigfast.ops.line import differentiate, on_line, room, wide
 from faigfast.ops.table import operation
 
 
@@ -58,15 +56,4 @@ def prelu_backward(
     return gx, gw
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:4])
-
-
-def _backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
-    needs = [ctx.needs_input_grad[i] for i in (0, 4)]
-    saved = ctx.saved_tensors  # once: what is computed again is unpacked once
-    gx, gw = wanted(prelu_backward(gy, *saved, needs), needs, saved[0])
-    return gx, None, None, None, gw
-
-
-prelu.register_autograd(_backward, setup_context=_setup_context)
+differentiate(prelu, prelu_backward, saved=(0, 1, 2, 3), sums=(4,))

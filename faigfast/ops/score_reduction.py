@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from faigfast import _extension
-from faigfast.ops.table import KERNELS, Kernel, choose, kernel, looked_on
+from faigfast.ops.table import kernel, operation
 
 # dtype → the entry of the extension that serves it on the CPU.
 _ENTRIES = {torch.float32: "score_reduction_float32", torch.float64: "score_reduction_float64"}
@@ -17,6 +17,7 @@ def score_reduction_reference(total: Tensor, delta: Tensor) -> Tensor:
     return (delta * total).abs().flatten(3).sum(3).flatten(1)  # [N, O*I]
 
 
+@operation
 def score_reduction(total: Tensor, delta: Tensor) -> Tensor:
     """Sum |Δ·total| over every kernel of a convolution, image by image.
 
@@ -49,28 +50,32 @@ def score_reduction(total: Tensor, delta: Tensor) -> Tensor:
     >>> score_reduction(torch.full((1, 2, 1, 3), -2.0), torch.ones(2, 1, 3))
     tensor([[6., 6.]])
     """
+    check(total, delta)
+    return score_reduction_reference(total, delta)
+
+
+def check(total: Tensor, delta: Tensor) -> None:
+    """Raise what `score_reduction` raises; kernels ask before they read anything."""
     for name, tensor in (("total", total), ("delta", delta)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is of type {type(tensor).__name__}; expected a tensor")
-    gradient = torch.is_grad_enabled() and (total.requires_grad or delta.requires_grad)
-    # Else without torch's dispatcher, which takes longer than the kernel.
-    found: Tensor = (_score_reduction if gradient or looked_on() else _run)(total, delta)
-    return found
-
-
-def _run(total: Tensor, delta: Tensor) -> Tensor:
-    _check(total, delta)
-    found: Tensor = choose("score_reduction", total, delta).run(total, delta)
-    return found
-
-
-_score_reduction = torch.library.custom_op("faigfast::score_reduction", _run, mutates_args=())
-
-
-KERNELS["score_reduction"] = [Kernel("plain", score_reduction_reference, lambda *_: "")]
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name} is of dtype {tensor.dtype}; expected a floating-point dtype")
+    if total.dtype != delta.dtype:
+        raise TypeError(
+            f"delta is of dtype {delta.dtype}; expected that of total, which is {total.dtype}"
+        )
+    if delta.ndim < 3 or total.shape[1:] != delta.shape:
+        raise ValueError(
+            f"total has shape {list(total.shape)} and delta {list(delta.shape)}; "
+            "expected [N, O, I, *k] and [O, I, *k]"
+        )
+    if total.device != delta.device:
+        raise ValueError(f"delta is on {delta.device}; expected {total.device}, where total is")
 
 
 def _refuses(total: Tensor, delta: Tensor) -> str:
+    check(total, delta)
     if _extension.module is None:
         return f"the extension is missing: {_extension.missing}"
     if total.device.type != "cpu":
@@ -80,7 +85,7 @@ def _refuses(total: Tensor, delta: Tensor) -> str:
 
 @kernel("simd", "score_reduction", _refuses)
 def _simd(total: Tensor, delta: Tensor) -> Tensor:
-    scores = total.new_empty(_shape(total))
+    scores = total.new_empty(total.shape[0], total.shape[1] * total.shape[2])
     launch(total, delta, scores)
     return scores
 
@@ -100,33 +105,6 @@ def launch(total: Tensor, delta: Tensor, scores: Tensor) -> None:
     )
 
 
-def _check(total: Tensor, delta: Tensor) -> None:
-    for name, tensor in (("total", total), ("delta", delta)):
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name} is of dtype {tensor.dtype}; expected a floating-point dtype")
-    if total.dtype != delta.dtype:
-        raise TypeError(
-            f"delta is of dtype {delta.dtype}; expected that of total, which is {total.dtype}"
-        )
-    if delta.ndim < 3 or total.shape[1:] != delta.shape:
-        raise ValueError(
-            f"total has shape {list(total.shape)} and delta {list(delta.shape)}; "
-            "expected [N, O, I, *k] and [O, I, *k]"
-        )
-    if total.device != delta.device:
-        raise ValueError(f"delta is on {delta.device}; expected {total.device}, where total is")
-
-
-def _shape(total: Tensor) -> tuple[int, int]:
-    return total.shape[0], total.shape[1] * total.shape[2]
-
-
-@_score_reduction.register_fake
-def _(total: Tensor, delta: Tensor) -> Tensor:
-    _check(total, delta)
-    return total.new_empty(_shape(total))
-
-
 def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
@@ -141,4 +119,4 @@ def _backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, Tensor | None]:
     )
 
 
-_score_reduction.register_autograd(_backward, setup_context=_setup_context)
+score_reduction.register_autograd(_backward, setup_context=_setup_context, once=False)

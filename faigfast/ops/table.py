@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import update_wrapper
 from typing import Any
 
 import torch
@@ -106,8 +107,8 @@ class Operation:
     """
 
     def __init__(self, plain: Callable[..., Any]) -> None:
+        update_wrapper(self, plain)
         self.name = plain.__name__
-        self.__doc__ = plain.__doc__
         KERNELS[self.name] = [Kernel("plain", plain, lambda *_: "")]
         schema = torch.library.infer_schema(plain, mutates_args=())
         self.defined = torch.library.custom_op(
@@ -126,32 +127,32 @@ class Operation:
         return choose(self.name, *args).run(*args)
 
     def register_autograd(
-        self, backward: Callable[..., Any], *, setup_context: Callable[..., Any]
+        self, backward: Callable[..., Any], *, setup_context: Callable[..., Any], once: bool = True
     ) -> None:
-        """As `torch.library.CustomOpDef.register_autograd`; there are no second derivatives."""
-        run, gradient = self._run, once_differentiable(backward)
-        self.defined.register_autograd(gradient, setup_context=setup_context)
+        """As `torch.library.CustomOpDef.register_autograd`; `once`: without second derivatives."""
+        run = self._run
+
+        def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            ctx.use = in_use()
+            setup_context(ctx, inputs, output)
+
+        def with_use(ctx: Any, *gy: Any) -> Any:
+            with using(ctx.use):
+                return backward(ctx, *gy)
+
+        gradient: Any = once_differentiable(with_use) if once else with_use
+        self.defined.register_autograd(gradient, setup_context=setup)
 
         class Direct(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
                 out = run(*args)
-                ctx.use = in_use()
-                setup_context(ctx, args, out)
+                setup(ctx, args, out)
                 return out
 
-            @staticmethod
-            def backward(ctx: Any, *gy: Any) -> Any:
-                with using(ctx.use):
-                    return gradient(ctx, *gy)
+            backward = staticmethod(gradient)
 
-        # Without what `apply` does first for torch.func, which here sees the operation itself.
-        at_once = super(torch.autograd.Function, Direct).apply
-
-        def call(*args: Any) -> Any:
-            return (Direct.apply if torch._C._are_functorch_transforms_active() else at_once)(*args)
-
-        self._call = call
+        self._call = Direct.apply
 
 
 def operation(plain: Callable[..., Any]) -> Operation:
@@ -196,11 +197,6 @@ def choose(operation: str, *args: Any) -> Kernel:
             if kernel.backend and kernel.told:
                 use.refused.setdefault(f"{operation} without the {kernel.name} kernel: {why}")
     raise AssertionError(f"{operation} has no plain kernel")
-
-
-def explain(operation: str, *args: Any) -> dict[str, str]:
-    """Why each kernel of an operation does not serve these arguments; "" where it does."""
-    return {kernel.name: kernel.refuses(*args) for kernel in KERNELS[operation]}
 
 
 def plain(operation: Any) -> Callable[..., Any] | None:

@@ -126,11 +126,11 @@ def conv(
 
 @kernel(
     "triton", "conv_backward",
-    lambda gy, x, saved, w0, *rest: _refuses(x, w0, rest[4], rest[8:14]), "triton",
+    lambda gy, x, saved, w0, *rest: _refuses(x, w0, rest[4], rest[7:13]), "triton",
 )  # fmt: skip
 def conv_backward(
     gy: Tensor, x: Tensor, saved: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None,
-    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, more: Tensor | None, images: int,
+    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, images: int,
     needs: list[bool],
     stride: Any, padding: Any, dilation: Any, transposed: Any, output_padding: Any, groups: Any,
     activation: str, slope: float, scale: float, shuffle: int,
@@ -152,8 +152,6 @@ def conv_backward(
     if needs[0]:
         gx = x.new_empty(len(alpha), *pixels.shape[1:])
         input_gradient(layer, upstream, gate, gx)
-        if more is not None:
-            gx += more.movedim(2, -1)
     if any(needs[1:]):
         wanted = (needs[1], needs[2], needs[3])
         gw, gb, gs = weight_gradient(layer, upstream, gate, pixels, images, wanted)

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
-from faigfast.ops import score_reduction as _score_reduction  # noqa: F401  the table knows it
+from faigfast.ops.score_reduction import check
 from faigfast.ops.table import kernel
 from faigfast.ops.triton_conv import refuses
 
 
 def _refuses(total: Tensor, delta: Tensor) -> str:
+    check(total, delta)
     if total.dtype != torch.float32:
         return f"tensors are of {total.dtype}"
     return refuses(total, delta)

@@ -10,14 +10,22 @@ from torch.nn import functional as F
 
 import faigfast
 from faigfast import _extension, attribution
-from faigfast.engine.folded import joined
+from faigfast.engine.chains import NodeChain
+from faigfast.ops.chain import Joint, Room
 from faigfast.ops.conv import conv, conv_backward
-from faigfast.ops.joining import Room, join
-from faigfast.ops.line import pitched
+from faigfast.ops.cpu_queue import Queue
+from faigfast.ops.line import dense, pitched
 from faigfast.ops.table import Use, using
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 ISAS = [] if _extension.module is None else _extension.module.supported()
+
+
+def wide(part):
+    """The same values among NaN, channels-last."""
+    room = torch.full((*part.shape[:2], *part.shape[3:], 31), torch.nan)
+    room[..., 4 : 4 + part.shape[2]] = part.movedim(2, -1)
+    return room[..., 4 : 4 + part.shape[2]].movedim(-1, 2)
 
 
 @pytest.mark.parametrize("points", [1, 3])
@@ -29,38 +37,52 @@ def test_kernels_read_some_channels_of_a_wider_image(size, isa, points, monkeypa
     (_, forward), (_, backward) = arguments(case.to(torch.float32))
     x = forward[0]
 
-    def wide(part):
-        """The same values among NaN, channels-last."""
-        room = torch.full((*part.shape[:2], *part.shape[3:], 31), torch.nan)
-        room[..., 4 : 4 + part.shape[2]] = part.movedim(2, -1)
-        return room[..., 4 : 4 + part.shape[2]].movedim(-1, 2)
-
     strided = wide(x)
     # One column tells no distance between pixels.
     assert (pitched(strided).data_ptr() == strided.data_ptr()) == (size[1] > 1)
-    more = torch.randn(points, *x.shape[1:])
     with using(Use("cpu")):
         assert torch.equal(conv(strided, *forward[1:])[0], conv(*forward)[0])
-        plain = conv_backward(*backward[:9], more, *backward[10:])
-        other = conv_backward(
-            backward[0], strided, *backward[2:9], wide(more), *backward[10:]
-        )  # fmt: skip
+        plain = conv_backward(*backward)
+        other = conv_backward(backward[0], strided, *backward[2:])
     for one, same in zip(plain, other, strict=True):
         assert torch.equal(one, same)
 
 
+@pytest.mark.parametrize("points", [1, 3])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [(9, 6), (8, 8), (5, 1), (1, 7)], ids=str)
+def test_kernels_add_some_channels_of_a_wider_gradient(size, isa, points, monkeypatch):
+    monkeypatch.setenv("FAIGFAST_ISA", isa)
+    case = conv_case(size=size, channels=(20, 17), points=points, images=2)
+    _, (_, (gy, x, _, w0, dw, *_)) = arguments(case.to(torch.float32))
+    alpha = torch.linspace(0.9, 0.2, points)
+    more = torch.randn_like(x)
+
+    def gradient(more):
+        queue = Queue()
+        gx = queue.convolve_backward(
+            dense(gy), None, pitched(x), w0, dw, None, None, alpha, more, 2, [True, *[False] * 3],
+            "none", 0.0, 1.0, 1,
+        )[0]  # fmt: skip
+        queue.run()
+        return gx
+
+    alone, added, same = (gradient(part) for part in (None, dense(more), pitched(wide(more))))
+    torch.testing.assert_close(added, alone + dense(more))
+    assert torch.equal(added, same)
+
+
 def test_room_is_filled_step_by_step():
-    parts = [torch.randn(2, 1, c, 3, 4, requires_grad=True) for c in (3, 2, 4)]
-    room = Room(parts[0], (2, 1), 9)
-    first = join(room, parts[:2])
+    parts = [torch.randn(p, 1, 3, 4, c) for p, c in ((2, 3), (2, 2), (1, 4))]
+    room = Room(2, 1, 3, 4, 9)
+    for part in parts[:2]:
+        room.put(part)
+    first = room.pixels()
     assert room.fits(5, 4) and not room.fits(5, 5) and not room.fits(3, 2)
-    both = join(room, [first, parts[2]])
+    room.put(parts[2])  # that all points share
+    both = room.pixels()
     assert both.data_ptr() == first.data_ptr()
-    assert torch.equal(both, torch.cat(parts, 2))
-    weights = torch.randn_like(both)
-    ((both * weights).sum() + first.square().sum()).backward()
-    for part, weight, extra in zip(parts, weights.split([3, 2, 4], 2), (2, 2, 0), strict=True):
-        torch.testing.assert_close(part.grad, weight + extra * part.detach())
+    assert torch.equal(both, torch.cat((*parts[:2], parts[2].expand(2, -1, -1, -1, -1)), -1))
 
 
 class Dense(nn.Module):
@@ -150,7 +172,13 @@ def test_scores_are_those_of_plain_concatenations(order):
     assert not any("point by point" in note for note in result.notes)
     error = (result.scores() - exact).abs().sum(1) / exact.abs().sum(1)
     assert error.max() < 1e-4
-    found = next(reversed(attribution._graphs[last]._plans.values())).graph.graph.nodes
-    rooms = [node.args[2] for node in found if node.target is joined]
-    if order in (nested, flat):
-        assert rooms == [31] * 6
+    plan = next(reversed(attribution._graphs[last]._plans.values()))
+    rooms = [
+        link.room
+        for part in plan.chains(plan.sample)
+        if isinstance(part, NodeChain)
+        for link in part.operation.links
+        if isinstance(link, Joint)
+    ]
+    if order in (nested, flat):  # which concatenates the first value alone, too
+        assert rooms == [31] * (6 if order is nested else 8)
