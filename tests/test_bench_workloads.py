@@ -10,6 +10,7 @@ from torch import nn
 
 from faigfast.bench import benchmark, rivals, runner, spandrel, workload
 from faigfast.bench.families import FAMILIES
+from faigfast.bench.first_run import first_run
 from faigfast.bench.workloads import SIZES, Problem, forward_flops
 from faigfast.cli import main
 
@@ -119,3 +120,4 @@ def test_networks_of_spandrel(family):
     assert problem.target(problem.x).shape == problem.gt.shape
     found = rivals.loop(problem)(), rivals.authors(problem)()
     assert max(runner.errors(*found)) < 1e-4
+    assert first_run(f"{family}-16x1", "loop", 1, 1).seconds > 0  # where no other was imported

@@ -60,6 +60,7 @@ def network(family: str) -> nn.Module:
     if why:
         raise ValueError(why)
     module, name, settings = NETWORKS[family]
+    _alone("spandrel.util")  # which all of them import
     made: nn.Module = getattr(_alone(module), name)(**settings)
     return made
 
