@@ -96,7 +96,7 @@ def test_a_gradient_that_the_network_does_not_have_is_noticed(monkeypatch):
 
     def attached(path, trace):
         found = make(path, trace)
-        for node in found.graph.graph.nodes:
+        for node in found.graph.nodes:
             if node.target is aten.detach.default:
                 node.target = aten.alias.default
         return found

@@ -17,12 +17,12 @@ _DROPOUTS = {
 }
 
 
-def capture(trace: Trace) -> fx.GraphModule:
+def capture(trace: Trace) -> fx.Graph:
     """Write a trace as a graph.
 
     Returns
     -------
-    GraphModule
+    Graph
         Placeholders are the trace's inputs; every node has its value's shape in `meta["val"]` and
         its place among the trace's values in `meta["place"]`.
 
@@ -33,14 +33,12 @@ def capture(trace: Trace) -> fx.GraphModule:
     """
     graph = fx.Graph()
     graph.output(graph.graph_copy(trace.graph, {}))
-    module = fx.GraphModule(trace.root, graph)
-    _without_dropout(module.graph)
-    if not _without_side_effects(module.graph):
+    _without_dropout(graph)
+    if not _without_side_effects(graph):
         raise Aliased
-    _without_copies(module.graph)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    return module
+    _without_copies(graph)
+    graph.eliminate_dead_code()
+    return graph
 
 
 def _without_dropout(graph: fx.Graph) -> None:

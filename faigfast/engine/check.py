@@ -54,6 +54,7 @@ def differs(
     gt: Tensor,
     objective: Objective,
     chunk: Chunk,
+    samples: int = 2,
 ) -> str:
     """Compare losses and gradients of a plan, at two points of two images, with the network's.
 
@@ -71,13 +72,15 @@ def differs(
         L.
     chunk : Chunk
         As it will be used: points and images run together here if they will then.
+    samples : int
+        Points, and images.
 
     Returns
     -------
     str
         What differs; empty where nothing does.
     """
-    pair = (x, _another(x))
+    pair = (x, _another(x))[:samples]
     sizes = [(p, n) for p in {chunk.points > 1, False} for n in {chunk.images > 1, False}]
     scale = in_use().scale
     try:
@@ -143,24 +146,24 @@ Found = tuple[Tensor, dict[str, Tensor]]  # losses [2 points, 2 images] and grad
 def _by_plan(
     plan: Plan,
     given: Mapping[str, Any],
-    pair: tuple[Tensor, Tensor],
+    pair: Sequence[Tensor],
     gt: Tensor,
     objective: Objective,
     several: tuple[bool, bool],
     segments: int,
 ) -> Found:
     columns, sums = [], []
-    size = 2 if several[0] else 1
-    for images in [pair] if several[1] else [pair[:1], pair[1:]]:
-        x = torch.cat(images)
+    size, alphas = 2 if several[0] else 1, ALPHAS[: len(pair)]
+    for images in [pair] if several[1] else [[image] for image in pair]:
+        x = torch.cat(list(images))
         own = with_sums(given, len(x))
         prepared = prepare(plan, own, x)
         rows = [
             accumulate(
-                plan, prepared, Points.at(ALPHAS[i : i + size], x), WEIGHTS[i : i + size],
+                plan, prepared, Points.at(alphas[i : i + size], x), WEIGHTS[i : i + size],
                 gt.expand(len(x), *gt.shape[1:]), objective, segments,
             )
-            for i in range(0, len(ALPHAS), size)
+            for i in range(0, len(alphas), size)
         ]  # fmt: skip
         columns.append(torch.cat(rows))
         sums.append(gradients(own))
@@ -169,11 +172,11 @@ def _by_plan(
 
 
 def _by_network(
-    path: WeightPath, pair: tuple[Tensor, Tensor], gt: Tensor, objective: Objective
+    path: WeightPath, pair: Sequence[Tensor], gt: Tensor, objective: Objective
 ) -> Found:
     rows: list[list[Tensor]] = []
     sums: dict[str, Tensor] = {}
-    for alpha, weight in zip(ALPHAS, WEIGHTS, strict=True):
+    for alpha, weight in zip(ALPHAS[: len(pair)], WEIGHTS, strict=False):
         rows.append([])
         for n, x in enumerate(pair):
             point = path.at(alpha)
@@ -189,7 +192,7 @@ def _by_network(
                 grad = point[key].grad
                 if grad is not None:
                     wide = torch.promote_types(grad.dtype, torch.float32)
-                    sums.setdefault(key, grad.new_zeros(2, *grad.shape, dtype=wide))
+                    sums.setdefault(key, grad.new_zeros(len(pair), *grad.shape, dtype=wide))
                     sums[key][n] += weight * grad
     return torch.stack([torch.stack(row) for row in rows]), sums
 

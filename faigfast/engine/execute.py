@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
@@ -34,8 +34,10 @@ class Plan:
 
     Parameters
     ----------
-    graph : GraphModule
+    graph : Graph
         Placeholders are tensors by `keys`, then x.
+    constants : nn.Module
+        Has the tensors that the graph names.
     keys : tuple of str
         Names of the tensors.
     moving : frozenset of str
@@ -54,7 +56,8 @@ class Plan:
         Bytes that a chunk takes, by its kind and whose kernels run, and those of a sample's values.
     """
 
-    graph: fx.GraphModule
+    graph: fx.Graph
+    constants: nn.Module
     keys: tuple[str, ...]
     moving: frozenset[str]
     single: fx.GraphModule
@@ -66,11 +69,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Sort the nodes by what they depend on, and find out when each value is done with."""
-        *given, self.x = (n for n in self.graph.graph.nodes if n.op == "placeholder")
+        *given, self.x = (n for n in self.graph.nodes if n.op == "placeholder")
         self.tensors = dict(zip(given, self.keys, strict=True))
-        self.output = next(n for n in self.graph.graph.nodes if n.op == "output")
+        self.output = next(n for n in self.graph.nodes if n.op == "output")
         moving = {node for node, key in self.tensors.items() if key in self.moving}
-        self.fixed, self.image, self.sample = sorted_nodes(self.graph.graph, moving, self.x)
+        self.fixed, self.image, self.sample = sorted_nodes(self.graph, moving, self.x)
         self.stretches = count_stretches(self.sample, moving)
         self.cut: dict[int, list[list[fx.Node]]] = {}
         self.in_chains: dict[tuple[fx.Node, ...], list[fx.Node | NodeChain]] = {}
@@ -311,7 +314,7 @@ def _value(
     plan: Plan, node: fx.Node, values: Values, points: Points, narrow: torch.dtype | None
 ) -> Any:
     if node.op == "get_attr":
-        return _as(getattr(plan.graph, str(node.target)), narrow)
+        return _as(getattr(plan.constants, str(node.target)), narrow)
     args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
     if narrow is not None:  # a type that is written in the graph is that of its images
         written = plan.x.meta["val"].dtype

@@ -7,12 +7,14 @@ the values of tensors from outside.
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from faigfast.path import WeightPath
@@ -24,9 +26,17 @@ _OF_SHAPES = frozenset(
 ) | {Tensor.size, Tensor.dim, Tensor.__len__, Tensor.numel, Tensor.is_floating_point}
 
 
+@dataclass(frozen=True)
+class Glance:
+    """The calls of a network for one image, as one name, and what it gave."""
+
+    calls: str
+    found: Any
+
+
 def glance(
     path: WeightPath, module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor
-) -> str | None:
+) -> Glance | None:
     """Run a network on one image; equal results at two times say that it computes the same.
 
     Parameters
@@ -38,24 +48,24 @@ def glance(
 
     Returns
     -------
-    str or None
+    Glance or None
         None where the network does not take the image.
     """
     given = {key: value.clone() for key, value in tensors.items()}
     image = x.clone().requires_grad_().clone()
-    watch = _Calls([*given.values(), image])
+    watch = Calls([*given.values(), image])
     nothing = saved_tensors_hooks(lambda value: None, lambda value: value)  # kept for a backward
     try:
         with nothing, watch:
-            path.evaluate(given, image, module=module)
+            found = path.evaluate(given, image, module=module)
     except torch.OutOfMemoryError:
         raise
     except Exception:  # of a network's own code; where it counts, it is raised
         return None
-    return watch.digest()
+    return Glance(watch.digest(), tree_map(_detached, found))
 
 
-class _Calls(TorchFunctionMode):
+class Calls(TorchFunctionMode):
     """Writes down every call of a function of torch."""
 
     def __init__(self, inputs: list[Tensor]) -> None:
@@ -122,3 +132,7 @@ class _Calls(TorchFunctionMode):
     def digest(self) -> str:
         """Name all calls."""
         return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value

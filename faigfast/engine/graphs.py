@@ -47,13 +47,16 @@ class Look:
 
     Parameters
     ----------
-    traces : tuple of Trace, optional
+    outputs : tuple
         Of baseline and target.
+    alike : bool
+        Whether they called the same functions with the same arguments, but for tensors on the line.
     state : any
         Of the networks then, as in `Known`.
     """
 
-    traces: tuple[Trace, Trace] | None
+    outputs: tuple[Any, Any]
+    alike: bool
     state: Any
 
 
@@ -93,16 +96,21 @@ class Graphs:
         if known is not None and known.state == state:
             self._known.move_to_end(_kind(path, x))
             return known.plan, None
-        traces, why = self._traces(path, modules, x)
-        look = Look(traces, state)
-        if traces is None:
-            self.settle(path, x, look, why)
-            return why, None
-        return self._made(path, traces[1]), look
+        try:
+            # The target first, since both may keep what they make of tensors of their own alone.
+            last = self._trace(path, modules[1], x)
+            first = glance(path, modules[0], _tensors(path, modules[0]), x)
+            if first is None:
+                raise NotCaptured("the baseline does not take what the target does")
+        except NotCaptured as problem:
+            self.settle(path, x, state, str(problem))
+            return str(problem), None
+        alike = first.calls == last.calls and _same_fixed(path, modules)
+        return self._made(path, last), Look((first.found, last.found), alike, state)
 
-    def settle(self, path: WeightPath, x: Tensor, look: Look, plan: Plan | str) -> None:
+    def settle(self, path: WeightPath, x: Tensor, state: Any, plan: Plan | str) -> None:
         """Remember the plan for images of a shape, or why there is none."""
-        _keep(self._known, _kind(path, x), Known(plan, look.state), SIZES)
+        _keep(self._known, _kind(path, x), Known(plan, state), SIZES)
 
     def plan_of(self, path: WeightPath, x: Tensor) -> Plan | None:
         """Find or make the plan for an image by the target alone; None where there is none."""
@@ -114,21 +122,15 @@ class Graphs:
     def _state(self, path: WeightPath, modules: Modules, x: Tensor) -> Any:
         """Tell what the networks do; equal at another time if they do the same."""
         part, _ = corner(x, x, GLANCE_SIDE)
-        seen = [glance(path, m, _tensors(path, m), part) for m in reversed(modules)]
+        seen = self._calls(path, modules, part)
         if None in seen and part is not x:  # too small for the networks
-            seen = [glance(path, m, _tensors(path, m), x) for m in reversed(modules)]
+            seen = self._calls(path, modules, x)
         return seen, [numbers(module) for module in modules]
 
-    def _traces(
-        self, path: WeightPath, modules: Modules, x: Tensor
-    ) -> tuple[tuple[Trace, Trace] | None, str]:
-        """Traces of baseline and target, or None and why there is none."""
-        try:
-            # The target first, since both may keep what they make of tensors of their own alone.
-            last = self._trace(path, modules[1], x)
-            return (self._trace(path, modules[0], x), last), ""
-        except NotCaptured as problem:
-            return None, str(problem)
+    @staticmethod
+    def _calls(path: WeightPath, modules: Modules, x: Tensor) -> list[str | None]:
+        seen = (glance(path, module, _tensors(path, module), x) for module in reversed(modules))
+        return [None if one is None else one.calls for one in seen]
 
     def _trace(self, path: WeightPath, module: nn.Module, x: Tensor) -> Trace:
         run = partial(trace, path, module, _tensors(path, module), x)
@@ -159,23 +161,22 @@ class Graphs:
 
 
 def _plan(path: WeightPath, made: Trace) -> Plan:
-    module = capture(made)
-    graph = module.graph
+    graph = capture(made)
     *given, image = (node for node in graph.nodes if node.op == "placeholder")
     keys = tuple(made.keys[:-1])
     moving = {node for node, key in zip(given, keys, strict=True) if key in path.delta}
     alone, taken = single(graph, sorted_nodes(graph, moving, image)[2])
     fuse(graph, moving)
-    return Plan(module, keys, frozenset(path.delta), alone, taken, made.sizes)
+    return Plan(graph, made.root, keys, frozenset(path.delta), alone, taken, made.sizes)
 
 
 def alike(one: Plan, other: Plan) -> bool:
     """Whether two plans do the same, whatever the numbers in it."""
-    first, second = ([n.target for n in plan.graph.graph.nodes] for plan in (one, other))
+    first, second = ([n.target for n in plan.graph.nodes] for plan in (one, other))
     return first == second and one.moving == other.moving
 
 
-def same_fixed(path: WeightPath, modules: Modules) -> bool:
+def _same_fixed(path: WeightPath, modules: Modules) -> bool:
     """Whether two networks have the same buffers where these are not interpolated."""
     if slots(modules[0]).keys() != slots(modules[1]).keys():
         return False

@@ -159,7 +159,9 @@ _PLAIN = {
     aten.group_norm, aten.batch_norm, aten.softmax, aten.mean, aten.sum, aten.pad, aten.roll,
     aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.upsample_bicubic2d,
     aten.adaptive_avg_pool2d, aten.avg_pool2d, aten.max_pool2d, aten.prelu, aten.contiguous,
-    aten.clone, aten.reshape, aten.flatten, aten.unflatten, aten.index_select, aten.stack,
+    aten.clone, aten.reshape, aten.flatten, aten.unflatten, aten.index, aten.index_select,
+    aten.unbind, aten.stack, aten.bmm, aten.matmul, aten.im2col, aten.var, aten.type_as,
+    aten.linalg_vector_norm,
 }  # fmt: skip
 
 
@@ -192,6 +194,11 @@ def _inside(plan: Plan, nodes: Sequence[fx.Node]) -> int:
             fold = weight.shape[1] if "transpose" in str(node.target) else 1
             size = plan.size(node.all_input_nodes[0])
             columns = max(columns, 2 * fold * weight.shape[2:].numel() * size)
+        elif node.target is aten.matmul.default:  # copies what it broadcasts
+            batch = math.prod(node.meta["val"].shape[:-2])
+            for part in node.all_input_nodes:
+                own = math.prod(part.meta["val"].shape[:-2])
+                others += plan.size(part) * batch // own if part.meta["val"].ndim > 2 else 0
         elif not _is_plain(node):  # as many as pairs of numbers that it is given
             parts = [part for part in node.all_input_nodes if "place" in part.meta]
             given = sum(plan.size(part) // part.meta["val"].dtype.itemsize for part in parts)

@@ -148,7 +148,7 @@ def _once(
 
 def _key(plan: Plan, given: Mapping[str, Any], x: Tensor, chunk: Chunk) -> str:
     """Name a network by its operations and tensors, the size class of an image, how it runs."""
-    operations = [str(node.target) for node in plan.graph.graph.nodes]
+    operations = [str(node.target) for node in plan.graph.nodes]
     shapes = [tuple(v.w0.shape) for v in given.values() if isinstance(v, Moving)]
     network = hashlib.sha256(repr((operations, shapes)).encode()).hexdigest()[:12]
     use = in_use()

@@ -21,10 +21,10 @@ from torch.autograd import Function
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from faigfast.engine.glance import Calls
 from faigfast.networks import copy_of
 from faigfast.path import WeightPath
 
@@ -82,6 +82,8 @@ class Trace:
         What the network gave.
     digest : str
         Names the computation: operations, what they take, and which sizes are 1 or equal.
+    calls : str
+        Names the functions of torch that were called, as `faigfast.engine.glance.Glance` does.
     """
 
     keys: list[str]
@@ -90,6 +92,7 @@ class Trace:
     sizes: list[int] = field(default_factory=list)
     found: Any = None
     digest: str = ""
+    calls: str = ""
 
     @property
     def writes(self) -> bool:
@@ -150,7 +153,7 @@ def trace(
         _refusing(),
         nothing,
         _own_functions() as functions,
-        _Watch(recorder) as watch,
+        _Watch(recorder, [*given.values(), image]) as watch,
         before,
         recorder,
     ):
@@ -161,6 +164,7 @@ def trace(
         raise NotCaptured("a hook may change its gradients")
     made.graph.output(_map_tensors(found, recorder.node))
     made.found = _map_tensors(found, Tensor.detach)
+    made.calls = watch.digest()
     made.digest = hashlib.sha256("\n".join(recorder.lines).encode()).hexdigest()
     return made
 
@@ -315,11 +319,11 @@ _Recorder.__torch_dispatch__ = _dispatch  # type: ignore[method-assign]
 _AfterWrites.__torch_dispatch__ = _dispatch  # type: ignore[method-assign]
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(Calls):
     """Notices hooks on gradients, those of modules included, and values that Python reads."""
 
-    def __init__(self, recorder: _Notes) -> None:
-        super().__init__()
+    def __init__(self, recorder: _Notes, inputs: list[Tensor]) -> None:
+        super().__init__(inputs)
         self.recorder = recorder
         self.hooks = False
 
@@ -330,8 +334,8 @@ class _Watch(TorchFunctionMode):
         if func in _READING and args[0] in self.recorder.nodes:
             raise NotCaptured(f"data-dependent: {getattr(func, '__name__', func)} of a value")
         if func is _DATA and args[0] in self.recorder.nodes:
-            return args[0].detach()
-        return func(*args, **(kwargs or {}))
+            func = Tensor.detach  # the same, but seen by the recorder
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
