@@ -236,3 +236,15 @@ def test_cuda_without_the_extension(monkeypatch):
     monkeypatch.setattr(_extension_cuda, "missing", "no nvcc")
     assert backends()["cuda"].reason.startswith("the CUDA extension is missing: no nvcc")
     assert backends()["cuda"].details["extension"] == "missing: no nvcc"
+
+
+def test_many_small_convolutions_are_left_to_torch():
+    def network(layers, kernel=1, groups=1):
+        sizes = dict(kernel_size=kernel, groups=groups)
+        return nn.Sequential(*(nn.Conv2d(4, 4, **sizes) for _ in range(layers)))
+
+    chosen = [
+        choose("auto", "cpu", network=network(*case))[0]
+        for case in ((201,), (201, 3, 4), (200,), (300, 3))
+    ]
+    assert chosen == ["torch", "torch", "cpu", "cpu"]

@@ -116,10 +116,13 @@ def fitted(plan: Plan, leaves: Mapping[str, Any], x: Tensor, wanted: Chunk, budg
     DoesNotFit
         If one point of one image does not fit, with the least that is needed.
     """
+    smaller: Chunk | None = wanted
+    while smaller and smaller.segments == 1:  # to count takes longer than a smaller chunk costs
+        if bound(plan, leaves, smaller) <= budget:
+            return smaller
+        smaller = smaller.smaller()
     chunk, least = wanted, 0
     while True:
-        if bound(plan, leaves, chunk) <= budget:
-            return chunk
         needed = chunk.at_once * _needed(plan, leaves, x, replace(chunk, at_once=1), budget)
         if needed <= budget:
             return chunk
@@ -168,20 +171,42 @@ _PLAIN = {
 def bound(plan: Plan, leaves: Mapping[str, Any], chunk: Chunk) -> float:
     """Bytes that a chunk does not reach, from the sizes of its values alone.
 
-    Every value counts twice, for what its operation saves or makes inside, and the largest four
-    times more, for gradients on their way; infinite where parts are computed again.
+    Views count nothing, values of operations that save no more than what they take and give once,
+    others twice, and the largest four times more, for gradients on their way; infinite where parts
+    are computed again.
     """
     if chunk.segments > 1:
         return math.inf
     nodes = [*plan.fixed, *plan.image, *plan.sample]
-    sizes = [plan.size(node) for node in nodes]
-    values = 2 * sum(sizes) + 4 * max(sizes, default=0) + _inside(plan, nodes)
+    sizes = [_saved(node) * plan.size(node) for node in nodes]
+    values = sum(sizes) + 4 * max(map(plan.size, nodes), default=0) + _inside(plan, nodes)
     weights = sum(
         value.w0.numel() * max(4, value.w0.element_size())
         for value in leaves.values()
         if isinstance(value, Moving)
     )
     return MARGIN * (chunk.samples * values + (6 * chunk.images + 2) * chunk.at_once * weights)
+
+
+_VIEWS = {
+    aten.alias, aten.detach, aten.expand, aten.expand_as, aten.mT, aten.movedim, aten.narrow,
+    aten.permute, aten.select, aten.slice, aten.split, aten.squeeze, aten.t, aten.transpose,
+    aten.unbind, aten.unsqueeze,
+}  # fmt: skip
+_SPARING = {
+    aten.bmm, aten.cat, aten.flatten, aten.linear, aten.matmul, aten.reshape, aten.softmax,
+    aten.unflatten, aten.view,
+}  # fmt: skip
+
+
+def _saved(node: fx.Node) -> int:
+    """How many times as much as its value an operation keeps for its gradient, at most."""
+    target: Any = node.target
+    packet = getattr(target, "overloadpacket", None)
+    if packet in _VIEWS:
+        return 0
+    pointwise = torch.Tag.pointwise in getattr(target, "tags", ())
+    return 1 if pointwise or packet in _SPARING else 2
 
 
 def _inside(plan: Plan, nodes: Sequence[fx.Node]) -> int:
