@@ -134,18 +134,15 @@ class Graphs:
 
     def _trace(self, path: WeightPath, module: nn.Module, x: Tensor) -> Trace:
         run = partial(trace, path, module, _tensors(path, module), x)
-        if not self._functional:
+        for functional in (False, True)[self._functional :]:
             try:
-                made = run()
+                made = run(functional=functional)
                 if made.writes:
                     capture(made)  # it may write on what others see
                 return made
             except Aliased:
                 self._functional = True
-        try:
-            return run(functional=True)
-        except Aliased:
-            raise NotCaptured("it writes on tensors in a way that cannot be followed") from None
+        raise NotCaptured("it writes on tensors in a way that cannot be followed")
 
     def _made(self, path: WeightPath, made: Trace) -> Plan:
         """Find or make the plan of a trace."""
