@@ -96,7 +96,7 @@ class Calls(TorchFunctionMode):
     def _write(self, value: Any, line: list[str]) -> None:
         """Write arguments down."""
         if isinstance(value, Tensor):
-            line.append(self.places.get(value) or self._constant(value))
+            line.append(self.places.get(value) or named_by_values(value))
         elif isinstance(value, list | tuple):
             line.append("(")
             for part in value:
@@ -122,16 +122,18 @@ class Calls(TorchFunctionMode):
         self.places[value] = f"%{self.count}"
         self.count += 1
 
-    def _constant(self, value: Tensor) -> str:
-        """Name a tensor from outside by its values, each time anew: the network may write on it."""
-        if value.is_meta:
-            return f"{value.dtype} {[*value.shape]}"
-        octets = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        return f"{value.dtype} {[*value.shape]} {hashlib.sha256(octets.data).hexdigest()}"
-
     def digest(self) -> str:
         """Name all calls."""
         return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()
+
+
+def named_by_values(value: Tensor) -> str:
+    """Name a tensor by its type, shape and values, each time anew: a network may write on it."""
+    name = f"{value.dtype} {[*value.shape]}"
+    if value.is_meta:
+        return name
+    octets = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return f"{name} {hashlib.sha256(octets.data).hexdigest()}"
 
 
 def _detached(value: Any) -> Any:

@@ -223,7 +223,7 @@ def _inside(plan: Plan, nodes: Sequence[fx.Node]) -> int:
             batch = math.prod(node.meta["val"].shape[:-2])
             for part in node.all_input_nodes:
                 own = math.prod(part.meta["val"].shape[:-2])
-                others += plan.size(part) * batch // own if part.meta["val"].ndim > 2 else 0
+                others += plan.size(part) * batch // max(own, 1) if part.meta["val"].ndim > 2 else 0
         elif not _is_plain(node):  # as many as pairs of numbers that it is given
             parts = [part for part in node.all_input_nodes if "place" in part.meta]
             given = sum(plan.size(part) // part.meta["val"].dtype.itemsize for part in parts)

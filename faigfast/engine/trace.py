@@ -24,7 +24,7 @@ from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from faigfast.engine.glance import Calls
+from faigfast.engine.glance import Calls, named_by_values
 from faigfast.networks import copy_of
 from faigfast.path import WeightPath
 
@@ -225,7 +225,7 @@ class _Notes:
         key = id(value), value._version
         if key not in self.constants:
             copy, name = value.detach().clone(), f"constant_{len(self.constants)}"
-            self.lines.append(f"{name} {[*copy.shape]} {_hash(copy)}")
+            self.lines.append(f"{name} {named_by_values(copy)}")
             setattr(self.trace.root, name, copy)
             node = self.trace.graph.get_attr(name)
             self._note(node, copy)
@@ -368,11 +368,6 @@ def draws(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     if "dropout_p" in given:
         return bool(given["dropout_p"])
     return given.get("train", given.get("training")) is not False
-
-
-def _hash(value: Tensor) -> str:
-    octets = value.cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return hashlib.sha256(octets.data).hexdigest()
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
