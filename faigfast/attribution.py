@@ -130,6 +130,7 @@ def attribute(
 
     Examples
     --------
+    >>> import torch
     >>> a, b = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
     >>> result = attribute(a, b, (torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)))
     >>> result.scores().shape
@@ -172,6 +173,7 @@ class Attributor:
 
     Examples
     --------
+    >>> import torch
     >>> a, b = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
     >>> with Attributor(a, b, steps=4) as attributor:
     ...     parts = [attributor((torch.rand(1, 3, 8, n), torch.rand(1, 3, 8, n))) for n in (8, 9)]

@@ -1,9 +1,10 @@
 #include "memory.h"
 
 #include <cstdlib>
+#include <iterator>
+#include <map>
 #include <mutex>
 #include <new>
-#include <vector>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -15,25 +16,40 @@ namespace {
 
 constexpr size_t kLine = 4096;  // what blocks are aligned to
 constexpr size_t kHugePage = size_t{1} << 21;
-constexpr size_t kRegion = size_t{16} * kHugePage;
+constexpr size_t kRegion = size_t{64} * kHugePage;  // pages that nobody wrote on cost nothing
+
+using Blocks = std::map<char*, size_t>;  // bytes by address
 
 std::mutex mutex;
-std::vector<Memory> regions;      // from the system
-std::vector<Memory> free_blocks;  // cut from them
-size_t room = 0;                  // at the end of the last region
-size_t held = 0;                  // blocks that were taken and not given
+Blocks regions;      // from the system
+Blocks free_blocks;  // parts of them; two neighbours in a region are one
 
 size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
 
-void add_region(size_t bytes) {
-    const size_t size = round_up(bytes < kRegion ? kRegion : bytes, kHugePage);
-    void* start = new_region(size);
-    if (room) {
-        const Memory& last = regions.back();
-        free_blocks.push_back({static_cast<char*>(last.start) + last.size - room, room});
+// The smallest that is large enough; end() if none is.
+Blocks::iterator best_fit(size_t size) {
+    auto best = free_blocks.end();
+    for (auto block = free_blocks.begin(); block != free_blocks.end(); ++block) {
+        const bool fits = block->second >= size;
+        if (fits && (best == free_blocks.end() || block->second < best->second)) best = block;
     }
-    regions.push_back({start, size});
-    room = size;
+    return best;
+}
+
+Blocks::iterator add_region(size_t bytes) {
+    const size_t size = round_up(bytes < kRegion ? kRegion : bytes, kHugePage);
+    char* start = static_cast<char*>(new_region(size));
+    regions.emplace(start, size);
+    return free_blocks.emplace(start, size).first;
+}
+
+// Merge a block with the next one if both are free and of one region.
+void merge_with_next(Blocks::iterator block) {
+    const auto next = std::next(block);
+    const bool touch = next != free_blocks.end() && block->first + block->second == next->first;
+    if (!touch || regions.count(next->first)) return;
+    block->second += next->second;
+    free_blocks.erase(next);
 }
 
 }  // namespace
@@ -52,47 +68,40 @@ void* new_region(size_t bytes) {
 Memory take(size_t bytes) {
     std::lock_guard<std::mutex> lock(mutex);
     const size_t size = round_up(bytes ? bytes : 1, kLine);
-    size_t best = free_blocks.size();
-    for (size_t i = 0; i < free_blocks.size(); ++i) {
-        const size_t found = free_blocks[i].size;
-        // A block that is far too large is left to those that need it.
-        const bool fits = size <= found && found <= size + size / 4;
-        if (fits && (best == free_blocks.size() || found < free_blocks[best].size)) best = i;
-    }
-    if (best < free_blocks.size()) {
-        const Memory block = free_blocks[best];
-        free_blocks[best] = free_blocks.back();
-        free_blocks.pop_back();
-        ++held;
-        return block;
-    }
-    if (room < size) add_region(size);
-    const Memory& last = regions.back();
-    const Memory block{static_cast<char*>(last.start) + last.size - room, size};
-    room -= size;
-    ++held;
-    return block;
+    auto block = best_fit(size);
+    if (block == free_blocks.end()) block = add_region(size);
+    const auto [start, whole] = *block;
+    free_blocks.erase(block);
+    if (whole > size) free_blocks.emplace(start + size, whole - size);
+    return {start, size};
 }
 
 void give(Memory memory) {
     std::lock_guard<std::mutex> lock(mutex);
-    free_blocks.push_back(memory);
-    --held;
+    const auto block = free_blocks.emplace(static_cast<char*>(memory.start), memory.size).first;
+    merge_with_next(block);
+    if (block != free_blocks.begin()) merge_with_next(std::prev(block));
 }
 
 void free_cached() {
     std::lock_guard<std::mutex> lock(mutex);
-    if (held) return;
-    for (const Memory& region : regions) std::free(region.start);
-    regions.clear();
-    free_blocks.clear();
-    room = 0;
+    for (auto region = regions.begin(); region != regions.end();) {
+        const auto block = free_blocks.find(region->first);
+        const bool unused = block != free_blocks.end() && block->second == region->second;
+        if (unused) {
+            std::free(region->first);
+            free_blocks.erase(block);
+            region = regions.erase(region);
+        } else {
+            ++region;
+        }
+    }
 }
 
 size_t cached() {
     std::lock_guard<std::mutex> lock(mutex);
-    size_t total = room;
-    for (const Memory& block : free_blocks) total += block.size;
+    size_t total = 0;
+    for (const auto& block : free_blocks) total += block.second;
     return total;
 }
 

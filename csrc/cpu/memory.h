@@ -20,8 +20,10 @@ Memory take(size_t bytes);
 // What was taken, for others to take.
 void give(Memory memory);
 
-// Give all regions back to the system, if nobody holds a part of them; bytes that nobody holds.
+// Give the regions of which nobody holds a part back to the system.
 void free_cached();
+
+// Bytes of all regions that nobody holds.
 size_t cached();
 
 // Bytes of a core's second cache; 1 MiB where the system does not tell.

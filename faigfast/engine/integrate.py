@@ -42,7 +42,7 @@ from faigfast.quadrature import Step
 WANTED = {"cpu": Chunk(points=1, images=1), "cuda": Chunk(points=8, images=8)}
 MOST_POINTS = 8  # of which twice as many were hardly faster
 KEPT = 0.25  # of the budget that is default: what the backend "cpu" keeps for the next call
-TOGETHER = {"cpu": 1 << 17}  # pixels of a chunk, by the backend whose kernels run
+TOGETHER = {"cpu": 5_000}  # pixels a thread of a chunk, by the backend whose kernels run
 SHARING = 4  # images of such a chunk at most, where as many points fit beside them
 
 LARGE = 1 << 22  # bytes of a sample's values from where chunks run at the same time
@@ -330,7 +330,8 @@ class Engine:
         if self.backend == "triton":  # its interpreter too, which runs on a CPU
             wanted = WANTED["cuda"]
         if self.backend in TOGETHER:
-            samples = TOGETHER[self.backend] // x.shape[2:].numel()
+            pixels = TOGETHER[self.backend] * torch.get_num_threads()
+            samples = pixels // x.shape[2:].numel()
             sharing = max(1, min(SHARING, images, samples // SHARING))
             points = max(1, min(samples // sharing, MOST_POINTS))
             wanted = Chunk(points, images=sharing)
