@@ -10,7 +10,7 @@ from torch import Tensor
 
 from faigfast._backends import choose
 from faigfast.batch import Batch, batches, is_single
-from faigfast.engine.check import corner
+from faigfast.engine.check import CORNERS, corner
 from faigfast.refinement import NESTED, usual_steps
 from faigfast.result import Attribution
 
@@ -124,7 +124,7 @@ def _measured(run: Attribute, part: Batch, device: torch.device, plan: Plan) -> 
     if not precisions:
         return EXACT, ""
     nested = plan.rule if plan.rule in NESTED and not plan.emulate else "midpoint"
-    crops = {name: corner(part.lq[name][:1], part.gt[name][:1]) for name in part.lq}
+    crops = {name: corner(part.lq[name][:1], part.gt[name][:1], CORNERS[-1]) for name in part.lq}
     batch = {
         "lq": {name: x for name, (x, _) in crops.items()},
         "gt": {name: gt for name, (_, gt) in crops.items()},

@@ -16,35 +16,42 @@ namespace {
 
 constexpr size_t kLine = 4096;  // what blocks are aligned to
 constexpr size_t kHugePage = size_t{1} << 21;
-constexpr size_t kRegion = size_t{64} * kHugePage;  // pages that nobody wrote on cost nothing
+constexpr size_t kRegion = size_t{64} * kHugePage;
 
-using Blocks = std::map<char*, size_t>;  // bytes by address
+struct Region {
+    size_t size;
+    size_t used;  // bytes at its start that were handed out; the rest has no pages yet
+};
 
 std::mutex mutex;
-Blocks regions;      // from the system
-Blocks free_blocks;  // parts of them; two neighbours in a region are one
+std::map<char*, Region> regions;      // from the system
+std::map<char*, size_t> free_blocks;  // of what was used; two neighbours in a region are one
 
 size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
 
-// The smallest that is large enough; end() if none is.
-Blocks::iterator best_fit(size_t size) {
-    auto best = free_blocks.end();
-    for (auto block = free_blocks.begin(); block != free_blocks.end(); ++block) {
-        const bool fits = block->second >= size;
-        if (fits && (best == free_blocks.end() || block->second < best->second)) best = block;
-    }
-    return best;
+// Take a free block out and keep what is left of it free.
+Memory cut(std::map<char*, size_t>::iterator block, size_t size) {
+    const auto [start, whole] = *block;
+    free_blocks.erase(block);
+    if (whole > size) free_blocks.emplace(start + size, whole - size);
+    return {start, size};
 }
 
-Blocks::iterator add_region(size_t bytes) {
-    const size_t size = round_up(bytes < kRegion ? kRegion : bytes, kHugePage);
-    char* start = static_cast<char*>(new_region(size));
-    regions.emplace(start, size);
-    return free_blocks.emplace(start, size).first;
+// The free block at the end of what a region used, made larger by pages that are new; or null.
+char* grow(char* start, Region& region, size_t size) {
+    char* end = start + region.used;
+    const auto next = free_blocks.lower_bound(end);
+    const auto last = next == free_blocks.begin() ? free_blocks.end() : std::prev(next);
+    const bool touches = last != free_blocks.end() && last->first + last->second == end;
+    const size_t reused = touches && last->first >= start ? last->second : 0;
+    if (region.size - region.used < size - reused) return nullptr;
+    if (reused) free_blocks.erase(last);
+    region.used += size - reused;
+    return end - reused;
 }
 
 // Merge a block with the next one if both are free and of one region.
-void merge_with_next(Blocks::iterator block) {
+void merge_with_next(std::map<char*, size_t>::iterator block) {
     const auto next = std::next(block);
     const bool touch = next != free_blocks.end() && block->first + block->second == next->first;
     if (!touch || regions.count(next->first)) return;
@@ -68,11 +75,18 @@ void* new_region(size_t bytes) {
 Memory take(size_t bytes) {
     std::lock_guard<std::mutex> lock(mutex);
     const size_t size = round_up(bytes ? bytes : 1, kLine);
-    auto block = best_fit(size);
-    if (block == free_blocks.end()) block = add_region(size);
-    const auto [start, whole] = *block;
-    free_blocks.erase(block);
-    if (whole > size) free_blocks.emplace(start + size, whole - size);
+    auto best = free_blocks.end();  // the smallest that is large enough
+    for (auto block = free_blocks.begin(); block != free_blocks.end(); ++block) {
+        const bool fits = block->second >= size;
+        if (fits && (best == free_blocks.end() || block->second < best->second)) best = block;
+    }
+    if (best != free_blocks.end()) return cut(best, size);
+    for (auto& [start, region] : regions) {
+        if (char* block = grow(start, region, size)) return {block, size};
+    }
+    const size_t whole = round_up(size < kRegion ? kRegion : size, kHugePage);
+    char* start = static_cast<char*>(new_region(whole));
+    regions.emplace(start, Region{whole, size});
     return {start, size};
 }
 
@@ -87,7 +101,7 @@ void free_cached() {
     std::lock_guard<std::mutex> lock(mutex);
     for (auto region = regions.begin(); region != regions.end();) {
         const auto block = free_blocks.find(region->first);
-        const bool unused = block != free_blocks.end() && block->second == region->second;
+        const bool unused = block != free_blocks.end() && block->second == region->second.used;
         if (unused) {
             std::free(region->first);
             free_blocks.erase(block);

@@ -23,7 +23,7 @@ void give(Memory memory);
 // Give the regions of which nobody holds a part back to the system.
 void free_cached();
 
-// Bytes of all regions that nobody holds.
+// Bytes that were taken once and that nobody holds.
 size_t cached();
 
 // Bytes of a core's second cache; 1 MiB where the system does not tell.

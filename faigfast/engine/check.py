@@ -1,6 +1,7 @@
 """Check: a plan is compared with the network itself before it is trusted."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from faigfast.path import WeightPath
 
 # Rounding of the products where kernels multiply float32 otherwise.
 COARSE = {"tf32": 2.0**-11, "bf16x3": 2.0**-17}
-CORNER = 16  # pixels; of images more than twice as large a corner is compared
+CORNERS = 8, 16  # pixels; of images more than twice as large a corner is compared
 ALPHAS, WEIGHTS = (0.3, 0.8), (1.0, 0.7)  # unequal in every way
 
 
@@ -54,7 +55,7 @@ def differs(
     gt: Tensor,
     objective: Objective,
     chunk: Chunk,
-    samples: int = 2,
+    alone: bool = False,
 ) -> str:
     """Compare losses and gradients of a plan, at two points of two images, with the network's.
 
@@ -72,27 +73,31 @@ def differs(
         L.
     chunk : Chunk
         As it will be used: points and images run together here if they will then.
-    samples : int
-        Points, and images.
+    alone : bool
+        Compare one point of one image.
 
     Returns
     -------
     str
         What differs; empty where nothing does.
     """
-    pair = (x, _another(x))[:samples]
-    sizes = [(p, n) for p in {chunk.points > 1, False} for n in {chunk.images > 1, False}]
+    images = x, _another(x)
+    runs = [Run(((0,),), (0,))] if alone else _runs(chunk.points > 1, chunk.images > 1)
     scale = in_use().scale
     try:
-        expected = _by_network(path, pair, gt, objective)
-        for several in sizes:  # of points, of images: what is left over runs alone
-            runs = partial(
-                _by_plan, plan, given, pair, gt, on_copies(objective), several, chunk.segments
+        samples = {
+            (s, n): _by_network(path, ALPHAS[s], images[n], gt, objective)
+            for s, n in dict.fromkeys(sample for run in runs for sample in run.samples())
+        }
+        for run in runs:
+            pair = torch.cat([images[n] for n in run.images])
+            by_plan = partial(
+                _by_plan, plan, given, run.groups, pair, gt, on_copies(objective), chunk.segments
             )
-            found = runs()
+            found = by_plan()
             while scale is not None and scale.overflowed(found[1]):
-                found = runs()
-            difference = _compare(found, expected, tolerance(path, x))
+                found = by_plan()
+            difference = _compare(found, _expected(run, samples), tolerance(path, x))
             if difference:
                 return difference
     except torch.OutOfMemoryError:
@@ -100,6 +105,32 @@ def differs(
     except Exception as problem:  # what fails in the network too will tell of itself there
         return _failed(problem)
     return ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the plan: groups of points one after the other, of images together."""
+
+    groups: tuple[tuple[int, ...], ...]
+    images: tuple[int, ...]
+
+    @property
+    def points(self) -> list[int]:
+        """All points, in order."""
+        return [point for group in self.groups for point in group]
+
+    def samples(self) -> list[tuple[int, int]]:
+        """List its pairs of a point and an image."""
+        return [(point, image) for point in self.points for image in self.images]
+
+
+def _runs(points: bool, images: bool) -> list[Run]:
+    """Two points and two images, together where several run together, and what is left over."""
+    both, last = ((0, 1),) if points else ((0,), (1,)), ((1,),)
+    if not images:
+        return [Run(both, (0,)), Run(last, (1,))]
+    leftovers = [Run(both, (0,)), Run(last, (0, 1))] if points else []
+    return [Run(both, (0, 1)), Run(last, (1,)), *leftovers]
 
 
 def _compare(found: "Found", expected: "Found", bound: float) -> str:
@@ -140,64 +171,63 @@ def _another(x: Tensor) -> Tensor:
     return 0.9 * x.flip(-1) if x.any() else x + 0.1
 
 
-Found = tuple[Tensor, dict[str, Tensor]]  # losses [2 points, 2 images] and gradients [2, *w]
+Found = tuple[Tensor, dict[str, Tensor]]  # losses [S, N] and gradients [N, *w]
 
 
 def _by_plan(
     plan: Plan,
     given: Mapping[str, Any],
-    pair: Sequence[Tensor],
+    groups: Sequence[Sequence[int]],
+    x: Tensor,
     gt: Tensor,
     objective: Objective,
-    several: tuple[bool, bool],
     segments: int,
 ) -> Found:
-    columns, sums = [], []
-    size, alphas = 2 if several[0] else 1, ALPHAS[: len(pair)]
-    for images in [pair] if several[1] else [[image] for image in pair]:
-        x = torch.cat(list(images))
-        own = with_sums(given, len(x))
-        prepared = prepare(plan, own, x)
-        rows = [
-            accumulate(
-                plan, prepared, Points.at(alphas[i : i + size], x), WEIGHTS[i : i + size],
-                gt.expand(len(x), *gt.shape[1:]), objective, segments,
-            )
-            for i in range(0, len(alphas), size)
-        ]  # fmt: skip
-        columns.append(torch.cat(rows))
-        sums.append(gradients(own))
-    joined = {key: torch.cat([part[key] for part in sums]) for key in sums[0]}
-    return torch.cat(columns, 1), joined
+    own = with_sums(given, len(x))
+    prepared = prepare(plan, own, x)
+    truths = gt.expand(len(x), *gt.shape[1:])
+    rows = []
+    for group in groups:
+        points, weights = Points.at([ALPHAS[s] for s in group], x), [WEIGHTS[s] for s in group]
+        rows.append(accumulate(plan, prepared, points, weights, truths, objective, segments))
+    return torch.cat(rows), gradients(own)
 
 
 def _by_network(
-    path: WeightPath, pair: Sequence[Tensor], gt: Tensor, objective: Objective
+    path: WeightPath, alpha: float, x: Tensor, gt: Tensor, objective: Objective
 ) -> Found:
-    rows: list[list[Tensor]] = []
-    sums: dict[str, Tensor] = {}
-    for alpha, weight in zip(ALPHAS[: len(pair)], WEIGHTS, strict=False):
-        rows.append([])
-        for n, x in enumerate(pair):
-            point = path.at(alpha)
+    """Loss [1, 1] and gradients [1, *w] of one image at one point."""
+    point, found = path.at(alpha), []
 
-            def backward(output: Any, row: list[Tensor] = rows[-1]) -> None:
-                value = loss(objective, output, gt)
-                row.append(value.detach())
-                if value.requires_grad:
-                    value.backward()
+    def backward(output: Any) -> None:
+        value = loss(objective, output, gt)
+        found.append(value.detach().reshape(1, 1))
+        if value.requires_grad:
+            value.backward()
 
-            path.call(point, x, backward)
-            for key in path.delta:
-                grad = point[key].grad
-                if grad is not None:
-                    wide = torch.promote_types(grad.dtype, torch.float32)
-                    sums.setdefault(key, grad.new_zeros(len(pair), *grad.shape, dtype=wide))
-                    sums[key][n] += weight * grad
-    return torch.stack([torch.stack(row) for row in rows]), sums
+    path.call(point, x, backward)
+    grads = {key: point[key].grad for key in path.delta}
+    return found[0], {key: _wide(grad)[None] for key, grad in grads.items() if grad is not None}
 
 
-def corner(x: Tensor, gt: Tensor, side: int = CORNER) -> tuple[Tensor, Tensor]:
+def _wide(value: Tensor) -> Tensor:
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def _expected(run: Run, samples: Mapping[tuple[int, int], Found]) -> Found:
+    """Put together what a run has to give."""
+    losses = [torch.cat([samples[s, n][0] for n in run.images], 1) for s in run.points]
+    grads = {}
+    for key in samples[run.samples()[0]][1]:
+        of_images = [
+            torch.stack([WEIGHTS[s] * samples[s, n][1][key] for s in run.points]).sum(0)
+            for n in run.images
+        ]
+        grads[key] = torch.cat(of_images)
+    return torch.cat(losses), grads
+
+
+def corner(x: Tensor, gt: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Take the corner of a large image that leaves the same rest when cut into `side`; else all."""
     if x.ndim != 4 or gt.ndim != 4 or x.shape[2:].numel() <= (2 * side) ** 2:
         return x, gt

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.engine.capture import capture
-from faigfast.engine.check import corner
+from faigfast.engine.check import CORNERS, corner
 from faigfast.engine.execute import Plan, sorted_nodes
 from faigfast.engine.fuse import fuse
 from faigfast.engine.glance import glance
@@ -20,7 +20,6 @@ from faigfast.path import WeightPath
 
 PLANS = 16  # graphs that are kept
 SIZES = 256  # image sizes whose graphs are known
-GLANCE_SIDE = 8  # pixels of the image by which a network is known again
 
 Modules = tuple[nn.Module, nn.Module]
 
@@ -121,7 +120,7 @@ class Graphs:
 
     def _state(self, path: WeightPath, modules: Modules, x: Tensor) -> Any:
         """Tell what the networks do; equal at another time if they do the same."""
-        part, _ = corner(x, x, GLANCE_SIDE)
+        part, _ = corner(x, x, CORNERS[0])
         seen = self._calls(path, modules, part)
         if None in seen and part is not x:  # too small for the networks
             seen = self._calls(path, modules, x)

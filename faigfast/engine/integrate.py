@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdRef
 
 from faigfast.ends import compare_ends
-from faigfast.engine.check import corner, differs, ends_differ, on_copies
+from faigfast.engine.check import CORNERS, corner, differs, ends_differ, on_copies
 from faigfast.engine.execute import (
     Plan,
     Values,
@@ -314,10 +314,10 @@ class Engine:
     def _check(self, plan: Plan, x: Tensor, gt: Tensor, chunk: Chunk) -> str:
         alone = not self.backend and chunk.points == chunk.images == chunk.segments == 1
         if alone:  # what runs is the network's own graph, where nothing can be mixed
-            return differs(self.path, plan, self.given, x, gt, self.objective, chunk, samples=1)
-        part, part_gt = corner(x, gt)
-        if part is not x:
-            other = self.graphs.plan_of(self.path, part)
+            return differs(self.path, plan, self.given, x, gt, self.objective, chunk, alone=True)
+        for side in CORNERS:
+            part, part_gt = corner(x, gt, side)
+            other = None if part is x else self.graphs.plan_of(self.path, part)
             if other is not None and alike(other, plan):
                 line = self.path, other, self.given
                 if not differs(*line, part, part_gt, self.objective, chunk):
