@@ -126,9 +126,7 @@ struct Task {
     std::variant<faigfast::ForwardArrays, faigfast::BackwardArrays> arrays;
 
     void run(faigfast::Isa isa) const {
-        const auto* forward = std::get_if<faigfast::ForwardArrays>(&arrays);
-        const faigfast::LayerTiming timing(isa, path, !forward);
-        if (forward)
+        if (const auto* forward = std::get_if<faigfast::ForwardArrays>(&arrays))
             faigfast::convolve(isa, path, *forward);
         else
             faigfast::convolve_backward(isa, path, std::get<faigfast::BackwardArrays>(arrays));
@@ -199,22 +197,12 @@ void define_convolution(py::module_& module) {
     module.def("free_cached", &faigfast::free_cached,
                "Give memory that is kept for later calls back to the system.");
     module.def("cached", &faigfast::cached, "Bytes of it.");
-    module.def(
-        "streaming",
-        []() -> py::object {
-            if (!faigfast::is_settled()) return py::none();
-            const faigfast::Streaming how = faigfast::streaming();
-            return py::make_tuple(how.ahead, how.past);
-        },
-        "Whether lines of large images are asked for ahead, and results stored past the caches; "
-        "None before enough large layers were run, which measure it.");
-    module.def(
-        "set_streaming",
-        [](bool ahead, bool past, size_t from) { faigfast::set_streaming({ahead, past}, from); },
-        py::call_guard<py::gil_scoped_release>(), py::arg("ahead"), py::arg("past"),
-        py::arg("from_bytes") = 0,
-        "Choose it instead of measuring; large are layers with images "
-        "of so many bytes a thread, 0: of its second cache's size.");
+    module.def("streaming", &faigfast::streaming,
+               "Whether images of large layers are prefetched and stored past the caches.");
+    module.def("set_streaming", &faigfast::set_streaming, py::arg("large_layers"),
+               py::arg("from_bytes") = 0,
+               "Choose it; large are layers with images of so many bytes a thread, 0: of its "
+               "second cache's size.");
 }
 
 }  // namespace

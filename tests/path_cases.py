@@ -7,6 +7,7 @@ from unittest import mock
 import torch
 from torch.nn import functional as F
 
+import faigfast.engine.rules  # noqa: F401 - it registers every kernel
 from faigfast.ops import table
 from faigfast.ops.affine import affine
 from faigfast.ops.conv import conv

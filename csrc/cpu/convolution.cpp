@@ -21,19 +21,19 @@ struct Worker {
     const WeightLayout layout;
     const Block block;
     const End end;
-    const bool asks;  // for lines ahead
+    const bool ahead;  // lines are asked for
     const Ahead values, sums, rests, gates;
     float* const room;  // of `size`
 
-    Worker(const Pass& pass, Gate gate, const Part& part, Streaming how, float* room)
+    Worker(const Pass& pass, Gate gate, const Part& part, bool ahead, float* room)
         : pass(pass),
           gate(gate),
           part(part),
           layout(least(part.in.end * kLanes, pass.in.columns()) - part.in.begin * kLanes,
                  part.out.size()),
           block(part),
-          end(pass, part, how.past),
-          asks(how.ahead),
+          end(pass, part, pass.stores_past()),
+          ahead(ahead),
           values{pass.in, pass.in_height,          part.in,
                  1,       pass.below(part.square), pass.beside(part.square)},
           sums{pass.out, pass.tiles.height, part.out},
@@ -85,7 +85,7 @@ struct Worker {
                                    buffer + block.slot);
             });
             multiply(layout, block, u, count, buffer, [&](int f) {
-                if (!asks) return;
+                if (!ahead) return;
                 ask_for_values(point, share(next, f, kFrequencies));
                 ask_for_rest(point, share(now, f, kFrequencies));
             });
@@ -112,10 +112,10 @@ void run(const Pass& pass, Gate gate) {
     if (path.kernel.kind == Kind::direct) return each_thread_alone<Direct>(pass, gate);
     if (is_thin(pass.out) && path.is_middle()) return convolve_rows(pass, gate);
     const Parts parts = parts_of(pass);
-    const Streaming how = pass.streaming();
+    const bool ahead = streams(path);
     int64_t size = 0, u_size = 0;
     parts.each([&](const Part& part) {
-        const Worker worker(pass, gate, part, how, nullptr);
+        const Worker worker(pass, gate, part, ahead, nullptr);
         size = most(size, worker.size());
         u_size = most(u_size, worker.layout.size);
     });
@@ -137,8 +137,8 @@ void run(const Pass& pass, Gate gate) {
             const Range mine = share(path.points * of_point, id, threads);
             each_point(mine, of_point, [&](int64_t point, Range tiles) {
                 parts.each([&](const Part& part) {
-                    const Worker worker(pass, gate, part, how, room);
-                    if (how.ahead) worker.ask_for_values(point, worker.block.first(tiles));
+                    const Worker worker(pass, gate, part, ahead, room);
+                    if (ahead) worker.ask_for_values(point, worker.block.first(tiles));
                     worker.transform(point, {0, worker.layout.depth}, u);
                     worker.run(point, tiles, u);
                 });
@@ -148,7 +148,7 @@ void run(const Pass& pass, Gate gate) {
                 const int64_t points = least(together, path.points - begin);
                 const Range mine = share(points * of_point, id, threads);
                 parts.each([&](const Part& part) {
-                    const Worker worker(pass, gate, part, how, room);
+                    const Worker worker(pass, gate, part, ahead, room);
                     const Range ks = share(worker.layout.depth, id, threads);
                     for (int64_t p = 0; p < points; ++p)
                         worker.transform(begin + p, ks, weights + p * u_size);

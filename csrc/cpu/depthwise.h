@@ -19,7 +19,7 @@ public:
     Depthwise(const Pass& pass, Gate gate, float* room)
         : pass_(pass),
           gate_(gate),
-          past_(pass.streaming().past),
+          past_(pass.stores_past()),
           kernel_(pass.path.kernel),
           weights_(room),
           rows_(gate != Gate::open, pass.in, pass.in_height, kernel_.down,

@@ -41,7 +41,7 @@ public:
         : pass_(pass),
           gate_(gate),
           shape_(pass),
-          past_(pass.streaming().past && shape_.groups == 1),
+          past_(pass.stores_past() && shape_.groups == 1),
           weights_(room),
           product_(weights_ + shape_.weights()),
           rows_(gate != Gate::open, pass.in, pass.in_height, shape_.kept(),

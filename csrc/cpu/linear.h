@@ -19,7 +19,7 @@ public:
     Linear(const Pass& pass, Gate gate, float* room)
         : pass_(pass),
           gate_(gate),
-          past_(pass.streaming().past),
+          past_(pass.stores_past()),
           weights_(room),
           strip_(weights_ + pass.in.group * panels(pass) * kPanel),
           product_(strip_ + kStripRows * pass.in.padded) {}

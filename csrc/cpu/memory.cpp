@@ -1,13 +1,13 @@
 #include "memory.h"
 
 #include <cstdlib>
+#include <fstream>
 #include <iterator>
 #include <map>
 #include <mutex>
 #include <new>
 
 #ifdef __linux__
-#include <sys/mman.h>
 #include <unistd.h>
 #endif
 
@@ -15,8 +15,7 @@ namespace faigfast {
 namespace {
 
 constexpr size_t kLine = 4096;  // what blocks are aligned to
-constexpr size_t kHugePage = size_t{1} << 21;
-constexpr size_t kRegion = size_t{64} * kHugePage;
+constexpr size_t kRegion = size_t{1} << 27;
 
 struct Region {
     size_t size;
@@ -28,6 +27,12 @@ std::map<char*, Region> regions;      // from the system
 std::map<char*, size_t> free_blocks;  // of what was used; two neighbours in a region are one
 
 size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
+
+char* new_region(size_t bytes) {
+    void* start = std::aligned_alloc(kLine, bytes);
+    if (!start) throw std::bad_alloc();
+    return static_cast<char*>(start);
+}
 
 // Take a free block out and keep what is left of it free.
 Memory cut(std::map<char*, size_t>::iterator block, size_t size) {
@@ -61,17 +66,6 @@ void merge_with_next(std::map<char*, size_t>::iterator block) {
 
 }  // namespace
 
-void* new_region(size_t bytes) {
-    const size_t size = round_up(bytes, kHugePage);
-    void* start = std::aligned_alloc(kHugePage, size);
-    if (!start) throw std::bad_alloc();
-#ifdef __linux__
-    // Advice: where it is not taken, nothing else changes.
-    madvise(start, size, MADV_HUGEPAGE);
-#endif
-    return start;
-}
-
 Memory take(size_t bytes) {
     std::lock_guard<std::mutex> lock(mutex);
     const size_t size = round_up(bytes ? bytes : 1, kLine);
@@ -84,8 +78,8 @@ Memory take(size_t bytes) {
     for (auto& [start, region] : regions) {
         if (char* block = grow(start, region, size)) return {block, size};
     }
-    const size_t whole = round_up(size < kRegion ? kRegion : size, kHugePage);
-    char* start = static_cast<char*>(new_region(whole));
+    const size_t whole = size < kRegion ? kRegion : size;
+    char* start = new_region(whole);
     regions.emplace(start, Region{whole, size});
     return {start, size};
 }
@@ -127,6 +121,14 @@ size_t second_cache() {
 #else
     return kUsual;
 #endif
+}
+
+size_t third_cache() {
+    // Not from sysconf, which gives that of all chips of a socket together.
+    std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index3/size");
+    size_t kibibytes = 0;
+    file >> kibibytes;  // 0 where there is no such file
+    return kibibytes << 10;
 }
 
 Scratch::Scratch(size_t bytes) : memory_(take(bytes)) {}

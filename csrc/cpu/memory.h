@@ -4,15 +4,12 @@
 
 namespace faigfast {
 
-// Memory of unknown content, aligned to pages, cut from regions of huge pages that are kept: pages
-// that are new to a process cost more than what is computed in them. Any thread may take and give.
+// Memory of unknown content, aligned to pages, cut from regions that are kept: pages that are new
+// to a process cost more than what is computed in them. Any thread may take and give.
 struct Memory {
     void* start;
     size_t size;
 };
-
-// Whole huge pages where there are such, for std::free. Throws std::bad_alloc.
-void* new_region(size_t bytes);
 
 // At least so many bytes. Throws std::bad_alloc.
 Memory take(size_t bytes);
@@ -28,6 +25,9 @@ size_t cached();
 
 // Bytes of a core's second cache; 1 MiB where the system does not tell.
 size_t second_cache();
+
+// Bytes of the third cache; 0 where the system does not tell.
+size_t third_cache();
 
 // Memory for one call.
 class Scratch {

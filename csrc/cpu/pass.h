@@ -68,11 +68,9 @@ struct Pass {
         return pixel == out.pixel() ? out : Channels(out.group, tiles.width, 1, pixel);
     }
 
-    // How images are read and written; past the caches only whole lines are.
-    Streaming streaming() const {
-        Streaming how = faigfast::streaming(path);
-        how.past = how.past && (uintptr_t)result % 64 == 0 && out.group % kLanes == 0;
-        return how;
+    // Whether results are stored past the caches, which only whole lines are.
+    bool stores_past() const {
+        return streams(path) && (uintptr_t)result % 64 == 0 && out.group % kLanes == 0;
     }
 };
 

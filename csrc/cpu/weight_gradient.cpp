@@ -299,7 +299,7 @@ void convolve_weight_gradient(const PathConvolution& path, const BackwardArrays&
     if (thin.serves()) return by_rows(thin);
     const Sizes sizes(path, arrays.images, arrays.x_pixel);
     const int64_t buffer = sizes.buffer();
-    const bool ahead = streaming(path).ahead;
+    const bool ahead = streams(path);
     each_image(path, arrays, sizes.image_tiles, buffer + 2 * out.padded,
                [&](float* room, int64_t image, Range tiles, const Sums& to) {
                    float* g_block = room + kFrequencies * sizes.in_slot;

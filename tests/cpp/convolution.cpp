@@ -387,7 +387,7 @@ int main(int count, char** arguments) {
             const Activation kinds[] = {Activation::none, Activation::relu, Activation::leaky};
             const Problem problem(c, kinds[number % 3]);
             const Results expected = plain(problem);
-            faigfast::set_streaming({number / 2 % 2 == 0, number / 4 % 2 == 0}, 1);
+            faigfast::set_streaming(number / 2 % 2 == 0, 1);
             for (int threads : {1, 2, 5}) check(isa, number, problem, expected, threads);
             // Threads of Python may call at the same time.
             std::thread other([&] { check(isa, number, problem, expected, 2); });
