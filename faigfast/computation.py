@@ -108,6 +108,8 @@ class Computation:
         batches : int
             How many batches there are; 0: that is not known.
         """
+        if before == 0 and self.engine is not None:
+            self.engine.state = None
         shape = (len(batch.lq), batch.images)
         images = [
             Image(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.engine.capture import capture
-from faigfast.engine.check import CORNERS, corner
+from faigfast.engine.check import CORNERS
 from faigfast.engine.execute import Plan, sorted_nodes
 from faigfast.engine.fuse import fuse
 from faigfast.engine.glance import glance
@@ -71,7 +71,9 @@ class Graphs:
         self._known: OrderedDict[Any, Known] = OrderedDict()
         self._functional = False  # a network writes on tensors that others see
 
-    def plan(self, path: WeightPath, modules: Modules, x: Tensor) -> tuple[Plan | str, Look | None]:
+    def plan(
+        self, path: WeightPath, modules: Modules, x: Tensor, state: Any
+    ) -> tuple[Plan | str, Look | None]:
         """Find or make the plan for images of a shape.
 
         Parameters
@@ -82,6 +84,8 @@ class Graphs:
             Baseline and target.
         x : Tensor
             One image [1, C, *spatial].
+        state : any
+            Of the networks now, from `state`.
 
         Returns
         -------
@@ -90,7 +94,6 @@ class Graphs:
         look : Look, optional
             What the networks gave, where the plan is new for this shape and to be settled.
         """
-        state = self._state(path, modules, x)
         known = self._known.get(_kind(path, x))
         if known is not None and known.state == state:
             self._known.move_to_end(_kind(path, x))
@@ -118,11 +121,12 @@ class Graphs:
         except NotCaptured:
             return None
 
-    def _state(self, path: WeightPath, modules: Modules, x: Tensor) -> Any:
+    def state(self, path: WeightPath, modules: Modules, x: Tensor) -> Any:
         """Tell what the networks do; equal at another time if they do the same."""
-        part, _ = corner(x, x, CORNERS[0])
+        side = CORNERS[0]
+        part = x[:, :, :side, :side] if x.ndim == 4 else x
         seen = self._calls(path, modules, part)
-        if None in seen and part is not x:  # too small for the networks
+        if None in seen and part.shape != x.shape:  # too small for the networks
             seen = self._calls(path, modules, x)
         return seen, [numbers(module) for module in modules]
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -42,7 +43,9 @@ from faigfast.quadrature import Step
 WANTED = {"cpu": Chunk(points=1, images=1), "cuda": Chunk(points=8, images=8)}
 MOST_POINTS = 8  # of which twice as many were hardly faster
 KEPT = 0.25  # of the budget that is default: what the backend "cpu" keeps for the next call
-TOGETHER = {"cpu": 5_000}  # pixels a thread of a chunk, by the backend whose kernels run
+# Bytes a thread that half of all operations give at most, by the backend whose kernels run: second
+# caches hold them for the next operation.
+TOGETHER = {"cpu": 5 << 18}
 SHARING = 4  # images of such a chunk at most, where as many points fit beside them
 
 LARGE = 1 << 22  # bytes of a sample's values from where chunks run at the same time
@@ -91,6 +94,7 @@ class Engine:
     mode: str = "ieee"
     values: torch.dtype | None = None
     notes: dict[str, None] = field(default_factory=dict)
+    state: Any = None  # of the networks in this call; None at its beginning
 
     def __post_init__(self) -> None:
         """Lay the line's tensors out once."""
@@ -279,7 +283,9 @@ class Engine:
         With a plan that is new for this shape comes what its losses at the ends of the line are
         to be given to, which compares them with those of the networks as they are.
         """
-        plan, look = self.graphs.plan(self.path, self.modules, x)
+        if self.state is None:
+            self.state = self.graphs.state(self.path, self.modules, x)
+        plan, look = self.graphs.plan(self.path, self.modules, x, self.state)
         if isinstance(plan, str):
             raise PointByPoint(plan)
         settle = None
@@ -330,8 +336,9 @@ class Engine:
         if self.backend == "triton":  # its interpreter too, which runs on a CPU
             wanted = WANTED["cuda"]
         if self.backend in TOGETHER:
-            pixels = TOGETHER[self.backend] * torch.get_num_threads()
-            samples = pixels // x.shape[2:].numel()
+            sizes = [size for size in map(plan.size, plan.sample) if size]
+            together = TOGETHER[self.backend] * torch.get_num_threads()
+            samples = int(together / median(sizes)) if sizes else MOST_POINTS
             sharing = max(1, min(SHARING, images, samples // SHARING))
             points = max(1, min(samples // sharing, MOST_POINTS))
             wanted = Chunk(points, images=sharing)
