@@ -70,6 +70,19 @@ def test_networks_are_traced_once_for_all_sizes(monkeypatch):
     assert len(made) == 1 and traced == SIZES[:3]
 
 
+def test_what_networks_do_is_looked_at_once_a_call(monkeypatch):
+    looked, state = [], graphs.Graphs.state
+
+    def counted(*args):
+        looked.append(1)
+        return state(*args)
+
+    monkeypatch.setattr(graphs.Graphs, "state", counted)
+    nets, batches = pair(kinked), [images(1, size=size) for size in SIZES]
+    first, again = (attribute(*nets, batches, steps=2) for _ in range(2))
+    assert len(looked) == 2 and same(first, again)
+
+
 def test_a_known_size_asks_the_networks_nothing():
     nets = pair(kinked)
     attributor, batch = Attributor(*nets, steps=2), images(2)

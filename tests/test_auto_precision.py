@@ -130,7 +130,7 @@ def test_nothing_is_measured_where_a_precision_is_given_or_none_is_faster(measur
 
 
 def test_a_crop_that_the_network_does_not_take_leaves_float32(measuring, monkeypatch):
-    monkeypatch.setattr(auto_precision, "corner", lambda x, gt: (x[..., :1, :1], gt))
+    monkeypatch.setattr(auto_precision, "corner", lambda x, gt, side: (x[..., :1, :1], gt))
     result = attribute(*pair(kinked, torch.float32), batch_of(1), backend="torch", steps=3)
     assert result.precision == "fp32"
     assert any("fp32, since a crop cannot be compared: " in note for note in result.notes)

@@ -246,8 +246,11 @@ def test_chunks_of_the_kernels_in_cpp(size, images, nodes, expected, monkeypatch
     engine = Engine(path, path, nets, squared_error, Graphs(), backend="cpu")
     x = torch.zeros(1, 3, *size)
     monkeypatch.setattr(integrate, "fitted", lambda plan, leaves, x, wanted, budget: wanted)
-    monkeypatch.setattr(integrate, "TOGETHER", {"cpu": 1 << 16})
-    plan = SimpleNamespace(bytes_of_sample=0)
+    monkeypatch.setattr(integrate, "TOGETHER", {"cpu": (1 << 16) * 64 / torch.get_num_threads()})
+    layers = 1, 64, 64, 256  # bytes a pixel
+    plan = SimpleNamespace(
+        bytes_of_sample=0, sample=layers, size=lambda layer: layer * x.shape[2:].numel()
+    )
     chunk = engine._chunk(plan, x, x, images)
     step = Step(np.linspace(0, 1, nodes), np.ones(nodes))
     parts = Engine._parts(step, chunk)
