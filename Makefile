@@ -15,8 +15,9 @@ CLANG_FORMAT := .venv/bin/python -c "import clang_format; clang_format.clang_for
 demo: env
 	.venv/bin/faigfast demo
 
+# Each worker computes with one thread; tests of several threads ask for them.
 test: lint
-	$(RUN) pytest
+	OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --durations=15
 
 gpu:
 	@$${PYTHON:-python3} scripts/gpu.py $(STAGE) $(if $(filter no,$(BUILD)),--no-build)
