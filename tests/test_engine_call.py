@@ -237,7 +237,8 @@ def test_what_gets_no_gradient_in_a_later_step_is_weighed_as_the_rest():
         ((64, 64), 6, 9, ([3, 3, 3], 4)),
         ((48, 48), 1, 8, ([8], 1)),
         ((128, 128), 3, 8, ([4, 4], 1)),
-        ((300, 300), 2, 3, ([1, 1, 1], 1)),
+        ((300, 300), 2, 3, ([2, 1], 1)),
+        ((600, 600), 2, 3, ([1, 1, 1], 1)),
     ],
 )
 def test_chunks_of_the_kernels_in_cpp(size, images, nodes, expected, monkeypatch):

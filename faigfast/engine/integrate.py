@@ -41,10 +41,10 @@ from faigfast.quadrature import Step
 # On a CPU one sample fills the cores and stays in their caches; four at once took a tenth longer.
 # Kernels of our own take points together, which shares what a layer costs in Python.
 WANTED = {"cpu": Chunk(points=1, images=1), "cuda": Chunk(points=8, images=8)}
-MOST_POINTS = 8  # of which twice as many were hardly faster
+FEWEST_POINTS, MOST_POINTS = 4, 8  # of a chunk; twice as many were hardly faster
 KEPT = 0.25  # of the budget that is default: what the backend "cpu" keeps for the next call
 # Bytes a thread that half of all operations give at most, by the backend whose kernels run: second
-# caches hold them for the next operation.
+# caches hold them for the next operation. Four times as many where these are few points.
 TOGETHER = {"cpu": 5 << 18}
 SHARING = 4  # images of such a chunk at most, where as many points fit beside them
 
@@ -338,8 +338,8 @@ class Engine:
             wanted = WANTED["cuda"]
         if self.backend in TOGETHER:
             sizes = [size for size in map(plan.size, plan.sample) if size]
-            together = TOGETHER[self.backend] * torch.get_num_threads()
-            samples = int(together / median(sizes)) if sizes else MOST_POINTS
+            together = TOGETHER[self.backend] * torch.get_num_threads() / median(sizes or [1])
+            samples = int(max(together, min(FEWEST_POINTS, 4 * together)))
             sharing = max(1, min(SHARING, images, samples // SHARING))
             points = max(1, min(samples // sharing, MOST_POINTS))
             wanted = Chunk(points, images=sharing)
