@@ -125,6 +125,14 @@ class FilterIndex:
         row, column = divmod(flat - self.offsets[layer], self.shapes[layer][1])
         return self.layers[layer], row, column
 
+    def locate_all(self, flat: Tensor) -> tuple[list[str], Tensor, Tensor]:
+        """As `locate`, for flat indices [K] in [0, F): K layers, and [K] of each index."""
+        starts = torch.tensor(self.offsets, device=flat.device)
+        layer = torch.bucketize(flat, starts, right=True) - 1
+        widths = torch.tensor([shape[1] for shape in self.shapes], device=flat.device)[layer]
+        within = flat - starts[layer]
+        return [self.layers[n] for n in layer.tolist()], within // widths, within % widths
+
     @property
     def fingerprint(self) -> str:
         """Hash of all names and shapes, 16 hexadecimal digits."""

@@ -2,13 +2,13 @@
 
 import copy
 import random
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from operator import is_
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -177,8 +177,7 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
         torch.autocast(device, enabled=False),
         proper_float32(),  # cuDNN convolves float32 in TF32 unless told otherwise
     ):
-        state, of_numpy = random.getstate(), sys.modules.get("numpy.random")  # imported when used
-        state_of_numpy = of_numpy.get_state() if of_numpy else None
+        states = random.getstate(), np.random.get_state()
         try:
             for model in models:
                 # To tell every module takes longer than to look.
@@ -186,9 +185,8 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
                     model.eval()
             yield
         finally:
-            random.setstate(state)
-            if of_numpy:
-                of_numpy.set_state(state_of_numpy)
+            random.setstate(states[0])
+            np.random.set_state(states[1])
             for module, mode in zip(modules, modes, strict=True):
                 if type(module).train is not nn.Module.train:  # it may do more, as merge weights
                     module.train(mode)

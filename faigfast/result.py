@@ -310,17 +310,8 @@ class Attribution:
         except ImportError:
             raise ImportError("a table needs pandas: pip install 'faigfast[report]'") from None
         flat = self.scored.nonzero().flatten()
-        # As `FilterIndex.locate`, for all at once.
-        starts = torch.tensor(self.index.offsets, device="cpu")
-        layer = torch.bucketize(flat, starts, right=True) - 1
-        within = flat - starts[layer]
-        width = torch.tensor([shape[1] for shape in self.index.shapes], device="cpu")[layer]
-        table: dict[str, Any] = {
-            "flat": flat,
-            "layer": [self.index.layers[n] for n in layer.tolist()],
-            "out": within // width,
-            "in": within % width,
-        }
+        layers, rows, columns = self.index.locate_all(flat)
+        table: dict[str, Any] = {"flat": flat, "layer": layers, "out": rows, "in": columns}
         for name in self.degradations:
             table[f"score_{name}"] = self.mean(name)[flat]
             table[f"contrast_{name}"] = self.contrast(name)[flat]

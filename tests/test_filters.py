@@ -392,3 +392,10 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
 def test_randomised_networks_are_reproducible():
     a, b = (randomise(kinked(), 5) for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_all_at_once_are_located_as_one():
+    index = FilterIndex(("a", "b", "c"), ((2, 3, 3, 3), (1, 4, 1, 1), (3, 1, 5, 5)))
+    layers, rows, columns = index.locate_all(torch.arange(len(index)))
+    found = list(zip(layers, rows.tolist(), columns.tolist(), strict=True))
+    assert found == [index.locate(flat) for flat in range(len(index))]

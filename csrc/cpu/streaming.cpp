@@ -14,7 +14,11 @@ namespace {
 // 12 %.
 constexpr size_t kHoldsAll = size_t{128} << 20;
 
-std::atomic<bool> large_layers_stream{third_cache() < kHoldsAll};
+std::atomic<bool>& large_layers_stream() {
+    static std::atomic<bool> chosen{third_cache() < kHoldsAll};
+    return chosen;
+}
+
 std::atomic<size_t> large{0};  // bytes of a thread; 0: those of its second cache
 
 size_t bytes(const PathConvolution& path) {
@@ -29,10 +33,10 @@ bool streams(const PathConvolution& path) {
     return streaming() && bytes(path) / path.threads >= (large ? large.load() : second_cache());
 }
 
-bool streaming() { return large_layers_stream; }
+bool streaming() { return large_layers_stream(); }
 
 void set_streaming(bool large_layers, size_t from) {
-    large_layers_stream = large_layers;
+    large_layers_stream() = large_layers;
     large = from;
 }
 
