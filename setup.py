@@ -220,7 +220,7 @@ setup(
             [
                 "csrc/module.cpp",
                 "csrc/tensor.cpp",
-                *(f"csrc/cpu/{name}.cpp" for name in ("dispatch", "memory", "streaming")),
+                *(f"csrc/cpu/{name}.cpp" for name in ("denormals", "dispatch", "memory", "streaming")),
             ],
             cxx_std=17,
         ),

@@ -6,6 +6,7 @@
 
 #include <variant>
 
+#include "cpu/denormals.h"
 #include "cpu/dispatch.h"
 #include "cpu/memory.h"
 #include "cpu/streaming.h"
@@ -224,6 +225,10 @@ PYBIND11_MODULE(_C, module) {
                py::arg("gt"), py::arg("weights"), py::arg("gy"), py::arg("shape"),
                py::arg("threads"), "gy = 2 * weights [p, n] * (y - gt).");
     define_convolution(module);
+    module.def("flush_denormals", &faigfast::flush_denormals, py::arg("threads"),
+               "Take denormal numbers as 0 in this thread and its team; gives what was set before.");
+    module.def("set_control_words", &faigfast::set_control_words, py::arg("words"),
+               "Set what `flush_denormals` gave.");
     module.def(
         "multiply_add",
         [](int64_t rounds, int threads) {

@@ -1,6 +1,7 @@
 """Computation: two networks and settings, ready for batches of images."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,14 +12,16 @@ from tqdm import tqdm
 from faigfast import reference
 from faigfast.batch import Batch
 from faigfast.ends import compare_ends
+from faigfast.engine.doubts import PointByPoint
 from faigfast.engine.graphs import Graphs
-from faigfast.engine.integrate import Engine, PointByPoint
+from faigfast.engine.integrate import Engine
 from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
 from faigfast.image import Image, alike, named, naming
 from faigfast.integral import Integral
 from faigfast.networks import own_type
 from faigfast.objective import Objective
+from faigfast.ops.denormals import flushed
 from faigfast.path import WeightPath
 from faigfast.precision import MATRIX, PRECISIONS, ROUND_LATE
 from faigfast.refinement import Steps
@@ -127,7 +130,8 @@ class Computation:
             bar.refresh()
         integrals: list[Integral | None] = [None] * len(images)
         for places in alike(images):
-            found = self.integrate([images[i] for i in places], bar)
+            with flushed() if self.engine else nullcontext():
+                found = list(self.integrate([images[i] for i in places], bar))
             for place, integral in zip(places, found, strict=True):
                 integrals[place] = integral
         return self.gathered(tuple(batch.lq), shape, [i for i in integrals if i])

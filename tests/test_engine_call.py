@@ -254,6 +254,6 @@ def test_chunks_of_the_kernels_in_cpp(size, images, nodes, expected, monkeypatch
     )
     chunk = engine._chunk(plan, x, x, images)
     step = Step(np.linspace(0, 1, nodes), np.ones(nodes))
-    parts = Engine._parts(step, chunk)
+    parts = engine._parts(step, chunk)
     assert ([len(p) for p, _ in parts], chunk.images) == expected
     assert [a for part, _ in parts for a in part] == step.nodes.tolist()

@@ -105,6 +105,75 @@ def test_a_gradient_that_the_network_does_not_have_is_noticed(monkeypatch):
     fall_back(pair(Detaches), "gradient of 'tiny'")
 
 
+@pytest.fixture
+def long(monkeypatch):
+    """Compare the first part of a run in place of a run before, as for graphs of many nodes."""
+    monkeypatch.setattr(integrate, "MOST_NODES", 0)
+    monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(1, 1)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def wrong_alone(monkeypatch, change):
+    """Let convolutions of a graph that runs one image at one point give something else."""
+    make = graphs.single
+
+    def changed(graph, nodes):
+        module, taken = make(graph, nodes)
+        for node in module.graph.nodes:
+            if node.op == "call_function" and "conv" in str(node.target):
+                right = node.target
+                node.target = lambda *args, right=right: change(right(*args))
+        module.recompile()
+        return module, taken
+
+    monkeypatch.setattr(graphs, "single", changed)
+
+
+@pytest.mark.parametrize("rule", ["midpoint", "left"])
+@pytest.mark.parametrize("large", [0, 1 << 30], ids=["two at once", "one"])
+def test_the_first_point_of_a_long_graph_is_compared(rule, large, long, monkeypatch):
+    monkeypatch.setattr(integrate, "LARGE", large)
+    compared, right = [], integrate.Sample.differs
+    monkeypatch.setattr(
+        integrate.Sample, "differs", lambda *args: compared.append(right(*args)) or compared[-1]
+    )
+    nets = pair(Scaled)
+    expected = attribute(*nets, images(2), backend="reference", rule=rule, steps=7)
+    first, again = (
+        attribute(*nets, images(2), backend="torch", rule=rule, steps=7) for _ in range(2)
+    )
+    assert compared == [""] and not [n for n in first.notes if "point by point" in n]
+    assert torch.equal(first.scores(), again.scores())
+    torch.testing.assert_close(first.scores(), expected.scores(), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda y: y * (1 + 1e-5), "losses"),
+        (lambda y: y.detach() + 1.001 * (y - y.detach()), "gradient of "),
+        (lambda y: y.detach(), "gradient of "),
+        (lambda y: y / 0 if y.requires_grad else y, "loss"),
+        (lambda y: y[5:] if y.requires_grad else y, "cannot be compared"),
+    ],
+)
+@pytest.mark.parametrize("large", [0, 1 << 30], ids=["two at once", "one"])
+def test_a_long_graph_that_is_wrong_is_noticed(change, words, large, long, monkeypatch):
+    monkeypatch.setattr(integrate, "LARGE", large)
+    wrong_alone(monkeypatch, change)
+    fall_back(pair(Scaled), words)
+
+
+def test_a_long_graph_is_compared_beforehand_where_only_an_end_is_computed(long, monkeypatch):
+    wrong_alone(monkeypatch, lambda y: y.detach() + 1.001 * (y - y.detach()))
+    nets = pair(Scaled)
+    result = attribute(*nets, images(1), backend="torch", rule="left", steps=1)
+    assert any("gradient of " in note for note in result.notes)
+
+
 @pytest.mark.parametrize("chunk", [Chunk(1, 2), Chunk(2, 1), Chunk(2, 2), Chunk(2, 2, 2)])
 def test_every_shape_of_a_chunk_is_checked(chunk, monkeypatch):
     """Wrong only for several points, or only for several images."""

@@ -4,6 +4,7 @@ import functools
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from awkward import Body
 from helpers import images, kinked, pair, same, untouched
 from torch import nn
 
-from faigfast import attribute, attribution
+from faigfast import _extension, attribute, attribution
 
 
 class Merges(nn.Conv2d):
@@ -292,3 +293,48 @@ def test_threads_may_share_networks(backend):
     with untouched(*nets), ThreadPoolExecutor(3) as pool:
         results = list(pool.map(run, range(3)))
     assert all(same(result, expected) for result in results)
+
+
+def flushes():
+    """Whether this thread and torch's threads under it take denormal numbers as 0."""
+    flushed = torch.full((1 << 20,), 1e-40) * 1 == 0  # in parts, one a thread
+    assert flushed.all() or not flushed.any()
+    return bool(flushed.all())
+
+
+@pytest.mark.skipif(_extension.module is None, reason="torch alone has it for one thread only")
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_denormal_numbers_are_zero_inside_alone(backend, before, fails, request):
+    request.addfinalizer(functools.partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(2)
+    outer = _extension.module.flush_denormals(2)
+    if not before:
+        _extension.module.set_control_words(outer)
+    seen = []
+
+    def objective(y, gt):
+        seen.append(flushes())
+        if fails:
+            raise ValueError("no")
+        return (y - gt).square().flatten(1).sum(1)
+
+    try:
+        with pytest.raises(ValueError, match="no") if fails else nullcontext():
+            attribute(*pair(kinked), images(1), steps=2, backend=backend, objective=objective)
+        assert seen and all(seen)
+        assert flushes() == before
+    finally:
+        _extension.module.set_control_words(outer)
+
+
+def test_the_reference_computes_with_denormal_numbers():
+    seen = []
+
+    def objective(y, gt):
+        seen.append(flushes())
+        return (y - gt).square().flatten(1).sum(1)
+
+    attribute(*pair(kinked), images(1), steps=2, backend="reference", objective=objective)
+    assert seen and not any(seen)

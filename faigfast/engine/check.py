@@ -22,6 +22,8 @@ COARSE = {"tf32": 2.0**-11, "bf16x3": 2.0**-17}
 CORNERS = 8, 16  # pixels; of images more than twice as large a corner is compared
 ALPHAS, WEIGHTS = (0.3, 0.8), (1.0, 0.7)  # unequal in every way
 
+Found = tuple[Tensor, dict[str, Tensor]]  # losses [S, N] and gradients [N, *w]
+
 
 def tolerance(path: WeightPath, x: Tensor) -> float:
     """How far a plan's gradients may be from its network's: rounding flips some units at kinks.
@@ -103,8 +105,37 @@ def differs(
     except torch.OutOfMemoryError:
         raise
     except Exception as problem:  # what fails in the network too will tell of itself there
-        return _failed(problem)
+        return failed(problem)
     return ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image at one point by the network itself: what the first part of a run is to give.
+
+    Parameters
+    ----------
+    found : (Tensor, dict of str to Tensor)
+        Loss [1, 1] and gradients [1, *w].
+    bound : float
+        From `tolerance`.
+    """
+
+    found: Found
+    bound: float
+
+    @classmethod
+    def of(
+        cls, path: WeightPath, alpha: float, x: Tensor, gt: Tensor, objective: Objective
+    ) -> "Sample":
+        """Run the network."""
+        return cls(_by_network(path, alpha, x, gt, objective), tolerance(path, x))
+
+    def differs(self, weight: float, loss: Tensor, sums: Mapping[str, Tensor]) -> str:
+        """Compare a loss and sums, which hold this point with that weight alone; "" if equal."""
+        losses, grads = self.found
+        expected = losses, {key: weight * value for key, value in grads.items()}
+        return _compare((loss, dict(sums)), expected, self.bound)
 
 
 @dataclass(frozen=True)
@@ -133,7 +164,7 @@ def _runs(points: bool, images: bool) -> list[Run]:
     return [Run(both, (0, 1)), Run(last, (1,)), *leftovers]
 
 
-def _compare(found: "Found", expected: "Found", bound: float) -> str:
+def _compare(found: Found, expected: Found, bound: float) -> str:
     # Losses of 16 bits may be summed, and kept, in 32.
     if not torch.allclose(found[0].double(), expected[0].double(), rtol=bound / 10, atol=0):
         return f"the captured graph has the losses {found[0].tolist()}, not {expected[0].tolist()}"
@@ -161,7 +192,8 @@ def ends_differ(
     )
 
 
-def _failed(problem: Exception) -> str:
+def failed(problem: Exception) -> str:
+    """Say that a graph fails."""
     reason = (str(problem).strip().splitlines() or [""])[0]
     return f"the captured graph cannot be compared: {type(problem).__name__}: {reason[:200]}"
 
@@ -169,9 +201,6 @@ def _failed(problem: Exception) -> str:
 def _another(x: Tensor) -> Tensor:
     """Make a second image that differs everywhere and stays in the first one's range."""
     return 0.9 * x.flip(-1) if x.any() else x + 0.1
-
-
-Found = tuple[Tensor, dict[str, Tensor]]  # losses [S, N] and gradients [N, *w]
 
 
 def _by_plan(

@@ -196,12 +196,17 @@ def with_sums(given: Mapping[str, Any], images: int) -> dict[str, Any]:
     }
 
 
+def so_far(given: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Give the sums of gradients [N, *w] by name; those that got none are left out."""
+    moving = {key: value for key, value in given.items() if isinstance(value, Moving)}
+    return {key: v.sums.grad for key, v in moving.items() if v.sums.grad is not None}
+
+
 def gradients(given: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Take out the sums of gradients [N, *w] by name; those that got none are left out."""
-    found = {}
-    for key, value in given.items():
-        if isinstance(value, Moving) and value.sums.grad is not None:
-            found[key], value.sums.grad = value.sums.grad, None
+    """Take the sums of gradients out, as `so_far` gives them."""
+    found = so_far(given)
+    for key in found:
+        given[key].sums.grad = None
     return found
 
 

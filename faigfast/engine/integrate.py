@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median
@@ -12,7 +13,16 @@ from torch import Tensor
 from torch.utils.weak import WeakIdRef
 
 from faigfast.ends import compare_ends
-from faigfast.engine.check import CORNERS, corner, differs, ends_differ, on_copies
+from faigfast.engine.check import (
+    ALPHAS,
+    CORNERS,
+    Sample,
+    corner,
+    differs,
+    ends_differ,
+    on_copies,
+)
+from faigfast.engine.doubts import Doubts, PointByPoint, doubted
 from faigfast.engine.execute import (
     Plan,
     Values,
@@ -20,6 +30,7 @@ from faigfast.engine.execute import (
     gradients,
     leaves,
     prepare,
+    so_far,
     with_sums,
 )
 from faigfast.engine.graphs import SIZES, Graphs, Look, Modules, alike
@@ -48,15 +59,10 @@ KEPT = 0.25  # of the budget that is default: what the backend "cpu" keeps for t
 TOGETHER = {"cpu": 5 << 18}
 SHARING = 4  # images of such a chunk at most, where as many points fit beside them
 
-MOST_NODES = 500  # of a graph that is traced for a corner too, rather than compared on all pixels
+MOST_NODES = 500  # of a graph that is traced for a corner too, rather than compared in its run
 LARGE = 1 << 22  # bytes of a sample's values from where chunks run at the same time
 
 Ends = Sequence[tuple[float, float]]
-Settle = Callable[[tuple[float, float]], None]  # of the plan's L(θ̄) and L(θ) of the first image
-
-
-class PointByPoint(Exception):
-    """The engine cannot serve a network; the message says why."""
 
 
 @dataclass
@@ -154,10 +160,11 @@ class Engine:
         ValueError
             If one point of one image does not fit the budget.
         """
-        kind, settle = (x.shape, gt.shape), None
+        kind, doubts = (x.shape, gt.shape), Doubts()
         if kind not in self.trusted:
+            first = next(steps()).nodes.tolist()
             with using(self.use):
-                plan, chunk, settle = self._trusted(x[:1], gt[:1], len(x))
+                plan, chunk, doubts = self._trusted(x[:1], gt[:1], len(x), first)
         else:
             plan, chunk = self.trusted[kind]
         done = counted = 0
@@ -173,14 +180,14 @@ class Engine:
             try:
                 with using(self.use):
                     integrals = self._images(
-                        plan, chunk, steps(), x[part], gt[part], sums, count, settle
+                        plan, chunk, steps(), x[part], gt[part], sums, count, doubts
                     )
             except torch.OutOfMemoryError:
                 smaller = chunk.smaller()
                 if smaller is None:
                     raise
             if smaller is None:
-                settle = None
+                doubts = Doubts()
                 self.trusted[kind] = plan, chunk
                 yield from integrals
                 done += len(integrals)
@@ -210,22 +217,27 @@ class Engine:
         gt: Tensor,
         sums: Callable[[Ends], Sums],
         advance: Callable[[int], object],
-        settle: Settle | None,
+        doubts: Doubts,
     ) -> Sequence[Integral]:
         if self.scale is not None:
             self.scale.begin()
         workers = self._workers(plan, chunk, x)
         losses: list[tuple[Points, Tensor]] = []
         ends = self._ends(plan, workers[0][1], x, gt, together=chunk.points > 1)
-        if settle is not None:
-            settle(ends[0])
-        total = sums(ends)
+        if doubts.ends is not None:
+            doubts.ends(ends[0])
+        total, to_show = sums(ends), doubts.part
 
         def run(number: int, part: tuple[list[float], list[float]]) -> int:
+            nonlocal to_show
             nodes, factors = part
             points = Points.at(nodes, x)
-            prepared = workers[number][1]
-            found = accumulate(plan, prepared, points, factors, gt, self.loss, chunk.segments)
+            given, prepared = workers[number]
+            with nullcontext() if to_show is None else doubted():
+                found = accumulate(plan, prepared, points, factors, gt, self.loss, chunk.segments)
+            if number == 0 and to_show is not None:
+                to_show(factors[0], found, so_far(given))
+                to_show = None
             losses.append((points, found))
             return len(nodes) * len(x)
 
@@ -256,10 +268,13 @@ class Engine:
         values = prepare(plan, given[0], arranged(x))
         return [(one, values | plan.given(one)) for one in given]
 
-    @staticmethod
-    def _parts(step: Step, chunk: Chunk) -> list[tuple[list[float], list[float]]]:
+    def _parts(self, step: Step, chunk: Chunk) -> list[tuple[list[float], list[float]]]:
         """Cut a step's nodes and weights into chunks, which are as even as can be."""
         nodes, weights = step.nodes.tolist(), step.weights.tolist()
+        if self._alone(chunk):  # the first part is compared with the network
+            first = _inner(nodes)
+            for numbers in (nodes, weights):
+                numbers.insert(0, numbers.pop(first))
         count = max(math.ceil(len(nodes) / chunk.points), min(chunk.at_once, len(nodes)))
         size = math.ceil(len(nodes) / count)
         starts = range(0, len(nodes), size)
@@ -278,20 +293,23 @@ class Engine:
         first, last = torch.cat(rows).tolist()
         return list(zip(first, last, strict=True))
 
-    def _trusted(self, x: Tensor, gt: Tensor, images: int) -> tuple[Plan, Chunk, Settle | None]:
+    def _trusted(
+        self, x: Tensor, gt: Tensor, images: int, nodes: list[float]
+    ) -> tuple[Plan, Chunk, Doubts]:
         """Plan and chunk for images of a shape, checked against the networks.
 
-        With a plan that is new for this shape comes what its losses at the ends of the line are
-        to be given to, which compares them with those of the networks as they are.
+        A plan that is new for this shape comes with what its run has to show: the networks' losses
+        at the ends of the line and, in place of a comparison beforehand, their gradients at the
+        first of those nodes.
         """
         if self.state is None:
             self.state = self.graphs.state(self.path, self.modules, x)
         plan, look = self.graphs.plan(self.path, self.modules, x, self.state)
         if isinstance(plan, str):
             raise PointByPoint(plan)
-        settle = None
+        ends = part = None
         if look is not None:
-            settle = partial(self._settle, plan, look, x, self._losses_as_is(look, x, gt))
+            ends = partial(self._settle, plan, look, x, self._losses_as_is(look, x, gt))
         chunk = self._chunk(plan, x, gt, images)
         two = {"points": min(chunk.points, 2), "images": min(chunk.images, 2)}
         sizes = replace(chunk, **two, at_once=1)
@@ -299,10 +317,34 @@ class Engine:
         if kind not in plan.checked:
             for key in [key for key in plan.checked if key[-1]() is None]:
                 del plan.checked[key]
-            plan.checked[kind] = self._check(plan, x, gt, chunk)
+            alpha = nodes[_inner(nodes)]
+            long = self._alone(chunk) and len(plan.graph.nodes) > MOST_NODES
+            if long and self.scale is None and 0 < alpha < 1:
+                with doubted():
+                    sample = Sample.of(self.path, alpha, x, gt, self.objective)
+                part = partial(self._show, plan, kind, sample)
+            else:
+                plan.checked[kind] = self._check(plan, x, gt, chunk, () if long else CORNERS)
+        if plan.checked.get(kind):
+            raise PointByPoint(plan.checked[kind])
+        return plan, chunk, Doubts(ends, part)
+
+    def _alone(self, chunk: Chunk) -> bool:
+        """Whether the network's own graph runs one image at one point, which mixes nothing."""
+        return not self.backend and chunk.points == chunk.images == chunk.segments == 1
+
+    @staticmethod
+    def _show(
+        plan: Plan,
+        kind: Any,
+        sample: Sample,
+        weight: float,
+        loss: Tensor,
+        sums: Mapping[str, Tensor],
+    ) -> None:
+        plan.checked[kind] = sample.differs(weight, loss, sums)
         if plan.checked[kind]:
             raise PointByPoint(plan.checked[kind])
-        return plan, chunk, settle
 
     def _losses_as_is(self, look: Look, x: Tensor, gt: Tensor) -> list[float]:
         """L(θ̄) and L(θ) by the networks as they are; networks that compute differently fail."""
@@ -318,11 +360,9 @@ class Engine:
         if difference:
             raise PointByPoint(difference)
 
-    def _check(self, plan: Plan, x: Tensor, gt: Tensor, chunk: Chunk) -> str:
-        alone = not self.backend and chunk.points == chunk.images == chunk.segments == 1
-        compared = partial(differs, self.path, alone=alone)  # the network's own graph mixes nothing
-        long = alone and len(plan.graph.nodes) > MOST_NODES
-        for side in () if long else CORNERS:
+    def _check(self, plan: Plan, x: Tensor, gt: Tensor, chunk: Chunk, sides: Sequence[int]) -> str:
+        compared = partial(differs, self.path, alone=self._alone(chunk))
+        for side in sides:
             part, part_gt = corner(x, gt, side)
             other = None if part is x else self.graphs.plan_of(self.path, part)
             if other is None or not alike(other, plan):
@@ -353,3 +393,8 @@ class Engine:
         if not CHUNKS.times(x.device):
             return chunk
         return faster(plan, self.given, x, gt, self.loss, chunk, self.notes)
+
+
+def _inner(nodes: Sequence[float]) -> int:
+    """Find the node at which a network is compared: far from both ends, where losses are."""
+    return min(range(len(nodes)), key=lambda n: abs(nodes[n] - ALPHAS[0]))

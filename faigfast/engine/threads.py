@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import torch
 
+from faigfast.ops.denormals import flushed
+
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -48,7 +50,8 @@ def spread(
     Parameters
     ----------
     run : callable
-        Of a worker's number and an item; a worker takes one after the other, in order.
+        Of a worker's number and an item; a worker takes one after the other, in order. Worker 0
+        is the calling thread, which has memory at hand that was used before.
     items : sequence
         What is run.
     workers : int
@@ -65,18 +68,25 @@ def spread(
     for count, at_once in blocks(len(items), workers):
         share = max(1, threads // at_once)
         block, left = left[:count], left[count:]
-        futures: list[Future[Found]] = []
+        results: list[Future[Found]] = []
         try:
             for n, item in enumerate(block):
-                task = partial(run, n % at_once, item)
-                futures.append(
-                    _line(n % at_once).submit(copy_context().run, _with_threads, share, task)
-                )
-            yield from (future.result() for future in futures)
+                task = partial(_with_threads, share, partial(run, n % at_once, item))
+                line = _line(n % at_once) if n % at_once else None
+                results.append(line.submit(copy_context().run, task) if line else Future())
+            torch.set_num_threads(share)
+            given = 0
+            for n in range(0, count, at_once):
+                results[n].set_result(run(0, block[n]))
+                while given < count and results[given].done():
+                    yield results[given].result()
+                    given += 1
+            yield from (result.result() for result in results[given:])
         finally:
-            for future in futures:  # after an error or Ctrl-C
-                future.cancel()
-            wait(futures)
+            others = [result for n, result in enumerate(results) if n % at_once]
+            for result in others:  # after an error or Ctrl-C
+                result.cancel()
+            wait(others)
             torch.set_num_threads(threads)  # which threads that begin now take over
 
 
@@ -96,4 +106,5 @@ if hasattr(os, "register_at_fork"):
 
 def _with_threads(count: int, run: Callable[[], Found]) -> Found:
     torch.set_num_threads(count)
-    return run()
+    with flushed():
+        return run()

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from faigfast import reference
 from faigfast.attribution import alone
+from faigfast.engine.doubts import PointByPoint
 from faigfast.engine.graphs import Graphs
-from faigfast.engine.integrate import Engine, PointByPoint
+from faigfast.engine.integrate import Engine
 from faigfast.engine.sums import Sums
 from faigfast.filters import FilterIndex
 from faigfast.networks import undisturbed
