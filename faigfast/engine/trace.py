@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -286,9 +286,15 @@ class _Notes:
         shape, dtype = value.shape, value.dtype
         # What decides how it is broadcast.
         self.lines.append(f"{dtype}{''.join('1' if side == 1 else 'n' for side in shape)}")
-        node.meta["val"] = torch.empty(shape, dtype=dtype, device="meta")
+        node.meta["val"] = _without_data(shape, dtype)
         node.meta["place"] = len(self.trace.sizes)
         self.trace.sizes.append(shape.numel() * dtype.itemsize)
+
+
+@lru_cache(1 << 12)
+def _without_data(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Make a tensor without data, one for all values of a shape: a trace makes thousands."""
+    return torch.empty(shape, dtype=dtype, device="meta")
 
 
 class _Recorder(_Notes, ProxyTorchDispatchMode):
