@@ -47,6 +47,7 @@ FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=fast"]
 if len(ISAS) > 1:
     FLAGS.append("-DFAIGFAST_X86")
 
+ONCE = ("denormals", "dispatch", "heap", "memory", "streaming")  # not once per instruction set
 CUDA = ("device", "loss_gradient", "mask_gradient", "path_weights", "score_reduction")
 HOPPER = ("convolution64",)  # for nothing else
 # Machine code for cards from Ampere on, and for Hopper; the driver compiles PTX for later ones.
@@ -220,7 +221,7 @@ setup(
             [
                 "csrc/module.cpp",
                 "csrc/tensor.cpp",
-                *(f"csrc/cpu/{name}.cpp" for name in ("denormals", "dispatch", "memory", "streaming")),
+                *(f"csrc/cpu/{name}.cpp" for name in ONCE),
             ],
             cxx_std=17,
         ),

@@ -8,6 +8,7 @@
 
 #include "cpu/denormals.h"
 #include "cpu/dispatch.h"
+#include "cpu/heap.h"
 #include "cpu/memory.h"
 #include "cpu/streaming.h"
 #include "tensor.h"
@@ -225,10 +226,14 @@ PYBIND11_MODULE(_C, module) {
                py::arg("gt"), py::arg("weights"), py::arg("gy"), py::arg("shape"),
                py::arg("threads"), "gy = 2 * weights [p, n] * (y - gt).");
     define_convolution(module);
-    module.def("flush_denormals", &faigfast::flush_denormals, py::arg("threads"),
-               "Take denormal numbers as 0 in this thread and its team; gives what was set before.");
+    module.def(
+        "flush_denormals", &faigfast::flush_denormals, py::arg("threads"),
+        "Take denormal numbers as 0 in this thread and its team; gives what was set before.");
     module.def("set_control_words", &faigfast::set_control_words, py::arg("words"),
                "Set what `flush_denormals` gave.");
+    module.def("keep_freed", &faigfast::keep_freed, py::arg("keep"),
+               "Let the C library keep memory that is freed, or give it back as usual.");
+    module.def("trim_heap", &faigfast::trim_heap, "Give freed memory back to the system now.");
     module.def(
         "multiply_add",
         [](int64_t rounds, int threads) {

@@ -21,7 +21,7 @@ from faigfast.image import Image, alike, named, naming
 from faigfast.integral import Integral
 from faigfast.networks import own_type
 from faigfast.objective import Objective
-from faigfast.ops.denormals import flushed
+from faigfast.ops.cpu_state import computing
 from faigfast.path import WeightPath
 from faigfast.precision import MATRIX, PRECISIONS, ROUND_LATE
 from faigfast.refinement import Steps
@@ -130,7 +130,7 @@ class Computation:
             bar.refresh()
         integrals: list[Integral | None] = [None] * len(images)
         for places in alike(images):
-            with flushed() if self.engine else nullcontext():
+            with computing() if self.engine else nullcontext():
                 found = list(self.integrate([images[i] for i in places], bar))
             for place, integral in zip(places, found, strict=True):
                 integrals[place] = integral

@@ -2,6 +2,9 @@
 
 import functools
 import math
+import platform
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -338,3 +341,26 @@ def test_the_reference_computes_with_denormal_numbers():
 
     attribute(*pair(kinked), images(1), steps=2, backend="reference", objective=objective)
     assert seen and not any(seen)
+
+
+@pytest.mark.skipif(_extension.module is None, reason="torch alone keeps nothing")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_memory_that_torch_freed_goes_back_at_the_end_of_a_block():
+    """In a process of its own, whose heap is small."""
+    lines = """
+import re, torch
+from faigfast import Attributor
+def held():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) >> 10
+def net():
+    layers = (torch.nn.Sequential(torch.nn.Conv2d(64, 64, 1), torch.nn.Tanh()) for _ in range(8))
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 64, 1), *layers, torch.nn.Conv2d(64, 3, 1))
+nets, x = (net(), net()), torch.rand(1, 3, 192, 192)
+with Attributor(*nets, steps=2, backend="torch") as attributor:
+    attributor((x, x))
+    inside = held()
+print(inside, held())
+"""
+    run = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True)
+    inside, after = map(int, run.stdout.split())
+    assert after < inside - 50

@@ -141,7 +141,7 @@ class Graphs:
             try:
                 made = run(functional=functional)
                 if made.writes:
-                    capture(made)  # it may write on what others see
+                    made.captured = capture(made)  # or it writes on what others see
                 return made
             except Aliased:
                 self._functional = True
@@ -161,7 +161,7 @@ class Graphs:
 
 
 def _plan(path: WeightPath, made: Trace) -> Plan:
-    graph = capture(made)
+    graph = made.captured or capture(made)
     *given, image = (node for node in graph.nodes if node.op == "placeholder")
     keys = tuple(made.keys[:-1])
     moving = {node for node, key in zip(given, keys, strict=True) if key in path.delta}

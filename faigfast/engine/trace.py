@@ -84,6 +84,8 @@ class Trace:
         Names the computation: operations, what they take, and which sizes are 1 or equal.
     calls : str
         Names the functions of torch that were called, as `faigfast.engine.glance.Glance` does.
+    captured : Graph, optional
+        By `faigfast.engine.capture.capture`, where that was needed already.
     """
 
     keys: list[str]
@@ -93,6 +95,7 @@ class Trace:
     found: Any = None
     digest: str = ""
     calls: str = ""
+    captured: fx.Graph | None = None
 
     @property
     def writes(self) -> bool:

@@ -12,6 +12,13 @@ def empty(*shape: int) -> Tensor:
 
 
 def free_cached(kept: int = 0) -> None:
-    """Give memory that nobody uses back to the system where it is more than `kept` bytes."""
-    if _extension.module is not None and _extension.module.cached() > kept:
+    """Give memory that nobody uses back to the system where it is more than `kept` bytes.
+
+    With `kept` 0 this goes for what torch freed, too.
+    """
+    if _extension.module is None:
+        return
+    if _extension.module.cached() > kept:
         _extension.module.free_cached()
+    if not kept:
+        _extension.module.trim_heap()

@@ -1,4 +1,4 @@
-"""Denormal numbers: taken as 0 while the engine computes on a CPU, where they are slow."""
+"""State of the processor and of the heap while the engine computes on a CPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,3 +23,17 @@ def flushed() -> Iterator[None]:
         yield
     finally:
         _extension.module.set_control_words(before)
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """Take denormal numbers as 0, and keep memory that torch frees for its next tensors."""
+    with flushed():
+        if _extension.module is None:
+            yield
+            return
+        _extension.module.keep_freed(True)
+        try:
+            yield
+        finally:
+            _extension.module.keep_freed(False)
