@@ -1,5 +1,6 @@
 # make demo   environment, build and FAIG on real photographs
-# make test   environment, build, linters and the whole test suite
+# make test   environment, build, linters and the tests that take minutes; make test-slow the others:
+#             sanitizers, wheels, GPU kernels compiled and interpreted; make test-all both
 # make gpu    build, tests and figures on an NVIDIA GPU, with the Python that has torch for it;
 #             STAGE=correctness, pairs, sanitizers, kernels, end_to_end, end_to_end_small, experiment
 #             or hopper runs one stage, BUILD=no takes what is built
@@ -10,14 +11,22 @@ CXX_FILES = $$(find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' 
 # The wheel has no `python -m` entry, and its script may lie in an outer environment.
 CLANG_FORMAT := .venv/bin/python -c "import clang_format; clang_format.clang_format()"
 
-.PHONY: demo test gpu sanitize bench lint format env
+# Each worker computes with one thread; tests of several threads ask for them.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --durations=15
+SLOW := slow or build or interpreter
+
+.PHONY: demo test test-slow test-all gpu sanitize bench lint format env
 
 demo: env
 	.venv/bin/faigfast demo
 
-# Each worker computes with one thread; tests of several threads ask for them.
 test: lint
-	OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --durations=15
+	$(PYTEST) -m "not ($(SLOW))"
+
+test-slow: env
+	$(PYTEST) -m "$(SLOW)"
+
+test-all: test test-slow
 
 gpu:
 	@$${PYTHON:-python3} scripts/gpu.py $(STAGE) $(if $(filter no,$(BUILD)),--no-build)

@@ -18,9 +18,12 @@ def load():
 
 
 resources = load()
-pytestmark = pytest.mark.skipif(
-    resources.nvcc() is None, reason="nvcc was not found, neither in CUDA_HOME nor on the path"
-)
+pytestmark = [
+    pytest.mark.build,
+    pytest.mark.skipif(
+        resources.nvcc() is None, reason="nvcc was not found, neither in CUDA_HOME nor on the path"
+    ),
+]
 
 # Of a multiprocessor's 65536 registers and 2048 threads: the block must fit.
 MOST = {"convolution64": 168}

@@ -13,7 +13,7 @@ from faigfast.ops.table import Use, using
 WHY = _extension_cuda.problem()
 if not WHY and torch.cuda.get_device_capability() != (9, 0):
     WHY = f"{torch.cuda.get_device_name()} is not of compute capability 9.0"
-pytestmark = pytest.mark.skipif(bool(WHY), reason=WHY)
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(WHY), reason=WHY)]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from faigfast.ops.table import Use, using
 from faigfast.precision import proper_float32
 
 WHY = _extension_cuda.problem()
-pytestmark = pytest.mark.skipif(bool(WHY), reason=WHY)
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(WHY), reason=WHY)]
 
 
 @contextmanager

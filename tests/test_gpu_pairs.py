@@ -21,9 +21,10 @@ BOUNDS = {
     "bf16": (5e-2, 0.2, 0.97),
 }
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="torch finds no NVIDIA GPU or driver"
-)
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no NVIDIA GPU or driver"),
+]
 
 
 @pytest.fixture(scope="module", params=PAIRS)

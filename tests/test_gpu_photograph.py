@@ -13,9 +13,10 @@ from faigfast.engine import integrate
 SIZE = 1356, 2040  # of the ground truth, twice that of what goes in
 STEPS = 4
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="torch finds no NVIDIA GPU or driver"
-)
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no NVIDIA GPU or driver"),
+]
 
 
 def photograph(size, device):

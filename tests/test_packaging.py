@@ -14,10 +14,11 @@ FALSE = shutil.which("false") or "/bin/false"  # a compiler that always fails
 PARTS = ("faigfast", "kernels", "csrc", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md")
 
 pytestmark = [
+    pytest.mark.build,
     pytest.mark.skipif(
         not (ROOT / "setup.py").exists() or not find_spec("pybind11") or not find_spec("pip"),
         reason="needs the source tree, pybind11 and pip",
-    )
+    ),
 ]
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))),

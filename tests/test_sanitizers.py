@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.build
 ROOT = Path(__file__).parents[1]
 DRIVERS = sorted((ROOT / "tests" / "cpp").glob("*.cpp"))
 ASKED = ["-include", ROOT / "tests" / "cpp" / "asked.h"]

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None,
-    reason="Triton is not installed: its kernels were not run in the interpreter",
-)
+pytestmark = [
+    pytest.mark.interpreter,
+    pytest.mark.skipif(
+        importlib.util.find_spec("triton") is None,
+        reason="Triton is not installed: its kernels were not run in the interpreter",
+    ),
+]
 WHOLE = "attribution or overflow"  # networks, which take as long as all kernels
 
 

@@ -13,9 +13,12 @@ from faigfast.bench import compile_kernels
 from faigfast.bench.compiled import STATE
 from faigfast.cli import main
 
-pytestmark = pytest.mark.skipif(
-    bool(_triton.missing()), reason=f"the kernels were not compiled: {_triton.missing()}"
-)
+pytestmark = [
+    pytest.mark.build,
+    pytest.mark.skipif(
+        bool(_triton.missing()), reason=f"the kernels were not compiled: {_triton.missing()}"
+    ),
+]
 MODES = ("fp16", "bf16", "tf32", "bf16x3", "ieee")
 MATRIX = {80: "mma.sync", 90: "wgmma.mma_async"}
 SHARED = {80: 163, 90: 227}  # KB that a program can have

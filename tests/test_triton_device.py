@@ -13,10 +13,13 @@ from faigfast.ops.squared_error import squared_error, squared_error_backward
 from faigfast.ops.table import Use, using
 from faigfast.zoo.pairs import shipped_pair
 
-pytestmark = pytest.mark.skipif(
-    bool(_triton.refuses()) or _triton.interpreted(),
-    reason=f"the kernels were not run on a device: {_triton.refuses() or 'the interpreter'}",
-)
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        bool(_triton.refuses()) or _triton.interpreted(),
+        reason=f"the kernels were not run on a device: {_triton.refuses() or 'the interpreter'}",
+    ),
+]
 # Relative L2 of every value and gradient of one point and image.
 BOUNDS = {"ieee": 1e-5, "bf16x3": 1e-5, "tf32": 2e-3, "fp16": 2e-3, "bf16": 2e-2}
 # Near a kink rounding chooses the side, so the slopes on both are nearly the same.
