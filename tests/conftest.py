@@ -13,11 +13,11 @@ collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["triton_i
 @pytest.fixture
 def folded(monkeypatch):
     """Let the engine take two points of two images together, as it does not on a CPU."""
-    from faigfast.engine import integrate
+    from faigfast.engine import chunking
     from faigfast.engine.memory import Chunk
 
-    monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(2, 2)))
-    monkeypatch.setattr(integrate, "TOGETHER", {})
+    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(2, 2)))
+    monkeypatch.setattr(chunking, "TOGETHER", {})
 
 
 @pytest.fixture(params=[] if _extension.module is None else _extension.module.supported())

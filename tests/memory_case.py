@@ -15,7 +15,7 @@ from helpers import pair
 
 from faigfast import attribute
 from faigfast.bench.memory import own_peak
-from faigfast.engine import integrate, memory
+from faigfast.engine import chunking, integrate, memory
 from faigfast.engine.memory import Chunk
 from faigfast.ops.cpu_memory import free_cached
 from faigfast.zoo import RRDBNet, SRResNet
@@ -64,8 +64,8 @@ def measure(name):
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    integrate.WANTED = dict.fromkeys(("cpu", "cuda"), Chunk(POINTS, 1))
-    integrate.TOGETHER = {}
+    chunking.WANTED = dict.fromkeys(("cpu", "cuda"), Chunk(POINTS, 1))
+    chunking.TOGETHER = {}
     memory.bound = lambda *_: math.inf  # so that everything is counted
     for name in sys.argv[1:]:
         print(json.dumps(measure(name)))

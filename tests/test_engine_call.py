@@ -11,7 +11,7 @@ from helpers import images, kinked, pair, same, smooth, untouched
 from torch import nn
 
 from faigfast import attribute, attribution
-from faigfast.engine import integrate
+from faigfast.engine import chunking, integrate
 from faigfast.engine.graphs import Graphs
 from faigfast.engine.integrate import Engine
 from faigfast.engine.sums import Sums
@@ -247,7 +247,7 @@ def test_chunks_of_the_kernels_in_cpp(size, images, nodes, expected, monkeypatch
     engine = Engine(path, path, nets, squared_error, Graphs(), backend="cpu")
     x = torch.zeros(1, 3, *size)
     monkeypatch.setattr(integrate, "fitted", lambda plan, leaves, x, wanted, budget: wanted)
-    monkeypatch.setattr(integrate, "TOGETHER", {"cpu": (1 << 16) * 64 / torch.get_num_threads()})
+    monkeypatch.setattr(chunking, "TOGETHER", {"cpu": (1 << 16) * 64 / torch.get_num_threads()})
     layers = 1, 64, 64, 256  # bytes a pixel
     plan = SimpleNamespace(
         bytes_of_sample=0, sample=layers, size=lambda layer: layer * x.shape[2:].numel()

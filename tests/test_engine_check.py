@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from faigfast import attribute, attribution
-from faigfast.engine import graphs, integrate, rules
+from faigfast.engine import chunking, graphs, integrate, rules
 from faigfast.engine.folded import Folded
 from faigfast.engine.graphs import Graphs
 from faigfast.engine.memory import Chunk
@@ -109,7 +109,7 @@ def test_a_gradient_that_the_network_does_not_have_is_noticed(monkeypatch):
 def long(monkeypatch):
     """Compare the first part of a run in place of a run before, as for graphs of many nodes."""
     monkeypatch.setattr(integrate, "MOST_NODES", 0)
-    monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(1, 1)))
+    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(1, 1)))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -135,7 +135,7 @@ def wrong_alone(monkeypatch, change):
 @pytest.mark.parametrize("rule", ["midpoint", "left"])
 @pytest.mark.parametrize("large", [0, 1 << 30], ids=["two at once", "one"])
 def test_the_first_point_of_a_long_graph_is_compared(rule, large, long, monkeypatch):
-    monkeypatch.setattr(integrate, "LARGE", large)
+    monkeypatch.setattr(chunking, "LARGE", large)
     compared, right = [], integrate.Sample.differs
     monkeypatch.setattr(
         integrate.Sample, "differs", lambda *args: compared.append(right(*args)) or compared[-1]
@@ -162,7 +162,7 @@ def test_the_first_point_of_a_long_graph_is_compared(rule, large, long, monkeypa
 )
 @pytest.mark.parametrize("large", [0, 1 << 30], ids=["two at once", "one"])
 def test_a_long_graph_that_is_wrong_is_noticed(change, words, large, long, monkeypatch):
-    monkeypatch.setattr(integrate, "LARGE", large)
+    monkeypatch.setattr(chunking, "LARGE", large)
     wrong_alone(monkeypatch, change)
     fall_back(pair(Scaled), words)
 
@@ -177,7 +177,7 @@ def test_a_long_graph_is_compared_beforehand_where_only_an_end_is_computed(long,
 @pytest.mark.parametrize("chunk", [Chunk(1, 2), Chunk(2, 1), Chunk(2, 2), Chunk(2, 2, 2)])
 def test_every_shape_of_a_chunk_is_checked(chunk, monkeypatch):
     """Wrong only for several points, or only for several images."""
-    monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), chunk))
+    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), chunk))
 
     def mixed(y):
         if y.shape[0] > 1:

@@ -16,7 +16,7 @@ from helpers import kinked, pair, untouched
 from torch.profiler import ProfilerActivity, profile
 
 from faigfast import _extension, attribute, attribution
-from faigfast.engine import execute, integrate, memory
+from faigfast.engine import chunking, execute, integrate, memory
 from faigfast.engine.execute import leaves
 from faigfast.engine.graphs import Graphs
 from faigfast.engine.memory import Chunk, default_budget
@@ -29,8 +29,8 @@ WIDE = Chunk(4, 4)
 
 @pytest.fixture(autouse=True)
 def folded(monkeypatch):
-    monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), WIDE))
-    monkeypatch.setattr(integrate, "TOGETHER", {})
+    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), WIDE))
+    monkeypatch.setattr(chunking, "TOGETHER", {})
 
 
 NETS = {
@@ -314,9 +314,7 @@ def test_segments_are_run_again_by_the_same_kernels_in_whatever_thread(monkeypat
     """Of a GPU autograd has a thread of its own, which knows nothing of where the call stands."""
     nets = pair(lambda: RCAN(width=8, groups=1, blocks=2, squeeze=2, scale=2), torch.float32)
     batch = data((12, 12), 2, images=1)
-    monkeypatch.setattr(
-        integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(4, 1, segments=3))
-    )
+    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(4, 1, segments=3)))
     expected = attribute(*nets, batch, steps=2, backend="cpu").scores()
     backward, run, used = torch.Tensor.backward, execute._run, []
 

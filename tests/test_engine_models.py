@@ -10,7 +10,7 @@ from torch import nn
 
 from faigfast import attribute
 from faigfast._backends import backends
-from faigfast.engine import integrate
+from faigfast.engine import chunking
 from faigfast.engine.memory import Chunk
 from faigfast.networks import copy_of
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRCNNStyle, SRResNet, SwinIR
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def in_chunks(monkeypatch, chunk):
-    monkeypatch.setattr(integrate, "WANTED", dict.fromkeys(("cpu", "cuda"), chunk))
-    monkeypatch.setattr(integrate, "TOGETHER", {})
+    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), chunk))
+    monkeypatch.setattr(chunking, "TOGETHER", {})
 
 
 def batch_for(net, size, dtype=torch.float64, images=3):

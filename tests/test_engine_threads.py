@@ -11,7 +11,7 @@ from helpers import images, pair
 from torch import nn
 
 import faigfast
-from faigfast.engine import integrate, single
+from faigfast.engine import chunking, integrate, single
 from faigfast.engine.threads import blocks, spread
 from faigfast.objective import is_ours, squared_error
 
@@ -19,7 +19,7 @@ from faigfast.objective import is_ours, squared_error
 @pytest.fixture
 def threads(monkeypatch):
     """Let small networks run as large ones do."""
-    monkeypatch.setattr(integrate, "LARGE", 0)
+    monkeypatch.setattr(chunking, "LARGE", 0)
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)

@@ -10,7 +10,7 @@ from path_cases import arguments, assert_equal, conv_case, found
 
 from faigfast import _extension, attribute
 from faigfast.choices import Choices
-from faigfast.engine import integrate, resident
+from faigfast.engine import chunking, integrate, resident
 from faigfast.engine.memory import Chunk
 from faigfast.ops.layers import LAYERS, LayerChoice, layer_key, layer_name
 from faigfast.ops.table import KERNELS, Use, choose, kernel, using
@@ -239,7 +239,7 @@ def test_an_attribution_with_a_smaller_chunk_has_the_same_scores(table, monkeypa
     for module in (resident, integrate):
         monkeypatch.setattr(module, "CHUNKS", table)
     monkeypatch.setattr(integrate, "faster", partial(resident.faster, cache=lambda _: 4000))
-    monkeypatch.setitem(integrate.WANTED, "cpu", Chunk(points=4, images=2))
+    monkeypatch.setitem(chunking.WANTED, "cpu", Chunk(points=4, images=2))
     nets, batch = pair(dtype=torch.float32), images(3, dtype=torch.float32)
     small = attribute(*nets, batch, steps=7, backend="torch")
     assert any("of cache: " in note for note in small.notes), small.notes

@@ -50,12 +50,15 @@ class Look:
         Of baseline and target.
     alike : bool
         Whether they called the same functions with the same arguments, but for tensors on the line.
+    generic : bool
+        Whether the target did so on the few pixels of `state`, too: no number follows from sizes.
     state : any
         Of the networks then, as in `Known`.
     """
 
     outputs: tuple[Any, Any]
     alike: bool
+    generic: bool
     state: Any
 
 
@@ -108,7 +111,8 @@ class Graphs:
             self.settle(path, x, state, str(problem))
             return str(problem), None
         alike = first.calls == last.calls and _same_fixed(path, modules)
-        return self._made(path, last), Look((first.found, last.found), alike, state)
+        generic = last.calls == state[0][0]
+        return self._made(path, last), Look((first.found, last.found), alike, generic, state)
 
     def settle(self, path: WeightPath, x: Tensor, state: Any, plan: Plan | str) -> None:
         """Remember the plan for images of a shape, or why there is none."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from faigfast.engine.check import (
     ends_differ,
     on_copies,
 )
+from faigfast.engine.chunking import wanted
 from faigfast.engine.doubts import Doubts, PointByPoint, doubted
 from faigfast.engine.execute import (
     Plan,
@@ -39,7 +39,7 @@ from faigfast.engine.memory import Chunk, default_budget, fitted
 from faigfast.engine.resident import CHUNKS, faster
 from faigfast.engine.rules import Points
 from faigfast.engine.sums import Sums, summed
-from faigfast.engine.threads import MOST, spread
+from faigfast.engine.threads import spread
 from faigfast.integral import Integral
 from faigfast.objective import Objective, is_ours, loss
 from faigfast.ops.cpu_memory import free_cached
@@ -49,18 +49,8 @@ from faigfast.ops.table import Use, using
 from faigfast.path import WeightPath
 from faigfast.quadrature import Step
 
-# On a CPU one sample fills the cores and stays in their caches; four at once took a tenth longer.
-# Kernels of our own take points together, which shares what a layer costs in Python.
-WANTED = {"cpu": Chunk(points=1, images=1), "cuda": Chunk(points=8, images=8)}
-FEWEST_POINTS, MOST_POINTS = 4, 8  # of a chunk; twice as many were hardly faster
 KEPT = 0.25  # of the budget that is default: what the backend "cpu" keeps for the next call
-# Bytes a thread that half of all operations give at most, by the backend whose kernels run: second
-# caches hold them for the next operation. Four times as many where these are few points.
-TOGETHER = {"cpu": 5 << 18}
-SHARING = 4  # images of such a chunk at most, where as many points fit beside them
-
 MOST_NODES = 500  # of a graph that is traced for a corner too, rather than compared in its run
-LARGE = 1 << 22  # bytes of a sample's values from where chunks run at the same time
 
 Ends = Sequence[tuple[float, float]]
 
@@ -324,7 +314,8 @@ class Engine:
                     sample = Sample.of(self.path, alpha, x, gt, self.objective)
                 part = partial(self._show, plan, kind, sample)
             else:
-                plan.checked[kind] = self._check(plan, x, gt, chunk, () if long else CORNERS)
+                sides, generic = () if long else CORNERS, look is not None and look.generic
+                plan.checked[kind] = self._check(plan, x, gt, chunk, sides, generic)
         if plan.checked.get(kind):
             raise PointByPoint(plan.checked[kind])
         return plan, chunk, Doubts(ends, part)
@@ -360,11 +351,21 @@ class Engine:
         if difference:
             raise PointByPoint(difference)
 
-    def _check(self, plan: Plan, x: Tensor, gt: Tensor, chunk: Chunk, sides: Sequence[int]) -> str:
+    def _check(
+        self,
+        plan: Plan,
+        x: Tensor,
+        gt: Tensor,
+        chunk: Chunk,
+        sides: Sequence[int],
+        generic: bool,
+    ) -> str:
         compared = partial(differs, self.path, alone=self._alone(chunk))
         for side in sides:
             part, part_gt = corner(x, gt, side)
-            other = None if part is x else self.graphs.plan_of(self.path, part)
+            if part is x:
+                continue
+            other = plan if generic else self.graphs.plan_of(self.path, part)
             if other is None or not alike(other, plan):
                 continue
             if not compared(other, self.given, part, part_gt, self.objective, chunk):
@@ -373,23 +374,9 @@ class Engine:
 
     def _chunk(self, plan: Plan, x: Tensor, gt: Tensor, images: int) -> Chunk:
         budget = self.budget or default_budget(x.device)
-        wanted = WANTED.get(x.device.type, WANTED["cuda"])
-        if self.backend == "triton":  # its interpreter too, which runs on a CPU
-            wanted = WANTED["cuda"]
-        if self.backend in TOGETHER:
-            sizes = [size for size in map(plan.size, plan.sample) if size]
-            together = TOGETHER[self.backend] * torch.get_num_threads() / median(sizes or [1])
-            samples = int(max(together, min(FEWEST_POINTS, 4 * together)))
-            sharing = max(1, min(SHARING, images, samples // SHARING))
-            points = max(1, min(samples // sharing, MOST_POINTS))
-            wanted = Chunk(points, images=sharing)
-        wanted = replace(wanted, images=min(wanted.images, images))
-        large = plan.bytes_of_sample >= LARGE
-        # Kernels of our own fill all cores with many points of one layer.
-        idle = x.device.type == "cpu" and not self.backend and self.scale is None
-        if idle and large and is_ours(self.objective):
-            wanted = replace(wanted, at_once=min(torch.get_num_threads(), MOST))
-        chunk = fitted(plan, self.given, x, wanted, budget)
+        at_once = self.scale is None and is_ours(self.objective)
+        most = wanted(plan, x.device, self.backend, images, at_once)
+        chunk = fitted(plan, self.given, x, most, budget)
         if not CHUNKS.times(x.device):
             return chunk
         return faster(plan, self.given, x, gt, self.loss, chunk, self.notes)
