@@ -38,7 +38,7 @@ MUTATIONS = [
         "faigfast/engine/single.py",
         "sums.grad.add_(found)",
         "sums.grad.add_(found.abs())",
-        "tests/test_attribution.py",
+        "tests/test_engine_threads.py",
     ),
     Mutation(
         "no absolute value after the sum",
@@ -52,7 +52,7 @@ MUTATIONS = [
         "faigfast/engine/losses.py",
         "(found * factors[:, None]).sum().backward()",
         "found.sum().backward()",
-        "tests/test_attribution.py",
+        "tests/test_engine_models.py",
     ),
     Mutation(
         "last node dropped",
