@@ -115,9 +115,11 @@ def read_ahead(
         Where the group is due of which an image cannot be read.
     """
     stop = Event()
-    # torch.set_num_threads here would change the threads of the computation too; reading takes
-    # about a hundredth of its time, so it may compete for them.
-    pool = ThreadPoolExecutor(1, "faigfast-reading")
+    # With more OpenMP threads than cores all of them sleep at every barrier, in place of spinning.
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(1, "faigfast-reading", torch.set_num_threads, (1,))
+    pool.submit(int).result()  # the thread has begun, with one thread of its own
+    torch.set_num_threads(threads)  # which threads that begin now take over
     ahead: Future[Group] | None = None
     try:
         for following in [*groups, None]:
