@@ -2,6 +2,7 @@
 
 import json
 import threading
+from functools import partial
 
 import cli_helpers
 import pytest
@@ -308,3 +309,12 @@ def test_a_result_without_hashes_is_refused(photographs, here, calls, capsys):
     capsys.readouterr()
     assert main(attribute(photographs, here)) == 1
     assert "images.a.gt was None and is " in one_line(capsys)
+
+
+def test_reading_takes_one_thread_of_torch_and_leaves_the_others(monkeypatch, request):
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(3)
+    read = []
+    monkeypatch.setattr(reading, "_read", lambda *_: read.append(torch.get_num_threads()) or read)
+    assert list(read_ahead([], [[0], [1]], torch.float32)) == [read, read]
+    assert read == [1, 1] and torch.get_num_threads() == 3
