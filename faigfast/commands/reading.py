@@ -117,7 +117,7 @@ def read_ahead(
     stop = Event()
     # With more OpenMP threads than cores all of them sleep at every barrier, in place of spinning.
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(1, "faigfast-reading", torch.set_num_threads, (1,))
+    pool = ThreadPoolExecutor(1, "faigfast-reading", _compute_alone)
     pool.submit(int).result()  # the thread has begun, with one thread of its own
     torch.set_num_threads(threads)  # which threads that begin now take over
     ahead: Future[Group] | None = None
@@ -131,6 +131,12 @@ def read_ahead(
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+def _compute_alone() -> None:
+    """Have this thread compute with no other, whatever number is set elsewhere later."""
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # the first question takes over what was set last, by any thread
 
 
 def _read(images: Images, positions: Sequence[int], dtype: torch.dtype, stop: Event) -> Group:
