@@ -1,5 +1,5 @@
 # make demo   environment, build and FAIG on real photographs
-# make test   environment, build, linters and the tests that take minutes; make test-slow the others:
+# make test   environment, build, linters and the short suite; make test-slow the other tests:
 #             sanitizers, wheels, GPU kernels compiled and interpreted; make test-all both
 # make gpu    build, tests and figures on an NVIDIA GPU, with the Python that has torch for it;
 #             STAGE=correctness, pairs, sanitizers, kernels, end_to_end, end_to_end_small, experiment
@@ -13,7 +13,7 @@ CLANG_FORMAT := .venv/bin/python -c "import clang_format; clang_format.clang_for
 
 # Each worker computes with one thread; tests of several threads ask for them.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --durations=15
-SLOW := slow or build or interpreter
+SLOW := build or interpreter
 
 .PHONY: demo test test-slow test-all gpu sanitize bench lint format env
 

@@ -130,7 +130,8 @@ class Computation:
             bar.refresh()
         integrals: list[Integral | None] = [None] * len(images)
         for places in alike(images):
-            with computing() if self.engine else nullcontext():
+            on_cpu = self.engine is not None and self.engine.device.type == "cpu"
+            with computing() if on_cpu else nullcontext():
                 found = list(self.integrate([images[i] for i in places], bar))
             for place, integral in zip(places, found, strict=True):
                 integrals[place] = integral

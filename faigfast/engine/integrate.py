@@ -308,14 +308,13 @@ class Engine:
             for key in [key for key in plan.checked if key[-1]() is None]:
                 del plan.checked[key]
             alpha = nodes[_inner(nodes)]
-            long = self._alone(chunk) and len(plan.graph.nodes) > MOST_NODES
-            if long and self.scale is None and 0 < alpha < 1:
+            if self._long(plan, chunk) and self.scale is None and 0 < alpha < 1:
                 with doubted():
                     sample = Sample.of(self.path, alpha, x, gt, self.objective)
                 part = partial(self._show, plan, kind, sample)
             else:
-                sides, generic = () if long else CORNERS, look is not None and look.generic
-                plan.checked[kind] = self._check(plan, x, gt, chunk, sides, generic)
+                generic = look is not None and look.generic
+                plan.checked[kind] = self._check(plan, x, gt, chunk, generic)
         if plan.checked.get(kind):
             raise PointByPoint(plan.checked[kind])
         return plan, chunk, Doubts(ends, part)
@@ -323,6 +322,10 @@ class Engine:
     def _alone(self, chunk: Chunk) -> bool:
         """Whether the network's own graph runs one image at one point, which mixes nothing."""
         return not self.backend and chunk.points == chunk.images == chunk.segments == 1
+
+    def _long(self, plan: Plan, chunk: Chunk) -> bool:
+        """Whether to compare such a graph in its own run, since to trace a corner takes longer."""
+        return self._alone(chunk) and len(plan.graph.nodes) > MOST_NODES
 
     @staticmethod
     def _show(
@@ -351,17 +354,9 @@ class Engine:
         if difference:
             raise PointByPoint(difference)
 
-    def _check(
-        self,
-        plan: Plan,
-        x: Tensor,
-        gt: Tensor,
-        chunk: Chunk,
-        sides: Sequence[int],
-        generic: bool,
-    ) -> str:
+    def _check(self, plan: Plan, x: Tensor, gt: Tensor, chunk: Chunk, generic: bool) -> str:
         compared = partial(differs, self.path, alone=self._alone(chunk))
-        for side in sides:
+        for side in () if self._long(plan, chunk) else CORNERS:
             part, part_gt = corner(x, gt, side)
             if part is x:
                 continue

@@ -28,12 +28,12 @@ def flushed() -> Iterator[None]:
 @contextmanager
 def computing() -> Iterator[None]:
     """Take denormal numbers as 0, and keep memory that torch frees for its next tensors."""
-    with flushed():
-        if _extension.module is None:
+    if _extension.module is None:
+        yield
+        return
+    _extension.module.keep_freed(True)
+    try:
+        with flushed():
             yield
-            return
-        _extension.module.keep_freed(True)
-        try:
-            yield
-        finally:
-            _extension.module.keep_freed(False)
+    finally:
+        _extension.module.keep_freed(False)
