@@ -34,7 +34,14 @@ if MODE not in MODES:
 # Compiled once per instruction set, each time into a namespace of that name.
 KERNELS = [
     f"csrc/cpu/{name}.cpp"
-    for name in ("convolution", "peak", "score_reduction", "squared_error", "weight_gradient")
+    for name in (
+        "attention",
+        "convolution",
+        "peak",
+        "score_reduction",
+        "squared_error",
+        "weight_gradient",
+    )
 ]
 AVX2 = ["-mavx2", "-mfma"]
 ISAS = {"portable": []}

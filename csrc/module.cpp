@@ -62,6 +62,48 @@ void squared_error_backward(uintptr_t y, uintptr_t gt, uintptr_t weights, uintpt
                                      shape[2], threads);
 }
 
+// An address and strides of window, head, row and column.
+using Strided = std::pair<uintptr_t, std::array<int64_t, 4>>;
+
+faigfast::Matrices matrices(const Strided& given) {
+    const auto& [address, strides] = given;
+    return {in(address), strides[0], strides[1], strides[2], strides[3]};
+}
+
+// windows, heads, rows, columns, depth, width
+faigfast::Attention attention(std::array<int64_t, 6> sizes, const Strided& q, const Strided& k,
+                              const Strided& v, const Strided& bias, const Strided& mask,
+                              int threads) {
+    return {sizes[0],    sizes[1],    sizes[2],    sizes[3],       sizes[4],       sizes[5],
+            matrices(q), matrices(k), matrices(v), matrices(bias), matrices(mask), threads};
+}
+
+void attend(const faigfast::Attention& attention, uintptr_t y, uintptr_t stats) {
+    const faigfast::Isa isa = faigfast::choose();
+    py::gil_scoped_release released;
+    faigfast::attend(isa, attention, out(y), out(stats));
+}
+
+void attend_backward(const faigfast::Attention& attention, uintptr_t gy, uintptr_t stats,
+                     uintptr_t gq, uintptr_t gk, uintptr_t gv, uintptr_t gbias) {
+    const faigfast::Isa isa = faigfast::choose();
+    py::gil_scoped_release released;
+    faigfast::attend_backward(isa, attention,
+                              {in(gy), in(stats), out(gq), out(gk), out(gv), out(gbias)});
+}
+
+void define_attention(py::module_& module) {
+    py::class_<faigfast::Attention>(module, "Attention",
+                                    "Heads of windows; matrices by address and strides.")
+        .def(py::init(&attention), py::kw_only(), py::arg("sizes"), py::arg("q"), py::arg("k"),
+             py::arg("v"), py::arg("bias"), py::arg("mask"), py::arg("threads"));
+    module.def("attend", &attend, py::arg("attention"), py::kw_only(), py::arg("y"),
+               py::arg("stats"), "y = softmax(q k + bias + mask) v, and each row's statistics.");
+    module.def("attend_backward", &attend_backward, py::arg("attention"), py::kw_only(),
+               py::arg("gy"), py::arg("stats"), py::arg("gq"), py::arg("gk"), py::arg("gv"),
+               py::arg("gbias"), "Gradients; that of the bias is summed over the windows.");
+}
+
 faigfast::Activation activation_of(const std::string& name) {
     if (name == "none") return faigfast::Activation::none;
     return name == "relu" ? faigfast::Activation::relu : faigfast::Activation::leaky;
@@ -225,6 +267,7 @@ PYBIND11_MODULE(_C, module) {
     module.def("squared_error_backward", &squared_error_backward, py::kw_only(), py::arg("y"),
                py::arg("gt"), py::arg("weights"), py::arg("gy"), py::arg("shape"),
                py::arg("threads"), "gy = 2 * weights [p, n] * (y - gt).");
+    define_attention(module);
     define_convolution(module);
     module.def(
         "flush_denormals", &faigfast::flush_denormals, py::arg("threads"),

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
 from faigfast import _extension, _extension_cuda, _triton
 from faigfast.precision import MATRIX
@@ -117,18 +116,10 @@ def _cuda_backend() -> Backend:
     )
 
 
-# Of a transformer's parameters; with more, single points side by side in torch took 0.6 to 1.0 of
-# the time.
-MOST_LINEAR = 0.25
-# Of single pixels or channels; Restormer has more, and took torch 0.55 of the time.
-MOST_SMALL = 200
-
-
 def choose(
     name: str,
     device: torch.device | str,
     precision: str = "auto",
-    network: nn.Module | None = None,
 ) -> tuple[str, str]:
     """Choose the backend that computes.
 
@@ -140,8 +131,6 @@ def choose(
         Where networks and images are.
     precision : str
         Asked for; tf32 and bf16x3 are Triton's alone, and 16 bits faster there.
-    network : nn.Module, optional
-        For which "auto" chooses: on a CPU transformers are faster in torch, convolutions are not.
 
     Returns
     -------
@@ -169,17 +158,7 @@ def choose(
             return "torch", f"backend: torch on {device}, which multiplies float32 fastest there"
         if _extension.module is None:
             return "torch", f"backend: torch, since the extension is missing: {_extension.missing}"
-        if network is not None and (share := _linear(network)) > MOST_LINEAR:
-            return (
-                "torch",
-                f"backend: torch, for a transformer that is {share:.0%} linear layers",
-            )
-        if network is not None and (small := _small_convolutions(network)) > MOST_SMALL:
-            return (
-                "torch",
-                f"backend: torch, for {small} convolutions of single pixels or channels",
-            )
-        return "cpu", "backend: cpu, the fastest here for convolutions"
+        return "cpu", "backend: cpu, the fastest here"
     if name not in NAMES:
         raise ValueError(f"backend is {name!r}; expected one of auto, {', '.join(NAMES)}")
     # The others are not asked: to load Triton takes a tenth of a second.
@@ -195,29 +174,3 @@ def choose(
     if name == "cpu" and torch.device(device).type != "cpu":
         raise ValueError(f"backend 'cpu' cannot be used on {device}: its kernels run on CPUs")
     return name, ""
-
-
-def _small_convolutions(network: nn.Module) -> int:
-    """Count convolutions of single pixels or single channels; 0 where others have most weights."""
-    small, counts = 0, {True: 0, False: 0}
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            one = layer.kernel_size == (1, 1) or layer.groups == layer.in_channels > 1
-            window = layer.kernel_size[0] * layer.kernel_size[1]
-            counts[one] += layer.in_channels * layer.out_channels * window // layer.groups
-            small += one
-    return small if counts[True] > counts[False] else 0
-
-
-def _linear(network: nn.Module) -> float:
-    """Share of a transformer's parameters that its linear layers multiply by; 0 of others."""
-    layers = list(network.modules())
-    if not any(isinstance(layer, nn.LayerNorm | nn.MultiheadAttention) for layer in layers):
-        return 0.0
-    # Not the weights themselves: reading a parametrised one may change the network.
-    linear = sum(
-        layer.in_features * layer.out_features if isinstance(layer, nn.Linear)
-        else 3 * layer.embed_dim**2
-        for layer in layers if isinstance(layer, nn.Linear | nn.MultiheadAttention)
-    )  # fmt: skip
-    return linear / sum(part.numel() for part in network.parameters())

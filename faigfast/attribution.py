@@ -302,7 +302,7 @@ class Attributor:
         if first is None:
             raise ValueError("model_b has no parameters: nothing to attribute")
         precision = self._settings["precision"]
-        used, why = choose(self._settings["backend"], first.device, precision, target)
+        used, why = choose(self._settings["backend"], first.device, precision)
         check_precision(precision, used)
         own = next((name for name, dtype in PRECISIONS.items() if dtype == first.dtype), None)
         if own is None:

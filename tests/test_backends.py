@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from faigfast import _extension, _extension_cuda, _triton
 from faigfast._backends import backends, choose
+from faigfast.engine.side_by_side import better_side_by_side
 from faigfast.precision import check_precision
 from faigfast.zoo import SRCNNStyle, SRResNet, SwinIR
 
@@ -59,14 +60,6 @@ def test_choice():
     assert name == ("torch" if _extension.module is None else "cpu")
     assert name in why
     assert choose("auto", "cuda")[0] == "torch"
-    for network in (SRResNet(width=8, blocks=1), SRCNNStyle((8,))):
-        assert choose("auto", "cpu", network=network)[0] == name
-    convolutions = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(800, 90))
-    assert choose("auto", "cpu", network=convolutions)[0] == name
-    attention = nn.Sequential(nn.Conv2d(3, 8, 3), nn.MultiheadAttention(8, 2))
-    assert choose("auto", "cpu", network=attention)[0] == "torch"
-    name, why = choose("auto", "cpu", network=SwinIR(width=32, depths=(2,), heads=(2,)))
-    assert name == "torch" and (_extension.module is None or "linear" in why)
     for name in ("reference", "torch"):
         assert choose(name, "cpu") == (name, "")
 
@@ -84,10 +77,21 @@ def test_many_points_in_one_pass_are_claimed_where_they_run_so(monkeypatch):
     assert "on a CPU one image at one point of the line at a time" in table["torch"].reason
 
 
-def test_a_choice_leaves_the_network_as_it_is():
+def test_single_points_side_by_side_for_transformers():
+    for network in (SRResNet(width=8, blocks=1), SRCNNStyle((8,))):
+        assert not better_side_by_side(network)
+    assert not better_side_by_side(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(800, 90))
+    )
+    attention = nn.Sequential(nn.Conv2d(3, 8, 3), nn.MultiheadAttention(8, 2))
+    assert better_side_by_side(attention)
+    assert better_side_by_side(SwinIR(width=32, depths=(2,), heads=(2,)))
+
+
+def test_that_question_leaves_the_network_as_it_is():
     network = nn.Sequential(nn.LayerNorm(8), spectral_norm(nn.Linear(8, 20)))
     before = copy.deepcopy(network.state_dict())
-    choose("auto", "cpu", network=network)
+    better_side_by_side(network)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 
@@ -238,13 +242,11 @@ def test_cuda_without_the_extension(monkeypatch):
     assert backends()["cuda"].details["extension"] == "missing: no nvcc"
 
 
-def test_many_small_convolutions_are_left_to_torch():
+def test_single_points_side_by_side_for_many_small_convolutions():
     def network(layers, kernel=1, groups=1):
         sizes = dict(kernel_size=kernel, groups=groups)
         return nn.Sequential(*(nn.Conv2d(4, 4, **sizes) for _ in range(layers)))
 
-    chosen = [
-        choose("auto", "cpu", network=network(*case))[0]
-        for case in ((201,), (201, 3, 4), (200,), (300, 3))
-    ]
-    assert chosen == ["torch", "torch", "cpu", "cpu"]
+    cases = (201,), (201, 3, 4), (200,), (300, 3)
+    found = [better_side_by_side(network(*case)) for case in cases]
+    assert found == [True, True, False, False]

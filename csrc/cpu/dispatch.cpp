@@ -88,6 +88,14 @@ void squared_error_backward(Isa isa, const float* y, const float* gt, const floa
     FAIGFAST_CALL(isa, squared_error_backward, y, gt, weights, gy, p, n, e, threads);
 }
 
+void attend(Isa isa, const Attention& attention, float* y, float* stats) {
+    FAIGFAST_CALL(isa, attend, attention, y, stats);
+}
+
+void attend_backward(Isa isa, const Attention& attention, const AttentionGradients& gradients) {
+    FAIGFAST_CALL(isa, attend_backward, attention, gradients);
+}
+
 int64_t multiply_add(Isa isa, int64_t rounds, int threads, float* result) {
     return FAIGFAST_CALL(isa, multiply_add, rounds, threads, result);
 }

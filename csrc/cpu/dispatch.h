@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "attention.h"
 #include "path_convolution.h"
 
 namespace faigfast {
@@ -32,6 +33,10 @@ void squared_error(Isa isa, const float* y, const float* gt, float* losses, floa
                    int64_t n, int64_t e, int threads);
 void squared_error_backward(Isa isa, const float* y, const float* gt, const float* weights,
                             float* gy, int64_t p, int64_t n, int64_t e, int threads);
+
+// As in attention.h; sizes are positive.
+void attend(Isa isa, const Attention& attention, float* y, float* stats);
+void attend_backward(Isa isa, const Attention& attention, const AttentionGradients& gradients);
 
 // Multiply-adds in registers alone; returns how many operations they were.
 int64_t multiply_add(Isa isa, int64_t rounds, int threads, float* result);

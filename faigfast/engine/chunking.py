@@ -41,7 +41,7 @@ def wanted(
     chunk = WANTED.get(device.type, WANTED["cuda"])
     if backend == "triton":  # its interpreter too, which runs on a CPU
         chunk = WANTED["cuda"]
-    if backend in TOGETHER:
+    if backend in TOGETHER and not plan.side_by_side:
         sizes = [size for size in map(plan.size, plan.sample) if size]
         together = TOGETHER[backend] * torch.get_num_threads() / median(sizes or [1])
         samples = int(max(together, min(FEWEST_POINTS, 4 * together)))
@@ -50,7 +50,7 @@ def wanted(
         chunk = Chunk(points, images=sharing)
     chunk = replace(chunk, images=min(chunk.images, images))
     # Kernels of our own fill all cores with many points of one layer.
-    idle = device.type == "cpu" and not backend
+    idle = device.type == "cpu" and plan.runs_alone(backend)
     if idle and may_run_at_once and plan.bytes_of_sample >= LARGE:
         chunk = replace(chunk, at_once=min(torch.get_num_threads(), MOST))
     return chunk

@@ -46,6 +46,8 @@ class Plan:
         The nodes that depend on image and point, for one sample; see `faigfast.engine.single`.
     taken : list of str
         Names of the nodes whose values it takes.
+    side_by_side : bool
+        Whether single points side by side are faster than many together by the kernels in C++.
     sizes : sequence of int
         Bytes of every value of one sample, by the nodes' `meta["place"]`; those of one image size.
     notes : dict of str to None
@@ -62,6 +64,7 @@ class Plan:
     moving: frozenset[str]
     single: fx.GraphModule
     taken: list[str]
+    side_by_side: bool
     sizes: Sequence[int]
     notes: dict[str, None] = field(default_factory=dict)
     checked: dict[Any, str] = field(default_factory=dict)
@@ -77,6 +80,10 @@ class Plan:
         self.stretches = count_stretches(self.sample, moving)
         self.cut: dict[int, list[list[fx.Node]]] = {}
         self.in_chains: dict[tuple[fx.Node, ...], list[fx.Node | NodeChain]] = {}
+
+    def runs_alone(self, backend: str) -> bool:
+        """Whether one image at one point runs the network's own graph, which mixes nothing."""
+        return not backend or (backend in ON_THE_FLY and self.side_by_side)
 
     def given(self, tensors: Mapping[str, Any]) -> Values:
         """Give tensors of `leaves` by their nodes."""
@@ -240,7 +247,8 @@ def forward(plan: Plan, prepared: Values, points: Points, segments: int = 1) -> 
     segments : int
         In more than one, values inside each are computed again for backward.
     """
-    if len(points.nodes) == points.images == segments == 1 and not in_use().backend:
+    one = len(points.nodes) == points.images == segments == 1
+    if one and plan.runs_alone(in_use().backend):
         return _single(plan, prepared, points.nodes[0])
     values = dict(prepared)
     if len(points.nodes) == 1 and in_use().backend not in ON_THE_FLY:

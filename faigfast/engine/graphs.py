@@ -13,6 +13,7 @@ from faigfast.engine.check import CORNERS
 from faigfast.engine.execute import Plan, sorted_nodes
 from faigfast.engine.fuse import fuse
 from faigfast.engine.glance import glance
+from faigfast.engine.side_by_side import better_side_by_side
 from faigfast.engine.single import single
 from faigfast.engine.trace import Aliased, NotCaptured, Trace, trace
 from faigfast.networks import slots, tensors
@@ -171,7 +172,8 @@ def _plan(path: WeightPath, made: Trace) -> Plan:
     moving = {node for node, key in zip(given, keys, strict=True) if key in path.delta}
     alone, taken = single(graph, sorted_nodes(graph, moving, image)[2])
     fuse(graph, moving)
-    return Plan(graph, made.root, keys, frozenset(path.delta), alone, taken, made.sizes)
+    apart = better_side_by_side(path.module)
+    return Plan(graph, made.root, keys, frozenset(path.delta), alone, taken, apart, made.sizes)
 
 
 def alike(one: Plan, other: Plan) -> bool:

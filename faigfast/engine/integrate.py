@@ -234,7 +234,7 @@ class Engine:
         for step in steps:
             found = None
             while found is None:
-                for count in spread(run, self._parts(step, chunk), chunk.at_once):
+                for count in spread(run, self._parts(plan, step, chunk), chunk.at_once):
                     advance(count)
                 check_losses(plan, workers[0][1], losses, gt, self.loss, chunk.segments)
                 losses.clear()
@@ -258,10 +258,10 @@ class Engine:
         values = prepare(plan, given[0], arranged(x))
         return [(one, values | plan.given(one)) for one in given]
 
-    def _parts(self, step: Step, chunk: Chunk) -> list[tuple[list[float], list[float]]]:
+    def _parts(self, plan: Plan, step: Step, chunk: Chunk) -> list[tuple[list[float], list[float]]]:
         """Cut a step's nodes and weights into chunks, which are as even as can be."""
         nodes, weights = step.nodes.tolist(), step.weights.tolist()
-        if self._alone(chunk):  # the first part is compared with the network
+        if self._alone(plan, chunk):  # the first part is compared with the network
             first = _inner(nodes)
             for numbers in (nodes, weights):
                 numbers.insert(0, numbers.pop(first))
@@ -319,13 +319,14 @@ class Engine:
             raise PointByPoint(plan.checked[kind])
         return plan, chunk, Doubts(ends, part)
 
-    def _alone(self, chunk: Chunk) -> bool:
+    def _alone(self, plan: Plan, chunk: Chunk) -> bool:
         """Whether the network's own graph runs one image at one point, which mixes nothing."""
-        return not self.backend and chunk.points == chunk.images == chunk.segments == 1
+        one = chunk.points == chunk.images == chunk.segments == 1
+        return one and plan.runs_alone(self.backend)
 
     def _long(self, plan: Plan, chunk: Chunk) -> bool:
         """Whether to compare such a graph in its own run, since to trace a corner takes longer."""
-        return self._alone(chunk) and len(plan.graph.nodes) > MOST_NODES
+        return self._alone(plan, chunk) and len(plan.graph.nodes) > MOST_NODES
 
     @staticmethod
     def _show(
@@ -355,7 +356,7 @@ class Engine:
             raise PointByPoint(difference)
 
     def _check(self, plan: Plan, x: Tensor, gt: Tensor, chunk: Chunk, generic: bool) -> str:
-        compared = partial(differs, self.path, alone=self._alone(chunk))
+        compared = partial(differs, self.path, alone=self._alone(plan, chunk))
         for side in () if self._long(plan, chunk) else CORNERS:
             part, part_gt = corner(x, gt, side)
             if part is x:

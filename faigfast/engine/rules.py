@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 
 from faigfast.engine.folded import Folded, apply, sample_by_sample
 from faigfast.ops import (  # noqa: F401  their kernels join the table
+    cpu_attention,
     cpu_conv,
     cpu_squared_error,
     cuda_hopper,

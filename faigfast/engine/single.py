@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.autograd.function import once_differentiable
 
+from faigfast.engine.attention import fuse_attention
 from faigfast.engine.folded import ALIKE
 
 aten = torch.ops.aten
@@ -54,6 +55,7 @@ def single(graph: fx.Graph, nodes: Collection[fx.Node]) -> tuple[fx.GraphModule,
             copies[node] = copy = new.node_copy(node, copies.__getitem__)
             copy.target = ALIKE.get(node.target, node.target)
     new.output(fx.node.map_arg(output.args[0], copies.__getitem__))
+    fuse_attention(new)
     _overwrite(new)
     for node in new.nodes:
         biased = node.target in _FRESH and len(node.args) > 2 and isinstance(node.args[2], fx.Node)

@@ -137,7 +137,7 @@ def rank_by(
     check_same_layout(tensors(first), tensors(last))
     like = next(last.parameters())
     given = DEFAULTS | options
-    used, _ = choose(given["backend"], like.device, network=last)
+    used, _ = choose(given["backend"], like.device)
     if PRECISIONS.get(given["precision"]) == like.dtype and given["precision"] not in MATRIX:
         given["precision"] = "auto"  # which is the networks' own
     notes = _without_effect(method, given, [n for n in DEFAULTS if n not in ACT_ON_ALL])
