@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from faigfast import _extension
+from faigfast.backend.cpu import extension as _extension
 from faigfast.ops import score_reduction, score_reduction_reference
 
 WAYS = {"compiled": score_reduction, "plain": score_reduction_reference}

@@ -6,26 +6,29 @@ Public names are imported on first use: torch takes seconds, and `faigfast --hel
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from faigfast import moved
 from faigfast.version import __version__
+
+moved.install()
 
 # A new public name goes into this mapping, the imports below and `__all__`. No module of this
 # folder may have the same name: Python would replace the public object by the module.
 _MODULE_OF = {
     "Attribution": "faigfast.result",
-    "Attributor": "faigfast.attribution",
-    "FilterIndex": "faigfast.filters",
-    "FilterSet": "faigfast.filters",
-    "attribute": "faigfast.attribution",
-    "backends": "faigfast._backends",
+    "Attributor": "faigfast.attribution.attributor",
+    "FilterIndex": "faigfast.filters.filter_set",
+    "FilterSet": "faigfast.filters.filter_set",
+    "attribute": "faigfast.attribution.attributor",
+    "backends": "faigfast.backend.catalogue",
     "load_model": "faigfast.zoo.checkpoints",
     "load_pair": "faigfast.zoo.checkpoints",
     "save_model": "faigfast.zoo.checkpoints",
 }
 
 if TYPE_CHECKING:
-    from faigfast._backends import backends
-    from faigfast.attribution import Attributor, attribute
-    from faigfast.filters import FilterIndex, FilterSet
+    from faigfast.attribution.attributor import Attributor, attribute
+    from faigfast.backend.catalogue import backends
+    from faigfast.filters.filter_set import FilterIndex, FilterSet
     from faigfast.result import Attribution
     from faigfast.zoo.checkpoints import load_model, load_pair, save_model
 else:  # mypy would accept every name if it saw `__getattr__`

@@ -6,7 +6,7 @@ import sys
 def main() -> int:
     """Run the command line and return its exit code; 2 where jsonargparse is not installed."""
     try:
-        from faigfast.cli import main as run
+        from faigfast.cli.main import main as run
     except ModuleNotFoundError as error:
         if error.name not in ("jsonargparse", "yaml"):
             raise

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from faigfast.filters import FilterIndex
-from faigfast.integral import Integral
-from faigfast.networks import all_finite
-from faigfast.objective import Objective, loss
-from faigfast.path import WeightPath
-from faigfast.quadrature import Step
+from faigfast.filters.filter_set import FilterIndex
+from faigfast.integration.image_scores import Integral
+from faigfast.integration.objective import Objective, loss
+from faigfast.integration.path import WeightPath
+from faigfast.integration.quadrature import Step
+from faigfast.models.state import all_finite
 
 
 def integrate(

@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from faigfast.files import atomic_write
-from faigfast.filters import FilterIndex, FilterSet
-from faigfast.setting import Setting, differences
-from faigfast.tables import counted
+from faigfast.filters.filter_set import FilterIndex, FilterSet
+from faigfast.integration.settings import Setting, differences
+from faigfast.io.atomic import atomic_write
+from faigfast.io.text_table import counted
 
 if TYPE_CHECKING:
     import pandas

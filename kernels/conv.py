@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faigfast.choices import rounded
+from faigfast.backend.gpu.timed_choices import rounded
 from faigfast.kernels import (
     conv_forward,
     conv_input_gradient,

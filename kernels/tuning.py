@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 import triton
 
-from faigfast.choices import Candidate, Choices, device_name
+from faigfast.backend.gpu.timed_choices import Candidate, Choices, device_name
 from faigfast.kernels.launch import Tile
 
 

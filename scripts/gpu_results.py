@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from faigfast.files import write_json, write_text
-from faigfast.machine import describe_gpu, describe_machine, describe_versions
+from faigfast.io.atomic import write_json, write_text
+from faigfast.io.environment import describe_gpu, describe_machine, describe_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 

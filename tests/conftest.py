@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from faigfast import _extension
+from faigfast.backend.cpu import extension as _extension
 
 # Runs in processes of its own, where Triton's kernels are interpreted: see test_triton.py.
 collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["triton_interpreted.py"]

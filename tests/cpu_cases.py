@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import torch
 from path_cases import assert_near, expected, found, poisoned
 
-from faigfast.ops.table import Use, using
+from faigfast.ops.registry import Use, using
 
 BOUND = 1e-5  # relative L2 of every value and gradient; 2e-6 is what was seen
 

@@ -16,8 +16,8 @@ from unittest import mock
 import pybind11
 import torch
 
-from faigfast import _extension_cuda
-from faigfast.ops import cuda_conv, cuda_hopper, cuda_launch, cuda_pointwise
+from faigfast.backend.gpu import cuda_conv, cuda_hopper, cuda_launch, cuda_pointwise
+from faigfast.backend.gpu import extension as _extension_cuda
 
 CSRC = Path(__file__).parents[1] / "csrc" / "cuda"
 EMULATED = Path(__file__).parent / "cpp" / "cuda" / "emulated_hopper.h"

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import faigfast
+from faigfast.analysis.evaluation import crops
 from faigfast.data import Degradation
-from faigfast.findings.evaluation import crops
 from faigfast.zoo import SRResNet
 
 RECIPES = {

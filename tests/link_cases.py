@@ -6,8 +6,8 @@ import torch
 from path_cases import Numbers, laid_out, with_sums
 from torch.nn import functional as F
 
-from faigfast.ops.chain import Chain, Joint, Layer, Link, run
-from faigfast.ops.conv import conv
+from faigfast.ops.conv.chain import Chain, Joint, Layer, Link, run
+from faigfast.ops.conv.operation import conv
 
 BOUND = 1e-5  # relative L2 of every value and gradient; 1e-6 is what was seen
 NOTHING = (None, None, None)

@@ -14,10 +14,10 @@ import torch
 from helpers import pair
 
 from faigfast import attribute
+from faigfast.backend.cpu.allocator import free_cached
 from faigfast.bench.memory import own_peak
 from faigfast.engine import chunking, integrate, memory
 from faigfast.engine.memory import Chunk
-from faigfast.ops.cpu_memory import free_cached
 from faigfast.zoo import RRDBNet, SRResNet
 
 POINTS = 8

@@ -7,14 +7,14 @@ from unittest import mock
 import torch
 from torch.nn import functional as F
 
-import faigfast.engine.rules  # noqa: F401 - it registers every kernel
-from faigfast.ops import table
+import faigfast.engine.op_rules  # noqa: F401 - it registers every kernel
+from faigfast.ops import registry as table
 from faigfast.ops.affine import affine
-from faigfast.ops.conv import conv
+from faigfast.ops.conv.operation import conv
 from faigfast.ops.embedding import embedding
-from faigfast.ops.line import no_sums
-from faigfast.ops.linear import linear
+from faigfast.ops.linear.operation import linear
 from faigfast.ops.parameter import parameter
+from faigfast.ops.path_values import no_sums
 from faigfast.ops.prelu import prelu
 
 PLAIN_ACTIVATIONS = {

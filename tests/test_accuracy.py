@@ -9,17 +9,17 @@ from cli_helpers import one_line
 from helpers import randomise
 
 import faigfast
+from faigfast.analysis.evaluation import crops
 from faigfast.bench import accuracy
 from faigfast.bench import accuracy_by_size as by_size
 from faigfast.bench.accuracy import AUTHORS, EMULATED, TRIALS, Row, Trial, compare
 from faigfast.bench.accuracy import measure_accuracy as measure
-from faigfast.cli import main
-from faigfast.commands import accuracy as command
-from faigfast.commands.output import markers
+from faigfast.cli import accuracy as command
+from faigfast.cli.main import main
+from faigfast.cli.output import markers
 from faigfast.data import Degradation
-from faigfast.findings.evaluation import crops
-from faigfast.quadrature import RULES
-from faigfast.refinement import NESTED, STEPS, STEPS_OF_OTHERS
+from faigfast.integration.quadrature import RULES
+from faigfast.integration.refinement import NESTED, STEPS, STEPS_OF_OTHERS
 from faigfast.zoo import SRCNNStyle
 from faigfast.zoo.pairs import PAIRS, shipped_folder, shipped_pair
 

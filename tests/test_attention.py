@@ -6,11 +6,11 @@ from path_cases import explain
 from torch import nn
 
 import faigfast
-from faigfast import _extension
-from faigfast.engine import attention as fused
-from faigfast.ops import cpu_attention  # noqa: F401  its kernels join the table
-from faigfast.ops.attention import attention, attention_backward
-from faigfast.ops.table import Use, using
+from faigfast.backend.cpu import extension as _extension
+from faigfast.engine import fuse_attention as fused
+from faigfast.ops.attention import cpu as cpu_attention  # noqa: F401  its kernels join the table
+from faigfast.ops.attention.operation import attention, attention_backward
+from faigfast.ops.registry import Use, using
 
 needs_extension = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 # windows, heads, rows, columns, depth, width: around vectors, blocks of rows and panels

@@ -233,7 +233,7 @@ def test_every_rule_is_its_sum_over_the_nodes(rule, steps):
     """Nodes and weights reach the gradients as §2 writes them."""
     baseline, target = pair(smooth)
     x, gt = images(1)
-    nodes = faigfast.quadrature.quadrature(rule, steps)
+    nodes = faigfast.integration.quadrature.quadrature(rule, steps)
     first, last = baseline.state_dict(), target.state_dict()
     sums = {}
     net = smooth().double()

@@ -11,7 +11,8 @@ from helpers import images, kinked, pair, same, smooth, untouched
 from torch import nn
 
 from faigfast import Attributor, attribute
-from faigfast.engine import graphs, integrate
+from faigfast.engine import graph as graphs
+from faigfast.engine import integrate
 
 pytestmark = pytest.mark.usefixtures("folded")
 SIZES = [(6, 5), (4, 7), (24, 19), (6, 5)]

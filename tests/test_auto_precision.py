@@ -6,8 +6,10 @@ import pytest
 import torch
 from helpers import images, kinked, pair
 
-from faigfast import attribute, attribution, auto_precision
-from faigfast.auto_precision import decide, possible
+from faigfast import attribute
+from faigfast.attribution import attributor as attribution
+from faigfast.backend.gpu import auto_precision
+from faigfast.backend.gpu.auto_precision import decide, possible
 
 
 @pytest.fixture

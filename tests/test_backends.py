@@ -9,10 +9,12 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from faigfast import _extension, _extension_cuda, _triton
-from faigfast._backends import backends, choose
+from faigfast.backend.catalogue import backends, choose
+from faigfast.backend.cpu import extension as _extension
+from faigfast.backend.gpu import extension as _extension_cuda
+from faigfast.backend.gpu import triton_support as _triton
+from faigfast.backend.precision import check_precision
 from faigfast.engine.side_by_side import better_side_by_side
-from faigfast.precision import check_precision
 from faigfast.zoo import SRCNNStyle, SRResNet, SwinIR
 
 NAMES = ["reference", "torch", "cpu", "triton", "cuda"]
@@ -65,7 +67,7 @@ def test_choice():
 
 
 def test_a_backend_that_is_asked_for_does_not_import_another():
-    code = "import sys; from faigfast._backends import choose; choose('torch', 'cpu'); "
+    code = "import sys; from faigfast.backend.catalogue import choose; choose('torch', 'cpu'); "
     code += "assert 'triton' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 

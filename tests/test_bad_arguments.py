@@ -10,7 +10,7 @@ from torch import nn
 
 import faigfast
 from faigfast import attribute
-from faigfast.quadrature import RULES
+from faigfast.integration.quadrature import RULES
 
 
 @pytest.mark.parametrize("steps", [0, -1])

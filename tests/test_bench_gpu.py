@@ -7,7 +7,7 @@ import pytest
 import torch
 from cuda_emulation import compiler, emulated, extension
 
-from faigfast import _extension_cuda
+from faigfast.backend.gpu import extension as _extension_cuda
 from faigfast.bench import benchmark, gpu, rivals, runner, workload
 from faigfast.bench.pointwise import subjects
 

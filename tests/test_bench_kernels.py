@@ -6,9 +6,9 @@ from functools import partial
 
 import pytest
 
-from faigfast import _extension
+from faigfast.backend.cpu import extension as _extension
 from faigfast.bench import measure_kernels
-from faigfast.cli import main
+from faigfast.cli.main import main
 
 module = sys.modules[measure_kernels.__module__]
 

@@ -12,7 +12,7 @@ from faigfast.bench import benchmark, rivals, runner, spandrel, workload
 from faigfast.bench.families import FAMILIES
 from faigfast.bench.first_run import first_run
 from faigfast.bench.workloads import SIZES, Problem, forward_flops
-from faigfast.cli import main
+from faigfast.cli.main import main
 
 quick = partial(benchmark, steps=1, repeats=1, first=False, memory=False, progress=False)
 

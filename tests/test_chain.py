@@ -22,11 +22,11 @@ from path_cases import poisoned
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from faigfast import _extension
-from faigfast.ops import chain as ops
-from faigfast.ops import cpu_queue
-from faigfast.ops.chain import Joint, Layer, run, serves
-from faigfast.ops.table import Use, using
+from faigfast.backend.cpu import extension as _extension
+from faigfast.ops.conv import chain as ops
+from faigfast.ops.conv import cpu_queue
+from faigfast.ops.conv.chain import Joint, Layer, run, serves
+from faigfast.ops.registry import Use, using
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 

@@ -21,11 +21,12 @@ from torch.nn.utils import parametrizations
 from torch.profiler import ProfilerActivity, profile
 
 import faigfast
-from faigfast import _extension
-from faigfast.engine import chains, graphs, integrate
+from faigfast.backend.cpu import extension as _extension
+from faigfast.engine import chains, integrate
+from faigfast.engine import graph as graphs
 from faigfast.engine.chains import NodeChain
 from faigfast.engine.memory import Chunk
-from faigfast.path import WeightPath
+from faigfast.integration.path import WeightPath
 from faigfast.zoo import EDSR, RRDBNet, SRResNet
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from faigfast.choices import Candidate, Choice, Choices, rounded, seconds_of
+from faigfast.backend.gpu.timed_choices import Candidate, Choice, Choices, rounded, seconds_of
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ import torch
 from cli_helpers import RECIPES, attribute, expected, load, one_line, recipes
 
 import faigfast
-from faigfast.cli import main
+from faigfast.cli.main import main
 
 one_thread, files, here = cli_helpers.one_thread, cli_helpers.files, cli_helpers.here
 
@@ -135,7 +135,7 @@ def test_without_jsonargparse_one_line_says_what_to_install(capsys, monkeypatch)
     from faigfast.__main__ import main as start
 
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
-    monkeypatch.delitem(sys.modules, "faigfast.cli")
+    monkeypatch.delitem(sys.modules, "faigfast.cli.main")
     assert start() == 2
     assert "needs jsonargparse: pip install 'faigfast[cli]'" in one_line(capsys)
 
@@ -145,15 +145,15 @@ def test_without_jsonargparse_one_line_says_what_to_install(capsys, monkeypatch)
 
 def test_demo_passes_its_options_on(here, monkeypatch):
     seen = []
-    monkeypatch.setattr("faigfast.findings.demo.run_demo", lambda *a, **o: seen.append((a, o)))
-    sys.modules.pop("faigfast.commands.demo", None)
+    monkeypatch.setattr("faigfast.analysis.demo.run_demo", lambda *a, **o: seen.append((a, o)))
+    sys.modules.pop("faigfast.cli.demo", None)
     assert main(["demo", "--output", str(here), "--steps", "3"]) == 0
     assert seen == [((here,), {"steps": 3, "progress": True})]
-    sys.modules.pop("faigfast.commands.demo", None)
+    sys.modules.pop("faigfast.cli.demo", None)
 
 
 def test_bench_prints_and_saves(here, monkeypatch, capsys):
-    import faigfast.commands.bench as command
+    import faigfast.cli.bench as command
 
     quick = functools.partial(command.benchmark, memory=False)
     monkeypatch.setattr(command, "benchmark", quick)
@@ -185,7 +185,7 @@ def test_doctor_says_what_is_here(capsys, monkeypatch):
 
 
 def test_doctor_says_why_something_is_missing(capsys, monkeypatch):
-    import faigfast.commands.doctor as command
+    import faigfast.cli.doctor as command
 
     version = command._version
     monkeypatch.setattr(command, "_version", lambda n: None if n == "pandas" else version(n))
@@ -199,7 +199,7 @@ def test_doctor_says_why_something_is_missing(capsys, monkeypatch):
     assert found["extension"]["state"] == "missing: no compiler was found"
 
 
-@pytest.mark.skipif(faigfast._extension.module is None, reason="no extension is built")
+@pytest.mark.skipif(faigfast.backend.cpu.extension.module is None, reason="no extension is built")
 def test_doctor_survives_a_wrong_instruction_set(capsys, monkeypatch):
     monkeypatch.setenv("FAIGFAST_ISA", "mmx")
     assert main(["doctor", "--json"]) == 0

@@ -11,8 +11,8 @@ from cli_helpers import RECIPES, attribute, expected, folders, load, one_line, r
 from torch import nn
 
 import faigfast
-from faigfast.cli import main
-from faigfast.commands.run_folder import alone_in
+from faigfast.cli.main import main
+from faigfast.cli.run_folder import alone_in
 from faigfast.data import Degradation, DegradedFolder, PairedFolders
 
 one_thread, files, here = cli_helpers.one_thread, cli_helpers.files, cli_helpers.here

@@ -9,9 +9,9 @@ from cli_helpers import one_line
 from safetensors.torch import load_file
 
 import faigfast
-from faigfast.cli import main
+from faigfast.analysis.evaluation import cut, evaluate
+from faigfast.cli.main import main
 from faigfast.data import PairedFolders, write_image
-from faigfast.findings.evaluation import cut, evaluate
 
 one_thread, files, here = cli_helpers.one_thread, cli_helpers.files, cli_helpers.here
 
@@ -71,7 +71,7 @@ def test_mask_goes_on_after_an_interrupt(here, monkeypatch, capsys):
             raise KeyboardInterrupt
         return original(self, *args)
 
-    monkeypatch.setattr("faigfast.filters.FilterSet.swap", stopped)
+    monkeypatch.setattr("faigfast.filters.filter_set.FilterSet.swap", stopped)
     assert main(argv) == 130
     assert [p.name for p in here.iterdir()] == ["parts"]  # nothing half-written
     ranked = {p.name: p.stat().st_mtime_ns for p in (here / "parts").glob("faig*")}
@@ -214,7 +214,7 @@ def test_modulate_measures_and_saves_under_the_users_keys(here, files, capsys):
     ],
 )
 def test_bad_modulations(here, capsys, monkeypatch, more, message):
-    monkeypatch.setattr("faigfast.findings.study.rank_by", None)  # before anything is attributed
+    monkeypatch.setattr("faigfast.analysis.study.rank_by", None)  # before anything is attributed
     Path("photos.pth").mkdir(exist_ok=True)
     assert main(words("modulate", here, *more)) == 1
     assert message in one_line(capsys)

@@ -10,9 +10,9 @@ from pyarrow import parquet
 from torch import nn
 
 import faigfast
-from faigfast.cli import main
+from faigfast.analysis.retraining_runs import states
+from faigfast.cli.main import main
 from faigfast.data import write_image
-from faigfast.findings.lessons import states
 
 one_thread, files, here = cli_helpers.one_thread, cli_helpers.files, cli_helpers.here
 
@@ -30,9 +30,9 @@ def photographs(files):
 @pytest.fixture
 def unranked(monkeypatch):
     """Nothing may be attributed or restored for a measurement."""
-    monkeypatch.setattr("faigfast.findings.study.rank_by", None)
-    monkeypatch.setattr("faigfast.findings.prediction.attribute", None)
-    monkeypatch.setattr("faigfast.findings.sweep.measure", None)
+    monkeypatch.setattr("faigfast.analysis.study.rank_by", None)
+    monkeypatch.setattr("faigfast.analysis.prediction.attribute", None)
+    monkeypatch.setattr("faigfast.analysis.measure.measure", None)
 
 
 def words(command, output, *more):
@@ -55,7 +55,7 @@ def test_a_retraining_that_is_refused_leaves_finished_ones(here, capsys, monkeyp
     assert "optimizer is 'Bogus'" in one_line(capsys)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     with monkeypatch.context() as patched:
-        patched.setattr("faigfast.findings.study.rank_by", None)  # fails in the attribution
+        patched.setattr("faigfast.analysis.study.rank_by", None)  # fails in the attribution
         assert main(again) == 1
     assert all(path.exists() for path in finished)
     assert main([*again, "--iterations", "4"]) == 0  # another run
@@ -77,7 +77,7 @@ def test_images_that_the_network_does_not_take_are_named_at_once(
 ):
     pair = faigfast.load_pair("a.pth", "b.safetensors")
     choosy = tuple(Choosy(net) for net in pair)
-    monkeypatch.setattr("faigfast.commands.study.open_pair", lambda options: choosy)
+    monkeypatch.setattr("faigfast.cli.study.open_pair", lambda options: choosy)
     argv = words("predict", here, "--degrade", "blur=1", "clean", "--scale", "2", "--quiet")
     assert main([*argv, "--images", "gt"]) == 1
     assert "the network does not take image 'image1' [3, 24, 29]: not square" in one_line(capsys)

@@ -10,14 +10,14 @@ import torch
 from cli_helpers import expected, load, one_line
 
 import faigfast
-from faigfast.cli import main
-from faigfast.commands import reading
-from faigfast.commands.output import sha256
-from faigfast.commands.reading import group_by_size, read_ahead
-from faigfast.commands.run_folder import one_by_one
+from faigfast.analysis.baselines import rank_by
+from faigfast.backend.gpu.devices import Devices
+from faigfast.cli import reading
+from faigfast.cli.main import main
+from faigfast.cli.output import sha256
+from faigfast.cli.reading import group_by_size, read_ahead
+from faigfast.cli.run_folder import one_by_one
 from faigfast.data import Degradation, DegradedFolder, write_image
-from faigfast.devices import Devices
-from faigfast.findings.rivals import rank_by
 
 one_thread, files, here = cli_helpers.one_thread, cli_helpers.files, cli_helpers.here
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import faigfast
-from faigfast.commands.options import COMMANDS
+from faigfast.cli.options import COMMANDS
 
 REQUIRED = ("attribute", "a.pth", "b.pth", "--gt", "gt", "--output", "out")
 EXIT_CODES = {
@@ -87,7 +87,7 @@ def test_public_names_are_never_modules(name):
 
 def test_backends_is_a_function_whatever_was_imported_before():
     assert python(
-        "import faigfast._backends, faigfast.commands.doctor, faigfast.bench.race\n"
+        "import faigfast.backend.catalogue, faigfast.cli.doctor, faigfast.bench.race\n"
         "import faigfast\n"
         "print(*faigfast.backends())"
     ).startswith("reference torch cpu")

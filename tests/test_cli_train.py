@@ -8,10 +8,10 @@ from cli_helpers import one_line
 from torch import nn
 
 import faigfast
-from faigfast.cli import main
+from faigfast.analysis.evaluation import crops, evaluate
+from faigfast.cli.main import main
 from faigfast.data import Degradation, photographs
-from faigfast.findings.evaluation import crops, evaluate
-from faigfast.training import Schedule
+from faigfast.training.train import Schedule
 from faigfast.zoo import SRResNet
 
 one_thread, files, here = cli_helpers.one_thread, cli_helpers.files, cli_helpers.here
@@ -21,13 +21,13 @@ TRAIN = ["--width", "3", "--depth", "1", "--iterations", "2", "3", "--patch", "8
 
 @pytest.fixture
 def one_photograph(monkeypatch):
-    monkeypatch.setattr("faigfast.commands.train.KEPT_OUT", ("camera.png",))
+    monkeypatch.setattr("faigfast.cli.train.KEPT_OUT", ("camera.png",))
 
 
 def test_train_goes_on_and_measures(here, files, one_photograph, capsys, monkeypatch):
     argv = ["train", "--output", str(here), "--folder", "gt", "--quiet", *TRAIN]
     state = torch.random.get_rng_state()
-    original = faigfast.training.train
+    original = faigfast.training.train.train
     calls = []
 
     def stopped(network, *args, **options):
@@ -36,10 +36,10 @@ def test_train_goes_on_and_measures(here, files, one_photograph, capsys, monkeyp
             raise KeyboardInterrupt
         return original(network, *args, **options)
 
-    monkeypatch.setattr("faigfast.training.train", stopped)
+    monkeypatch.setattr("faigfast.training.train.train", stopped)
     assert main(argv) == 130
     assert (here / "baseline.safetensors").exists() and not (here / "target.safetensors").exists()
-    monkeypatch.setattr("faigfast.training.train", original)
+    monkeypatch.setattr("faigfast.training.train.train", original)
     capsys.readouterr()
     assert main(argv) == 0
     out, err = capsys.readouterr()
@@ -84,7 +84,7 @@ def test_train_by_default_makes_what_ships(here, monkeypatch):
         seen.update(options, network=network, images=images, folder=folder)
         raise Stop
 
-    monkeypatch.setattr("faigfast.commands.train.train_pair", record)
+    monkeypatch.setattr("faigfast.cli.train.train_pair", record)
     with torch.random.fork_rng():
         assert main(["train", "--output", str(here), "--quiet"]) == 1
         torch.manual_seed(0)

@@ -7,7 +7,7 @@ import pytest
 from faigfast.bench import measure_cost
 from faigfast.bench.cost import Cost, Sample
 from faigfast.bench.first_cost import PARTS, Call, FirstCall, calls_of, timed
-from faigfast.cli import main
+from faigfast.cli.main import main
 
 
 def test_the_line_through_what_was_timed():
@@ -72,7 +72,7 @@ def test_timing_leaves_the_functions_as_they_were():
 
 def test_the_command(monkeypatch, tmp_path, capsys):
     sample = [Sample("cpu", n, p, [1.0 + n * p]) for n in (1, 2) for p in (1, 2)]
-    monkeypatch.setattr("faigfast.commands.bench.measure_cost", lambda **options: Cost(sample))
+    monkeypatch.setattr("faigfast.cli.bench.measure_cost", lambda **options: Cost(sample))
     assert main(["bench", "--cost", "--output", str(tmp_path / "cost.md"), "--quiet"]) == 0
     text = (tmp_path / "cost.md").read_text()
     assert text.startswith("# The cost of a call\n\nWritten by `faigfast bench --cost")

@@ -11,10 +11,10 @@ import torch
 from cpu_cases import BOUND, assert_right, kernels
 from path_cases import arguments, assert_near, conv_case, errors, expected, explain, found, poisoned
 
-from faigfast import _extension
-from faigfast.ops.conv import conv, conv_backward
-from faigfast.ops.cpu_queue import Queue
-from faigfast.ops.table import Use, using
+from faigfast.backend.cpu import extension as _extension
+from faigfast.ops.conv.cpu_queue import Queue
+from faigfast.ops.conv.operation import conv, conv_backward
+from faigfast.ops.registry import Use, using
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 SIZES = [(1, 1), (1, 9), (6, 1), (2, 3), (4, 4), (7, 5), (8, 8), (9, 17)]

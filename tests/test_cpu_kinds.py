@@ -4,7 +4,7 @@ import pytest
 from cpu_cases import assert_right
 from path_cases import conv_case, linear_case
 
-from faigfast import _extension
+from faigfast.backend.cpu import extension as _extension
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 

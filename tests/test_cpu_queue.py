@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from faigfast import _extension
-from faigfast.ops import cpu_queue
-from faigfast.ops.cpu_queue import Queue
+from faigfast.backend.cpu import extension as _extension
+from faigfast.ops.conv import cpu_queue
+from faigfast.ops.conv.cpu_queue import Queue
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 ALPHA = torch.tensor([0.25, 0.75])

@@ -4,9 +4,9 @@ import pytest
 import torch
 from path_cases import explain
 
-from faigfast import _extension
-from faigfast.ops.squared_error import squared_error, squared_error_backward
-from faigfast.ops.table import Use, using
+from faigfast.backend.cpu import extension as _extension
+from faigfast.ops.registry import Use, using
+from faigfast.ops.squared_error.operation import squared_error, squared_error_backward
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 # Around every vector, and around the pieces that are added up one after the other.

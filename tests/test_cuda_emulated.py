@@ -19,10 +19,10 @@ from path_cases import (
 )
 
 from faigfast import attribute
+from faigfast.backend.gpu.cuda_launch import at_all_points
 from faigfast.ops import score_reduction, score_reduction_reference
-from faigfast.ops.cuda_launch import at_all_points
-from faigfast.ops.squared_error import squared_error, squared_error_backward
-from faigfast.ops.table import KERNELS, Use, using
+from faigfast.ops.registry import KERNELS, Use, using
+from faigfast.ops.squared_error.operation import squared_error, squared_error_backward
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
 

@@ -9,8 +9,8 @@ from cuda_emulation import compiler, emulated, extension
 from path_cases import assert_near, conv_case, expected, explain, found, poisoned
 from torch.nn import functional as F
 
-from faigfast.ops.conv import conv
-from faigfast.ops.table import Use, choose, using
+from faigfast.ops.conv.operation import conv
+from faigfast.ops.registry import Use, choose, using
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
 
@@ -102,8 +102,10 @@ def arguments(**options):
     case = conv_case(**(LAYER | options)).to(options.pop("dtype", torch.float16))
     calls = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("faigfast.ops.table.choose", lambda name, *args: calls.append(args) or choose(
-            name, *args))  # fmt: skip
+        patch.setattr(
+            "faigfast.ops.registry.choose",
+            lambda name, *args: calls.append(args) or choose(name, *args),
+        )
         forward(case, case.x.dtype)
     return calls[0]
 

@@ -9,13 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 import faigfast
-from faigfast import _extension, attribution
+from faigfast.attribution import attributor as attribution
+from faigfast.backend.cpu import extension as _extension
 from faigfast.engine.chains import NodeChain
-from faigfast.ops.chain import Joint, Room
-from faigfast.ops.conv import conv, conv_backward
-from faigfast.ops.cpu_queue import Queue
-from faigfast.ops.line import dense, pitched
-from faigfast.ops.table import Use, using
+from faigfast.ops.conv.chain import Joint, Room
+from faigfast.ops.conv.cpu_queue import Queue
+from faigfast.ops.conv.operation import conv, conv_backward
+from faigfast.ops.path_values import dense, pitched
+from faigfast.ops.registry import Use, using
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 ISAS = [] if _extension.module is None else _extension.module.supported()

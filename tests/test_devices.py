@@ -13,9 +13,9 @@ from helpers import images, pair, smooth
 from torch import nn
 
 from faigfast import attribute
-from faigfast.batch import Batch
-from faigfast.cli import main
-from faigfast.devices import Devices, known_devices
+from faigfast.backend.gpu.devices import Devices, known_devices
+from faigfast.cli.main import main
+from faigfast.integration.batch import Batch
 
 one_thread, files, here = cli_helpers.one_thread, cli_helpers.files, cli_helpers.here
 
@@ -159,7 +159,7 @@ def test_a_bad_batch_ends_the_processes():
 
 
 def test_sizes_of_shares():
-    from faigfast.devices import _shares
+    from faigfast.backend.gpu.devices import _shares
 
     x, gt = images(5)
     shares = partial(_shares, [Batch({"lq": x}, {"lq": gt})])

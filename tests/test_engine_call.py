@@ -10,15 +10,16 @@ import torch
 from helpers import images, kinked, pair, same, smooth, untouched
 from torch import nn
 
-from faigfast import attribute, attribution
+from faigfast import attribute
+from faigfast.attribution import attributor as attribution
 from faigfast.engine import chunking, integrate
-from faigfast.engine.graphs import Graphs
+from faigfast.engine.accumulator import Sums
+from faigfast.engine.graph import Graphs
 from faigfast.engine.integrate import Engine
-from faigfast.engine.sums import Sums
-from faigfast.filters import FilterIndex
-from faigfast.objective import squared_error
-from faigfast.path import WeightPath
-from faigfast.quadrature import Step
+from faigfast.filters.filter_set import FilterIndex
+from faigfast.integration.objective import squared_error
+from faigfast.integration.path import WeightPath
+from faigfast.integration.quadrature import Step
 
 pytestmark = pytest.mark.usefixtures("folded")
 

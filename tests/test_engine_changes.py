@@ -12,8 +12,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
 from faigfast import attribute
-from faigfast.engine import graphs
-from faigfast.fingerprints import fingerprint
+from faigfast.engine import graph as graphs
+from faigfast.models.fingerprint import fingerprint
 
 pytestmark = pytest.mark.usefixtures("folded")
 

@@ -11,12 +11,15 @@ from helpers import images, pair, smooth, untouched
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from faigfast import attribute, attribution
-from faigfast.engine import chunking, graphs, integrate, rules
-from faigfast.engine.folded import Folded
-from faigfast.engine.graphs import Graphs
+from faigfast import attribute
+from faigfast.attribution import attributor as attribution
+from faigfast.engine import chunking, integrate
+from faigfast.engine import graph as graphs
+from faigfast.engine import op_rules as rules
+from faigfast.engine.graph import Graphs
 from faigfast.engine.memory import Chunk
-from faigfast.path import WeightPath
+from faigfast.engine.samples import Folded
+from faigfast.integration.path import WeightPath
 
 aten = torch.ops.aten
 

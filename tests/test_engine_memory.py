@@ -15,13 +15,16 @@ import torch
 from helpers import kinked, pair, untouched
 from torch.profiler import ProfilerActivity, profile
 
-from faigfast import _extension, attribute, attribution
-from faigfast.engine import chunking, execute, integrate, memory
-from faigfast.engine.execute import leaves
-from faigfast.engine.graphs import Graphs
+from faigfast import attribute
+from faigfast.attribution import attributor as attribution
+from faigfast.backend.cpu import extension as _extension
+from faigfast.engine import chunking, integrate, memory
+from faigfast.engine import run as execute
+from faigfast.engine.graph import Graphs
 from faigfast.engine.memory import Chunk, default_budget
-from faigfast.ops.table import in_use
-from faigfast.path import WeightPath
+from faigfast.engine.run import leaves
+from faigfast.integration.path import WeightPath
+from faigfast.ops.registry import in_use
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRResNet, SwinIR
 
 WIDE = Chunk(4, 4)

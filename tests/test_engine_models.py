@@ -9,10 +9,10 @@ from helpers import kinked, pair, untouched
 from torch import nn
 
 from faigfast import attribute
-from faigfast._backends import backends
+from faigfast.backend.catalogue import backends
 from faigfast.engine import chunking
 from faigfast.engine.memory import Chunk
-from faigfast.networks import copy_of
+from faigfast.models.state import copy_of
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRCNNStyle, SRResNet, SwinIR
 
 # Points, images and segments held at once, for 3 images and 4 points: with and without remainder.

@@ -11,9 +11,10 @@ from helpers import images, pair
 from torch import nn
 
 import faigfast
-from faigfast.engine import chunking, integrate, single
+from faigfast.engine import chunking, integrate
+from faigfast.engine import one_sample as single
 from faigfast.engine.threads import blocks, spread
-from faigfast.objective import is_ours, squared_error
+from faigfast.integration.objective import is_ours, squared_error
 
 
 @pytest.fixture

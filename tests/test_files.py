@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from faigfast.files import atomic_write, write_json, write_text
+from faigfast.io.atomic import atomic_write, write_json, write_text
 
 
 def test_text_and_json_arrive_whole(tmp_path):

@@ -12,9 +12,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 import faigfast
-from faigfast.data import Degradation
-from faigfast.filters import FilterIndex, FilterSet
-from faigfast.findings.contrasts import (
+from faigfast.analysis.contrasts import (
     Contrast,
     agreement,
     level_contrasts,
@@ -22,10 +20,9 @@ from faigfast.findings.contrasts import (
     overlap,
     overlap_frame,
 )
-from faigfast.findings.distribution import Change, changes, distribution, heads, layer_of
-from faigfast.findings.evaluation import crops, measure
-from faigfast.findings.figures import kept_bars, kernel_heads, layer_distribution, matrix, svg
-from faigfast.findings.locations import (
+from faigfast.analysis.distribution import Change, changes, distribution, heads, layer_of
+from faigfast.analysis.evaluation import crops, measure
+from faigfast.analysis.locations import (
     EXPERIMENTS,
     experiment,
     locations,
@@ -34,12 +31,21 @@ from faigfast.findings.locations import (
     other_places,
     shuffled,
 )
-from faigfast.findings.pruning import (
+from faigfast.analysis.pruning import (
     FaigImportance,
     channel_importance,
     filter_importance,
     weight_importance,
 )
+from faigfast.analysis.report.figures import (
+    kept_bars,
+    kernel_heads,
+    layer_distribution,
+    matrix,
+    svg,
+)
+from faigfast.data import Degradation
+from faigfast.filters.filter_set import FilterIndex, FilterSet
 from faigfast.zoo.pairs import shipped_pair
 
 

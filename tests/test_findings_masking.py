@@ -12,18 +12,18 @@ from torch import nn
 from torch.nn import functional as F
 
 import faigfast
+from faigfast.analysis.baselines import rank_by
+from faigfast.analysis.contrasts import Contrast, check_contrasts, one_against_rest, overlap
+from faigfast.analysis.data_frames import shown
+from faigfast.analysis.evaluation import crops, cut, evaluate, measure, over_photographs, restore
+from faigfast.analysis.masking import mask, mask_sets
+from faigfast.analysis.metrics import gradient_map, output_difference, ssim
+from faigfast.analysis.report.figures import rival_curves, svg
+from faigfast.analysis.report.tables import area_sentences, areas, masked_networks, masked_sets
+from faigfast.analysis.swap_units import output_channels, random_units, top_units, unit_of
 from faigfast.data.degradations import round_to_8_bit
-from faigfast.filters import FilterIndex, FilterSet
-from faigfast.findings.contrasts import Contrast, check_contrasts, one_against_rest, overlap
-from faigfast.findings.evaluation import crops, cut, evaluate, measure, over_photographs, restore
-from faigfast.findings.figures import rival_curves, svg
-from faigfast.findings.frames import shown
-from faigfast.findings.masking import mask, mask_sets
-from faigfast.findings.metrics import gradient_map, output_difference, ssim
-from faigfast.findings.rivals import rank_by
-from faigfast.findings.store import Store
-from faigfast.findings.tables import area_sentences, areas, masked_networks, masked_sets
-from faigfast.findings.units import output_channels, random_units, top_units, unit_of
+from faigfast.filters.filter_set import FilterIndex, FilterSet
+from faigfast.io.finished_parts import Store
 
 
 def noisy_pair(seed=0):

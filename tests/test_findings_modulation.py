@@ -5,10 +5,10 @@ import pytest
 import torch
 from findings_helpers import study_parts  # noqa: F401
 
-from faigfast.filters import FilterSet
-from faigfast.findings.evaluation import measure
-from faigfast.findings.figures import modulation_curves, svg
-from faigfast.findings.modulation import modulate, modulated, modulated_images
+from faigfast.analysis.evaluation import measure
+from faigfast.analysis.modulation import modulate, modulated, modulated_images
+from faigfast.analysis.report.figures import modulation_curves, svg
+from faigfast.filters.filter_set import FilterSet
 
 
 @pytest.fixture(scope="module")

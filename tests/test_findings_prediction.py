@@ -3,17 +3,11 @@ import torch
 from findings_helpers import RECIPES, photographs, study_parts  # noqa: F401
 
 import faigfast
-from faigfast.findings.contrasts import split_label
-from faigfast.findings.evaluation import crops, restore, spread
-from faigfast.findings.prediction import (
-    MATCHES,
-    Signatures,
-    learn,
-    own_scores,
-    predict_degradation,
-)
-from faigfast.findings.store import Store
-from faigfast.findings.trials import Trial, leave_one_photograph_out, trial, wilson
+from faigfast.analysis.contrasts import split_label
+from faigfast.analysis.evaluation import crops, restore, spread
+from faigfast.analysis.prediction import MATCHES, Signatures, learn, own_scores, predict_degradation
+from faigfast.analysis.prediction_trials import Trial, leave_one_photograph_out, trial, wilson
+from faigfast.io.finished_parts import Store
 
 
 def made_up(seed=0, n=6, filters=200):

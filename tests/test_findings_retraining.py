@@ -6,19 +6,19 @@ import torch
 from findings_helpers import RECIPES, photographs, study_parts  # noqa: F401
 from torch import nn
 
-import faigfast.training
-from faigfast.data.patches import Patches
-from faigfast.filters import FilterIndex, FilterSet
-from faigfast.findings.figures import retraining_bars, svg
-from faigfast.findings.retraining import (
+import faigfast.training.train
+from faigfast.analysis.report.figures import retraining_bars, svg
+from faigfast.analysis.retraining import (
     compare_retraining,
     retrain,
     retrain_all,
     retraining_frame,
     retraining_sentences,
 )
-from faigfast.findings.study import Study
-from faigfast.training import Schedule, train
+from faigfast.analysis.study import Study
+from faigfast.data.patches import Patches
+from faigfast.filters.filter_set import FilterIndex, FilterSet
+from faigfast.training.train import Schedule, train
 
 SHORT = Schedule(iterations=6, learning_rate=1e-2, batch=2)
 
@@ -117,7 +117,7 @@ def test_a_killed_retraining_goes_on(study_parts, tmp_path, monkeypatch):  # noq
     (baseline, _), *_ = study_parts
     few = FilterSet(torch.tensor([0, 20, 40]))
     whole = retrain(baseline, few, patches(), SHORT, tmp_path / "whole")
-    monkeypatch.setattr("faigfast.training.SAVE_EVERY", 2)
+    monkeypatch.setattr("faigfast.training.train.SAVE_EVERY", 2)
     source = patches()
     original = source.batch
     calls = []
@@ -138,7 +138,7 @@ def test_a_killed_retraining_goes_on(study_parts, tmp_path, monkeypatch):  # noq
     other = FilterSet(torch.tensor([0, 20, 41]))
     with pytest.raises(ValueError, match="belongs to another run"):
         retrain(baseline, other, patches(), SHORT, tmp_path / "stopped")
-    assert faigfast.training.SAVE_EVERY == 2
+    assert faigfast.training.train.SAVE_EVERY == 2
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from helpers import kinked, pair, randomise
 
 import faigfast
 from faigfast import FilterIndex, FilterSet
-from faigfast.cli import main
-from faigfast.findings.masking import mask_sets
-from faigfast.findings.retraining import retrain_all
-from faigfast.findings.study import Study
-from faigfast.training import Schedule
+from faigfast.analysis.masking import mask_sets
+from faigfast.analysis.retraining import retrain_all
+from faigfast.analysis.study import Study
+from faigfast.cli.main import main
+from faigfast.training.train import Schedule
 
 one_thread, files, here = cli_helpers.one_thread, cli_helpers.files, cli_helpers.here
 

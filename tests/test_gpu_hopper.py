@@ -7,8 +7,8 @@ import torch
 from cuda_cases import HOPPER, LAYER, forward
 from path_cases import conv_case, poisoned
 
-from faigfast import _extension_cuda
-from faigfast.ops.table import Use, using
+from faigfast.backend.gpu import extension as _extension_cuda
+from faigfast.ops.registry import Use, using
 
 WHY = _extension_cuda.problem()
 if not WHY and torch.cuda.get_device_capability() != (9, 0):

@@ -7,12 +7,12 @@ import torch
 from cuda_cases import CASES, SHAPES
 from path_cases import assert_equal, assert_near, conv_case, errors, expected, found, poisoned
 
-from faigfast import _extension_cuda
+from faigfast.backend.gpu import extension as _extension_cuda
+from faigfast.backend.gpu.cuda_launch import at_all_points
+from faigfast.backend.precision import proper_float32
 from faigfast.ops import score_reduction, score_reduction_reference
-from faigfast.ops.cuda_launch import at_all_points
-from faigfast.ops.squared_error import squared_error_backward
-from faigfast.ops.table import Use, using
-from faigfast.precision import proper_float32
+from faigfast.ops.registry import Use, using
+from faigfast.ops.squared_error.operation import squared_error_backward
 
 WHY = _extension_cuda.problem()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(WHY), reason=WHY)]

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from faigfast import attribute, auto_precision
-from faigfast._backends import backends
-from faigfast.auto_precision import FASTEST_FIRST
-from faigfast.precision import MATRIX, proper_float32
+from faigfast import attribute
+from faigfast.backend.catalogue import backends
+from faigfast.backend.gpu import auto_precision
+from faigfast.backend.gpu.auto_precision import FASTEST_FIRST
+from faigfast.backend.precision import MATRIX, proper_float32
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
 TOP = 0.01
@@ -31,8 +32,8 @@ pytestmark = [
 def pair(request):
     """Networks, crops of photographs that they were not trained on, and what is exact."""
     pytest.importorskip("skimage")
+    from faigfast.analysis.evaluation import crops
     from faigfast.data import KEPT_OUT, Degradation, photographs
-    from faigfast.findings.evaluation import crops
 
     degradations = {"blur": Degradation(blur=2.0), "noise": Degradation(noise=0.1)}
     data = crops(photographs(KEPT_OUT), degradations, 96).part(slice(4, None, 30))

@@ -15,7 +15,7 @@ import torch
 from test_gpu_pairs import BOUNDS
 
 from faigfast import bench
-from faigfast.auto_precision import FASTEST_FIRST
+from faigfast.backend.gpu.auto_precision import FASTEST_FIRST
 from faigfast.bench import gpu as measuring
 
 ROOT = Path(__file__).parents[1]

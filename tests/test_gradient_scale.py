@@ -4,16 +4,24 @@ import pytest
 import torch
 from torch import nn
 
-from faigfast.engine import losses, stretches
-from faigfast.engine.execute import gradients, leaves, prepare, with_sums
-from faigfast.engine.graphs import Graphs
+from faigfast.backend.gpu import loss_scaling as gradient_scale
+from faigfast.backend.gpu import scaling_segments as stretches
+from faigfast.backend.gpu.loss_scaling import (
+    GradientScale,
+    Stretch,
+    power_of_two,
+    rescaled,
+    unscaled,
+)
+from faigfast.engine import losses
+from faigfast.engine.graph import Graphs
 from faigfast.engine.losses import accumulate
-from faigfast.engine.rules import Points
-from faigfast.objective import squared_error
-from faigfast.ops import gradient_scale, table
-from faigfast.ops.gradient_scale import GradientScale, Stretch, power_of_two, rescaled, unscaled
-from faigfast.ops.table import Use, using
-from faigfast.path import WeightPath
+from faigfast.engine.op_rules import Points
+from faigfast.engine.run import gradients, leaves, prepare, with_sums
+from faigfast.integration.objective import squared_error
+from faigfast.integration.path import WeightPath
+from faigfast.ops import registry as table
+from faigfast.ops.registry import Use, using
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
 ALPHAS, WEIGHTS = (0.2, 0.7), (0.6, 0.4)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from faigfast import attribute
-from faigfast._backends import backends
+from faigfast.backend.catalogue import backends
 
 
 class Written(nn.InstanceNorm2d):

@@ -8,12 +8,14 @@ import torch
 from helpers import images, pair
 from path_cases import arguments, assert_equal, conv_case, found
 
-from faigfast import _extension, attribute
-from faigfast.choices import Choices
-from faigfast.engine import chunking, integrate, resident
+from faigfast import attribute
+from faigfast.backend.cpu import extension as _extension
+from faigfast.backend.gpu import resident_chunks as resident
+from faigfast.backend.gpu.layer_choice import LAYERS, LayerChoice, layer_key, layer_name
+from faigfast.backend.gpu.timed_choices import Choices
+from faigfast.engine import chunking, integrate
 from faigfast.engine.memory import Chunk
-from faigfast.ops.layers import LAYERS, LayerChoice, layer_key, layer_name
-from faigfast.ops.table import KERNELS, Use, choose, kernel, using
+from faigfast.ops.registry import KERNELS, Use, choose, kernel, using
 from faigfast.zoo import SRResNet
 
 CPU = torch.device("cpu")
@@ -194,8 +196,8 @@ def test_chunks_that_stay_in_the_cache():
 
 
 def planned(nets):
-    from faigfast.engine.graphs import Graphs
-    from faigfast.path import WeightPath
+    from faigfast.engine.graph import Graphs
+    from faigfast.integration.path import WeightPath
 
     path = WeightPath(*nets)
     x = torch.rand(1, 3, 32, 32)

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 import faigfast
+from faigfast.analysis.demo import ATTRIBUTED, CROP, DEGRADATIONS, MEASURED
+from faigfast.analysis.evaluation import crops, evaluate, mean_and_interval, restore
+from faigfast.analysis.masking import mask, random_sets
+from faigfast.analysis.metrics import psnr
+from faigfast.analysis.report.tables import completeness_table, masking_table, verdicts
 from faigfast.data import KEPT_OUT, Degradation, photographs
-from faigfast.findings.demo import ATTRIBUTED, CROP, DEGRADATIONS, MEASURED
-from faigfast.findings.evaluation import crops, evaluate, mean_and_interval, restore
-from faigfast.findings.masking import mask, random_sets
-from faigfast.findings.metrics import psnr
-from faigfast.findings.tables import completeness_table, masking_table, verdicts
 from faigfast.zoo.pairs import shipped_pair
 
 LEAST_GAIN = {"blur": 2.0, "noise": 5.0}  # dB of the target over the baseline

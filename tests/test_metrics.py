@@ -6,10 +6,10 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
 
 import faigfast
+from faigfast.analysis.evaluation import Crops
+from faigfast.analysis.masking import mask
+from faigfast.analysis.metrics import luma, output_difference, psnr, ssim
 from faigfast.data.degradations import round_to_8_bit
-from faigfast.findings.evaluation import Crops
-from faigfast.findings.masking import mask
-from faigfast.findings.metrics import luma, output_difference, psnr, ssim
 
 
 @pytest.fixture

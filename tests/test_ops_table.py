@@ -5,9 +5,9 @@ import torch
 from path_cases import arguments, assert_equal, conv_case, expected, explain, found
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from faigfast.ops import table
-from faigfast.ops.conv import conv, conv_backward
-from faigfast.ops.table import KERNELS, choose, kernel, plain
+from faigfast.ops import registry as table
+from faigfast.ops.conv.operation import conv, conv_backward
+from faigfast.ops.registry import KERNELS, choose, kernel, plain
 
 ONE = (torch.ones(2, 3),)
 

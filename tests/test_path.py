@@ -5,7 +5,7 @@ import torch
 from helpers import kinked, pair, randomise, smooth
 from torch import nn
 
-from faigfast.path import WeightPath
+from faigfast.integration.path import WeightPath
 
 
 class Holder(nn.Module):

@@ -19,7 +19,7 @@ from path_cases import (
 )
 from torch.utils.checkpoint import checkpoint
 
-from faigfast.ops.line import no_sums
+from faigfast.ops.path_values import no_sums
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 1e-5}
 LAYOUTS = ("channels last", "strided", "images alike")

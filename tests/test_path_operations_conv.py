@@ -16,8 +16,8 @@ from path_cases import (
 )
 
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
-from faigfast.ops.conv import conv, conv_backward
-from faigfast.ops.line import no_sums
+from faigfast.ops.conv.operation import conv, conv_backward
+from faigfast.ops.path_values import no_sums
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 1e-5}
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from faigfast.ops.line import no_sums, on_line, one_batch, room, wanted, wide
+from faigfast.ops.path_values import no_sums, on_line, one_batch, room, wanted, wide
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)

@@ -14,7 +14,9 @@ from path_cases import (
     prelu_case,
 )
 
-from faigfast.ops import affine, conv, embedding, linear, parameter, prelu
+from faigfast.ops import affine, embedding, parameter, prelu
+from faigfast.ops.conv import operation as conv
+from faigfast.ops.linear import operation as linear
 
 OPERATIONS = {
     operation.name: operation

@@ -5,7 +5,7 @@ import torch
 from helpers import images, pair
 
 from faigfast import attribute
-from faigfast.precision import proper_float32
+from faigfast.backend.precision import proper_float32
 
 
 def flags():

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from faigfast.quadrature import RULES, graded_with_ends, quadrature
+from faigfast.integration.quadrature import RULES, graded_with_ends, quadrature
 
 # Legendre and Kronrod points from the tables of QUADPACK (qk15), on [-1, 1].
 K15_NODES = [

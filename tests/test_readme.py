@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from faigfast.commands.options import COMMANDS
+from faigfast.cli.options import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ def test_commands_exist():
 
 def test_command_lines_are_understood():
     pytest.importorskip("jsonargparse")
-    from faigfast.cli import build_parser
+    from faigfast.cli.main import build_parser
 
     lines = [line for _, text in BLOCKS for line in text.splitlines()]
     lines = [line for line in lines if line.startswith("faigfast ")]

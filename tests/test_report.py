@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-import faigfast.findings.demo as demo
-from faigfast.data import KEPT_OUT, photographs
-from faigfast.findings.contrasts import Contrast
-from faigfast.findings.figures import (
+import faigfast.analysis.demo as demo
+from faigfast.analysis.contrasts import Contrast
+from faigfast.analysis.masking import Masking, Measurement
+from faigfast.analysis.report.figures import (
     COLOURS,
     CUT,
     channel_bars,
@@ -22,9 +22,9 @@ from faigfast.findings.figures import (
     rival_curves,
     svg,
 )
-from faigfast.findings.masking import Masking, Measurement
-from faigfast.findings.report import Page
-from faigfast.findings.tables import undone
+from faigfast.analysis.report.page import Page
+from faigfast.analysis.report.tables import undone
+from faigfast.data import KEPT_OUT, photographs
 from faigfast.result import Attribution
 
 

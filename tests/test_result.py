@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from faigfast import Attribution, FilterIndex, FilterSet, attribute
-from faigfast.setting import Setting
+from faigfast.integration.settings import Setting
 
 
 def setting(**changes):

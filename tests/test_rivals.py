@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import faigfast
-from faigfast.findings.rivals import METHODS, OF_WEIGHTS, rank_by
+from faigfast.analysis.baselines import METHODS, OF_WEIGHTS, rank_by
 
 
 @pytest.fixture(scope="module")

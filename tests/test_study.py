@@ -5,10 +5,10 @@ import torch
 from findings_helpers import small_pair, study_parts  # noqa: F401
 
 import faigfast
-from faigfast.findings.contrasts import Contrast
-from faigfast.findings.rivals import METHODS, rank_by
-from faigfast.findings.store import Store
-from faigfast.findings.study import Study, made_from
+from faigfast.analysis.baselines import METHODS, rank_by
+from faigfast.analysis.contrasts import Contrast
+from faigfast.analysis.study import Study, made_from
+from faigfast.io.finished_parts import Store
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_finished_parts_are_read_again(study, monkeypatch):
     def never(*args, **options):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("faigfast.findings.study.rank_by", never)
+    monkeypatch.setattr("faigfast.analysis.study.rank_by", never)
     assert equal(first, study.attribution())
     # Other crops, points or options are other parts.
     for change in ({"found": study.kept}, {"steps": 3}, {"options": {"rule": "graded"}}):

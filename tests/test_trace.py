@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from faigfast import attribute
 from faigfast.engine import integrate
+from faigfast.engine.calls import glance
 from faigfast.engine.capture import capture
-from faigfast.engine.glance import glance
-from faigfast.engine.graphs import _tensors
+from faigfast.engine.graph import _tensors
 from faigfast.engine.trace import Aliased, NotCaptured, trace
-from faigfast.path import WeightPath
+from faigfast.integration.path import WeightPath
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRResNet, SwinIR
 
 

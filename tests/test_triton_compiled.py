@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from faigfast import _triton
+from faigfast.backend.gpu import triton_support as _triton
 from faigfast.bench import compile_kernels
 from faigfast.bench.compiled import STATE
-from faigfast.cli import main
+from faigfast.cli.main import main
 
 pytestmark = [
     pytest.mark.build,

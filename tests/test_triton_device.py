@@ -7,10 +7,11 @@ import torch
 from path_cases import assert_near, conv_case, expected, found, poisoned
 from triton_cases import CASES, KINDS, OTHERS, masters_of
 
-from faigfast import _triton, attribute
+from faigfast import attribute
+from faigfast.backend.gpu import triton_support as _triton
 from faigfast.ops import score_reduction, score_reduction_reference
-from faigfast.ops.squared_error import squared_error, squared_error_backward
-from faigfast.ops.table import Use, using
+from faigfast.ops.registry import Use, using
+from faigfast.ops.squared_error.operation import squared_error, squared_error_backward
 from faigfast.zoo.pairs import shipped_pair
 
 pytestmark = [

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from faigfast import _triton
-from faigfast.commands.doctor import examine
+from faigfast.backend.gpu import triton_support as _triton
+from faigfast.cli.doctor import examine
 
 pytestmark = pytest.mark.skipif(
     bool(_triton.missing()), reason=f"choices were not tested: {_triton.missing()}"

@@ -16,7 +16,9 @@ from awkward import Body
 from helpers import images, kinked, pair, same, untouched
 from torch import nn
 
-from faigfast import _extension, attribute, attribution
+from faigfast import attribute
+from faigfast.attribution import attributor as attribution
+from faigfast.backend.cpu import extension as _extension
 
 
 class Merges(nn.Conv2d):

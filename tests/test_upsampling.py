@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from faigfast import _extension
-from faigfast.ops.table import Use, using
+from faigfast.backend.cpu import extension as _extension
+from faigfast.ops.registry import Use, using
 from faigfast.ops.upsampling import serves, upsample_nearest
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason="needs the compiled extension")

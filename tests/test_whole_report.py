@@ -18,17 +18,17 @@ from PIL import Image
 from test_report import Checker
 
 from faigfast import attribute
-from faigfast.cli import main
+from faigfast.analysis.contrasts import one_against_rest
+from faigfast.analysis.data_frames import NO_PARQUET
+from faigfast.analysis.evaluation import crops
+from faigfast.analysis.prediction_trials import LEVELS
+from faigfast.analysis.report import full_report as whole
+from faigfast.analysis.report.page import Page
+from faigfast.analysis.report.sections import ability, use
+from faigfast.analysis.report.sections.material import Material
+from faigfast.analysis.study import Study
+from faigfast.cli.main import main
 from faigfast.data import Degradation, write_image
-from faigfast.findings import whole
-from faigfast.findings.contrasts import one_against_rest
-from faigfast.findings.evaluation import crops
-from faigfast.findings.frames import NO_PARQUET
-from faigfast.findings.report import Page
-from faigfast.findings.sections import ability, use
-from faigfast.findings.sections.material import Material
-from faigfast.findings.study import Study
-from faigfast.findings.trials import LEVELS
 
 one_thread, files = cli_helpers.one_thread, cli_helpers.files
 BROWSER = (
@@ -56,7 +56,7 @@ def folder(files, tmp_path_factory):
             def stopped(*_):
                 raise KeyboardInterrupt
 
-            inner.setattr("faigfast.findings.sections.filters.channel_importance", stopped)
+            inner.setattr("faigfast.analysis.report.sections.filters.channel_importance", stopped)
             assert main(argv) == 130
         assert not (folder / "report.html").exists()
         states = {p: p.stat().st_mtime_ns for p in folder.rglob("state.pth")}
@@ -87,7 +87,7 @@ def test_one_page_that_needs_nothing_else(folder):
 
 
 def test_every_part_has_its_command(folder):
-    from faigfast.cli import build_parser
+    from faigfast.cli.main import build_parser
 
     text = (folder / "report.html").read_text(encoding="utf-8")
     commands = re.findall(r'<p class="command"><code>(.*?)</code>', text)

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 import faigfast
-from faigfast.cli import build_parser, main
-from faigfast.commands.train import _network
+from faigfast.cli.main import build_parser, main
+from faigfast.cli.train import _network
 from faigfast.zoo import EDSR, FAMILIES, RCAN, RRDBNet, SRCNNStyle, SRResNet, SwinIR, infer_network
 from faigfast.zoo.rcan import ChannelAttention
 from faigfast.zoo.rrdbnet import RRDB

@@ -27,15 +27,16 @@ from triton.runtime import interpreter
 from triton_cases import CASES, KINDS, OTHERS, masters_of
 
 from faigfast import attribute
-from faigfast._backends import backends, choose
+from faigfast.backend.catalogue import backends, choose
+from faigfast.backend.gpu import loss_scaling as gradient_scale
+from faigfast.backend.gpu.loss_scaling import GradientScale
+from faigfast.backend.gpu.triton_conv import conv_backward as kernel_backward
 from faigfast.kernels import conv as orchestra
 from faigfast.kernels import conv_weight_gradient, tiles
 from faigfast.kernels.launch import Launch, Tile
-from faigfast.ops import gradient_scale, score_reduction, score_reduction_reference
-from faigfast.ops.gradient_scale import GradientScale
-from faigfast.ops.squared_error import squared_error, squared_error_backward
-from faigfast.ops.table import Use, using
-from faigfast.ops.triton_conv import conv_backward as kernel_backward
+from faigfast.ops import score_reduction, score_reduction_reference
+from faigfast.ops.registry import Use, using
+from faigfast.ops.squared_error.operation import squared_error, squared_error_backward
 
 assert os.environ["TRITON_INTERPRET"] == "1"
 

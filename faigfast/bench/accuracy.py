@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from faigfast.attribution import attribute
+from faigfast.analysis.evaluation import Crops, crops
+from faigfast.attribution.attributor import attribute
 from faigfast.data.degradations import Degradation
 from faigfast.data.photographs import KEPT_OUT, photographs
-from faigfast.findings.evaluation import Crops, crops
 from faigfast.result import Attribution
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 
 from tqdm import tqdm
 
-from faigfast.attribution import attribute
+from faigfast.analysis.evaluation import Crops, crops
+from faigfast.attribution.attributor import attribute
 from faigfast.bench.accuracy import AUTHORS, Row, Trial, compare, degradations_of
 from faigfast.data.photographs import KEPT_OUT, photographs
-from faigfast.findings.evaluation import Crops, crops
-from faigfast.refinement import LARGE, STEPS_OF_LARGE, usual_steps
+from faigfast.integration.refinement import LARGE, STEPS_OF_LARGE, usual_steps
 from faigfast.zoo.pairs import shipped_pair
 
 PAIRS = ("srresnet-32x8-x2", "srcnn-24x4-x2")  # with kinks: without them far fewer points do

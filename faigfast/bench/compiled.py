@@ -6,10 +6,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from faigfast import _triton
-from faigfast.files import write_json
-from faigfast.machine import describe_versions
-from faigfast.tables import markdown
+from faigfast.backend.gpu import triton_support as _triton
+from faigfast.io.atomic import write_json
+from faigfast.io.environment import describe_versions
+from faigfast.io.text_table import markdown
 
 CAPABILITIES = (80, 90)
 HEAD = (

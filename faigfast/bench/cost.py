@@ -13,9 +13,9 @@ from tqdm import tqdm
 from faigfast.bench.first_cost import FirstCall, first_table, measure_first
 from faigfast.bench.rivals import own
 from faigfast.bench.workloads import workload
-from faigfast.files import write_json
-from faigfast.machine import describe_machine, describe_versions
-from faigfast.tables import aligned
+from faigfast.io.atomic import write_json
+from faigfast.io.environment import describe_machine, describe_versions
+from faigfast.io.text_table import aligned
 
 FAMILY = "srresnet-48"  # SRResNet 64×16 ×2 on 48² LR
 POINTS, IMAGES = (8, 16, 32), (1, 3)

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from faigfast.attribution import attribute
+from faigfast.attribution.attributor import attribute
 from faigfast.bench.families import FAMILIES, SCALE, SEED, Pair
 from faigfast.bench.rivals import Run, authors, own
 from faigfast.bench.runner import BOUND, NARROW_BOUNDS, errors
 from faigfast.bench.workloads import Problem, drawn
 from faigfast.data.degradations import Degradation
-from faigfast.files import write_json
-from faigfast.machine import describe_gpu, describe_machine, describe_versions
-from faigfast.tables import aligned, counted
+from faigfast.io.atomic import write_json
+from faigfast.io.environment import describe_gpu, describe_machine, describe_versions
+from faigfast.io.text_table import aligned, counted
 
 # Heights and widths of the 14 images, cut to even numbers; the pictures themselves are drawn.
 SET14 = {

@@ -11,8 +11,9 @@ from unittest.mock import patch
 from faigfast.bench.fresh import in_fresh_process
 from faigfast.bench.rivals import own
 from faigfast.bench.workloads import workload
-from faigfast.engine import graphs, integrate
-from faigfast.tables import aligned
+from faigfast.engine import graph as graphs
+from faigfast.engine import integrate
+from faigfast.io.text_table import aligned
 
 # What the engine does for a new pair of networks, by the functions that do it.
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
-from faigfast._backends import backends
+from faigfast.backend.catalogue import backends
+from faigfast.backend.precision import MATRIX, PRECISIONS, proper_float32
 from faigfast.bench.layer import PASSES, Layer
 from faigfast.bench.pointwise import subjects
-from faigfast.files import write_json
-from faigfast.machine import describe_gpu, describe_machine, describe_versions
-from faigfast.precision import MATRIX, PRECISIONS, proper_float32
-from faigfast.tables import aligned
+from faigfast.io.atomic import write_json
+from faigfast.io.environment import describe_gpu, describe_machine, describe_versions
+from faigfast.io.text_table import aligned
 
 # Channels, height and width, points of the line.
 LAYERS = ((64, 256, 8), (64, 48, 128), (128, 128, 8))

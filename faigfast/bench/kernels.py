@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from faigfast import _extension
+from faigfast.backend.cpu import extension as _extension
 from faigfast.bench.layer import PASSES, Layer, LinearLayer
-from faigfast.files import write_json
-from faigfast.machine import describe_machine, describe_versions
-from faigfast.tables import markdown
+from faigfast.io.atomic import write_json
+from faigfast.io.environment import describe_machine, describe_versions
+from faigfast.io.text_table import markdown
 
 CHANNELS = (16, 32, 64, 128, 256)
 SIZES = (16, 32, 64, 128, 256, 512)
@@ -149,7 +149,7 @@ class Kernels:
 
     def figure(self, path: str | os.PathLike[str]) -> None:
         """Draw the best instruction set beside torch as an SVG."""
-        from faigfast.findings.figures import COLOURS, GRAY, new_figure
+        from faigfast.analysis.report.figures import COLOURS, GRAY, new_figure
 
         best = list(self.peak)[-1]
         figure, (axes,) = new_figure(1, len(PASSES), 11, 3.6)

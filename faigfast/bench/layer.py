@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import faigfast.engine.rules  # noqa: F401  all kernels are in the table
-from faigfast.ops.conv import conv, conv_backward
-from faigfast.ops.linear import linear, linear_backward
-from faigfast.ops.table import Use, choose, using
+import faigfast.engine.op_rules  # noqa: F401  all kernels are in the table
+from faigfast.ops.conv.operation import conv, conv_backward
+from faigfast.ops.linear.operation import linear, linear_backward
+from faigfast.ops.registry import Use, choose, using
 
 PASSES = ("forward", "input gradient", "weight gradient")
 
@@ -25,7 +25,7 @@ class Layer:
     device, dtype
         Of all its tensors.
     mode : str
-        How float32 is multiplied; see `faigfast.ops.table.Use`.
+        How float32 is multiplied; see `faigfast.ops.registry.Use`.
     outputs : int, optional
         Channels that come out; None: as many as go in.
     kernel, stride, dilation, groups, transposed

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from faigfast.ops.conv import SAME
-from faigfast.ops.cuda_launch import at_all_points
-from faigfast.ops.line import on_line
-from faigfast.ops.table import Use, choose, using
+from faigfast.backend.gpu.cuda_launch import at_all_points
+from faigfast.ops.conv.operation import SAME
+from faigfast.ops.path_values import on_line
+from faigfast.ops.registry import Use, choose, using
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from faigfast._backends import backends
+from faigfast.analysis.evaluation import crops
+from faigfast.backend.catalogue import backends
 from faigfast.bench.families import Pair
 from faigfast.bench.rivals import Run, loop, own
 from faigfast.bench.workloads import Problem
 from faigfast.data import KEPT_OUT, Degradation, photographs
-from faigfast.files import write_json
-from faigfast.findings.evaluation import crops
-from faigfast.machine import describe_machine, describe_versions
-from faigfast.refinement import usual_steps
-from faigfast.tables import aligned
+from faigfast.integration.refinement import usual_steps
+from faigfast.io.atomic import write_json
+from faigfast.io.environment import describe_machine, describe_versions
+from faigfast.io.text_table import aligned
 
 YARDSTICK = ("loop", "left", 100)
 CONVERGED = ("gauss-legendre", 96)

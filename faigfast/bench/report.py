@@ -8,9 +8,9 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from faigfast.files import write_json
-from faigfast.machine import describe_machine, describe_versions
-from faigfast.tables import aligned
+from faigfast.io.atomic import write_json
+from faigfast.io.environment import describe_machine, describe_versions
+from faigfast.io.text_table import aligned
 
 YARDSTICK = "loop"
 HEADER = (

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from faigfast._backends import backends
-from faigfast.attribution import attribute
+from faigfast.attribution.attributor import attribute
+from faigfast.backend.catalogue import backends
 from faigfast.bench.workloads import Problem
-from faigfast.filters import FilterIndex
-from faigfast.quadrature import quadrature
+from faigfast.filters.filter_set import FilterIndex
+from faigfast.integration.quadrature import quadrature
 
 State = dict[str, Tensor]
 Scored = tuple[Tensor, Tensor]

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+from faigfast.backend.precision import proper_float32
 from faigfast.bench.first_run import first_run
 from faigfast.bench.report import Report, Row, Section
 from faigfast.bench.rivals import Contender, Run, Scored, own
 from faigfast.bench.rivals import contenders as everyone
 from faigfast.bench.workloads import WORKLOADS, Problem, Workload, workload
-from faigfast.machine import describe_gpu
-from faigfast.precision import proper_float32
+from faigfast.io.environment import describe_gpu
 
 DEFAULT = ("srresnet-48x1", "pair-64x4")
 

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from faigfast.bench import spandrel
 from faigfast.bench.families import FAMILIES, SEED
-from faigfast.filters import CONVOLUTIONS
-from faigfast.tables import counted
+from faigfast.filters.filter_set import CONVOLUTIONS
+from faigfast.io.text_table import counted
 
 Images = Tensor | tuple[Tensor, ...]
 

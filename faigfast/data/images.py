@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faigfast.files import atomic_write
+from faigfast.io.atomic import atomic_write
 
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 turn the image on its side
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")

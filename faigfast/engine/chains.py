@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from faigfast.engine.folded import Folded
-from faigfast.engine.rules import Points, folded, names, parts_of
-from faigfast.ops import chain as ops
-from faigfast.ops.conv import keeps_more
-from faigfast.ops.cpu_queue import FUSED
+from faigfast.engine.op_rules import Points, folded, names, parts_of
+from faigfast.engine.samples import Folded
+from faigfast.ops.conv import chain as ops
+from faigfast.ops.conv.cpu_queue import FUSED
+from faigfast.ops.conv.operation import keeps_more
 
 aten = torch.ops.aten
 
@@ -28,7 +28,7 @@ class NodeChain:
         Those of the chain, those outside whose values it takes, and those that others use.
     layers : list of (Node, Node or None)
         Weight and bias of every convolution.
-    operation : faigfast.ops.chain.Chain
+    operation : faigfast.ops.conv.chain.Chain
         What is computed.
     """
 

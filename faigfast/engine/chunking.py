@@ -5,8 +5,8 @@ from statistics import median
 
 import torch
 
-from faigfast.engine.execute import Plan
 from faigfast.engine.memory import Chunk
+from faigfast.engine.run import Plan
 from faigfast.engine.threads import MOST
 
 # On a CPU one sample fills the cores and stays in their caches; four at once took a tenth longer.

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from faigfast.engine.rules import CONVOLUTIONS
+from faigfast.engine.op_rules import CONVOLUTIONS
 
 aten = torch.ops.aten
 

@@ -11,19 +11,18 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdRef
 
-from faigfast.ends import compare_ends
-from faigfast.engine.check import (
-    ALPHAS,
-    CORNERS,
-    Sample,
-    corner,
-    differs,
-    ends_differ,
-    on_copies,
-)
+from faigfast.backend.cpu.allocator import free_cached
+from faigfast.backend.gpu.layer_choice import LAYERS, RIVALS, LayerChoice
+from faigfast.backend.gpu.loss_scaling import GradientScale
+from faigfast.backend.gpu.resident_chunks import CHUNKS, faster
+from faigfast.engine.accumulator import Sums, summed
 from faigfast.engine.chunking import wanted
-from faigfast.engine.doubts import Doubts, PointByPoint, doubted
-from faigfast.engine.execute import (
+from faigfast.engine.endpoints import compare_ends
+from faigfast.engine.graph import SIZES, Graphs, Look, Modules, alike
+from faigfast.engine.losses import accumulate, check_losses, losses_at
+from faigfast.engine.memory import Chunk, default_budget, fitted
+from faigfast.engine.op_rules import Points
+from faigfast.engine.run import (
     Plan,
     Values,
     arranged,
@@ -33,21 +32,14 @@ from faigfast.engine.execute import (
     so_far,
     with_sums,
 )
-from faigfast.engine.graphs import SIZES, Graphs, Look, Modules, alike
-from faigfast.engine.losses import accumulate, check_losses, losses_at
-from faigfast.engine.memory import Chunk, default_budget, fitted
-from faigfast.engine.resident import CHUNKS, faster
-from faigfast.engine.rules import Points
-from faigfast.engine.sums import Sums, summed
 from faigfast.engine.threads import spread
-from faigfast.integral import Integral
-from faigfast.objective import Objective, is_ours, loss
-from faigfast.ops.cpu_memory import free_cached
-from faigfast.ops.gradient_scale import GradientScale
-from faigfast.ops.layers import LAYERS, RIVALS, LayerChoice
-from faigfast.ops.table import Use, using
-from faigfast.path import WeightPath
-from faigfast.quadrature import Step
+from faigfast.engine.verify import ALPHAS, CORNERS, Sample, corner, differs, ends_differ, on_copies
+from faigfast.engine.verify_in_run import Doubts, PointByPoint, doubted
+from faigfast.integration.image_scores import Integral
+from faigfast.integration.objective import Objective, is_ours, loss
+from faigfast.integration.path import WeightPath
+from faigfast.integration.quadrature import Step
+from faigfast.ops.registry import Use, using
 
 KEPT = 0.25  # of the budget that is default: what the backend "cpu" keeps for the next call
 MOST_NODES = 500  # of a graph that is traced for a corner too, rather than compared in its run
@@ -76,7 +68,7 @@ class Engine:
     backend : str
         Whose kernels serve the path operations; "": plain PyTorch.
     mode : str
-        How those kernels multiply float32; see `faigfast.ops.table.Use`.
+        How those kernels multiply float32; see `faigfast.ops.registry.Use`.
     values : torch.dtype, optional
         Type of activations where the line is wider: images are given in the line's type.
     """

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from faigfast.engine.execute import Plan, Values, forward
-from faigfast.engine.folded import Folded
-from faigfast.engine.rules import Points
-from faigfast.objective import Objective, loss, squared_error
-from faigfast.ops.line import on_device
-from faigfast.ops.squared_error import fits, flat
-from faigfast.ops.squared_error import squared_error as fused_squared_error
-from faigfast.ops.table import in_use
+from faigfast.engine.op_rules import Points
+from faigfast.engine.run import Plan, Values, forward
+from faigfast.engine.samples import Folded
+from faigfast.integration.objective import Objective, loss, squared_error
+from faigfast.ops.path_values import on_device
+from faigfast.ops.registry import in_use
+from faigfast.ops.squared_error.operation import fits, flat
+from faigfast.ops.squared_error.operation import squared_error as fused_squared_error
 
 
 def losses_at(

@@ -15,10 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from faigfast.engine.execute import Plan, forward, prepare, with_sums
-from faigfast.engine.folded import Folded
-from faigfast.engine.rules import CONVOLUTIONS, Moving, Points
-from faigfast.ops.table import in_use, plain
+from faigfast.engine.op_rules import CONVOLUTIONS, Moving, Points
+from faigfast.engine.run import Plan, forward, prepare, with_sums
+from faigfast.engine.samples import Folded
+from faigfast.ops.registry import in_use, plain
 
 aten = torch.ops.aten
 
@@ -103,7 +103,7 @@ def fitted(plan: Plan, leaves: Mapping[str, Any], x: Tensor, wanted: Chunk, budg
     plan : Plan
         What is run.
     leaves : mapping of str to Tensor or Moving
-        From `faigfast.engine.execute.leaves`.
+        From `faigfast.engine.run.leaves`.
     x : Tensor
         [1, C, *spatial], for its shape.
     wanted : Chunk

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from faigfast.ops.cpu_state import flushed
+from faigfast.backend.cpu.state import flushed
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")

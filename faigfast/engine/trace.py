@@ -24,9 +24,9 @@ from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from faigfast.engine.glance import Calls, named_by_values
-from faigfast.networks import copy_of
-from faigfast.path import WeightPath
+from faigfast.engine.calls import Calls, named_by_values
+from faigfast.integration.path import WeightPath
+from faigfast.models.state import copy_of
 
 aten = torch.ops.aten
 
@@ -83,7 +83,7 @@ class Trace:
     digest : str
         Names the computation: operations, what they take, and which sizes are 1 or equal.
     calls : str
-        Names the functions of torch that were called, as `faigfast.engine.glance.Glance` does.
+        Names the functions of torch that were called, as `faigfast.engine.calls.Glance` does.
     captured : Graph, optional
         By `faigfast.engine.capture.capture`, where that was needed already.
     """

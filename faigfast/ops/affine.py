@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from faigfast.ops.line import differentiate, on_line, room, wide
-from faigfast.ops.table import operation
+from faigfast.ops.path_values import differentiate, on_line, room, wide
+from faigfast.ops.registry import operation
 
 
 @operation

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from faigfast.ops.line import on_line, wide
-from faigfast.ops.table import operation
+from faigfast.ops.path_values import on_line, wide
+from faigfast.ops.registry import operation
 
 
 @operation

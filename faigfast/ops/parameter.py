@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faigfast.ops.line import on_line, wide
-from faigfast.ops.table import operation
+from faigfast.ops.path_values import on_line, wide
+from faigfast.ops.registry import operation
 
 
 @operation

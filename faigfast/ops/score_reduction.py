@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faigfast import _extension
-from faigfast.ops.table import kernel, operation
+from faigfast.backend.cpu import extension as _extension
+from faigfast.ops.registry import kernel, operation
 
 # dtype → the entry of the extension that serves it on the CPU.
 _ENTRIES = {torch.float32: "score_reduction_float32", torch.float64: "score_reduction_float64"}

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from faigfast.ops.cpu_memory import empty
-from faigfast.ops.table import in_use
+from faigfast.backend.cpu.allocator import empty
+from faigfast.ops.registry import in_use
 
 aten = torch.ops.aten
 

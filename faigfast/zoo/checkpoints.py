@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faigfast.files import atomic_write
-from faigfast.networks import check_same_layout, copy_of, unwrap
+from faigfast.io.atomic import atomic_write
+from faigfast.models.state import check_same_layout, copy_of, unwrap
 from faigfast.zoo import infer_network
 
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict")

@@ -1,0 +1,280 @@
+"""Rivals of FAIG: other scores of the same filters, as the same result with the same rankings."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from faigfast.analysis.input_path import InputPath
+from faigfast.attribution.attributor import attribute
+from faigfast.backend.catalogue import choose
+from faigfast.backend.precision import MATRIX, PRECISIONS, check_precision
+from faigfast.filters.filter_set import FilterIndex
+from faigfast.filters.selection import Selection, select
+from faigfast.integration.batch import Batch, batches, is_single
+from faigfast.integration.objective import resolve_objective
+from faigfast.integration.quadrature import quadrature
+from faigfast.integration.refinement import STEPS_OF_OTHERS, schedule
+from faigfast.integration.settings import Setting
+from faigfast.models.fingerprint import fingerprints
+from faigfast.models.state import check_same_layout, tensors, unwrap
+from faigfast.result import Attribution
+
+# Name on the command line → what it ranks by.
+METHODS = {
+    "faig": "FAIG",
+    "input": "integrated gradients from the clean to the degraded image, Σ |∫ ∂ΣF/∂θ|",
+    "change": "Σ |θ − θ̄|",
+    "relative": "Σ |θ − θ̄| / Σ |θ̄|, the authors' absolute filter change",
+    "random": "chance",
+    "gradient": "Σ |Δ · ∂L/∂θ| at the target alone",
+    "magnitude": "Σ |θ|",
+    "signed": "−Σ I_i, FAIG without the absolute value",
+}
+# These look at the weights alone, and rank the same filters for every degradation.
+OF_WEIGHTS = ("change", "relative", "random", "magnitude")
+# Options of `attribute` with their defaults; those that do not act on a kind of rival, and why.
+DEFAULTS = {
+    name: option.default
+    for name, option in signature(attribute).parameters.items()
+    if option.kind is option.KEYWORD_ONLY and name not in ("steps", "signed", "progress")
+}
+OF_THE_LINE = ("rule", "tol", "emulate")
+ACT_ON_ALL = ("backend", "memory", "parameters")
+WHY = {
+    "gradient": "its one point is the target",
+    "input": "the output itself is summed, by the rule right, in the networks' own precision",
+    **dict.fromkeys(OF_WEIGHTS, "its scores follow from the weights alone"),
+}
+
+
+def rank_by(
+    method: str,
+    baseline: nn.Module,
+    target: nn.Module,
+    batch: Any,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    clean: Tensor | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Attribution:
+    """Score all filters by FAIG or one of its rivals.
+
+    Parameters
+    ----------
+    method : str
+        One of `METHODS`.
+    baseline, target : nn.Module
+        The pair.
+    batch : tuple, mapping or iterable
+        As in `faigfast.attribute`.
+    steps : int, optional
+        Points of the line, of "faig", "signed" and "input"; None: as in `faigfast.attribute`.
+    seed : int
+        Of "random".
+    clean : Tensor, optional
+        [N, C, h, w], where the path of "input" begins, for a single batch; None: the ground truth
+        shrunk to the size of the input by bilinear interpolation, as the authors' images are.
+    progress : bool
+        Show a progress bar.
+    **options
+        Of `faigfast.attribute`. Of "gradient" rule, tol and emulate do not act; of "input" and
+        those that look at weights `parameters`, `backend` and `memory` alone do. What is given
+        and does not act stands in the result's notes.
+
+    Returns
+    -------
+    Attribution
+        `setting.method` is the name. Rivals that look at weights alone keep one row of scores,
+        and have neither losses nor completeness (NaN).
+
+    Raises
+    ------
+    TypeError
+        If an option is none of `faigfast.attribute`.
+    ValueError
+        If the method is unknown, or as `faigfast.attribute`.
+
+    Notes
+    -----
+    Sources: "input", "relative" and "random" are those of Xie et al., NeurIPS 2021, and
+    their code: integrated gradients without the factor x − x′, ranked by the mean score itself,
+    and a change relative to the baseline's filter. `against=` gives the contrast of "input" too.
+
+    Examples
+    --------
+    >>> a, b = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+    >>> images = (torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8))
+    >>> len(rank_by("change", a, b, images).top("lq", 0.5))
+    4
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+    if unknown := [name for name in options if name not in DEFAULTS]:
+        raise TypeError(f"options hold {unknown[0]!r}; expected some of {', '.join(DEFAULTS)}")
+    if method in ("faig", "signed"):
+        signed = method == "signed"
+        return attribute(
+            baseline, target, batch, steps=steps, signed=signed, progress=progress, **options
+        )
+    if method == "gradient":
+        notes = _without_effect(method, options, OF_THE_LINE)
+        # The one node of this rule is the target.
+        options |= {"rule": "left", "steps": 1, "tol": None, "emulate": False}
+        options["progress"] = progress
+        result = attribute(baseline, target, batch, **options)
+        setting = replace(result.setting, method=method)
+        return replace(result, setting=setting, notes=(*result.notes, *notes))
+    first, last = unwrap(baseline, "baseline"), unwrap(target, "target")
+    check_same_layout(tensors(first), tensors(last))
+    like = next(last.parameters())
+    given = DEFAULTS | options
+    used, _ = choose(given["backend"], like.device)
+    if PRECISIONS.get(given["precision"]) == like.dtype and given["precision"] not in MATRIX:
+        given["precision"] = "auto"  # which is the networks' own
+    notes = _without_effect(method, given, [n for n in DEFAULTS if n not in ACT_ON_ALL])
+    scored = _scored(FilterIndex.of(last), last, given["parameters"])
+    parts = batches(batch, like.device, like.dtype)
+    if method == "input":
+        if clean is not None and not is_single(batch):
+            raise ValueError("clean is given with several batches; expected a single batch")
+        count = STEPS_OF_OTHERS if steps is None else steps
+        result = _input_gradients(first, last, parts, count, clean, progress, used, given["memory"])
+    else:
+        scores = _weight_scores(method, first, last, seed)
+        rows = {name: scores[None].clone() for name in next(iter(parts)).lq}  # files hold each
+        result = _result(
+            first, last, method, rows, images=1, seed=seed if method == "random" else None
+        )
+    rows = {name: x.masked_fill(~scored, 0) for name, x in result.by_degradation.items()}
+    return replace(result, by_degradation=rows, scored=scored, notes=tuple(notes))
+
+
+def _without_effect(method: str, options: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Check options that do not act on a method, and tell those that were given all the same."""
+    given = DEFAULTS | dict(options)
+    schedule(given["rule"], None, given["tol"], given["emulate"])
+    resolve_objective(given["objective"])
+    check_precision(given["precision"])
+    return [
+        f"{name} {given[name]!r} does not act on {method!r}: {WHY[method]}"
+        for name in names
+        if given[name] != DEFAULTS[name]
+    ]
+
+
+def _scored(index: FilterIndex, target: nn.Module, parameters: Selection | None) -> Tensor:
+    """Say of each filter whether `parameters` names its layer, [F]."""
+    layers = select(parameters, index, tensors(target))
+    parts = zip(index.layers, index.offsets, index.offsets[1:], strict=False)
+    return torch.cat([torch.full((high - low,), key in layers) for key, low, high in parts])
+
+
+def _weight_scores(method: str, baseline: nn.Module, target: nn.Module, seed: int) -> Tensor:
+    """Scores [F] in float64 that follow from the two networks' weights."""
+    index = FilterIndex.of(target)
+    if method == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(len(index), generator=generator, dtype=torch.float64)
+    start, end = tensors(baseline), tensors(target)
+    parts = []
+    for layer in index.layers:
+        old, new = (state[layer].detach().cpu().double().flatten(2) for state in (start, end))
+        value = (new if method == "magnitude" else new - old).abs().sum(2)
+        if method == "relative":
+            # A filter that was zero and moved comes first, one that stayed zero last.
+            tiny = torch.finfo(torch.float64).tiny
+            value = value / old.abs().sum(2).clamp(min=tiny)
+        parts.append(value.flatten())
+    return torch.cat(parts)
+
+
+def _input_gradients(
+    baseline: nn.Module,
+    target: nn.Module,
+    parts: Iterable[Batch],
+    steps: int,
+    clean: Tensor | None,
+    progress: bool,
+    backend: str,
+    memory: int | None,
+) -> Attribution:
+    """Score by the output's gradients between the clean and the degraded images."""
+    rule = quadrature("right", steps)  # the authors' nodes: from the clean image on, 0 … 1 − 1/S
+    path = InputPath(target, rule, backend, memory)
+    rows: dict[str, list[Tensor]] = {}
+    with tqdm(unit="point·image", disable=not progress, leave=None) as bar:
+        for part in parts:
+            for name, lq in part.lq.items():
+                found = path.scores(_clean(part, name, clean), lq.detach(), bar)
+                rows.setdefault(name, []).append(found)
+    scores = {name: torch.cat(values) for name, values in rows.items()}
+    images = len(next(iter(scores.values())))
+    return _result(baseline, target, "input", scores, images=images, steps=steps, backend=backend)
+
+
+def _clean(part: Batch, name: str, clean: Tensor | None) -> Tensor:
+    """Where the paths of one degradation begin, [N, C, *spatial]."""
+    lq, gt = part.lq[name], part.gt[name]
+    if clean is None:
+        if gt.shape[:2] != lq.shape[:2] or gt.ndim != lq.ndim:
+            raise ValueError(
+                f"gt is {list(gt.shape)} and x {list(lq.shape)}; expected images of one number of "
+                "channels, or clean= for where the paths begin"
+            )
+        if gt.shape == lq.shape:
+            return gt
+        mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[lq.ndim]
+        return F.interpolate(gt, size=lq.shape[2:], mode=mode, align_corners=False)
+    if clean.shape != lq.shape:
+        raise ValueError(f"clean is {list(clean.shape)}; expected {list(lq.shape)}, as x is")
+    return clean.to(lq)
+
+
+def _result(
+    baseline: nn.Module,
+    target: nn.Module,
+    method: str,
+    scores: dict[str, Tensor],
+    *,
+    images: int,
+    steps: int = 0,
+    seed: int | None = None,
+    backend: str = "torch",
+) -> Attribution:
+    """Put scores [N, F] in the form of an attribution that has no losses."""
+    index, ends = FilterIndex.of(target), fingerprints(baseline, target)
+    shape, per_image = (len(scores), images), method == "input"
+    unknown = partial(torch.full, fill_value=torch.nan, dtype=torch.float64)
+    return Attribution(
+        index=index,
+        by_degradation=scores,
+        completeness=unknown(shape),
+        losses=unknown((*shape, 2)),
+        error=unknown(shape),
+        points=torch.full(shape, steps),
+        scored=torch.ones(len(index), dtype=torch.bool),
+        setting=Setting(
+            rule="right" if per_image else "none",
+            steps=steps,
+            tol=None,
+            emulate=False,
+            objective="output sum" if per_image else "none",
+            backend=backend,
+            precision=str(next(iter(scores.values())).dtype).removeprefix("torch."),
+            per_image=per_image,
+            baseline=ends[0],
+            target=ends[1],
+            method=method,
+            contrasted=False,
+            seed=seed,
+        ),
+    )

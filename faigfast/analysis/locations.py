@@ -1,0 +1,308 @@
+"""Locations and connections: what of the discovered filters matters, their weights or their places.
+
+Each experiment changes as many filters as were discovered, and as many in every layer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from faigfast.analysis.data_frames import frame
+from faigfast.analysis.evaluation import Crops, Values, mean_and_interval, mean_values, share_of
+from faigfast.analysis.masking import DRAWS, random_sets
+from faigfast.analysis.measure import measure_all
+from faigfast.analysis.swap_units import output_channels
+from faigfast.filters.filter_set import FilterIndex, FilterSet
+from faigfast.io.finished_parts import Store
+from faigfast.models.state import copy_of, tensors, unwrap
+
+if TYPE_CHECKING:
+    import pandas
+
+# Name → what is done to the target (or the baseline, where it says so), and whether it is random.
+EXPERIMENTS = {
+    "masked": ("the discovered filters go back to the baseline's", False),
+    "masked, other places": ("as many in each layer, elsewhere, go back to the baseline's", True),
+    "masked, anywhere": ("as many, wherever, go back to the baseline's", True),
+    "weights shuffled": ("the discovered filters of a layer exchange their weights", True),
+    "inputs shuffled": ("those of an output channel exchange the inputs they read", True),
+    "weights moved": (
+        "masked, and the discovered weights stand at other places of their layer",
+        True,
+    ),
+    "grafted": ("the baseline with the discovered filters of the target", False),
+    "grafted, other places": ("the baseline with as many of the target's filters elsewhere", True),
+    "grafted, shuffled": ("grafted, the discovered filters of a layer exchange weights", True),
+}
+
+
+@dataclass(frozen=True)
+class Locations:
+    """What every experiment leaves of a target's ability.
+
+    Parameters
+    ----------
+    name, degradation : str
+        Whose filters, and for which degradation.
+    count : int
+        Number of filters.
+    values : dict
+        "baseline", "target" and experiments to metric to degradation to [N]; of random
+        experiments, the mean over the draws.
+    """
+
+    name: str
+    degradation: str
+    count: int
+    values: dict[str, Values]
+
+    def kept(self, experiment: str, degradation: str | None = None) -> float:
+        """Share of the target's gain over the baseline that is there: target 1, baseline 0."""
+        base, full, now = (
+            float(self.values[n]["psnr"][degradation or self.degradation].mean())
+            for n in ("baseline", "target", experiment)
+        )
+        return share_of(now - base, full - base)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row an experiment."""
+        found = []
+        for experiment, values in self.values.items():
+            row: dict[str, Any] = {"filters": self.name, "network": experiment}
+            for degradation, psnr in values["psnr"].items():
+                row[f"{degradation}, dB"] = float(psnr.mean())
+                change = psnr - self.values["target"]["psnr"][degradation]
+                row[f"{degradation} to target"], row[f"± {degradation}"] = mean_and_interval(change)
+                row[f"{degradation} kept, %"] = 100 * self.kept(experiment, degradation)
+            found.append(row)
+        return found
+
+
+def other_places(filters: FilterSet, index: FilterIndex, seed: int = 0) -> FilterSet:
+    """Draw as many filters in each layer, none of the given ones as far as the layer has others.
+
+    Parameters
+    ----------
+    filters : FilterSet
+        Of the network that the index numbers.
+    index : FilterIndex
+        All filters.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    FilterSet
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for layer, mask in filters.masks(index).items():
+        first = index.offsets[index.layers.index(layer)]
+        flat = mask.flatten()
+        free = (~flat).nonzero().flatten()
+        free = free[torch.randperm(len(free), generator=generator)]
+        # A layer that is nearly all discovered has not enough others.
+        taken = flat.nonzero().flatten()
+        taken = taken[torch.randperm(len(taken), generator=generator)]
+        parts.append(first + torch.cat([free, taken])[: int(flat.sum())])
+    return FilterSet(
+        torch.cat(parts), len(index), index.fingerprint, filters.baseline, filters.target
+    )
+
+
+def shuffled(
+    network: nn.Module, filters: FilterSet, seed: int = 0, within_outputs: bool = False
+) -> nn.Module:
+    """Copy a network whose chosen filters have exchanged their weights, layer by layer.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Unchanged.
+    filters : FilterSet
+        What takes part.
+    seed : int
+        Of the exchange.
+    within_outputs : bool
+        Only filters of one output channel change places: it keeps its kernels, which read each
+        other's inputs.
+
+    Returns
+    -------
+    nn.Module
+    """
+    edited = copy_of(unwrap(network, "network"))
+    generator = torch.Generator().manual_seed(seed)
+    state, index = tensors(edited), FilterIndex.of(edited)
+    outputs = output_channels(edited, index)
+    with torch.no_grad():
+        for layer, mask in filters.masks(index).items():
+            places = mask.nonzero()  # [K, 2]
+            keys = torch.rand(len(places), generator=generator, dtype=torch.float64)
+            if within_outputs:
+                group, order = outputs[layer][mask.flatten()].sort(stable=True)
+                places, keys = places[order], keys + group
+            order = torch.argsort(keys)
+            weight = state[layer]
+            row, column = places.to(weight.device).unbind(1)
+            weight[row, column] = weight[row[order], column[order]].clone()
+    return edited
+
+
+def moved(
+    baseline: nn.Module, target: nn.Module, filters: FilterSet, places: FilterSet
+) -> nn.Module:
+    """Mask filters in the target, and put their weights to other places of their layers.
+
+    Parameters
+    ----------
+    baseline, target : nn.Module
+        The pair, unchanged.
+    filters : FilterSet
+        Whose weights move.
+    places : FilterSet
+        Where to, as many in each layer.
+
+    Returns
+    -------
+    nn.Module
+    """
+    edited = filters.swap(baseline, target)
+    index = FilterIndex.of(edited)
+    source, state = tensors(unwrap(target, "target")), tensors(edited)
+    to = places.masks(index)
+    with torch.no_grad():
+        for layer, mask in filters.masks(index).items():
+            state[layer][to[layer]] = source[layer][mask]
+    return edited
+
+
+def grafted(baseline: nn.Module, target: nn.Module, filters: FilterSet) -> nn.Module:
+    """Copy the baseline with some of the target's filters; its biases stay."""
+    # The fingerprints in the set refuse networks in the other order, which is what is meant here.
+    plain = FilterSet(filters.indices, filters.total, filters.index)
+    return plain.swap(target, baseline)
+
+
+def experiment(
+    name: str, baseline: nn.Module, target: nn.Module, filters: FilterSet, seed: int
+) -> nn.Module:
+    """Build the network of one of `EXPERIMENTS`."""
+    index = FilterIndex.of(target)
+    elsewhere = partial(other_places, filters, index, seed)
+    if name == "masked":
+        return filters.swap(baseline, target)
+    if name == "masked, other places":
+        return elsewhere().swap(baseline, target)
+    if name == "masked, anywhere":
+        return random_sets(replace(filters, total=len(index)), 1, seed)[0].swap(baseline, target)
+    if name == "weights shuffled":
+        return shuffled(target, filters, seed)
+    if name == "inputs shuffled":
+        return shuffled(target, filters, seed, within_outputs=True)
+    if name == "weights moved":
+        return moved(baseline, target, filters, elsewhere())
+    if name == "grafted":
+        return grafted(baseline, target, filters)
+    if name == "grafted, other places":
+        return grafted(baseline, target, elsewhere())
+    if name == "grafted, shuffled":
+        return shuffled(grafted(baseline, target, filters), filters, seed)
+    raise ValueError(f"experiment is {name!r}; expected one of {', '.join(EXPERIMENTS)}")
+
+
+def locations(
+    baseline: nn.Module,
+    target: nn.Module,
+    sets: Mapping[str, FilterSet],
+    degradations: Mapping[str, str],
+    data: Crops,
+    *,
+    border: int,
+    experiments: Sequence[str] = tuple(EXPERIMENTS),
+    draws: int = DRAWS,
+    store: Store | None = None,
+    progress: bool = False,
+) -> list[Locations]:
+    """Ask whether the discovered filters' weights, locations and connections matter.
+
+    Parameters
+    ----------
+    baseline, target : nn.Module
+        The pair.
+    sets : mapping of str to FilterSet
+        Discovered filters by name.
+    degradations : mapping of str to str
+        Which degradation each name's filters serve.
+    data : Crops
+        What is restored.
+    border : int
+        Pixels left out of the PSNR.
+    experiments : sequence of str
+        Of `EXPERIMENTS`.
+    draws : int
+        Of each random experiment, of which the mean is taken.
+    store : Store, optional
+        Keeps every finished network's measurement.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    list of Locations
+        One a name.
+
+    Raises
+    ------
+    ValueError
+        If an experiment or a degradation is unknown, or a set is of another network.
+
+    Notes
+    -----
+    Source: the claim of Xie et al., NeurIPS 2021, that not the weights alone but the
+    locations and connections of discovered filters matter; the experiments are ours.
+    """
+    if unknown := [name for name in experiments if name not in EXPERIMENTS]:
+        raise ValueError(f"experiment is {unknown[0]!r}; expected some of {', '.join(EXPERIMENTS)}")
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; expected a positive integer")
+    for name in sets:
+        if degradations.get(name) not in data.lq:
+            raise ValueError(
+                f"the filters {name!r} serve {degradations.get(name)!r}; expected one of "
+                f"{', '.join(data.lq)}"
+            )
+    networks: dict[str, Callable[[], nn.Module]] = {
+        "baseline": lambda: baseline,
+        "target": lambda: target,
+    }
+    keys: dict[tuple[str, str], list[str]] = {}
+    for name, filters in sets.items():
+        filters.masks(FilterIndex.of(target))
+        for what in experiments:
+            for seed in range(draws if EXPERIMENTS[what][1] else 1):
+                # "masked" is what masking measures too.
+                key = f"{what} {filters.digest} {seed}"
+                key = f"swap {filters.digest}" if what == "masked" else key
+                keys.setdefault((name, what), []).append(key)
+                networks[key] = partial(experiment, what, baseline, target, filters, seed)
+    values = measure_all(
+        networks, data, border=border, target=target, store=store, title="locations",
+        progress=progress,
+    )  # fmt: skip
+    found = []
+    for name, filters in sets.items():
+        means: dict[str, Values] = {end: values[end] for end in ("baseline", "target")}
+        for what in experiments:
+            means[what] = mean_values([values[key] for key in keys[name, what]])
+        found.append(Locations(name, degradations[name], len(filters), means))
+    return found
+
+
+def locations_frame(parts: Sequence[Locations]) -> "pandas.DataFrame":
+    """One row a name and experiment."""
+    return frame([row for part in parts for row in part.rows()])

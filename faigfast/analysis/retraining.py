@@ -1,0 +1,353 @@
+"""Retraining: only the discovered filters learn, from the baseline, and all else stands still."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from faigfast.analysis.data_frames import frame
+from faigfast.analysis.evaluation import (
+    METRICS,
+    Crops,
+    Values,
+    difference,
+    mean_and_interval,
+    measure,
+    over_photographs,
+    share_of,
+)
+from faigfast.analysis.masking import random_sets
+from faigfast.analysis.retraining_runs import WHO, check_states, lessons
+from faigfast.analysis.study import Study
+from faigfast.data.degradations import Degradation
+from faigfast.data.patches import Patches
+from faigfast.filters.filter_set import FilterIndex, FilterSet
+from faigfast.models.fingerprint import digest_of, fingerprint
+from faigfast.models.state import blaming, copy_of, unwrap
+from faigfast.training.train import STATE, Optimize, Schedule, check_optimizer, train
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def retrain(
+    baseline: nn.Module,
+    filters: FilterSet | None,
+    patches: Patches,
+    schedule: Schedule,
+    folder: str | os.PathLike[str],
+    *,
+    optimizer: Optimize | str = "Adam",
+    recipe: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> nn.Module:
+    """Train a copy of the baseline in some filters alone.
+
+    Parameters
+    ----------
+    baseline : nn.Module
+        Where the training starts; unchanged.
+    filters : FilterSet, optional
+        What learns; biases and everything else stay as they are to the bit. None: every
+        parameter learns.
+    patches : Patches
+        Where batches come from.
+    schedule : Schedule
+        Length and rate.
+    folder : path-like
+        Receives the training's state and log; the same call goes on where it stopped.
+    optimizer : str or callable
+        As in `faigfast.training.train.train`.
+    recipe : mapping, optional
+        Whatever else defines the run; a state of another is refused.
+    overwrite : bool
+        Forget the state in `folder` and start again.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    nn.Module
+        With averaged weights, in the baseline's modes.
+
+    Raises
+    ------
+    ValueError
+        If the filters are of another network, a filter's layer holds no parameter of its shape, or
+        `folder` holds another run.
+
+    Notes
+    -----
+    Source: Xie et al., NeurIPS 2021. Their script drops filters whose index is below
+    192, the first layer's.
+    """
+    network = copy_of(unwrap(baseline, "baseline")).requires_grad_(True)  # a frozen one learns too
+    vars(network).pop("faigfast_source", None)
+    masks = None if filters is None else filters.masks(FilterIndex.of(network))
+    modes = [module.training for module in network.modules()]
+    identity = {
+        "baseline": fingerprint(network),
+        "filters": "all" if filters is None else filters.digest,
+        **(recipe or {}),
+    }
+    check_optimizer(optimizer)
+    if overwrite:  # here, so that nothing is lost by what is refused before
+        (Path(folder) / STATE).unlink(missing_ok=True)
+    average = train(
+        network,
+        patches,
+        schedule,
+        folder,
+        recipe=identity,
+        trainable=masks,
+        optimizer=optimizer,
+        progress=progress,
+    )
+    network.load_state_dict(average)
+    for module, mode in zip(network.modules(), modes, strict=True):
+        module.training = mode
+    return network
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Networks retrained for one degradation, on the same crops.
+
+    Parameters
+    ----------
+    degradation : str
+        Of the training and of the input.
+    count : int
+        Number of discovered, and of random filters.
+    values : dict
+        Network ("baseline", "target", "discovered", "random", "all") to metric to degradation to
+        [N].
+    photographs : tuple of str
+        The photograph of each crop.
+    networks : dict of str to nn.Module
+        Those that were retrained.
+    """
+
+    degradation: str
+    count: int
+    values: dict[str, Values]
+    photographs: tuple[str, ...]
+    networks: dict[str, nn.Module]
+
+    def psnr(self, network: str) -> Tensor:
+        """PSNR [N] on the degradation."""
+        return self.values[network]["psnr"][self.degradation]
+
+    def recovered(self, network: str) -> float:
+        """Share of the target's gain over the baseline."""
+        base, full, now = (float(self.psnr(n).mean()) for n in ("baseline", "target", network))
+        return share_of(now - base, full - base)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a network."""
+        found = []
+        for network in self.values:
+            row: dict[str, Any] = {"degradation": self.degradation, "network": network}
+            row["filters"] = self.count if network in ("discovered", "random") else None
+            row[METRICS["psnr"]], row["±"] = mean_and_interval(self.psnr(network))
+            row["recovered, %"] = 100 * self.recovered(network)
+            if network != "random":
+                ahead = self.psnr(network) - self.psnr("random")
+                row["above random"], row["± crops"] = mean_and_interval(ahead)
+                row["± photographs"] = over_photographs(ahead, self.photographs)[1]
+            found.append(row)
+        return found
+
+
+def compare_retraining(
+    baseline: nn.Module,
+    target: nn.Module,
+    filters: FilterSet,
+    degradation: str,
+    patches: Patches,
+    data: Crops,
+    schedule: Schedule,
+    folder: str | os.PathLike[str],
+    *,
+    border: int,
+    optimizer: Optimize | str = "Adam",
+    recipe: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Retraining:
+    """Retrain discovered filters, as many random ones, and all, for one degradation.
+
+    Parameters
+    ----------
+    baseline, target : nn.Module
+        The pair; the target is what is to be reached.
+    filters : FilterSet
+        Discovered for the degradation.
+    degradation : str
+        Its name in `data`.
+    patches : Patches
+        Of the degradation.
+    data : Crops
+        On which the networks are measured.
+    schedule, folder, optimizer, recipe, overwrite, progress
+        As in `retrain`; each network has a folder of its own.
+    border : int
+        Pixels left out of the PSNR.
+    seed : int
+        Of the random filters.
+
+    Returns
+    -------
+    Retraining
+
+    Raises
+    ------
+    ValueError
+        As `retrain`.
+    """
+    if degradation not in data.lq:
+        raise ValueError(
+            f"degradation is {degradation!r}; expected one of the crops', {', '.join(data.lq)}"
+        )
+    total = len(FilterIndex.of(baseline))  # which a file of the authors does not tell
+    (chance,) = random_sets(replace(filters, total=total), 1, seed)
+    only = Crops({degradation: data.lq[degradation]}, data.gt, data.names)
+    values = {
+        "baseline": measure(baseline, only, border=border),
+        "target": measure(target, only, border=border),
+    }
+    networks = {}
+    for name, chosen in zip(WHO, (filters, chance, None), strict=True):
+        networks[name] = retrain(
+            baseline,
+            chosen,
+            patches,
+            schedule,
+            Path(folder) / f"{degradation}-{name}",
+            optimizer=optimizer,
+            recipe=recipe,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        values[name] = measure(networks[name], only, border=border)
+    return Retraining(degradation, len(filters), values, data.photographs, networks)
+
+
+def retrain_all(
+    study: Study,
+    images: dict[str, Tensor],
+    recipes: dict[str, Degradation],
+    schedule: Schedule,
+    folder: str | os.PathLike[str],
+    *,
+    fraction: float,
+    sets: Mapping[str, FilterSet] | None = None,
+    patch: int,
+    optimizer: str = "Adam",
+    overwrite: bool = False,
+) -> list[Retraining]:
+    """Retrain for the degradation of every contrast, or of every set.
+
+    Parameters
+    ----------
+    study : Study
+        Pair, attribution and crops.
+    images : dict of str to Tensor
+        Photographs [3, H, W] to train on, others than the study's.
+    recipes : dict of str to Degradation
+        By name; those that neither blur nor add noise are passed over.
+    schedule : Schedule
+        Length and rate.
+    folder : path-like
+        Receives states and logs.
+    fraction : float
+        Share of the filters that learn.
+    sets : mapping of str to FilterSet, optional
+        Filters by degradation, in place of the study's.
+    patch : int
+        Side of a low-resolution patch.
+    optimizer : str
+        As in `retrain`.
+    overwrite : bool
+        Forget what earlier runs left in `folder`, each state when its training begins.
+
+    Returns
+    -------
+    list of Retraining
+
+    Raises
+    ------
+    ValueError
+        If a set is of another network or of no degradation that can be learnt, two contrasts
+        serve one degradation, or there is nothing to be learnt.
+    """
+    sets = sets or {}
+    learnt = lessons(study, images, recipes, list(sets), patch)
+    for name, given in sets.items():
+        with blaming(f"set {name!r}", ValueError):
+            given.check_pair(study.baseline, study.target)
+    if not learnt:
+        raise ValueError("no degradation blurs or adds noise; expected one to be learnt")
+    check_optimizer(optimizer)
+    if not overwrite:
+        check_states(learnt, schedule, folder)
+    if not sets:
+        tops = study.tops(fraction)
+        sets = {c.degradation: tops[c.name] for c in study.contrasts}
+    parts = []
+    for name, patches in learnt.items():
+        recipe = recipes[name]
+        known = {
+            "degradation": [recipe.blur, recipe.noise],
+            "patch": patch,
+            "photographs": digest_of(images),
+        }
+        parts.append(
+            compare_retraining(
+                study.baseline, study.target, sets[name], name, patches, study.kept, schedule,
+                folder, border=study.border, optimizer=optimizer, recipe=known,
+                overwrite=overwrite, progress=study.progress,
+            )
+        )  # fmt: skip
+    return parts
+
+
+def retraining_frame(parts: Sequence[Retraining]) -> "pandas.DataFrame":
+    """One row a degradation and network."""
+    rows = [row for part in parts for row in part.rows()]
+    table = frame(rows)
+    if rows:  # whole numbers beside empty cells have become floats
+        whole = table["filters"].astype("Int64").astype(object)
+        table["filters"] = whole.where(whole.notna(), None)
+    return table
+
+
+def retraining_sentences(parts: Sequence[Retraining]) -> list[str]:
+    """Say for each degradation whether discovered filters recover more than random ones."""
+    found = []
+    for part in parts:
+        more = part.psnr("discovered") - part.psnr("random")
+        ahead, half = mean_and_interval(more)
+        word = "more" if ahead > half else "less" if ahead < -half else "neither more nor less"
+        if math.isnan(half):
+            word = "to be compared"  # of one crop nothing can be told
+        shares = {name: f"{100 * part.recovered(name):.0f} %" for name in WHO}
+        if math.isnan(part.recovered("all")):
+            found.append(
+                f"{part.degradation}: the target gains nothing over the baseline; the "
+                f"{part.count} discovered filters reach {word} than as many random ones "
+                f"({difference(more)})."
+            )
+            continue
+        found.append(
+            f"{part.degradation}: retraining the {part.count} discovered filters recovers "
+            f"{shares['discovered']} of the target's gain, {word} than as many random ones, "
+            f"{shares['random']} ({difference(more)}); all parameters {shares['all']}."
+        )
+    return found

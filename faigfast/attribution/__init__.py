@@ -1,0 +1,5 @@
+"""`attribute` and `Attributor`: two networks and images in, scores of all filters out."""
+
+from faigfast.attribution.attributor import Attributor, attribute
+
+__all__ = ["Attributor", "attribute"]

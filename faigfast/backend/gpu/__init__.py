@@ -1,0 +1,1 @@
+"""Everything that GPUs or several devices alone need; the CPU path is read without it."""

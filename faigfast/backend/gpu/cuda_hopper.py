@@ -1,0 +1,73 @@
+"""The path convolution 3×3 of 64 channels to 64 on Hopper, by a kernel of our own.
+
+It has not run on a device yet, so it is taken only where FAIGFAST_HOPPER=1 asks for it.
+"""
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from faigfast.backend.gpu import cuda_conv  # noqa: F401  it is asked after this one
+from faigfast.backend.gpu.cuda_launch import TYPES, at_all_points, extension, on, refuses
+from faigfast.ops.conv.operation import SAME, keeps_more
+from faigfast.ops.path_values import address, dense
+from faigfast.ops.registry import kernel
+
+_FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
+_CARD = (9, 0)
+_ALIGNED = 16  # bytes, of what the copy engine reads
+
+
+def _refuses(x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
+             s0: Tensor | None, ds: Tensor | None, alpha: Tensor, *rest: Any) -> str:  # fmt: skip
+    residual, geometry, (activation, _, scale, shuffle) = rest[3], rest[4:10], rest[10:]
+    if w0.shape != (64, 64, 3, 3):
+        return f"the weight is {'×'.join(map(str, w0.shape))}, not 64×64×3×3"
+    if geometry != SAME or shuffle != 1:
+        return "stride, padding, dilation, groups and shuffle are not 1, or it is transposed"
+    if activation not in _FUSED or keeps_more(activation, scale, residual):
+        return f"it does not take {activation} with what follows"
+    why = refuses(x, *(part for part in (w0, dw, b0, db, residual) if part is not None))
+    if why:
+        return why
+    if x.dtype not in (torch.float16, torch.bfloat16) or (
+        residual is not None and residual.dtype != x.dtype
+    ):
+        return f"tensors are of {x.dtype}"
+    if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) != _CARD:
+        return "the card is not of compute capability 9.0"
+    if os.environ.get("FAIGFAST_HOPPER") != "1":
+        return "compiled, not yet run on a device; FAIGFAST_HOPPER=1 takes it"
+    return ""
+
+
+@kernel("hopper", "conv", _refuses, "cuda", told=False)
+def conv(
+    x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
+    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, sum_w: Tensor | None,
+    sum_b: Tensor | None, sum_s: Tensor | None, residual: Tensor | None,
+    stride: Any, padding: Any, dilation: Any, transposed: Any, output_padding: Any, groups: Any,
+    activation: str, slope: float, scale: float, shuffle: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As `faigfast.ops.conv.operation.conv`."""
+    pixels = _aligned(dense(x))  # [P or 1, M, H, W, 64]
+    rest = None if residual is None else _aligned(dense(residual))
+    gamma = at_all_points(w0, dw, alpha, x.dtype).movedim(2, -1)  # [P, 64, 3, 3, 64], dense
+    bias = None if b0 is None else at_all_points(b0, db, alpha, torch.float32)
+    points, (samples, height, width) = len(alpha), pixels.shape[1:4]
+    y = x.new_empty(points, *pixels.shape[1:])
+    with on(x.device) as where:
+        extension().convolution64(
+            **where, type=TYPES[x.dtype], points=points, samples=samples, height=height,
+            width=width, shared=len(pixels) < points,
+            residual_shared=rest is not None and len(rest) < points, x=address(pixels),
+            gamma=address(gamma), bias=address(bias), residual=address(rest), y=address(y),
+            activation=_FUSED[activation], slope=slope, scale=scale,
+        )  # fmt: skip
+    return y.movedim(-1, 2), x.new_empty(0)
+
+
+def _aligned(pixels: Tensor) -> Tensor:
+    return pixels if pixels.data_ptr() % _ALIGNED == 0 else pixels.clone()

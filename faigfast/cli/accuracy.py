@@ -1,0 +1,164 @@
+"""`faigfast accuracy`: how accurate every quadrature rule is on the shipped pairs."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from textwrap import fill, indent
+from typing import Any
+
+from torch import Tensor
+
+from faigfast.bench import accuracy_by_size as by_size
+from faigfast.bench.accuracy import (
+    BLUR,
+    CHECK,
+    NOISE,
+    REFERENCE,
+    SIZE,
+    TOP,
+    Row,
+    Section,
+    measure_accuracy,
+)
+from faigfast.cli.output import command_line, note, surroundings, writable_file, write_between
+from faigfast.data.photographs import KEPT_OUT
+from faigfast.integration.refinement import LARGE
+from faigfast.io.environment import describe_machine, describe_versions
+from faigfast.io.text_table import aligned, markdown
+from faigfast.zoo.pairs import PAIRS
+
+WIDTH = 110
+READING = (
+    "Evaluations: points of the line for an image; where images differ, their mean (and range). "
+    "Error: relative L1 error of an image's scores, mean and worst of the images. Contrast: the "
+    "same error of the mean scores under blur less those under noise. Top: share of the "
+    f"{100 * TOP:g} % of filters ranked highest for a degradation that the converged rule ranks "
+    "there too. Completeness: the worst image's error. Estimate: mean of what the rule itself says "
+    "its errors are; ÷ error: the estimate over the error, median; covered: images whose error is "
+    "not above the estimate. The last row compares what is emulated with the rule it stands for."
+)
+
+READING_BY_SIZE = (
+    "Relative L1 error of an image's scores, mean (and worst; of the mean scores under blur less "
+    "those under noise). The fewer points of a rule are its default where images of "
+    f"{math.isqrt(LARGE)}×{math.isqrt(LARGE)} pixels or more go in, half as wide as their ground "
+    "truth; the more points are below."
+)
+
+Set = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Measure, print the tables, and write them into a document."""
+    if options.by_size and options.size is not None:
+        raise ValueError("--size and --by_size are both given; expected one of them")
+    part = "accuracy --by_size" if options.by_size else "accuracy"
+    if options.output is not None:
+        surroundings(writable_file(options.output), part)
+    names, remarks, blocks = (_by_size if options.by_size else _all_rules)(options)
+    missing = [name for name in KEPT_OUT if name.partition(".")[0] not in names]
+    if missing:
+        note(f"without {', '.join(missing)}: pip install 'faigfast[sklearn]'", options.quiet)
+
+    def in_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+        return indent(aligned(head, rows), "  ")
+
+    remarks = [fill(text, WIDTH) for text in remarks]
+    print("\n\n".join([*(block(in_text) for block in blocks), *remarks]))
+    if options.output is not None:
+        command = f"    {command_line(words)}"
+        written = [f"### {block(markdown)}" for block in blocks]
+        write_between(options.output, part, "\n\n".join([command, *remarks, *written]))
+
+
+Found = tuple[Sequence[str], Sequence[str], Sequence[Callable[[Set], str]]]
+
+
+def _all_rules(options: Any) -> Found:
+    """Photographs, remarks, and a block for each pair."""
+    size = SIZE if options.size is None else options.size
+    names, sections = measure_accuracy(
+        options.pairs or PAIRS, size=size, progress=not options.quiet
+    )
+    conditions = (
+        f"The middle {size}×{size} pixels (ground truth) of {_degraded(names)}: {2 * len(names)} "
+        f"images. The rules run in float32, the converged one, {REFERENCE}, in float64. {_where()}"
+    )
+    return names, (conditions, READING), [partial(_block, section) for section in sections]
+
+
+def _by_size(options: Any) -> Found:
+    """Photographs, remarks, and a block for each pair."""
+    pairs = options.pairs or by_size.PAIRS
+    names, sizes = by_size.measure_by_size(pairs, progress=not options.quiet)
+    conditions = (
+        f"Crops spread over {_degraded(names)}; all in float32, against {by_size.REFERENCE}. "
+        f"{_where()}"
+    )
+    blocks = [partial(_size_block, pair, [s for s in sizes if s.pair == pair]) for pair in pairs]
+    return names, (conditions, READING_BY_SIZE), blocks
+
+
+def _degraded(names: Sequence[str]) -> str:
+    return f"{', '.join(names)}, each blurred (σ = {BLUR:g}) and noisy ({NOISE:g})"
+
+
+def _where() -> str:
+    """Say on what it was measured, and with what."""
+    machine, versions = describe_machine(), describe_versions()
+    return (
+        f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores, "
+        f"{machine['instructions']}, torch {versions['torch']}, faigfast {versions['faigfast']}, "
+        f"Python {versions['python']}."
+    )
+
+
+def _size_block(pair: str, sizes: Sequence[by_size.Size], set_table: Set) -> str:
+    """Title and table of one pair."""
+    head = ["ground truth", "images", *(row.name for row in sizes[0].rows)]
+    lines = [
+        [f"{size.side}×{size.side}", f"2 × {size.images}", *map(_three, size.rows)]
+        for size in sizes
+    ]
+    return f"{pair}\n\n{set_table(head, lines)}"
+
+
+def _three(row: Row) -> str:
+    mean, worst = _short(row.errors.mean()), _short(row.errors.max())
+    return f"{mean} ({worst}; {_short(row.contrast)})"
+
+
+def _block(section: Section, set_table: Set) -> str:
+    """Title, agreement, table and notes of one pair."""
+    check = section.agreement
+    overlap = " and ".join(f"{share:.3f} ({name})" for name, share in check.overlap.items())
+    agreement = (
+        f"{REFERENCE} in float64 and {CHECK} in float32 differ by {_short(check.errors.mean())} on "
+        f"average, {_short(check.errors.max())} in the worst image and {_short(check.contrast)} in "
+        f"the contrast; {overlap} of the top {100 * TOP:g} % are the same."
+    )
+    head = ["rule", "evaluations", "mean error", "worst", "contrast"]
+    head += [f"top, {name}" for name in check.overlap]
+    head += ["completeness", "estimate", "÷ error", "covered"]
+    table = set_table(head, [_cells(row) for row in section.rows])
+    return "\n\n".join([section.title, fill(agreement, WIDTH), table, *section.notes])
+
+
+def _cells(row: Row) -> list[str]:
+    low, high = int(row.points.min()), int(row.points.max())
+    points = f"{float(row.points.double().mean()):.1f} ({low}–{high})" if low < high else f"{low}"
+    errors = (row.errors.mean(), row.errors.max(), row.contrast)
+    cells = [row.name, points, *(_short(error) for error in errors)]
+    cells += [f"{share:.3f}" for share in row.overlap.values()]
+    cells.append(_short(row.completeness))
+    if row.estimates.isnan().any():
+        return [*cells, *3 * ["–"]]
+    ratios = row.estimates / row.errors
+    covered = f"{int((ratios >= 1).sum())} of {len(ratios)}"
+    return [*cells, _short(row.estimates.mean()), f"{float(ratios.quantile(0.5)):.2f}", covered]
+
+
+def _short(value: Tensor | float) -> str:
+    """Write 0.012 as 1.2e-2."""
+    mantissa, exponent = f"{float(value):.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"

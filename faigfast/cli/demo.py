@@ -1,0 +1,12 @@
+"""`faigfast demo`: attribution and masking of the shipped pair on photographs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from faigfast.analysis.demo import run_demo
+from faigfast.cli.output import writable_folder
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Run the demo, which prints its table and the report's path itself."""
+    run_demo(writable_folder(options.output), steps=options.steps, progress=not options.quiet)

@@ -1,0 +1,37 @@
+"""`faigfast locations`: whether weights, locations and connections of discovered filters matter."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from faigfast.analysis.locations import EXPERIMENTS, locations, locations_frame
+from faigfast.analysis.report.figures import kept_bars
+from faigfast.cli.run_folder import alone_in
+from faigfast.cli.study import describe, open_study, publish
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Run every experiment for every contrast."""
+    if options.draws < 1:
+        raise ValueError(f"draws is {options.draws}; expected a positive integer")
+    study = open_study(options)
+    with alone_in(options.output):
+        parts = locations(
+            study.baseline,
+            study.target,
+            study.tops(options.fraction),
+            {contrast.name: contrast.degradation for contrast in study.contrasts},
+            study.kept,
+            border=study.border,
+            draws=options.draws,
+            store=study.store,
+            progress=study.progress,
+        )
+        legend = [f"{name}: {text}." for name, (text, _) in EXPERIMENTS.items()]
+        publish(
+            options,
+            words,
+            "locations",
+            {"locations": locations_frame(parts)},
+            {"locations": kept_bars(parts)},
+            [*legend, describe(study)],
+        )

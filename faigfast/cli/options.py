@@ -1,0 +1,268 @@
+"""The options of every command, apart from what the commands import to run."""
+
+import re
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from faigfast.cli.common_options import Add, degraded_images, own_network, quiet
+from faigfast.cli.finding_options import FINDINGS
+
+UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def size(text: Any) -> int:
+    """Bytes of "2GB", "1.5 GiB" or "2000000"; units are kB, MB, GB, KiB, MiB and GiB, in any case.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If the text is something else.
+    """
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
+    if not found or found[2] not in UNITS:
+        raise ArgumentTypeError(
+            f"memory is {text!r}; expected bytes, or a number of kB, MB, GB, KiB, MiB or GiB"
+        )
+    return int(Fraction(found[1]) * UNITS[found[2]])
+
+
+def _attribute(add: Add) -> None:
+    add("baseline", type=str, help="checkpoint of the baseline, .pth or .safetensors")
+    add("target", type=str, help="checkpoint of the target, of the same architecture")
+    add("--gt", type=str, required=True, metavar="FOLDER", help="ground-truth images")
+    add("--output", type=str, required=True, metavar="FOLDER", help="receives the results")
+    degraded_images(add)
+    add(
+        "--rule",
+        type=str,
+        default="midpoint",
+        help="left (the authors'), right, midpoint, graded, trapezoid, gauss-legendre or "
+        "gauss-kronrod",
+    )
+    add(
+        "--steps",
+        type=int,
+        help="nodes of the rule, with --tol the most of them; default 20, graded 16, of images of "
+        "64x64 pixels or more 15 and 14, the authors' 100 of left and right",
+    )
+    add("--tol", type=float, help="refine until the estimated relative error is at most this")
+    add(
+        "--emulate",
+        action="store_true",
+        help="predict the left or right rule of STEPS nodes from 17 evaluations",
+    )
+    add(
+        "--method",
+        type=str,
+        default="faig",
+        help="what the scores are: faig, or a rival: input (integrated gradients along the input), "
+        "change, relative, random, gradient, magnitude or signed",
+    )
+    add(
+        "--objective",
+        type=str,
+        default="squared_error",
+        help="loss: squared_error or absolute_error",
+    )
+    add(
+        "--parameters",
+        type=str,
+        nargs="+",
+        metavar="PATTERN",
+        help="convolution weights to score, by name or pattern such as 'body.*'; default all",
+    )
+    add("--backend", type=str, default="auto", help="auto, or one that doctor lists")
+    add(
+        "--precision",
+        type=str,
+        default="auto",
+        help="auto, fp64, fp32, bf16 or fp16; with the backend triton also tf32, bf16x3",
+    )
+    add(
+        "--devices",
+        type=str,
+        nargs="+",
+        metavar="DEVICE",
+        help="where, such as cuda:0 cuda:1, or all for every GPU: images are spread over them; "
+        "default the CPU",
+    )
+    add(
+        "--memory",
+        type=size,
+        metavar="SIZE",
+        help="budget for activations, in bytes or with a unit such as 2GB or 1.5GiB; default a "
+        "quarter of all, or four fifths of what is free",
+    )
+    add(
+        "--top",
+        type=float,
+        nargs="*",
+        default=[0.01],
+        metavar="FRACTION",
+        help="shares of the filters, in (0, 1], that get an index file of their own",
+    )
+    own_network(add)
+    add(
+        "--overwrite",
+        action="store_true",
+        help="compute again what is finished in --output; remove another run",
+    )
+    quiet(add)
+
+
+def _train(add: Add) -> None:
+    add("--output", type=str, required=True, metavar="FOLDER", help="receives the pair")
+    add(
+        "--folder",
+        type=str,
+        metavar="FOLDER",
+        help="photographs to train on; default those in the wheels of scikit-image and -learn",
+    )
+    networks = ["srresnet", "srcnn", "edsr", "rrdbnet", "rcan", "swinir"]
+    add("--network", choices=networks, default="srresnet", help="architecture")
+    add("--width", type=int, default=32, help="channels (srcnn: of the first layer)")
+    add(
+        "--depth",
+        type=int,
+        default=8,
+        help="residual blocks (srcnn: layers of twice the width; the paper's is 64 wide, 5 deep; "
+        "rrdbnet: blocks of three dense blocks that grow by half the width; rcan: groups of two "
+        "blocks; swinir: groups of two blocks with two heads, windows of 8)",
+    )
+    add("--scale", type=int, default=2, help="enlargement")
+    both = {"nargs": 2, "metavar": ("BASELINE", "TARGET")}
+    add("--iterations", type=int, default=[3000, 1200], help="of each training", **both)
+    add("--rates", type=float, default=[5e-4, 2e-3], help="learning rates at the start", **both)
+    add("--batch", type=int, default=16, help="patches in an iteration")
+    add("--patch", type=int, default=32, help="side of a low-resolution patch in pixels")
+    add("--blur", type=float, nargs="*", default=[2.0], metavar="SIGMA", help="in pixels")
+    add("--noise", type=float, nargs="*", default=[0.1], metavar="SIGMA", help="of range [0, 1]")
+    add(
+        "--probability",
+        type=float,
+        default=0.5,
+        help="with which a patch of the target's training is blurred, and made noisy",
+    )
+    add("--seed", type=int, default=0, help="of the first weights and of the patches")
+    add("--threads", type=int, help="of PyTorch; default its own choice")
+    quiet(add)
+
+
+def _demo(add: Add) -> None:
+    add(
+        "--output",
+        type=str,
+        default="faigfast-demo",
+        metavar="FOLDER",
+        help="receives the report",
+    )
+    add("--steps", type=int, default=20, help="points of the line between the two networks")
+    quiet(add)
+
+
+def _bench(add: Add) -> None:
+    add(
+        "--workloads",
+        type=str,
+        nargs="+",
+        metavar="NAME",
+        help="such as srresnet-48x4 (family-size×images), or pair-folder (14 images of 14 sizes), "
+        "or all; default a small and a real one",
+    )
+    add(
+        "--contenders",
+        type=str,
+        nargs="+",
+        metavar="NAME",
+        help="who takes part, such as loop, faigfast (the backend auto) or faigfast-reference; "
+        "default everyone",
+    )
+    add("--steps", type=int, default=8, help="points of the line between the two networks")
+    add(
+        "--repeats",
+        type=int,
+        default=5,
+        help="runs, and first runs in processes of their own, of which the median is taken",
+    )
+    add(
+        "--to_accuracy",
+        action="store_true",
+        help="instead, on trained pairs and photographs: the time to the accuracy of the authors' "
+        "100 points",
+    )
+    add(
+        "--cost",
+        action="store_true",
+        help="instead, what a call costs by points and images, whatever their number, and what "
+        "the first call on a pair costs beyond it",
+    )
+    add(
+        "--kernels",
+        action="store_true",
+        help="instead, the C++ convolution over channels and sizes, beside torch's and the "
+        "processor's peak",
+    )
+    add(
+        "--compiled",
+        action="store_true",
+        help="instead, without a GPU: instructions, registers and memory of the Triton kernels "
+        "compiled for sm_80 and sm_90",
+    )
+    add(
+        "--output",
+        type=str,
+        metavar="FILE",
+        help="receives all figures as JSON, or the table if it ends in .md",
+    )
+    quiet(add)
+
+
+def _accuracy(add: Add) -> None:
+    add(
+        "--pairs",
+        type=str,
+        nargs="+",
+        metavar="NAME",
+        help="shipped pairs, such as srresnet-32x8-x2; default all",
+    )
+    add("--size", type=int, help="side of the ground-truth crops in pixels, default 48")
+    add(
+        "--by_size",
+        action="store_true",
+        help="instead, on crops of several sizes: the authors' 100 points and the defaults",
+    )
+    add(
+        "--output",
+        type=str,
+        metavar="FILE.md",
+        help="receives the tables; of a document that has them already only they change",
+    )
+    quiet(add)
+
+
+def _doctor(add: Add) -> None:
+    add("--json", action="store_true", help="print JSON")
+
+
+COMMANDS: dict[str, tuple[str, Callable[[Add], None]]] = {
+    "attribute": (
+        "Rank the filters that remove degradations, from two checkpoints and images. Interrupted, "
+        "the same command goes on.",
+        _attribute,
+    ),
+    "train": (
+        "Train a baseline on clean images, then the target on degraded ones. Interrupted, the same "
+        "command goes on.",
+        _train,
+    ),
+    "demo": ("Attribute, mask and report with the shipped pair on photographs.", _demo),
+    "bench": ("Compare the speed of faigfast with the loops it replaces.", _bench),
+    "accuracy": (
+        "Compare the quadrature rules, and their own estimates, with a converged one.",
+        _accuracy,
+    ),
+    **FINDINGS,
+    "doctor": ("Say what is built and found here, and why anything is missing.", _doctor),
+}

@@ -1,0 +1,98 @@
+"""What the commands share: a folder that can be written, the command in words, hashes, notes."""
+
+import hashlib
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from faigfast.io.atomic import write_text
+
+
+def writable_folder(path: str, option: str = "--output") -> Path:
+    """Make a folder, before anything long is computed for it.
+
+    Raises
+    ------
+    ValueError
+        If it is a file or cannot be made or written.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{option} {path} cannot be written: {error.strerror}; expected a folder"
+        ) from error
+    return folder
+
+
+def writable_file(path: str, option: str = "--output") -> Path:
+    """Make the folder of a file, before anything long is computed for it.
+
+    Raises
+    ------
+    ValueError
+        If the path is a folder, or its folder cannot be made or written.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise ValueError(f"{option} {path} is a folder; expected a file name")
+    writable_folder(str(file.parent), f"the folder of {option},")
+    return file
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Write the command as it can be pasted into a shell."""
+    return shlex.join(["faigfast", *words])
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file, as `sha256sum` prints it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def note(text: str, quiet: bool = False) -> None:
+    """Say something on stderr."""
+    if not quiet:
+        print(f"faigfast: {text}", file=sys.stderr)
+
+
+def markers(command: str) -> tuple[str, str]:
+    """Lines of a document between which a command's part stands; the rest is left alone."""
+    return (
+        f"<!-- from here written by `faigfast {command}` -->",
+        f"<!-- to here written by `faigfast {command}` -->",
+    )
+
+
+def surroundings(path: Path, command: str) -> tuple[str, str]:
+    """Read what stands before and after a command's part of a document.
+
+    Raises
+    ------
+    ValueError
+        If the document exists without the two lines of `markers`.
+    """
+    if not path.exists():
+        return "", "\n"
+    begin, end = markers(command)
+    text = path.read_text(encoding="utf-8", errors="replace")
+    before, begun, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (begun and ended):
+        raise ValueError(
+            f"--output {path} exists without the lines {begin!r} and {end!r}; expected a new file, "
+            "or one with the two lines between which the tables belong"
+        )
+    return before, after
+
+
+def write_between(path: str, command: str, body: str) -> None:
+    """Write a command's part of a document."""
+    before, after = surroundings(Path(path), command)
+    begin, end = markers(command)
+    write_text(path, f"{before}{begin}\n\n{body}\n\n{end}{after}")

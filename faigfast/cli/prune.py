@@ -1,0 +1,34 @@
+"""`faigfast prune`: scores of output channels, for pruning libraries."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from faigfast.analysis.contrasts import Contrast, check_contrasts
+from faigfast.analysis.pruning import channel_importance, importance_frame
+from faigfast.analysis.report.figures import channel_bars
+from faigfast.cli.run_folder import alone_in
+from faigfast.cli.study import describe_attributed, open_study, publish
+from faigfast.io.atomic import atomic_write
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Score, print the summary of each layer, and write all channels."""
+    keep = Contrast.parse(options.keep) if options.keep else None
+    study = open_study(options)
+    if keep is not None:
+        check_contrasts([keep], tuple(study.kept.lq))
+    with alone_in(options.output):
+        result = study.attribution()
+        scores = channel_importance(study.target, result, keep, options.reduce)
+        with atomic_write(Path(options.output) / "channels.safetensors") as path:
+            save_file({name or "network": v for name, v in scores.items()}, path)
+        remark = (
+            "channels.safetensors holds the score of every output channel under its layer's name; "
+            "faigfast.analysis.pruning gives them to torch-pruning and torch.nn.utils.prune."
+        )
+        tables = {"channels": importance_frame(scores)}
+        figures = {"channels": channel_bars(scores)}
+        publish(options, words, "prune", tables, figures, [remark, describe_attributed(study)])

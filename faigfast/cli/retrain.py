@@ -1,0 +1,70 @@
+"""`faigfast retrain`: the discovered filters alone learn, from the baseline."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import faigfast
+from faigfast.analysis.report.figures import retraining_bars
+from faigfast.analysis.retraining import retrain_all, retraining_frame, retraining_sentences
+from faigfast.cli.run_folder import alone_in
+from faigfast.cli.study import (
+    describe,
+    describe_measured,
+    measured_alone,
+    note_small,
+    open_pair,
+    open_study,
+    parse_recipes,
+    publish,
+    read_sets,
+    sizes_of,
+    target_file,
+    training_photographs,
+)
+from faigfast.training.train import Schedule
+
+
+def run(options: Any, words: Sequence[str]) -> None:
+    """Retrain for every degradation and measure."""
+    if options.lq:
+        raise ValueError("lq is given; expected --degrade, by which training patches are made too")
+    if options.downsampling != "bilinear":
+        raise ValueError("downsampling is bicubic; training patches are bilinear alone")
+    schedule = Schedule(options.iterations, options.rate, options.batch, seed=options.seed)
+    images = training_photographs(options.train, options.gt, "train")
+    pair = open_pair(options)
+    sets = read_sets(options.sets or (), pair)
+    if sets:
+        options = measured_alone(options, "sets")
+    study = open_study(options, pair=pair)
+    recipes = parse_recipes(options, study.target)
+    side = options.patch * next(iter(recipes.values())).scale
+    small = note_small(sizes_of(images), side, "patch", options.quiet)
+    of = ", ".join(name for name in images if name not in small)
+    with alone_in(options.output):
+        parts = retrain_all(
+            study, images, recipes, schedule, Path(options.output),
+            fraction=options.fraction, sets=sets, patch=options.patch, optimizer=options.optimizer,
+            overwrite=options.overwrite,
+        )  # fmt: skip
+        for part in parts:
+            file = Path(options.output) / f"{part.degradation}-discovered.safetensors"
+            faigfast.save_model(part.networks["discovered"], file, like=target_file(options))
+        remark = (
+            f"{options.iterations} iterations of {options.optimizer} at {options.rate:g}, batches "
+            f"of {options.batch} patches of {options.patch}×{options.patch} low-resolution pixels "
+            f"from {of}; all of one degradation."
+        )
+        publish(
+            options,
+            words,
+            "retrain",
+            {"retraining": retraining_frame(parts)},
+            {"retraining": retraining_bars(parts)},
+            [
+                *retraining_sentences(parts),
+                remark,
+                (describe_measured if sets else describe)(study),
+            ],
+        )

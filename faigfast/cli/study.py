@@ -1,0 +1,359 @@
+"""What the finding commands share: a study out of the options, and results on disk."""
+
+import copy
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+import faigfast
+from faigfast.analysis.contrasts import Contrast, check_contrasts, one_against_rest
+from faigfast.analysis.data_frames import shown, without_parquet, write_table
+from faigfast.analysis.evaluation import Crops, check_metrics, crops, cut, restore, spread
+from faigfast.analysis.masking import check_names
+from faigfast.analysis.metrics import SSIM_WINDOW
+from faigfast.analysis.report.figures import svg
+from faigfast.analysis.study import Study, made_from
+from faigfast.backend.catalogue import choose
+from faigfast.cli.attribute import named_recipes, open_images, own_network
+from faigfast.cli.output import command_line, note, sha256, writable_folder
+from faigfast.cli.run_folder import alone_in
+from faigfast.data.degradations import Degradation
+from faigfast.data.folders import image_files
+from faigfast.data.images import read_image
+from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
+from faigfast.filters.filter_set import FilterIndex, FilterSet
+from faigfast.integration.quadrature import node_count
+from faigfast.io.atomic import write_json, write_text
+from faigfast.io.environment import describe_machine, describe_versions
+from faigfast.io.finished_parts import Store
+from faigfast.io.text_table import aligned
+from faigfast.models.state import blaming
+from faigfast.zoo.pairs import PAIRS, shipped_folder, shipped_pair
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+RECIPES = ("blur=2", "noise=0.1")
+EXTRAS = {"pandas": "tables", "matplotlib": "figures", "scipy": "intervals"}  # in `report`
+LEARNED_SEED = 1 << 16  # so far from the seed of what is measured is that of what is learned
+
+
+def open_pair(options: Any) -> tuple[nn.Module, nn.Module]:
+    """Load the two networks that the options name, or a shipped pair."""
+    if (options.baseline is None) != (options.target is None):
+        raise ValueError("one checkpoint is given; expected a baseline and a target, or neither")
+    if options.baseline is None:
+        if options.into:
+            raise ValueError("into is given without checkpoints; expected a baseline and a target")
+        return shipped_pair(options.pair or PAIRS[0])
+    if options.pair:
+        raise ValueError("checkpoints and --pair are given; expected one of them")
+    into = own_network(options.into, options.into_kwargs) if options.into else None
+    return faigfast.load_pair(options.baseline, options.target, into)
+
+
+def target_file(options: Any) -> Path:
+    """Give the file of the target, whose keys a changed network takes."""
+    if options.target is not None:
+        return Path(options.target)
+    return shipped_folder(options.pair or PAIRS[0]) / "target.safetensors"
+
+
+def open_crops(options: Any, network: nn.Module, recipes: Sequence[str] = RECIPES) -> Crops:
+    """Cut the photographs that the options name."""
+    if not options.lq and not options.degrade:
+        options.degrade = list(recipes)
+    if options.gt is None:
+        if options.lq:
+            raise ValueError("lq is given without gt; expected the folder of ground truths too")
+        images = photographs(KEPT_OUT)
+        missing = [name for name in KEPT_OUT if name.partition(".")[0] not in images]
+        if missing:
+            note(f"without {', '.join(missing)}: pip install 'faigfast[sklearn]'", options.quiet)
+        found = crops(images, parse_recipes(options, network), options.crop, options.seed)
+        note_small(sizes_of(images), options.crop, "crop", options.quiet)
+        return found
+    dataset, _ = open_images(options, network)
+    for text in dataset.notes:
+        note(text, options.quiet)
+    _check_crop(options.crop, dataset.scale)
+    small = note_small(dataset.sizes, options.crop, "crop", options.quiet)
+    items = (dataset[n] for n, name in enumerate(dataset.names) if name not in small)
+    return cut(
+        ((item["name"], item["gt"], item["lq"]) for item in items), options.crop, dataset.scale
+    )
+
+
+def note_small(
+    sizes: Mapping[str, tuple[int, int]], size: int, what: str, quiet: bool
+) -> list[str]:
+    """Name the photographs that are smaller than what is cut, and say so where others are not."""
+    small = [name for name, sides in sizes.items() if min(sides) < size]
+    if small and len(small) < len(sizes):
+        note(f"without {', '.join(small)}, smaller than a {what} of {size}", quiet)
+    return small
+
+
+def sizes_of(images: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """Height and width of photographs [C, H, W] by name."""
+    return {name: (image.shape[-2], image.shape[-1]) for name, image in images.items()}
+
+
+def parse_recipes(options: Any, network: nn.Module) -> dict[str, Degradation]:
+    """Read --degrade at the network's scale."""
+    scale = options.scale if options.scale is not None else getattr(network, "scale", None)
+    if not isinstance(scale, int):
+        raise ValueError("scale is not given and the network does not tell it; add --scale")
+    _check_crop(options.crop, scale)
+    return {
+        name: Degradation.parse(recipe, scale, options.downsampling)
+        for name, recipe in named_recipes(options.degrade).items()
+    }
+
+
+def _check_crop(size: int, scale: int) -> None:
+    if size < 1 or size % scale:
+        raise ValueError(f"crop is {size}; expected a positive multiple of the scale {scale}")
+
+
+def check_shares(values: Iterable[float]) -> None:
+    """Refuse numbers that are no share of the filters."""
+    for value in values:
+        if not 0 < value <= 1:
+            raise ValueError(f"fraction is {value}; expected a share of the filters in (0, 1]")
+
+
+def measured_alone(options: Any, instead: str) -> Any:
+    """Give options without those of rankings, in whose place something else was given."""
+    options = copy.copy(options)
+    for name in ("attribution", "contrast"):
+        if options[name]:
+            raise ValueError(f"{instead} and --{name} are given; expected one of them")
+    for name in ("attributed", "attribution", "contrast"):
+        del options[name]
+    return options
+
+
+def open_study(
+    options: Any,
+    pair: tuple[nn.Module, nn.Module] | None = None,
+    metrics: Sequence[str] = (),
+) -> Study:
+    """Load, cut and check everything that the options name, and open the folder of results.
+
+    Parameters
+    ----------
+    options : Namespace
+        Of the command: with `attributed` and `measured` some crops are attributed and others
+        measured, with one of both alone nothing has to be kept for the other.
+    pair : tuple of nn.Module, optional
+        The networks, where they are open already.
+    metrics : sequence of str
+        What will be measured.
+    """
+    for name in ("attributed", "measured"):
+        if options.get(name, 1) < 1:
+            raise ValueError(f"{name} is {options[name]}; expected a positive integer")
+    check_shares([options.fraction] if "fraction" in options else [])
+    check_metrics(metrics)
+    _check_extras(metrics)
+    choose(options.backend, "cpu")
+    node_count(options.steps)
+    baseline, target = pair or open_pair(options)
+    data = open_crops(options, target)
+    given = None
+    if options.get("attribution"):
+        given = faigfast.Attribution.load(options.attribution)
+    every = slice(0, None, options.get("attributed"))
+    if "measured" not in options:
+        found = kept = data if given is not None else data.part(every)
+    elif given is not None or "attributed" not in options:
+        found, kept = data, data.part(slice(0, None, options.measured))
+    else:
+        if len(data.names) < 2 or options.attributed == 1:
+            raise ValueError(
+                f"{len(data.names)} crops, of which every {options.attributed}th is attributed, "
+                "leave none to be measured; expected more or smaller crops"
+            )
+        found = data.part(every)
+        kept = data.without(every).part(slice(0, None, options.measured))
+    contrasts = tuple(map(Contrast.parse, options.get("contrast") or ()))
+    if contrasts:
+        check_contrasts(contrasts, tuple(data.lq))
+    if metrics and "attributed" in options:  # masked by rankings
+        check_names(contrasts or one_against_rest(tuple(data.lq)))
+    border = options.get("border", 0)
+    if border is None:
+        border = data.gt.shape[-1] // next(iter(data.lq.values())).shape[-1]
+    inner, crop = options.crop - 2 * border, f"{options.crop}×{options.crop}"
+    if border < 0 or inner < 1:
+        raise ValueError(f"border {border} leaves nothing of crops of {crop}")
+    if inner < SSIM_WINDOW and any(name.startswith("ssim") for name in metrics):
+        raise ValueError(
+            f"border {border} leaves less than {SSIM_WINDOW} pixels of crops of {crop}, which SSIM "
+            "needs; expected larger crops"
+        )
+    _check_network(target, data)
+    study = Study(
+        baseline,
+        target,
+        found,
+        kept,
+        border,
+        contrasts,
+        Store(),
+        options.steps,
+        given,
+        not options.quiet,
+        {"backend": options.backend},
+    )
+    folder = writable_folder(options.output)
+    identity = made_from(baseline, target, found, kept)
+    if options.into:  # which decides what the same tensors compute
+        identity |= {"into": options.into, "into_kwargs": options.into_kwargs}
+    with alone_in(folder):  # before anything of another command is removed
+        return replace(study, store=Store(folder, identity, options.overwrite))
+
+
+def _check_extras(metrics: Sequence[str]) -> None:
+    """Refuse to begin what could not be written down in the end."""
+    wanted = dict(EXTRAS)
+    if any(name.startswith("ssim") for name in metrics):
+        wanted["torchmetrics"] = "values of SSIM"
+    for package, what in wanted.items():
+        if find_spec(package) is None:
+            raise ImportError(f"{what} need {package}: pip install 'faigfast[report]'")
+
+
+def read_sets(items: Sequence[str], pair: tuple[nn.Module, nn.Module]) -> dict[str, FilterSet]:
+    """Read index files given as NAME=FILE; refuse those whose header tells of another pair."""
+    sets: dict[str, FilterSet] = {}
+    total = len(FilterIndex.of(pair[1]))
+    for item in items:
+        name, equals, path = item.partition("=")
+        if not equals or not name or name in sets:
+            raise ValueError(f"sets hold {item!r}; expected NAME=FILE, each name once")
+        sets[name] = FilterSet.load(path, total)
+        with blaming(f"set {name!r}", ValueError):
+            sets[name].check_pair(*pair)
+    return sets
+
+
+def _check_network(network: nn.Module, data: Crops) -> None:
+    """Refuse a network that does not make crops of the degraded ones, before it runs for long."""
+    for name, lq in data.lq.items():
+        with blaming(f"the network does not take {name!r} {list(lq[:1].shape)}", Exception):
+            output = restore(network, lq[:1])
+        if output.shape != data.gt[:1].shape:
+            raise ValueError(
+                f"the network makes {list(output.shape)} of {name!r} {list(lq[:1].shape)}; "
+                f"expected the ground truth's {list(data.gt[:1].shape)}: another --scale?"
+            )
+
+
+def read_folder(folder: str) -> dict[str, Tensor]:
+    """Read all images of a folder, [3, H, W] by name."""
+    return {name: read_image(path) for name, path in image_files(folder).items()}
+
+
+def training_photographs(folder: str | None, gt: str | None, option: str) -> dict[str, Tensor]:
+    """Photographs to learn from: a folder's, or those of the shipped pair's training."""
+    if folder:
+        if gt is not None:
+            known = {sha256(path) for path in image_files(gt).values()}
+            both = [n for n, path in image_files(folder).items() if sha256(path) in known]
+            if both:
+                raise ValueError(
+                    f"{option} {folder} holds {', '.join(both)} of --gt; expected other "
+                    "photographs, since nothing can be said about those that were learned from"
+                )
+        return read_folder(folder)
+    if gt is not None:
+        raise ValueError(
+            f"{option} is not given; expected a folder of photographs beside those of --gt, which "
+            "are kept for measuring"
+        )
+    return photographs(TRAINING)
+
+
+def learned_crops(
+    options: Any, images: Mapping[str, Tensor], recipes: Sequence[str], network: nn.Module
+) -> Crops:
+    """Cut photographs to learn from, with noise of their own, and take some of their crops.
+
+    Photographs of which no crop is taken are told.
+    """
+    options = copy.copy(options)
+    options.degrade = list(recipes)
+    found = crops(
+        images, parse_recipes(options, network), options.crop, options.seed + LEARNED_SEED
+    )
+    small = note_small(sizes_of(images), options.crop, "crop", options.quiet)
+    taken = spread(found, options.learned)
+    if rest := [name for name in images if name not in (*small, *taken.photographs)]:
+        note(f"none of {len(taken.names)} crops is of {', '.join(rest)}", options.quiet)
+    return taken
+
+
+def describe_attributed(study: Study) -> str:
+    """Say what the rankings of a study stand on, for below a table."""
+    if study.given is not None:
+        measured = f"the {len(study.found.names)} crops that are measured, to their advantage"
+        given = f"Attributed: {study.given.images} images, {study.given.sampling}"
+        return f"{given}; rivals with gradients: on {measured}."
+    return f"Attributed: {len(study.found.names)} crops, {study.steps} points."
+
+
+def describe_measured(study: Study) -> str:
+    """Say what the measurements of a study stand on, for below a table."""
+    photographs = dict.fromkeys(study.kept.photographs)
+    size = study.kept.gt.shape[-1]
+    return (
+        f"{len(study.kept.names)} crops of {size}×{size} from {', '.join(photographs)}; border of "
+        f"{study.border} left out, output rounded to 8 bit. ± is half of a 95 % confidence "
+        "interval over crops, narrower than that over photographs."
+    )
+
+
+def describe(study: Study) -> str:
+    """Say on what a study's measurements and rankings stand, for below a table."""
+    return f"{describe_measured(study)} {describe_attributed(study)}"
+
+
+def publish(
+    options: Any,
+    words: Sequence[str],
+    name: str,
+    tables: Mapping[str, "pandas.DataFrame"],
+    figures: Mapping[str, "Figure"] = {},
+    remarks: Iterable[str] = (),
+) -> None:
+    """Print tables, and write them as CSV and Parquet, figures as SVG, and what made them."""
+    folder = Path(options.output)
+    files = []
+    for title, frame in tables.items():
+        print(f"{title}\n\n{aligned(*shown(frame))}\n")
+        files += write_table(folder / title.replace(" ", "-"), frame)
+    for title, figure in figures.items():
+        file = re.sub(r"[^\w.+-]", "-", title) + ".svg"
+        write_text(folder / file, svg(figure))
+        files.append(file)
+    for text in remarks:
+        print(text)
+    for text in without_parquet(files):
+        note(text, options.quiet)
+    content = {
+        "command": command_line(words),
+        "remarks": list(remarks),
+        "files": files,
+        "versions": describe_versions(),
+        "machine": describe_machine(),
+    }
+    write_json(folder / f"{name}.json", content)
+    print(f"wrote {', '.join([*files, f'{name}.json'])} in {folder}")

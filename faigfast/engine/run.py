@@ -1,0 +1,366 @@
+"""Execute: run a plan at several points of the line for several images."""
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+from torch.utils._pytree import tree_map
+from torch.utils.checkpoint import checkpoint
+
+from faigfast.backend.gpu.scaling_segments import Travel, count_stretches
+from faigfast.engine.chains import NodeChain, chained
+from faigfast.engine.one_sample import OnePoint
+from faigfast.engine.op_rules import Moving, Points, evaluate
+from faigfast.engine.samples import Folded
+from faigfast.integration.path import WeightPath
+from faigfast.ops.path_values import arranged, no_sums
+from faigfast.ops.registry import in_use, using
+
+Values = dict[fx.Node, Any]
+
+# Backends whose kernels interpolate while they bring weights into their order: for one point too.
+ON_THE_FLY = {"cpu"}
+
+
+@dataclass(eq=False)
+class Plan:
+    """A network's graph, ready to run at many points of the line.
+
+    Parameters
+    ----------
+    graph : Graph
+        Placeholders are tensors by `keys`, then x.
+    constants : nn.Module
+        Has the tensors that the graph names.
+    keys : tuple of str
+        Names of the tensors.
+    moving : frozenset of str
+        Those that move.
+    single : GraphModule
+        The nodes that depend on image and point, for one sample; see `faigfast.engine.one_sample`.
+    taken : list of str
+        Names of the nodes whose values it takes.
+    side_by_side : bool
+        Whether single points side by side are faster than many together by the kernels in C++.
+    sizes : sequence of int
+        Bytes of every value of one sample, by the nodes' `meta["place"]`; those of one image size.
+    notes : dict of str to None
+        What goes slowly, in the order in which it was found.
+    checked : dict
+        What the comparison with the network found, by the kind of chunk; "" where all is right.
+    needs : dict
+        Bytes that a chunk takes, by its kind and whose kernels run, and those of a sample's values.
+    """
+
+    graph: fx.Graph
+    constants: nn.Module
+    keys: tuple[str, ...]
+    moving: frozenset[str]
+    single: fx.GraphModule
+    taken: list[str]
+    side_by_side: bool
+    sizes: Sequence[int]
+    notes: dict[str, None] = field(default_factory=dict)
+    checked: dict[Any, str] = field(default_factory=dict)
+    needs: dict[Any, dict[int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Sort the nodes by what they depend on, and find out when each value is done with."""
+        *given, self.x = (n for n in self.graph.nodes if n.op == "placeholder")
+        self.tensors = dict(zip(given, self.keys, strict=True))
+        self.output = next(n for n in self.graph.nodes if n.op == "output")
+        moving = {node for node, key in self.tensors.items() if key in self.moving}
+        self.fixed, self.image, self.sample = sorted_nodes(self.graph, moving, self.x)
+        self.stretches = count_stretches(self.sample, moving)
+        self.cut: dict[int, list[list[fx.Node]]] = {}
+        self.in_chains: dict[tuple[fx.Node, ...], list[fx.Node | NodeChain]] = {}
+
+    def runs_alone(self, backend: str) -> bool:
+        """Whether one image at one point runs the network's own graph, which mixes nothing."""
+        return not backend or (backend in ON_THE_FLY and self.side_by_side)
+
+    def given(self, tensors: Mapping[str, Any]) -> Values:
+        """Give tensors of `leaves` by their nodes."""
+        return {node: tensors[key] for node, key in self.tensors.items()}
+
+    def resized(self, sizes: Sequence[int]) -> "Plan":
+        """Give the same plan, with what is found out of it, for images of another size."""
+        other = copy.copy(self)
+        other.sizes = sizes
+        return other
+
+    def size(self, node: fx.Node) -> int:
+        """Bytes of one sample's value; 0 of what is no tensor."""
+        return self.sizes[node.meta["place"]] if "place" in node.meta else 0
+
+    @property
+    def bytes_of_sample(self) -> int:
+        """Bytes of all values of one sample together."""
+        return sum(map(self.size, self.sample))
+
+    def segments(self, count: int) -> list[list[fx.Node]]:
+        """Cut the nodes that depend on image and point where little has to be kept."""
+        if count not in self.cut:
+            self.cut[count] = self._segments(count) if count > 1 else [self.sample]
+        return self.cut[count]
+
+    def chains(self, nodes: Sequence[fx.Node]) -> list[fx.Node | NodeChain]:
+        """Put the convolutions among some nodes into chains."""
+        key = tuple(nodes)
+        if key not in self.in_chains:
+            moving = {node for node, name in self.tensors.items() if name in self.moving}
+            self.in_chains[key] = chained(nodes, moving)
+        return self.in_chains[key]
+
+    def _segments(self, count: int) -> list[list[fx.Node]]:
+        sizes = [self.size(node) for node in self.sample]
+        whole, cuts, last = sum(sizes), [], 0
+        live = self._live_bytes()
+        for k in range(1, count):
+            # Near an equal share of all values, where the least is alive.
+            low, high = ((k + shift) * whole / count for shift in (-0.4, 0.4))
+            reached, best = 0, -1
+            for i, size in enumerate(sizes[:-1]):
+                reached += size
+                here = low <= reached <= high and i + 1 > last
+                if here and live[i] < (live[best] if best >= 0 else math.inf):
+                    best = i
+            if best >= 0:
+                last = best + 1
+                cuts.append(last)
+        edges = [0, *cuts, len(self.sample)]
+        return [self.sample[a:b] for a, b in pairwise(edges)]
+
+    def _live_bytes(self) -> list[float]:
+        """Bytes alive after each node for one sample; infinite where a tuple is among them."""
+        place = {node: i for i, node in enumerate(self.sample)}
+        end = len(self.sample)
+        alive = [0.0] * end
+        for node, start in place.items():
+            last = max((place.get(user, end) for user in node.users), default=start)
+            size = self.size(node) if "place" in node.meta else math.inf
+            for i in range(start, min(last, end)):
+                alive[i] += size
+        return alive
+
+
+def sorted_nodes(
+    graph: fx.Graph, moving: set[fx.Node], x: fx.Node
+) -> tuple[list[fx.Node], list[fx.Node], list[fx.Node]]:
+    """Sort nodes by what they depend on: neither image nor point, the image, both or the point."""
+    on_image, on_line = {x}, set(moving)
+    fixed, image, sample = [], [], []
+    for node in graph.nodes:
+        if node.op in ("placeholder", "output"):
+            continue
+        inputs = set(node.all_input_nodes)
+        if inputs & on_line:
+            on_line.add(node)
+            sample.append(node)
+        elif inputs & on_image:
+            on_image.add(node)
+            image.append(node)
+        else:
+            fixed.append(node)
+    return fixed, image, sample
+
+
+def leaves(path: WeightPath, values: torch.dtype | None = None) -> dict[str, Any]:
+    """Everything a plan takes but x: tensors that move, without room for sums yet, and others.
+
+    Those that do not move are of the type of the values, if that is another than the line's.
+    """
+    given: dict[str, Any] = {key: arranged(_as(value, values)) for key, value in path.fixed.items()}
+    for key, start in path.start.items():
+        if key in path.delta:
+            parts = arranged(start), arranged(path.delta[key])
+            given[key] = Moving(*parts, start.new_empty(0))
+        else:
+            given[key] = arranged(_as(start, values))
+    return given
+
+
+def _as(value: Any, dtype: torch.dtype | None) -> Any:
+    """Cast tensors of real numbers, if a type is given."""
+    if dtype is None or not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    return value.to(dtype)
+
+
+def with_sums(given: Mapping[str, Any], images: int) -> dict[str, Any]:
+    """Give the same tensors new, empty sums of gradients for so many images."""
+    return {
+        key: replace(value, sums=no_sums(value.w0.shape, images, value.w0))
+        if isinstance(value, Moving)
+        else value
+        for key, value in given.items()
+    }
+
+
+def so_far(given: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Give the sums of gradients [N, *w] by name; those that got none are left out."""
+    moving = {key: value for key, value in given.items() if isinstance(value, Moving)}
+    return {key: v.sums.grad for key, v in moving.items() if v.sums.grad is not None}
+
+
+def gradients(given: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Take the sums of gradients out, as `so_far` gives them."""
+    found = so_far(given)
+    for key in found:
+        given[key].sums.grad = None
+    return found
+
+
+def prepare(plan: Plan, given: Mapping[str, Any], x: Tensor) -> Values:
+    """Compute what all points share.
+
+    Parameters
+    ----------
+    given : mapping of str to Tensor or Moving
+        From `leaves`.
+    x : Tensor
+        [N, C, *spatial].
+    """
+    values = plan.given(given)
+    values[plan.x] = Folded(_as(x, in_use().values)[None, :, None])
+    with torch.no_grad():
+        points = Points.at([0.0], x)
+        _run(plan, plan.fixed + plan.image, values, points)
+    return values
+
+
+def forward(plan: Plan, prepared: Values, points: Points, segments: int = 1) -> Any:
+    """Evaluate the network: its output, with tensors [P, N, *own] as `Folded`.
+
+    Parameters
+    ----------
+    prepared : dict
+        From `prepare`.
+    points : Points
+        Where.
+    segments : int
+        In more than one, values inside each are computed again for backward.
+    """
+    one = len(points.nodes) == points.images == segments == 1
+    if one and plan.runs_alone(in_use().backend):
+        return _single(plan, prepared, points.nodes[0])
+    values = dict(prepared)
+    if len(points.nodes) == 1 and in_use().backend not in ON_THE_FLY:
+        values.update(_at_one_point(plan, prepared, points.nodes[0]))
+    scale = in_use().scale if torch.is_grad_enabled() else None
+    travel = None if scale is None else Travel(scale, values)
+    parts = plan.segments(segments if scale is None else max(segments, plan.stretches))
+    left, done = {plan.output, *plan.sample}, set[fx.Node]()
+    for part in parts:
+        left -= set(part)
+        done |= set(part)
+        if travel is not None:
+            travel.begin(part, values)
+        if segments == 1:
+            _run(plan, part, values, points, [n for n in part if left & n.users.keys()])
+        else:
+            _run_again(plan, part, values, points, left)
+        for dead in [n for n in done if n in values and not left & n.users.keys()]:
+            del values[dead]
+        if travel is not None and part is not parts[-1]:
+            travel.pass_on(values, left, points.images, done)
+    return map_arg(plan.output.args[0], values.__getitem__)
+
+
+def _single(plan: Plan, prepared: Values, alpha: float) -> Any:
+    """One image at one point: the graph as it is."""
+    moving = {n: v for n, v in prepared.items() if isinstance(v, Moving)}
+    parts = [getattr(v, part) for part in ("w0", "dw", "sums") for v in moving.values()]
+    at_point = dict(zip(moving, OnePoint.apply(alpha, *parts), strict=True))
+    given = {
+        node.name: value.data[0, 0] if isinstance(value, Folded) else at_point.get(node, value)
+        for node, value in prepared.items()
+    }
+    out = plan.single(*(given[name] for name in plan.taken))
+    return tree_map(lambda v: Folded(v[None, None]) if isinstance(v, Tensor) else v, out)
+
+
+def _at_one_point(plan: Plan, values: Values, alpha: float) -> Values:
+    """Interpolate every tensor that moves once, for all operations and their backward."""
+    moving = {node: values[node] for node in plan.tensors if isinstance(values[node], Moving)}
+    starts, deltas = ([getattr(v, part) for v in moving.values()] for part in ("w0", "dw"))
+    points = torch._foreach_add(starts, deltas, alpha=alpha)
+    return {
+        node: replace(value, w0=point, dw=None)
+        for (node, value), point in zip(moving.items(), points, strict=True)
+    }
+
+
+def _run(
+    plan: Plan,
+    nodes: Sequence[fx.Node],
+    values: Values,
+    points: Points,
+    keep: Iterable[fx.Node] | None = None,
+) -> None:
+    """Evaluate nodes in order; with `keep`, drop what no node after needs."""
+    done: dict[fx.Node, list[fx.Node]] = {}
+    if keep is not None:
+        inside, keep = set(nodes), set(keep)
+        last = {n: node for node in nodes for n in (node, *node.all_input_nodes) if n in inside}
+        for node, end in last.items():
+            if node not in keep:
+                done.setdefault(end, []).append(node)
+    narrow = in_use().values
+
+    for part in plan.chains(nodes):
+        together = isinstance(part, NodeChain) and part.run(values, points)
+        for node in part.nodes if isinstance(part, NodeChain) else [part]:
+            if not together:
+                values[node] = _value(plan, node, values, points, narrow)
+            for dead in done.get(node, ()):
+                values.pop(dead, None)  # inside of a chain it was no value
+
+
+def _value(
+    plan: Plan, node: fx.Node, values: Values, points: Points, narrow: torch.dtype | None
+) -> Any:
+    if node.op == "get_attr":
+        return _as(getattr(plan.constants, str(node.target)), narrow)
+    args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+    if narrow is not None:  # a type that is written in the graph is that of its images
+        written = plan.x.meta["val"].dtype
+        args, kwargs = tree_map(lambda v: narrow if v is written else v, (args, kwargs))
+    value, note = evaluate(node.target, points, args, kwargs)
+    if note:
+        plan.notes.setdefault(note)
+    return value
+
+
+def _run_again(
+    plan: Plan, part: Sequence[fx.Node], values: Values, points: Points, later: set[fx.Node]
+) -> None:
+    """Run a segment whose inner values are computed again in backward."""
+    inside = set(part)
+    outer = {n for node in part for n in node.all_input_nodes} - inside
+    entering = [n for n in outer if isinstance(values[n], Folded)]
+    leaving = [node for node in part if set(node.users) & later]
+
+    given = {n: values[n] for n in outer}  # as they are now
+    use = in_use()  # which the thread that runs backward, of another device its own, does not know
+
+    def body(*data: Tensor) -> tuple[Tensor, ...]:
+        inner = dict(given)
+        inner |= {n: Folded(d) for n, d in zip(entering, data, strict=True)}
+        with using(use):
+            _run(plan, part, inner, points, leaving)
+        return tuple(inner[node].data for node in leaving)
+
+    found = checkpoint(
+        body,
+        *(values[n].data for n in entering),
+        use_reentrant=False,
+        preserve_rng_state=False,
+    )
+    values.update((node, Folded(data)) for node, data in zip(leaving, found, strict=True))

@@ -1,0 +1,50 @@
+"""Selection: which filters `parameters=` names."""
+
+import fnmatch
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from faigfast.filters.filter_set import FilterIndex
+
+Selection = str | Iterable[str] | Callable[[str, Tensor], bool]
+
+
+def select(
+    parameters: Selection | None, index: FilterIndex, state: dict[str, Tensor]
+) -> frozenset[str]:
+    """Layers of the index that `parameters` names."""
+    if parameters is None:
+        return frozenset(index.layers)
+    if callable(parameters):
+        answers = {layer: parameters(layer, state[layer]) for layer in index.layers}
+        for layer, answer in answers.items():
+            if isinstance(answer, Tensor) and (answer.dtype != torch.bool or answer.numel() != 1):
+                raise TypeError(
+                    f"parameters gives a tensor {list(answer.shape)} of {answer.dtype} for "
+                    f"{layer!r}; expected True or False"
+                )
+        chosen = {layer for layer, answer in answers.items() if answer}
+    else:
+        if not isinstance(parameters, Iterable):
+            raise TypeError(
+                f"parameters is a {type(parameters).__name__}; expected names, patterns or a "
+                "function"
+            )
+        chosen = set()
+        for pattern in [parameters] if isinstance(parameters, str) else parameters:
+            if not isinstance(pattern, str):
+                raise TypeError(
+                    f"parameters holds a {type(pattern).__name__}; expected names or patterns"
+                )
+            matches = {layer for layer in index.layers if fnmatch.fnmatchcase(layer, pattern)}
+            if not matches:
+                raise ValueError(
+                    f"parameters holds {pattern!r}, which matches no convolution weight; expected "
+                    f"names such as {index.layers[0]!r}"
+                )
+            chosen |= matches
+    if not chosen:
+        raise ValueError("parameters selects no convolution weight")
+    return frozenset(chosen)

@@ -1,0 +1,73 @@
+"""Where and with what figures were made."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from faigfast.backend.cpu import extension as _extension
+from faigfast.backend.gpu import extension as _extension_cuda
+from faigfast.version import __version__
+
+
+def describe_machine() -> dict[str, Any]:
+    """Name the processor, and the threads and instructions that torch and faigfast use."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return {
+        "cpu": next(models, platform.processor() or platform.machine()),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "extension": _extension.describe(),
+        "system": platform.platform(),
+    }
+
+
+def describe_gpu(device: torch.device | str) -> dict[str, str]:
+    """Name an NVIDIA GPU, what drives it, and the compilers for it; empty for other devices."""
+    if torch.device(device).type != "cuda":
+        return {}
+    found = torch.cuda.get_device_properties(device)
+    triton = find_spec("triton") and version("triton")
+    return {
+        "gpu": f"{found.name}, sm_{found.major}{found.minor}, {found.multi_processor_count} "
+        f"multiprocessors, {found.total_memory / 2**30:.0f} GiB; driver {_driver()}, CUDA "
+        f"{torch.version.cuda} of torch, triton {triton or 'missing'}, CUDA extension "
+        f"{_extension_cuda.describe()}"
+    }
+
+
+def _driver() -> str:
+    """Version of NVIDIA's driver."""
+    path = Path("/proc/driver/nvidia/version")
+    words = path.read_text().split() if path.exists() else []
+    numbers = [word for word in words if re.fullmatch(r"\d+(\.\d+)+", word)]
+    if numbers:
+        return numbers[0]
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return "unknown"
+    query = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return (answer.split() or ["unknown"])[0]
+
+
+def describe_versions() -> dict[str, str]:
+    """Name the versions of Python, torch and faigfast."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "faigfast": __version__,
+    }

@@ -1,0 +1,205 @@
+"""What every part needs of a network: its tensors, its identity, a call without a trace."""
+
+import copy
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from operator import is_
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from faigfast.backend.precision import proper_float32
+
+
+def unwrap(model: nn.Module, name: str) -> nn.Module:
+    """Take the user's own module out of DataParallel, DistributedDataParallel or torch.compile.
+
+    Raises
+    ------
+    TypeError
+        If `model` is not a module, or a scripted one.
+    ValueError
+        If it has lazy parameters.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"{name} is a {type(model).__name__}; expected a torch.nn.Module "
+            "(faigfast.load_model reads one from a file)"
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(f"{name} is a scripted module; expected the torch.nn.Module it came from")
+    if any(torch.nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        raise ValueError(f"{name} has parameters without a shape; run it once before")
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(model, wrappers) or hasattr(model, "_orig_mod"):
+        model = getattr(model, "module" if isinstance(model, wrappers) else "_orig_mod")
+    return model
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Give the tensors of a module's state dict, detached, by key."""
+    return {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+
+
+def own_type(model: nn.Module) -> torch.dtype:
+    """Type of a network's first real parameter, and so of its images; float32 without one."""
+    types = (p.dtype for p in model.parameters() if p.is_floating_point())
+    return next(types, torch.float32)
+
+
+def check_same_layout(
+    baseline: Mapping[str, Tensor],
+    target: Mapping[str, Tensor],
+    in_baseline: str = "the baseline",
+    in_target: str = "the target",
+) -> None:
+    """Refuse two state dicts that are not of one architecture.
+
+    Parameters
+    ----------
+    baseline, target : mapping of str to Tensor
+        State dicts without prefixes.
+    in_baseline, in_target : str
+        What the message calls the two.
+
+    Raises
+    ------
+    ValueError
+        Naming the first tensor that only one has, or whose shape differs, with both shapes.
+    """
+    for key, value in target.items():
+        if key not in baseline:
+            raise ValueError(
+                f"the networks differ: {key!r} {list(value.shape)} is in {in_target} and not in "
+                f"{in_baseline}; expected two networks of one architecture"
+            )
+        if baseline[key].shape != value.shape:
+            raise ValueError(
+                f"the networks differ: {key!r} is {list(baseline[key].shape)} in {in_baseline} and "
+                f"{list(value.shape)} in {in_target}; expected two networks of one architecture"
+            )
+    for key, value in baseline.items():
+        if key not in target:
+            raise ValueError(
+                f"the networks differ: {key!r} {list(value.shape)} is in {in_baseline} and not in "
+                f"{in_target}; expected two networks of one architecture"
+            )
+
+
+def all_finite(value: Tensor) -> bool:
+    """Whether a tensor holds neither infinities nor NaN, which its sum shows in one reading."""
+    # A sum of finite values can overflow; then all are looked at.
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
+
+
+def slots(model: nn.Module) -> dict[str, Tensor]:
+    """Give every place of a tensor in a module once, also where two names lead to one module."""
+    return {
+        f"{name}.{key}".lstrip("."): value
+        for name, module in model.named_modules()
+        for key, value in chain(module._parameters.items(), module._buffers.items())
+        if value is not None
+    }
+
+
+def identity(value: Tensor) -> tuple[Any, ...]:
+    """Tell tensors apart: what is equal shares one memory, shape and layout."""
+    return value.data_ptr() or id(value), value.shape, value.stride()
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """Copy a module deeply, tensors that it computed for itself included."""
+    # deepcopy refuses what hooks such as weight norm's leave on a module: results with a history.
+    kept = [value for module in model.modules() for value in vars(module).values()]
+    computed = [v for v in kept if isinstance(v, Tensor) and not v.is_leaf]
+    with torch.inference_mode(False):
+        return copy.deepcopy(model, {id(v): v.detach().clone() for v in computed})
+
+
+@contextmanager
+def blaming(what: str, kind: type[Exception]) -> Iterator[None]:
+    """Turn an error of torch or the network into one sentence."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except kind as problem:
+        message = (str(problem) or type(problem).__name__).splitlines()[0]
+        raise ValueError(f"{what}: {message}") from problem
+
+
+def call_as_is(model: nn.Module, x: Tensor) -> Any:
+    """Evaluate a module on its own tensors, copied, since it may write on its buffers."""
+    own = {key: value.clone() for key, value in slots(model).items()}
+    with blaming(f"the networks do not take x {list(x.shape)} of {x.dtype}", Exception):
+        return functional_call(model, own, (x.clone(),), tie_weights=False)
+
+
+def _is_same(place: dict[str, Any], kept: dict[str, Any]) -> bool:
+    """Whether the same things stand in a place in the same order; a tensor has no plain `==`."""
+    if len(place) != len(kept):
+        return False
+    return all(map(is_, place, kept)) and all(map(is_, place.values(), kept.values()))
+
+
+@contextmanager
+def undisturbed(*models: nn.Module) -> Iterator[None]:
+    """Evaluate models inside, with gradients and exact types, and leave no trace of it.
+
+    Modes of all submodules, tensors they keep as attributes or buffers, and every random
+    generator, Python's and NumPy's included, are restored on leaving; what else a network keeps of
+    its own (a list, a number) is not. `no_grad`, `inference_mode`, autocast and TF32 of the caller
+    do not reach inside.
+    """
+    modules = [module for model in models for module in model.modules()]
+    modes = [module.training for module in modules]
+    # Hooks such as weight norm's leave what they computed on the module.
+    scripted = torch.jit.ScriptModule  # whose buffers are not a dict
+    places = [vars(m) for m in modules]
+    places += [m._buffers for m in modules if not isinstance(m, scripted)]
+    left = [(place, dict(place)) for place in places]
+    own = [v for m in modules for v in vars(m).values() if isinstance(v, Tensor)]
+    # Tensors of inference mode cannot be written on here.
+    contents = [(v, v._version, v.detach().clone()) for v in own if not v.is_inference()]
+    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    parameters = (p for m in modules for p in m._parameters.values() if p is not None)
+    types = {parameter.device.type for parameter in parameters} - {"meta"}
+    device = types.pop() if len(types) == 1 else "cpu"
+    with (
+        torch.random.fork_rng(cuda),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device, enabled=False),
+        proper_float32(),  # cuDNN convolves float32 in TF32 unless told otherwise
+    ):
+        states = random.getstate(), np.random.get_state()
+        try:
+            for model in models:
+                # To tell every module takes longer than to look.
+                if any(module.training for module in model.modules()):
+                    model.eval()
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            for module, mode in zip(modules, modes, strict=True):
+                if type(module).train is not nn.Module.train:  # it may do more, as merge weights
+                    module.train(mode)
+            for module, mode in zip(modules, modes, strict=True):
+                if module.training != mode:
+                    module.training = mode
+            for place, kept in left:
+                if _is_same(place, kept):
+                    continue
+                made = {key for key, value in place.items() if isinstance(value, Tensor)}
+                for key in made - kept.keys():
+                    del place[key]
+                place.update((k, v) for k, v in kept.items() if k in made or isinstance(v, Tensor))
+            for value, version, content in contents:
+                if value._version != version:
+                    value.data.copy_(content)

@@ -1,0 +1,1 @@
+"""Attention of windows: the operation and its C++ kernel."""

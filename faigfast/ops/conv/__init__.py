@@ -1,0 +1,1 @@
+"""Path convolutions: the operation, its C++ kernels, and chains of several."""

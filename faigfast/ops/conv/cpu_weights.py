@@ -1,0 +1,106 @@
+"""Which kernel in C++ a layer takes, its weights in their order, and sums of their gradients."""
+
+import math
+from threading import Lock
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from faigfast.backend.cpu import extension as _extension
+from faigfast.backend.cpu.allocator import empty
+from faigfast.ops.conv.operation import Geometry
+from faigfast.ops.path_values import address
+from faigfast.ops.registry import in_use
+
+# A square of 3×3 taps takes 36 multiplications for 16 results, however few of them there are: with
+# fewer than this to a square, products tap by tap were as fast.
+LEAST_TAPS = 4
+# Vectors are of channels: with fewer than this in the weights' second dimension, torch's own were
+# faster, but for one square, 1×1 and depthwise.
+LEAST_CHANNELS = 5
+
+Taps = tuple[str, tuple[int, ...]]  # as `taps_of` finds them
+
+
+def taps_of(w0: Tensor, geometry: Geometry) -> Taps:
+    """Kind of a kernel as the extension takes it, and its squares, or taps, down and across."""
+    stride, padding, dilation, transposed, _, groups = geometry
+    size = tuple(w0.shape[2:])
+    if transposed or (*stride, *dilation) != (1, 1, 1, 1):
+        return "direct", size
+    if groups > 1:
+        return "depthwise" if w0.shape[:2] == (groups, 1) else "direct", size
+    if size == (1, 1) and not any(padding):
+        return "point", size
+    squares = tuple(math.ceil(side / 3) for side in size)
+    enough = math.prod(size) >= LEAST_TAPS * math.prod(squares)
+    if enough and (w0.shape[1] >= LEAST_CHANNELS or squares == (1, 1)):
+        return "squares", squares
+    return "direct", size
+
+
+_packs = Lock()  # several threads come to a layer at the same time
+
+
+def packed(
+    w0: Tensor, dw: Tensor | None, taps: Taps, shuffle: int, turned: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Weights in the order of the kernels; of those on the line it is done once."""
+    if dw is None:  # they may be those of one point, made anew for the next
+        return _pack(w0, taps, shuffle, turned), None
+    turned = turned and taps[0] == "squares"
+    kept = in_use().kept
+    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), taps[0], shuffle, turned
+    with _packs:
+        if key not in kept:
+            found = _pack(w0, taps, shuffle, turned), _pack(dw, taps, shuffle, turned)
+            kept[key] = found, w0, dw  # while they are held, their addresses are no others'
+        return kept[key][0]
+
+
+def _pack(w: Tensor, taps: Taps, shuffle: int, turned: bool) -> Tensor:
+    kind, (down, across) = taps
+    if kind == "direct":
+        return w.movedim((0, 1), (2, 3)).contiguous()
+    if kind != "squares":
+        plain = w.flatten(1)
+        return (plain.T if kind == "depthwise" else plain).contiguous()
+    rest = 3 * across - w.shape[3], 3 * down - w.shape[2]
+    if any(rest):
+        w = F.pad(w, (0, rest[0], 0, rest[1]))
+    if down == across == 1:
+        plain = w.movedim(1, 3).contiguous()
+    else:  # [squares, O, 3, 3, C]
+        plain = w.unflatten(3, (-1, 3)).unflatten(2, (-1, 3)).permute(2, 4, 0, 3, 5, 1).contiguous()
+    packing = _extension.module.Packing(  # type: ignore[union-attr]
+        outputs=w.shape[0], inputs=w.shape[1], squares=down * across, shuffle=shuffle, turned=turned
+    )
+    size = packing.size()
+    if not size:  # read as they are
+        return plain
+    found = empty(size)
+    _extension.module.pack(  # type: ignore[union-attr]
+        packing, w=address(plain), packed=address(found), threads=torch.get_num_threads()
+    )
+    return found
+
+
+def shape_of_sums(w0: Tensor, taps: Taps) -> tuple[int, ...]:
+    """In which the kernels sum gradients of weights, but for the images."""
+    kind, parts = taps
+    if kind == "direct":
+        return *parts, *w0.shape[:2]
+    if kind == "squares" and w0.shape[2:] != (3, 3):
+        return *parts, *w0.shape[:2], 3, 3
+    return tuple(w0.shape)
+
+
+def as_weights(sums: Tensor, w0: Tensor, taps: Taps) -> Tensor:
+    """Lay sums [N, *shape_of_sums] out as [N, *w]."""
+    if taps[0] == "direct":
+        return sums.movedim((1, 2), (3, 4)).contiguous()
+    if taps[0] == "squares" and w0.shape[2:] != (3, 3):
+        beside = sums.permute(0, 3, 4, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4)
+        return beside[..., : w0.shape[2], : w0.shape[3]].contiguous()
+    return sums

@@ -1,0 +1,1 @@
+"""Path linear layers: the operation, and kernels of convolutions that serve it."""
