@@ -32,7 +32,7 @@ gpu:
 	@$${PYTHON:-python3} scripts/gpu.py $(STAGE) $(if $(filter no,$(BUILD)),--no-build)
 
 sanitize: env
-	$(RUN) pytest tests/test_sanitizers.py
+	$(RUN) pytest tests/build/test_sanitizers.py
 
 bench: env
 	$(RUN) pytest benchmarks
@@ -41,6 +41,7 @@ lint: env
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	.venv/bin/lint-imports --no-cache
 	$(CLANG_FORMAT) --dry-run -Werror $(CXX_FILES)
 
 format: env

@@ -161,7 +161,7 @@ STAGES: dict[str, Callable[[], list[Step]]] = {
 
 def tests(file: str, *options: str) -> list[str]:
     """Give the command that runs a file of tests, and says what was skipped and what took long."""
-    return [sys.executable, "-m", "pytest", "-rs", "--durations=5", f"tests/{file}", *options]
+    return [sys.executable, "-m", "pytest", "-rs", "--durations=5", f"tests/gpu/{file}", *options]
 
 
 def measure(stage: str, step: str) -> list[str]:

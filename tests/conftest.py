@@ -6,8 +6,10 @@ import pytest
 
 from faigfast.backend.cpu import extension as _extension
 
-# Runs in processes of its own, where Triton's kernels are interpreted: see test_triton.py.
-collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["triton_interpreted.py"]
+# Cases hold no tests; Triton's interpreter needs processes of its own: see build/test_triton.py.
+collect_ignore = ["cases"]
+if os.environ.get("TRITON_INTERPRET") != "1":
+    collect_ignore.append("build/triton_interpreted.py")
 
 
 @pytest.fixture

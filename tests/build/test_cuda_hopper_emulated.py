@@ -1,0 +1,140 @@
+"""The Hopper convolution on the CPU: its own code, with what the PTX document says of Hopper."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from cases.cuda_layers import HOPPER, LAYER, forward
+from cases.cuda_emulation import compiler, emulated, extension
+from cases.path_operations import assert_near, conv_case, expected, explain, found, poisoned
+from torch.nn import functional as F
+
+from faigfast.ops.conv.operation import conv
+from faigfast.ops.registry import Use, choose, using
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
+
+
+@pytest.fixture(scope="module")
+def module():
+    return extension()
+
+
+@pytest.fixture
+def kernels(module, monkeypatch):
+    monkeypatch.setenv("FAIGFAST_HOPPER", "1")
+
+    @contextmanager
+    def run():
+        with emulated(module), using(Use("cuda")), poisoned():
+            yield
+
+    return run
+
+
+@pytest.mark.parametrize("name", HOPPER)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_integers_are_equal_to_the_bit(name, dtype, kernels, monkeypatch):
+    """Sums of small integers are exact in float32; results are rounded once."""
+    if dtype == torch.bfloat16 and name not in ("odd", "residual"):
+        pytest.skip("the type only changes the multiplication")
+    monkeypatch.setenv("FAIGFAST_CORES", "2")
+    case = conv_case(**LAYER, **HOPPER[name])
+    with kernels():
+        y = forward(case, dtype)
+    assert torch.equal(y, forward(case, torch.float64).to(dtype))
+
+
+@pytest.mark.parametrize("cores", ["1", "3", "5", "100"])
+@pytest.mark.parametrize("order", ["0", "1"])
+def test_any_number_of_blocks_and_order_of_threads(cores, order, kernels, monkeypatch):
+    """Blocks that begin and end inside a point, that hold several points, and that hold nothing."""
+    monkeypatch.setenv("FAIGFAST_CORES", cores)
+    monkeypatch.setenv("FAIGFAST_ORDER", order)
+    case = conv_case(**LAYER, size=(20, 17), points=3, images=1, residual="points")
+    with kernels():
+        y = forward(case, torch.float16)
+    assert torch.equal(y, forward(case, torch.float64).to(torch.float16))
+
+
+def test_warps_that_lag_behind_a_change_of_point(kernels, monkeypatch):
+    """One tile a point: a group that has none of a point must not let its weights go too early."""
+    monkeypatch.setenv("FAIGFAST_CORES", "1")
+    monkeypatch.setenv("FAIGFAST_ORDER", "2")
+    case = conv_case(**LAYER, size=(3, 5), points=5, images=1, activation="relu")
+    with kernels():
+        y = forward(case, torch.float16)
+    assert torch.equal(y, forward(case, torch.float64).to(torch.float16))
+
+
+def test_values_of_any_size(kernels):
+    case = conv_case(channels=(64, 64), size=(13, 18), points=2, images=1, activation="relu")
+    with kernels():
+        result = found(case.to(torch.float16))
+    assert_near(result, expected(case.to(torch.float16).to(torch.float64)), 0.03)
+
+
+def test_what_is_no_number_stays_near_where_it_was(kernels):
+    case = conv_case(**LAYER, size=(20, 20), points=1, images=1, activation="relu")
+    case.x[..., 5, 9, 9] = torch.nan
+    with kernels():
+        y = forward(case, torch.float16)[0, 0, 0]
+    expected = torch.zeros(64, 20, 20, dtype=torch.bool)
+    expected[:, 8:11, 8:11] = True
+    assert torch.equal(y.isnan(), expected)
+
+
+def test_values_that_lie_unaligned(kernels):
+    case = conv_case(**LAYER, size=(4, 5), points=1, images=1).to(torch.float16)
+    memory = torch.empty(case.x.numel() + 3, dtype=torch.float16)
+    x = memory[3:].view(case.x.movedim(3, -1).shape).copy_(case.x.movedim(3, -1))
+    x = x.movedim(-1, 3).flatten(1, 2)
+    (w0, dw), (b0, db), _ = case.line
+    given = (w0, dw, b0, db, None, None, case.alpha, None, None, None, None)
+    geometry = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1, "none", 0.0, 1.0, 1)
+    with kernels():
+        y, _ = conv(x, *given, *geometry)
+    w, b = (p + case.alpha * d for p, d in ((w0, dw), (b0, db)))
+    assert torch.equal(y[0].float(), F.conv2d(x[0].float(), w.float(), b.float(), padding=1))
+
+
+def arguments(**options):
+    case = conv_case(**(LAYER | options)).to(options.pop("dtype", torch.float16))
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "faigfast.ops.registry.choose",
+            lambda name, *args: calls.append(args) or choose(name, *args),
+        )
+        forward(case, case.x.dtype)
+    return calls[0]
+
+
+def test_it_is_not_taken_until_it_is_asked_for(kernels, module, monkeypatch):
+    given = arguments(size=(3, 3))
+    with kernels():
+        assert choose("conv", *given).name == "hopper"
+    monkeypatch.delenv("FAIGFAST_HOPPER")
+    use = Use("cuda")
+    with emulated(module), using(use):
+        assert choose("conv", *given).name == "cuda"
+        assert "not yet run on a device" in explain("conv", *given)["hopper"]
+    assert not use.refused
+
+
+REFUSED = {
+    "the weight is 64×48×3×3": dict(channels=(48, 64)),
+    "the weight is 64×64×1×1": dict(kernel=1, padding=0),
+    "stride, padding": dict(stride=2),
+    "shuffle are not 1": dict(shuffle=2),
+    "it does not take silu": dict(activation="silu"),
+    "it does not take relu with what follows": dict(activation="relu", residual="points"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_it_refuses(why, kernels):
+    given = arguments(size=(4, 4), **REFUSED[why])
+    with kernels():
+        assert why in explain("conv", *given)["hopper"]
+        assert choose("conv", *given).name == "cuda"

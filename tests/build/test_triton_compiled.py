@@ -1,0 +1,141 @@
+"""The Triton kernels compiled for cards that are not here: matrix instructions, and no spills."""
+
+import multiprocessing
+import re
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from faigfast.backend.gpu import triton_support as _triton
+from faigfast.bench import compile_kernels
+from faigfast.bench.compiled import STATE
+from faigfast.cli.main import main
+
+pytestmark = [
+    pytest.mark.build,
+    pytest.mark.skipif(
+        bool(_triton.missing()), reason=f"the kernels were not compiled: {_triton.missing()}"
+    ),
+]
+MODES = ("fp16", "bf16", "tf32", "bf16x3", "ieee")
+MATRIX = {80: "mma.sync", 90: "wgmma.mma_async"}
+SHARED = {80: 163, 90: 227}  # KB that a program can have
+# Consumer cards (sm_86, sm_89, sm_120) take the code of sm_80 and have 99 KB: first tiles must fit.
+FIRST = {80: 99, 90: 227}
+WORKERS = 2
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+
+def layers(mode):
+    """Those of networks in fp16; in bf16, which differs in the type alone, one."""
+    from faigfast.kernels import cases
+
+    if mode == "bf16":
+        return [cases.BODY]
+    return [*(cases.SHAPES if mode == "fp16" else [cases.BODY]), *cases.VARIANTS]
+
+
+def tasks():
+    """Mode, layer and whether all tiles are meant, for each card; "" are the other kernels."""
+    for capability in MATRIX:
+        for mode in MODES:
+            for shape in layers(mode):
+                yield mode, shape.name, mode == "fp16" and shape == layers(mode)[0], capability
+        yield "", "", False, capability
+
+
+def compiled(task):
+    """In a process of its own: what is wrong with each kernel, "" if nothing is."""
+    from faigfast.kernels import aot, cases
+
+    mode, name, every, capability = task
+    if not mode:
+        return [wrong(case, aot.compiled(case.launch, capability), capability, True)
+                for case in cases.others()]  # fmt: skip
+    shape = next(shape for shape in layers(mode) if shape.name == name)
+    found, seen = [], set()
+    for case in cases.every_tile(mode, shape) if every else cases.first_tiles(mode, shape):
+        made, kernel = aot.compiled(case.launch, capability), case.launch.name
+        found.append(wrong(case, made, capability, kernel not in seen))
+        seen.add(kernel)
+    assert len(seen) == 3
+    return found
+
+
+def wrong(case, made, capability, first):
+    most = (FIRST if first else SHARED)[capability]
+    fits = made.local == 0 and 0 < made.registers <= 255 and made.shared <= 1024 * most
+    rows = case.launch.arguments.get("M", 0)
+    if case.mode == "ieee" or not rows:
+        multiplies = not made.instructions
+    elif rows >= 64:  # the least of wgmma
+        multiplies = bool(made.instructions.get(MATRIX[capability]))
+    else:
+        multiplies = bool(made.instructions)
+    said = f"{case.launch.name} {case.mode} {case.shape} sm_{capability}: {made}"
+    return "" if fits and multiplies else said
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """All at once, on two cores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(WORKERS, context) as pool:
+            yield {task: pool.submit(compiled, task) for task in tasks()}
+            pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("capability", MATRIX)
+@pytest.mark.parametrize("mode", [*MODES, ""])
+def test_every_kernel(mode, capability, results):
+    """In every precision on every layer; with "" those that multiply no matrices."""
+    found = [line for task, result in results.items()
+             if task[0] == mode and task[3] == capability for line in result.result()]  # fmt: skip
+    assert len(found) >= (3 if mode == "bf16" else 15)
+    assert not any(found), "\n".join(filter(None, found))
+
+
+def test_a_spill_would_be_seen():
+    from faigfast.kernels import aot, cases
+
+    case = cases.first_tiles("fp16", cases.BODY)[0]
+    made = aot.compiled(replace(case.launch, registers=40), 80)
+    assert made.local > 0 and wrong(case, made, 80, True)
+
+
+def test_the_command_writes_its_part_of_a_document(tmp_path, monkeypatch, capsys):
+    from faigfast.kernels import cases
+
+    few = cases.others()[:1]
+    monkeypatch.setattr(cases, "first_tiles", lambda *_: [])
+    monkeypatch.setattr(cases, "others", lambda: few)
+    document = tmp_path / "gpu.md"
+    main(["bench", "--compiled", "--quiet", "--output", str(document)])
+    document.write_text(f"before\n{document.read_text()}after\n")
+    main(["bench", "--compiled", "--quiet", "--output", str(document)])
+    text = document.read_text()
+    assert text.startswith("before") and text.rstrip().endswith("after")
+    assert text.count("| path_weights, fp16, 64 → 64 | sm_90 |") == 1
+    assert "path_weights" in capsys.readouterr().out
+
+
+def test_every_row_of_the_document_says_that_no_device_ran_it():
+    text = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?:conv_|path_|channels_|score_|squared_).*$", text, re.MULTILINE)
+    assert len(rows) > 60 and all(row.endswith(f"{STATE} |") for row in rows)
+    assert all("| none | " + STATE in row for row in rows)
+
+
+def test_in_the_interpreter_there_is_nothing_to_compile(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(ValueError, match="no kernels to compile: TRITON_INTERPRET is 1"):
+        compile_kernels(progress=False)

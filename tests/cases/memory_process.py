@@ -1,0 +1,71 @@
+"""What a call of the backend "cpu" takes of the process, beside its budget: for a process alone.
+
+For each network given by name, a line of JSON: the budget, what a chunk needs, and the bytes by
+which the process grew at its most.
+"""
+
+import gc
+import json
+import math
+import sys
+from pathlib import Path
+
+import torch
+from cases.networks import pair
+
+from faigfast import attribute
+from faigfast.backend.cpu.allocator import free_cached
+from faigfast.bench.memory import own_peak
+from faigfast.engine import chunking, integrate, memory
+from faigfast.engine.memory import Chunk
+from faigfast.zoo import RRDBNet, SRResNet
+
+POINTS = 8
+NETS = {  # with the side of an image; large beside the 32 MiB that the kernels take at least
+    "SRResNet": (lambda: SRResNet(width=32, blocks=2, scale=2), 128, 2),
+    "RRDBNet": (lambda: RRDBNet(width=32, growth=16, blocks=1, scale=4), 64, 4),
+}
+
+
+def grown(call):
+    """By how much the process grew at its most."""
+    gc.collect()
+    free_cached()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what it takes now
+    before = own_peak()
+    call()
+    return own_peak() - before
+
+
+def measure(name):
+    make, side, scale = NETS[name]
+    nets, needs = pair(make, torch.float32), {}
+    x, gt = torch.rand(1, 3, side, side), torch.rand(1, 3, scale * side, scale * side)
+    original = integrate.fitted
+
+    def fitted(plan, *args):
+        chunk = original(plan, *args)
+        for kind, counts in plan.needs.items():
+            needs.update(dict.fromkeys(kind[:1], max(counts.values())))
+        return chunk
+
+    integrate.fitted = fitted
+
+    def call(budget):
+        result = attribute(*nets, (x, gt), steps=POINTS, memory=budget, backend="cpu")
+        assert result.backend == "cpu"
+
+    call(10**11)  # the graph and its check, which come once
+    budget = needs[Chunk(POINTS, 1)]
+    peak = grown(lambda: call(budget))
+    integrate.fitted = original
+    return {"budget": budget, "peak": peak}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    chunking.WANTED = dict.fromkeys(("cpu", "cuda"), Chunk(POINTS, 1))
+    chunking.TOGETHER = {}
+    memory.bound = lambda *_: math.inf  # so that everything is counted
+    for name in sys.argv[1:]:
+        print(json.dumps(measure(name)))

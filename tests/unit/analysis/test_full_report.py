@@ -1,0 +1,368 @@
+import base64
+import html
+import io
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections import defaultdict
+
+import pandas
+import pytest
+import torch
+from cases import command_line
+from cases.analysis import small_pair
+from cases.command_line import one_line
+from PIL import Image
+from test_report import Checker
+
+from faigfast import attribute
+from faigfast.analysis.contrasts import one_against_rest
+from faigfast.analysis.data_frames import NO_PARQUET
+from faigfast.analysis.evaluation import crops
+from faigfast.analysis.prediction_trials import LEVELS
+from faigfast.analysis.report import full_report as whole
+from faigfast.analysis.report.page import Page
+from faigfast.analysis.report.sections import ability, use
+from faigfast.analysis.report.sections.material import Material
+from faigfast.analysis.study import Study
+from faigfast.cli.main import main
+from faigfast.data import Degradation, write_image
+
+one_thread, files = command_line.one_thread, command_line.files
+BROWSER = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+SMALL = ["--learned", "4", "--predicted", "4", "--iterations", "2", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def folder(files, tmp_path_factory):
+    """A report on two photographs of six crops of 60×60, interrupted once."""
+    generator = torch.Generator().manual_seed(6)
+    for source in ("larger", "teaching"):
+        for name in ("first", "second"):
+            image = torch.rand(3, 120, 180, generator=generator)
+            write_image(files / source / f"{name}.png", image)
+    folder = tmp_path_factory.mktemp("report")
+    patch = pytest.MonkeyPatch()
+    patch.chdir(files)
+    argv = ["report", "a.pth", "b.safetensors", "--gt", "larger", "--train", "teaching"]
+    argv += ["--output", str(folder), "--crop", "60", "--steps", "2", *SMALL]
+    try:
+        with patch.context() as inner:
+
+            def stopped(*_):
+                raise KeyboardInterrupt
+
+            inner.setattr("faigfast.analysis.report.sections.filters.channel_importance", stopped)
+            assert main(argv) == 130
+        assert not (folder / "report.html").exists()
+        states = {p: p.stat().st_mtime_ns for p in folder.rglob("state.pth")}
+        parts = {p: p.stat().st_mtime_ns for p in (folder / "parts").iterdir()}
+        assert states and len(parts) > 40
+        assert main(argv) == 0
+        for path, changed in {**states, **parts}.items():
+            if path.name != "findings.json":
+                assert path.stat().st_mtime_ns == changed, f"{path.name} was computed again"
+    finally:
+        patch.undo()
+    return folder
+
+
+def test_one_page_that_needs_nothing_else(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    checker = Checker(text)
+    allowed = re.compile(r"data:image/png;base64,|#")
+    assert all(allowed.match(address) for address in checker.addresses)
+    assert len(text) < 10_000_000 and checker.tags.count("svg") >= 9
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>", text)
+    for word in ("Masking", "locations", "Modulation", "prediction", "Retraining", "levels", "lie"):
+        assert any(word in heading for heading in headings), word
+    assert "Left out" not in text
+    assert all(f'href="#part-{n}"' in text for n in range(1, len(headings) + 1))
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def test_every_part_has_its_command(folder):
+    from faigfast.cli.main import build_parser
+
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    commands = re.findall(r'<p class="command"><code>(.*?)</code>', text)
+    names = {c.split()[1] for c in commands}
+    wanted = "mask locations modulate predict retrain overlap distribution prune report"
+    assert names == set(wanted.split())
+    for command in commands:
+        words = command.replace("&#x27;", "").split()[1:]
+        options = build_parser().parse_args(words)[words[0]]
+        assert (options.baseline, options.target) == ("a.pth", "b.safetensors")
+        assert options.crop == 60
+
+
+def test_tables_stand_beside_the_page(folder):
+    names = {path.stem for path in folder.glob("*.csv")}
+    assert names == {path.stem for path in folder.glob("*.parquet")}
+    wanted = "masking masking-areas masking-units locations modulation retraining levels overlap"
+    assert set(wanted.split()) | {"distribution", "changes", "channels", "pair"} <= names
+    masking = pandas.read_csv(folder / "masking.csv")
+    assert {"faig", "input", "signed", "random"} <= set(masking.method)
+    assert {"SSIM of Y", "output difference, authors' form"} <= set(masking.columns)
+    content = json.loads((folder / "report.json").read_text())
+    tables = {f"{name}.{end}" for name in names for end in ("csv", "parquet")}
+    assert set(content["files"]) == tables | {"report.html"} and content["notes"] == []
+    assert content["command"].startswith("faigfast report a.pth") and content["seconds"] > 0
+
+
+MATCHES = ("overlap", "correlation", "neighbour")
+# How a command of the page begins, or ends; which tables it gives, under names here and there.
+GIVES = {
+    "mask": ["masking", "masking-areas", "completeness"],
+    "mask … channel": ["units"],
+    "mask … layer": ["units"],
+    "locations": ["locations"],
+    "modulate": ["modulation"],
+    "modulate … 1.5": [("modulation", "modulation-grid")],
+    "predict": [f"{what}-by-{m}" for m in MATCHES for what in ("prediction", "confusion")],
+    "retrain": ["retraining"],
+    "overlap": ["overlap", "levels"],
+    "distribution": ["distribution", "changes"],
+    "prune": ["channels"],
+}
+
+
+def command_of(folder, which):
+    """The first command of the page that begins, and ends, like this; in words."""
+    text = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
+    commands = re.findall(r'<p class="command"><code>(.*?)</code>', text)
+    start, _, end = which.partition(" … ")
+    return next(w for w in map(shlex.split, commands) if w[1] == start and w[-1].endswith(end))[1:]
+
+
+def gives_its_numbers(folder, which, output):
+    """Run a command as the page prints it, and compare its tables with the report's."""
+    words = command_of(folder, which)
+    assert main([*words, "--output", str(output), "--quiet"]) == 0
+    for names in GIVES[which]:
+        here, there = (names, names) if isinstance(names, str) else names
+        if here == "units":
+            same_units(output, folder, words[-1])
+            continue
+        one, other = (pandas.read_csv(f / f"{n}.csv") for f, n in ((output, here), (folder, there)))
+        # Margins are differences of scores: without AVX rounding is up to 3e-3 of them.
+        margins = [name for name in one if name == "mean margin"]
+        pandas.testing.assert_frame_equal(one[margins], other[margins], rtol=5e-3)
+        one, other = (part.drop(columns=margins) for part in (one, other))
+        pandas.testing.assert_frame_equal(one, other, rtol=1e-3)
+
+
+def same_units(output, folder, by):
+    """The report has a column for what the command has a row for."""
+    units = pandas.read_csv(folder / "masking-units.csv")
+    masked = pandas.read_csv(output / "masking.csv")
+    masked = masked[masked.method == "faig"]
+    rows = units[units.by == by].to_dict("records")
+    assert rows
+    for row in rows:
+        same = masked[(masked.filters == row["filters"])]
+        same = same[(same["asked for, %"] - row["asked for, %"]).abs() < 1e-9]
+        assert len(same) >= 2
+        for one in same.to_dict("records"):
+            assert one["masked, %"] == pytest.approx(row["masked, %"])
+            expected = row[f"{one['input']} undone, %"]
+            assert one["undone, %"] == pytest.approx(expected, rel=1e-3, nan_ok=True)
+            half = row[f"± {one['input']}"]
+            assert one["± undone"] == pytest.approx(half, rel=1e-3, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", GIVES)
+def test_a_command_of_the_page_gives_its_numbers(folder, files, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(files)
+    gives_its_numbers(folder, name, tmp_path / "x")
+
+
+def browse(page, tmp_path, *more):
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+    flags += " --disable-background-networking --disable-component-update --disable-sync"
+    return subprocess.run(
+        [BROWSER, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}",
+         "--enable-logging=stderr", *more, f"file://{page}"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no headless browser here: the page is parsed alone")
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, False), (1280, True)])
+def test_a_browser_shows_the_page(folder, tmp_path, width, dark):
+    page = tmp_path / "page.html"
+    # What a reader may do: sort a table; then measure whether anything sticks out.
+    probe = """<script>
+      const table = document.querySelectorAll("table")[2], head = table.tHead.rows[0].cells;
+      head[head.length - 1].click(); head[2].click();
+      const sorted = [...table.tBodies[0].rows].map((r) => parseFloat(r.cells[2].textContent));
+      const root = document.documentElement;
+      root.dataset.sorted = sorted.every((v, n) => !n || !(v > sorted[n - 1]));
+      root.dataset.wide = document.body.scrollWidth > window.innerWidth;
+      root.dataset.empty = [...document.images].filter((i) => i.complete && !i.naturalWidth).length;
+      root.dataset.inner = window.innerWidth;
+      const luma = (c) => { const [r, g, b] = c.match(/[\\d.]+/g); return (+r + +g + +b) / 3; };
+      root.dataset.ink = Math.round(luma(getComputedStyle(document.body).color));
+      root.dataset.dark = matchMedia("(prefers-color-scheme: dark)").matches;
+      // In a frame, where the window is as wide as it is told: this is what is read outside.
+      if (parent !== window)
+        for (const [key, value] of Object.entries(root.dataset))
+          parent.document.documentElement.dataset[key] = value;
+    </script></body>"""
+    text = (folder / "report.html").read_text(encoding="utf-8").replace("</body>", probe)
+    # A window of the browser is never narrower than 500 pixels; a frame may be.
+    frame = f'<iframe srcdoc="{html.escape(text)}" width="{width}" height="2000" frameborder="0">'
+    page.write_text(
+        f"<!doctype html><html style='color-scheme: light dark'><body>{frame}</iframe></body>",
+        encoding="utf-8",
+    )
+    flags = ["--blink-settings=preferredColorScheme=0"] if dark else []
+    run = browse(page, tmp_path, "--window-size=1400,2000", *flags, "--dump-dom")
+    root = re.search(r"<html[^>]*>", run.stdout)[0]
+    assert 'data-ready="yes"' in root and "data-error" not in root
+    assert f'data-inner="{width}"' in root, root
+    assert 'data-sorted="true"' in root and 'data-wide="false"' in root, root
+    assert 'data-empty="0"' in root
+    # The text turns light on a dark page.
+    assert f'data-dark="{str(dark).lower()}"' in root, root
+    ink = int(re.search(r'data-ink="(\d+)"', root)[1])
+    assert ink > 200 if dark else ink < 60
+    assert "CONSOLE" not in run.stderr, run.stderr
+
+
+def test_sections_that_cannot_be_are_left_out_and_say_so(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(files)
+    generator = torch.Generator().manual_seed(8)
+    write_image(files / "single" / "one.png", torch.rand(3, 72, 72, generator=generator))
+    argv = ["report", "a.pth", "b.safetensors", "--gt", "single", "--degrade", "noise=0.1"]
+    argv += ["--output", str(tmp_path / "x"), "--crop", "36", "--steps", "2", *SMALL]
+    assert main(argv) == 0
+    text = (tmp_path / "x" / "report.html").read_text(encoding="utf-8")
+    assert "Left out: it needs photographs to train on" in text
+    assert "Left out: it needs two photographs" in text
+    capsys.readouterr()
+    assert main([*argv, "--predicted", "1"]) == 1
+    assert "predicted is 1" in one_line(capsys)
+    assert main([*argv, "--crop", "12", "--output", str(tmp_path / "y")]) == 1
+    assert "border 2 leaves less than 11 pixels of crops of 12×12" in one_line(capsys)
+
+
+def test_a_report_on_folders_of_degraded_images(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(files)
+    generator = torch.Generator().manual_seed(9)
+    for name in ("one", "two"):
+        gt = torch.rand(3, 40, 60, generator=generator)
+        write_image(files / "truth" / f"{name}.png", gt)
+        for folder, sigma in (("weak", 0.05), ("strong", 0.2)):
+            write_image(files / folder / f"{name}.png", Degradation(noise=sigma)(gt[None])[0])
+    argv = ["report", "a.pth", "b.safetensors", "--gt", "truth", "--lq", "weak=weak"]
+    argv += ["strong=strong", "--output", str(tmp_path), "--crop", "20", "--steps", "2", *SMALL]
+    argv += ["--contrast", "mine=strong:"]
+    assert main(argv) == 0
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Left out: it needs photographs to train on" in text
+    rows = pandas.read_csv(tmp_path / "prediction-by-neighbour.csv")
+    assert list(rows.truth) == ["all", "weak", "strong"]
+    assert "--lq weak=weak strong=strong" in text
+    for name in ("mask", "locations", "modulate", "predict", "distribution", "prune"):
+        gives_its_numbers(tmp_path, name, tmp_path / name)
+
+
+def test_recipes_and_contrasts_of_ones_own_go_through_all_parts(
+    files, folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(files)
+    argv = ["report", "a.pth", "b.safetensors", "--gt", "larger", "--train", "teaching"]
+    argv += ["--output", str(tmp_path), "--crop", "60", "--steps", "2", *SMALL]
+    argv += ["--degrade", "mist-1=blur=1", "mist-4=blur=4", "fog=noise=0.3"]
+    argv += ["--contrast", "fog", "mist-4", "sharp=mist-4:mist-1"]
+    assert main(argv) == 0
+    text = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "blur-2" not in text and "Left out" not in text
+    names = ["mist-1", "mist-4", "fog"]
+    assert list(pandas.read_csv(tmp_path / "prediction-by-overlap.csv").truth) == ["all", *names]
+    table = pandas.read_csv(tmp_path / "levels.csv")
+    assert table[["degradation", "level", "other level"]].values.tolist() == [["mist", 1, 4]]
+    found = pandas.read_csv(tmp_path / "overlap.csv")
+    assert found[["filters", "others"]].values.tolist() == [names[:2], names[::2], names[1:]]
+    found = pandas.read_csv(tmp_path / "overlap-of-contrasts.csv")
+    pairs = [["fog", "mist-4"], ["fog", "sharp"], ["mist-4", "sharp"]]
+    assert found[["filters", "others"]].values.tolist() == pairs
+    assert "not retrained: sharp" in text
+    assert set(pandas.read_csv(tmp_path / "retraining.csv").degradation) == {"fog", "mist-4"}
+    for name in ("modulate … 1.5", "predict", "retrain", "overlap"):
+        gives_its_numbers(tmp_path, name, tmp_path / name)
+    words = command_of(tmp_path, "overlap … mist-1")
+    assert main([*words, "--output", str(tmp_path / "y"), "--quiet"]) == 0
+    one = pandas.read_csv(tmp_path / "y" / "overlap.csv")
+    pandas.testing.assert_frame_equal(one, found, rtol=1e-3)
+
+
+# How large a page is, and what it says about what it lacks
+
+
+def many_degradations(folder, size=144):
+    """What a report is made from, with ten degradations and crops that do not compress."""
+    nets = small_pair()
+    generator = torch.Generator().manual_seed(5)
+    images = {f"p{n}": torch.rand(3, size, size, generator=generator) for n in range(3)}
+    data = crops(images, {name: Degradation.parse(r, 2) for name, r in LEVELS.items()}, size)
+    part = {name: x[:1, :, :8, :8] for name, x in data.lq.items()}
+    given = attribute(*nets, {"lq": part, "gt": data.gt[:1, :, :16, :16]}, steps=1)
+    contrasts = one_against_rest(list(LEVELS))[:5]  # enough: they cost most
+    study = Study(*nets, data, data, 2, contrasts, given=given)
+    return Material(study, folder, defaultdict(str), data, data)
+
+
+def test_a_page_of_ten_degradations_stays_small(tmp_path, one_thread):
+    material, page = many_degradations(tmp_path), Page("t")
+    ability.photographs(page, material)
+    assert page.html().count("<img") == 3 * 3 * 6
+    use.modulation(page, material)
+    text = page.html()
+    assert len(text) < 7_500_000
+    assert text.count("not shown: blur-3, noise-0.05.") == 2
+    assert "the middle 128×128 pixels of crops of 144×144" in text
+    image = base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", text)[1])
+    assert Image.open(io.BytesIO(image)).size == (128, 128)
+
+
+def test_long_tables_are_shown_in_part(tmp_path):
+    page, material = Page("t"), many_degradations(tmp_path, 16)
+    material.put(page, "long", pandas.DataFrame({"a": range(1500)}))
+    assert page.html().count("<tr>") == 1001 and "first 1000 of 1500 rows" in page.html()
+    assert len(pandas.read_csv(tmp_path / "long.csv")) == 1500
+
+
+def test_a_page_says_what_it_lacks(tmp_path, monkeypatch):
+    def section(page, material):
+        material.put(page, "numbers", pandas.DataFrame({"a": [1]}))
+
+    def missing(*_, **__):
+        raise ImportError("pyarrow")
+
+    monkeypatch.setattr(whole, "SECTIONS", {"one": section})
+    material = many_degradations(tmp_path, 16)
+    assert whole.write_report(material, "t", "c")[2] == []
+    monkeypatch.setattr(whole, "MOST_BYTES", 2000)
+    monkeypatch.setattr(pandas.DataFrame, "to_parquet", missing)
+    (tmp_path / "numbers.parquet").unlink()
+    material.files.clear()
+    _, _, notes = whole.write_report(material, "t", "c")
+    assert notes[0] == NO_PARQUET and "more than 0.002" in notes[1]
+    text = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "pip install 'faigfast[report]'" in text and "more than 0.002" in text
+    assert material.files == ["numbers.csv"]
+
+
+def test_a_table_knows_words_from_numbers(tmp_path):
+    page = Page("t")
+    page.table(["a", "b", "c"], [["x", "word", "1"], ["y", "other", "–"]])
+    page.save(tmp_path / "t.html")
+    text = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert '<th class="words">b</th><th>c</th>' in text and '<td class="words">word</td>' in text

@@ -1,0 +1,398 @@
+import dataclasses
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+from cases import command_line
+from cases.command_line import one_line
+from cases.networks import randomise
+
+import faigfast
+from faigfast.analysis.evaluation import crops
+from faigfast.bench import accuracy
+from faigfast.bench import accuracy_by_size as by_size
+from faigfast.bench.accuracy import AUTHORS, EMULATED, TRIALS, Row, Trial, compare
+from faigfast.bench.accuracy import measure_accuracy as measure
+from faigfast.cli import accuracy as command
+from faigfast.cli.main import main
+from faigfast.cli.output import markers
+from faigfast.data import Degradation
+from faigfast.integration.quadrature import RULES
+from faigfast.integration.refinement import NESTED, STEPS, STEPS_OF_OTHERS
+from faigfast.zoo import SRCNNStyle
+from faigfast.zoo.pairs import PAIRS, shipped_folder, shipped_pair
+
+BEGIN, END = markers("accuracy")
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "accuracy.md"
+NAMES = ("one", "two")
+SIZE = 8
+
+one_thread = command_line.one_thread
+
+
+# One of each kind, and fewer points than converged rules should have.
+REFERENCE = Trial("graded", 80, precision="fp64")
+CHECK = Trial("gauss-legendre", 80)
+SOME = (
+    AUTHORS,
+    EMULATED,
+    *(Trial(rule, min(counts)) for rule, counts in accuracy.STEPS.items()),
+    *(Trial(rule, tol=max(bounds)) for rule, bounds in accuracy.TOLERANCES.items()),
+)
+
+
+def tiny(name):
+    """A pair far enough apart for errors that show."""
+    nets = (SRCNNStyle((3, 5), scale=2) for _ in range(2))
+    return tuple(randomise(net, seed).eval() for seed, net in enumerate(nets, 1))
+
+
+def pictures(names):
+    generator = torch.Generator().manual_seed(3)
+    return {name: torch.rand(3, 26, 31, generator=generator) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def small(one_thread):
+    """Tiny networks and pictures in place of the shipped ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accuracy, "shipped_pair", tiny)
+        patch.setattr(accuracy, "photographs", pictures)
+        for name, value in {"REFERENCE": REFERENCE, "CHECK": CHECK, "TRIALS": SOME}.items():
+            patch.setattr(accuracy, name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def measured(small):
+    return measure(PAIRS[:1], size=SIZE, progress=False)
+
+
+@pytest.fixture
+def quick(small, measured, monkeypatch):
+    """What was measured, at once."""
+    calls = []
+
+    def found(*arguments, **options):
+        calls.append((*arguments, options))
+        return measured
+
+    monkeypatch.setattr(command, "measure_accuracy", found)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """The images that are measured, cut by hand."""
+    square = torch.stack([image[:, 1:25, 3:27] for image in pictures(NAMES).values()])
+    degradations = {
+        "blur": Degradation(blur=2.0, scale=2),
+        "noise": Degradation(noise=0.1, scale=2),
+    }
+    lq = {
+        name: torch.cat([degrade(square[n : n + 1], seed=n) for n in range(2)])[..., 4:8, 4:8]
+        for name, degrade in degradations.items()
+    }
+    return {"lq": lq, "gt": square[..., 8:16, 8:16]}
+
+
+@pytest.fixture(scope="module")
+def reference(batch):
+    return faigfast.attribute(
+        *tiny(""), batch, rule=REFERENCE.rule, steps=REFERENCE.steps, backend="reference",
+        precision="fp64",
+    )  # fmt: skip
+
+
+def find(measured, name):
+    return next(row for row in measured[1][0].rows if row.name == name)
+
+
+def errors_by_hand(result, exact):
+    return [
+        float((a.double() - b).abs().sum() / b.abs().sum())
+        for name in exact.degradations
+        for a, b in zip(result.scores(name), exact.scores(name), strict=True)
+    ]
+
+
+def test_every_rule_is_measured(measured):
+    names, (section,) = measured
+    index = faigfast.FilterIndex.of(tiny("")[0])
+    assert names == NAMES and section.pair == PAIRS[0] and not section.notes
+    assert section.title == f"{PAIRS[0]}: SRCNNStyle, {len(index)} filters"
+    labels = [row.name for row in section.rows]
+    assert labels == [*map(str, SOME), "left 100 emulated, against left 100"]
+
+
+def test_list_of_trials():
+    labels = {str(trial) for trial in TRIALS}
+    assert len(labels) == len(TRIALS) and {trial.rule for trial in TRIALS} == set(RULES)
+    assert {f"{rule} {STEPS.get(rule, STEPS_OF_OTHERS)}" for rule in RULES} <= labels
+    assert {trial.rule for trial in TRIALS if trial.tol} <= set(NESTED)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("midpoint 5", {"rule": "midpoint", "steps": 5}),
+        ("left 20", {"rule": "left", "steps": 20}),
+        ("gauss-kronrod 11", {"rule": "gauss-kronrod", "steps": 11}),
+        ("graded, tol 0.05", {"rule": "graded", "tol": 0.05}),
+        ("left 100 emulated", {"rule": "left", "steps": 100, "emulate": True}),
+    ],
+)
+def test_figures_are_those_of_the_plain_loop(name, options, measured, batch, reference):
+    pair = tuple(net.double() for net in tiny(""))
+    doubles = {"lq": {k: x.double() for k, x in batch["lq"].items()}, "gt": batch["gt"].double()}
+    result = faigfast.attribute(*pair, doubles, backend="reference", **options)
+    row = find(measured, name)
+    near = functools.partial(pytest.approx, rel=1e-2, abs=1e-5)
+    assert row.points.tolist() == result.points.flatten().tolist()
+    assert row.errors.tolist() == near(errors_by_hand(result, reference))
+    assert row.completeness == near(float(result.completeness.max()))
+    assert row.estimates.tolist() == near(result.error.flatten().tolist(), nan_ok=True)
+    own, exact = (part.contrast("blur").double() for part in (result, reference))
+    assert row.contrast == near(float((own - exact).abs().sum() / exact.abs().sum()))
+    for degradation, share in row.overlap.items():
+        top, best = (
+            set(part.ranking(degradation).indices[: max(1, len(own) // 100)].tolist())
+            for part in (result, reference)
+        )
+        assert share == len(top & best) / len(best)
+
+
+def test_the_check_is_compared_with_the_reference(measured, batch, reference):
+    row = measured[1][0].agreement
+    check = faigfast.attribute(
+        *tiny(""), batch, rule=CHECK.rule, steps=CHECK.steps, backend="torch"
+    )  # of so small an error rounding is a part
+    assert row.name == str(CHECK) and row.points.tolist() == 4 * [CHECK.steps]
+    assert row.errors.tolist() == pytest.approx(errors_by_hand(check, reference), rel=1e-2)
+    assert row.errors.max() < 0.2 * find(measured, "left 20").errors.min()
+
+
+def test_what_is_emulated_is_also_compared_with_the_rule(measured, batch):
+    left, emulated = (
+        faigfast.attribute(*tiny(""), batch, rule="left", steps=100, emulate=emulate)
+        for emulate in (False, True)
+    )
+    row = find(measured, "left 100 emulated, against left 100")
+    assert row.errors.tolist() == pytest.approx(errors_by_hand(emulated, left), rel=1e-2)
+    assert row.points.tolist() == 4 * [17]
+    assert not row.errors.equal(find(measured, "left 100 emulated").errors)
+
+
+def test_only_rules_with_an_estimate_have_one(measured):
+    for row in measured[1][0].rows:
+        estimates = "kronrod" in row.name or "tol" in row.name
+        assert row.estimates.isfinite().all() if estimates else row.estimates.isnan().all()
+        tol = row.name.partition("tol ")[2]
+        assert not tol or row.estimates.max() <= float(tol)
+
+
+def test_compared_with_itself(reference):
+    row = compare("itself", reference, reference)
+    assert not row.errors.any() and row.contrast == 0
+    assert row.overlap == {"blur": 1.0, "noise": 1.0}
+
+
+def test_cells():
+    double = functools.partial(torch.tensor, dtype=torch.float64)
+    errors, estimates = double([0.01, 0.02, 0.03]), double([0.02, 0.01, 0.03])
+    row = Row("name", torch.tensor([6, 9, 12]), errors, 0.1234, {"a": 0.5}, 1.96e-12, estimates)
+    cells = command._cells(row)
+    assert cells[:6] == ["name", "9.0 (6–12)", "2.0e-2", "3.0e-2", "1.2e-1", "0.500"]
+    assert cells[6:] == ["2.0e-12", "2.0e-2", "1.00", "2 of 3"]
+    none = Row("name", torch.tensor([7, 7, 7]), errors, 2.0, {}, 1.0, torch.full((3,), torch.nan))
+    assert command._cells(none) == [
+        "name", "7", "2.0e-2", "3.0e-2", "2.0e0", "1.0e0", "–", "–", "–",
+    ]  # fmt: skip
+
+
+# The command
+
+
+def rows_of(text, pair):
+    """First cells of the table of a pair in a document."""
+    block = text.partition(f"\n### {pair}:")[2].partition("\n### ")[0].partition(END)[0]
+    cells = [line.split(" | ")[0].removeprefix("| ") for line in block.splitlines() if "|" in line]
+    return cells[2:]
+
+
+def test_prints_and_writes_a_document(quick, measured, tmp_path, capsys):
+    file = tmp_path / "new" / "accuracy.md"
+    words = ["accuracy", "--quiet", "--size", "8", "--output", str(file)]
+    assert main(words) == 0
+    assert quick == [(PAIRS, {"size": 8, "progress": False})]
+    labels = [row.name for row in measured[1][0].rows]
+    out, err = capsys.readouterr()
+    assert err == "" and all(f"\n  {label}  " in out for label in labels)
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith(BEGIN) and text.rstrip().endswith(END)
+    assert f"\n    faigfast {' '.join(words)}\n" in text
+    assert rows_of(text, PAIRS[0]) == labels
+    assert "one, two" in text and "float64" in text and "torch 2" in text
+    assert all(len(line) <= 120 for line in text.splitlines() if line[:1] not in ("|", " "))
+    assert [path.name for path in file.parent.iterdir()] == ["accuracy.md"]
+
+    before, after = "# Title\n\nProse first.\n\n", "\n\n## More prose\n"
+    file.write_text(f"{before}{BEGIN}\nold figures\n{END}{after}", encoding="utf-8")
+    assert main([*words, "--pairs", PAIRS[0]]) == 0
+    again = file.read_text(encoding="utf-8")
+    assert again.startswith(before + BEGIN) and again.endswith(END + after)
+    assert "old figures" not in again and rows_of(again, PAIRS[0]) == labels
+    assert quick[1] == ([PAIRS[0]], {"size": 8, "progress": False})
+
+
+def test_missing_photographs_are_said(quick, capsys):
+    assert main(["accuracy"]) == 0
+    assert "without astronaut.png, chelsea.png, china.jpg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["mine", f"{END}\n{BEGIN}", BEGIN, b"\xff\xfe"])
+def test_other_documents_are_left_alone(text, quick, tmp_path, capsys):
+    file = tmp_path / "mine.md"
+    content = text if isinstance(text, bytes) else text.encode()
+    file.write_bytes(content)
+    assert main(["accuracy", "--quiet", "--output", str(file)]) == 1
+    assert f"--output {file} exists without the lines" in one_line(capsys)
+    assert file.read_bytes() == content and not quick
+
+
+def test_unwritable_documents(quick, tmp_path, capsys):
+    assert main(["accuracy", "--quiet", "--output", str(tmp_path)]) == 1
+    assert f"--output {tmp_path} is a folder; expected a file name" in one_line(capsys)
+    (tmp_path / "file").touch()
+    assert main(["accuracy", "--quiet", "--output", str(tmp_path / "file" / "a.md")]) == 1
+    assert "cannot be written" in one_line(capsys)
+    assert not quick
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"pairs": ["edsr"]}, ValueError, f"pair is 'edsr'; expected one of {', '.join(PAIRS)}"),
+        ({"pairs": PAIRS[0]}, TypeError, "expected a sequence of names"),
+        ({"pairs": []}, ValueError, "pairs is empty"),
+        ({"size": 0}, ValueError, "size is 0; expected 1 to 8"),
+        ({"size": 9}, ValueError, "size is 9; expected 1 to 8"),
+        ({"size": 7}, ValueError, "crops of 7"),
+    ],
+)
+def test_bad_arguments(options, kind, message, monkeypatch):
+    monkeypatch.setattr(accuracy, "photographs", pictures)
+    monkeypatch.setattr(accuracy, "shipped_pair", shipped_pair)
+    with pytest.raises(kind) as caught:
+        measure(**{"size": SIZE, "progress": False, **options})
+    assert message in str(caught.value)
+
+
+def test_progress_ends_full(small, monkeypatch, capsys):
+    monkeypatch.setattr(accuracy, "TRIALS", (AUTHORS, EMULATED))
+    measure(PAIRS[:1], size=SIZE)
+    assert "4/4" in capsys.readouterr().err
+
+
+def test_fallbacks_are_said(measured, capsys, monkeypatch):
+    names, (section,) = measured
+    noted = dataclasses.replace(section, notes=["runs point by point: a reason"])
+    monkeypatch.setattr(command, "measure_accuracy", lambda *_, **__: (names, [noted]))
+    assert main(["accuracy", "--quiet"]) == 0
+    assert "runs point by point: a reason" in capsys.readouterr().out
+
+
+# By size
+
+
+def distinct(names):
+    generator = torch.Generator().manual_seed(5)
+    return {name: torch.rand(3, 33, 50, generator=generator) for name in NAMES}
+
+
+@pytest.fixture
+def sized(monkeypatch):
+    monkeypatch.setattr(by_size, "shipped_pair", tiny)
+    monkeypatch.setattr(by_size, "photographs", distinct)
+    monkeypatch.setattr(by_size, "SIZES", {8: 3, 16: 9})
+
+
+def test_rules_on_every_size(sized):
+    names, sizes = by_size.measure_by_size(PAIRS[:2], progress=False)
+    assert names == NAMES
+    assert [(s.pair, s.side, s.images) for s in sizes] == [
+        (pair, *size) for pair in PAIRS[:2] for size in ((8, 6), (16, 12))
+    ]
+    for size in sizes:
+        assert [row.name for row in size.rows] == [
+            "left 100", "midpoint 20", "midpoint 15", "graded 16", "graded 14"
+        ]  # fmt: skip
+        assert all(len(row.errors) == 2 * size.images for row in size.rows)
+    images = crops(distinct(NAMES), by_size.degradations_of(tiny("")[1]), 16)
+    batch = {"lq": images.lq, "gt": images.gt}
+    exact, found = (
+        faigfast.attribute(*tiny(""), batch, rule=rule, steps=steps, backend="reference")
+        for rule, steps in (("graded", 160), ("midpoint", 15))
+    )
+    errors = errors_by_hand(found, exact)
+    assert sizes[1].rows[2].errors.tolist() == pytest.approx(errors, rel=1e-2, abs=1e-5)
+
+
+def test_crops_are_spread_over_each_photograph():
+    whole = crops(distinct(NAMES), {"blur": Degradation(blur=2.0, scale=2)}, 8)  # 4 by 6 of each
+    part = by_size.of_each_photograph(whole, 3)
+    places = [4, 12, 20, 28, 36, 44]
+    assert part.names == tuple(whole.names[n] for n in places)
+    assert part.gt.equal(whole.gt[places]) and part.lq["blur"].equal(whole.lq["blur"][places])
+    assert (
+        by_size.of_each_photograph(whole, 24).names
+        == by_size.of_each_photograph(whole, 99).names
+        == whole.names
+    )
+
+
+def test_the_command_writes_sizes(sized, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(by_size, "TRIALS", (AUTHORS, Trial("midpoint", 2)))
+    file = tmp_path / "accuracy.md"
+    words = ["accuracy", "--by_size", "--quiet", "--output", str(file)]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    text, (begin, end) = file.read_text(encoding="utf-8"), markers("accuracy --by_size")
+    assert err == "" and text.startswith(begin) and text.rstrip().endswith(end)
+    assert f"\n    faigfast {' '.join(words)}\n" in text
+    for pair in by_size.PAIRS:
+        _, _, lines = text.partition(f"### {pair}\n\n")
+        assert lines.startswith("| ground truth | images | left 100 | midpoint 2 |\n")
+        rows = [line.split(" | ") for line in lines.splitlines()[2:4]]
+        assert [row[:2] for row in rows] == [["| 8×8", "2 × 6"], ["| 16×16", "2 × 12"]]
+        assert all(cell in out for row in rows for cell in row[2:-1])
+    _, sizes = by_size.measure_by_size(progress=False)
+    row = sizes[0].rows[1]
+    errors = (row.errors.mean(), row.errors.max(), row.contrast)
+    assert "| {} ({}; {}) |".format(*map(command._short, errors)) in text
+
+
+def test_a_size_beside_sizes(capsys):
+    assert main(["accuracy", "--by_size", "--size", "8"]) == 1
+    assert "--size and --by_size are both given" in one_line(capsys)
+
+
+# What is shipped
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_shipped_pairs(name):
+    files = {path.name for path in shipped_folder(name).iterdir()}
+    expected = {"baseline.safetensors", "target.safetensors", "command.txt", "training.json"}
+    assert expected | {"evaluation.json"} <= files
+    baseline, target = shipped_pair(name)
+    assert type(baseline) is type(target) and not (baseline.training or target.training)
+    assert target(torch.rand(1, 3, 8, 8)).shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_document_has_every_rule(name):
+    labels = [*map(str, TRIALS), f"{EMULATED}, against {AUTHORS}"]
+    assert rows_of(DOCUMENT.read_text(encoding="utf-8"), name) == labels

@@ -1,0 +1,444 @@
+import csv
+import hashlib
+import json
+import shlex
+import sys
+
+import pytest
+import torch
+from cases import command_line
+from cases.command_line import RECIPES, attribute, expected, folders, load, one_line, recipes, same
+from torch import nn
+
+import faigfast
+from faigfast.cli.main import main
+from faigfast.cli.run_folder import alone_in
+from faigfast.data import Degradation, DegradedFolder, PairedFolders
+
+one_thread, files, here = command_line.one_thread, command_line.files, command_line.here
+
+
+# Results
+
+
+@pytest.mark.parametrize(
+    ("words", "data"),
+    [
+        (("--degrade", "blur=1", "noise=0.1"), recipes),
+        (("--degrade", "blur=blur=1", "noise=noise=0.1"), recipes),
+        (("--lq", "soft=soft", "x=grainy"), folders),
+    ],
+    ids=["recipes", "named recipes", "folders"],
+)
+def test_every_file_holds_what_the_library_gives(here, files, capsys, words, data):
+    argv = attribute(here, "--top", "0.05", "0.5", *words)
+    assert main(argv) == 0
+    data = data()
+    result = expected(data)
+    same(load(here), result)
+
+    manifest = json.loads((here / "manifest.json").read_text())
+    assert sorted(path.name for path in here.iterdir()) == sorted(
+        ["manifest.json", *manifest["files"]]
+    )
+    for name in result.degradations:
+        for part, fraction in (("", 1.0), ("_top_0.05", 0.05), ("_top_0.5", 0.5)):
+            found = faigfast.FilterSet.load(here / f"{name}{part}_index.txt")
+            wanted = result.top(name, fraction)
+            assert torch.equal(found.indices, wanted.indices)
+            assert (found.baseline, found.target) == (wanted.baseline, wanted.target)
+    with open(here / "filters.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == len(result.index)
+    for row in table[:: len(table) // 7]:
+        place = result.index.locate(int(row["flat"]))
+        assert (row["layer"], int(row["out"]), int(row["in"])) == place
+        for name in result.degradations:
+            contrast = float(result.contrast(name)[int(row["flat"])])
+            assert float(row[f"contrast_{name}"]) == pytest.approx(contrast, rel=1e-5)
+
+    assert shlex.split(manifest["command"]) == ["faigfast", *argv]
+    assert manifest["checkpoints"]["baseline"] == {"path": "a.pth", "entry": "params_ema of a.pth"}
+    made_from = manifest["made_from"]
+    digest = hashlib.sha256((files / "a.pth").read_bytes()).hexdigest()
+    assert made_from["baseline"] == digest
+    assert list(made_from["images"]) == data.names
+    gt = hashlib.sha256((files / "gt" / "image1.png").read_bytes()).hexdigest()
+    assert made_from["images"]["image1"]["gt"] == gt
+    if isinstance(data, PairedFolders):
+        lq = hashlib.sha256((files / "grainy" / "image1.png").read_bytes()).hexdigest()
+        assert made_from["images"]["image1"]["lq x"] == lq
+    assert (made_from["rule"], made_from["steps"]) == ("midpoint", 2)
+    assert manifest["used"]["backend"] == result.backend
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert manifest["machine"]["threads"] == torch.get_num_threads()
+    for n, image in enumerate(manifest["images"]):
+        assert image["name"] == data.names[n]
+        for d, name in enumerate(result.degradations):
+            figures = image["degradations"][name]
+            assert figures["loss_target"] == float(result.losses[d, n, 1])
+            assert figures["completeness"] == float(result.completeness[d, n])
+            assert figures["estimated_error"] is None
+    assert any("cropped" in text and "image1" in text for text in manifest["notes"])
+
+    out = capsys.readouterr().out
+    assert "params_ema of a.pth" in out and "plain state dict of b.safetensors" in out
+    for d, name in enumerate(result.degradations):
+        row = next(line for line in out.splitlines() if line.startswith(name))
+        assert f"{float(result.completeness[d].max()):.2e}" in row
+        assert f"top {len(result.top(name, 0.05))} filters of {name}: " in out
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (("--rule", "left"), {"rule": "left"}),
+        (("--rule", "left", "--emulate"), {"rule": "left", "emulate": True}),
+        (("--objective", "absolute_error"), {"objective": "absolute_error"}),
+        (("--precision", "fp64", "--memory", "10000000"), {"precision": "fp64"}),
+        (("--backend", "reference"), {"backend": "reference"}),
+        (("--parameters", "body.*", "conv_hr*"), {"parameters": ["body.*", "conv_hr*"]}),
+    ],
+)
+def test_options_reach_the_library(here, words, options):
+    assert main(attribute(here, *words, "--degrade", *RECIPES)) == 0
+    result = load(here)
+    same(result, expected(recipes(), **options))
+    ranking = faigfast.FilterSet.load(here / "blur_index.txt")
+    assert len(ranking) == int(result.scored.sum())
+
+
+@pytest.mark.parametrize(("tol", "reached"), [("1e-9", "0 of 3"), ("0.9", "3 of 3")])
+def test_a_tolerance_is_told_of(here, capsys, tol, reached):
+    argv = attribute(here, "--tol", tol, "--degrade", "blur=1", steps=9)
+    argv.remove("--quiet")
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    result = load(here)
+    assert f"3 images, {len(result.index)} filters, midpoint to tol {float(tol):g}, 9 points" in out
+    head, row = (next(t for t in out.splitlines() if t.startswith(s)) for s in ("degr", "blur"))
+    assert head.split()[-3:] == ["estimated", "within", f"{float(tol):g}"]
+    assert row.split()[-4:] == [f"{float(result.error.max()):.2e}", *reached.split()]
+    assert ("tol 1e-09 was not reached by 3 of 3 images" in err) == (reached == "0 of 3")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("2000000", 2000000),
+        ("2GB", 2 * 10**9),
+        ("2gb", 2 * 10**9),
+        ("1.5 GiB", 3 * 2**29),
+        ("500kB", 500_000),
+        ("64MiB", 2**26),
+        ("3kib", 3072),
+        ("7Mb", 7_000_000),
+    ],
+)
+def test_memory_takes_units(here, monkeypatch, text, count):
+    seen = []
+    original = faigfast.Attributor
+
+    def looking(*args, **options):
+        seen.append(options["memory"])
+        return original(*args, **{**options, "memory": None})
+
+    monkeypatch.setattr(faigfast, "Attributor", looking)
+    assert main(attribute(here, "--memory", text, "--degrade", "clean", steps=1)) == 0
+    assert set(seen) == {count}
+
+
+@pytest.mark.parametrize("text", ["2 potatoes", "GB", "2TB", "1e9x", ""])
+def test_memory_of_another_form(here, capsys, text):
+    with pytest.raises(SystemExit) as end:
+        main(attribute(here, "--memory", text, "--degrade", "clean"))
+    assert end.value.code == 2
+    assert f"memory is {text!r}; expected bytes, or a number of kB, MB, GB" in one_line(capsys)
+
+
+def test_seed_scale_and_downsampling_reach_the_images(here):
+    words = ("--seed", "7", "--downsampling", "bicubic", "--scale", "2", "--degrade", *RECIPES)
+    assert main(attribute(here, *words)) == 0
+    recipe = {
+        "blur": Degradation(blur=1.0, downsampling="bicubic"),
+        "noise": Degradation(noise=0.1, downsampling="bicubic"),
+    }
+    with pytest.warns(UserWarning, match="cropped"):
+        data = DegradedFolder("gt", recipe, seed=7)
+    same(load(here), expected(data))
+
+
+def test_top_beyond_what_is_scored_is_noted(here, capsys):
+    words = ("--parameters", "conv_last*", "--top", "0.9", "--degrade", "blur=1")
+    assert main(attribute(here, *words)) == 0
+    assert not (here / "blur_top_0.9_index.txt").exists()
+    scored = int(load(here).scored.sum())
+    assert f"top {scored} filters of blur: conv_last {scored}" in capsys.readouterr().out
+    notes = json.loads((here / "manifest.json").read_text())["notes"]
+    assert any("no blur_top_0.9_index.txt" in text for text in notes)
+
+
+def test_without_pandas_the_table_is_missing_and_it_is_said(here, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    argv = attribute(here, *RECIPES)
+    argv.remove("--quiet")
+    assert main(argv) == 0
+    assert not (here / "filters.csv").exists() and (here / "blur_index.txt").exists()
+    err = capsys.readouterr().err
+    assert "no filters.csv: a table needs pandas: pip install 'faigfast[report]'" in err
+    assert "image/s" in err  # progress with a rate
+
+
+def test_ones_own_architecture(files, here, monkeypatch):
+    for name in ("c", "d"):
+        net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Sigmoid())
+        torch.save(net.state_dict(), here.parent / f"{name}.pth")
+    base = ["attribute", f"{here.parent}/c.pth", f"{here.parent}/d.pth", "--gt", "gt", "--quiet"]
+    base += ["--degrade", "blur=1", "--into", "mine:network"]
+    assert main([*base, "--scale", "1", "--output", str(here), "--steps", "2"]) == 0
+    assert load(here).index.layers == ("0.weight",)
+    kwargs = ["--into_kwargs", '{"channels": 3}']
+    again = str(here.parent / "again")
+    assert main([*base, *kwargs, "--scale", "1", "--output", again, "--steps", "2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--scale", "1", "--into", "mine:absent"], "mine:absent"),
+        (["--scale", "1", "--into", "nowhere:network"], "nowhere"),
+        (["--scale", "1", "--into", "mine:nn"], "module' object is not callable"),
+        (["--scale", "1", "--into", "mine:network", "--into_kwargs", '{"x": 1}'], "'x'"),
+        (["--into", "mine:network"], "--scale"),
+    ],
+)
+def test_bad_architectures(files, here, capsys, words, message):
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1))
+    torch.save(net.state_dict(), here.parent / "c.pth")
+    path = str(here.parent / "c.pth")
+    argv = ["attribute", path, path, "--gt", "gt", "--degrade", "blur=1", "--output", str(here)]
+    assert main([*argv, *words]) == 1
+    assert message in one_line(capsys)
+
+
+def test_half_precision_checkpoints(here, files):
+    for name in ("a.pth", "b.safetensors"):
+        net = faigfast.load_model(name).to(torch.bfloat16)
+        faigfast.save_model(net, here.parent / f"{name}.pth")
+    pair = [str(here.parent / f"{name}.pth") for name in ("a.pth", "b.safetensors")]
+    argv = ["attribute", *pair, "--gt", "gt", "--degrade", "clean", "--output", str(here)]
+    assert main([*argv, "--steps", "1", "--quiet"]) == 0
+    assert load(here).precision == "bf16" and load(here).degradations == ("clean",)
+
+
+# Configuration
+
+
+def test_configuration_makes_a_round_trip_and_the_command_line_wins(here, capsys):
+    argv = attribute(here, "--rule", "left", "--top", "0.5", "--degrade", *RECIPES)
+    with pytest.raises(SystemExit) as end:
+        main([*argv, "--print_config"])
+    assert end.value.code == 0
+    config = here.parent / "run.yaml"
+    config.write_text(capsys.readouterr().out)
+    assert "rule: left" in config.read_text()
+    assert main(["attribute", "--config", str(config)]) == 0
+    first = load(here)
+    assert (first.setting.rule, first.setting.steps) == ("left", 2)
+    for words in (["--steps", "3", "--config", str(config)], [f"--config={config}", "--steps=3"]):
+        assert main(["attribute", *words, "--overwrite"]) == 0
+        assert (load(here).setting.rule, load(here).setting.steps) == ("left", 3)
+    swapped = ["attribute", "b.safetensors", "a.pth", "--config", str(config), "--overwrite"]
+    assert main(swapped) == 0
+    assert load(here).setting.baseline == first.setting.target
+
+
+# The folder of a run
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """Calls of an Attributor; set `stop` to be interrupted in that one."""
+    calls = type("Calls", (), {"n": 0, "stop": None})()
+    original = faigfast.Attributor.__call__
+
+    def counting(*args):
+        calls.n += 1
+        if calls.n == calls.stop:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(faigfast.Attributor, "__call__", counting)
+    return calls
+
+
+def test_an_interrupted_run_goes_on(here, count, capsys):
+    argv = attribute(here, *RECIPES)
+    argv.remove("--quiet")
+    count.stop = 2
+    assert main(argv) == 130
+    assert capsys.readouterr().err.endswith(
+        "\nfaigfast: interrupted: 1 of 3 images finished; the same command goes on with the rest\n"
+    )
+    assert [p.name for p in here.iterdir()] == ["parts"]
+    assert sorted(p.name for p in (here / "parts").iterdir()) == ["000000.safetensors", "run.json"]
+    count.n, count.stop = 0, None
+    assert main([*argv, "--steps", "3"]) == 1  # another run does not touch it
+    assert "steps was 2 and is 3" in capsys.readouterr().err
+    assert main([*argv, "--overwrite"]) == 0  # which removes another run's results only
+    assert count.n == 2
+    assert "going on: 1 of 3" in capsys.readouterr().err
+    assert not (here / "parts").exists()
+    same(load(here), expected(recipes()))
+    manifest = json.loads((here / "manifest.json").read_text())
+    assert manifest["time"]["images_computed"] == 2
+    for n in range(8):  # as in one go, in whatever order a file names things
+        whole = here.parent / str(n)
+        assert main(attribute(whole, *RECIPES)) == 0
+        other = json.loads((whole / "manifest.json").read_text())
+        assert other["scores_sha256"] == manifest["scores_sha256"]
+
+
+def test_a_finished_run_is_not_computed_again(here, count, capsys):
+    assert main(attribute(here, *RECIPES)) == 0
+    before = json.loads((here / "manifest.json").read_text())
+    first = capsys.readouterr().out
+    count.n = 0
+    assert main(attribute(here, "--top", "0.25", "--degrade", *RECIPES)) == 0
+    assert count.n == 0
+    assert capsys.readouterr().out.splitlines()[:3] == first.splitlines()[:3]
+    after = json.loads((here / "manifest.json").read_text())
+    assert after["time"] == before["time"] and after["made_from"] == before["made_from"]
+    assert (here / "blur_top_0.25_index.txt").exists()
+    assert not (here / "blur_top_0.01_index.txt").exists()
+    assert not (here / "parts").exists()
+    assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 0
+    assert count.n == 3  # unless told
+    again = json.loads((here / "manifest.json").read_text())
+    assert again["scores_sha256"] == before["scores_sha256"]
+    assert again["time"]["images_computed"] == 3 and not (here / "parts").exists()
+
+
+def test_another_run_is_refused_unless_told(here, files, capsys):
+    assert main(attribute(here, *RECIPES)) == 0
+    (here / "diary.txt").write_text("mine")
+    for words, change in (
+        (("noise=0.2", "blur=1"), "degradations.noise was 'noise=0.1' and is 'noise=0.2'"),
+        (("--seed", "1", "--degrade", *RECIPES), "seed was 0 and is 1"),
+    ):
+        capsys.readouterr()
+        assert main(attribute(here, *words)) == 1
+        assert change in one_line(capsys)
+    assert main(attribute(here, "--overwrite", "--degrade", "clean")) == 0
+    names = {path.name for path in here.iterdir()}
+    assert names == {
+        "clean_index.txt",
+        "clean_top_0.01_index.txt",
+        "diary.txt",
+        "filters.csv",
+        "manifest.json",
+        "scores.safetensors",
+    }
+
+
+def test_files_of_an_unknown_run_are_refused(here, capsys):
+    here.mkdir()
+    (here / "scores.safetensors").write_bytes(b"somebody's")
+    assert main(attribute(here, *RECIPES)) == 1
+    assert "scores.safetensors without its manifest.json" in one_line(capsys)
+    (here / "manifest.json").write_text("{")
+    assert main(attribute(here, *RECIPES)) == 1
+    assert "manifest.json is not of faigfast attribute" in one_line(capsys)
+    # What is not ours is never removed, asked or not.
+    assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 1
+    assert "manifest.json is not of faigfast attribute" in one_line(capsys)
+    assert (here / "scores.safetensors").read_bytes() == b"somebody's"
+    (here / "manifest.json").unlink()
+    assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 0
+    assert load(here).images == 3
+
+
+def test_files_beside_the_results_stay(here):
+    (here / "parts").mkdir(parents=True)
+    for name in ("mine.png", "parts/precious.safetensors"):
+        (here / name).write_text("mine")
+    assert main(attribute(here, *RECIPES)) == 0
+    assert main(attribute(here, "--overwrite", "--steps", "3", "--degrade", *RECIPES)) == 0
+    assert {(here / name).read_text() for name in ("mine.png", "parts/precious.safetensors")} == {
+        "mine"
+    }
+
+
+def test_scores_that_are_not_the_runs_are_computed_again_when_asked(here, capsys):
+    assert main(attribute(here, *RECIPES)) == 0
+    scores = load(here)
+    (here / "scores.safetensors").write_bytes(b"another's")
+    capsys.readouterr()
+    assert main(attribute(here, *RECIPES)) == 1
+    assert "is missing or is not what was computed" in one_line(capsys)
+    assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 0
+    same(load(here), scores)
+
+
+def test_images_without_their_run_are_refused(here, capsys):
+    (here / "parts").mkdir(parents=True)
+    (here / "parts" / "000000.safetensors").write_bytes(b"")
+    assert main(attribute(here, *RECIPES)) == 1
+    assert "images without their run.json" in one_line(capsys)
+
+
+def test_one_process_in_a_folder(here, capsys):
+    here.mkdir()
+    with alone_in(here):
+        assert main(attribute(here, *RECIPES)) == 1
+    assert "in use by another" in one_line(capsys)
+    assert main(attribute(here, *RECIPES)) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--rule", "lft"),
+        ("--steps", "0"),
+        ("--rule", "midpoint", "--emulate"),
+        ("--objective", "l3"),
+        ("--backend", "abacus"),
+        ("--precision", "fp8"),
+    ],
+)
+def test_a_typo_leaves_nothing(here, words):
+    assert main(attribute(here, *words, "--degrade", "blur=1")) == 1
+    assert not here.exists()
+
+
+def test_a_run_that_failed_before_its_first_image_does_not_hold_the_folder(here, capsys):
+    assert main(attribute(here, "--parameters", "bdy.*", "--degrade", "blur=1")) == 1
+    assert [path.name for path in (here / "parts").iterdir()] == ["run.json"]
+    assert main(attribute(here, "--parameters", "body.*", "--degrade", "blur=1")) == 0
+    manifest = json.loads((here / "manifest.json").read_text())
+    assert manifest["made_from"]["parameters"] == ["body.*"]
+
+
+def test_output_that_cannot_be_written_is_found_before_computing(here, count, capsys):
+    here.write_text("a file")
+    for output in (here, here / "inside"):
+        assert main(attribute(output, *RECIPES)) == 1
+        assert f"--output {output} cannot be written" in one_line(capsys)
+    assert count.n == 0
+
+
+@pytest.mark.parametrize("method", ["input", "relative", "gradient", "signed", "random"])
+def test_rivals_leave_the_same_files(here, method, capsys):
+    assert main([*attribute(here, *RECIPES), "--method", method]) == 0
+    result = load(here)
+    assert result.setting.method == method
+    best = faigfast.FilterSet.load(here / "blur_index.txt")
+    assert torch.equal(best.indices, result.ranking("blur").indices)
+    manifest = json.loads((here / "manifest.json").read_text())
+    assert manifest["made_from"]["method"] == method
+    assert all(i["degradations"]["blur"]["points"] >= 0 for i in manifest["images"])
+    capsys.readouterr()
+    assert main(attribute(here, *RECIPES)) == 1
+    assert "method was" in one_line(capsys)
+    assert main([*attribute(here, *RECIPES), "--method", "lime"]) == 1
+    assert "method is 'lime'" in one_line(capsys)

@@ -1,0 +1,437 @@
+"""A captured plan is compared with its network before it is trusted, and noticed when it is old."""
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from cases.hard_networks import Body, MixesBatch
+from cases.networks import images, pair, smooth, untouched
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from faigfast import attribute
+from faigfast.attribution import attributor as attribution
+from faigfast.engine import chunking, integrate
+from faigfast.engine import graph as graphs
+from faigfast.engine import op_rules as rules
+from faigfast.engine.graph import Graphs
+from faigfast.engine.memory import Chunk
+from faigfast.engine.samples import Folded
+from faigfast.integration.path import WeightPath
+
+aten = torch.ops.aten
+
+
+pytestmark = pytest.mark.usefixtures("folded")
+
+
+class Scaled(Body):
+    """Two convolutions around a smooth function and one tiny parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.tiny = nn.Parameter(torch.ones(1))
+
+    def between(self, y):
+        return y + 1e-4 * self.tiny * y.square()
+
+
+def fall_back(nets, words, batch=None):
+    """The engine's result is the reference's, point by point, for a reason with these words."""
+    batch = images(3) if batch is None else batch
+    expected = attribute(*nets, batch, backend="reference", steps=3)
+    with untouched(*nets, data=batch):
+        result = attribute(*nets, batch, backend="torch", steps=3)
+    assert torch.equal(result.scores(), expected.scores())
+    assert torch.equal(result.completeness, expected.completeness)
+    assert [n for n in result.notes if n.startswith("runs point by point: ") and words in n]
+
+
+def wrong(monkeypatch, op, change):
+    """Let the rule of an operation give something else."""
+    right = rules.RULES.get(op)
+
+    def changed(points, **given):
+        value = right(points, **given)
+        return value if value is None else Folded(change(value.data))
+
+    monkeypatch.setitem(rules.RULES, op, changed)
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-5, 1.1, -1])
+def test_a_wrong_value_is_noticed(factor, monkeypatch):
+    wrong(monkeypatch, aten.conv2d.default, lambda y: y * factor)
+    fall_back(pair(Scaled), "losses")
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-5, 0.5, -1])
+def test_a_wrong_gradient_is_noticed(factor, monkeypatch):
+    wrong(monkeypatch, aten.conv2d.default, lambda y: y.detach() + factor * (y - y.detach()))
+    fall_back(pair(Scaled), "gradient of ")
+
+
+def test_a_missing_gradient_is_noticed(monkeypatch):
+    wrong(monkeypatch, aten.conv2d.default, lambda y: y.detach())
+    fall_back(pair(Scaled), "gradient of ")
+
+
+def test_a_wrong_gradient_of_one_tiny_tensor_is_noticed(monkeypatch):
+    raw = rules.Points.raw
+
+    def changed(points, value):
+        found = raw(points, value)
+        if isinstance(value, rules.Moving) and value.w0.shape == (1,):
+            found = Folded(found.data * 1.5 - 0.5 * found.data.detach())
+        return found
+
+    monkeypatch.setattr(rules.Points, "raw", changed)
+    fall_back(pair(Scaled), "gradient of 'tiny'")
+
+
+def test_a_gradient_that_the_network_does_not_have_is_noticed(monkeypatch):
+    class Detaches(Scaled):
+        def between(self, y):
+            return y + self.tiny.detach() * y
+
+    make = graphs._plan
+
+    def attached(path, trace):
+        found = make(path, trace)
+        for node in found.graph.nodes:
+            if node.target is aten.detach.default:
+                node.target = aten.alias.default
+        return found
+
+    monkeypatch.setattr(graphs, "_plan", attached)
+    fall_back(pair(Detaches), "gradient of 'tiny'")
+
+
+@pytest.fixture
+def long(monkeypatch):
+    """Compare the first part of a run in place of a run before, as for graphs of many nodes."""
+    monkeypatch.setattr(integrate, "MOST_NODES", 0)
+    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(1, 1)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def wrong_alone(monkeypatch, change):
+    """Let convolutions of a graph that runs one image at one point give something else."""
+    make = graphs.single
+
+    def changed(graph, nodes):
+        module, taken = make(graph, nodes)
+        for node in module.graph.nodes:
+            if node.op == "call_function" and "conv" in str(node.target):
+                right = node.target
+                node.target = lambda *args, right=right: change(right(*args))
+        module.recompile()
+        return module, taken
+
+    monkeypatch.setattr(graphs, "single", changed)
+
+
+@pytest.mark.parametrize("rule", ["midpoint", "left"])
+@pytest.mark.parametrize("large", [0, 1 << 30], ids=["two at once", "one"])
+def test_the_first_point_of_a_long_graph_is_compared(rule, large, long, monkeypatch):
+    monkeypatch.setattr(chunking, "LARGE", large)
+    compared, right = [], integrate.Sample.differs
+    monkeypatch.setattr(
+        integrate.Sample, "differs", lambda *args: compared.append(right(*args)) or compared[-1]
+    )
+    nets = pair(Scaled)
+    expected = attribute(*nets, images(2), backend="reference", rule=rule, steps=7)
+    first, again = (
+        attribute(*nets, images(2), backend="torch", rule=rule, steps=7) for _ in range(2)
+    )
+    assert compared == [""] and not [n for n in first.notes if "point by point" in n]
+    assert torch.equal(first.scores(), again.scores())
+    torch.testing.assert_close(first.scores(), expected.scores(), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda y: y * (1 + 1e-5), "losses"),
+        (lambda y: y.detach() + 1.001 * (y - y.detach()), "gradient of "),
+        (lambda y: y.detach(), "gradient of "),
+        (lambda y: y / 0 if y.requires_grad else y, "loss"),
+        (lambda y: y[5:] if y.requires_grad else y, "cannot be compared"),
+    ],
+)
+@pytest.mark.parametrize("large", [0, 1 << 30], ids=["two at once", "one"])
+def test_a_long_graph_that_is_wrong_is_noticed(change, words, large, long, monkeypatch):
+    monkeypatch.setattr(chunking, "LARGE", large)
+    wrong_alone(monkeypatch, change)
+    fall_back(pair(Scaled), words)
+
+
+def test_a_long_graph_is_compared_beforehand_where_only_an_end_is_computed(long, monkeypatch):
+    wrong_alone(monkeypatch, lambda y: y.detach() + 1.001 * (y - y.detach()))
+    nets = pair(Scaled)
+    result = attribute(*nets, images(1), backend="torch", rule="left", steps=1)
+    assert any("gradient of " in note for note in result.notes)
+
+
+@pytest.mark.parametrize("chunk", [Chunk(1, 2), Chunk(2, 1), Chunk(2, 2), Chunk(2, 2, 2)])
+def test_every_shape_of_a_chunk_is_checked(chunk, monkeypatch):
+    """Wrong only for several points, or only for several images."""
+    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), chunk))
+
+    def mixed(y):
+        if y.shape[0] > 1:
+            return y + 0.01 * y.flip(0)
+        return y + 0.01 * y.flip(1) if y.shape[1] > 1 else y
+
+    wrong(monkeypatch, aten.conv2d.default, mixed)
+    fall_back(pair(Scaled), "losses")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        MixesBatch,
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False), nn.Tanh()
+        ),
+    ],
+)
+def test_networks_that_mix_a_batch_are_run_image_by_image(make):
+    nets, (x, gt) = pair(make), images(3)
+    result = attribute(*nets, (x, gt), steps=3)
+    alone = [attribute(*nets, (x[[n]], gt[[n]]), backend="reference", steps=3) for n in range(3)]
+    for n in range(3):
+        torch.testing.assert_close(result.scores()[n], alone[n].scores()[0], rtol=1e-11, atol=0)
+
+
+class Ramp(Body):
+    """Computes something else for every width."""
+
+    def between(self, y):
+        return y * torch.linspace(0, 1, y.shape[-1], dtype=y.dtype)
+
+
+@pytest.mark.parametrize("make, plans", [(smooth, 1), (Ramp, graphs.PLANS)])
+def test_plans_end_with_their_network_and_are_few(make, plans):
+    nets = list(pair(make))
+    for size in range(4, 5 + graphs.PLANS):
+        attribute(*nets, images(1, size=(3, size)), steps=1)
+    assert len(attribution._graphs[nets[1]]._plans) == plans
+    gone = [weakref.ref(net) for net in nets]
+    nets.clear()
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
+
+
+def test_a_failed_capture_is_remembered_and_told_every_time():
+    class ByValue(Body):
+        def between(self, y):
+            return y if y.sum() > 0 else -y
+
+    nets = pair(ByValue)
+    for _ in range(2):
+        fall_back(nets, "data-dependent")
+
+
+def test_plans_differ_by_what_moves_and_by_type_and_not_by_size():
+    a, b = pair(smooth)
+    still = copy.deepcopy(b)
+    still[0].weight.data.copy_(a[0].weight)
+    x = images(1)[0]
+    known = Graphs()
+    made = [
+        known.plan_of(path, path_x).graph
+        for path, path_x in (
+            (WeightPath(a, b), x),
+            (WeightPath(still, b), x),
+            (WeightPath(a, b, torch.float32), x.float()),
+            (WeightPath(a, b), x[..., 1:]),
+        )
+    ]
+    assert len({id(found) for found in made}) == 3 and made[3] is made[0]
+
+
+# --- what a graph of operations does not show
+
+
+class Clamps(torch.autograd.Function):
+    """A clamp that passes gradients on as if it did nothing, as it does inside of [0, 1]."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx, gy):
+        return gy
+
+
+class ClampsGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gy):
+        return gy.clamp(-1, 1)
+
+
+class StraightThrough(Body):
+    def forward(self, x):
+        return Clamps.apply(self.tail(self.head(x)) * 0.1 + 0.5)
+
+
+class Clipped(Body):
+    def between(self, y):
+        return ClampsGradient.apply(y)
+
+
+class InCheckpoint(Body):
+    def between(self, y):
+        return checkpoint(ClampsGradient.apply, y, use_reentrant=False)
+
+
+class TensorHook(Body):
+    def between(self, y):
+        y = y * 1
+        if y.requires_grad:
+            y.register_hook(lambda gy: gy.clamp(-1, 1))
+        return y
+
+
+class NodeHook(Body):
+    def between(self, y):
+        y = y * 1
+        if y.grad_fn is not None:
+            y.grad_fn.register_prehook(lambda grads: (grads[0].clamp(-1, 1),))
+        return y
+
+
+class ModuleHook(Body):
+    def __init__(self):
+        super().__init__()
+        self.middle = nn.Conv2d(4, 4, 1)
+        self.middle.register_full_backward_hook(
+            lambda module, gx, gy: tuple(g.clamp(-1, 1) for g in gx)
+        )
+
+    def between(self, y):
+        return self.middle(y)
+
+
+class ModulePreHook(Body):
+    def __init__(self):
+        super().__init__()
+        self.middle = nn.Conv2d(4, 4, 1)
+        self.middle.register_full_backward_pre_hook(lambda module, gy: (gy[0].clamp(-1, 1),))
+
+    def between(self, y):
+        return self.middle(y)
+
+
+OWN = {
+    StraightThrough: "Clamps may have a gradient of its own",
+    Clipped: "ClampsGradient may have a gradient of its own",
+    InCheckpoint: "ClampsGradient may have a gradient of its own",
+    TensorHook: "a hook may change its gradients",
+    NodeHook: "a hook may change its gradients",
+    ModuleHook: "a hook may change its gradients",
+    ModulePreHook: "a hook may change its gradients",
+}
+
+
+@pytest.mark.parametrize("make", OWN)
+def test_gradients_that_only_later_images_show_are_not_lost(make):
+    """The first image, which is compared, gives no reason to clamp."""
+    nets, (x, gt) = pair(make), images(3)
+    x[0] *= 0.2
+    x[1:] *= 12
+    with torch.no_grad():
+        gt[0] = nets[1](x[:1])[0] + 1e-3
+    fall_back(nets, OWN[make], (x, gt))
+
+
+def test_functions_of_torch_itself_are_captured():
+    class Saves(Body):
+        def between(self, y):
+            return checkpoint(torch.sin, y, use_reentrant=False)
+
+    before = vars(torch.autograd.Function)["apply"]
+    result = attribute(*pair(Saves), images(), steps=3)
+    assert not [note for note in result.notes if "point by point" in note]
+    assert vars(torch.autograd.Function)["apply"] is before
+
+
+class TwoOutputs(Body):
+    def forward(self, x):
+        return {"y": super().forward(x), "x": x + 0}
+
+    def between(self, y):
+        return y
+
+
+def _reads(output, gt):
+    return (output["y"] - output["x"] * gt).square().flatten(1).sum(1)
+
+
+def _writes(output, gt):
+    return (output["y"] - output["x"].mul_(2) * gt).square().flatten(1).sum(1)
+
+
+def test_an_objective_may_write_on_what_points_share():
+    nets, batch = pair(TwoOutputs), images(3)
+    for objective in (_writes, _reads, _writes):
+        options = {"objective": objective, "steps": 3}
+        expected = attribute(*nets, batch, backend="reference", **options)
+        result = attribute(*nets, batch, **options)
+        torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-11, atol=1e-16)
+        assert not [note for note in result.notes if "point by point" in note]
+
+
+def test_what_was_checked_for_one_objective_is_checked_for_another(monkeypatch):
+    """A wrong gradient behind an output that the first objective does not read."""
+    wrong(monkeypatch, aten.conv2d.default, lambda y: 2 * y - y.detach() if y.shape[3] == 5 else y)
+
+    class Aside(Body):
+        def __init__(self):
+            super().__init__()
+            self.aside = nn.Conv2d(3, 5, 1)
+
+        def forward(self, x):
+            return self.tail(torch.tanh(self.head(x))), self.aside(x)
+
+    nets, batch = pair(Aside), images(3)
+    first = lambda o, gt: (o[0] - gt).square().flatten(1).sum(1)  # noqa: E731
+    both = lambda o, gt: first(o, gt) + o[1].flatten(1).sum(1)  # noqa: E731
+    assert not attribute(*nets, batch, steps=3, backend="torch", objective=first).notes
+    result = attribute(*nets, batch, steps=3, backend="torch", objective=both)
+    assert "gradient of" in result.notes[0]
+    assert not attribute(*nets, batch, steps=3, backend="torch", objective=first).notes
+
+
+def test_an_objective_is_not_kept_alive():
+    nets, batch = pair(smooth), images(1)
+    objective = lambda o, gt: (o - gt).square().flatten(1).sum(1)  # noqa: E731
+    gone = weakref.ref(objective)
+    attribute(*nets, batch, steps=1, objective=objective)
+    del objective
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_objective_without_weak_references():
+    class Slotted:
+        __slots__ = ()
+
+        def __call__(self, output, gt):
+            return (output - gt).square().flatten(1).sum(1)
+
+    nets, batch = pair(smooth), images(2)
+    expected = attribute(*nets, batch, steps=2)
+    for _ in range(2):
+        result = attribute(*nets, batch, steps=2, objective=Slotted())
+        assert torch.equal(result.scores(), expected.scores())

@@ -1,0 +1,47 @@
+"""What importing faigfast and its Triton kernels loads; import-linter holds the directions."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+OPTIONAL = ("jsonargparse", "yaml", "matplotlib", "pandas", "PIL", "skimage", "sklearn", "scipy")
+
+
+def top_imports(file):
+    """Modules that a file imports where it begins."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def test_kernels_know_files_timed_choices_and_each_other():
+    known = ("faigfast.io", "faigfast.backend.gpu", "faigfast.kernels")
+    allowed = {"torch", "triton", *sys.stdlib_module_names}
+    for file in (ROOT / "kernels").glob("*.py"):
+        for name in top_imports(file):
+            own = name.startswith(known)
+            assert own or name.split(".")[0] in allowed, f"{file.name} imports {name}"
+
+
+def test_nothing_imports_triton_where_a_module_begins():
+    for file in (ROOT / "faigfast").rglob("*.py"):
+        for name in top_imports(file):
+            assert not name.startswith(("triton", "faigfast.kernels")), f"{file}: {name}"
+
+
+def loaded(code):
+    """The packages in memory after a fresh interpreter has run some code."""
+    code += "\nimport sys\nprint(*{name.split('.')[0] for name in sys.modules})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split()) - set(sys.stdlib_module_names)
+
+
+def test_the_package_loads_its_four_dependencies_and_nothing_else():
+    assert loaded("import faigfast") - loaded("") == {"faigfast"}
+    packages = loaded("from faigfast import *")
+    assert packages - loaded("import torch, numpy, safetensors.torch, tqdm") == {"faigfast"}
+    assert not packages.intersection(OPTIONAL)
