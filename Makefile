@@ -15,7 +15,7 @@ CLANG_FORMAT := .venv/bin/python -c "import clang_format; clang_format.clang_for
 PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --durations=15
 SLOW := build or interpreter
 
-.PHONY: demo test test-slow test-all gpu sanitize bench lint format env
+.PHONY: demo test test-slow test-all gpu sanitize bench docs lint format env
 
 demo: env
 	.venv/bin/faigfast demo
@@ -36,6 +36,10 @@ sanitize: env
 
 bench: env
 	$(RUN) pytest benchmarks
+
+# Needs the extra docs: .venv/bin/python -m pip install '.[docs]'. Pages go to site/.
+docs: env
+	$(RUN) mkdocs build --strict
 
 lint: env
 	$(RUN) ruff check .

@@ -26,7 +26,7 @@ std::vector<std::string> names(const std::vector<faigfast::Isa>& isas) {
 template <typename T>
 void score_reduction(uintptr_t total, uintptr_t delta, uintptr_t scores, int64_t n, int64_t f,
                      int64_t k, int threads) {
-    // The environment belongs to the interpreter, so it is read before the lock is given up.
+    // The interpreter owns the environment, so this reads it before it releases the GIL.
     const faigfast::Isa isa = faigfast::choose();
     py::gil_scoped_release released;
     faigfast::score_reduction(isa, reinterpret_cast<const T*>(total),
@@ -62,7 +62,7 @@ void squared_error_backward(uintptr_t y, uintptr_t gt, uintptr_t weights, uintpt
                                      shape[2], threads);
 }
 
-// An address and strides of window, head, row and column.
+// An address, and strides of window, head, row and column.
 using Strided = std::pair<uintptr_t, std::array<int64_t, 4>>;
 
 faigfast::Matrices matrices(const Strided& given) {
@@ -101,7 +101,7 @@ void define_attention(py::module_& module) {
                py::arg("stats"), "y = softmax(q k + bias + mask) v, and each row's statistics.");
     module.def("attend_backward", &attend_backward, py::arg("attention"), py::kw_only(),
                py::arg("gy"), py::arg("stats"), py::arg("gq"), py::arg("gk"), py::arg("gv"),
-               py::arg("gbias"), "Gradients; that of the bias is summed over the windows.");
+               py::arg("gbias"), "Gradients; gbias is summed over the windows.");
 }
 
 faigfast::Activation activation_of(const std::string& name) {
@@ -154,8 +154,8 @@ faigfast::PathConvolution path_convolution(std::array<int64_t, 6> sizes, Pair x_
 }
 
 faigfast::Packing packing(int64_t outputs, int64_t inputs, int64_t squares, int64_t shuffle,
-                          bool turned) {
-    return {inputs, outputs, shuffle, turned, squares};
+                          bool input_gradient) {
+    return {inputs, outputs, shuffle, input_gradient, squares};
 }
 
 void pack(const faigfast::Packing& packing, uintptr_t w, uintptr_t packed, int threads) {
@@ -164,7 +164,7 @@ void pack(const faigfast::Packing& packing, uintptr_t w, uintptr_t packed, int t
     faigfast::pack(isa, packing, in(w), out(packed), threads);
 }
 
-// A convolution, or its gradients, that waits for its turn.
+// A convolution, or its gradients, ready to run.
 struct Task {
     faigfast::PathConvolution path;
     std::variant<faigfast::ForwardArrays, faigfast::BackwardArrays> arrays;
@@ -206,7 +206,7 @@ void run(const std::vector<Task*>& tasks) {
 void define_convolution(py::module_& module) {
     py::class_<faigfast::Packing>(module, "Packing",
                                   "Weights [squares, outputs, 3, 3, inputs] in the kernels' "
-                                  "order, turned for the input gradient.")
+                                  "order; turned: for the input gradient.")
         .def(py::init(&packing), py::kw_only(), py::arg("outputs"), py::arg("inputs"),
              py::arg("squares"), py::arg("shuffle"), py::arg("turned"))
         .def(
@@ -214,7 +214,7 @@ void define_convolution(py::module_& module) {
             [](const faigfast::Packing& packing) {
                 return faigfast::packed_size(faigfast::choose(), packing);
             },
-            "Floats that `pack` writes; 0: the kernels read the weights as they are.");
+            "Floats that `pack` writes; 0: the kernels read the weights in place.");
     module.def("pack", &pack, py::arg("packing"), py::kw_only(), py::arg("w"), py::arg("packed"),
                py::arg("threads"));
     py::class_<faigfast::Kernel>(module, "Kernel",
@@ -227,7 +227,7 @@ void define_convolution(py::module_& module) {
              py::arg("kernel"), py::arg("shuffle"), py::arg("alpha"), py::arg("w0"), py::arg("dw"),
              py::arg("b0"), py::arg("db"), py::arg("s0"), py::arg("ds"), py::arg("shared_slope"),
              py::arg("activation"), py::arg("slope"), py::arg("scale"), py::arg("threads"));
-    py::class_<Task>(module, "Task", "A layer with its arrays, that waits for its turn.");
+    py::class_<Task>(module, "Task", "A layer with its arrays, ready to run.");
     module.def("forward", &forward, py::arg("path"), py::kw_only(), py::arg("x"),
                py::arg("x_point"), py::arg("x_pixel"), py::arg("residual"),
                py::arg("residual_point"), py::arg("y"));
@@ -239,14 +239,14 @@ void define_convolution(py::module_& module) {
     module.def("new_tensor", &faigfast::new_tensor, py::arg("shape"),
                "DLPack capsule of an uninitialised float32 tensor, in memory from the cache.");
     module.def("free_cached", &faigfast::free_cached,
-               "Give memory that is kept for later calls back to the system.");
-    module.def("cached", &faigfast::cached, "Bytes of it.");
+               "Give the memory kept for later calls back to the system.");
+    module.def("cached", &faigfast::cached, "Bytes of memory kept for later calls.");
     module.def("streaming", &faigfast::streaming,
-               "Whether images of large layers are prefetched and stored past the caches.");
+               "Whether images of large layers are prefetched and stored non-temporally.");
     module.def("set_streaming", &faigfast::set_streaming, py::arg("large_layers"),
                py::arg("from_bytes") = 0,
-               "Choose it; large are layers with images of so many bytes a thread, 0: of its "
-               "second cache's size.");
+               "Set whether they are, and from how many bytes of images a thread a layer is "
+               "large; 0: the size of the L2 cache.");
 }
 
 }  // namespace
@@ -271,11 +271,11 @@ PYBIND11_MODULE(_C, module) {
     define_convolution(module);
     module.def(
         "flush_denormals", &faigfast::flush_denormals, py::arg("threads"),
-        "Take denormal numbers as 0 in this thread and its team; gives what was set before.");
+        "Flush denormal numbers to 0 in this thread and its team; returns the words from before.");
     module.def("set_control_words", &faigfast::set_control_words, py::arg("words"),
-               "Set what `flush_denormals` gave.");
+               "Restore the words that `flush_denormals` returned.");
     module.def("keep_freed", &faigfast::keep_freed, py::arg("keep"),
-               "Let the C library keep memory that is freed, or give it back as usual.");
+               "Let the C library keep freed memory, or give it back as usual.");
     module.def("trim_heap", &faigfast::trim_heap, "Give freed memory back to the system now.");
     module.def(
         "multiply_add",
@@ -286,5 +286,5 @@ PYBIND11_MODULE(_C, module) {
             return faigfast::multiply_add(isa, rounds, threads, &result);
         },
         py::arg("rounds"), py::arg("threads"),
-        "Multiply-adds in registers alone; how many floating-point operations they were.");
+        "Multiply-adds in registers alone; returns the number of floating-point operations.");
 }

@@ -39,16 +39,16 @@ struct Owner {
     std::vector<int64_t> shape;
 };
 
-void let_go(DLManagedTensor* managed) {
+void release_tensor(DLManagedTensor* managed) {
     Owner* owner = static_cast<Owner*>(managed->context);
-    give(owner->memory);
+    release(owner->memory);
     delete owner;
 }
 
-// Of a capsule that nobody made a tensor of; one that was used has another name.
-void drop(PyObject* capsule) {
+// Releases a capsule that no tensor was made from; a consumer renames the capsules it takes.
+void release_unconsumed(PyObject* capsule) {
     if (!PyCapsule_IsValid(capsule, "dltensor")) return;
-    let_go(static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule, "dltensor")));
+    release_tensor(static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule, "dltensor")));
 }
 
 }  // namespace
@@ -56,7 +56,7 @@ void drop(PyObject* capsule) {
 pybind11::capsule new_tensor(std::vector<int64_t> shape) {
     size_t bytes = sizeof(float);
     for (int64_t size : shape) bytes *= size;
-    Owner* owner = new Owner{{}, take(bytes), std::move(shape)};
+    Owner* owner = new Owner{{}, allocate(bytes), std::move(shape)};
     owner->managed = {{owner->memory.start,
                        {kCpu, 0},
                        static_cast<int32_t>(owner->shape.size()),
@@ -65,8 +65,8 @@ pybind11::capsule new_tensor(std::vector<int64_t> shape) {
                        nullptr,
                        0},
                       owner,
-                      let_go};
-    return pybind11::capsule(&owner->managed, "dltensor", drop);
+                      release_tensor};
+    return pybind11::capsule(&owner->managed, "dltensor", release_unconsumed);
 }
 
 }  // namespace faigfast

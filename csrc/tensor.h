@@ -7,8 +7,8 @@
 
 namespace faigfast {
 
-// An uninitialised, contiguous float32 tensor on the CPU as a DLPack capsule. Its memory goes back
-// to the cache when the last one who holds it lets go.
+// An uninitialised, contiguous float32 tensor on the CPU as a DLPack capsule. Its memory returns to
+// the cache when its last owner releases it.
 pybind11::capsule new_tensor(std::vector<int64_t> shape);
 
 }  // namespace faigfast

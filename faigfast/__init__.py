@@ -16,9 +16,9 @@ moved.install()
 _MODULE_OF = {
     "Attribution": "faigfast.result",
     "Attributor": "faigfast.attribution.attributor",
-    "FilterIndex": "faigfast.filters.filter_set",
+    "FilterIndex": "faigfast.filters.index",
     "FilterSet": "faigfast.filters.filter_set",
-    "attribute": "faigfast.attribution.attributor",
+    "attribute": "faigfast.attribution.attribute",
     "backends": "faigfast.backend.catalogue",
     "load_model": "faigfast.zoo.checkpoints",
     "load_pair": "faigfast.zoo.checkpoints",
@@ -26,9 +26,11 @@ _MODULE_OF = {
 }
 
 if TYPE_CHECKING:
-    from faigfast.attribution.attributor import Attributor, attribute
+    from faigfast.attribution.attribute import attribute
+    from faigfast.attribution.attributor import Attributor
     from faigfast.backend.catalogue import backends
-    from faigfast.filters.filter_set import FilterIndex, FilterSet
+    from faigfast.filters.filter_set import FilterSet
+    from faigfast.filters.index import FilterIndex
     from faigfast.result import Attribution
     from faigfast.zoo.checkpoints import load_model, load_pair, save_model
 else:  # mypy would accept every name if it saw `__getattr__`

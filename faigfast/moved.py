@@ -19,7 +19,7 @@ MOVED = {
     "findings.report": "analysis.report.page",
     "findings.rivals": "analysis.baselines",
     "findings.sections": "analysis.report.sections",
-    "findings.store": "io.finished_parts",
+    "findings.store": "analysis.finished_parts",
     "findings.sweep": "analysis.measure",
     "findings.tables": "analysis.report.tables",
     "findings.trials": "analysis.prediction_trials",

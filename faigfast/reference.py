@@ -1,6 +1,6 @@
-"""FAIG as its equations stand: one image and one point of the line at a time, in plain PyTorch.
+"""FAIG by its equations: one image and one point of the line at a time, in plain PyTorch.
 
-This is the oracle that every faster backend is compared with. It imports nothing fast.
+Tests compare every faster backend with this oracle. It imports nothing fast.
 """
 
 from collections.abc import Callable, Iterable
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from faigfast.filters.filter_set import FilterIndex
-from faigfast.integration.image_scores import Integral
+from faigfast.filters.index import FilterIndex
+from faigfast.integration.image_scores import ImageScores
 from faigfast.integration.objective import Objective, loss
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Step
@@ -27,15 +27,15 @@ def integrate(
     tol: float | None = None,
     advance: Callable[[], object] = lambda: None,
     signed: bool = False,
-) -> Integral:
-    """I_i = Δ_i Σ_s w_s ∂L(γ(α_s), x)/∂γ_i and its sums, for one image.
+) -> ImageScores:
+    """Scores Σ |I_i| of one image, with I_i = Δ_i Σ_s w_s ∂L(γ(α_s), x)/∂γ_i.
 
     Parameters
     ----------
     path : WeightPath
         The line γ.
     steps : iterable of Step
-        Nodes α_s and weights w_s, summed one step after the other.
+        Nodes α_s and weights w_s, summed step by step.
     objective : callable
         L, of (output, gt).
     index : FilterIndex
@@ -45,7 +45,7 @@ def integrate(
     x, gt : Tensor
         One image [1, C, *spatial] and its ground truth [1, ...].
     tol : float, optional
-        Estimated relative L1 error of the scores at which no further step is taken.
+        Estimated relative L1 error of the scores after which no further step is taken.
     advance : callable
         Called after every point.
     signed : bool
@@ -53,7 +53,7 @@ def integrate(
 
     Returns
     -------
-    Integral
+    ImageScores
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     total = {key: torch.zeros_like(delta, dtype=wide) for key, delta in path.delta.items()}
@@ -116,4 +116,4 @@ def integrate(
     change = sum(
         float((path.delta[key].to(torch.float64) * value).sum()) for key, value in total.items()
     )
-    return Integral(scores, (first, last), change, error, evaluations)
+    return ImageScores(scores, (first, last), change, error, evaluations)

@@ -1,4 +1,4 @@
-"""Attribution: the scores of all filters for all images, and what follows from them."""
+"""Attribution: the scores of all filters for all images, their contrasts and rankings."""
 
 import json
 import os
@@ -14,9 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from faigfast.filters.filter_set import FilterIndex, FilterSet
-from faigfast.integration.settings import Setting, differences
+from faigfast.filters.filter_set import FilterSet
+from faigfast.filters.index import FilterIndex
+from faigfast.integration.settings import AttributionSettings, differences
 from faigfast.io.atomic import atomic_write
+from faigfast.io.saved_attribution import check_arrays
 from faigfast.io.text_table import counted
 
 if TYPE_CHECKING:
@@ -33,25 +35,25 @@ class Attribution:
     Parameters
     ----------
     index : FilterIndex
-        Names and shapes behind the F flat indices.
+        Names and shapes of the layers, for F flat indices.
     by_degradation : dict of str to Tensor
-        Scores [N, F] under each name; their mean [1, F] where `setting.per_image` is False.
+        Scores [N, F] by name; their mean [1, F] if `setting.per_image` is False.
     completeness : Tensor
         [D, N], |Σ I − (L(θ) − L(θ̄))| / |L(θ) − L(θ̄)| over all interpolated tensors; the ratio
-        means little where the two losses nearly agree.
+        means little if the two losses nearly agree.
     losses : Tensor
         [D, N, 2], L of the baseline and of the target.
     error : Tensor
-        [D, N], estimated relative L1 error of the scores; NaN where the rule gives none.
+        [D, N], estimated relative L1 error of the scores; NaN if the rule has no estimate.
     points : Tensor
         [D, N], int64, points of the line at which gradients were taken.
     scored : Tensor
         [F], bool, the filters that `parameters` selects; the others have scores of 0 and are never
         ranked.
-    setting : Setting
-        How it was computed.
+    setting : AttributionSettings
+        Settings of the computation.
     notes : tuple of str
-        Every fallback and why, and for how many images `tol` was not reached.
+        Every fallback with its reason, and the number of images that did not reach `tol`.
 
     Notes
     -----
@@ -66,11 +68,11 @@ class Attribution:
     error: Tensor
     points: Tensor
     scored: Tensor
-    setting: Setting
+    setting: AttributionSettings
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        """Say anew for all images whether `tol` was reached."""
+        """Replace the note on the images that did not reach `tol`."""
         notes = [note for note in self.notes if not note.startswith("tol ")]
         missed = ~self.reached  # [D, N]
         if missed.any():
@@ -95,23 +97,24 @@ class Attribution:
     @property
     def sampling(self) -> str:
         """Rule, tolerance and points in words, such as "midpoint to tol 0.01, 9 to 27 points"."""
-        used = self.setting
+        settings = self.setting
         least, most = int(self.points.min()), int(self.points.max())
         points = counted(most, "point") if least == most else f"{least} to {most} points"
-        if used.tol is not None:
-            return f"{used.rule} to tol {used.tol:g}, {points}"
-        return f"{used.rule}{f' {used.steps} emulated' if used.emulate else ''}, {points}"
+        if settings.tol is not None:
+            return f"{settings.rule} to tol {settings.tol:g}, {points}"
+        emulated = f" {settings.steps} emulated" if settings.emulate else ""
+        return f"{settings.rule}{emulated}, {points}"
 
     @property
     def reached(self) -> Tensor:
-        """[D, N], bool, whether the estimated error is at most `tol`; True where none was given."""
+        """[D, N], bool, whether the estimated error is at most `tol`; True without `tol`."""
         if self.setting.tol is None:
             return torch.ones_like(self.error, dtype=torch.bool)
         return self.error <= self.setting.tol
 
     @property
     def degradations(self) -> tuple[str, ...]:
-        """Names, ("lq",) where only one was given."""
+        """Names of the degradations; ("lq",) if only one was given, without a name."""
         return tuple(self.by_degradation)
 
     @property
@@ -121,7 +124,7 @@ class Attribution:
 
     @property
     def evaluations(self) -> int:
-        """Points of the line evaluated for each image; with `tol` the most for any."""
+        """Points of the line evaluated for each image; with `tol` the maximum over images."""
         return int(self.points.max())
 
     @property
@@ -140,13 +143,13 @@ class Attribution:
         Parameters
         ----------
         name : str, optional
-            May be left out where there is one degradation.
+            Optional if there is only one degradation.
 
         Returns
         -------
         Tensor
-            [N, F], not negative but for signed sums, in the precision of the networks, at least
-            float32.
+            [N, F], not negative except for signed sums, in the networks' precision or
+            float32, whichever is wider.
 
         Raises
         ------
@@ -155,13 +158,13 @@ class Attribution:
         """
         if not self.setting.per_image:
             raise ValueError("the scores of single images were not kept; mean() has their mean")
-        return self._of(name)
+        return self._scores_of(name)
 
     def mean(self, name: str | None = None) -> Tensor:
-        """Mean over images of a degradation's scores [F], in float64; as `scores` otherwise."""
-        return self._of(name).double().mean(0)
+        """Mean over images of a degradation's scores: [F], in float64."""
+        return self._scores_of(name).double().mean(0)
 
-    def _of(self, name: str | None) -> Tensor:
+    def _scores_of(self, name: str | None) -> Tensor:
         if name is None and len(self.degradations) == 1:
             name = self.degradations[0]
         if name not in self.by_degradation:
@@ -174,10 +177,10 @@ class Attribution:
         Parameters
         ----------
         a : str
-            Degradation; None will do where there is one.
+            Degradation; may be None if there is only one.
         against : str or sequence of str, optional
-            The others, whose mean is taken; None: all other degradations, none of a rival that
-            is not contrasted. With one degradation, or an empty sequence, the contrast is its mean
+            Degradations whose mean is subtracted; None: all others, or none for a rival that
+            is not contrasted. With one degradation or an empty sequence, the contrast is the mean
             score.
 
         Returns
@@ -201,7 +204,7 @@ class Attribution:
         return mean
 
     def ranking(self, a: str | None, against: str | Sequence[str] | None = None) -> FilterSet:
-        """Rank all scored filters by how much they serve one degradation.
+        """Rank all scored filters by their contrast for one degradation.
 
         Parameters
         ----------
@@ -235,7 +238,7 @@ class Attribution:
         fraction: float,
         against: str | Sequence[str] | None = None,
     ) -> FilterSet:
-        """Take the filters that serve one degradation most.
+        """Take the filters of highest contrast for one degradation.
 
         Parameters
         ----------
@@ -258,7 +261,7 @@ class Attribution:
             raise TypeError(f"fraction is {fraction!r}; expected a number in (0, 1]")
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction is {fraction!r}; expected a number in (0, 1]")
-        # The decimal that was written, so that 0.29 of 100 is 29.
+        # The decimal as written, so that 0.29 of 100 is 29.
         count = max(1, int(Fraction(str(fraction)) * len(self.index)))
         scored = int(self.scored.sum())
         if count > scored:
@@ -266,12 +269,12 @@ class Attribution:
         return self.ranking(a, against)[:count]
 
     def merge(self, others: "Attribution | Iterable[Attribution]") -> "Attribution":
-        """Join the images of results of one setting, in order; objectives count by their name.
+        """Join the images of results with equal settings, in order; objectives compare by name.
 
         Raises
         ------
         TypeError
-            If something is not a result.
+            If `others` holds anything but results.
         ValueError
             If a result is of other networks, degradations or settings.
         """
@@ -280,10 +283,10 @@ class Attribution:
             if not isinstance(part, Attribution):
                 raise TypeError(f"others holds a {type(part).__name__}; expected an Attribution")
             for name in ("index", "degradations", "setting"):
-                one, other = getattr(self, name), getattr(part, name)
-                if one != other:
+                own, other = getattr(self, name), getattr(part, name)
+                if own != other:
                     raise ValueError(
-                        f"results of different {name} cannot be merged: {differences(one, other)}"
+                        f"results of different {name} cannot be merged: {differences(own, other)}"
                     )
             if not torch.equal(part.scored, self.scored):
                 raise ValueError("results that score different filters cannot be merged")
@@ -298,7 +301,7 @@ class Attribution:
         )
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a scored filter: flat, layer, out, in, then mean score and contrast by name.
+        """One row per scored filter: flat, layer, out, in, then mean score and contrast by name.
 
         Raises
         ------
@@ -310,12 +313,12 @@ class Attribution:
         except ImportError:
             raise ImportError("a table needs pandas: pip install 'faigfast[report]'") from None
         flat = self.scored.nonzero().flatten()
-        layers, rows, columns = self.index.locate_all(flat)
-        table: dict[str, Any] = {"flat": flat, "layer": layers, "out": rows, "in": columns}
+        layers, outputs, inputs = self.index.locate_all(flat)
+        columns: dict[str, Any] = {"flat": flat, "layer": layers, "out": outputs, "in": inputs}
         for name in self.degradations:
-            table[f"score_{name}"] = self.mean(name)[flat]
-            table[f"contrast_{name}"] = self.contrast(name)[flat]
-        return pandas.DataFrame(table)
+            columns[f"score_{name}"] = self.mean(name)[flat]
+            columns[f"contrast_{name}"] = self.contrast(name)[flat]
+        return pandas.DataFrame(columns)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file."""
@@ -334,14 +337,14 @@ class Attribution:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Attribution":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file holds something else.
+            If the file holds no attribution.
         """
         path = Path(path)
         if not path.is_file():
@@ -349,7 +352,7 @@ class Attribution:
         try:
             with safe_open(path, "pt") as file:
                 metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
-                # Copies: what is mapped into memory would change with the file.
+                # Copies, since memory-mapped tensors would change with the file.
                 arrays = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT!r}")
@@ -358,11 +361,11 @@ class Attribution:
             names = metadata["degradations"]
             if len(set(names)) != len(names):
                 raise ValueError(f"degradations {names}, expected each once")
-            _check_shapes(arrays, index, len(names))
+            check_arrays(arrays, index, len(names))
             return cls(
                 index,
                 {name: arrays[f"scores.{i}"] for i, name in enumerate(names)},
-                setting=Setting(**metadata["setting"]),
+                setting=AttributionSettings(**metadata["setting"]),
                 notes=tuple(metadata["notes"]),
                 **{name: arrays[name] for name in ARRAYS},
             )
@@ -371,33 +374,9 @@ class Attribution:
 
 
 def _joined(parts: Sequence[Attribution], name: str) -> Tensor:
-    """Scores of all parts, or their mean."""
+    """Give the scores of all parts of a degradation, or their mean over images."""
     scores = torch.cat([part.by_degradation[name] for part in parts])
     if len(parts) == 1 or parts[0].setting.per_image:
         return scores
-    images = torch.tensor([float(part.images) for part in parts], dtype=scores.dtype)
-    return (images @ scores / images.sum())[None]
-
-
-def _check_shapes(arrays: dict[str, Tensor], index: FilterIndex, degradations: int) -> None:
-    """Refuse the arrays of a file that do not fit together."""
-    if len(index.layers) != len(index.shapes):
-        raise ValueError(f"{len(index.layers)} layers and {len(index.shapes)} shapes")
-    if not all(len(shape) > 2 and min(shape) > 0 for shape in index.shapes):
-        raise ValueError(f"shapes {index.shapes}, expected positive sizes [O, I, *k]")
-    if arrays["scored"].dtype != torch.bool:
-        raise ValueError(f"scored is of {arrays['scored'].dtype}, expected bool")
-    rows, images = len(arrays["scores.0"]), arrays["losses"].shape[1]
-    if rows not in (1, images):
-        raise ValueError(f"scores of {rows} images beside losses of {images}")
-    expected: dict[str, tuple[int, ...]] = {
-        "completeness": (degradations, images),
-        "error": (degradations, images),
-        "losses": (degradations, images, 2),
-        "scored": (len(index),),
-        "points": (degradations, images),
-        **{f"scores.{i}": (rows, len(index)) for i in range(degradations)},
-    }
-    for name, shape in expected.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"{name} is {list(arrays[name].shape)}, expected {list(shape)}")
+    weights = torch.tensor([float(part.images) for part in parts], dtype=scores.dtype)
+    return (weights @ scores / weights.sum())[None]

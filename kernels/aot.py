@@ -1,4 +1,4 @@
-"""Kernels compiled for a GPU that is not here: their instructions, registers and memory."""
+"""Kernels compiled without a GPU: their instructions, registers and memory."""
 
 import re
 import subprocess
@@ -27,14 +27,14 @@ MATRIX = ("wgmma.mma_async", "mma.sync")
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler made of one launch.
+    """Result of compiling one launch.
 
     Attributes
     ----------
     instructions : dict of str to int
-        How many of the matrix instructions PTX has.
+        Number of each matrix instruction in the PTX.
     registers : int
-        Of one thread.
+        Registers of one thread.
     shared : int
         Bytes of shared memory of one program, dynamic ones included.
     local : int
@@ -55,7 +55,7 @@ def compiled(launch: Launch, capability: int) -> Compiled:
     launch : Launch
         Its tensors' values do not matter; they are taken to begin at multiples of 16 bytes.
     capability : int
-        80, 90, …
+        Compute capability: 80, 90, …
 
     Raises
     ------
@@ -64,11 +64,11 @@ def compiled(launch: Launch, capability: int) -> Compiled:
     """
     source = _source(launch)
     target = GPUTarget("cuda", capability, 32)
-    found = triton.compile(source, target=target, options=launch.options)
-    ptx = found.asm["ptx"]
-    usage = _usage(found.asm["cubin"], launch.name)
+    kernel = triton.compile(source, target=target, options=launch.options)
+    ptx = kernel.asm["ptx"]
+    usage = _usage(kernel.asm["cubin"], launch.name)
     counted = Counter({name: ptx.count(name) for name in MATRIX})
-    return Compiled(dict(+counted), usage["REG"], found.metadata.shared, usage["local"])
+    return Compiled(dict(+counted), usage["REG"], kernel.metadata.shared, usage["local"])
 
 
 def _source(launch: Launch) -> ASTSource:
@@ -89,7 +89,7 @@ def _source(launch: Launch) -> ASTSource:
 
 
 def _usage(cubin: bytes, name: str) -> dict[str, int]:
-    """Read what the program cuobjdump of Triton's wheel says of a kernel."""
+    """Read the resources of a kernel by cuobjdump from Triton's wheel."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.cubin"
         file.write_bytes(cubin)

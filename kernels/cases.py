@@ -1,4 +1,4 @@
-"""Launches that stand for all: every kernel in every mode, on layers that networks have."""
+"""Representative launches: every kernel in every mode, on layers of common networks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ POINTS, IMAGES, SIDE = 4, 2, 48
 
 @dataclass(frozen=True)
 class Shape:
-    """A convolution that keeps the size of its images, but for the stride.
+    """A convolution that keeps the size of its images, except for its stride.
 
     Parameters
     ----------
     name : str
-        What it is in a network.
+        Description of the layer.
     channels, outputs : int
         C and O.
     activation : str
@@ -36,17 +36,17 @@ class Shape:
     shuffle : int
         r of the pixel shuffle.
     residual : bool
-        Whether one is added, with a factor, so that the activation's output is kept too.
+        Whether a residual is added, with a factor, so that the activation's output is kept too.
     learned : bool
-        Whether the slope is on the line (PReLU).
-    single : bool
-        Whether all channels share that slope.
+        Whether the slope is a parameter on the line (PReLU).
+    one_slope : bool
+        Whether all channels share the slope.
     kernel, stride, dilation : int
-        k of k×k, and so on.
+        k of k×k, stride and dilation in both dimensions.
     biased : bool
         Whether it has a bias.
     still : bool
-        Whether its weights are the same at both ends.
+        Whether both networks have the same weights.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Shape:
     shuffle: int = 1
     residual: bool = False
     learned: bool = False
-    single: bool = False
+    one_slope: bool = False
     kernel: int = 3
     stride: int = 1
     dilation: int = 1
@@ -73,7 +73,7 @@ SHAPES = (
     Shape("64 → 3", 64, 3, "none"),
     Shape("128 → 128, relu", 128, 128),
 )
-# What else changes the code of a kernel.
+# Other properties that change the code of a kernel.
 VARIANTS = (
     Shape("64 → 64, prelu of one slope, no bias", 64, 64, "leaky", 1, False, True, True,
           biased=False),
@@ -85,7 +85,7 @@ VARIANTS = (
 
 @dataclass(frozen=True)
 class Case:
-    """One launch and what it is."""
+    """One launch with its mode and the name of its layer."""
 
     mode: str
     shape: str
@@ -93,7 +93,7 @@ class Case:
 
 
 def every_tile(mode: str, shape: Shape) -> Iterator[Case]:
-    """All launches of a layer, with every tile that would be tried; the first tiles come first."""
+    """All launches of a layer with every candidate tile; the default tiles come first."""
     layer, x, y, b = _layer(mode, shape)
     g, s = layer.geometry, layer.s
     saved = None if shape.activation == "none" else y
@@ -113,39 +113,39 @@ def every_tile(mode: str, shape: Shape) -> Iterator[Case]:
 
 
 def first_tiles(mode: str, shape: Shape) -> list[Case]:
-    """Give the launches with the tiles that are taken where none is timed."""
-    found: dict[str, Case] = {}
+    """Give the launches with the default tiles, for devices without timing."""
+    first_cases: dict[str, Case] = {}
     for case in every_tile(mode, shape):
-        found.setdefault(case.launch.name, case)
-    return list(found.values())
+        first_cases.setdefault(case.launch.name, case)
+    return list(first_cases.values())
 
 
 def others() -> list[Case]:
-    """Kernels that multiply no matrices."""
+    """Give launches of the kernels without matrix products."""
     w0, w, alpha = _empty(64, 3, 3, 64), _empty(64), _empty(POINTS)
-    found = []
+    cases = []
     for mode in ("fp16", "ieee"):
         formed = _empty(POINTS, *w0.shape, mode=mode)
         image = _empty(POINTS, IMAGES, 1, 64, SIDE**2, mode=mode)
         rows = _empty(POINTS, IMAGES, SIDE**2, 64, 1, mode=mode)
-        sums = _empty(POINTS, IMAGES, 64)
+        gradients = _empty(POINTS, IMAGES, 64)
         y, gt = image.flatten(2), _empty(IMAGES, 64 * SIDE**2)
         parts = _empty(POINTS, IMAGES, squared_error.blocks_of(y.shape[2]))
-        line, none = (w, w), (None, None)
-        found += [
+        weight, no_bias = (w, w), (None, None)
+        cases += [
             (mode, "64 → 64", path_weights.launch(w0, w0, alpha, formed)),
-            (mode, "affine", channels.forward_launch(rows, line, line, alpha, rows)),
+            (mode, "affine", channels.forward_launch(rows, weight, weight, alpha, rows)),
             (mode, "affine", channels.backward_launch(
-                rows, rows, line, alpha, rows, sums, sums, False)),
-            (mode, "prelu", channels.forward_launch(image, line, none, alpha, image)),
+                rows, rows, weight, alpha, rows, gradients, gradients, False)),
+            (mode, "prelu", channels.forward_launch(image, weight, no_bias, alpha, image)),
             (mode, "prelu", channels.backward_launch(
-                image, image, line, alpha, image, sums, None, True)),
+                image, image, weight, alpha, image, gradients, None, True)),
             (mode, "loss", squared_error.loss_launch(y, gt, parts, parts)),
             (mode, "loss", squared_error.gradient_launch(y, gt, _empty(POINTS, IMAGES), y)),
         ]  # fmt: skip
     total, scores = _empty(IMAGES, *w0.shape), _empty(IMAGES, 64 * 3)
-    found.append(("ieee", "scores", score_reduction.launch(total, w0, scores)))
-    return [Case(*case) for case in found]
+    cases.append(("ieee", "scores", score_reduction.launch(total, w0, scores)))
+    return [Case(*case) for case in cases]
 
 
 def _empty(*shape: int, mode: str = "ieee") -> Tensor:
@@ -158,7 +158,7 @@ def _layer(
     c, o, r = shape.channels, shape.outputs, shape.shuffle
     k, s, d = shape.kernel, shape.stride, shape.dilation
     w = _empty(o, k, k, c)
-    slope = _empty(1 if shape.single else o // r**2) if shape.learned else None
+    slope = _empty(1 if shape.one_slope else o // r**2) if shape.learned else None
     x = _empty(POINTS, IMAGES, SIDE, SIDE, c, mode=mode)
     geometry = Geometry.of(x.shape, (o, c, k, k), (s, s), (d * (k // 2),) * 2, (d, d), shuffle=r)
     layer = conv.Layer(

@@ -15,7 +15,7 @@ SIZES = ("images", "length", "size", "x_point")
 
 @triton.jit
 def line_of(w0, dw, c, alpha, C: tl.constexpr, SHARED: tl.constexpr):
-    """Give γ(α) of channels c as a row; one for all where it is shared."""
+    """Give γ(α) of channels c as a row, or one value for all channels if SHARED."""
     if SHARED:
         return on_line(w0, dw, c * 0, c < C, alpha)[None, :]
     else:
@@ -27,7 +27,7 @@ def channels_forward(
     x, w0, dw, b0, db, alpha, y, images, length, size, x_point,
     C: tl.constexpr, SHARED: tl.constexpr, J: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """J × N elements of one image at one point: x·γ + γ_b, or PReLU where there is no b0."""
+    """J × N elements of one image at one point: x·γ + γ_b, or PReLU without b0."""
     blocks = tl.cdiv(length * size, J)
     sample = tl.program_id(2).to(tl.int64)  # point · images + image
     point = sample // images
@@ -86,14 +86,14 @@ def forward_launch(
     x: Tensor, w: tuple[Tensor, Tensor | None], b: tuple[Tensor | None, Tensor | None],
     alpha: Tensor, y: Tensor,
 ) -> Launch:  # fmt: skip
-    """Prepare y = x·γ + γ_b, or PReLU where b is (None, None).
+    """Prepare y = x·γ + γ_b, or PReLU if b is (None, None).
 
     Parameters
     ----------
     x, y : Tensor
-        [P, N, L, C, S] (x [1, …] where all points share it), contiguous.
+        [P, N, L, C, S] (x [1, …] if all points share it), contiguous.
     w, b : tuple of Tensor
-        [C], baseline and Δ; w [1] where all channels share it.
+        [C], baseline and Δ; w [1] if all channels share it.
     """
     arguments, j, n = _common(x, w, alpha, len(alpha))
     grid = (triton.cdiv(y.shape[2] * y.shape[4], j), triton.cdiv(y.shape[3], n), len(y) * len(y[0]))
@@ -104,7 +104,7 @@ def backward_launch(
     gy: Tensor, x: Tensor, w: tuple[Tensor, Tensor | None], alpha: Tensor, gx: Tensor | None,
     gw: Tensor | None, gb: Tensor | None, prelu: bool,
 ) -> Launch:  # fmt: skip
-    """Prepare gx [P, N, L, C, S], gw and gb [P, N, C] in float32; those that are None are left."""
+    """Prepare gx [P, N, L, C, S], gw and gb [P, N, C] in float32; None skips a gradient."""
     arguments, _, n = _common(x, w, alpha, len(gy))
     arguments |= {"gy": gy, "x": x, "gx": gx, "gw": gw, "gb": gb, "PRELU": prelu}
     grid = (triton.cdiv(gy.shape[3], n), len(gy) * gy.shape[1])
@@ -115,7 +115,7 @@ def _common(
     x: Tensor, w: tuple[Tensor, Tensor | None], alpha: Tensor, points: int
 ) -> tuple[dict[str, Any], int, int]:
     _, images, length, channels, size = x.shape
-    # Tiles follow what lies side by side: channels, or the pixels of one.
+    # Tiles follow memory: adjacent channels, or adjacent pixels of one channel.
     n = min(int(triton.next_power_of_2(channels)), 32) if size < 32 else 1
     j = BLOCK // n
     return {

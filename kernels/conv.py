@@ -1,4 +1,4 @@
-"""The path convolution: tiles are chosen, γ(α) is formed where that is done once, all is run."""
+"""The path convolution: chooses tiles, forms γ(α) if the tile asks for it, runs the kernels."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,28 +20,28 @@ from faigfast.kernels.launch import Launch, Tile
 from faigfast.kernels.modes import STORED
 
 OnLine = tuple[Tensor | None, Tensor | None]
-PROGRAMS = 4  # of the weight gradient on each multiprocessor: a share each
-ON_CPU = 4  # and altogether in the interpreter
+PROGRAMS = 4  # programs of the weight gradient per multiprocessor
+ON_CPU = 4  # programs of the weight gradient in the interpreter
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What all passes of a convolution have in common.
+    """Arguments that all passes of a convolution share.
 
     Parameters
     ----------
     w : tuple of Tensor
-        w0 and Δ [O, *k, C], contiguous; Δ None where the weights stand still.
+        w0 and Δ [O, *k, C], contiguous; Δ None if both networks have the same weights.
     s : tuple of Tensor
-        Slope [O/r²] or [1] and its Δ; None.
+        Slope [O/r²] or [1] and its Δ; (None, None) without PReLU.
     alpha : Tensor
         [P], float32.
     geometry : Geometry
-        Sizes.
+        Sizes of the convolution.
     activation : str
         none, relu, leaky.
     slope, scale : float
-        Of leaky without `s`; the factor after the activation.
+        Slope of leaky without `s`; factor after the activation.
     mode : str
         One of `faigfast.kernels.modes.KINDS`.
     """
@@ -69,7 +69,7 @@ class Layer:
         }
 
     def weights(self, tile: Tile) -> tuple[tuple[Tensor, Tensor | None], list[Launch]]:
-        """Give what the kernel reads, and the launch that fills it before."""
+        """Give the weights that the kernel reads, and the launch that forms them."""
         w0, dw = self.w
         if dw is None or not tile.formed:
             return self.w, []
@@ -77,7 +77,7 @@ class Layer:
         return (w, None), [path_weights.launch(w0, dw, self.alpha, w)]
 
     def key(self, kernel: str, pixels: int, **others: object) -> str:
-        """Name this layer's shape among the choices."""
+        """Key of this layer's shape among the timed choices."""
         g = self.geometry
         return tuning.shape_key(
             kernel, self.mode, channels=f"{g.channels}-{g.outputs}", taps=f"{g.kernel}",
@@ -103,17 +103,17 @@ def forward(
     layer: Layer, x: Tensor, b: OnLine, rest: Tensor | None, y: Tensor, saved: Tensor | None,
     keeps: str,
 ) -> None:  # fmt: skip
-    """Fill y, and `saved` as `keeps` tells; see `conv_forward.launch`."""
+    """Fill y, and `saved` according to `keeps`; see `conv_forward.launch`."""
     g = layer.geometry
 
     def attempt(tile: Tile) -> None:
         run(forward_launches(layer, x, b, rest, y, saved, keeps, tile))
 
-    found = tuning.chosen(
+    tile = tuning.chosen(
         layer.key("conv_forward", y[0, ..., 0].numel(), keeps=keeps, residual=rest is not None),
         x.device, tiles.forward(layer.mode, g.outputs, g.channels, g.shuffle), attempt,
     )  # fmt: skip
-    attempt(found)
+    attempt(tile)
 
 
 def input_gradient_launches(
@@ -132,26 +132,26 @@ def input_gradient(layer: Layer, gy: Tensor, saved: Tensor | None, gx: Tensor) -
     def attempt(tile: Tile) -> None:
         run(input_gradient_launches(layer, gy, saved, gx, tile))
 
-    found = tuning.chosen(
+    tile = tuning.chosen(
         layer.key("conv_input_gradient", gx[0, ..., 0].numel()), gx.device,
         tiles.input_gradient(layer.mode, g.channels, g.outputs), attempt,
     )  # fmt: skip
-    attempt(found)
+    attempt(tile)
 
 
-Sums = tuple[Tensor | None, Tensor | None, Tensor | None]
+WeightGradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def weight_gradient_launch(
     layer: Layer, gy: Tensor, saved: Tensor | None, x: Tensor, images: int,
     needs: tuple[bool, bool, bool], tile: Tile,
-) -> tuple[Launch, Sums]:  # fmt: skip
+) -> tuple[Launch, WeightGradients]:  # fmt: skip
     """Prepare the launch, and the shares [S, N, ...] of gw, gb, gs that it fills."""
     g = layer.geometry
     programs = ON_CPU
     if x.device.type == "cuda":
-        found = torch.cuda.get_device_properties(x.device)
-        programs = PROGRAMS * found.multi_processor_count
+        gpu = torch.cuda.get_device_properties(x.device)
+        programs = PROGRAMS * gpu.multi_processor_count
     parts = conv_weight_gradient.shares(
         images, x.shape[1], len(layer.alpha), g, tile, programs, needs[0]
     )
@@ -169,14 +169,14 @@ def weight_gradient_launch(
 def weight_gradient(
     layer: Layer, gy: Tensor, saved: Tensor | None, x: Tensor, images: int,
     needs: tuple[bool, bool, bool],
-) -> Sums:  # fmt: skip
-    """Gw [N, O, *k, C], gb [N, O] and gs [N, O] in float32, those that are needed."""
+) -> WeightGradients:  # fmt: skip
+    """Gw [N, O, *k, C], gb [N, O] and gs [N, O] in float32; None for gradients not needed."""
     g = layer.geometry
 
-    def attempt(tile: Tile) -> Sums:
-        own, found = weight_gradient_launch(layer, gy, saved, x, images, needs, tile)
+    def attempt(tile: Tile) -> WeightGradients:
+        own, shares = weight_gradient_launch(layer, gy, saved, x, images, needs, tile)
         own.run()
-        gw, gb, gs = (p if p is None else p[0] if len(p) == 1 else p.sum(0) for p in found)
+        gw, gb, gs = (p if p is None else p[0] if len(p) == 1 else p.sum(0) for p in shares)
         return gw, gb, gs
 
     tile = tuning.chosen(

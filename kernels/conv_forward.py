@@ -35,7 +35,7 @@ def conv_forward(
 ):  # fmt: skip
     """Y = scale · act(conv(x, γ(α)) + γ_b(α)) + rest, of M pixels and N channels at one point.
 
-    Where a tile begins is counted in 64 bits, what it reads and writes from there on in 32.
+    Offsets of tiles are 64 bit, offsets within a tile 32 bit.
     """
     point = tl.program_id(2).to(tl.int64)
     a = tl.load(alpha + point)
@@ -103,7 +103,7 @@ def launch(
     x : Tensor
         [P, M, H, W, C] or [1, M, H, W, C], contiguous.
     w : tuple of Tensor
-        w0 and Δ [O, *k, C]; or γ [P, O, *k, C] formed before, and None.
+        w0 and Δ [O, *k, C]; or γ [P, O, *k, C] formed by `path_weights`, and None.
     b, s : tuple of Tensor
         Bias [O], slope [O/r²] or [1], baseline and Δ each.
     rest : Tensor, optional
@@ -111,9 +111,9 @@ def launch(
     y, saved : Tensor
         [P, M, r·H', r·W', O/r²], to be filled.
     keeps : str
-        Whether `saved` takes the activation's "input" or "output"; "" none.
+        Content of `saved`: the activation's "input" or "output"; "": nothing is saved.
     activation : str
-        none, relu or leaky; its slope is `s` where there is one.
+        none, relu or leaky; `s`, if given, is its slope.
     """
     points, samples = len(alpha), x.shape[1]
     pixels = samples * geometry.out_height * geometry.out_width
@@ -134,5 +134,5 @@ def launch(
 
 
 def rows_of_point(x: Tensor) -> int:
-    """Pixels from one point to the next in [P, M, H, W, C]; 0 where all share one."""
+    """Pixels from one point to the next in [P, M, H, W, C]; 0 if all points share the pixels."""
     return x[0, ..., 0].numel() if len(x) > 1 else 0

@@ -24,7 +24,7 @@ def conv_input_gradient(
     SHARED: tl.constexpr, MODE: tl.constexpr, KIND: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """Fill gx of M pixels and N channels at one point; places as in the forward convolution."""
+    """Fill gx of M pixels and N channels at one point; offsets as in the forward convolution."""
     point = tl.program_id(2).to(tl.int64)
     a = tl.load(alpha + point)
     pixels = samples * height * width
@@ -86,13 +86,13 @@ def launch(
     Parameters
     ----------
     gy, saved : Tensor
-        [P, M, r·H', r·W', O/r²], contiguous: ∂L/∂y and what tells the activation's sign.
+        [P, M, r·H', r·W', O/r²], contiguous: ∂L/∂y, and a tensor with the sign of the activation.
     w : tuple of Tensor
         As in the forward convolution.
     gx : Tensor
         [P, M, H, W, C], to be filled.
     activation : str
-        none, relu or leaky; its slope is `s` where there is one.
+        none, relu or leaky; `s`, if given, is its slope.
     """
     points, samples = gx.shape[:2]
     arguments: dict[str, Any] = {

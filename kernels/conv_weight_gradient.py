@@ -16,7 +16,7 @@ SIZES = (
     "images", "together", "points", "height", "width", "out_height", "out_width", "x_rows", "runs",
     "share",
 )  # fmt: skip
-RUN = 32  # tiles summed before they are added to the total, which keeps rounding small
+RUN = 32  # tiles summed before their sum joins the total, which keeps rounding small
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -33,7 +33,7 @@ def conv_weight_gradient(
 ):  # fmt: skip
     """One tap's M × N weights of one image, over a share of its pixels and points.
 
-    A run is up to RUN·K pixels of one point; a share is some runs, written once.
+    A run is up to RUN·K pixels of one point. A share is several runs, written once.
     """
     part = tl.program_id(0)
     column = part % COLUMNS
@@ -45,7 +45,7 @@ def conv_weight_gradient(
     total = tl.zeros((M, N), dtype=tl.float32)
     total_b = tl.zeros((M,), dtype=tl.float32)
     total_s = tl.zeros((M,), dtype=tl.float32)
-    # One tile of a row of programs sees every channel of gy once.
+    # The programs of the first tap and column see every element of gy once.
     first = (tap + column) == 0
     start = tl.program_id(2) * share
     for unit in range(start, tl.minimum(start + share, points * runs)):
@@ -66,7 +66,7 @@ def conv_weight_gradient(
             image, line, row = pixel(q, out_height, out_width)
             v = line * SH - PH + (tap // KW) * DH
             u = row * SW - PW + (tap % KW) * DW
-            # 64 bits to the tile, 32 within it, as in the forward convolution.
+            # Offsets: 64 bit to the tile, 32 bit within it, as in the forward convolution.
             here_line = here // out_width
             whole = (here_line * out_width).to(tl.int64) * O
             at = places(image * out_height + line - here_line, row, out_width, o, O, SHUFFLE)
@@ -76,7 +76,7 @@ def conv_weight_gradient(
                 g = g.to(tl.float32) * scale
             if ACTIVATION != "none":
                 z = tl.load(saved + before + whole + at, mask=mask, other=0.0)
-                if gs is not None:  # noqa: SIM102  known to the compiler, `first` is not
+                if gs is not None:  # noqa: SIM102  known at compile time, unlike `first`
                     if first:
                         lost = g.to(tl.float32) * tl.minimum(z.to(tl.float32), 0.0)
                         some_s += tl.sum(lost, axis=0)
@@ -113,7 +113,7 @@ def launch(
     alpha: Tensor, gw: Tensor | None, gb: Tensor | None, gs: Tensor | None, images: int,
     geometry: Geometry, activation: str, slope: float, scale: float, mode: str, tile: Tile,
 ) -> Launch:  # fmt: skip
-    """Prepare the gradients of weights, bias and slope; each is left out where it is None.
+    """Prepare the gradients of weights, bias and slope; None skips a gradient.
 
     Parameters
     ----------
@@ -122,11 +122,11 @@ def launch(
     gw, gb, gs : Tensor, optional
         [S, N, O, *k, C], [S, N, O], [S, N, O] in float32, to be filled: sums over S shares.
     images : int
-        N, of M = N·b samples.
+        N; each image has b samples, M = N·b.
     """
     parts = next(part for part in (gw, gb, gs) if part is not None)
     points = len(alpha)
-    taps, columns = 1, 1  # all that has something to write without weights
+    taps, columns = 1, 1  # enough without weights
     if gw is not None:
         taps = geometry.kernel[0] * geometry.kernel[1]
         columns = triton.cdiv(geometry.channels, tile.n)
@@ -143,14 +143,14 @@ def launch(
         "M": tile.m, "N": tile.n, "K": tile.k,
     }  # fmt: skip
     grid = (triton.cdiv(geometry.outputs, tile.m) * taps * columns, images, len(parts))
-    # Of thin tiles and wide layers the compiler would spill some places rather than take registers
-    # that are free.
+    # For thin tiles and wide layers the compiler would spill offsets rather than take free
+    # registers.
     registers = 255 if tile.m * tile.n < 2048 or columns > 1 else 0
     return Launch(conv_weight_gradient, grid, arguments, tile.warps, tile.stages, registers)
 
 
 def runs_of_point(together: int, geometry: Geometry, tile: Tile) -> int:
-    """Into how many runs one image's pixels at one point are cut."""
+    """Count the runs of one image's pixels at one point."""
     return triton.cdiv(together * geometry.out_height * geometry.out_width, RUN * tile.k)
 
 
@@ -158,10 +158,10 @@ def shares(
     images: int, samples: int, points: int, geometry: Geometry, tile: Tile, programs: int,
     weights: bool,
 ) -> int:  # fmt: skip
-    """Into how many shares to cut an image's runs for about so many programs."""
+    """Count the shares of an image's runs that make about so many programs."""
     units = points * runs_of_point(samples // images, geometry, tile)
     parts = triton.cdiv(geometry.outputs, tile.m)
     if weights:
         parts *= geometry.kernel[0] * geometry.kernel[1] * triton.cdiv(geometry.channels, tile.n)
     wanted = max(1, min(units, programs // (parts * images)))
-    return triton.cdiv(units, triton.cdiv(units, wanted))  # none of them empty
+    return triton.cdiv(units, triton.cdiv(units, wanted))  # no share is empty

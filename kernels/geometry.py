@@ -14,11 +14,11 @@ class Geometry:
     channels, outputs : int
         C and O.
     kernel, stride, padding, dilation : tuple of int
-        Of two dimensions each.
+        Two dimensions each.
     height, width, out_height, out_width : int
         H, W, H', W'.
     shuffle : int
-        r of the pixel shuffle, 1: none.
+        r of the pixel shuffle; 1 for none.
     """
 
     channels: int
@@ -38,7 +38,7 @@ class Geometry:
         cls, shape: Sequence[int], weight: Sequence[int], stride: Sequence[int],
         padding: Sequence[int], dilation: Sequence[int], shuffle: int,
     ) -> "Geometry":  # fmt: skip
-        """Of x [P, M, H, W, C] and weights [O, C, k, k]."""
+        """Geometry of x [P, M, H, W, C] and weights [O, C, k, k]."""
         height, width, channels = shape[2:]
         sides = zip(shape[2:4], weight[2:], stride, padding, dilation, strict=True)
         out = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sides]
@@ -48,7 +48,7 @@ class Geometry:
         )  # fmt: skip
 
     def constants(self) -> dict[str, Any]:
-        """Give what the compiler is told."""
+        """Give the constants of the compiler."""
         return {
             "C": self.channels, "O": self.outputs, "KH": self.kernel[0], "KW": self.kernel[1],
             "SH": self.stride[0], "SW": self.stride[1], "PH": self.padding[0],

@@ -11,18 +11,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Tile:
-    """How a matrix kernel cuts its work.
+    """Tile of a matrix kernel and options of its compilation.
 
     Parameters
     ----------
     m, n, k : int
         Rows, columns and depth of one product of tiles, powers of two from 16 on.
     warps : int
-        Of one program.
+        Warps of one program.
     stages : int
-        Tiles of the depth that are under way at once.
+        Tiles of the depth in flight at once.
     formed : bool
-        Whether γ(α) is formed once and kept in the type of the products, or anew in every tile.
+        Whether γ(α) is formed once in the type of the products, or in every tile again.
     """
 
     m: int
@@ -50,11 +50,11 @@ class Launch:
     grid : tuple of int
         Programs in up to three dimensions.
     arguments : mapping
-        By name; tensors, numbers, and constants of the compiler.
+        Tensors, numbers and compile-time constants by name.
     warps, stages : int
         Options of the compiler.
     registers : int
-        The most of a thread; 0: as many as the compiler thinks good.
+        Maximum of one thread; 0 leaves the number to the compiler.
     """
 
     kernel: Any
@@ -66,8 +66,8 @@ class Launch:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the compiler is told beside the constants."""
-        # Its default for multiply-adds is about to change.
+        """Options of the compiler beside the constants."""
+        # Triton announces another default for multiply-adds.
         return {
             "num_warps": self.warps,
             "num_stages": self.stages,
@@ -77,16 +77,16 @@ class Launch:
 
     @property
     def name(self) -> str:
-        """Of the kernel."""
+        """Name of the kernel."""
         return str(self.kernel.__name__)
 
     def run(self) -> None:
-        """Launch it on the device of its tensors.
+        """Launch the kernel on the device of its tensors.
 
         Raises
         ------
         RuntimeError
-            If it could not be compiled or launched, named by kernel.
+            If the kernel could not be compiled or launched; the message names it.
         """
         device = next(v.device for v in self.arguments.values() if isinstance(v, Tensor))
         with _on(device):

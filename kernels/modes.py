@@ -1,9 +1,9 @@
-"""Modes of the products: the type in which they are taken, and what goes in."""
+"""Modes of the products: the types of the multiplied tiles and of the stored tensors."""
 
 import torch
 import triton.language as tl
 
-# Mode → type of the tiles that are multiplied; sums are in float32 in every mode.
+# Mode → type of the multiplied tiles; sums are in float32 in every mode.
 KINDS = {
     "fp16": tl.float16,
     "bf16": tl.bfloat16,

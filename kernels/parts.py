@@ -1,11 +1,11 @@
-"""What the matrix kernels share: products of tiles, activations, and where pixels lie."""
+"""Functions that the matrix kernels share: products of tiles, activations, offsets of pixels."""
 
 import os
 
 import triton
 import triton.language as tl
 
-# Triton's interpreter takes the bits of bfloat16 for integers where it multiplies.
+# Triton's interpreter multiplies the bits of bfloat16 as integers.
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
@@ -34,7 +34,7 @@ def product(a, b, total, MODE: tl.constexpr):
 
 @triton.jit
 def on_line(w0, dw, places, mask, alpha):
-    """γ(α) = w0 + αΔ in float32 at some places of a tensor; w0 alone where it stands still."""
+    """γ(α) = w0 + αΔ in float32 at the offsets `places`; w0 alone without dw."""
     value = tl.load(w0 + places, mask=mask, other=0.0).to(tl.float32)
     if dw is not None:
         value += alpha * tl.load(dw + places, mask=mask, other=0.0).to(tl.float32)
@@ -54,7 +54,7 @@ def weight_tile(w0, dw, places, mask, alpha, KIND: tl.constexpr):
 def activated(z, slope, ACTIVATION: tl.constexpr):
     """relu, or leaky with a slope; z itself for none."""
     if ACTIVATION == "relu":
-        return tl.where(z < 0, 0.0, z)  # a NaN stays one
+        return tl.where(z < 0, 0.0, z)  # a NaN stays a NaN
     elif ACTIVATION == "leaky":
         return tl.where(z > 0, z, z * slope)
     else:
@@ -74,7 +74,7 @@ def gated(g, z, slope, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def pixel(q, height, width):
-    """Image, line and column of pixel q of images that lie one after the other."""
+    """Image, row and column of pixel q, counted through consecutive images."""
     image = q // (height * width)
     rest = q % (height * width)
     return image, rest // width, rest % width
@@ -82,16 +82,16 @@ def pixel(q, height, width):
 
 @triton.jit
 def input_line(q, height, out_height, out_width, SH: tl.constexpr):
-    """Give a line of the inputs, counted through all images, near what output pixel q reads."""
+    """Give an input row, counted through all images, near the inputs of output pixel q."""
     image, line, _ = pixel(q, out_height, out_width)
     return image * height + line * SH
 
 
 @triton.jit
 def places(line, column, width, o, O: tl.constexpr, SHUFFLE: tl.constexpr):
-    """Where channels o [K] of pixels [M] lie in the shuffled images, from line 0 on: [M, K].
+    """Offsets of channels o [K] of pixels [M] in the shuffled images, from row 0: [M, K].
 
-    Lines count through all images, before the shuffle. Channel o = (c·r + i)·r + j of a pixel is
+    Rows count through all images, before the shuffle. Channel o = (c·r + i)·r + j of a pixel is
     channel c of pixel (i, j) of its r × r pixels.
     """
     if SHUFFLE == 1:
@@ -110,7 +110,7 @@ def places(line, column, width, o, O: tl.constexpr, SHUFFLE: tl.constexpr):
 
 @triton.jit
 def slopes(s0, ds, slope, o, alpha, O: tl.constexpr, SHARED: tl.constexpr, SHUFFLE: tl.constexpr):
-    """Give the slope of channels o: a number, or of the line, one for all or [O/r²]."""
+    """Give the slope of channels o: a constant, or γ(α) with one value for all or [O/r²]."""
     if s0 is None:
         return slope
     elif SHARED:

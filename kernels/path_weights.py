@@ -1,4 +1,4 @@
-"""γ(α) = w0 + αΔ at all points of a chunk, from float32, in the type of the products."""
+"""γ(α) = w0 + αΔ at all points of a chunk, from float32 to the type of the products."""
 
 import triton
 import triton.language as tl

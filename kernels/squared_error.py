@@ -35,12 +35,12 @@ def squared_error_gradient(y, gt, weights, gy, images, size, BLOCK: tl.constexpr
 
 
 def blocks_of(size: int) -> int:
-    """Into how many blocks an image is cut."""
+    """Count the blocks of an image."""
     return int(triton.cdiv(size, BLOCK))
 
 
 def loss_launch(y: Tensor, gt: Tensor, losses: Tensor, most: Tensor) -> Launch:
-    """Fill losses and most [P, N, blocks] in float32, of y [P, N, E] and gt [N, E], contiguous."""
+    """Fill losses, most [P, N, blocks] in float32, from y [P, N, E] and gt [N, E], contiguous."""
     points, images, size = y.shape
     arguments = {
         "y": y, "gt": gt, "losses": losses, "most": most, "images": images, "size": size,
@@ -50,7 +50,7 @@ def loss_launch(y: Tensor, gt: Tensor, losses: Tensor, most: Tensor) -> Launch:
 
 
 def gradient_launch(y: Tensor, gt: Tensor, weights: Tensor, gy: Tensor) -> Launch:
-    """Fill gy [P, N, E], of weights [P, N] in float32."""
+    """Fill gy [P, N, E] from weights [P, N] in float32."""
     points, images, size = y.shape
     arguments = {
         "y": y, "gt": gt, "weights": weights, "gy": gy, "images": images, "size": size,

@@ -1,24 +1,24 @@
-"""The tile of a matrix kernel, by device and shape: timed once, within a bound, and remembered."""
+"""The fastest tile of a matrix kernel by device and shape: timed once, within a time limit."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 import triton
 
-from faigfast.backend.gpu.timed_choices import Candidate, Choices, device_name
+from faigfast.backend.gpu.timed_choices import Candidate, TimedChoices, device_name
 from faigfast.kernels.launch import Tile
 
 
-def named(device: torch.device) -> str:
-    """Name a device and the compiler, since a choice holds for these alone."""
+def device_and_compiler(device: torch.device) -> str:
+    """Name a device and the compiler; a choice holds only for the two."""
     return f"{device_name(device)}, triton {triton.__version__}"
 
 
-TILES = Choices("triton.json", seconds=3.0, altogether=60.0, name=named)
+TILES = TimedChoices("triton.json", seconds=3.0, altogether=60.0, name=device_and_compiler)
 
 
 def shape_key(kernel: str, mode: str, **sizes: object) -> str:
-    """Name a kernel and a shape; how many pixels and points there are counts by powers of two."""
+    """Name a kernel and a shape; callers round pixels and points to powers of two."""
     parts = [f"{name}={value}" for name, value in sizes.items()]
     return " ".join([kernel, mode, *parts])
 
@@ -29,18 +29,18 @@ def chosen(
     candidates: Sequence[Tile],
     attempt: Callable[[Tile], object],
 ) -> Tile:
-    """Take the fastest of some tiles, or the first where nothing can be timed.
+    """Take the fastest candidate, or the first on devices without timing.
 
     Parameters
     ----------
     key : str
         From `shape_key`.
     device : torch.device
-        Where the kernel runs.
+        Device of the kernel.
     candidates : sequence of Tile
         The first must run on every device.
     attempt : callable
-        Runs the kernel with a tile, into memory that is overwritten later.
+        Runs the kernel with a tile, on output memory that a later run overwrites.
     """
     if not TILES.times(device):
         return candidates[0]

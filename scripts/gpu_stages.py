@@ -240,15 +240,15 @@ def run(stage: str, step: str) -> int:
 
 
 def _kernels(who: str, results: "Results", keep: Callable[..., None]) -> None:
-    from faigfast.bench.gpu import GpuKernels, measure_gpu, table
+    from faigfast.bench.gpu import GpuKernels, joint_table, measure_gpu
 
     before = [GpuKernels.of(part) for part in results.found.values()]
 
-    def found(own: GpuKernels) -> None:
-        print(*own.line(own.rows[-1]), own.rows[-1].reason, flush=True)
-        keep(asdict(own), table([*before, own]))
+    def on_row(own: GpuKernels) -> None:
+        print(*own.cells(own.rows[-1]), own.rows[-1].reason, flush=True)
+        keep(asdict(own), joint_table([*before, own]))
 
-    measure_gpu(who=[who], progress=False, found=found)
+    measure_gpu(who=[who], progress=False, on_row=on_row)
 
 
 def _hopper(step: str, results: "Results", keep: Callable[..., None]) -> None:
@@ -256,7 +256,7 @@ def _hopper(step: str, results: "Results", keep: Callable[..., None]) -> None:
 
     measure_gpu(
         who=("torch", "hopper"), kinds=("fp16", "bf16"), passes=("forward",), pointwise=False,
-        progress=False, found=lambda own: keep(asdict(own), own.table()),
+        progress=False, on_row=lambda own: keep(asdict(own), own.table()),
     )  # fmt: skip
 
 
@@ -266,7 +266,7 @@ def _experiment(step: str, results: "Results", keep: Callable[..., None]) -> Non
     before = [Experiment.of(part) for part in results.found.values()]
     experiment(
         "cuda", ways=[tuple(step.split())], progress=False,
-        found=lambda own: keep(asdict(own), joined([*before, own]).table()),
+        on_row=lambda own: keep(asdict(own), joined([*before, own]).table()),
     )  # fmt: skip
 
 

@@ -36,8 +36,8 @@ MUTATIONS = [
     Mutation(
         "absolute value before the sum over points",
         "faigfast/engine/one_sample.py",
-        "sums.grad.add_(found)",
-        "sums.grad.add_(found.abs())",
+        "total.grad.add_(gradient)",
+        "total.grad.add_(gradient.abs())",
         "tests/unit/engine/test_threads.py",
     ),
     Mutation(
@@ -50,8 +50,8 @@ MUTATIONS = [
     Mutation(
         "weights of the nodes dropped",
         "faigfast/engine/losses.py",
-        "(found * factors[:, None]).sum().backward()",
-        "found.sum().backward()",
+        "(losses * factors[:, None]).sum().backward()",
+        "losses.sum().backward()",
         "tests/unit/engine/test_models.py",
     ),
     Mutation(
@@ -106,15 +106,15 @@ MUTATIONS = [
     Mutation(
         "comparison that never finds a difference in gradients",
         "faigfast/engine/verify.py",
-        "if not error <= bound * (size + bound * whole):",
+        "if not error <= bound * (size + bound * total):",
         "if error != error:",
         "tests/unit/engine/test_verify.py",
     ),
     Mutation(
         "long graph trusted without comparison",
         "faigfast/engine/integrate.py",
-        "if number == 0 and to_show is not None:",
-        "if number == -1 and to_show is not None:",
+        "if number == 0 and check_first is not None:",
+        "if number == -1 and check_first is not None:",
         "tests/unit/engine/test_verify.py",
     ),
     Mutation(
@@ -141,8 +141,8 @@ MUTATIONS = [
     Mutation(
         "completeness against a sum of losses",
         "faigfast/attribution/computation.py",
-        "change = ends[..., 1] - ends[..., 0]",
-        "change = ends[..., 1] + ends[..., 0]",
+        "change = losses[..., 1] - losses[..., 0]",
+        "change = losses[..., 1] + losses[..., 0]",
         "tests/unit/attribution/test_attribute.py",
     ),
     Mutation(
@@ -175,7 +175,7 @@ MUTATIONS = [
     ),
     Mutation(
         "halo of a patch off by one",
-        "csrc/cpu/transform.h",
+        "csrc/cpu/winograd/transform.h",
         "for (int r = 0; r < kPatch; ++r) x[r] = from(r, c);",
         "for (int r = 0; r < kPatch; ++r) x[r] = from(r ? r : 1, c);",
         "tests/unit/ops/test_cpu_conv.py",
@@ -189,7 +189,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weight gradient of the wrong tap",
-        "csrc/cpu/transform.h",
+        "csrc/cpu/winograd/transform.h",
         "w[2] = (c - a) * (1.f / 6) + u[5];",
         "w[2] = (c - a) * (1.f / 6) + u[4];",
         "tests/unit/ops/test_cpu_conv.py",

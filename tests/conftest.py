@@ -18,8 +18,8 @@ def folded(monkeypatch):
     from faigfast.engine import chunking
     from faigfast.engine.memory import Chunk
 
-    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(2, 2)))
-    monkeypatch.setattr(chunking, "TOGETHER", {})
+    monkeypatch.setattr(chunking, "PREFERRED_CHUNKS", dict.fromkeys(("cpu", "cuda"), Chunk(2, 2)))
+    monkeypatch.setattr(chunking, "BYTES_PER_THREAD", {})
 
 
 @pytest.fixture(params=[] if _extension.module is None else _extension.module.supported())

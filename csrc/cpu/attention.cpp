@@ -1,28 +1,28 @@
-// Attention of one head of one window at a time: its keys and values are packed, then blocks of
-// its rows pass through all steps while they are in the first cache. The backward computes scores
-// again, which costs less than to read them from memory.
+// Attention, one head of one window at a time: its keys and values are packed, then every block of
+// its rows goes through all steps while it stays in the L1 cache. The backward computes scores
+// again, which costs less than reading them from memory.
 
 #include "attention.h"
 
 #include <cmath>
 #include <initializer_list>
 
-#include "exponential.h"
-#include "gemm.h"
+#include "common/exponential.h"
+#include "common/gemm.h"
+#include "common/parallel.h"
+#include "common/vector.h"
 #include "memory.h"
-#include "parallel.h"
-#include "vector.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {
 
-constexpr int64_t kBlock = 8 * kRows;  // rows of scores at once
+constexpr int64_t kBlock = 8 * kRows;  // rows of scores computed together
 
-// Floats between packed rows: an odd number of vectors, so that a column of them spreads over the
-// first cache.
+// Floats between packed rows: an odd number of vectors, so that a column spreads over the sets of
+// the L1 cache.
 inline int64_t spaced(int64_t columns) { return round_up(columns, 2 * kLanes) + kLanes; }
 
-// Floats between packed rows that are read one after the other.
+// Floats between packed rows that loops read in order.
 inline int64_t dense(int64_t columns) { return round_up(columns, kLanes); }
 
 // C = A·B or C += A·B of [rows, columns]; B and C have room for whole vectors.
@@ -32,7 +32,7 @@ void multiply(Operands o, int64_t rows, int64_t columns) {
         multiply_panel<kAdd>(o, rows, least(kColumns, (columns - c + kLanes - 1) / kLanes));
 }
 
-// Copies [rows, columns] of any strides to rows `to_row` floats apart, with zeros after each.
+// Copies [rows, columns] of any strides to rows `to_row` floats apart, padded with zeros.
 inline void pack(const float* from, int64_t row, int64_t column, int64_t rows, int64_t columns,
                  float* to, int64_t to_row) {
     for (int64_t i = 0; i < rows; ++i, from += row, to += to_row) {
@@ -41,7 +41,7 @@ inline void pack(const float* from, int64_t row, int64_t column, int64_t rows, i
     }
 }
 
-// Adds a dense row to one of whole vectors.
+// Adds a dense row to a row of whole vectors.
 inline void add(const float* part, float* row, int64_t columns) {
     int64_t c = 0;
     for (; c + kLanes <= columns; c += kLanes) store(row + c, load(row + c) + load(part + c));
@@ -66,10 +66,10 @@ inline float sum_of(Vec value) {
     return sum;
 }
 
-// Parts of one thread's memory, one after the other.
-class Parts {
+// Hands out pieces of one thread's scratch memory.
+class Arena {
 public:
-    explicit Parts(float* start) : next_(start) {}
+    explicit Arena(float* start) : next_(start) {}
     float* take(int64_t floats) {
         float* part = next_;
         next_ += round_up(floats, kLanes);
@@ -86,14 +86,13 @@ struct Head {
     int64_t window, head;
 
     Head(const Attention& a, int64_t task)
-        // One head after the other, so that its bias stays in the second cache.
+        // Windows vary fastest, so that the bias of a head stays in the L2 cache.
         : a(a), window(task % a.windows), head(task / a.windows) {}
 
     int64_t matrix() const { return window * a.heads + head; }
     int64_t count(int64_t row) const { return least(kBlock, a.rows - row); }
 
-    // Scores [count, spaced(columns)] of a block of rows; what is past the last column weighs
-    // nothing.
+    // Scores [count, spaced(columns)] of a block of rows; columns of padding score −∞.
     void score(int64_t row, const float* k, float* scores) const {
         const int64_t stride = spaced(a.columns), count = this->count(row);
         const float* q = a.q.of(window, head) + row * a.q.row;
@@ -118,9 +117,9 @@ void attend(const Attention& a, float* y, float* stats) {
 
 #pragma omp parallel num_threads(a.threads)
     {
-        Parts parts(scratch.floats() + each * thread_id());
-        float *k = parts.take(a.depth * stride), *v = parts.take(a.columns * wide);
-        float *weights = parts.take(kBlock * stride), *sums = parts.take(kBlock * wide);
+        Arena arena(scratch.floats() + each * thread_id());
+        float *k = arena.take(a.depth * stride), *v = arena.take(a.columns * wide);
+        float *weights = arena.take(kBlock * stride), *sums = arena.take(kBlock * wide);
         const Range mine = share(a.windows * a.heads, thread_id(), thread_count());
         for (int64_t task = mine.begin; task < mine.end; ++task) {
             const Head one(a, task);
@@ -159,23 +158,23 @@ void attend_backward(const Attention& a, const AttentionGradients& g) {
                          2 * round_up(a.width * stride, kLanes) + a.columns * deep +
                          2 * kBlock * stride + kBlock * deep;
     const Scratch scratch(sizeof(float) * each * a.threads);
-    // Windows add to the bias's gradient one after the other.
+    // One thread adds the bias's gradient over all windows of a head.
     const int64_t together = g.gbias ? a.windows : 1;
 
 #pragma omp parallel num_threads(a.threads)
     {
-        Parts parts(scratch.floats() + each * thread_id());
-        float *k = parts.take(a.depth * stride), *gk = parts.take(a.depth * stride);
-        float *v = parts.take(a.width * stride), *gv = parts.take(a.width * stride);
-        float* k_turned = parts.take(a.columns * deep);
-        float *weights = parts.take(kBlock * stride), *gradients = parts.take(kBlock * stride);
-        float* sums = parts.take(kBlock * deep);
+        Arena arena(scratch.floats() + each * thread_id());
+        float *k = arena.take(a.depth * stride), *gk = arena.take(a.depth * stride);
+        float *v = arena.take(a.width * stride), *gv = arena.take(a.width * stride);
+        float* k_transposed = arena.take(a.columns * deep);
+        float *weights = arena.take(kBlock * stride), *gradients = arena.take(kBlock * stride);
+        float* sums = arena.take(kBlock * deep);
         const Range mine = share(a.windows * a.heads / together, thread_id(), thread_count());
         for (int64_t task = mine.begin * together; task < mine.end * together; ++task) {
             const Head one(a, task);
             const float* from_k = a.k.of(one.window, one.head);
             pack(from_k, a.k.row, a.k.column, a.depth, a.columns, k, stride);
-            pack(from_k, a.k.column, a.k.row, a.columns, a.depth, k_turned, deep);
+            pack(from_k, a.k.column, a.k.row, a.columns, a.depth, k_transposed, deep);
             pack(a.v.of(one.window, one.head), a.v.column, a.v.row, a.width, a.columns, v, stride);
             for (int64_t n = 0; n < a.depth * stride; ++n) gk[n] = 0;
             for (int64_t n = 0; n < a.width * stride; ++n) gv[n] = 0;
@@ -203,7 +202,7 @@ void attend_backward(const Attention& a, const AttentionGradients& g) {
                     for (int64_t c = 0; c < a.columns; ++c)
                         gbias[c] = (one.window ? gbias[c] : 0) + gradient[c];
                 }
-                multiply<false>({gradients, stride, 1, k_turned, deep, sums, deep, a.columns},
+                multiply<false>({gradients, stride, 1, k_transposed, deep, sums, deep, a.columns},
                                 count, a.depth);
                 for (int64_t i = 0; i < count; ++i)
                     copy(sums + i * deep, g.gq + (at + i) * a.depth, a.depth);

@@ -1,132 +1,140 @@
-// A path convolution, and its input gradient, which is the convolution of the gradient with the
-// weights turned round. Where the weights of a point would not stay in the second cache, it is done
-// in parts of what goes in and of what comes out; kernels of several squares are done square by
-// square.
+// A path convolution and its input gradient, which is the convolution of gy with the flipped
+// weights. 3×3 kernels with stride 1, and larger ones square by square, use Winograd's transforms.
+// Where the weights of one point do not fit the L2 cache, the layer is done in parts of its input
+// and output channels.
 
-#include "block.h"
-#include "depthwise.h"
-#include "direct.h"
-#include "linear.h"
+#include "direct/depthwise.h"
+#include "direct/direct.h"
+#include "direct/linear.h"
+#include "direct/thin_convolution.h"
 #include "memory.h"
-#include "thin_convolution.h"
+#include "winograd/block.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {
 
-// A thread's way through tiles, for a part.
-struct Worker {
-    const Pass& pass;
-    const Gate gate;
+// One part of a Winograd convolution, as one thread computes it.
+struct PartConvolution {
+    const Convolution& conv;
+    const GradientMask mask;
     const Part part;
     const WeightLayout layout;
     const Block block;
-    const End end;
-    const bool ahead;  // lines are asked for
-    const Ahead values, sums, rests, gates;
-    float* const room;  // of `size`
+    const PartEpilogue epilogue;
+    const bool prefetches;
+    const Prefetch input_prefetch, sum_prefetch, residual_prefetch, mask_prefetch;
+    float* const room;  // size() floats
 
-    Worker(const Pass& pass, Gate gate, const Part& part, bool ahead, float* room)
-        : pass(pass),
-          gate(gate),
+    PartConvolution(const Convolution& conv, GradientMask mask, const Part& part, bool prefetches,
+                    float* room)
+        : conv(conv),
+          mask(mask),
           part(part),
-          layout(least(part.in.end * kLanes, pass.in.columns()) - part.in.begin * kLanes,
+          layout(least(part.in.end * kLanes, conv.in.columns()) - part.in.begin * kLanes,
                  part.out.size()),
           block(part),
-          end(pass, part, pass.stores_past()),
-          ahead(ahead),
-          values{pass.in, pass.in_height,          part.in,
-                 1,       pass.below(part.square), pass.beside(part.square)},
-          sums{pass.out, pass.tiles.height, part.out},
-          rests{pass.rests(), pass.tiles.height, part.out},
-          gates{pass.gates(), pass.tiles.height, part.out},
+          epilogue(conv, part, conv.stores_nontemporal()),
+          prefetches(prefetches),
+          input_prefetch{conv.in,
+                         conv.in_height,
+                         part.in,
+                         1,
+                         conv.row_offset(part.square),
+                         conv.column_offset(part.square)},
+          sum_prefetch{conv.out, conv.tiles.height, part.out},
+          residual_prefetch{conv.residual_channels(), conv.tiles.height, part.out},
+          mask_prefetch{conv.output_mask_channels(), conv.tiles.height, part.out},
           room(room) {}
 
     int64_t patch_size() const { return kFrequencies * part.in.size() * kLanes; }
     int64_t size() const { return round_up(patch_size() + block.size(), 16) + 16; }
 
-    // U at a point, for some k of the part.
+    // Writes U at a point, for some input channels k of the part.
     void transform(int64_t point, Range ks, float* u) const {
-        const PathConvolution& path = pass.path;
-        const TapPlaces places({path.inputs, path.outputs, path.shuffle, pass.gradient});
-        const int64_t first = part.square * places.square + places.first +
-                              part.in.begin * kLanes * places.k + part.out.begin * kLanes;
+        const PathConvolution& path = conv.path;
+        const TapStrides strides({path.inputs, path.outputs, path.shuffle, conv.gradient});
+        const int64_t first = part.square * strides.square + strides.first +
+                              part.in.begin * kLanes * strides.k + part.out.begin * kLanes;
         transform_weights(path.w0 + first, path.dw ? path.dw + first : nullptr, path.alpha[point],
-                          places, layout, ks, u);
+                          strides, layout, ks, u);
     }
 
-    // Tiles whose transform comes next: what it reads is asked for.
-    void ask_for_values(int64_t point, Range some) const {
-        const int64_t at = point * pass.values_point;
-        pass.tiles.each(some, [&](const Place& place) {
-            values.ask_for(pass.values + at, place);
-            if (pass.saved) values.ask_for(pass.saved + at, place);
+    // Prefetches the inputs of tiles, which the next block transforms.
+    void prefetch_inputs(int64_t point, Range some) const {
+        const int64_t at = point * conv.values_point;
+        conv.tiles.each(some, [&](const Place& place) {
+            input_prefetch.tile(conv.values + at, place);
+            if (conv.saved) input_prefetch.tile(conv.saved + at, place);
         });
     }
 
-    // Tiles that are transformed back next.
-    void ask_for_rest(int64_t point, Range some) const {
-        const int64_t at = point * pass.path.samples * pass.out_sample;
-        pass.tiles.each(some, [&](const Place& place) {
-            if (end.adds) sums.ask_for(pass.result + at, place);
-            if (end.residual) rests.ask_for(end.residual + point * pass.residual_point, place);
-            if (has_gate(end.finish)) gates.ask_for(pass.gate + point * pass.gate_point, place);
+    // Prefetches the arrays that the epilogue of tiles reads.
+    void prefetch_epilogue(int64_t point, Range some) const {
+        const int64_t at = point * conv.path.samples * conv.out_sample;
+        conv.tiles.each(some, [&](const Place& place) {
+            if (epilogue.accumulates) sum_prefetch.tile(conv.result + at, place);
+            if (epilogue.residual)
+                residual_prefetch.tile(epilogue.residual + point * conv.residual_point, place);
+            if (masks_output(epilogue.kind))
+                mask_prefetch.tile(conv.output_mask + point * conv.output_mask_point, place);
         });
     }
 
-    // Some tiles of a point.
+    // Computes some tiles of a point.
     void run(int64_t point, Range tiles, const float* u) const {
         float *patch = room, *buffer = room + patch_size();
         for (int64_t tile = tiles.begin; tile < tiles.end; tile += block.rows) {
             const Range now = block.first({tile, tiles.end});
             const Range next = block.first({now.end, tiles.end});
             const int64_t count = now.size();
-            with_gate(gate, [&](auto gate) {
-                gather<gate.value>(pass, block, part, point, tile, count, patch,
-                                   buffer + block.slot);
+            with_mask(mask, [&](auto mask) {
+                transform_inputs<mask.value>(conv, block, part, point, tile, count, patch,
+                                             buffer + block.slot);
             });
             multiply(layout, block, u, count, buffer, [&](int f) {
-                if (!ahead) return;
-                ask_for_values(point, share(next, f, kFrequencies));
-                ask_for_rest(point, share(now, f, kFrequencies));
+                if (!prefetches) return;
+                prefetch_inputs(point, share(next, f, kFrequencies));
+                prefetch_epilogue(point, share(now, f, kFrequencies));
             });
-            with_finish(end.finish, [&](auto finish) {
-                scatter<finish.value>(pass, block, end, part.out, point, tile, count, buffer);
+            with_epilogue(epilogue.kind, [&](auto kind) {
+                transform_outputs<kind.value>(conv, block, epilogue, part.out, point, tile, count,
+                                              buffer);
             });
         }
     }
 };
 
-Parts parts_of(const Pass& pass) {
+Parts parts_of(const Convolution& conv) {
     constexpr int64_t most_in = 96 / kLanes, room = most_in * (64 / kLanes);
-    const int64_t in = even_part(pass.in.vectors, most_in);
+    const int64_t in = even_part(conv.in.vectors, most_in);
     const int64_t out = most(kColumns, room / in / kColumns * kColumns);
-    return {pass.in.vectors, pass.out.vectors, pass.path.kernel.squares(), in, out};
+    return {conv.in.vectors, conv.out.vectors, conv.path.kernel.squares(), in, out};
 }
 
-constexpr int64_t kWeightBytes = int64_t{8} << 20;  // of points whose weights are shared at once
+constexpr int64_t kWeightBytes = int64_t{8} << 20;  // of transformed weights that threads share
 
-void run(const Pass& pass, Gate gate) {
-    const PathConvolution& path = pass.path;
-    if (path.kernel.kind == Kind::point) return each_thread_alone<Linear>(pass, gate);
-    if (path.kernel.kind == Kind::depthwise) return each_thread_alone<Depthwise>(pass, gate);
-    if (path.kernel.kind == Kind::direct) return each_thread_alone<Direct>(pass, gate);
-    if (is_thin(pass.out) && path.is_middle()) return convolve_rows(pass, gate);
-    const Parts parts = parts_of(pass);
-    const bool ahead = streams(path);
+void run(const Convolution& conv, GradientMask mask) {
+    const PathConvolution& path = conv.path;
+    if (path.kernel.kind == Kind::point) return run_each_thread<Linear>(conv, mask);
+    if (path.kernel.kind == Kind::depthwise) return run_each_thread<Depthwise>(conv, mask);
+    if (path.kernel.kind == Kind::direct) return run_each_thread<Direct>(conv, mask);
+    if (is_thin(conv.out) && path.is_same_3x3()) return convolve_thin(conv, mask);
+    const Parts parts = parts_of(conv);
+    const bool prefetches = streams(path);
     int64_t size = 0, u_size = 0;
     parts.each([&](const Part& part) {
-        const Worker worker(pass, gate, part, ahead, nullptr);
-        size = most(size, worker.size());
-        u_size = most(u_size, worker.layout.size);
+        const PartConvolution one(conv, mask, part, prefetches, nullptr);
+        size = most(size, one.size());
+        u_size = most(u_size, one.layout.size);
     });
-    // A thread with points of its own transforms their weights itself, into one place that stays
-    // in its second cache; where a point is shared, so are its weights.
+    // A thread that has points of its own transforms their weights itself, into one buffer that
+    // stays in its L2 cache. Threads that share a point share its weights.
     const bool own = path.points >= path.threads;
     const int64_t together =
         own ? path.threads : least(path.points, most(1, kWeightBytes / 4 / u_size));
     const Scratch scratch(4 * (together * u_size + path.threads * size));
     float *weights = scratch.floats(), *rooms = weights + together * u_size;
-    const int64_t of_point = path.samples * pass.tiles.count;
+    const int64_t of_point = path.samples * conv.tiles.count;
 
 #pragma omp parallel num_threads(path.threads)
     {
@@ -137,10 +145,10 @@ void run(const Pass& pass, Gate gate) {
             const Range mine = share(path.points * of_point, id, threads);
             each_point(mine, of_point, [&](int64_t point, Range tiles) {
                 parts.each([&](const Part& part) {
-                    const Worker worker(pass, gate, part, ahead, room);
-                    if (ahead) worker.ask_for_values(point, worker.block.first(tiles));
-                    worker.transform(point, {0, worker.layout.depth}, u);
-                    worker.run(point, tiles, u);
+                    const PartConvolution one(conv, mask, part, prefetches, room);
+                    if (prefetches) one.prefetch_inputs(point, one.block.first(tiles));
+                    one.transform(point, {0, one.layout.depth}, u);
+                    one.run(point, tiles, u);
                 });
             });
         } else {
@@ -148,13 +156,13 @@ void run(const Pass& pass, Gate gate) {
                 const int64_t points = least(together, path.points - begin);
                 const Range mine = share(points * of_point, id, threads);
                 parts.each([&](const Part& part) {
-                    const Worker worker(pass, gate, part, ahead, room);
-                    const Range ks = share(worker.layout.depth, id, threads);
+                    const PartConvolution one(conv, mask, part, prefetches, room);
+                    const Range ks = share(one.layout.depth, id, threads);
                     for (int64_t p = 0; p < points; ++p)
-                        worker.transform(begin + p, ks, weights + p * u_size);
+                        one.transform(begin + p, ks, weights + p * u_size);
 #pragma omp barrier
                     each_point(mine, of_point, [&](int64_t p, Range tiles) {
-                        worker.run(begin + p, tiles, weights + p * u_size);
+                        one.run(begin + p, tiles, weights + p * u_size);
                     });
 #pragma omp barrier
                 });
@@ -167,7 +175,7 @@ void run(const Pass& pass, Gate gate) {
 }  // namespace
 
 int64_t packed_size(const Packing& packing) {
-    return read_as_they_are(packing) ? 0 : packing.squares * TapPlaces(packing).square;
+    return read_in_place(packing) ? 0 : packing.squares * TapStrides(packing).square;
 }
 
 void pack(const Packing& packing, const float* w, float* packed, int threads) {
@@ -176,9 +184,9 @@ void pack(const Packing& packing, const float* w, float* packed, int threads) {
     {
         const Range ks = share(in.columns(), thread_id(), thread_count());
         for (int64_t square = 0; square < packing.squares; ++square)
-            (packing.turned ? pack_turned_taps : pack_taps)(
+            (packing.input_gradient ? pack_flipped_taps : pack_taps)(
                 w + square * packing.outputs * 9 * packing.inputs, in, out, ks,
-                packed + square * TapPlaces(packing).square);
+                packed + square * TapStrides(packing).square);
     }
 }
 
@@ -216,7 +224,7 @@ void convolve(const PathConvolution& path, const ForwardArrays& arrays) {
          0,
          0,
          0},
-        Gate::open);
+        GradientMask::none);
 }
 
 void convolve_input_gradient(const PathConvolution& path, const BackwardArrays& arrays) {
@@ -249,7 +257,7 @@ void convolve_input_gradient(const PathConvolution& path, const BackwardArrays& 
          arrays.x_point,
          x_pixel,
          arrays.before == Activation::leaky ? arrays.before_slope : 0},
-        gate_of(path));
+        mask_of(path));
 }
 
 }  // namespace faigfast::FAIGFAST_ISA

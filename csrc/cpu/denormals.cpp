@@ -12,7 +12,7 @@ namespace faigfast {
 namespace {
 
 #if defined(__SSE2__)
-constexpr uint64_t kFlush = 0x8040;  // of results, and of what is read
+constexpr uint64_t kFlush = 0x8040;  // flush results, and read denormals as 0
 uint64_t control_word() { return _mm_getcsr(); }
 void set_control_word(uint64_t word) { _mm_setcsr(static_cast<unsigned>(word)); }
 #elif defined(__aarch64__)

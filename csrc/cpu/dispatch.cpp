@@ -11,7 +11,7 @@ namespace {
 
 bool runs_here(Isa isa) {
 #ifdef FAIGFAST_X86
-    // These builtins ask the operating system too, whether it saves the wide registers.
+    // These builtins also ask whether the operating system saves the wide registers.
     if (isa == Isa::avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (isa == Isa::avx512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

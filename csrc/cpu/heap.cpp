@@ -14,7 +14,7 @@ namespace faigfast {
 #if defined(__GLIBC__)
 namespace {
 
-// What glibc arrives at by itself once a block of this size was freed, the largest that it follows.
+// The thresholds that glibc reaches by itself after freeing its largest mmapped block.
 constexpr int kLargestBlock = 32 << 20;
 constexpr int kUsualTrim = 2 * kLargestBlock;
 

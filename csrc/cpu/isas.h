@@ -1,6 +1,6 @@
 #pragma once
 
-// Declares what is compiled once per instruction set, each time into a namespace of its own.
+// Declares functions that are compiled once per instruction set, each time in its own namespace.
 #ifdef FAIGFAST_X86
 #define FAIGFAST_EACH_ISA(declare) declare(portable) declare(avx2) declare(avx512)
 #else

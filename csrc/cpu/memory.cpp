@@ -14,27 +14,27 @@
 namespace faigfast {
 namespace {
 
-constexpr size_t kLine = 4096;  // what blocks are aligned to
+constexpr size_t kPage = 4096;  // alignment of blocks
 constexpr size_t kRegion = size_t{1} << 27;
 
 struct Region {
     size_t size;
-    size_t used;  // bytes at its start that were handed out; the rest has no pages yet
+    size_t used;  // bytes handed out from its start; the rest has no pages yet
 };
 
 std::mutex mutex;
-std::map<char*, Region> regions;      // from the system
-std::map<char*, size_t> free_blocks;  // of what was used; two neighbours in a region are one
+std::map<char*, Region> regions;      // allocated from the system
+std::map<char*, size_t> free_blocks;  // within used bytes; neighbours in a region are merged
 
 size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
 
 char* new_region(size_t bytes) {
-    void* start = std::aligned_alloc(kLine, bytes);
+    void* start = std::aligned_alloc(kPage, bytes);
     if (!start) throw std::bad_alloc();
     return static_cast<char*>(start);
 }
 
-// Take a free block out and keep what is left of it free.
+// Takes a free block; what is left of it stays free.
 Memory cut(std::map<char*, size_t>::iterator block, size_t size) {
     const auto [start, whole] = *block;
     free_blocks.erase(block);
@@ -42,7 +42,7 @@ Memory cut(std::map<char*, size_t>::iterator block, size_t size) {
     return {start, size};
 }
 
-// The free block at the end of what a region used, made larger by pages that are new; or null.
+// Extends the free block at the end of a region's used bytes by new pages; null if it cannot.
 char* grow(char* start, Region& region, size_t size) {
     char* end = start + region.used;
     const auto next = free_blocks.lower_bound(end);
@@ -55,7 +55,7 @@ char* grow(char* start, Region& region, size_t size) {
     return end - reused;
 }
 
-// Merge a block with the next one if both are free and of one region.
+// Merges a block with the next one if both are free and in one region.
 void merge_with_next(std::map<char*, size_t>::iterator block) {
     const auto next = std::next(block);
     const bool touch = next != free_blocks.end() && block->first + block->second == next->first;
@@ -66,9 +66,9 @@ void merge_with_next(std::map<char*, size_t>::iterator block) {
 
 }  // namespace
 
-Memory take(size_t bytes) {
+Memory allocate(size_t bytes) {
     std::lock_guard<std::mutex> lock(mutex);
-    const size_t size = round_up(bytes ? bytes : 1, kLine);
+    const size_t size = round_up(bytes ? bytes : 1, kPage);
     auto best = free_blocks.end();  // the smallest that is large enough
     for (auto block = free_blocks.begin(); block != free_blocks.end(); ++block) {
         const bool fits = block->second >= size;
@@ -84,7 +84,7 @@ Memory take(size_t bytes) {
     return {start, size};
 }
 
-void give(Memory memory) {
+void release(Memory memory) {
     std::lock_guard<std::mutex> lock(mutex);
     const auto block = free_blocks.emplace(static_cast<char*>(memory.start), memory.size).first;
     merge_with_next(block);
@@ -113,7 +113,7 @@ size_t cached() {
     return total;
 }
 
-size_t second_cache() {
+size_t l2_size() {
     constexpr size_t kUsual = size_t{1} << 20;
 #ifdef _SC_LEVEL2_CACHE_SIZE
     static const long size = sysconf(_SC_LEVEL2_CACHE_SIZE);
@@ -123,17 +123,17 @@ size_t second_cache() {
 #endif
 }
 
-size_t third_cache() {
-    // Not from sysconf, which gives that of all chips of a socket together.
+size_t l3_size() {
+    // Not from sysconf, which adds up all chips of a socket.
     std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index3/size");
     size_t kibibytes = 0;
     file >> kibibytes;  // 0 where there is no such file
     return kibibytes << 10;
 }
 
-Scratch::Scratch(size_t bytes) : memory_(take(bytes)) {}
+Scratch::Scratch(size_t bytes) : memory_(allocate(bytes)) {}
 
-Scratch::~Scratch() { give(memory_); }
+Scratch::~Scratch() { release(memory_); }
 
 float* Scratch::floats() const { return static_cast<float*>(memory_.start); }
 

@@ -4,32 +4,32 @@
 
 namespace faigfast {
 
-// Memory of unknown content, aligned to pages, cut from regions that are kept: pages that are new
-// to a process cost more than what is computed in them. Any thread may take and give.
+// Uninitialised memory, aligned to pages, cut from regions that the process keeps: pages new to a
+// process cost more than the kernels that write them. Any thread may allocate and release.
 struct Memory {
     void* start;
     size_t size;
 };
 
-// At least so many bytes. Throws std::bad_alloc.
-Memory take(size_t bytes);
+// At least `bytes` bytes. Throws std::bad_alloc.
+Memory allocate(size_t bytes);
 
-// What was taken, for others to take.
-void give(Memory memory);
+// Returns memory to the cache, for later calls.
+void release(Memory memory);
 
-// Give the regions of which nobody holds a part back to the system.
+// Returns regions of which no part is in use to the system.
 void free_cached();
 
-// Bytes that were taken once and that nobody holds.
+// Bytes of the cache that are not in use.
 size_t cached();
 
-// Bytes of a core's second cache; 1 MiB where the system does not tell.
-size_t second_cache();
+// Bytes of a core's L2 cache; 1 MiB where the system does not say.
+size_t l2_size();
 
-// Bytes of the third cache; 0 where the system does not tell.
-size_t third_cache();
+// Bytes of the L3 cache; 0 where the system does not say.
+size_t l3_size();
 
-// Memory for one call.
+// Memory for the duration of one call.
 class Scratch {
 public:
     explicit Scratch(size_t bytes);
@@ -37,7 +37,7 @@ public:
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
 
-    // Not inline: where this is used is compiled for other processors.
+    // Not inline: its callers are compiled for other instruction sets.
     float* floats() const;
 
 private:

@@ -4,11 +4,11 @@
 
 #include "isas.h"
 
-// Path convolution in float32. Kernels of 3×3, and larger ones that are made of squares of 3×3 taps
-// side by side, the last filled up with zeros, go by Winograd's F(4×4, 3×3); 1×1, depthwise and any
-// other ones directly. Everything is dense and channels-last, but that pixels may lie further
-// apart: images [points, samples, height, width, channels], weights [squares, outputs, 3, 3,
-// inputs], which `pack` lays out anew, or as `Kind` says. All functions are compiled once per
+// Path convolution in float32. 3×3 kernels with stride 1 use Winograd's F(4×4, 3×3), as do larger
+// ones cut into squares of 3×3 taps, the last padded with zeros; all others are computed directly.
+// Everything is dense and channels-last, except that pixels of an image may lie further apart than
+// their channels: images [points, samples, height, width, channels], weights [squares, outputs, 3,
+// 3, inputs], which `pack` reorders, or as `Kind` says. All functions are compiled once per
 // instruction set.
 
 namespace faigfast {
@@ -16,20 +16,20 @@ namespace faigfast {
 // act(z): z, or z where it is positive and slope · z elsewhere.
 enum class Activation { none, relu, leaky };
 
-// Weights of a layer, and for which of its convolutions they are laid out.
+// The layout of a layer's packed weights.
 struct Packing {
     int64_t inputs, outputs, shuffle;  // as in PathConvolution
-    bool turned;                       // for the input gradient
+    bool input_gradient;               // packed for the input gradient, else for the forward
     int64_t squares;
 };
 
-// Squares of taps; a single one, without padding; of every channel its own, with weights [taps,
-// channels]; any other, with weights [taps, outputs, inputs / groups], or of a transposed
-// convolution [taps, inputs, outputs / groups].
+// squares: 3×3 squares of taps. point: 1×1 without padding. depthwise: one kernel per channel, with
+// weights [taps, channels]. direct: any other, with weights [taps, outputs, inputs / groups], or
+// [taps, inputs, outputs / groups] where the convolution is transposed.
 enum class Kind { squares, point, depthwise, direct };
 
-// Where squares, or taps, stand on an image: `down` by `across` of them, the first above and left
-// of a pixel of y by as much as the padding says. What follows is of the kind `direct` alone.
+// `down` by `across` squares, or taps; the first lies pad_y rows above and pad_x columns left of
+// the pixel of y. Stride, dilation, groups and `transposed` matter to the kind `direct` alone.
 struct Kernel {
     Kind kind;
     int64_t down, across, pad_y, pad_x;
@@ -38,29 +38,29 @@ struct Kernel {
 
     int64_t squares() const { return down * across; }
     int64_t taps() const { return (kind == Kind::squares ? 9 : 1) * down * across; }
-    // How far the middle of a square lies from a pixel of y.
-    int64_t below(int64_t square) const { return square / across * 3 + 1 - pad_y; }
-    int64_t beside(int64_t square) const { return square % across * 3 + 1 - pad_x; }
+    // Rows, and columns, from a pixel of y to the middle of a square.
+    int64_t row_offset(int64_t square) const { return square / across * 3 + 1 - pad_y; }
+    int64_t column_offset(int64_t square) const { return square % across * 3 + 1 - pad_x; }
 };
 
 struct PathConvolution {
     int64_t points, samples, height, width, inputs, outputs;
     int64_t x_height, x_width;
     Kernel kernel;
-    int64_t shuffle;       // y is [shuffle·height, shuffle·width, outputs / shuffle²]; 1: as it is
+    int64_t shuffle;       // y is [shuffle·height, shuffle·width, outputs / shuffle²]; 1: none
     const float* alpha;    // [points]
-    const float *w0, *dw;  // of squares packed, where packed_size is not 0; γ(α) = w0 + α·dw; dw
-                           // may be null, as every d… below
+    const float *w0, *dw;  // packed where packed_size is not 0; γ(α) = w0 + α·dw. dw may be null,
+                           // as db and ds
     const float *b0, *db;  // [outputs] or null
-    const float *s0, *ds;  // slopes [outputs], or one where shared_slope; null: `slope`
+    const float *s0, *ds;  // slopes [outputs], or one where shared_slope; null: all are `slope`
     bool shared_slope;
     Activation activation;
     float slope;
     float scale;  // y = scale · act(conv(x)) + residual
     int threads;
 
-    // Whether it is a 3×3 that leaves the size as it is.
-    bool is_middle() const {
+    // Whether this is a 3×3 convolution with "same" padding.
+    bool is_same_3x3() const {
         return kernel.kind == Kind::squares && kernel.squares() == 1 && kernel.pad_y == 1 &&
                kernel.pad_x == 1 && x_height == height && x_width == width;
     }
@@ -73,29 +73,28 @@ struct PathConvolution {
 
 struct ForwardArrays {
     const float* x;
-    int64_t x_point;        // floats between points; 0 where all share x
-    int64_t x_pixel;        // and between pixels; 0: no more than channels
+    int64_t x_point;        // floats between points; 0 where all points share x
+    int64_t x_pixel;        // floats between pixels; 0: dense
     const float* residual;  // as y, or null
     int64_t residual_point;
     float* y;
 };
 
 struct BackwardArrays {
-    const float *gy, *saved;  // as y; saved: the activation's input or output, null without one
+    const float *gy, *saved;  // as y; saved: the activation's input or output, or null
     const float* x;
     int64_t x_point, x_pixel;
     int64_t images;      // samples = images · rest
-    const float* more;   // as gx, to which it is added, or null
-    int64_t more_pixel;  // floats between its pixels; 0: no more than channels
-    // x = act(z) of the layer before, and gx is to be ∂L/∂z; none: ∂L/∂x.
+    const float* more;   // as gx, a gradient to add to it, or null
+    int64_t more_pixel;  // floats between its pixels; 0: dense
+    // The activation whose output x is: gx is then ∂L/∂z, where x = act(z); none: gx is ∂L/∂x.
     Activation before;
     float before_slope;
-    float* gx;  // [points, samples, x_height, x_width, inputs], or null: not wanted
-    float* gw;  // [images, squares, outputs, inputs, 3, 3]; [images, outputs, inputs] of a point,
-                // [images, channels, taps] of depthwise, of others as w0; summed over the points,
-                // or null
+    float* gx;  // [points, samples, x_height, x_width, inputs], or null where not wanted
+    float* gw;  // [images, squares, outputs, inputs, 3, 3]; [images, outputs, inputs] for a point,
+                // [images, channels, taps] for depthwise, else as w0; summed over points, or null
     float* gb;  // [images, outputs] or null
-    float* gs;  // [images, outputs] or null, of slopes, also where one is shared
+    float* gs;  // [images, outputs] or null: of every slope, also of a shared one
 };
 
 #define FAIGFAST_DECLARE(isa)                                                     \

@@ -1,8 +1,8 @@
-// As many multiply-adds as a core can do: what the speed of kernels is measured against.
+// The peak rate of multiply-adds on a core, against which kernels are measured.
 
-#include "parallel.h"
+#include "common/parallel.h"
+#include "common/vector.h"
 #include "path_convolution.h"
-#include "vector.h"
 
 #if defined(__AVX512F__)
 #define FAIGFAST_REGISTER(vector) "+v"(vector)
@@ -16,7 +16,8 @@
 
 namespace faigfast::FAIGFAST_ISA {
 
-// 2 · 8 · 12 · lanes · rounds operations in each thread; the result keeps them from being left out.
+// 2 · 8 · 12 · lanes · rounds operations in each thread; without the result the compiler would
+// remove them.
 int64_t multiply_add(int64_t rounds, int threads, float* result) {
 #pragma omp parallel num_threads(threads)
     {
@@ -29,7 +30,7 @@ int64_t multiply_add(int64_t rounds, int threads, float* result) {
 #pragma GCC unroll 12
                 for (Vec& sum : sums) {
                     sum = sum * factor + one;
-                    __asm__ volatile("" : FAIGFAST_REGISTER(sum));  // not folded together
+                    __asm__ volatile("" : FAIGFAST_REGISTER(sum));  // keeps rounds apart
                 }
         float total = 0;
         for (const Vec& sum : sums) total += sum[0];

@@ -1,7 +1,7 @@
 // scores[n, f] = sum over k of |delta[f, k] * total[n, f, k]|, the FAIG score of every k*k kernel.
 //
-// Only types and builtins from the headers, only internal linkage: an inline function of std
-// compiled here for AVX-512 could be the copy that the linker keeps for every processor.
+// Only types and builtins of the headers, only internal linkage: the linker could keep an inline
+// function of std, compiled here for AVX-512, for every processor.
 
 #include "score_reduction.h"
 
@@ -10,17 +10,17 @@
 namespace faigfast::FAIGFAST_ISA {
 namespace {
 
-// 32 bytes with AVX-512 too: kernels of nine floats lie across cache lines, which made loads of 64
-// bytes slower, while the wider register file and the shuffles of AVX-512 are kept.
+// 32 bytes with AVX-512 too: kernels of nine floats straddle cache lines, which made loads of 64
+// bytes slower. The wider register file and the shuffles of AVX-512 are used all the same.
 #ifdef __AVX2__
 constexpr int kVectorBytes = 32;
 #else
 constexpr int kVectorBytes = 16;
 #endif
 
-constexpr int64_t kTask = 4096;       // kernels that share a read of delta before the next image
-constexpr int64_t kAhead = 4096;      // bytes between a prefetch and its use
-constexpr int64_t kSerial = 1 << 15;  // fewer elements than this are not worth a second thread
+constexpr int64_t kTask = 4096;              // kernels whose delta is reused for every image
+constexpr int64_t kPrefetchDistance = 4096;  // bytes between a prefetch and its use
+constexpr int64_t kSerial = 1 << 15;         // with fewer elements a second thread costs time
 
 template <typename T>
 struct Vector;
@@ -53,8 +53,8 @@ inline Values<T> load(const T* from, int64_t count = kLanes<T>) {
     return values;
 }
 
-// {a[0], b[0], a[1], b[1], ...} in units of kUnit lanes, within every segment of kSegment lanes; of
-// a segment the lower or the upper half is read. One instruction for the two uses below.
+// {a[0], b[0], a[1], b[1], ...} in units of kUnit lanes, within every segment of kSegment lanes,
+// from the lower or the upper half of each segment. One instruction in both uses below.
 template <int kUnit, int kSegment, bool kUpper, typename T, int... I>
 inline Values<T> zip(Values<T> a, Values<T> b, std::integer_sequence<int, I...>) {
 #define FAIGFAST_LANE                                                         \
@@ -82,7 +82,7 @@ inline void zip_and_add(Values<T>* rows, int stride) {
 }
 
 // Lane i of the result is the sum over the lanes of rows[i]: first within blocks of 16 bytes, which
-// every instruction set shuffles best, then across them.
+// every instruction set shuffles best, then across the blocks.
 template <typename T>
 inline Values<T> sum_rows(Values<T>* rows) {
     constexpr int kBlock = 16 / sizeof(T);
@@ -92,8 +92,8 @@ inline Values<T> sum_rows(Values<T>* rows) {
     return rows[0];
 }
 
-// |delta * total| of one kernel, folded into one vector. The lanes past its end are masked; whether
-// they may be read is for the caller to know.
+// |delta * total| of one kernel, folded into one vector. Lanes past its end are masked; kReadsOn
+// says that they may be read.
 template <bool kReadsOn, typename T>
 inline Values<T> fold(const T* total, const T* delta, int64_t k, Bits<T> no_sign, Bits<T> tail) {
     Values<T> sum = {};
@@ -107,8 +107,8 @@ inline Values<T> fold(const T* total, const T* delta, int64_t k, Bits<T> no_sign
     return sum;
 }
 
-// As many kernels as a vector has lanes are folded, then summed across together. K = 0 takes k as
-// it comes.
+// As many kernels as a vector has lanes are folded, then summed across together. K is k where it is
+// known at compile time, else 0.
 template <int64_t K, typename T>
 void reduce(const T* total, const T* delta, T* scores, int64_t f, int64_t any_k) {
     constexpr int64_t kRows = kLanes<T>;
@@ -122,7 +122,7 @@ void reduce(const T* total, const T* delta, T* scores, int64_t f, int64_t any_k)
         const T* t = total + begin * k;
         const T* d = delta + begin * k;
         for (int64_t byte = 0; byte < kRows * k * (int64_t)sizeof(T); byte += 64)
-            __builtin_prefetch((const char*)t + kAhead + byte);
+            __builtin_prefetch((const char*)t + kPrefetchDistance + byte);
         Values<T> rows[kRows] = {};
         if ((left - kRows) * k >= kRows) {
 #pragma GCC unroll 16
@@ -148,7 +148,7 @@ void reduce_elements(const T* total, const T* delta, T* scores, int64_t f) {
     }
 }
 
-// A score is the work of one thread in one order, so the number of threads does not show in it.
+// One thread sums a score, in one order, so the number of threads does not change it.
 template <typename T>
 void run(const T* total, const T* delta, T* scores, int64_t n, int64_t f, int64_t k, int threads) {
     const int64_t tasks = (f + kTask - 1) / kTask;

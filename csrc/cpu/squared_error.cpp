@@ -2,14 +2,14 @@
 
 #include "squared_error.h"
 
+#include "common/parallel.h"
+#include "common/vector.h"
 #include "memory.h"
-#include "parallel.h"
-#include "vector.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {
 
-// Elements whose squares are added in float, in lanes; such sums are added in double.
+// Elements whose squares are summed in float, lane by lane; sums of pieces are added in double.
 constexpr int64_t kPiece = 1 << 10;
 
 struct Piece {
@@ -17,7 +17,7 @@ struct Piece {
     float most;
 };
 
-// Largest of two, or NaN.
+// The larger of two, or NaN.
 inline float larger(float a, float b) { return a > b || a != a ? a : b; }
 
 inline Piece add_up(const float* y, const float* gt, int64_t count) {
@@ -45,20 +45,20 @@ void squared_error(const float* y, const float* gt, float* losses, float* most, 
                    int64_t n, int64_t e, int threads) {
     const int64_t pieces = (e + kPiece - 1) / kPiece, total = p * n * pieces;
     const Scratch scratch(sizeof(Piece) * (total + 1));
-    Piece* found = reinterpret_cast<Piece*>(scratch.floats());
+    Piece* parts = reinterpret_cast<Piece*>(scratch.floats());
 
 #pragma omp parallel num_threads(threads)
     {
         const Range mine = share(total, thread_id(), thread_count());
         for (int64_t i = mine.begin; i < mine.end; ++i) {
             const int64_t sample = i / pieces, first = i % pieces * kPiece;
-            found[i] = add_up(y + sample * e + first, gt + sample % n * e + first,
+            parts[i] = add_up(y + sample * e + first, gt + sample % n * e + first,
                               least(kPiece, e - first));
         }
     }
     for (int64_t sample = 0; sample < p * n; ++sample) {
         Piece all{0, 0};
-        for (const Piece* piece = found + sample * pieces; piece < found + (sample + 1) * pieces;
+        for (const Piece* piece = parts + sample * pieces; piece < parts + (sample + 1) * pieces;
              ++piece) {
             all.sum += piece->sum;
             all.most = larger(piece->most, all.most);
@@ -78,14 +78,14 @@ void squared_error_backward(const float* y, const float* gt, const float* weight
         for (int64_t piece = mine.begin; piece < mine.end; ++piece) {
             const int64_t sample = piece / pieces, first = piece % pieces * kPiece;
             const int64_t count = least(kPiece, e - first), at = sample * e + first;
-            const float *value = y + at, *wanted = gt + sample % n * e + first;
+            const float *value = y + at, *target = gt + sample % n * e + first;
             const Vec weight = broadcast(2 * weights[sample]);
             int64_t i = 0;
             for (; i + kLanes <= count; i += kLanes)
-                store(gy + at + i, weight * (load(value + i) - load(wanted + i)));
+                store(gy + at + i, weight * (load(value + i) - load(target + i)));
             const int rest = (int)(count - i);
             if (rest)
-                store(gy + at + i, weight * (load(value + i, rest) - load(wanted + i, rest)), rest);
+                store(gy + at + i, weight * (load(value + i, rest) - load(target + i, rest)), rest);
         }
     }
 }

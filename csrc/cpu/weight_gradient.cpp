@@ -1,34 +1,34 @@
-// Gradients of weights, bias and slopes, for each image, summed over its tiles and all points. Of
-// every block Σ over tiles of (A gy Aᵀ) ⊗ (Bᵀ x B) is added for each frequency; what stands there
-// at the end of an image is transformed back once. It is done in parts of inputs and of outputs, so
-// that these sums stay in the second cache.
+// Gradients of weights, biases and slopes of each image, summed over its tiles and all points. Each
+// block adds Σ over tiles of (A gy Aᵀ) ⊗ (Bᵀ x B) at every frequency; at the end of an image these
+// sums are transformed back once. The layer is done in parts of its inputs and outputs, so that the
+// sums of a part stay in the L2 cache.
 
-#include "ahead.h"
-#include "depthwise.h"
-#include "direct.h"
-#include "gate.h"
-#include "gemm.h"
-#include "linear.h"
+#include "common/activation_gradient.h"
+#include "common/gemm.h"
+#include "common/image_gradients.h"
+#include "direct/depthwise.h"
+#include "direct/direct.h"
+#include "direct/linear.h"
+#include "direct/thin_gradient.h"
 #include "memory.h"
-#include "parts.h"
 #include "streaming.h"
-#include "sums.h"
-#include "thin_gradient.h"
-#include "transform.h"
+#include "winograd/channel_parts.h"
+#include "winograd/prefetch.h"
+#include "winograd/transform.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {
 
-// Vectors of a part.
+// Vectors of input and of output channels in a part.
 constexpr int64_t kMostIn = 64 / kLanes;
 inline int64_t most_out() {
-    return (second_cache() < (size_t{3} << 19) ? 64 : 128) / kLanes;  // sums of 64 fill 0.6 MB
+    return (l2_size() < (size_t{3} << 19) ? 64 : 128) / kLanes;  // sums of 64×64 fill 0.6 MB
 }
 
 struct Sizes {
     Channels in, out;
     Tiles tiles;
-    int64_t image_tiles;  // of all points and samples of one image
+    int64_t image_tiles;  // of one image, over all points and its samples
     Parts parts;
     int64_t in_row, out_row;  // floats of a part
     int64_t rows;             // tiles of a block
@@ -57,25 +57,25 @@ struct Sizes {
     }
 };
 
-// One thread's share.
-struct Worker {
+// The Winograd gradient, as one thread computes it.
+struct WinogradGradient {
     const PathConvolution& path;
     const BackwardArrays& arrays;
     const Sizes& sizes;
     const float* slopes;  // [points, padded]
     float *x_block, *g_block, *sum;
     float *bias_sums, *slope_sums;  // [padded]
-    bool ahead;                     // what the next block reads is asked for
+    bool prefetches;
 
-    // Transforms tiles [first, first + count) of an image, all its samples at all points.
+    // Transforms x at tiles [first, first + count) of an image, counted through points and samples.
     void transform_x(const Part& part, int64_t image, int64_t first, int64_t count) const {
         const Channels& in = sizes.in;
         const Range ks = part.in;
         const int64_t row = in.row(), pixel = in.pixel(), slot = sizes.in_slot;
-        const int64_t below = path.kernel.below(part.square);
-        const int64_t beside = path.kernel.beside(part.square);
+        const int64_t row_offset = path.kernel.row_offset(part.square);
+        const int64_t column_offset = path.kernel.column_offset(part.square);
         each_tile(image, first, count, [&](int64_t i, int64_t point, const Place& place) {
-            const int64_t y = place.y - 1 + below, x = place.x - 1 + beside;
+            const int64_t y = place.y - 1 + row_offset, x = place.x - 1 + column_offset;
             const float* from = arrays.x + point * arrays.x_point +
                                 place.sample * path.x_height * row + y * row + x * pixel;
             const bool inside =
@@ -101,12 +101,12 @@ struct Worker {
         });
     }
 
-    template <Gate kGate>
+    template <GradientMask kMask>
     void transform_g(const Part& part, int64_t image, int64_t first, int64_t count) const {
         const Channels& out = sizes.out;
         const int64_t row = out.row(), pixel = out.pixel(), slot = sizes.out_slot;
         const float scale = path.scale;
-        const bool slopes_too = kGate == Gate::leaky && arrays.gs && part.begins();
+        const bool with_slopes = kMask == GradientMask::leaky && arrays.gs && part.is_first();
         each_tile(image, first, count, [&](int64_t i, int64_t point, const Place& place) {
             const int64_t at = (point * path.samples + place.sample) * path.height * row +
                                place.y * row + place.x * pixel;
@@ -114,17 +114,19 @@ struct Worker {
             const int64_t wide = least(kTile, path.width - place.x);
             out.each_vector(part.out, [&](int64_t v, int64_t offset, int lanes) {
                 const float* gy = arrays.gy + at + offset;
-                const float* saved = kGate >= Gate::relu ? arrays.saved + at + offset : nullptr;
+                const float* saved =
+                    kMask >= GradientMask::relu ? arrays.saved + at + offset : nullptr;
                 float* to = g_block + i * sizes.out_row + (v - part.out.begin) * kLanes;
-                const Vec slope =
-                    kGate == Gate::leaky ? load(slopes + point * out.padded + v * kLanes) : Vec{};
-                if (slopes_too) add_slopes(gy, saved, lanes, high, wide, v);
+                const Vec slope = kMask == GradientMask::leaky
+                                      ? load(slopes + point * out.padded + v * kLanes)
+                                      : Vec{};
+                if (with_slopes) add_slopes(gy, saved, lanes, high, wide, v);
                 if (high == kTile && wide == kTile && lanes == kLanes) {
                     transform_gradient(
                         [&](int r, int c) {
                             const int64_t here = r * row + c * pixel;
-                            const Vec z = kGate >= Gate::relu ? load(saved + here) : Vec{};
-                            return through<kGate>(load(gy + here), z, scale, slope);
+                            const Vec z = kMask >= GradientMask::relu ? load(saved + here) : Vec{};
+                            return masked<kMask>(load(gy + here), z, scale, slope);
                         },
                         to, slot);
                     return;
@@ -136,8 +138,9 @@ struct Worker {
                         value = Vec{};
                         if (r >= high || c >= wide) continue;
                         const int64_t here = r * row + c * pixel;
-                        const Vec z = kGate >= Gate::relu ? read(saved + here, lanes) : Vec{};
-                        value = through<kGate>(read(gy + here, lanes), z, scale, slope);
+                        const Vec z =
+                            kMask >= GradientMask::relu ? read(saved + here, lanes) : Vec{};
+                        value = masked<kMask>(read(gy + here, lanes), z, scale, slope);
                     }
                 transform_gradient([&](int r, int c) { return patch[r * kTile + c]; }, to, slot);
             });
@@ -160,7 +163,7 @@ struct Worker {
         }
     }
 
-    // Slopes meet z where it is not positive.
+    // Adds the gradients of slopes: Σ of scale · gy · z over pixels where z ≤ 0.
     void add_slopes(const float* gy, const float* saved, int lanes, int64_t high, int64_t wide,
                     int64_t v) const {
         const int64_t row = sizes.out.row(), pixel = sizes.out.pixel();
@@ -174,37 +177,37 @@ struct Worker {
         store(slope_sums + v * kLanes, load(slope_sums + v * kLanes) + sum);
     }
 
-    // Tiles that are transformed next: what that reads is asked for.
-    void ask_for(const Part& part, int64_t image, Range some) const {
+    // Prefetches what the transforms of the next tiles read.
+    void prefetch_inputs(const Part& part, int64_t image, Range some) const {
         if (some.size() <= 0) return;
-        const Ahead xs{sizes.in,
-                       path.x_height,
-                       part.in,
-                       1,
-                       path.kernel.below(part.square),
-                       path.kernel.beside(part.square)};
-        const Ahead gs{sizes.out, path.height, part.out};
-        const bool gated = gate_of(path) >= Gate::relu;
+        const Prefetch xs{sizes.in,
+                          path.x_height,
+                          part.in,
+                          1,
+                          path.kernel.row_offset(part.square),
+                          path.kernel.column_offset(part.square)};
+        const Prefetch gs{sizes.out, path.height, part.out};
+        const bool reads_saved = mask_of(path) >= GradientMask::relu;
         each_tile(image, some.begin, some.size(), [&](int64_t, int64_t point, const Place& place) {
             const int64_t at = point * path.samples * path.height * sizes.out.row();
-            xs.ask_for(arrays.x + point * arrays.x_point, place);
-            gs.ask_for(arrays.gy + at, place);
-            if (gated) gs.ask_for(arrays.saved + at, place);
+            xs.tile(arrays.x + point * arrays.x_point, place);
+            gs.tile(arrays.gy + at, place);
+            if (reads_saved) gs.tile(arrays.saved + at, place);
         });
     }
 
-    template <Gate kGate>
+    template <GradientMask kMask>
     void add_block(const Part& part, int64_t image, int64_t first, int64_t count, Range next,
-                   bool begins) const {
+                   bool overwrites) const {
         const Channels& out = sizes.out;
         if (arrays.gw) transform_x(part, image, first, count);
-        transform_g<kGate>(part, image, first, count);
-        if (arrays.gb && part.begins()) add_biases(part.out, count);
+        transform_g<kMask>(part, image, first, count);
+        if (arrays.gb && part.is_first()) add_biases(part.out, count);
         if (!arrays.gw) return;
         const int64_t end = least(part.out.end * kLanes, out.columns());
         const int64_t rows = end - part.out.begin * kLanes;
         for (int f = 0; f < kFrequencies; ++f) {
-            if (ahead) ask_for(part, image, share(next, f, kFrequencies));
+            if (prefetches) prefetch_inputs(part, image, share(next, f, kFrequencies));
             for (int64_t v = 0; v < part.in.size(); v += kColumns) {
                 const Operands operands{g_block + f * sizes.out_slot,
                                         1,
@@ -215,7 +218,7 @@ struct Worker {
                                         sizes.in_row,
                                         count};
                 const int64_t vectors = least(kColumns, part.in.size() - v);
-                if (begins)
+                if (overwrites)
                     multiply_panel<false>(operands, rows, vectors);
                 else
                     multiply_panel<true>(operands, rows, vectors);
@@ -224,21 +227,21 @@ struct Worker {
     }
 
     void add_biases(Range vs, int64_t count) const {
-        // At this frequency A gy Aᵀ is the sum over the tile.
+        // At frequency (1, 1), A gy Aᵀ is the sum of gy over the tile.
         const float* whole = g_block + (kPatch + 1) * sizes.out_slot;
         add_rows_to(bias_sums + vs.begin * kLanes, whole, count, sizes.out_row, vs.size() * kLanes);
     }
 
-    // Tiles [first, last) of an image.
-    template <Gate kGate>
-    void add_tiles(int64_t image, int64_t first, int64_t last, const Sums& to) const {
+    // Adds tiles [first, last) of an image.
+    template <GradientMask kMask>
+    void add_tiles(int64_t image, int64_t first, int64_t last, const ImageGradients& to) const {
         const Channels& out = sizes.out;
         for (int64_t j = 0; j < out.padded; ++j) bias_sums[j] = slope_sums[j] = 0;
         sizes.parts.each([&](const Part& part) {
-            if (!arrays.gw && !part.begins()) return;
+            if (!arrays.gw && !part.is_first()) return;
             for (int64_t tile = first; tile < last; tile += sizes.rows) {
                 const int64_t next = least(last, tile + sizes.rows);
-                add_block<kGate>(part, image, tile, next - tile,
+                add_block<kMask>(part, image, tile, next - tile,
                                  {next, least(last, next + sizes.rows)}, tile == first);
             }
             if (to.gw) write_weights(part, to.gw);
@@ -251,7 +254,7 @@ struct Worker {
         }
     }
 
-    // Transforms a part's sums back; the taps of a kernel side by side, as torch has its gradients.
+    // Transforms the sums of a part back. gw is [outputs, inputs, 3, 3], as in torch.
     void write_weights(const Part& part, float* gw) const {
         const Channels& out = sizes.out;
         const int64_t end = least(part.out.end * kLanes, out.columns());
@@ -273,8 +276,8 @@ struct Worker {
         }
     }
 
-    void add_tiles(int64_t image, int64_t first, int64_t last, const Sums& to) const {
-        with_gate(gate_of(path), [&](auto gate) { add_tiles<gate.value>(image, first, last, to); });
+    void add_tiles(int64_t image, int64_t first, int64_t last, const ImageGradients& to) const {
+        with_mask(mask_of(path), [&](auto mask) { add_tiles<mask.value>(image, first, last, to); });
     }
 };
 
@@ -286,30 +289,32 @@ void convolve_weight_gradient(const PathConvolution& path, const BackwardArrays&
     float* slopes = scratch.floats();
     fill_slopes(path, out, slopes);
     const auto by_rows = [&](const auto& gradient) {
-        each_image(path, arrays, gradient.rows(), gradient.size(),
-                   [&](float* room, int64_t image, Range rows, const Sums& to) {
-                       gradient.add_rows(room, image, rows, to);
-                   });
+        sum_image_gradients(path, arrays, gradient.rows(), gradient.size(),
+                            [&](float* room, int64_t image, Range rows, const ImageGradients& to) {
+                                gradient.add_rows(room, image, rows, to);
+                            });
     };
     if (path.kernel.kind == Kind::point) return by_rows(LinearGradient(path, arrays, slopes));
     if (path.kernel.kind == Kind::depthwise)
         return by_rows(DepthwiseGradient(path, arrays, slopes));
     if (path.kernel.kind == Kind::direct) return by_rows(DirectGradient(path, arrays, slopes));
     const ThinGradient thin(path, arrays, slopes);
-    if (thin.serves()) return by_rows(thin);
+    if (thin.applies()) return by_rows(thin);
     const Sizes sizes(path, arrays.images, arrays.x_pixel);
     const int64_t buffer = sizes.buffer();
-    const bool ahead = streams(path);
-    each_image(path, arrays, sizes.image_tiles, buffer + 2 * out.padded,
-               [&](float* room, int64_t image, Range tiles, const Sums& to) {
-                   float* g_block = room + kFrequencies * sizes.in_slot;
-                   float* sum = g_block + kFrequencies * sizes.out_slot;
-                   float* sums = room + buffer;
-                   const Worker worker{
-                       path, arrays, sizes, slopes, room, g_block, sum, sums, sums + out.padded,
-                       ahead};
-                   worker.add_tiles(image, tiles.begin, tiles.end, to);
-               });
+    const bool prefetches = streams(path);
+    sum_image_gradients(path, arrays, sizes.image_tiles, buffer + 2 * out.padded,
+                        [&](float* room, int64_t image, Range tiles, const ImageGradients& to) {
+                            float* g_block = room + kFrequencies * sizes.in_slot;
+                            float* sum = g_block + kFrequencies * sizes.out_slot;
+                            float* bias_sums = room + buffer;
+                            const WinogradGradient gradient{
+                                path,      arrays,    sizes,
+                                slopes,    room,      g_block,
+                                sum,       bias_sums, bias_sums + out.padded,
+                                prefetches};
+                            gradient.add_tiles(image, tiles.begin, tiles.end, to);
+                        });
 }
 
 }  // namespace faigfast::FAIGFAST_ISA

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <string>
 
-// What the CUDA kernels compute, for callers that know neither CUDA nor torch. Addresses are of
+// The interface of the CUDA kernels, for callers that know neither CUDA nor torch. Addresses are in
 // device memory; everything runs on `where.stream` of `where.device`. Each function throws
 // std::runtime_error, which names the kernel, where a launch fails.
 
@@ -23,7 +23,7 @@ struct Where {
 struct PathWeights {
     Type from, to;  // of w0 and dw; of gamma
     int64_t points, outputs, inputs, taps;
-    int64_t output_stride, input_stride, tap_stride;  // elements of w0, and of dw
+    int64_t output_stride, input_stride, tap_stride;  // in elements, of w0 and of dw
     const float* alpha;                               // [points]
     const void *w0, *dw;                              // dw may be null
     void* gamma;
@@ -40,7 +40,7 @@ struct ScoreReduction {
 
 // gy = 2·weights·(y − gt), the gradient of squared errors; y and gy [points, images, size].
 struct LossGradient {
-    Type type, gt_type;  // of y and gy; of gt, which may be fp32 beside y in 16 bits
+    Type type, gt_type;  // of y and gy; of gt, which may be fp32 where y has 16 bits
     int64_t points, images, size;
     const void *y, *gt;    // gt [images, size]
     const float* weights;  // [points, images], the gradient at each loss
@@ -52,27 +52,27 @@ struct MaskGradient {
     Type type;
     int64_t points, images, samples;  // samples of each image
     int64_t height, width, channels;  // of the convolution's result
-    int64_t shuffle;  // gy is [shuffle·height, shuffle·width, channels / shuffle²]; 1: as it is
+    int64_t shuffle;  // gy is [shuffle·height, shuffle·width, channels / shuffle²]; 1: none
     Activation activation;
     const void *gy, *saved;  // saved: the activation's input or output, null without one
-    const float* slopes;     // [points, channels], or null: `slope`
+    const float* slopes;     // [points, channels], or null: all are `slope`
     float slope, scale;
-    void* g;      // [points, images·samples, height, width, channels], or null: not wanted
+    void* g;      // [points, images·samples, height, width, channels], or null where not wanted
     float* gb;    // [images, channels] or null
-    float* gs;    // [images, channels] or null, of slopes
-    float* room;  // as many floats as `mask_gradient_room` says
+    float* gs;    // [images, channels] or null
+    float* room;  // mask_gradient_room() floats of scratch
 };
 
 // y = scale · act(convolution of x with γ + bias) + residual: 64 channels to 64, 3×3, padding 1.
 struct Convolution64 {
     Type type;  // fp16 or bf16
     int64_t points, samples, height, width;
-    bool shared;  // one point's x serves all
+    bool shared;  // x has one point, which serves all
     bool residual_shared;
     const void* x;         // [points or 1, samples, height, width, 64]
     const void* gamma;     // [points, 64, 9, 64]
     const float* bias;     // [points, 64] or null
-    const void* residual;  // as y, or of one point, or null
+    const void* residual;  // as y, of one point where residual_shared, or null
     void* y;               // [points, samples, height, width, 64]
     Activation activation;
     float slope, scale;
@@ -85,7 +85,7 @@ void mask_gradient(const Where& where, const MaskGradient& given);
 int64_t mask_gradient_room(const MaskGradient& given);
 void convolution64(const Where& where, const Convolution64& given);
 
-// CUDA's version that the driver serves and that this was built with, as 13000 is 13.0; 0: none.
+// CUDA versions that the driver serves and that this was built with: 13000 is 13.0, 0 is none.
 int driver_version();
 int runtime_version();
 

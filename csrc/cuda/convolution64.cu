@@ -1,10 +1,10 @@
 // Path convolution 3×3 of 64 channels to 64 on Hopper, in fp16 or bf16 with fp32 sums.
 //
-// A block keeps the weights of one point in shared memory. One warpgroup brings halo tiles in by
-// the copy engine, whose zeros are the padding; two multiply, each every second tile, so that one's
-// epilogue runs beside the other's wgmma. All nine taps start at other places of the same tile.
-// Results are put together where the tile was and go out as one copy. layout64.h says where all
-// lies.
+// A block keeps the weights of one point in shared memory. One warpgroup copies halo tiles in with
+// the copy engine, whose zeros outside an image are the padding. Two warpgroups multiply every
+// second tile each, so that the epilogue of one overlaps with the wgmma of the other. The nine taps
+// are nine start addresses in the same tile. Results replace the tile in its stage and leave as one
+// copy. layout64.h has the layout.
 
 #include <algorithm>
 
@@ -46,12 +46,12 @@ struct Shared {
     __device__ uint32_t residual_full(int c) const { return barrier(2 * kStages + 2 + c); }
 };
 
-// Place of a sample in a tensor [points, samples, …], or in one that all points share.
+// Index of a sample in a tensor [points, samples, …], or in one that all points share.
 __device__ inline int sample_at(const Work& work, const Item& item, bool shared) {
     return (shared ? 0 : item.point * work.samples) + item.sample;
 }
 
-// One thread brings in weights at every change of point, and tile after tile.
+// One thread copies in the weights at every change of point, and tile after tile.
 __device__ inline void produce(const Parameters& given, const Maps& maps, const Shared& shared,
                                int first, int last) {
     int n = 0;
@@ -92,15 +92,15 @@ __device__ inline float2 unpack(uint32_t both) {
     }
 }
 
-__device__ inline float finished(float z, float bias, const Parameters& given) {
+__device__ inline float activated(float z, float bias, const Parameters& given) {
     z += bias;
-    // So written, what is not a number stays so.
+    // This order of the comparison lets NaN through.
     if (given.activation == Activation::relu) z = z < 0 ? 0 : z;
     if (given.activation == Activation::leaky) z = z > 0 ? z : z * given.slope;
     return z * given.scale;
 }
 
-// From accumulators to the tile in shared memory, where the residual may lie already.
+// Adds the residual, if the stage holds one, to activated sums, and writes the results over it.
 template <bool kBfloat>
 __device__ inline void epilogue(const float (&d)[kStrips][kAccumulators], const float (&bias)[2],
                                 const Parameters& given, uint32_t stage) {
@@ -118,8 +118,8 @@ __device__ inline void epilogue(const float (&d)[kStrips][kAccumulators], const 
                 float2 residual = unpack<kBfloat>(values[m]);
                 if (!given.has_residual) residual = {0, 0};
                 values[m] =
-                    pack<kBfloat>(finished(d[strip][i], bias[m % 2], given) + residual.x,
-                                  finished(d[strip][i + 1], bias[m % 2], given) + residual.y);
+                    pack<kBfloat>(activated(d[strip][i], bias[m % 2], given) + residual.x,
+                                  activated(d[strip][i + 1], bias[m % 2], given) + residual.y);
             }
             store_blocks(row, values);
         }
@@ -160,7 +160,7 @@ __device__ inline void consume(const Parameters& given, const Maps& maps, const 
                                           tap + step > 0);
             multiply_commit();
             multiply_wait<0>();
-            group_sync(consumer);  // all of the tile has been read
+            group_sync(consumer);  // all warps have read the tile
             if (given.has_residual) {
                 if (leader) {
                     arrive_expecting(shared.residual_full(consumer), kTileBytes);
@@ -178,8 +178,8 @@ __device__ inline void consume(const Parameters& given, const Maps& maps, const 
                 arrive(shared.empty(s));
             }
         }
-        // No warp of the group reads these weights any more, or has still to see that they came:
-        // of a group without a tile at this point nothing else says so.
+        // No warp of the group still reads these weights, or waits to see that they came. A group
+        // without a tile at this point says so nowhere else.
         group_sync(consumer);
         if (leader) arrive(shared.weights_empty());
     }
@@ -215,20 +215,20 @@ __global__ __launch_bounds__(kThreads, 1) void convolution64_kernel(
 
 using Encode = decltype(&cuTensorMapEncodeTiled);
 
-// The driver's function, found at run time so that nothing links to the driver.
+// The driver's function, looked up at run time so that nothing links to the driver.
 Encode encoder() {
-    void* found = nullptr;
+    void* entry = nullptr;
     cudaDriverEntryPointQueryResult result;
-    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
                                            cudaEnableDefault, &result),
           kName, "does not find the driver's cuTensorMapEncodeTiled");
-    if (result != cudaDriverEntryPointSuccess || !found)
+    if (result != cudaDriverEntryPointSuccess || !entry)
         throw std::runtime_error(
             "the driver has no cuTensorMapEncodeTiled, which convolution64 needs");
-    return reinterpret_cast<Encode>(found);
+    return reinterpret_cast<Encode>(entry);
 }
 
-// Of a dense tensor [d3, d2, d1, 64] in tiles [1, b2, b1, 64], swizzled by 128 bytes.
+// Tensor map of a dense tensor [d3, d2, d1, 64] in tiles [1, b2, b1, 64], swizzled by 128 bytes.
 CUtensorMap map_of(Type type, const void* address, uint64_t d1, uint64_t d2, uint64_t d3,
                    uint32_t b1, uint32_t b2) {
     static const Encode encode = encoder();

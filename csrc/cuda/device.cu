@@ -1,4 +1,4 @@
-// What the driver and this build are.
+// Versions of the driver and of this build.
 
 #include "launch.h"
 

@@ -2,13 +2,13 @@
 
 #include <cstdint>
 
-// A test that runs kernels on the CPU has these functions of its own.
+// A test that runs kernels on the CPU defines these functions itself.
 #ifndef FAIGFAST_EMULATED
 
 #include <cuda.h>
 
-// Instructions of sm_90a that C++ has no words for: barriers of the copy engine, its tiles, wgmma,
-// and moving 8×8 blocks between registers and shared memory.
+// Instructions of sm_90a that C++ cannot express: barriers of the copy engine, its tiles, wgmma,
+// and moves of 8×8 blocks between registers and shared memory.
 
 namespace faigfast::cuda::hopper {
 
@@ -21,7 +21,7 @@ __device__ inline void barrier_init(uint32_t barrier, uint32_t arrivals) {
                  : "memory");
 }
 
-// The copy engine must see barriers that threads have made.
+// Makes barriers that threads have initialised visible to the copy engine.
 __device__ inline void barriers_made() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -30,7 +30,7 @@ __device__ inline void arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-// Arrives, and lets the phase last until so many bytes have come.
+// Arrives, and extends the phase until so many bytes have been copied.
 __device__ inline void arrive_expecting(uint32_t barrier, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                  : "memory");
@@ -51,7 +51,7 @@ __device__ inline void wait(uint32_t barrier, uint32_t parity) {
         : "memory");
 }
 
-// A tile [samples, lines, pixels, channels] from the map's tensor; what lies outside is 0.
+// Copies a tile [samples, lines, pixels, channels] in from the map's tensor; 0 outside of it.
 __device__ inline void copy_in(uint32_t to, const CUtensorMap* map, uint32_t barrier, int channel,
                                int x, int y, int sample) {
     asm volatile(
@@ -61,7 +61,7 @@ __device__ inline void copy_in(uint32_t to, const CUtensorMap* map, uint32_t bar
         : "memory");
 }
 
-// The same outwards; what lies outside is left out.
+// Copies a tile out; values outside of the tensor are dropped.
 __device__ inline void copy_out(const CUtensorMap* map, uint32_t from, int channel, int x, int y,
                                 int sample) {
     asm volatile(
@@ -72,19 +72,19 @@ __device__ inline void copy_out(const CUtensorMap* map, uint32_t from, int chann
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
 
-// Until the shared memory of this thread's copies has been read.
+// Waits until the copies of this thread have read their shared memory.
 __device__ inline void copies_read() {
     asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
 __device__ inline void copies_done() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
-// What this thread has written to shared memory, the copy engine may read.
+// Lets the copy engine read what this thread wrote to shared memory.
 __device__ inline void fence_for_copies() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-// Among the 128 threads of one warpgroup.
+// Synchronises the 128 threads of one warpgroup.
 __device__ inline void group_sync(int group) {
     asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory");
 }
@@ -141,7 +141,7 @@ __device__ inline void load_blocks(uint32_t row, uint32_t (&values)[4]) {
           FAIGFAST_8(40), FAIGFAST_8(48), FAIGFAST_8(56)                                    \
         : "l"(a), "l"(b), "r"(adds))
 
-// d [64, 128] += a [64, 16] · b [16, 128], or = where it does not add; a and b are descriptors.
+// d [64, 128] += a [64, 16] · b [16, 128], or = where `adds` is 0; a and b are descriptors.
 template <bool kBfloat>
 __device__ inline void multiply(float (&d)[64], uint64_t a, uint64_t b, int adds) {
     if constexpr (kBfloat) {

@@ -1,9 +1,9 @@
 #pragma once
 
-// What all launchers share. Only for nvcc, or for the host where a test emulates it.
+// What all launchers share; for nvcc, or for a host that emulates it in a test.
 #ifndef FAIGFAST_EMULATED
 #include <cuda_runtime.h>
-// Shared memory whose size the launch gives.
+// Shared memory of a size that the launch gives.
 #define FAIGFAST_DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 #endif
 
@@ -26,8 +26,8 @@ inline cudaStream_t stream_on(const Where& where, const char* kernel) {
 }
 
 #ifndef FAIGFAST_EMULATED
-// Every launch goes through here, so that its error is asked for and names the kernel; an error
-// that earlier work left behind shows here too.
+// Every launch goes through here, so that its error is checked and names the kernel. An error that
+// earlier work left behind shows here too.
 template <typename... Parameters, typename... Given>
 void run_kernel(const char* name, void (*kernel)(Parameters...), dim3 grid, unsigned threads,
                 size_t shared_bytes, cudaStream_t stream, const Given&... given) {
@@ -40,7 +40,7 @@ void run_kernel(const char* name, void (*kernel)(Parameters...), dim3 grid, unsi
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Blocks that loops over any length are cut into: enough to fill any card a few times.
+// Upper bound of blocks for loops over any length: enough to fill any card a few times.
 constexpr int64_t kMostBlocks = 4096;
 constexpr int64_t kMostRows = 65535;  // of a grid in its second dimension
 

@@ -2,9 +2,9 @@
 
 #include <cstdint>
 
-// Where everything lies in convolution64.cu: tiles, halo, 128-byte swizzle, wgmma's descriptors and
-// accumulators, the order of the work. Plain functions of integers, so that a test runs them on the
-// CPU and carries a whole convolution out with them.
+// The layout of convolution64.cu: tiles, halo, 128-byte swizzle, the descriptors and accumulators
+// of wgmma, the order of the work. Plain functions of integers, so that a test can run them on the
+// CPU and carry out a whole convolution with them.
 
 #ifdef __CUDACC__
 #define FAIGFAST_BOTH __host__ __device__
@@ -16,17 +16,17 @@ namespace faigfast::cuda::layout64 {
 
 constexpr int kChannels = 64;
 constexpr int kTaps = 9;
-constexpr int kTile = 16;         // pixels of a tile, high and wide
-constexpr int kHalo = kTile + 2;  // with those around it
-constexpr int kStrip = 8;         // pixels side by side in one row of 8 of wgmma's B
+constexpr int kTile = 16;         // rows and columns of a tile
+constexpr int kHalo = kTile + 2;  // with one pixel around the tile
+constexpr int kStrip = 8;         // neighbouring pixels in one group of 8 rows of wgmma's B
 constexpr int kStrips = kTile / kStrip;
 constexpr int kColumns = kTile * kStrip;  // pixels of one wgmma, N
 constexpr int kDepth = 16;                // channels of one wgmma, K
 constexpr int kSteps = kChannels / kDepth;
 constexpr int kAccumulators = kColumns / 2;  // floats of a thread for one strip: 64·N / 128
 
-// One pixel's channels, or one output's at one tap, are a row of 128 bytes: the span of the
-// swizzle.
+// One pixel's channels, or one output's channels at one tap, are a row of 128 bytes: the span of
+// the swizzle.
 constexpr int kRow = kChannels * 2;
 constexpr int kPattern = 1024;  // bytes after which the swizzle repeats: rows of 8 pixels
 constexpr int kTapBytes = kChannels * kRow;
@@ -39,7 +39,7 @@ constexpr int kConsumers = 2;  // warpgroups that multiply; each takes every sec
 constexpr int kGroup = 128;    // threads of a warpgroup
 constexpr int kThreads = (1 + kConsumers) * kGroup;
 
-// Shared memory: weights, stages, barriers; the start is brought to a multiple of kPattern.
+// Shared memory: weights, stages, barriers; its start is rounded up to a multiple of kPattern.
 constexpr int kStagesAt = kWeightBytes;
 constexpr int kBarriersAt = kStagesAt + kStages * kStageBytes;
 constexpr int kBarriers = 2 * kStages + 2 + kConsumers;
@@ -53,29 +53,29 @@ FAIGFAST_BOTH constexpr uint32_t swizzled(uint32_t address) {
     return address ^ ((address >> 7 & 7) << 4);
 }
 
-// wgmma's description of a K-major matrix of 16-bit values, swizzled by 128 bytes: where it starts,
-// and bytes from 8 of its rows to the next 8. The pattern begins at multiples of 1024, so that its
-// base offset is 0 also where the matrix starts inside a pattern. Addresses below 2^18 in units of
-// 16 do not fill their 14 bits, so that a matrix further on is an addition.
+// Descriptor of a K-major matrix of 16-bit values for wgmma, swizzled by 128 bytes: its start, and
+// the bytes from one group of 8 rows to the next. The pattern begins at multiples of 1024, so that
+// the base offset is 0 even for a matrix that starts inside a pattern. Addresses below 2^18, in
+// units of 16, do not fill their 14 bits, so that adding to a descriptor moves the matrix.
 FAIGFAST_BOTH constexpr uint64_t descriptor(uint32_t start, uint32_t eight_rows) {
     constexpr uint64_t kSwizzle128 = 1, kUnusedLeading = 1;
     return (static_cast<uint64_t>(start & 0x3ffff) >> 4) | kUnusedLeading << 16 |
            static_cast<uint64_t>(eight_rows >> 4) << 32 | kSwizzle128 << 62;
 }
 
-// Of A: outputs by channels of a tap, `step` of kSteps.
+// A: outputs by channels of a tap, at `step` of kSteps.
 FAIGFAST_BOTH constexpr uint64_t weights_descriptor(uint32_t weights, int tap, int step) {
     return descriptor(weights, 8 * kRow) + (tap * kTapBytes + step * kDepth * 2) / 16;
 }
 
-// Of B: the pixels that a tap reads for a strip. Eight side by side are a group of rows; the next
-// group is one line of the halo further, so that the nine taps are nine places to start.
+// B: the pixels that a tap reads for a strip. Eight neighbours are a group of rows; the next group
+// is one line of the halo further, so that the nine taps are nine start addresses.
 FAIGFAST_BOTH constexpr uint64_t pixels_descriptor(uint32_t stage, int strip, int tap, int step) {
     const int pixel = tap / 3 * kHalo + tap % 3 + strip * kStrip;
     return descriptor(stage, kHalo * kRow) + (pixel * kRow + step * kDepth * 2) / 16;
 }
 
-// Accumulator i of a thread of a warpgroup belongs to this output and this column of its strip.
+// The output, and the column of its strip, of accumulator i of a thread of a warpgroup.
 FAIGFAST_BOTH constexpr int output_of(int thread, int i) {
     return thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8;
 }
@@ -83,9 +83,9 @@ FAIGFAST_BOTH constexpr int column_of(int thread, int i) {
     return i / 4 * 8 + thread % 4 * 2 + i % 2;
 }
 
-// Results and residual lie in a stage as [kTile, kTile, kChannels], swizzled. Four 8×8 blocks go
-// through stmatrix or ldmatrix at once: outputs 0–7 and 8–15 of a warp's 16, for two lines of the
-// tile, `line` and the next. Address of the row of 16 bytes that a lane names.
+// Results and residual are in a stage as [kTile, kTile, kChannels], swizzled. stmatrix and ldmatrix
+// move four 8×8 blocks at once: outputs 0–7 and 8–15 of a warp's 16, for `line` of the tile and the
+// next. Returns the address of the row of 16 bytes that a lane names.
 FAIGFAST_BOTH constexpr uint32_t block_row(uint32_t stage, int strip, int line, int warp,
                                            int lane) {
     const int matrix = lane / 8, pixel = (line + matrix / 2) * kTile + strip * kStrip + lane % 8;
@@ -93,8 +93,8 @@ FAIGFAST_BOTH constexpr uint32_t block_row(uint32_t stage, int strip, int line, 
     return swizzled(stage + pixel * kRow + chunk * 16);
 }
 
-// Work: tiles of all samples at all points. A block takes neighbours, so that it seldom changes its
-// point, whose weights it keeps. An item is 32 KB of results, so that 31 bits count them all.
+// Work items: tiles of all samples at all points. A block takes neighbours, so that it seldom
+// changes the point whose weights it keeps. An item is 32 KB of results, so 31 bits count them all.
 struct Work {
     int points, samples;
     int height, width;  // of an image
@@ -116,12 +116,12 @@ FAIGFAST_BOTH constexpr Item item_of(const Work& work, int item) {
     return {point, row / work.down(), row % work.down() * kTile, rest % work.across() * kTile};
 }
 
-// First item of a block; the block's last one stands before the first of the next.
+// First item of a block; its last one precedes the first item of the next block.
 FAIGFAST_BOTH constexpr int first_item(const Work& work, int block, int blocks) {
     return static_cast<int>(static_cast<int64_t>(work.items()) * block / blocks);
 }
 
-// The end, within a block's items, of those at the same point as `item`.
+// One past the last of a block's items at the same point as `item`.
 FAIGFAST_BOTH constexpr int segment_end(const Work& work, int item, int last) {
     const int end = (item / work.tiles() + 1) * work.tiles();
     return end < last ? end : last;

@@ -1,5 +1,5 @@
-// gy = 2·w·(y − gt): the gradient of an image's squared error, scaled by the node's weight, in one
-// pass over y.
+// gy = 2·w·(y − gt): the gradient of an image's squared error, scaled by the weight of the node, in
+// one pass over y.
 
 #include "launch.h"
 #include "values.cuh"
@@ -47,7 +47,7 @@ void launch(cudaStream_t stream, const LossGradient& given) {
 }
 
 template <typename T>
-void launch_beside(cudaStream_t stream, const LossGradient& given, Type own) {
+void launch_for_gt(cudaStream_t stream, const LossGradient& given, Type own) {
     if (given.gt_type == Type::fp32) return launch<T, float>(stream, given);
     if (given.gt_type == own) return launch<T, T>(stream, given);
     throw std::runtime_error("loss_gradient takes gt in fp32 or in the type of y");
@@ -60,11 +60,11 @@ void loss_gradient(const Where& where, const LossGradient& given) {
     if (given.points * given.images * given.size == 0) return;
     switch (given.type) {
         case Type::fp16:
-            return launch_beside<__half>(stream, given, Type::fp16);
+            return launch_for_gt<__half>(stream, given, Type::fp16);
         case Type::bf16:
-            return launch_beside<__nv_bfloat16>(stream, given, Type::bf16);
+            return launch_for_gt<__nv_bfloat16>(stream, given, Type::bf16);
         case Type::fp32:
-            return launch_beside<float>(stream, given, Type::fp32);
+            return launch_for_gt<float>(stream, given, Type::fp32);
         default:
             throw std::runtime_error("loss_gradient takes fp16, bf16 or fp32");
     }

@@ -1,8 +1,8 @@
-// The gradient behind an activation: g = scale · act'(saved) · gy, in the layout the convolution
-// has (the pixel shuffle is undone while reading), with the sums of g over points and pixels that
-// are the bias's gradient, image by image, and those of g·z for PReLU's slope. One pass.
+// The gradient at an activation's input: g = scale · act'(saved) · gy, in the layout of the
+// convolution's result; reads undo the pixel shuffle. The same pass sums, for each image over
+// points and pixels, g for the bias and g·z for the slope of PReLU.
 //
-// Sums are taken block by block into `room` and then over blocks, always in the same order, so that
+// Blocks write their sums to `room`; a second kernel adds them, always in the same order, so that
 // results repeat to the bit.
 
 #include "launch.h"
@@ -12,9 +12,9 @@ namespace faigfast::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMostColumns = 32;  // packs of channels side by side in a block
+constexpr int kMostColumns = 32;  // packs of channels in a block
 
-// How a block's threads lie over packs of channels (fastest) and pixels.
+// The shape of a block's threads over packs of channels (fastest) and pixels.
 struct Shape {
     int columns, rows;
     int64_t tiles, chunks;  // blocks over the packs, and over an image's pixels
@@ -33,7 +33,7 @@ Shape shape_of(const MaskGradient& given, int count) {
     return shape;
 }
 
-// Where a channel of a pixel, counted over [all samples, height, width], lies in gy and saved.
+// Offset in gy and saved of a channel of a pixel, counted over [all samples, height, width].
 __device__ inline int64_t shuffled(const MaskGradient& given, int64_t pixel, int64_t channel) {
     const int64_t r = given.shuffle, area = r * r;
     const int64_t x = pixel % given.width, rest = pixel / given.width;
@@ -43,12 +43,12 @@ __device__ inline int64_t shuffled(const MaskGradient& given, int64_t pixel, int
     return (row * given.width * r + x * r + inner % r) * (given.channels / area) + channel / area;
 }
 
-// Sums over the block's rows of values[kCount] of each thread, into [channels] of `to`.
+// Sums values[kCount] over the threads of a column, into [channels] of `to`.
 template <int kCount>
 __device__ inline void sum_rows(const float (&values)[kCount], float (*memory)[kCount + 1],
                                 const Shape& shape, int column, int row, float* to, int64_t first,
                                 int64_t channels) {
-    __syncthreads();  // what is in the memory has been read
+    __syncthreads();  // all threads have read the memory
 #pragma unroll
     for (int i = 0; i < kCount; ++i) memory[threadIdx.x][i] = values[i];
     __syncthreads();
@@ -72,7 +72,7 @@ __global__ __launch_bounds__(kThreads) void mask_gradient_kernel(MaskGradient gi
     const bool working = row < shape.rows && channel < given.channels;
     float bias[kCount] = {}, slope[kCount] = {};
     for (int64_t p = 0; working && p < given.points; ++p) {
-        // Of the first pixel of this image's samples at point p.
+        // Index of the first pixel of this image's samples at point p.
         const int64_t base = (p * given.images + image) * pixels;
         float factor[kCount];
 #pragma unroll
@@ -91,7 +91,7 @@ __global__ __launch_bounds__(kThreads) void mask_gradient_kernel(MaskGradient gi
             for (int i = 0; i < kCount; ++i) {
                 g[i] *= given.scale;
                 if (given.activation != Activation::none) {
-                    // So written, a gradient whose z is not a number stays.
+                    // This order of the comparison keeps a gradient whose z is NaN.
                     if (given.activation == Activation::relu ? z[i] <= 0 : !(z[i] > 0)) {
                         slope[i] += g[i] * z[i];
                         g[i] *= factor[i];
@@ -113,14 +113,14 @@ __global__ __launch_bounds__(kThreads) void mask_gradient_kernel(MaskGradient gi
 
 constexpr int kLanes = 32, kGroups = 8;
 
-// Sums the blocks' sums [images, 2, chunks, channels] over chunks.
+// Adds the blocks' sums [images, 2, chunks, channels] over chunks.
 __global__ __launch_bounds__(kLanes* kGroups) void mask_gradient_sums(MaskGradient given,
                                                                       int64_t chunks) {
     __shared__ float memory[kGroups][kLanes];
     const int lane = threadIdx.x % kLanes, group = threadIdx.x / kLanes;
     const int64_t channel = blockIdx.x * (int64_t)kLanes + lane, image = blockIdx.y;
-    float* found = blockIdx.z == 0 ? given.gb : given.gs;
-    if (!found) return;
+    float* total = blockIdx.z == 0 ? given.gb : given.gs;
+    if (!total) return;
     const float* room = given.room + (image * 2 + blockIdx.z) * chunks * given.channels;
     float sum = 0;
     if (channel < given.channels)
@@ -130,7 +130,7 @@ __global__ __launch_bounds__(kLanes* kGroups) void mask_gradient_sums(MaskGradie
     __syncthreads();
     if (group != 0 || channel >= given.channels) return;
     for (int i = 1; i < kGroups; ++i) sum += memory[i][lane];
-    found[image * given.channels + channel] = sum;
+    total[image * given.channels + channel] = sum;
 }
 
 template <typename T>

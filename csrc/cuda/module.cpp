@@ -84,7 +84,7 @@ void define_loss_gradient(py::module_& module) {
 }
 
 void define_mask_gradient(py::module_& module) {
-    py::class_<MaskGradient>(module, "MaskGradient", "A layer's gradient; 0 is no address.",
+    py::class_<MaskGradient>(module, "MaskGradient", "A layer's gradient; address 0 means none.",
                              py::module_local())
         .def(py::init([](const std::string& type, int64_t points, int64_t images, int64_t samples,
                          int64_t height, int64_t width, int64_t channels, int64_t shuffle,
@@ -103,7 +103,7 @@ void define_mask_gradient(py::module_& module) {
              py::arg("shuffle"), py::arg("activation"), py::arg("gy"), py::arg("saved"),
              py::arg("slopes"), py::arg("slope"), py::arg("scale"), py::arg("g"), py::arg("gb"),
              py::arg("gs"))
-        .def("room", &mask_gradient_room, "How many floats it takes beside.")
+        .def("room", &mask_gradient_room, "Floats of scratch that it needs.")
         .def(
             "run",
             [](MaskGradient& given, int device, uintptr_t stream, uintptr_t room) {
@@ -136,8 +136,8 @@ void define_convolution64(py::module_& module) {
 
 PYBIND11_MODULE(_C_cuda, module) {
     module.doc() = "CUDA kernels of faigfast; they take addresses of dense arrays and sizes.";
-    module.def("driver_version", &driver_version, "CUDA of the driver, as 13000; 0: none.");
-    module.def("runtime_version", &runtime_version, "CUDA that this was built with, as 13000.");
+    module.def("driver_version", &driver_version, "CUDA version of the driver, as 13000; 0: none.");
+    module.def("runtime_version", &runtime_version, "CUDA version of this build, as 13000.");
     define_path_weights(module);
     define_score_reduction(module);
     define_loss_gradient(module);

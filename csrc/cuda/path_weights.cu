@@ -1,5 +1,5 @@
-// γ(α) = w0 + α·dw at all points, cast and brought into [points, outputs, taps, inputs]. Each
-// weight is read once, whatever the number of points.
+// γ(α) = w0 + α·dw at all points, cast and laid out as [points, outputs, taps, inputs]. Each weight
+// is read once, whatever the number of points.
 
 #include "launch.h"
 #include "values.cuh"
@@ -21,7 +21,7 @@ __global__ __launch_bounds__(kThreads) void path_weights_kernel(PathWeights give
         const int64_t at = rest / given.taps * given.output_stride +
                            rest % given.taps * given.tap_stride + input * given.input_stride;
         const float start = to_float(w0[at]), change = dw ? to_float(dw[at]) : 0.0f;
-        // Where nothing moves the value is w0 itself, also where it is not finite.
+        // Without dw the value is w0 itself, also where it is not finite.
         for (int64_t p = 0; p < given.points; ++p)
             gamma[p * size + i] = from_float<To>(dw ? fmaf(given.alpha[p], change, start) : start);
     }

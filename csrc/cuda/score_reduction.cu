@@ -7,7 +7,7 @@ namespace faigfast::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kStaged = 32;  // taps up to which a block's filters fit its shared memory
+constexpr int kStaged = 32;  // taps up to which the filters of a block fit its shared memory
 
 template <typename T>
 __device__ inline T absolute(T value) {
@@ -35,7 +35,7 @@ __global__ __launch_bounds__(kThreads) void score_reduction_inputs_last(ScoreRed
     }
 }
 
-// [filters, taps]: a block brings its filters in by coalesced reads, then a thread sums one.
+// [filters, taps]: a block copies its filters in by coalesced reads, then each thread sums one.
 template <typename T>
 __global__ __launch_bounds__(kThreads) void score_reduction_taps_last(ScoreReduction given) {
     FAIGFAST_DYNAMIC_SHARED(memory);
@@ -48,7 +48,7 @@ __global__ __launch_bounds__(kThreads) void score_reduction_taps_last(ScoreReduc
         const int64_t image = tile / tiles, first = tile % tiles * kThreads;
         const int count = static_cast<int>(min((int64_t)kThreads, filters - first)) * taps;
         const T* total = static_cast<const T*>(given.total) + (image * filters + first) * taps;
-        __syncthreads();  // the tile before has been summed
+        __syncthreads();  // all threads have summed the tile before
         for (int i = threadIdx.x; i < count; i += kThreads)
             products[i / taps * row + i % taps] = absolute(delta[first * taps + i] * total[i]);
         __syncthreads();

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-// Values in memory of some type and in registers as float, several at a time.
+// Loads and stores of several values: of some type in memory, float in registers.
 
 namespace faigfast::cuda {
 
@@ -31,7 +31,7 @@ __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
     return __float2bfloat16_rn(value);
 }
 
-// The same bits as another type of that size.
+// The same bits as another type of the same size.
 template <typename To, typename From>
 __device__ inline To bits_as(const From& from) {
     static_assert(sizeof(To) == sizeof(From));
@@ -46,7 +46,7 @@ struct alignas(sizeof(T) * kCount) Pack {
     T values[kCount];
 };
 
-// By accesses of 16 bytes where that many are wanted.
+// Uses accesses of 16 bytes where kCount allows.
 template <int kCount, typename T>
 __device__ inline void load(const T* from, float (&to)[kCount]) {
     constexpr int kWidest = 16 / sizeof(T), kPack = kCount < kWidest ? kCount : kWidest;

@@ -1,1 +1,1 @@
-"""What follows from the ranked filters: masking, measurements, figures and the report."""
+"""Analyses of the ranked filters: masking, measurements, figures and the report."""

@@ -1,4 +1,4 @@
-"""Rivals of FAIG: other scores of the same filters, as the same result with the same rankings."""
+"""FAIG and its rival methods: other scores of the same filters, in the same kind of result."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -12,21 +12,21 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from faigfast.analysis.input_path import InputPath
-from faigfast.attribution.attributor import attribute
+from faigfast.attribution.attribute import attribute
 from faigfast.backend.catalogue import choose
 from faigfast.backend.precision import MATRIX, PRECISIONS, check_precision
-from faigfast.filters.filter_set import FilterIndex
+from faigfast.filters.index import FilterIndex
 from faigfast.filters.selection import Selection, select
-from faigfast.integration.batch import Batch, batches, is_single
+from faigfast.integration.batch import Batch, batches, is_one_batch
 from faigfast.integration.objective import resolve_objective
 from faigfast.integration.quadrature import quadrature
 from faigfast.integration.refinement import STEPS_OF_OTHERS, schedule
-from faigfast.integration.settings import Setting
+from faigfast.integration.settings import AttributionSettings
 from faigfast.models.fingerprint import fingerprints
 from faigfast.models.state import check_same_layout, tensors, unwrap
 from faigfast.result import Attribution
 
-# Name on the command line → what it ranks by.
+# Name on the command line → the score that it ranks by.
 METHODS = {
     "faig": "FAIG",
     "input": "integrated gradients from the clean to the degraded image, Σ |∫ ∂ΣF/∂θ|",
@@ -37,20 +37,21 @@ METHODS = {
     "magnitude": "Σ |θ|",
     "signed": "−Σ I_i, FAIG without the absolute value",
 }
-# These look at the weights alone, and rank the same filters for every degradation.
-OF_WEIGHTS = ("change", "relative", "random", "magnitude")
-# Options of `attribute` with their defaults; those that do not act on a kind of rival, and why.
-DEFAULTS = {
+# These methods look at the weights alone: one ranking serves every degradation.
+WEIGHT_METHODS = ("change", "relative", "random", "magnitude")
+# Options of `attribute` with their defaults; then the options that act on some methods only.
+OPTION_DEFAULTS = {
     name: option.default
     for name, option in signature(attribute).parameters.items()
     if option.kind is option.KEYWORD_ONLY and name not in ("steps", "signed", "progress")
 }
-OF_THE_LINE = ("rule", "tol", "emulate")
-ACT_ON_ALL = ("backend", "memory", "parameters")
-WHY = {
+PATH_OPTIONS = ("rule", "tol", "emulate")
+COMMON_OPTIONS = ("backend", "memory", "parameters")
+# Method → why other options do not act on it.
+NO_EFFECT_REASONS = {
     "gradient": "its one point is the target",
     "input": "the output itself is summed, by the rule right, in the networks' own precision",
-    **dict.fromkeys(OF_WEIGHTS, "its scores follow from the weights alone"),
+    **dict.fromkeys(WEIGHT_METHODS, "its scores follow from the weights alone"),
 }
 
 
@@ -66,7 +67,7 @@ def rank_by(
     progress: bool = False,
     **options: Any,
 ) -> Attribution:
-    """Score all filters by FAIG or one of its rivals.
+    """Score all filters by FAIG or by a rival method.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def rank_by(
     batch : tuple, mapping or iterable
         As in `faigfast.attribute`.
     steps : int, optional
-        Points of the line, of "faig", "signed" and "input"; None: as in `faigfast.attribute`.
+        Points of the path for "faig", "signed" and "input"; None: as in `faigfast.attribute`.
     seed : int
         Of "random".
     clean : Tensor, optional
@@ -86,15 +87,15 @@ def rank_by(
     progress : bool
         Show a progress bar.
     **options
-        Of `faigfast.attribute`. Of "gradient" rule, tol and emulate do not act; of "input" and
-        those that look at weights `parameters`, `backend` and `memory` alone do. What is given
-        and does not act stands in the result's notes.
+        Of `faigfast.attribute`. Rule, tol and emulate do not act on "gradient". On "input" and
+        `WEIGHT_METHODS` only `parameters`, `backend` and `memory` act. The result's notes name
+        every given option without effect.
 
     Returns
     -------
     Attribution
-        `setting.method` is the name. Rivals that look at weights alone keep one row of scores,
-        and have neither losses nor completeness (NaN).
+        `setting.method` is the name. `WEIGHT_METHODS` give one row of scores, and neither losses
+        nor completeness (NaN).
 
     Raises
     ------
@@ -105,7 +106,7 @@ def rank_by(
 
     Notes
     -----
-    Sources: "input", "relative" and "random" are those of Xie et al., NeurIPS 2021, and
+    Source of "input", "relative" and "random": Xie et al., NeurIPS 2021, and
     their code: integrated gradients without the factor x − x′, ranked by the mean score itself,
     and a change relative to the baseline's filter. `against=` gives the contrast of "input" too.
 
@@ -118,64 +119,78 @@ def rank_by(
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    if unknown := [name for name in options if name not in DEFAULTS]:
-        raise TypeError(f"options hold {unknown[0]!r}; expected some of {', '.join(DEFAULTS)}")
+    if unknown := [name for name in options if name not in OPTION_DEFAULTS]:
+        raise TypeError(
+            f"options hold {unknown[0]!r}; expected some of {', '.join(OPTION_DEFAULTS)}"
+        )
     if method in ("faig", "signed"):
         signed = method == "signed"
         return attribute(
             baseline, target, batch, steps=steps, signed=signed, progress=progress, **options
         )
     if method == "gradient":
-        notes = _without_effect(method, options, OF_THE_LINE)
+        notes = _without_effect(method, options, PATH_OPTIONS)
         # The one node of this rule is the target.
         options |= {"rule": "left", "steps": 1, "tol": None, "emulate": False}
         options["progress"] = progress
         result = attribute(baseline, target, batch, **options)
         setting = replace(result.setting, method=method)
         return replace(result, setting=setting, notes=(*result.notes, *notes))
-    first, last = unwrap(baseline, "baseline"), unwrap(target, "target")
-    check_same_layout(tensors(first), tensors(last))
-    like = next(last.parameters())
-    given = DEFAULTS | options
-    used, _ = choose(given["backend"], like.device)
-    if PRECISIONS.get(given["precision"]) == like.dtype and given["precision"] not in MATRIX:
-        given["precision"] = "auto"  # which is the networks' own
-    notes = _without_effect(method, given, [n for n in DEFAULTS if n not in ACT_ON_ALL])
-    scored = _scored(FilterIndex.of(last), last, given["parameters"])
-    parts = batches(batch, like.device, like.dtype)
+    baseline, target = unwrap(baseline, "baseline"), unwrap(target, "target")
+    check_same_layout(tensors(baseline), tensors(target))
+    parameter = next(target.parameters())
+    option_values = OPTION_DEFAULTS | options
+    used_backend, _ = choose(option_values["backend"], parameter.device)
+    if (
+        PRECISIONS.get(option_values["precision"]) == parameter.dtype
+        and option_values["precision"] not in MATRIX
+    ):
+        option_values["precision"] = "auto"  # which is the networks' own
+    notes = _without_effect(
+        method, option_values, [n for n in OPTION_DEFAULTS if n not in COMMON_OPTIONS]
+    )
+    scored = _scored(FilterIndex.of(target), target, option_values["parameters"])
+    checked_batches = batches(batch, parameter.device, parameter.dtype)
     if method == "input":
-        if clean is not None and not is_single(batch):
+        if clean is not None and not is_one_batch(batch):
             raise ValueError("clean is given with several batches; expected a single batch")
         count = STEPS_OF_OTHERS if steps is None else steps
-        result = _input_gradients(first, last, parts, count, clean, progress, used, given["memory"])
+        memory = option_values["memory"]
+        result = _input_gradients(
+            baseline, target, checked_batches, count, clean, progress, used_backend, memory
+        )
     else:
-        scores = _weight_scores(method, first, last, seed)
-        rows = {name: scores[None].clone() for name in next(iter(parts)).lq}  # files hold each
+        scores = _weight_scores(method, baseline, target, seed)
+        rows = {
+            name: scores[None].clone() for name in next(iter(checked_batches)).lq
+        }  # a copy each: files refuse shared memory
         result = _result(
-            first, last, method, rows, images=1, seed=seed if method == "random" else None
+            baseline, target, method, rows, images=1, seed=seed if method == "random" else None
         )
     rows = {name: x.masked_fill(~scored, 0) for name, x in result.by_degradation.items()}
     return replace(result, by_degradation=rows, scored=scored, notes=tuple(notes))
 
 
 def _without_effect(method: str, options: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    """Check options that do not act on a method, and tell those that were given all the same."""
-    given = DEFAULTS | dict(options)
-    schedule(given["rule"], None, given["tol"], given["emulate"])
-    resolve_objective(given["objective"])
-    check_precision(given["precision"])
+    """Check the options that do not act on a method; list the ones that were given anyway."""
+    option_values = OPTION_DEFAULTS | dict(options)
+    schedule(option_values["rule"], None, option_values["tol"], option_values["emulate"])
+    resolve_objective(option_values["objective"])
+    check_precision(option_values["precision"])
     return [
-        f"{name} {given[name]!r} does not act on {method!r}: {WHY[method]}"
+        f"{name} {option_values[name]!r} does not act on {method!r}: {NO_EFFECT_REASONS[method]}"
         for name in names
-        if given[name] != DEFAULTS[name]
+        if option_values[name] != OPTION_DEFAULTS[name]
     ]
 
 
 def _scored(index: FilterIndex, target: nn.Module, parameters: Selection | None) -> Tensor:
     """Say of each filter whether `parameters` names its layer, [F]."""
-    layers = select(parameters, index, tensors(target))
+    selected_layers = select(parameters, index, tensors(target))
     parts = zip(index.layers, index.offsets, index.offsets[1:], strict=False)
-    return torch.cat([torch.full((high - low,), key in layers) for key, low, high in parts])
+    return torch.cat(
+        [torch.full((high - low,), key in selected_layers) for key, low, high in parts]
+    )
 
 
 def _weight_scores(method: str, baseline: nn.Module, target: nn.Module, seed: int) -> Tensor:
@@ -200,7 +215,7 @@ def _weight_scores(method: str, baseline: nn.Module, target: nn.Module, seed: in
 def _input_gradients(
     baseline: nn.Module,
     target: nn.Module,
-    parts: Iterable[Batch],
+    checked_batches: Iterable[Batch],
     steps: int,
     clean: Tensor | None,
     progress: bool,
@@ -212,18 +227,18 @@ def _input_gradients(
     path = InputPath(target, rule, backend, memory)
     rows: dict[str, list[Tensor]] = {}
     with tqdm(unit="point·image", disable=not progress, leave=None) as bar:
-        for part in parts:
-            for name, lq in part.lq.items():
-                found = path.scores(_clean(part, name, clean), lq.detach(), bar)
-                rows.setdefault(name, []).append(found)
+        for batch in checked_batches:
+            for name, lq in batch.lq.items():
+                starts = _path_starts(batch, name, clean)
+                rows.setdefault(name, []).append(path.scores(starts, lq.detach(), bar))
     scores = {name: torch.cat(values) for name, values in rows.items()}
     images = len(next(iter(scores.values())))
     return _result(baseline, target, "input", scores, images=images, steps=steps, backend=backend)
 
 
-def _clean(part: Batch, name: str, clean: Tensor | None) -> Tensor:
-    """Where the paths of one degradation begin, [N, C, *spatial]."""
-    lq, gt = part.lq[name], part.gt[name]
+def _path_starts(batch: Batch, name: str, clean: Tensor | None) -> Tensor:
+    """First images of the paths of one degradation, [N, C, *spatial]."""
+    lq, gt = batch.lq[name], batch.gt[name]
     if clean is None:
         if gt.shape[:2] != lq.shape[:2] or gt.ndim != lq.ndim:
             raise ValueError(
@@ -251,7 +266,7 @@ def _result(
     backend: str = "torch",
 ) -> Attribution:
     """Put scores [N, F] in the form of an attribution that has no losses."""
-    index, ends = FilterIndex.of(target), fingerprints(baseline, target)
+    index, pair_fingerprints = FilterIndex.of(target), fingerprints(baseline, target)
     shape, per_image = (len(scores), images), method == "input"
     unknown = partial(torch.full, fill_value=torch.nan, dtype=torch.float64)
     return Attribution(
@@ -262,7 +277,7 @@ def _result(
         error=unknown(shape),
         points=torch.full(shape, steps),
         scored=torch.ones(len(index), dtype=torch.bool),
-        setting=Setting(
+        setting=AttributionSettings(
             rule="right" if per_image else "none",
             steps=steps,
             tol=None,
@@ -271,8 +286,8 @@ def _result(
             backend=backend,
             precision=str(next(iter(scores.values())).dtype).removeprefix("torch."),
             per_image=per_image,
-            baseline=ends[0],
-            target=ends[1],
+            baseline=pair_fingerprints[0],
+            target=pair_fingerprints[1],
             method=method,
             contrasted=False,
             seed=seed,

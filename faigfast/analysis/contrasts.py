@@ -1,4 +1,4 @@
-"""Named contrasts: which degradation a ranking serves, and what is taken off; sets compared."""
+"""Named contrasts: whose scores a ranking takes and subtracts; comparison of filter sets."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from faigfast.analysis.data_frames import frame
-from faigfast.analysis.evaluation import share_of
+from faigfast.analysis.data_frames import data_frame
+from faigfast.analysis.evaluation import ratio_or_nan
 from faigfast.filters.filter_set import FilterSet
 from faigfast.result import Attribution
 
@@ -27,11 +27,11 @@ class Contrast:
     Parameters
     ----------
     name : str
-        What it is called.
+        Name of the ranking.
     degradation : str
-        Which its filters serve.
+        The degradation its filters serve.
     against : tuple of str, optional
-        Whose mean score is taken off; None: all others; (): nothing.
+        Degradations whose mean score is subtracted; None: all others; (): nothing.
 
     Examples
     --------
@@ -47,17 +47,17 @@ class Contrast:
 
     @classmethod
     def parse(cls, text: str) -> "Contrast":
-        """Read "[NAME=]DEGRADATION[:OTHER,OTHER…]"; nothing after the colon takes nothing off.
+        """Read "[NAME=]DEGRADATION[:OTHER,OTHER…]"; nothing after the colon subtracts nothing.
 
         Raises
         ------
         ValueError
             If the text is of another form.
         """
-        found = re.fullmatch(r"(?:([^=:]+)=)?([^=:,]+)(?:(:)([^=:]*))?", text.strip())
-        if not found:
+        match = re.fullmatch(r"(?:([^=:]+)=)?([^=:,]+)(?:(:)([^=:]*))?", text.strip())
+        if not match:
             raise ValueError(f"contrast is {text!r}; expected [NAME=]DEGRADATION[:OTHER,OTHER…]")
-        name, degradation, colon, others = found.groups()
+        name, degradation, colon, others = match.groups()
         if name and not re.fullmatch(NAMES, name):
             raise ValueError(f"contrast has the name {name!r}; expected letters, digits, . + - _")
         listed = tuple(part.strip() for part in (others or "").split(",") if part.strip())
@@ -83,7 +83,7 @@ def one_against_rest(degradations: Sequence[str]) -> tuple[Contrast, ...]:
 
 
 def check_contrasts(contrasts: Sequence[Contrast], degradations: Sequence[str]) -> None:
-    """Refuse contrasts of degradations that are not there, two of one name, and none.
+    """Refuse an empty list, unknown degradations and repeated names.
 
     Raises
     ------
@@ -117,8 +117,8 @@ def overlap(sets: Mapping[str, FilterSet]) -> Tensor:
     Returns
     -------
     Tensor
-        [K, K], float64, in row a and column b |A ∩ B| / |A|; 1 on the diagonal. Of sets of equal
-        size it is symmetric, and chance would give their share of all filters.
+        [K, K], float64, in row a and column b |A ∩ B| / |A|; 1 on the diagonal. For sets of equal
+        size it is symmetric, and chance gives their share of all filters.
 
     Raises
     ------
@@ -136,7 +136,8 @@ def overlap(sets: Mapping[str, FilterSet]) -> Tensor:
 def agreement(scores: Mapping[str, Tensor]) -> Tensor:
     """Pearson's correlation [K, K] between K vectors of scores [F]."""
     vectors = torch.stack(list(scores.values())).double()
-    return torch.corrcoef(vectors).view(len(vectors), len(vectors))  # of one a number
+    # corrcoef of one vector is a scalar.
+    return torch.corrcoef(vectors).view(len(vectors), len(vectors))
 
 
 def level_contrasts(degradations: Sequence[str]) -> tuple[Contrast, ...]:
@@ -156,12 +157,12 @@ def level_contrasts(degradations: Sequence[str]) -> tuple[Contrast, ...]:
 
 def split_label(label: str) -> tuple[str, str]:
     """Take "blur-2" or "blur 2" apart into "blur" and "2"; "clean" has no level."""
-    found = re.fullmatch(r"(.*[^\W\d_])[ _-]?(\d+(?:\.\d+)?)", label)
-    return (found[1], found[2]) if found else (label, "")
+    match = re.fullmatch(r"(.*[^\W\d_])[ _-]?(\d+(?:\.\d+)?)", label)
+    return (match[1], match[2]) if match else (label, "")
 
 
 def has_levels(degradations: Sequence[str]) -> bool:
-    """Whether two of them are levels of one degradation."""
+    """Whether two names are levels of one degradation."""
     kinds = [kind for kind, level in map(split_label, degradations) if level]
     return len(kinds) > len(set(kinds))
 
@@ -172,16 +173,16 @@ def levels(result: Attribution, fraction: float) -> "pandas.DataFrame":
     Parameters
     ----------
     result : Attribution
-        Of degradations such as "blur-1", "blur-2", "blur-3".
+        Result for degradations such as "blur-1", "blur-2", "blur-3".
     fraction : float
         Share of all filters in a set.
 
     Returns
     -------
     pandas.DataFrame
-        One row a pair of levels: the share of their sets that is common, the correlation of their
-        full contrasts, each against all other degradations, and the sum of the mean scores of the
-        filters of both under the second, over that under the first.
+        One row a pair of levels: common share of their sets, correlation of their full contrasts
+        (each against all other degradations), and a ratio of scores: mean scores of the union of
+        both sets, summed, under the second level over the first.
 
     Raises
     ------
@@ -210,7 +211,7 @@ def levels(result: Attribution, fraction: float) -> "pandas.DataFrame":
                         "other level": split_label(other)[1],
                         "common, %": 100 * float(overlap({one: a, other: b})[0, 1]),
                         "correlation": float(agreement(pair)[0, 1]),
-                        "scores of other / level": share_of(sizes[1], sizes[0]),
+                        "scores of other / level": ratio_or_nan(sizes[1], sizes[0]),
                     }
                 )
     if not rows:
@@ -218,13 +219,13 @@ def levels(result: Attribution, fraction: float) -> "pandas.DataFrame":
             f"the degradations are {', '.join(result.degradations)}; expected two levels of one, "
             "such as blur-1 and blur-3"
         )
-    return frame(rows)
+    return data_frame(rows)
 
 
-def overlap_frame(
+def overlap_data_frame(
     sets: Mapping[str, FilterSet], scores: Mapping[str, Tensor]
 ) -> "pandas.DataFrame":
-    """One row a pair of contrasts: what their sets have in common, and how their scores agree."""
+    """One row a pair of contrasts: common share of their sets, correlation of their scores."""
     names = list(sets)
     shares, correlations = overlap(sets), agreement(scores)
     rows = [
@@ -239,4 +240,4 @@ def overlap_frame(
         for m, other in enumerate(names)
         if n < m
     ]
-    return frame(rows)
+    return data_frame(rows)

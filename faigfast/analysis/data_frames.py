@@ -1,4 +1,4 @@
-"""Tables of numbers, and how they are written."""
+"""Data frames, and how they are printed and written."""
 
 import math
 from collections.abc import Sequence
@@ -10,13 +10,14 @@ from faigfast.io.atomic import atomic_write
 if TYPE_CHECKING:
     import pandas
 
-Table = tuple[list[str], list[list[str]]]
+# Head and rows, every cell as text.
+TextTable = tuple[list[str], list[list[str]]]
 
 NO_PARQUET = "tables are CSV alone; Parquet needs pyarrow: pip install 'faigfast[report]'"
 
 
-def frame(rows: Sequence[dict[str, Any]]) -> "pandas.DataFrame":
-    """Make a table of numbers.
+def data_frame(rows: Sequence[dict[str, Any]]) -> "pandas.DataFrame":
+    """Make a data frame, one row a dict.
 
     Raises
     ------
@@ -30,16 +31,16 @@ def frame(rows: Sequence[dict[str, Any]]) -> "pandas.DataFrame":
     return pandas.DataFrame(list(rows))
 
 
-def shown(table: "pandas.DataFrame") -> Table:
-    """Write a table's numbers as one reads them: three digits beside the largest of a column."""
+def text_table(data: "pandas.DataFrame") -> TextTable:
+    """Write every cell as text, with three digits of a column's largest number."""
     columns = []
-    for name in table.columns:
-        values = table[name].tolist()
+    for name in data.columns:
+        values = data[name].tolist()
         floats = [v for v in values if isinstance(v, float) and math.isfinite(v)]
         largest = max(map(abs, floats), default=0.0)
         digits = 0 if largest >= 1000 else 1 if largest >= 100 else 2 if largest >= 1 else 3
         columns.append([_cell(value, digits) for value in values])
-    return list(map(str, table.columns)), [list(row) for row in zip(*columns, strict=True)]
+    return list(map(str, data.columns)), [list(row) for row in zip(*columns, strict=True)]
 
 
 def _cell(value: Any, digits: int) -> str:
@@ -52,24 +53,24 @@ def _cell(value: Any, digits: int) -> str:
     return f"{value:.{digits}f}"
 
 
-def write_table(stem: Path, frame: "pandas.DataFrame") -> list[str]:
-    """Write a table as CSV and, where pyarrow is, as Parquet; the names of both.
+def write_data_frame(stem: Path, data: "pandas.DataFrame") -> list[str]:
+    """Write a data frame as CSV and, with pyarrow, as Parquet; return the file names.
 
-    `without_parquet` tells what to say where the second is missing.
+    `without_parquet` words the note for a missing Parquet file.
     """
     with atomic_write(stem.with_name(f"{stem.name}.csv")) as path:
-        frame.to_csv(path, index=False)
+        data.to_csv(path, index=False)
     files = [f"{stem.name}.csv"]
     try:
         with atomic_write(stem.with_name(f"{stem.name}.parquet")) as path:
-            frame.to_parquet(path, index=False)
+            data.to_parquet(path, index=False)
     except ImportError:
         return files
     return [*files, f"{stem.name}.parquet"]
 
 
 def without_parquet(files: Sequence[str]) -> list[str]:
-    """Say that Parquet was left out, of what `write_table` wrote; nothing where it was not."""
+    """Note that `write_data_frame` left Parquet out; empty where it did not."""
     names = set(files)
     missing = [n for n in files if n.endswith(".csv") and n[:-4] + ".parquet" not in names]
     return [NO_PARQUET] if missing else []

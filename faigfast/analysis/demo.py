@@ -20,7 +20,7 @@ from faigfast.analysis.report.figures import (
 )
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.tables import completeness_table, masking_table, verdicts
-from faigfast.attribution.attributor import attribute
+from faigfast.attribution.attribute import attribute
 from faigfast.data import KEPT_OUT, Degradation, photographs
 from faigfast.io.atomic import atomic_write, write_json
 from faigfast.io.text_table import aligned
@@ -35,7 +35,7 @@ DEGRADATIONS = {
 CROP = 96  # ground-truth pixels
 SHOWN_CROP = 192
 SHOWN_FRACTION = FRACTIONS[0]
-MONTAGE = ("chelsea, blur", "chelsea, noise")  # rows of the single picture
+MONTAGE = ("chelsea, blur", "chelsea, noise")  # rows of masking.png
 # Every fourth crop is attributed, every second of the others is restored.
 ATTRIBUTED, MEASURED = slice(0, None, 4), slice(0, None, 2)
 
@@ -71,18 +71,18 @@ def run_demo(
     baseline, target = shipped_pair()
     images = photographs(KEPT_OUT)
     data = crops(images, DEGRADATIONS, CROP)
-    found, kept = data.part(ATTRIBUTED), data.without(ATTRIBUTED).part(MEASURED)
+    attributed, measured = data.part(ATTRIBUTED), data.without(ATTRIBUTED).part(MEASURED)
     result = attribute(
-        baseline, target, {"lq": found.lq, "gt": found.gt}, steps=steps, progress=progress
+        baseline, target, {"lq": attributed.lq, "gt": attributed.gt}, steps=steps, progress=progress
     )
     result.save(output / "attribution.safetensors")
-    masking = mask(baseline, target, result, kept, border=SCALE, progress=progress)
+    masking = mask(baseline, target, result, measured, border=SCALE, progress=progress)
     conditions = (
         f"PSNR in dB, RGB, border of {SCALE} pixels left out, output rounded to 8 bit; mean over "
-        f"{len(kept.names)} crops of {CROP}×{CROP} from {', '.join(images)}. To target: mean "
+        f"{len(measured.names)} crops of {CROP}×{CROP} from {', '.join(images)}. To target: mean "
         "change within a crop ± half of its 95 % confidence interval. Undone: share of the "
         "target's gain over the baseline that masking takes away. The filters were found on "
-        f"{len(found.names)} other crops."
+        f"{len(attributed.names)} other crops."
     )
     head, rows = masking_table(masking)
     verdict = verdicts(masking)
@@ -136,7 +136,7 @@ def run_demo(
 def _examples(
     baseline: nn.Module, target: nn.Module, result: Attribution, images: dict[str, Tensor]
 ) -> dict[str, dict[str, Tensor]]:
-    """Restore the middle of every photograph by every network; titles to captioned images."""
+    """Restore the middle of every photograph by every network; title to captioned images."""
     networks = {"baseline": baseline, "target": target}
     for name in result.degradations:
         networks[f"{name} filters masked"] = result.top(name, SHOWN_FRACTION).swap(baseline, target)
@@ -157,7 +157,7 @@ def _examples(
 
 
 def _figures(masking: Masking) -> dict[str, Any]:
-    """All means and intervals, for programs."""
+    """All means and intervals, the content of figures.json."""
 
     def summary(psnrs: dict[str, Tensor]) -> dict[str, list[float]]:
         return {name: list(mean_and_interval(values)) for name, values in psnrs.items()}
@@ -171,5 +171,5 @@ def _figures(masking: Masking) -> dict[str, Any]:
         }
         for m in masking.masked
     ]
-    ends = {"baseline": summary(masking.baseline), "target": summary(masking.target)}
-    return {**ends, "masked": masked}
+    pair = {"baseline": summary(masking.baseline), "target": summary(masking.target)}
+    return {**pair, "masked": masked}

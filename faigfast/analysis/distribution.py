@@ -1,4 +1,4 @@
-"""Distribution: where discovered filters lie, and what became of them on the way to the target."""
+"""Distribution: the layers of discovered filters, and their change from baseline to target."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from faigfast.analysis.data_frames import frame
-from faigfast.filters.filter_set import FilterIndex, FilterSet
+from faigfast.analysis.data_frames import data_frame
+from faigfast.filters.filter_set import FilterSet
+from faigfast.filters.index import FilterIndex
 from faigfast.models.state import check_same_layout, tensors, unwrap
 
 if TYPE_CHECKING:
     import pandas
 
 
-def layer_of(index: FilterIndex) -> Tensor:
+def layer_numbers(index: FilterIndex) -> Tensor:
     """Give the number of the layer of every filter, [F]."""
     counts = torch.tensor(index.offsets).diff()
     return torch.repeat_interleave(torch.arange(len(counts)), counts)
@@ -31,26 +32,26 @@ def distribution(
     sets : mapping of str to FilterSet
         By name.
     index : FilterIndex
-        Of their network.
+        Index of their network.
     scored : Tensor, optional
-        [F] of bool, the filters among which chance would choose; None: all.
+        [F] of bool, the filters that chance would choose from; None: all.
 
     Returns
     -------
     pandas.DataFrame
-        One row a layer, in order of depth: its filters, then for each name how many of its set lie
-        there, which share of the layer that is, and how many times the share chance would give.
+        One row a layer, in order of depth: its filters, then for each set its number of filters
+        there, their share of the layer, and that share over the share by chance.
 
     Raises
     ------
     ValueError
         If a set is of another network.
     """
-    layers = layer_of(index)
+    layers = layer_numbers(index)
     sizes = layers.bincount(minlength=len(index.layers))
     counts = {}
     for name, filters in sets.items():
-        filters.masks(index)  # refuses those of another network
+        filters.masks(index)  # refuses a set of another network
         counts[name] = layers[filters.indices].bincount(minlength=len(sizes))
     rows = []
     chosen = len(index) if scored is None else int(scored.sum())
@@ -66,32 +67,32 @@ def distribution(
             row[f"{name}, % of layer"] = 100 * share
             row[f"{name}, × chance"] = share * chosen / len(filters)
         rows.append(row)
-    return frame(rows)
+    return data_frame(rows)
 
 
 @dataclass(frozen=True)
-class Change:
-    """What became of every filter between baseline and target.
+class KernelChange:
+    """Change of every filter from baseline to target.
 
     Parameters
     ----------
-    size : Tensor
+    relative_size : Tensor
         [F], ‖θ − θ̄‖ of the kernel over ‖θ̄‖; infinite where the baseline's is zero.
-    turn : Tensor
+    cosine : Tensor
         [F], cosine between the kernel before and after; NaN where one is zero or 1×1.
-    gain : Tensor
+    growth : Tensor
         [F], ‖θ‖ / ‖θ̄‖ − 1: above 0 the kernel grew.
-    sum : Tensor
-        [F], change of the sum of its weights, what it does to an even surface.
+    sum_change : Tensor
+        [F], change of the sum of the kernel's weights, its response to an even surface.
     """
 
-    size: Tensor
-    turn: Tensor
-    gain: Tensor
-    sum: Tensor
+    relative_size: Tensor
+    cosine: Tensor
+    growth: Tensor
+    sum_change: Tensor
 
     @classmethod
-    def of(cls, baseline: nn.Module, target: nn.Module) -> "Change":
+    def of(cls, baseline: nn.Module, target: nn.Module) -> "KernelChange":
         """Compare two networks kernel by kernel.
 
         Raises
@@ -99,27 +100,29 @@ class Change:
         ValueError
             If they are of different architectures.
         """
-        first, last = unwrap(baseline, "baseline"), unwrap(target, "target")
-        start, end = tensors(first), tensors(last)
-        check_same_layout(start, end)
+        baseline, target = unwrap(baseline, "baseline"), unwrap(target, "target")
+        baseline_state, target_state = tensors(baseline), tensors(target)
+        check_same_layout(baseline_state, target_state)
         parts: list[tuple[Tensor, ...]] = []
-        for layer in FilterIndex.of(last).layers:
+        for layer in FilterIndex.of(target).layers:
             old, new = (
                 state[layer].detach().cpu().double().flatten(2).flatten(0, 1)
-                for state in (start, end)
+                for state in (baseline_state, target_state)
             )  # [O·I, k]
-            a, b = old.norm(dim=1), new.norm(dim=1)
-            cosine = (old * new).sum(1) / (a * b)
+            old_norm, new_norm = old.norm(dim=1), new.norm(dim=1)
+            cosine = (old * new).sum(1) / (old_norm * new_norm)
             if old.shape[1] == 1:
                 cosine = torch.full_like(cosine, torch.nan)
-            parts.append(((new - old).norm(dim=1) / a, cosine, b / a - 1, new.sum(1) - old.sum(1)))
+            relative_size = (new - old).norm(dim=1) / old_norm
+            growth, sum_change = new_norm / old_norm - 1, new.sum(1) - old.sum(1)
+            parts.append((relative_size, cosine, growth, sum_change))
         return cls(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 def changes(
     baseline: nn.Module, target: nn.Module, sets: Mapping[str, FilterSet]
 ) -> "pandas.DataFrame":
-    """Sum up what changed in discovered filters, beside all filters.
+    """Summarise the change of discovered filters, beside that of all filters.
 
     Parameters
     ----------
@@ -131,34 +134,35 @@ def changes(
     Returns
     -------
     pandas.DataFrame
-        One row a set, and one of all filters: medians of the size of the change, of the cosine
-        between kernels before and after and of the gain, shares of kernels that grew, that turned
-        round (cosine below 0) and whose sum rose, and the median of that sum's change.
+        One row a set, and one of all filters: medians of relative size, cosine, growth and change
+        of the sum, and the shares of kernels that grew, that turned round (cosine below 0) and
+        whose sum rose.
     """
-    change = Change.of(baseline, target)
+    change = KernelChange.of(baseline, target)
     index = FilterIndex.of(target)
     rows = []
     for name, filters in (("all filters", None), *sets.items()):
         if filters is not None:
             filters.masks(index)
         chosen = slice(None) if filters is None else filters.indices
-        size, turn, gain, total = (
-            value[chosen] for value in (change.size, change.turn, change.gain, change.sum)
+        relative_size, cosine, growth, sum_change = (
+            value[chosen]
+            for value in (change.relative_size, change.cosine, change.growth, change.sum_change)
         )
         rows.append(
             {
                 "filters": name,
-                "number": len(size),
-                "size of change": _median(size),
-                "cosine": _median(turn),
-                "gain": _median(gain),
-                "grew, %": 100 * float((gain > 0).double().mean()),
-                "turned round, %": 100 * _share(turn < 0, turn.isfinite()),
-                "sum rose, %": 100 * float((total > 0).double().mean()),
-                "change of sum": _median(total),
+                "number": len(relative_size),
+                "size of change": _median(relative_size),
+                "cosine": _median(cosine),
+                "gain": _median(growth),
+                "grew, %": 100 * float((growth > 0).double().mean()),
+                "turned round, %": 100 * _share(cosine < 0, cosine.isfinite()),
+                "sum rose, %": 100 * float((sum_change > 0).double().mean()),
+                "change of sum": _median(sum_change),
             }
         )
-    return frame(rows)
+    return data_frame(rows)
 
 
 def _share(flags: Tensor, among: Tensor) -> float:
@@ -170,10 +174,10 @@ def _median(values: Tensor) -> float:
     return float(known.median()) if len(known) else float("nan")
 
 
-def heads(
+def top_kernels(
     baseline: nn.Module, target: nn.Module, filters: FilterSet, count: int = 12
 ) -> list[tuple[str, Tensor, Tensor]]:
-    """Take the kernels at the head of a ranking, before and after.
+    """Take the best kernels of a ranking, before and after.
 
     Parameters
     ----------
@@ -187,20 +191,22 @@ def heads(
     Returns
     -------
     list of (str, Tensor, Tensor)
-        "layer out,in" and the kernel in baseline and target, each as two dimensions: kernels of one
-        dimension as a row, of those of three the slices side by side.
+        "layer out,in" and the kernel in baseline and target, each in two dimensions: a kernel of
+        one dimension as a row, the slices of a kernel of three side by side.
     """
     index = FilterIndex.of(target)
     filters.masks(index)
-    start, end = tensors(unwrap(baseline, "baseline")), tensors(unwrap(target, "target"))
-    found = []
+    baseline_state = tensors(unwrap(baseline, "baseline"))
+    target_state = tensors(unwrap(target, "target"))
+    kernels = []
     for flat in filters.indices[:count].tolist():
         layer, row, column = index.locate(flat)
         before, after = (
-            _flat(state[layer][row, column].detach().cpu().float()) for state in (start, end)
+            _flat(state[layer][row, column].detach().cpu().float())
+            for state in (baseline_state, target_state)
         )
-        found.append((f"{layer.removesuffix('.weight')} {row},{column}", before, after))
-    return found
+        kernels.append((f"{layer.removesuffix('.weight')} {row},{column}", before, after))
+    return kernels
 
 
 def _flat(kernel: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How well networks restore: distances of every crop of photographs, with confidence intervals."""
+"""How well networks restore: metrics of every crop of photographs, with confidence intervals."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,24 +15,24 @@ from faigfast.models.state import undisturbed
 CHUNK = 8  # images in one forward
 SSIM_CHUNK = 32  # images whose windows are held at once
 
-# Metric → degradation of the input → a number of each image [N].
-Values = dict[str, dict[str, Tensor]]
+# Metric → degradation of the input → one number an image [N].
+MetricValues = dict[str, dict[str, Tensor]]
 
 
-def _ssim(channel: str) -> Callable[..., Tensor]:
-    def of(output: Tensor, gt: Tensor, border: int) -> Tensor:
+def _ssim_in_chunks(channel: str) -> Callable[..., Tensor]:
+    def ssim_of_all(output: Tensor, gt: Tensor, border: int) -> Tensor:
         parts = zip(output.split(SSIM_CHUNK), gt.split(SSIM_CHUNK), strict=True)
         return torch.cat([ssim(a, b, border=border, channel=channel) for a, b in parts])
 
-    return of
+    return ssim_of_all
 
 
-# What compares the output with the ground truth, and what with the target's output.
+# Metrics that compare the output with the ground truth, and with the target's output.
 AGAINST_TRUTH: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "psnr": lambda output, gt, border: psnr(output, gt, border=border),
     "psnr_y": lambda output, gt, border: psnr(output, gt, border=border, channel="y"),
-    "ssim": _ssim("rgb"),
-    "ssim_y": _ssim("y"),
+    "ssim": _ssim_in_chunks("rgb"),
+    "ssim_y": _ssim_in_chunks("y"),
 }
 AGAINST_TARGET: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "difference": lambda one, other: output_difference(one, other),
@@ -93,18 +93,18 @@ def crops(
     size: int = 96,
     seed: int = 0,
 ) -> Crops:
-    """Degrade whole photographs and cut them into a grid of crops without overlap.
+    """Degrade photographs and cut them into a grid of crops without overlap.
 
     Parameters
     ----------
     images : mapping of str to Tensor
         [3, H, W] in [0, 1], by name.
     degradations : mapping of str to Degradation
-        By name; one scale for all.
+        By name, all of one scale.
     size : int
         Side of the ground-truth crop in pixels, a multiple of the scale.
     seed : int
-        Of the noise; every photograph has its own.
+        Seed of the noise; every photograph has its own noise.
 
     Returns
     -------
@@ -134,21 +134,23 @@ def crops(
                 }
                 yield name, image, lq
 
-    return cut(degraded(), size, scale)
+    return cut_crops(degraded(), size, scale)
 
 
-def cut(images: Iterable[tuple[str, Tensor, Mapping[str, Tensor]]], size: int, scale: int) -> Crops:
+def cut_crops(
+    images: Iterable[tuple[str, Tensor, Mapping[str, Tensor]]], size: int, scale: int
+) -> Crops:
     """Cut photographs and their degraded versions into a grid of crops without overlap.
 
     Parameters
     ----------
     images : iterable of (str, Tensor, mapping of str to Tensor)
-        Name, ground truth [C, H, W], and degraded images [C, H/scale, W/scale]; what is left at
-        the bottom and right is dropped, and photographs smaller than a crop.
+        Name, ground truth [C, H, W], and degraded images [C, H/scale, W/scale]. Pixels left over at
+        the bottom and right are dropped, and photographs smaller than a crop.
     size : int
         Side of the ground-truth crop in pixels, a multiple of the scale.
     scale : int
-        How many times larger the ground truth is.
+        Enlargement from degraded image to ground truth.
 
     Returns
     -------
@@ -189,8 +191,8 @@ def _tiles(image: Tensor, size: int) -> Tensor:
     return tiles.permute(1, 2, 0, 3, 4).flatten(0, 1).contiguous()
 
 
-def spread(data: Crops, most: int) -> Crops:
-    """Take at most so many crops, at equal distances."""
+def evenly_spaced(data: Crops, most: int) -> Crops:
+    """Take at most `most` crops, at equal distances."""
     if len(data.names) <= most:
         return data
     return data.at(sorted({n * len(data.names) // most for n in range(most)}))
@@ -213,7 +215,7 @@ def evaluate(
 
 
 def check_metrics(metrics: Iterable[str]) -> None:
-    """Refuse what is none of `METRICS`."""
+    """Refuse a name that is not in `METRICS`."""
     if unknown := [name for name in metrics if name not in METRICS]:
         raise ValueError(f"metric is {unknown[0]!r}; expected some of {', '.join(METRICS)}")
 
@@ -225,22 +227,22 @@ def measure(
     border: int,
     metrics: Sequence[str] = ("psnr",),
     reference: Mapping[str, Tensor] | None = None,
-) -> Values:
-    """Measure a network in several ways with one restoration.
+) -> MetricValues:
+    """Measure a network by several metrics with one restoration.
 
     Parameters
     ----------
     network : nn.Module
-        What restores.
+        The network that restores.
     data : Crops
-        What is restored.
+        The crops to restore.
     border : int
-        Pixels left out on every side, of all but the output differences.
+        Pixels left out on every side; output differences leave none out.
     metrics : sequence of str
         Of `METRICS`.
     reference : mapping of str to Tensor, optional
-        The target's outputs [N, C, H, W] by degradation, for the output differences; where it is
-        missing, these are left out.
+        The target's outputs [N, C, H, W] by degradation, for the output differences; without it
+        these are left out.
 
     Returns
     -------
@@ -253,31 +255,31 @@ def measure(
         If a metric is unknown, or as the metrics.
     """
     check_metrics(metrics)
-    values: Values = {}
+    values: MetricValues = {}
     for degradation, lq in data.lq.items():
         output = restore(network, lq)
         for name in metrics:
             if name in AGAINST_TRUTH:
-                found = AGAINST_TRUTH[name](output, data.gt, border)
+                distances = AGAINST_TRUTH[name](output, data.gt, border)
             elif reference is not None:
-                found = AGAINST_TARGET[name](output, reference[degradation])
+                distances = AGAINST_TARGET[name](output, reference[degradation])
             else:
                 continue
-            values.setdefault(name, {})[degradation] = found
+            values.setdefault(name, {})[degradation] = distances
     return values
 
 
-def mean_values(runs: Sequence[Values]) -> Values:
+def mean_values(runs: Sequence[MetricValues]) -> MetricValues:
     """Mean over several networks, image by image."""
     return {
-        metric: {d: torch.stack([run[metric][d] for run in runs]).mean(0) for d in of}
-        for metric, of in runs[0].items()
+        metric: {d: torch.stack([run[metric][d] for run in runs]).mean(0) for d in by_degradation}
+        for metric, by_degradation in runs[0].items()
     }
 
 
-def share_of(part: float, whole: float) -> float:
-    """Give part / whole; NaN where there is no whole, as of a target that gains nothing."""
-    return part / whole if whole > 0 else math.nan
+def ratio_or_nan(part: float, total: float) -> float:
+    """Give part / total; NaN where the total is not positive, such as a gain of nothing."""
+    return part / total if total > 0 else math.nan
 
 
 def mean_and_interval(values: Tensor | Iterable[float]) -> tuple[float, float]:
@@ -288,30 +290,30 @@ def mean_and_interval(values: Tensor | Iterable[float]) -> tuple[float, float]:
     return float(values.mean()), float(1.96 * values.std() / math.sqrt(len(values)))
 
 
-def difference(values: Tensor) -> str:
-    """Write the mean of differences of PSNR; the interval where there is one."""
+def difference_text(values: Tensor) -> str:
+    """Write the mean of PSNR differences in dB, with its interval where there is one."""
     mean, half = mean_and_interval(values)
     return f"{mean:+.2f} dB" if math.isnan(half) else f"{mean:+.2f} ± {half:.2f} dB"
 
 
 def over_photographs(values: Tensor, photographs: Sequence[str]) -> tuple[float, float, int, int]:
-    """Mean over photographs of their crops' means, and how sure it is for new photographs.
+    """Mean over photographs of their crops' means, with its interval over photographs.
 
     Parameters
     ----------
     values : Tensor
-        [N], a number of each crop.
+        [N], one number a crop.
     photographs : sequence of str
         The photograph of each crop.
 
     Returns
     -------
     mean : float
-        Photographs count alike, however many crops they give.
+        Every photograph counts the same, however many crops it gives.
     half : float
-        Half width of the 95 % confidence interval by Student's t; NaN of one photograph.
+        Half width of the 95 % confidence interval by Student's t; NaN for one photograph.
     positive, count : int
-        In how many photographs the mean is above 0, and how many there are.
+        Number of photographs with a mean above 0, and of all photographs.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Integrated gradients along the input: what each kernel's gradient adds up to between two images.
+"""Integrated gradients along the input: each kernel's gradients summed between two images.
 
-The weights stand still and the image moves. To the engine the place on that path is one more
-tensor of the network, which moves from 0 to 1, while the weights move by nothing.
+The weights are fixed and the image moves. For the engine, the place on that path is one more
+tensor of the network; this tensor moves from 0 to 1, and the weights move by nothing.
 """
 
 import copy
@@ -14,31 +14,31 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from faigfast import reference
-from faigfast.attribution.attributor import alone
-from faigfast.engine.accumulator import Sums
+from faigfast.attribution.attributor import attribution_lock
+from faigfast.engine.accumulator import GradientAccumulator
 from faigfast.engine.graph import Graphs
 from faigfast.engine.integrate import Engine
 from faigfast.engine.verify_in_run import PointByPoint
-from faigfast.filters.filter_set import FilterIndex
+from faigfast.filters.index import FilterIndex
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Quadrature
 from faigfast.models.state import undisturbed
 
 
 class _Between(nn.Module):
-    """A network on the image at a place between two, which come as one of twice the channels."""
+    """A network run between two images, which come in one tensor of twice the channels."""
 
     def __init__(self, network: nn.Module, place: float) -> None:
         super().__init__()
         self.network = network
         self.place = nn.Parameter(next(network.parameters()).new_tensor(place))
 
-    def forward(self, ends: Tensor) -> Any:
-        first, last = ends.chunk(2, dim=1)
+    def forward(self, image_pair: Tensor) -> Any:
+        first, last = image_pair.chunk(2, dim=1)
         return self.network(first + self.place * (last - first))
 
 
-def _total(output: Tensor, _: Tensor) -> Tensor:
+def _output_sum(output: Tensor, _: Tensor) -> Tensor:
     return output.flatten(1).sum(1)
 
 
@@ -65,16 +65,16 @@ class InputPath:
         self.index = FilterIndex.of(self.modules[1])
         self.layers = frozenset(self.index.layers)
         with undisturbed(*self.modules):
-            line = WeightPath(*self.modules)
-            # A kernel's score is its gradient's, not that times a change.
-            self.unit = copy.copy(line)
-            ones = {key: torch.ones_like(line.start[key]) for key in self.layers}
-            self.unit.delta = {**line.delta, **ones}
-            line.delta = {**line.delta, **{key: torch.zeros_like(v) for key, v in ones.items()}}
+            path = WeightPath(*self.modules)
+            # A kernel's score is the norm of its gradient: every weight counts with Δ = 1.
+            self.path_of_unit_change = copy.copy(path)
+            ones = {key: torch.ones_like(path.start[key]) for key in self.layers}
+            self.path_of_unit_change.delta = {**path.delta, **ones}
+            path.delta = {**path.delta, **{key: torch.zeros_like(v) for key, v in ones.items()}}
             self.engine: Engine | None = None
             if backend != "reference":
                 name = "" if backend == "torch" else backend
-                self.engine = Engine(line, line, self.modules, _total, Graphs(), memory, name)
+                self.engine = Engine(path, path, self.modules, _output_sum, Graphs(), memory, name)
 
     def scores(self, first: Tensor, last: Tensor, bar: tqdm) -> Tensor:
         """Score every filter, Σ |Σ_s w_s ∂(Σ F(θ, x_s))/∂θ|.
@@ -82,7 +82,7 @@ class InputPath:
         Parameters
         ----------
         first, last : Tensor
-            [N, C, *spatial], where the paths of N images begin and end.
+            [N, C, *spatial], first and last images of N paths.
         bar : tqdm
             Counts points·images.
 
@@ -91,24 +91,28 @@ class InputPath:
         Tensor
             [N, F], on the CPU.
         """
-        ends = torch.cat([first, last], 1)
-        with alone, undisturbed(*self.modules):
-            return torch.stack([s.cpu() for s in self._integrals(ends, last, bar)])
+        image_pairs = torch.cat([first, last], 1)
+        with attribution_lock, undisturbed(*self.modules):
+            return torch.stack([s.cpu() for s in self._scores_by_image(image_pairs, last, bar)])
 
-    def _integrals(self, ends: Tensor, gt: Tensor, bar: tqdm) -> Iterator[Tensor]:
+    def _scores_by_image(self, image_pairs: Tensor, gt: Tensor, bar: tqdm) -> Iterator[Tensor]:
         done = 0
         if self.engine is not None:
-            sums = partial(Sums, self.unit, self.index, self.layers)
+            accumulator = partial(
+                GradientAccumulator, self.path_of_unit_change, self.index, self.layers
+            )
             try:
-                for integral in self.engine.integrate(self.rule.steps, ends, gt, sums, bar.update):
+                for image_scores in self.engine.integrate(
+                    self.rule.steps, image_pairs, gt, accumulator, bar.update
+                ):
                     done += 1
-                    yield integral.scores
+                    yield image_scores.scores
                 return
-            except PointByPoint:  # the same, more slowly
+            except PointByPoint:  # the reference computes the same, more slowly
                 self.engine = None
-        for n in range(done, len(ends)):
-            found = reference.integrate(
-                self.unit, self.rule.steps(), _total, self.index, self.layers, ends[n : n + 1],
-                gt[n : n + 1], advance=bar.update,
+        for n in range(done, len(image_pairs)):
+            image_scores = reference.integrate(
+                self.path_of_unit_change, self.rule.steps(), _output_sum, self.index, self.layers,
+                image_pairs[n : n + 1], gt[n : n + 1], advance=bar.update,
             )  # fmt: skip
-            yield found.scores
+            yield image_scores.scores

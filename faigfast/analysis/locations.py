@@ -1,6 +1,6 @@
-"""Locations and connections: what of the discovered filters matters, their weights or their places.
+"""Locations and connections: effects of the discovered filters' weights and of their places.
 
-Each experiment changes as many filters as were discovered, and as many in every layer.
+Each experiment changes as many filters as were discovered, layer by layer where it can.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,19 +11,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from faigfast.analysis.data_frames import frame
-from faigfast.analysis.evaluation import Crops, Values, mean_and_interval, mean_values, share_of
+from faigfast.analysis.data_frames import data_frame
+from faigfast.analysis.evaluation import (
+    Crops,
+    MetricValues,
+    mean_and_interval,
+    mean_values,
+    ratio_or_nan,
+)
+from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.masking import DRAWS, random_sets
 from faigfast.analysis.measure import measure_all
 from faigfast.analysis.swap_units import output_channels
-from faigfast.filters.filter_set import FilterIndex, FilterSet
-from faigfast.io.finished_parts import Store
+from faigfast.filters.filter_set import FilterSet
+from faigfast.filters.index import FilterIndex
 from faigfast.models.state import copy_of, tensors, unwrap
 
 if TYPE_CHECKING:
     import pandas
 
-# Name → what is done to the target (or the baseline, where it says so), and whether it is random.
+# Name → the change to the target (or to the baseline, where the text says so), and whether it is
+# random.
 EXPERIMENTS = {
     "masked": ("the discovered filters go back to the baseline's", False),
     "masked, other places": ("as many in each layer, elsewhere, go back to the baseline's", True),
@@ -42,12 +50,12 @@ EXPERIMENTS = {
 
 @dataclass(frozen=True)
 class Locations:
-    """What every experiment leaves of a target's ability.
+    """Networks of all experiments with one filter set, measured on the same crops.
 
     Parameters
     ----------
     name, degradation : str
-        Whose filters, and for which degradation.
+        Name of the filters, and the degradation they serve.
     count : int
         Number of filters.
     values : dict
@@ -58,19 +66,19 @@ class Locations:
     name: str
     degradation: str
     count: int
-    values: dict[str, Values]
+    values: dict[str, MetricValues]
 
     def kept(self, experiment: str, degradation: str | None = None) -> float:
-        """Share of the target's gain over the baseline that is there: target 1, baseline 0."""
+        """Share of the target's gain over the baseline that is left: target 1, baseline 0."""
         base, full, now = (
             float(self.values[n]["psnr"][degradation or self.degradation].mean())
             for n in ("baseline", "target", experiment)
         )
-        return share_of(now - base, full - base)
+        return ratio_or_nan(now - base, full - base)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row an experiment."""
-        found = []
+        rows = []
         for experiment, values in self.values.items():
             row: dict[str, Any] = {"filters": self.name, "network": experiment}
             for degradation, psnr in values["psnr"].items():
@@ -78,21 +86,21 @@ class Locations:
                 change = psnr - self.values["target"]["psnr"][degradation]
                 row[f"{degradation} to target"], row[f"± {degradation}"] = mean_and_interval(change)
                 row[f"{degradation} kept, %"] = 100 * self.kept(experiment, degradation)
-            found.append(row)
-        return found
+            rows.append(row)
+        return rows
 
 
 def other_places(filters: FilterSet, index: FilterIndex, seed: int = 0) -> FilterSet:
-    """Draw as many filters in each layer, none of the given ones as far as the layer has others.
+    """Draw as many filters in each layer, none of the given ones if the layer has enough others.
 
     Parameters
     ----------
     filters : FilterSet
-        Of the network that the index numbers.
+        Filters of the network of the index.
     index : FilterIndex
         All filters.
     seed : int
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
@@ -124,11 +132,11 @@ def shuffled(
     network : nn.Module
         Unchanged.
     filters : FilterSet
-        What takes part.
+        The filters that exchange weights.
     seed : int
-        Of the exchange.
+        Seed of the exchange.
     within_outputs : bool
-        Only filters of one output channel change places: it keeps its kernels, which read each
+        Exchange only within one output channel: the channel keeps its kernels, but they read each
         other's inputs.
 
     Returns
@@ -153,19 +161,19 @@ def shuffled(
     return edited
 
 
-def moved(
+def with_weights_moved(
     baseline: nn.Module, target: nn.Module, filters: FilterSet, places: FilterSet
 ) -> nn.Module:
-    """Mask filters in the target, and put their weights to other places of their layers.
+    """Mask filters in the target, and put their weights at other places of their layers.
 
     Parameters
     ----------
     baseline, target : nn.Module
         The pair, unchanged.
     filters : FilterSet
-        Whose weights move.
+        The filters whose weights move.
     places : FilterSet
-        Where to, as many in each layer.
+        Destination, as many filters in each layer.
 
     Returns
     -------
@@ -173,19 +181,19 @@ def moved(
     """
     edited = filters.swap(baseline, target)
     index = FilterIndex.of(edited)
-    source, state = tensors(unwrap(target, "target")), tensors(edited)
-    to = places.masks(index)
+    target_state, edited_state = tensors(unwrap(target, "target")), tensors(edited)
+    destination_masks = places.masks(index)
     with torch.no_grad():
         for layer, mask in filters.masks(index).items():
-            state[layer][to[layer]] = source[layer][mask]
+            edited_state[layer][destination_masks[layer]] = target_state[layer][mask]
     return edited
 
 
 def grafted(baseline: nn.Module, target: nn.Module, filters: FilterSet) -> nn.Module:
     """Copy the baseline with some of the target's filters; its biases stay."""
-    # The fingerprints in the set refuse networks in the other order, which is what is meant here.
-    plain = FilterSet(filters.indices, filters.total, filters.index)
-    return plain.swap(target, baseline)
+    # Fingerprints in the set would refuse baseline and target in exchanged roles.
+    without_fingerprints = FilterSet(filters.indices, filters.total, filters.index)
+    return without_fingerprints.swap(target, baseline)
 
 
 def experiment(
@@ -205,7 +213,7 @@ def experiment(
     if name == "inputs shuffled":
         return shuffled(target, filters, seed, within_outputs=True)
     if name == "weights moved":
-        return moved(baseline, target, filters, elsewhere())
+        return with_weights_moved(baseline, target, filters, elsewhere())
     if name == "grafted":
         return grafted(baseline, target, filters)
     if name == "grafted, other places":
@@ -225,7 +233,7 @@ def locations(
     border: int,
     experiments: Sequence[str] = tuple(EXPERIMENTS),
     draws: int = DRAWS,
-    store: Store | None = None,
+    finished_parts: FinishedParts | None = None,
     progress: bool = False,
 ) -> list[Locations]:
     """Ask whether the discovered filters' weights, locations and connections matter.
@@ -237,16 +245,16 @@ def locations(
     sets : mapping of str to FilterSet
         Discovered filters by name.
     degradations : mapping of str to str
-        Which degradation each name's filters serve.
+        The degradation that each name's filters serve.
     data : Crops
-        What is restored.
+        The crops to restore.
     border : int
         Pixels left out of the PSNR.
     experiments : sequence of str
         Of `EXPERIMENTS`.
     draws : int
-        Of each random experiment, of which the mean is taken.
-    store : Store, optional
+        Number of draws of each random experiment, to average.
+    finished_parts : FinishedParts, optional
         Keeps every finished network's measurement.
     progress : bool
         Show a progress bar.
@@ -283,26 +291,32 @@ def locations(
     keys: dict[tuple[str, str], list[str]] = {}
     for name, filters in sets.items():
         filters.masks(FilterIndex.of(target))
-        for what in experiments:
-            for seed in range(draws if EXPERIMENTS[what][1] else 1):
-                # "masked" is what masking measures too.
-                key = f"{what} {filters.digest} {seed}"
-                key = f"swap {filters.digest}" if what == "masked" else key
-                keys.setdefault((name, what), []).append(key)
-                networks[key] = partial(experiment, what, baseline, target, filters, seed)
+        for experiment_name in experiments:
+            for seed in range(draws if EXPERIMENTS[experiment_name][1] else 1):
+                # Masking measures the network "masked" under this key too.
+                key = f"{experiment_name} {filters.digest} {seed}"
+                key = f"swap {filters.digest}" if experiment_name == "masked" else key
+                keys.setdefault((name, experiment_name), []).append(key)
+                networks[key] = partial(
+                    experiment, experiment_name, baseline, target, filters, seed
+                )
     values = measure_all(
-        networks, data, border=border, target=target, store=store, title="locations",
-        progress=progress,
+        networks, data, border=border, target=target, finished_parts=finished_parts,
+        title="locations", progress=progress,
     )  # fmt: skip
-    found = []
+    results = []
     for name, filters in sets.items():
-        means: dict[str, Values] = {end: values[end] for end in ("baseline", "target")}
-        for what in experiments:
-            means[what] = mean_values([values[key] for key in keys[name, what]])
-        found.append(Locations(name, degradations[name], len(filters), means))
-    return found
+        means: dict[str, MetricValues] = {
+            network: values[network] for network in ("baseline", "target")
+        }
+        for experiment_name in experiments:
+            means[experiment_name] = mean_values(
+                [values[key] for key in keys[name, experiment_name]]
+            )
+        results.append(Locations(name, degradations[name], len(filters), means))
+    return results
 
 
-def locations_frame(parts: Sequence[Locations]) -> "pandas.DataFrame":
+def locations_data_frame(parts: Sequence[Locations]) -> "pandas.DataFrame":
     """One row a name and experiment."""
-    return frame([row for part in parts for row in part.rows()])
+    return data_frame([row for part in parts for row in part.rows()])

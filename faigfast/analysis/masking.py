@@ -1,4 +1,4 @@
-"""Masking: what a network loses when its discovered filters go back to the baseline's."""
+"""Masking: the loss of a network whose discovered filters go back to the baseline's."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,46 +7,46 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from faigfast.analysis.baselines import OF_WEIGHTS
+from faigfast.analysis.baselines import WEIGHT_METHODS
 from faigfast.analysis.contrasts import Contrast, check_contrasts, one_against_rest
-from faigfast.analysis.evaluation import Crops, Values, mean_values, share_of
+from faigfast.analysis.evaluation import Crops, MetricValues, mean_values, ratio_or_nan
+from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.measure import measure_all
-from faigfast.analysis.swap_units import check_pair, random_units, top_units
+from faigfast.analysis.swap_units import check_pair, random_swap_units, top_swap_units
 from faigfast.filters.filter_set import FilterSet
-from faigfast.io.finished_parts import Store
 from faigfast.models.state import blaming
 from faigfast.result import Attribution
 
 FRACTIONS = (0.01, 0.03, 0.05, 0.1)
-DRAWS = 3  # of everything random, of which the mean is taken
+DRAWS = 3  # random sets or experiments, whose mean is taken
 LOWER_IS_BETTER = ("difference", "difference_authors")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one masked network does.
+    """Metrics of one masked network.
 
     Parameters
     ----------
     filters : str
-        Whose filters are masked: the name of a contrast, or of a method that looks at weights
+        Which filters are masked: the name of a contrast, or of a method that looks at weights
         alone and has one set for all.
     fraction : float
-        Share of all filters that is asked for.
+        Requested share of all filters.
     share : float
-        Share of all filters that is masked; of random filters, the mean over the sets.
+        Masked share of all filters; of random filters, the mean over the sets.
     values : dict
         Metric to degradation of the input to [N]; of random filters, the mean over the sets.
     method : str
-        What ranked the filters.
+        Method that ranked the filters.
     count : int
-        Number of filters that are masked, as the share.
+        Number of masked filters, averaged like the share.
     """
 
     filters: str
     fraction: float
     share: float
-    values: Values
+    values: MetricValues
     method: str = "faig"
     count: int = 0
 
@@ -62,17 +62,17 @@ class Masking:
 
     Parameters
     ----------
-    ends : dict
-        Values of the "baseline" and of the "target".
+    pair_values : dict
+        Metric values of the "baseline" and of the "target".
     masked : tuple of Measurement
         One for every filter set.
     contrasts : tuple of Contrast
-        What the rankings followed.
+        The contrasts that the filters were ranked by.
     photographs : tuple of str
         The photograph of each crop.
     """
 
-    ends: dict[str, Values]
+    pair_values: dict[str, MetricValues]
     masked: tuple[Measurement, ...]
     contrasts: tuple[Contrast, ...]
     photographs: tuple[str, ...]
@@ -80,12 +80,12 @@ class Masking:
     @property
     def baseline(self) -> dict[str, Tensor]:
         """PSNR [N] of the baseline by degradation of the input."""
-        return self.ends["baseline"]["psnr"]
+        return self.pair_values["baseline"]["psnr"]
 
     @property
     def target(self) -> dict[str, Tensor]:
         """PSNR [N] of the target by degradation of the input."""
-        return self.ends["target"]["psnr"]
+        return self.pair_values["target"]["psnr"]
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -98,10 +98,10 @@ class Masking:
             float(values[degradation].mean())
             for values in (self.baseline, self.target, measurement.psnr)
         )
-        return share_of(full - now, full - base)
+        return ratio_or_nan(full - now, full - base)
 
     def find(self, filters: str, fraction: float) -> Measurement:
-        """Look one measurement of FAIG's filters, or of one set for all, up."""
+        """Look up the measurement of FAIG's filters, or of one set for all contrasts."""
         return next(
             m
             for m in self.masked
@@ -110,16 +110,16 @@ class Masking:
 
     def curve(self, method: str, filters: str) -> list[Measurement]:
         """Measurements of a method's filters for one contrast, by share."""
-        own = (filters, method) if method in OF_WEIGHTS else (filters,)
-        found = [m for m in self.masked if m.method == method and m.filters in own]
-        return sorted(found, key=lambda m: (m.share, m.fraction))
+        own = (filters, method) if method in WEIGHT_METHODS else (filters,)
+        curve = [m for m in self.masked if m.method == method and m.filters in own]
+        return sorted(curve, key=lambda m: (m.share, m.fraction))
 
-    def change(self, measurement: Measurement, degradation: str, metric: str = "psnr") -> Tensor:
+    def cost(self, measurement: Measurement, degradation: str, metric: str = "psnr") -> Tensor:
         """Give the cost in each crop [N]: a loss of quality, or a difference that grew."""
         now = measurement.values[metric][degradation]
         if metric in LOWER_IS_BETTER:
             return now
-        return self.ends["target"][metric][degradation] - now
+        return self.pair_values["target"][metric][degradation] - now
 
     def area(
         self,
@@ -131,47 +131,48 @@ class Masking:
     ) -> Tensor:
         """Mean cost over the masked share, from nothing to the largest, in each crop [N].
 
-        The area under the curve by the trapezoidal rule, divided by its width: in dB of PSNR. The
-        curves of all methods end where the shortest does, since whole units differ in size.
+        The area under the curve by the trapezoidal rule, divided by its width: dB for PSNR. The
+        curves of all methods are cut where the shortest ends, since swap units differ in size.
 
         Parameters
         ----------
         method, filters : str
             Which filters are masked.
         degradation : str
-            Of the input.
+            Degradation of the input.
         metric : str
-            What was measured.
+            The measured metric.
         within_gain : bool
-            Count no more than the target's gain over the baseline: a network that masking makes
-            worse than the baseline has lost more than what it learnt.
+            Count at most the target's gain over the baseline: a network that masking makes worse
+            than the baseline has lost more than it had learnt.
         """
         points = self.curve(method, filters)
         if not points:
             raise ValueError(f"no filters of {method!r} for {filters!r} were masked")
-        end = min(found[-1].share for m in self.methods if (found := self.curve(m, filters)))
-        cost = [self.change(m, degradation, metric) for m in points]
+        curves = [curve for m in self.methods if (curve := self.curve(m, filters))]
+        last_share = min(curve[-1].share for curve in curves)
+        costs = [self.cost(m, degradation, metric) for m in points]
         if within_gain:
-            start, full = (self.ends[end][metric][degradation] for end in ("baseline", "target"))
+            start, full = (self.pair_values[n][metric][degradation] for n in ("baseline", "target"))
             gain = start - full if metric in LOWER_IS_BETTER else full - start
-            cost = [value.minimum(gain.clamp(min=0)) for value in cost]
-        heights = [torch.zeros_like(cost[0])]
-        places = [0.0]
-        for m, height in zip(points, cost, strict=True):
-            if m.share > end:  # cut there
-                part = (end - places[-1]) / (m.share - places[-1])
+            costs = [value.minimum(gain.clamp(min=0)) for value in costs]
+        heights = [torch.zeros_like(costs[0])]
+        shares = [0.0]
+        for m, height in zip(points, costs, strict=True):
+            if m.share > last_share:  # interpolate there
+                part = (last_share - shares[-1]) / (m.share - shares[-1])
                 heights.append(torch.lerp(heights[-1], height, part))
-                places.append(end)
+                shares.append(last_share)
                 break
             heights.append(height)
-            places.append(m.share)
-        area = torch.trapezoid(torch.stack(heights), torch.tensor(places).to(heights[0]), dim=0)
-        return area / end
+            shares.append(m.share)
+        area = torch.trapezoid(torch.stack(heights), torch.tensor(shares).to(heights[0]), dim=0)
+        return area / last_share
 
 
-def check_names(contrasts: Iterable[Contrast]) -> None:
-    """Refuse a contrast that is called as a method with one set for all."""
-    if clash := {c.name for c in contrasts} & {*OF_WEIGHTS}:
+def check_contrast_names(contrasts: Iterable[Contrast]) -> None:
+    """Refuse a contrast with the name of a method that has one set for all contrasts."""
+    if clash := {c.name for c in contrasts} & {*WEIGHT_METHODS}:
         raise ValueError(
             f"a contrast is called {min(clash)!r}, as a method is; expected another name"
         )
@@ -183,7 +184,7 @@ def random_sets(like: FilterSet, count: int = DRAWS, seed: int = 0) -> list[Filt
     Raises
     ------
     ValueError
-        If the set does not tell how many filters its network has.
+        If the set does not know the number of its network's filters.
     """
     if like.total is None:
         raise ValueError("the set does not tell the number of its network's filters")
@@ -205,7 +206,7 @@ def mask(
     metrics: Sequence[str] = ("psnr",),
     contrasts: Sequence[Contrast] | None = None,
     by: str = "kernel",
-    store: Store | None = None,
+    finished_parts: FinishedParts | None = None,
     progress: bool = False,
 ) -> Masking:
     """Mask each method's top filters for each contrast, and random ones; measure what is left.
@@ -213,11 +214,11 @@ def mask(
     Parameters
     ----------
     baseline, target : nn.Module
-        The pair that the results attribute.
+        The pair of the results.
     result : Attribution or mapping of str to Attribution
-        Of degradations in `data`: FAIG's, or by method.
+        Results for the degradations in `data`: FAIG's, or one by method.
     data : Crops
-        What is restored; better not the images that were attributed.
+        The crops to restore; better not the attributed images.
     fractions : sequence of float
         Shares of all filters in (0, 1].
     border : int
@@ -227,8 +228,8 @@ def mask(
     contrasts : sequence of Contrast, optional
         Rankings to mask by; None: each degradation against all others.
     by : {"kernel", "channel", "layer"}
-        What is swapped as a whole.
-    store : Store, optional
+        The swap unit.
+    finished_parts : FinishedParts, optional
         Keeps every finished network's measurement.
     progress : bool
         Show a progress bar.
@@ -250,34 +251,34 @@ def mask(
     """
     results = {"faig": result} if isinstance(result, Attribution) else dict(result)
     metrics = tuple(dict.fromkeys(("psnr", *metrics)))
-    first = next(iter(results.values()))
-    contrasts = one_against_rest(first.degradations) if contrasts is None else tuple(contrasts)
-    check_contrasts(contrasts, first.degradations)
-    check_names(contrasts)
+    any_result = next(iter(results.values()))
+    contrasts = one_against_rest(any_result.degradations) if contrasts is None else tuple(contrasts)
+    check_contrasts(contrasts, any_result.degradations)
+    check_contrast_names(contrasts)
     fractions = sorted(set(fractions))
     if not fractions:
         raise ValueError("fractions are empty; expected shares in (0, 1]")
-    for one in results.values():
-        check_pair(one, baseline, target)
-    # No method may choose what another had no score for.
+    for one_result in results.values():
+        check_pair(one_result, baseline, target)
+    # No method may choose a filter that another method did not score.
     scored = torch.stack([one.scored for one in results.values()]).all(0)
     results = {method: replace(one, scored=scored) for method, one in results.items()}
-    first = next(iter(results.values()))
+    any_result = next(iter(results.values()))
 
     groups: list[tuple[str, str, float, list[FilterSet]]] = []
     for fraction in fractions:
         tops: list[FilterSet] = []
         for method, one in results.items():
             for contrast in contrasts:
-                top = top_units(target, one, contrast, fraction, by)
-                if method in OF_WEIGHTS:  # one set for all contrasts
+                top = top_swap_units(target, one, contrast, fraction, by)
+                if method in WEIGHT_METHODS:  # one set for all contrasts
                     groups.append((method, method, fraction, [top]))
                     break
                 tops.append(top)
                 groups.append((method, contrast.name, fraction, [top]))
         if "random" not in results:
             like = tops[0] if tops else groups[-1][-1][0]
-            draws = random_units(target, first, like, by, DRAWS)
+            draws = random_swap_units(target, any_result, like, by, DRAWS)
             groups.append(("random", "random", fraction, draws))
 
     networks: dict[str, Callable[[], nn.Module]] = {
@@ -287,17 +288,17 @@ def mask(
     for *_, sets in groups:
         networks |= {f"swap {one.digest}": partial(one.swap, baseline, target) for one in sets}
     values = measure_all(
-        networks, data, border=border, metrics=metrics, target=target, store=store,
-        title="masking", progress=progress,
+        networks, data, border=border, metrics=metrics, target=target,
+        finished_parts=finished_parts, title="masking", progress=progress,
     )  # fmt: skip
     masked = []
     for method, filters, fraction, sets in groups:
         count = sum(map(len, sets)) / len(sets)
-        found = mean_values([values[f"swap {one.digest}"] for one in sets])
-        share = count / len(first.index)
-        masked.append(Measurement(filters, fraction, share, found, method, round(count)))
-    ends = {end: values[end] for end in ("baseline", "target")}
-    return Masking(ends, tuple(masked), contrasts, data.photographs)
+        mean = mean_values([values[f"swap {one.digest}"] for one in sets])
+        share = count / len(any_result.index)
+        masked.append(Measurement(filters, fraction, share, mean, method, round(count)))
+    pair_values = {name: values[name] for name in ("baseline", "target")}
+    return Masking(pair_values, tuple(masked), contrasts, data.photographs)
 
 
 def mask_sets(
@@ -308,9 +309,9 @@ def mask_sets(
     *,
     border: int,
     metrics: Sequence[str] = ("psnr",),
-    store: Store | None = None,
+    finished_parts: FinishedParts | None = None,
     progress: bool = False,
-) -> dict[str, Values]:
+) -> dict[str, MetricValues]:
     """Mask given sets of filters, such as those of files, and measure what is left.
 
     Parameters
@@ -319,13 +320,13 @@ def mask_sets(
         The pair.
     sets : mapping of str to FilterSet
         By name.
-    data, border, metrics, store, progress
+    data, border, metrics, finished_parts, progress
         As in `mask`.
 
     Returns
     -------
     dict of str to dict
-        Values of "baseline", "target" and each set's network.
+        Metric values of "baseline", "target" and each set's network.
 
     Raises
     ------
@@ -344,8 +345,8 @@ def mask_sets(
     }
     metrics = tuple(dict.fromkeys(("psnr", *metrics)))
     values = measure_all(
-        networks, data, border=border, metrics=metrics, target=target, store=store,
-        title="masking", progress=progress,
+        networks, data, border=border, metrics=metrics, target=target,
+        finished_parts=finished_parts, title="masking", progress=progress,
     )  # fmt: skip
-    ends = {end: values[end] for end in ("baseline", "target")}
-    return ends | {name: values[f"swap {one.digest}"] for name, one in sets.items()}
+    pair_values = {name: values[name] for name in ("baseline", "target")}
+    return pair_values | {name: values[f"swap {one.digest}"] for name, one in sets.items()}

@@ -6,8 +6,8 @@ from functools import partial
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from faigfast.analysis.evaluation import AGAINST_TARGET, Crops, Values, measure, restore
-from faigfast.io.finished_parts import Store
+from faigfast.analysis.evaluation import AGAINST_TARGET, Crops, MetricValues, measure, restore
+from faigfast.analysis.finished_parts import FinishedParts
 
 
 def measure_all(
@@ -17,55 +17,59 @@ def measure_all(
     border: int,
     metrics: Sequence[str] = ("psnr",),
     target: nn.Module,
-    store: Store | None = None,
+    finished_parts: FinishedParts | None = None,
     title: str = "networks",
     progress: bool = False,
-) -> dict[str, Values]:
-    """Measure networks that are built when their turn comes.
+) -> dict[str, MetricValues]:
+    """Measure networks, each built only when it is measured.
 
     Parameters
     ----------
     networks : mapping of str to callable
-        By name, which tells all that the network follows from beside what the store knows.
+        By name, which covers everything that the identity of `finished_parts` does not.
     data : Crops
-        What is restored.
+        The crops to restore.
     border : int
         Pixels left out of PSNR and SSIM on every side.
     metrics : sequence of str
         Of `faigfast.analysis.evaluation.METRICS`.
     target : nn.Module
-        With whose outputs the output differences compare.
-    store : Store, optional
-        Keeps every finished network's values.
+        Network whose outputs the output differences compare with.
+    finished_parts : FinishedParts, optional
+        Keeps the values of every measured network.
     title : str
-        Of the progress bar.
+        Title of the progress bar.
     progress : bool
         Show it.
 
     Returns
     -------
     dict of str to dict
-        Values by the networks' names.
+        Metric values by the networks' names.
 
     Raises
     ------
     ValueError
         As `measure`.
     """
-    store = store or Store()
+    finished_parts = finished_parts or FinishedParts()
     reference: dict[str, Tensor] = {}
 
     def compute(build: Callable[[], nn.Module]) -> dict[str, Tensor]:
         if not reference and any(name in AGAINST_TARGET for name in metrics):
             reference.update({name: restore(target, lq) for name, lq in data.lq.items()})
         values = measure(build(), data, border=border, metrics=metrics, reference=reference or None)
-        return {f"{m}/{d}": v for m, of in values.items() for d, v in of.items()}
+        return {
+            f"{metric}/{degradation}": value
+            for metric, by_degradation in values.items()
+            for degradation, value in by_degradation.items()
+        }
 
-    found: dict[str, Values] = {}
+    values_by_network: dict[str, MetricValues] = {}
     for name, build in tqdm(networks.items(), title, unit="network", disable=not progress):
         key = f"{name} {border} {' '.join(metrics)}"
         entries = {(m, d): f"{m}/{d}" for m in metrics for d in data.lq}
-        kept = store.tensors(key, partial(compute, build), entries.values())
-        for (metric, degradation), entry in entries.items():  # a file has them in any order
-            found.setdefault(name, {}).setdefault(metric, {})[degradation] = kept[entry]
-    return found
+        kept = finished_parts.tensors(key, partial(compute, build), entries.values())
+        for (metric, degradation), entry in entries.items():  # a file has its entries in any order
+            values_by_network.setdefault(name, {}).setdefault(metric, {})[degradation] = kept[entry]
+    return values_by_network

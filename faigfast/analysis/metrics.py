@@ -1,4 +1,4 @@
-"""Distances between images: restored and ground truth, or the outputs of two networks."""
+"""Image metrics: a restored image against ground truth, or outputs of two networks compared."""
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def psnr(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -
     output, gt : Tensor
         [N, C, *spatial], range [0, 1]: images, and signals or volumes as well.
     border : int
-        Pixels left out on every side of every spatial axis; the field's custom is the scale.
+        Pixels left out on every side of every spatial axis; usually the scale.
     channel : {"rgb", "y"}
         All three channels, or luma.
 
@@ -54,12 +54,12 @@ def ssim(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -
     Parameters
     ----------
     output, gt, border, channel
-        As in `psnr`, of images [N, C, H, W]; inside the border at least 11 pixels must be left.
+        As in `psnr`, for images [N, C, H, W]; the border must leave at least 11 pixels.
 
     Returns
     -------
     Tensor
-        [N], float64, 1 for equal images; of RGB the mean of the three channels.
+        [N], float64, 1 for equal images; for RGB the mean of the three channels.
 
     Raises
     ------
@@ -71,8 +71,8 @@ def ssim(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -
     Notes
     -----
     Source: Wang et al., IEEE TIP 2004, with a Gaussian window of 11×11, σ = 1.5, by torchmetrics.
-    As in MATLAB and BasicSR only places whose whole window lies in the image count; torchmetrics'
-    own mean counts mirrored pixels too.
+    As in MATLAB and BasicSR, only windows that lie within the image count; torchmetrics'
+    own mean includes mirrored pixels.
     """
     try:
         from torchmetrics.functional.image import structural_similarity_index_measure
@@ -95,16 +95,16 @@ def ssim(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -
 
 
 def gradient_map(x: Tensor, form: str = "gray") -> Tensor:
-    """Size of the spatial gradient of an image, rounded to 8 bit before.
+    """Size of the spatial gradient of an image, after rounding the image to 8 bit.
 
     Parameters
     ----------
     x : Tensor
         [N, 3, H, W] in [0, 1].
     form : {"gray", "authors"}
-        Of the gray image (0.299 R + 0.587 G + 0.114 B), or of the blue channel, which is what the
-        authors' script takes for gray: it hands a colour conversion over where a reading mode is
-        expected, so that three channels arrive, triples them, and looks at the first three.
+        Gradient of the gray image (0.299 R + 0.587 G + 0.114 B), or of the blue channel. The
+        authors' script takes blue for gray: it passes a colour conversion as the reading mode, so
+        that three channels arrive, triples them, and takes the first three.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def gradient_map(x: Tensor, form: str = "gray") -> Tensor:
     Raises
     ------
     ValueError
-        If the form is unknown or x is no [N, 3, H, W].
+        If the form is unknown or x is not [N, 3, H, W].
     """
     if form not in FORMS:
         raise ValueError(f"form is {form!r}; expected one of {FORMS}")
@@ -140,7 +140,7 @@ def output_difference(one: Tensor, other: Tensor, *, form: str = "gray") -> Tens
     Parameters
     ----------
     one, other : Tensor
-        [N, 3, H, W] in [0, 1]; what the target makes of an image, and what a masked network does.
+        [N, 3, H, W] in [0, 1], outputs of the target and of a masked network.
     form : {"gray", "authors"}
         As in `gradient_map`.
 
@@ -156,7 +156,7 @@ def output_difference(one: Tensor, other: Tensor, *, form: str = "gray") -> Tens
 
     Notes
     -----
-    Source: the measure of Xie et al., NeurIPS 2021, and their factor.
+    Source: Xie et al., NeurIPS 2021, with their factor.
     """
     if one.shape != other.shape:
         raise ValueError(f"outputs are {list(one.shape)} and {list(other.shape)}; expected one")
@@ -165,7 +165,7 @@ def output_difference(one: Tensor, other: Tensor, *, form: str = "gray") -> Tens
 
 
 def _compared(output: Tensor, gt: Tensor, border: int, channel: str) -> tuple[Tensor, Tensor]:
-    """Check a pair, and give what is compared of it, in float64."""
+    """Check output and ground truth; crop and convert both for comparison, in float64."""
     if output.shape != gt.shape or output.ndim < 3:
         raise ValueError(
             f"output is {list(output.shape)} and gt {list(gt.shape)}; expected one [N, C, *spatial]"

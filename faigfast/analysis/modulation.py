@@ -1,4 +1,4 @@
-"""Modulation: how strongly a target restores, one degradation at a time or several together."""
+"""Modulation: a target that restores more or less strongly, one degradation or several at once."""
 
 import itertools
 import math
@@ -10,67 +10,69 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from faigfast.analysis.data_frames import frame
-from faigfast.analysis.evaluation import METRICS, Crops, Values, mean_and_interval, restore
+from faigfast.analysis.data_frames import data_frame
+from faigfast.analysis.evaluation import METRICS, Crops, MetricValues, mean_and_interval, restore
+from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.measure import measure_all
 from faigfast.filters.filter_set import FilterSet
-from faigfast.io.finished_parts import Store
 from faigfast.models.state import all_finite, tensors
 
 if TYPE_CHECKING:
     import pandas
 
-LARGEST = 1e9  # of a strength
+LARGEST_STRENGTH = 1e9
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
 @dataclass(frozen=True)
 class Modulation:
-    """What networks of several strengths restore.
+    """Metrics of networks with several strengths.
 
     Parameters
     ----------
     names : tuple of str
-        Whose filters are modulated.
-    settings : tuple of tuple of float
-        One strength a name, for every network.
+        Names of the modulated filter sets.
+    strengths : tuple of tuple of float
+        One strength per name, for every network.
     values : tuple of dict
         Metric to degradation of the input to [N], for every network.
     """
 
     names: tuple[str, ...]
-    settings: tuple[tuple[float, ...], ...]
-    values: tuple[Values, ...]
+    strengths: tuple[tuple[float, ...], ...]
+    values: tuple[MetricValues, ...]
 
-    def find(self, **strengths: float) -> Values:
-        """Look a network up by the strengths that are not 1."""
-        wanted = tuple(float(strengths.get(name, 1.0)) for name in self.names)
-        return self.values[self.settings.index(wanted)]
+    def find(self, **wanted: float) -> MetricValues:
+        """Look up the values of a network by its strengths other than 1."""
+        strengths = tuple(float(wanted.get(name, 1.0)) for name in self.names)
+        return self.values[self.strengths.index(strengths)]
 
-    def curve(self, name: str) -> tuple[list[float], list[Values]]:
-        """Strengths of one name, and values, where all others are 1."""
-        place = self.names.index(name)
+    def curve(self, name: str) -> tuple[list[float], list[MetricValues]]:
+        """Strengths of one name, and the values where all other strengths are 1."""
+        position = self.names.index(name)
         alone = [
-            (setting[place], values)
-            for setting, values in zip(self.settings, self.values, strict=True)
-            if all(s == 1 for n, s in enumerate(setting) if n != place)
+            (strengths[position], values)
+            for strengths, values in zip(self.strengths, self.values, strict=True)
+            if all(s == 1 for n, s in enumerate(strengths) if n != position)
         ]
         alone.sort(key=lambda pair: pair[0])
         return [strength for strength, _ in alone], [values for _, values in alone]
 
-    def frame(self) -> "pandas.DataFrame":
+    def to_frame(self) -> "pandas.DataFrame":
         """One row a network and degradation of the input."""
         rows = []
-        for setting, values in zip(self.settings, self.values, strict=True):
+        for strengths, values in zip(self.strengths, self.values, strict=True):
             for degradation in next(iter(values.values())):
                 row: dict[str, Any] = {
-                    f"strength of {n}": s for n, s in zip(self.names, setting, strict=True)
+                    f"strength of {n}": s for n, s in zip(self.names, strengths, strict=True)
                 }
                 row["input"] = degradation
-                for metric, of in values.items():
-                    row[METRICS[metric]], row[f"± {metric}"] = mean_and_interval(of[degradation])
+                for metric, by_degradation in values.items():
+                    row[METRICS[metric]], row[f"± {metric}"] = mean_and_interval(
+                        by_degradation[degradation]
+                    )
                 rows.append(row)
-        return frame(rows)
+        return data_frame(rows)
 
 
 def modulated(
@@ -86,10 +88,10 @@ def modulated(
     baseline, target : nn.Module
         The pair, unchanged.
     sets : mapping of str to FilterSet
-        Filters by name; those of several sets take the product of their strengths.
+        Filters by name; a filter in several sets takes the product of their strengths.
     strengths : mapping of str to float
-        By name; 0 is the baseline's filters, 1 the target's, above 1 extrapolates. Names that are
-        left out stay at 1.
+        By name; 0 gives the baseline's filters, 1 the target's, above 1 extrapolates. Names left
+        out stay at 1.
 
     Returns
     -------
@@ -120,12 +122,12 @@ def modulated(
 
 
 def check_strength(strength: Any, name: str) -> float:
-    """Refuse what is not a finite number, or so large that weights could overflow."""
+    """Refuse a strength that is not a finite number, or could make weights overflow."""
     if isinstance(strength, bool) or not isinstance(strength, Real) or not math.isfinite(strength):
         raise ValueError(f"strength of {name!r} is {strength!r}; expected a finite number")
-    if abs(float(strength)) > LARGEST:
+    if abs(float(strength)) > LARGEST_STRENGTH:
         raise ValueError(
-            f"strength of {name!r} is {strength!r}; expected at most {LARGEST:g} in size"
+            f"strength of {name!r} is {strength!r}; expected at most {LARGEST_STRENGTH:g} in size"
         )
     return float(strength)
 
@@ -140,7 +142,7 @@ def modulate(
     together: bool = False,
     border: int,
     metrics: Sequence[str] = ("psnr",),
-    store: Store | None = None,
+    finished_parts: FinishedParts | None = None,
     progress: bool = False,
 ) -> Modulation:
     """Measure networks over the strengths of one set at a time, or of all together.
@@ -152,12 +154,12 @@ def modulate(
     sets : mapping of str to FilterSet
         Discovered filters by name.
     data : Crops
-        What is restored.
+        The crops to restore.
     strengths : sequence of float
-        In any steps.
+        In any order.
     together : bool
-        Every combination of strengths, a grid, in place of one name after the other.
-    border, metrics, store, progress
+        Measure every combination of strengths, a grid, instead of one name after the other.
+    border, metrics, finished_parts, progress
         As in `faigfast.analysis.masking.mask`.
 
     Returns
@@ -175,29 +177,29 @@ def modulate(
     """
     if not sets or not len(strengths):
         raise ValueError("sets or strengths are empty; expected at least one of each")
-    steps = sorted({check_strength(s, next(iter(sets))) for s in strengths})
+    levels = sorted({check_strength(s, next(iter(sets))) for s in strengths})
     names = tuple(sets)
     if together:
-        settings = list(itertools.product(steps, repeat=len(names)))
+        combinations = list(itertools.product(levels, repeat=len(names)))
     else:
-        settings = [
-            tuple(s if n == place else 1.0 for n in range(len(names)))
-            for place in range(len(names))
-            for s in steps
+        combinations = [
+            tuple(s if n == position else 1.0 for n in range(len(names)))
+            for position in range(len(names))
+            for s in levels
         ]
-    settings = list(dict.fromkeys(settings))
+    combinations = list(dict.fromkeys(combinations))
     networks: dict[str, Callable[[], nn.Module]] = {}
     keys = []
-    for setting in settings:
-        given = dict(zip(names, setting, strict=True))
-        moved = sorted(f"{sets[name].digest}={s!r}" for name, s in given.items() if s != 1)
+    for combination in combinations:
+        strength_of = dict(zip(names, combination, strict=True))
+        moved = sorted(f"{sets[name].digest}={s!r}" for name, s in strength_of.items() if s != 1)
         keys.append("target" if not moved else f"modulate {' '.join(moved)}")
-        networks[keys[-1]] = partial(modulated, baseline, target, sets, given)
+        networks[keys[-1]] = partial(modulated, baseline, target, sets, strength_of)
     values = measure_all(
-        networks, data, border=border, metrics=metrics, target=target, store=store,
-        title="modulation", progress=progress,
+        networks, data, border=border, metrics=metrics, target=target,
+        finished_parts=finished_parts, title="modulation", progress=progress,
     )  # fmt: skip
-    return Modulation(names, tuple(settings), tuple(values[key] for key in keys))
+    return Modulation(names, tuple(combinations), tuple(values[key] for key in keys))
 
 
 def modulated_images(
@@ -205,7 +207,7 @@ def modulated_images(
     target: nn.Module,
     sets: Mapping[str, FilterSet],
     lq: Tensor,
-    settings: Sequence[Mapping[str, float]],
+    strengths: Sequence[Mapping[str, float]],
 ) -> list[Tensor]:
     """Restore one image [1, C, h, w] at several strengths; a list of [C, H, W]."""
-    return [restore(modulated(baseline, target, sets, s), lq)[0] for s in settings]
+    return [restore(modulated(baseline, target, sets, s), lq)[0] for s in strengths]

@@ -1,7 +1,7 @@
-"""Degradation prediction: which degradation an image has, from the filters it needs, without truth.
+"""Degradation prediction without ground truth: the filters an image needs tell its degradation.
 
-An image is attributed against the target's own output, F(θ, x) in place of the ground truth. What
-that gives is compared with the signatures of labelled images.
+An image is attributed against the target's own output, F(θ, x) in place of the ground truth. Its
+scores are compared with the signatures of labelled images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,23 +15,23 @@ from tqdm import tqdm
 
 from faigfast.analysis.contrasts import split_label
 from faigfast.analysis.evaluation import Crops, restore
-from faigfast.attribution.attributor import attribute
-from faigfast.filters.filter_set import FilterIndex
-from faigfast.io.finished_parts import Store
+from faigfast.analysis.finished_parts import FinishedParts
+from faigfast.attribution.attribute import attribute
+from faigfast.filters.index import FilterIndex
 from faigfast.models.fingerprint import digest_of
 
 MATCHES = ("overlap", "correlation", "neighbour")
 STEPS = 8  # points of the line
-TOGETHER = 8  # images of one part
+PART_SIZE = 8  # images attributed at once
 
 
-def own_scores(
+def own_output_scores(
     baseline: nn.Module,
     target: nn.Module,
     x: Tensor,
     *,
     steps: int = STEPS,
-    store: Store | None = None,
+    finished_parts: FinishedParts | None = None,
     title: str = "",
     progress: bool = False,
     **options: Any,
@@ -46,10 +46,10 @@ def own_scores(
         [N, C, h, w], images without ground truth.
     steps : int
         Points of the line.
-    store : Store, optional
+    finished_parts : FinishedParts, optional
         Keeps finished parts.
     title : str
-        Of the progress bar.
+        Title of the progress bar.
     progress : bool
         Show it.
     **options
@@ -58,36 +58,36 @@ def own_scores(
     Returns
     -------
     Tensor
-        Each filter's share of an image's scores, in float64; shares do not tell how large the loss
-        is, which depends on what the image shows more than on how it is degraded.
+        Each filter's share of an image's scores, in float64. Shares leave out the size of the loss,
+        which depends on the scene more than on the degradation.
     """
-    store, rows = store or Store(), []
+    finished_parts, rows = finished_parts or FinishedParts(), []
 
     def compute(part: Tensor) -> dict[str, Tensor]:
         gt = restore(target, part)
         return {"scores": attribute(baseline, target, (part, gt), steps=steps, **options).scores()}
 
-    for part in tqdm(x.split(TOGETHER), title, unit="part", disable=not progress):
+    for part in tqdm(x.split(PART_SIZE), title, unit="part", disable=not progress):
         name = f"own {steps} {sorted(options.items())} {digest_of({'x': part})}"
-        rows.append(store.tensors(name, partial(compute, part))["scores"])
+        rows.append(finished_parts.tensors(name, partial(compute, part))["scores"])
     scores = torch.cat(rows).double()
     return scores / scores.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one image is taken for.
+    """Predicted degradation of one image.
 
     Parameters
     ----------
     label : str
-        Degradation and level as they were named.
+        Degradation and level, as named by the user.
     degradation : str
-        The label without the number it ends with: "blur" of "blur-2".
+        The label without its final number: "blur" of "blur-2".
     level : str
-        That number; "" where there is none.
+        The final number; "" where there is none.
     margin : float
-        How far the best match is above the best of another label.
+        Difference of the best match from the second best.
     scores : dict of str to float
         The match with every label.
     """
@@ -101,16 +101,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Signatures:
-    """What labelled images have in common: the share each filter has, beyond the mean of all.
+    """Scores that images of one label have in common: shares of filters beyond the mean of all.
 
     Parameters
     ----------
     labels : tuple of str
-        K degradations and levels, such as "blur-2".
+        K degradations with levels, such as "blur-2".
     examples : tuple of Tensor
-        [N, F] of each, from `own_scores`.
+        [N, F] of each, from `own_output_scores`.
     fraction : float
-        Share of the filters that make a signature's set.
+        Share of the filters in a signature's set.
     """
 
     labels: tuple[str, ...]
@@ -136,28 +136,28 @@ class Signatures:
         return torch.stack([rows.mean(0) for rows in self.examples]).mean(0)
 
     @cached_property
-    def spread(self) -> Tensor:
-        """Standard deviation of shares within labels, [F]: what the scene does to a filter."""
-        inner = torch.cat([rows - rows.mean(0) for rows in self.examples])
-        spread = inner.square().mean(0).sqrt()
-        if not spread.any():  # of one example a label: nothing is known of scenes
-            return torch.ones_like(spread)
-        # A filter that never moves would otherwise count for everything.
-        return spread + spread.mean() * 1e-3 + torch.finfo(torch.float64).tiny
+    def within_label_deviation(self) -> Tensor:
+        """Standard deviation of shares within labels, [F]: the scene's effect on a filter."""
+        residuals = torch.cat([rows - rows.mean(0) for rows in self.examples])
+        deviation = residuals.square().mean(0).sqrt()
+        if not deviation.any():  # one example a label: the effect of scenes is unknown
+            return torch.ones_like(deviation)
+        # A filter whose share never varies would otherwise outweigh all others.
+        return deviation + deviation.mean() * 1e-3 + torch.finfo(torch.float64).tiny
 
     @cached_property
     def centres(self) -> Tensor:
-        """Signatures [K, F]: mean deviation from the mean of all labels, in spreads."""
-        return torch.stack([self.deviation(rows).mean(0) for rows in self.examples])
+        """Signatures [K, F]: mean deviation from the mean of all labels, in standard deviations."""
+        return torch.stack([self.standardised(rows).mean(0) for rows in self.examples])
 
     @cached_property
     def sets(self) -> Tensor:
         """Whether a filter is in the top set of a label, [K, F]."""
         return self._members(self.centres)
 
-    def deviation(self, shares: Tensor) -> Tensor:
-        """Give how far the shares of images [N, F] are from the mean, in spreads."""
-        return (shares - self.mean) / self.spread
+    def standardised(self, shares: Tensor) -> Tensor:
+        """Deviation of the shares of images [N, F] from the mean, in standard deviations."""
+        return (shares - self.mean) / self.within_label_deviation
 
     def _members(self, values: Tensor) -> Tensor:
         count = max(1, int(self.fraction * values.shape[1]))
@@ -170,10 +170,10 @@ class Signatures:
         Parameters
         ----------
         shares : Tensor
-            [N, F], from `own_scores`.
+            [N, F], from `own_output_scores`.
         match : {"overlap", "correlation", "neighbour"}
-            Share of the image's top filters that are in the label's set; correlation of the full
-            vectors of deviations with the signature; or with the most similar labelled image.
+            Share of the image's top filters in the label's set; correlation of the full vectors
+            of deviations with the signature; or with the most similar labelled image.
 
         Returns
         -------
@@ -183,7 +183,7 @@ class Signatures:
         Raises
         ------
         ValueError
-            If `match` is unknown or the number of filters is another.
+            If `match` is unknown or the number of filters differs.
         """
         if match not in MATCHES:
             raise ValueError(f"match is {match!r}; expected one of {', '.join(MATCHES)}")
@@ -192,29 +192,31 @@ class Signatures:
                 f"shares are {list(shares.shape)}; expected [N, {len(self.mean)}], the filters of "
                 "the signatures"
             )
-        values = self.deviation(shares)
+        deviations = self.standardised(shares)
         if match == "overlap":
-            chosen = self._members(values).double()
+            chosen = self._members(deviations).double()
             return chosen @ self.sets.double().T / chosen.sum(1, keepdim=True)
         if match == "correlation":
-            return _correlation(values, self.centres)
-        found = (_correlation(values, self.deviation(rows)).amax(1) for rows in self.examples)
-        return torch.stack(list(found), dim=1)
+            return _correlation(deviations, self.centres)
+        nearest = [
+            _correlation(deviations, self.standardised(rows)).amax(1) for rows in self.examples
+        ]
+        return torch.stack(nearest, dim=1)
 
     def predict(self, shares: Tensor, match: str = "correlation") -> list[Prediction]:
-        """Say of images [N, F] which label fits best, and by how much."""
-        found = []
+        """Predict the best label of images [N, F], with its margin."""
+        predictions = []
         for row in self.matches(shares, match):
             best = row.topk(2)
             label = self.labels[int(best.indices[0])]
             degradation, level = split_label(label)
             margin = float(best.values[0] - best.values[1])
             scores = dict(zip(self.labels, row.tolist(), strict=True))
-            found.append(Prediction(label, degradation, level, margin, scores))
-        return found
+            predictions.append(Prediction(label, degradation, level, margin, scores))
+        return predictions
 
-    def without(self, keep: Mapping[str, Sequence[bool]]) -> "Signatures":
-        """Leave examples out: of each label those are kept that are marked."""
+    def only(self, keep: Mapping[str, Sequence[bool]]) -> "Signatures":
+        """Keep only the marked examples of each label."""
         rows = [
             example[torch.tensor(keep[label])]
             for label, example in zip(self.labels, self.examples, strict=True)
@@ -244,18 +246,18 @@ def learn(
     baseline, target : nn.Module
         The pair.
     data : Crops
-        Its degradations' names are the labels; the ground truth is not looked at.
+        Its degradations' names are the labels; the ground truth is not used.
     fraction : float
-        Share of the filters that make a signature's set.
+        Share of the filters in a signature's set.
     **options
-        Of `own_scores`.
+        Of `own_output_scores`.
 
     Returns
     -------
     Signatures
     """
     rows = [
-        own_scores(baseline, target, lq, **{"title": f"learning {label}", **options})
+        own_output_scores(baseline, target, lq, **{"title": f"learning {label}", **options})
         for label, lq in data.lq.items()
     ]
     return Signatures(tuple(data.lq), tuple(rows), fraction)
@@ -270,12 +272,12 @@ def predict_degradation(
     match: str = "correlation",
     **options: Any,
 ) -> list[Prediction]:
-    """Say which degradation unseen images have, without their ground truth.
+    """Predict the degradation of unseen images, without their ground truth.
 
     Parameters
     ----------
     baseline, target : nn.Module
-        The pair that the signatures were learned with.
+        The pair that learned the signatures.
     signatures : Signatures
         From `learn`.
     x : Tensor
@@ -283,7 +285,7 @@ def predict_degradation(
     match : str
         As in `Signatures.matches`.
     **options
-        Of `own_scores`; better those of learning.
+        Of `own_output_scores`; best the same as for `learn`.
 
     Returns
     -------
@@ -293,16 +295,16 @@ def predict_degradation(
     Raises
     ------
     ValueError
-        If the signatures are of a network with another number of filters.
+        If the signatures belong to a network with another number of filters.
 
     Notes
     -----
     Source: Xie et al., NeurIPS 2021, whose code is not published. They match top
-    filters; full vectors and the scene's spread are our addition.
+    filters; full vectors and the division by the scene's effect are our addition.
     """
     if len(FilterIndex.of(target)) != len(signatures.mean):
         raise ValueError(
             f"the signatures are of {len(signatures.mean)} filters and the network has "
             f"{len(FilterIndex.of(target))}"
         )
-    return signatures.predict(own_scores(baseline, target, x, **options), match)
+    return signatures.predict(own_output_scores(baseline, target, x, **options), match)

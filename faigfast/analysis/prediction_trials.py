@@ -1,4 +1,4 @@
-"""Trials of degradation prediction: how often known degradations are told right."""
+"""Trials of degradation prediction: how often known degradations are predicted right."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.analysis.contrasts import split_label
-from faigfast.analysis.data_frames import frame
+from faigfast.analysis.data_frames import data_frame
 from faigfast.analysis.evaluation import Crops, over_photographs
-from faigfast.analysis.prediction import MATCHES, Prediction, Signatures, learn, own_scores
+from faigfast.analysis.prediction import MATCHES, Prediction, Signatures, learn, own_output_scores
 
 if TYPE_CHECKING:
     import pandas
 
-# Labels and recipes of the paper's degradations at three levels each, alone and together.
+# Label → recipe: the paper's degradations at three levels each, alone and together.
 LEVELS = {
     "clean": "clean",
     "blur-1": "blur=1",
@@ -31,7 +31,7 @@ LEVELS = {
 
 
 @dataclass(frozen=True)
-class Trial:
+class PredictionTrial:
     """Predictions for images whose degradation is known.
 
     Parameters
@@ -39,13 +39,13 @@ class Trial:
     labels : tuple of str
         All labels.
     truth, predicted : tuple of str
-        Of every image.
+        True and predicted label of every image.
     margins : tuple of float
-        Of every image.
+        Margin of every image.
     photographs : tuple of str
-        Of every image.
+        Photograph of every image.
     match : str
-        How signatures were matched.
+        Match of images and signatures, one of `MATCHES`.
     """
 
     labels: tuple[str, ...]
@@ -56,23 +56,23 @@ class Trial:
     match: str
 
     def right(self, exact: bool = True) -> Tensor:
-        """1 where the label, or without `exact` the degradation alone, is right, else 0: [N]."""
+        """1 where the label (without `exact` only its degradation) is right, else 0: [N]."""
         pairs = zip(self.truth, self.predicted, strict=True)
         if exact:
             return torch.tensor([float(a == b) for a, b in pairs])
         return torch.tensor([float(split_label(a)[0] == split_label(b)[0]) for a, b in pairs])
 
     def confusion(self) -> Tensor:
-        """Share of the images of a label (row) that were taken for each (column): [K, K]."""
+        """Share of a label's images (row) that were predicted as each label (column): [K, K]."""
         counts = torch.zeros(len(self.labels), len(self.labels), dtype=torch.float64)
         for a, b in zip(self.truth, self.predicted, strict=True):
             counts[self.labels.index(a), self.labels.index(b)] += 1
         return counts / counts.sum(1, keepdim=True).clamp(min=1)
 
-    def confusion_frame(self) -> "pandas.DataFrame":
-        """One row a label: which percentage of its images was taken for each."""
+    def confusion_data_frame(self) -> "pandas.DataFrame":
+        """One row a label: percentages of its images that were predicted as each label."""
         shares = (100 * self.confusion()).tolist()
-        return frame(
+        return data_frame(
             [
                 {"truth": label}
                 | {f"taken for {t}, %": v for t, v in zip(self.labels, row, strict=True)}
@@ -80,27 +80,27 @@ class Trial:
             ]
         )
 
-    def frame(self) -> "pandas.DataFrame":
-        """Accuracy over all images and of each label.
+    def to_frame(self) -> "pandas.DataFrame":
+        """Accuracy over all images, and of each label.
 
-        With Wilson's 95 % intervals over images, and half of that over photographs, as
-        `over_photographs` gives it.
+        Intervals of 95 %: Wilson's over images, and the half width over photographs of
+        `over_photographs`.
         """
         rows = []
         for label in ("all", *self.labels):
-            of = [n for n, t in enumerate(self.truth) if label in ("all", t)]
-            row: dict[str, Any] = {"truth": label, "images": len(of), "match": self.match}
+            chosen = [n for n, t in enumerate(self.truth) if label in ("all", t)]
+            row: dict[str, Any] = {"truth": label, "images": len(chosen), "match": self.match}
             for title, exact in (("degradation", False), ("and level", True)):
-                hits = int(self.right(exact)[of].sum())
-                low, high = wilson(hits, len(of))
-                row |= {f"{title} right, %": 100 * hits / len(of)}
+                hits = int(self.right(exact)[chosen].sum())
+                low, high = wilson(hits, len(chosen))
+                row |= {f"{title} right, %": 100 * hits / len(chosen)}
                 row |= {f"{title} from": 100 * low, f"{title} to": 100 * high}
-                places = [self.photographs[n] for n in of]
-                half = over_photographs(self.right(exact)[of], places)[1]
+                names = [self.photographs[n] for n in chosen]
+                half = over_photographs(self.right(exact)[chosen], names)[1]
                 row[f"{title} ± photographs"] = 100 * half
-            row["mean margin"] = sum(self.margins[n] for n in of) / len(of)
+            row["mean margin"] = sum(self.margins[n] for n in chosen) / len(chosen)
             rows.append(row)
-        return frame(rows)
+        return data_frame(rows)
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
@@ -108,46 +108,46 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
     Examples
     --------
-    >>> tuple(round(end, 3) for end in wilson(9, 10))
+    >>> tuple(round(bound, 3) for bound in wilson(9, 10))
     (0.596, 0.982)
     """
     z = 1.96
-    share, spread = hits / count, z * z / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * ((share * (1 - share) + spread / 4) / count) ** 0.5
+    share, correction = hits / count, z * z / count
+    middle = (share + correction / 2) / (1 + correction)
+    half = z / (1 + correction) * ((share * (1 - share) + correction / 4) / count) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def trial(
+def predict_labelled(
     signatures: Signatures, shares: Mapping[str, Tensor], photographs: Sequence[str], match: str
-) -> Trial:
-    """Predict images of known labels, {label: [N, F]}, and keep what was right."""
+) -> PredictionTrial:
+    """Predict images of known labels, {label: shares [N, F]}."""
     truth: list[str] = []
-    found: list[Prediction] = []
+    predictions: list[Prediction] = []
     for label, rows in shares.items():
         truth += [label] * len(rows)
-        found += signatures.predict(rows, match)
-    names = tuple(p.label for p in found)
-    margins = tuple(p.margin for p in found)
-    places = tuple(photographs) * len(shares)
-    return Trial(signatures.labels, tuple(truth), names, margins, places, match)
+        predictions += signatures.predict(rows, match)
+    names = tuple(p.label for p in predictions)
+    margins = tuple(p.margin for p in predictions)
+    photograph_names = tuple(photographs) * len(shares)
+    return PredictionTrial(signatures.labels, tuple(truth), names, margins, photograph_names, match)
 
 
 def check_photographs(photographs: Sequence[str]) -> None:
-    """Refuse one photograph alone: what is learned is tried on others."""
+    """Refuse a single photograph: signatures of some are tested on others."""
     if len(set(photographs)) < 2:
         raise ValueError("one photograph; expected two or more, to learn from some and test others")
 
 
 def leave_one_photograph_out(
     signatures: Signatures, photographs: Sequence[str], match: str
-) -> Trial:
+) -> PredictionTrial:
     """Predict each photograph's crops from signatures of the others.
 
     Parameters
     ----------
     signatures : Signatures
-        Of all crops, in one order for every label.
+        Signatures of all crops, in the same order for every label.
     photographs : sequence of str
         The photograph of each crop.
     match : str
@@ -156,72 +156,80 @@ def leave_one_photograph_out(
     Raises
     ------
     ValueError
-        If there is one photograph alone.
+        If there is only one photograph.
     """
     check_photographs(photographs)
     parts = []
-    for out in dict.fromkeys(photographs):
-        keep = [name != out for name in photographs]
-        left = signatures.without(dict.fromkeys(signatures.labels, keep))
+    for left_out in dict.fromkeys(photographs):
+        keep = [name != left_out for name in photographs]
+        of_others = signatures.only(dict.fromkeys(signatures.labels, keep))
         rows = {
             label: example[~torch.tensor(keep)]
             for label, example in zip(signatures.labels, signatures.examples, strict=True)
         }
-        parts.append(trial(left, rows, [name for name in photographs if name == out], match))
+        parts.append(
+            predict_labelled(
+                of_others, rows, [name for name in photographs if name == left_out], match
+            )
+        )
     joined = {
         name: sum((getattr(part, name) for part in parts), ())
         for name in ("truth", "predicted", "margins", "photographs")
     }
-    return Trial(signatures.labels, match=match, **joined)
+    return PredictionTrial(signatures.labels, match=match, **joined)
 
 
 def try_predictions(
     baseline: nn.Module,
     target: nn.Module,
     unseen: Crops,
-    lessons: Crops | None = None,
+    teaching_crops: Crops | None = None,
     *,
     fraction: float = 0.05,
     **options: Any,
-) -> tuple[Signatures, list[Trial]]:
-    """Predict crops of known degradations in every way of matching.
+) -> tuple[Signatures, list[PredictionTrial]]:
+    """Predict crops of known degradations by every match.
 
     Parameters
     ----------
     baseline, target : nn.Module
         The pair.
     unseen : Crops
-        What is predicted; its degradations' names are the labels.
-    lessons : Crops, optional
-        Of other photographs, under the same labels; None: each photograph is predicted from the
-        others.
+        The crops to predict; their degradations' names are the labels.
+    teaching_crops : Crops, optional
+        Crops of other photographs, under the same labels; None: each photograph is predicted from
+        the others.
     fraction : float
         Share of the filters that make a signature's set.
     **options
-        Of `own_scores`.
+        Of `own_output_scores`.
 
     Returns
     -------
     signatures : Signatures
-        Of the lessons, or of all crops.
-    trials : list of Trial
-        One for each of `MATCHES`.
+        Of `teaching_crops`, or of all crops.
+    prediction_trials : list of PredictionTrial
+        One a match in `MATCHES`.
 
     Raises
     ------
     ValueError
-        If there are no two labels, or without lessons no two photographs.
+        If there are no two labels, or without `teaching_crops` no two photographs.
     """
     if len(unseen.lq) < 2:
         raise ValueError(f"labels are {', '.join(unseen.lq)}; expected at least two to tell apart")
-    if lessons is None:
+    if teaching_crops is None:
         check_photographs(unseen.photographs)
         signatures = learn(baseline, target, unseen, fraction=fraction, **options)
         names = unseen.photographs
         return signatures, [leave_one_photograph_out(signatures, names, m) for m in MATCHES]
-    signatures = learn(baseline, target, lessons, fraction=fraction, **options)
+    signatures = learn(baseline, target, teaching_crops, fraction=fraction, **options)
     shares = {
-        label: own_scores(baseline, target, lq, **{"title": f"predicting {label}", **options})
+        label: own_output_scores(
+            baseline, target, lq, **{"title": f"predicting {label}", **options}
+        )
         for label, lq in unseen.lq.items()
     }
-    return signatures, [trial(signatures, shares, unseen.photographs, m) for m in MATCHES]
+    return signatures, [
+        predict_labelled(signatures, shares, unseen.photographs, m) for m in MATCHES
+    ]

@@ -1,4 +1,4 @@
-"""Pruning hand-over: FAIG's scores in the forms that pruning libraries take as importance."""
+"""FAIG's scores as importance, in the forms that pruning libraries take."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.analysis.contrasts import Contrast
-from faigfast.analysis.data_frames import frame
-from faigfast.analysis.evaluation import share_of
+from faigfast.analysis.data_frames import data_frame
+from faigfast.analysis.evaluation import ratio_or_nan
 from faigfast.analysis.swap_units import check_index, convolution_of, output_channels
 from faigfast.models.state import unwrap
 from faigfast.result import Attribution
@@ -25,10 +25,10 @@ def filter_importance(result: Attribution, contrast: Contrast | None = None) -> 
     Parameters
     ----------
     result : Attribution
-        Of the network to prune, as the target.
+        Result whose target is the network to prune.
     contrast : Contrast, optional
-        What the network must keep, such as `Contrast("blur", "blur", ())`; None: the mean scores
-        of all degradations, summed.
+        Ability that the network must keep, such as `Contrast("blur", "blur", ())`; None: the mean
+        scores of all degradations, summed.
 
     Returns
     -------
@@ -46,12 +46,12 @@ def channel_importance(
     contrast: Contrast | None = None,
     reduce: str = "sum",
 ) -> dict[str, Tensor]:
-    """Score every output channel of every convolution that the result scores.
+    """Score every output channel of every scored convolution.
 
     Parameters
     ----------
     network : nn.Module
-        The network that the result attributes, as the target.
+        The target of the result.
     result : Attribution
         Its scores.
     contrast : Contrast, optional
@@ -73,24 +73,24 @@ def channel_importance(
         raise ValueError(f"reduce is {reduce!r}; expected one of {', '.join(REDUCTIONS)}")
     index = check_index(result, network)
     scores = filter_importance(result, contrast)
-    found = {}
+    importance = {}
     for n, (layer, channels) in enumerate(output_channels(network, index).items()):
         if not result.scored[index.offsets[n]]:
             continue
-        own = scores[index.offsets[n] : index.offsets[n + 1]]
-        empty = torch.zeros(int(channels.max()) + 1, dtype=own.dtype)
-        name = {"sum": "sum", "mean": "mean", "max": "amax"}[reduce]
-        found[convolution_of(network, layer)[0]] = empty.scatter_reduce(
-            0, channels, own, name, include_self=False
+        layer_scores = scores[index.offsets[n] : index.offsets[n + 1]]
+        empty = torch.zeros(int(channels.max()) + 1, dtype=layer_scores.dtype)
+        torch_reduce = {"sum": "sum", "mean": "mean", "max": "amax"}[reduce]
+        importance[convolution_of(network, layer)[0]] = empty.scatter_reduce(
+            0, channels, layer_scores, torch_reduce, include_self=False
         )
-    return found
+    return importance
 
 
-def importance_frame(scores: Mapping[str, Tensor]) -> "pandas.DataFrame":
-    """One row a convolution: how its channels' scores, of `channel_importance`, are spread."""
+def importance_data_frame(scores: Mapping[str, Tensor]) -> "pandas.DataFrame":
+    """One row a convolution: least, median and largest of its scores of `channel_importance`."""
     positive = {name: float(v.clamp(min=0).sum()) for name, v in scores.items()}
     total = sum(positive.values())
-    return frame(
+    return data_frame(
         [
             {
                 "layer": name,
@@ -99,7 +99,7 @@ def importance_frame(scores: Mapping[str, Tensor]) -> "pandas.DataFrame":
                 "median": float(v.median()),
                 "most": float(v.max()),
                 "least channel": int(v.argmin()),
-                "share of all, %": 100 * share_of(positive[name], total),
+                "share of all, %": 100 * ratio_or_nan(positive[name], total),
             }
             for name, v in scores.items()
         ]
@@ -109,7 +109,7 @@ def importance_frame(scores: Mapping[str, Tensor]) -> "pandas.DataFrame":
 def weight_importance(
     network: nn.Module, result: Attribution, contrast: Contrast | None = None
 ) -> dict[str, Tensor]:
-    """Give each weight of the layers that are scored its filter's, for `torch.nn.utils.prune`.
+    """Give each weight of a scored layer its filter's score, for `torch.nn.utils.prune`.
 
     Parameters
     ----------
@@ -119,8 +119,8 @@ def weight_importance(
     Returns
     -------
     dict of str to Tensor
-        Name of the convolution to a tensor of its weight's shape, dtype and device, which the
-        functions of `torch.nn.utils.prune` take as `importance_scores`.
+        Name of the convolution to a tensor of its weight's shape, dtype and device; the functions
+        of `torch.nn.utils.prune` take it as `importance_scores`.
 
     Raises
     ------
@@ -142,28 +142,28 @@ def weight_importance(
     index = check_index(result, network)
     scores = filter_importance(result, contrast)
     state = unwrap(network, "network").state_dict()
-    found = {}
+    importance = {}
     for n, (layer, shape) in enumerate(zip(index.layers, index.shapes, strict=True)):
         if not result.scored[index.offsets[n]]:
             continue
-        own = scores[index.offsets[n] : index.offsets[n + 1]].view(*shape[:2])
-        own = own.view(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)
-        found[convolution_of(network, layer)[0]] = own.to(state[layer])
-    return found
+        layer_scores = scores[index.offsets[n] : index.offsets[n + 1]].view(*shape[:2])
+        layer_scores = layer_scores.view(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)
+        importance[convolution_of(network, layer)[0]] = layer_scores.to(state[layer])
+    return importance
 
 
 class FaigImportance:
     """Importance for torch-pruning's pruners: FAIG's score of every output channel.
 
-    A group's score of a channel is the mean over the convolutions that lose it as an output;
-    what reads the channel does not count, since its filters have scores of their own.
+    A channel's score in a group is the mean over the convolutions that lose it as an output.
+    Layers that read the channel do not count, since their filters have scores of their own.
 
     Parameters
     ----------
     network : nn.Module
-        The network that the pruner is given, not pruned yet.
+        The network to prune, not pruned yet.
     result : Attribution
-        Of this network as the target.
+        Result with this network as the target.
     contrast : Contrast, optional
         As in `filter_importance`.
     reduce : str
@@ -176,8 +176,8 @@ class FaigImportance:
 
     Notes
     -----
-    Scores are those of the whole network: prune in one step, or attribute the pruned network anew.
-    torch-pruning (VainF, MIT licence) is not needed by anything else here.
+    Scores belong to the unpruned network: prune in one step, or attribute the pruned network again.
+    Nothing else in faigfast needs torch-pruning (VainF, MIT licence).
     """
 
     def __init__(
@@ -188,28 +188,29 @@ class FaigImportance:
         reduce: str = "sum",
     ) -> None:
         module = unwrap(network, "network")
-        layers = dict(module.named_modules())
+        modules = dict(module.named_modules())
         scores = channel_importance(module, result, contrast, reduce)
-        self.scores = {layers[name]: values for name, values in scores.items()}
+        self.scores = {modules[name]: values for name, values in scores.items()}
 
     def __call__(self, group: Any) -> Tensor | None:
         """Score the channels of a group of torch-pruning; None where no convolution loses one."""
         from torch_pruning.pruner import function
 
         total, count = None, 0
-        for n, (dep, places) in enumerate(group):
+        for n, (dep, channels) in enumerate(group):
             outputs = (function.prune_conv_out_channels, function.prune_depthwise_conv_out_channels)
             if dep.layer not in self.scores or dep.pruning_fn not in outputs:
                 continue
-            known = self.scores[dep.layer]
-            if len(known) != dep.layer.out_channels:
+            channel_scores = self.scores[dep.layer]
+            if len(channel_scores) != dep.layer.out_channels:
                 raise ValueError(
                     f"a convolution has {dep.layer.out_channels} channels and scores for "
-                    f"{len(known)}; expected the network that was attributed, not pruned yet"
+                    f"{len(channel_scores)}; expected the network that was attributed, not pruned "
+                    "yet"
                 )
             roots = torch.tensor(group[n].root_idxs)
-            values = torch.zeros(len(roots), dtype=known.dtype)
-            values = values.scatter_reduce(0, roots, known[torch.tensor(places)], "sum")
+            values = torch.zeros(len(roots), dtype=channel_scores.dtype)
+            values = values.scatter_reduce(0, roots, channel_scores[torch.tensor(channels)], "sum")
             total = values if total is None else total + values
             count += 1
         return None if total is None else total / count

@@ -1,4 +1,4 @@
-"""Retraining: only the discovered filters learn, from the baseline, and all else stands still."""
+"""Retraining: only the discovered filters learn, starting from the baseline."""
 
 import math
 import os
@@ -9,23 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from faigfast.analysis.data_frames import frame
+from faigfast.analysis.data_frames import data_frame
 from faigfast.analysis.evaluation import (
     METRICS,
     Crops,
-    Values,
-    difference,
+    MetricValues,
+    difference_text,
     mean_and_interval,
     measure,
     over_photographs,
-    share_of,
+    ratio_or_nan,
 )
 from faigfast.analysis.masking import random_sets
-from faigfast.analysis.retraining_runs import WHO, check_states, lessons
+from faigfast.analysis.retraining_runs import RETRAINED_NETWORKS, check_states, training_patches
 from faigfast.analysis.study import Study
 from faigfast.data.degradations import Degradation
 from faigfast.data.patches import Patches
-from faigfast.filters.filter_set import FilterIndex, FilterSet
+from faigfast.filters.filter_set import FilterSet
+from faigfast.filters.index import FilterIndex
 from faigfast.models.fingerprint import digest_of, fingerprint
 from faigfast.models.state import blaming, copy_of, unwrap
 from faigfast.training.train import STATE, Optimize, Schedule, check_optimizer, train
@@ -51,22 +52,22 @@ def retrain(
     Parameters
     ----------
     baseline : nn.Module
-        Where the training starts; unchanged.
+        Starting point of the training; unchanged.
     filters : FilterSet, optional
-        What learns; biases and everything else stay as they are to the bit. None: every
+        The filters that learn; biases and everything else stay the same to the bit. None: every
         parameter learns.
     patches : Patches
-        Where batches come from.
+        Source of the batches.
     schedule : Schedule
         Length and rate.
     folder : path-like
-        Receives the training's state and log; the same call goes on where it stopped.
+        Receives the training's state and log; the same call resumes a stopped training.
     optimizer : str or callable
         As in `faigfast.training.train.train`.
     recipe : mapping, optional
-        Whatever else defines the run; a state of another is refused.
+        Whatever else defines the run; the state of another run is refused.
     overwrite : bool
-        Forget the state in `folder` and start again.
+        Discard the state in `folder` and start again.
     progress : bool
         Show a progress bar.
 
@@ -86,7 +87,7 @@ def retrain(
     Source: Xie et al., NeurIPS 2021. Their script drops filters whose index is below
     192, the first layer's.
     """
-    network = copy_of(unwrap(baseline, "baseline")).requires_grad_(True)  # a frozen one learns too
+    network = copy_of(unwrap(baseline, "baseline")).requires_grad_(True)  # a frozen one too
     vars(network).pop("faigfast_source", None)
     masks = None if filters is None else filters.masks(FilterIndex.of(network))
     modes = [module.training for module in network.modules()]
@@ -96,9 +97,9 @@ def retrain(
         **(recipe or {}),
     }
     check_optimizer(optimizer)
-    if overwrite:  # here, so that nothing is lost by what is refused before
+    if overwrite:  # after the checks above, so that a refused call deletes nothing
         (Path(folder) / STATE).unlink(missing_ok=True)
-    average = train(
+    averaged_state = train(
         network,
         patches,
         schedule,
@@ -108,7 +109,7 @@ def retrain(
         optimizer=optimizer,
         progress=progress,
     )
-    network.load_state_dict(average)
+    network.load_state_dict(averaged_state)
     for module, mode in zip(network.modules(), modes, strict=True):
         module.training = mode
     return network
@@ -121,7 +122,7 @@ class Retraining:
     Parameters
     ----------
     degradation : str
-        Of the training and of the input.
+        Degradation of the training patches and of the input.
     count : int
         Number of discovered, and of random filters.
     values : dict
@@ -130,12 +131,12 @@ class Retraining:
     photographs : tuple of str
         The photograph of each crop.
     networks : dict of str to nn.Module
-        Those that were retrained.
+        The retrained networks.
     """
 
     degradation: str
     count: int
-    values: dict[str, Values]
+    values: dict[str, MetricValues]
     photographs: tuple[str, ...]
     networks: dict[str, nn.Module]
 
@@ -146,11 +147,11 @@ class Retraining:
     def recovered(self, network: str) -> float:
         """Share of the target's gain over the baseline."""
         base, full, now = (float(self.psnr(n).mean()) for n in ("baseline", "target", network))
-        return share_of(now - base, full - base)
+        return ratio_or_nan(now - base, full - base)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a network."""
-        found = []
+        rows = []
         for network in self.values:
             row: dict[str, Any] = {"degradation": self.degradation, "network": network}
             row["filters"] = self.count if network in ("discovered", "random") else None
@@ -160,8 +161,8 @@ class Retraining:
                 ahead = self.psnr(network) - self.psnr("random")
                 row["above random"], row["± crops"] = mean_and_interval(ahead)
                 row["± photographs"] = over_photographs(ahead, self.photographs)[1]
-            found.append(row)
-        return found
+            rows.append(row)
+        return rows
 
 
 def compare_retraining(
@@ -181,26 +182,26 @@ def compare_retraining(
     overwrite: bool = False,
     progress: bool = False,
 ) -> Retraining:
-    """Retrain discovered filters, as many random ones, and all, for one degradation.
+    """Retrain discovered filters, as many random filters, and all parameters, for one degradation.
 
     Parameters
     ----------
     baseline, target : nn.Module
-        The pair; the target is what is to be reached.
+        The pair; retrained networks are compared with the target.
     filters : FilterSet
         Discovered for the degradation.
     degradation : str
         Its name in `data`.
     patches : Patches
-        Of the degradation.
+        Patches under the degradation.
     data : Crops
-        On which the networks are measured.
+        Crops that the networks are measured on.
     schedule, folder, optimizer, recipe, overwrite, progress
         As in `retrain`; each network has a folder of its own.
     border : int
         Pixels left out of the PSNR.
     seed : int
-        Of the random filters.
+        Seed of the random filters.
 
     Returns
     -------
@@ -215,15 +216,15 @@ def compare_retraining(
         raise ValueError(
             f"degradation is {degradation!r}; expected one of the crops', {', '.join(data.lq)}"
         )
-    total = len(FilterIndex.of(baseline))  # which a file of the authors does not tell
-    (chance,) = random_sets(replace(filters, total=total), 1, seed)
-    only = Crops({degradation: data.lq[degradation]}, data.gt, data.names)
+    total = len(FilterIndex.of(baseline))  # missing in the authors' files of indices
+    (random_set,) = random_sets(replace(filters, total=total), 1, seed)
+    crops_of_degradation = Crops({degradation: data.lq[degradation]}, data.gt, data.names)
     values = {
-        "baseline": measure(baseline, only, border=border),
-        "target": measure(target, only, border=border),
+        "baseline": measure(baseline, crops_of_degradation, border=border),
+        "target": measure(target, crops_of_degradation, border=border),
     }
     networks = {}
-    for name, chosen in zip(WHO, (filters, chance, None), strict=True):
+    for name, chosen in zip(RETRAINED_NETWORKS, (filters, random_set, None), strict=True):
         networks[name] = retrain(
             baseline,
             chosen,
@@ -235,7 +236,7 @@ def compare_retraining(
             overwrite=overwrite,
             progress=progress,
         )
-        values[name] = measure(networks[name], only, border=border)
+        values[name] = measure(networks[name], crops_of_degradation, border=border)
     return Retraining(degradation, len(filters), values, data.photographs, networks)
 
 
@@ -259,9 +260,9 @@ def retrain_all(
     study : Study
         Pair, attribution and crops.
     images : dict of str to Tensor
-        Photographs [3, H, W] to train on, others than the study's.
+        Photographs [3, H, W] to train on, not the study's.
     recipes : dict of str to Degradation
-        By name; those that neither blur nor add noise are passed over.
+        By name; recipes without blur and noise are skipped.
     schedule : Schedule
         Length and rate.
     folder : path-like
@@ -269,13 +270,13 @@ def retrain_all(
     fraction : float
         Share of the filters that learn.
     sets : mapping of str to FilterSet, optional
-        Filters by degradation, in place of the study's.
+        Filters by degradation, instead of the study's.
     patch : int
         Side of a low-resolution patch.
     optimizer : str
         As in `retrain`.
     overwrite : bool
-        Forget what earlier runs left in `folder`, each state when its training begins.
+        Discard earlier states in `folder`, each when its training begins.
 
     Returns
     -------
@@ -284,70 +285,70 @@ def retrain_all(
     Raises
     ------
     ValueError
-        If a set is of another network or of no degradation that can be learnt, two contrasts
-        serve one degradation, or there is nothing to be learnt.
+        If a set belongs to another network or to no degradation that can be learnt, two contrasts
+        serve one degradation, or no degradation can be learnt.
     """
     sets = sets or {}
-    learnt = lessons(study, images, recipes, list(sets), patch)
-    for name, given in sets.items():
+    patches_by_degradation = training_patches(study, images, recipes, list(sets), patch)
+    for name, filters in sets.items():
         with blaming(f"set {name!r}", ValueError):
-            given.check_pair(study.baseline, study.target)
-    if not learnt:
+            filters.check_pair(study.baseline, study.target)
+    if not patches_by_degradation:
         raise ValueError("no degradation blurs or adds noise; expected one to be learnt")
     check_optimizer(optimizer)
     if not overwrite:
-        check_states(learnt, schedule, folder)
+        check_states(patches_by_degradation, schedule, folder)
     if not sets:
         tops = study.tops(fraction)
         sets = {c.degradation: tops[c.name] for c in study.contrasts}
     parts = []
-    for name, patches in learnt.items():
+    for name, patches in patches_by_degradation.items():
         recipe = recipes[name]
-        known = {
+        training_recipe = {
             "degradation": [recipe.blur, recipe.noise],
             "patch": patch,
             "photographs": digest_of(images),
         }
         parts.append(
             compare_retraining(
-                study.baseline, study.target, sets[name], name, patches, study.kept, schedule,
-                folder, border=study.border, optimizer=optimizer, recipe=known,
+                study.baseline, study.target, sets[name], name, patches, study.measured, schedule,
+                folder, border=study.border, optimizer=optimizer, recipe=training_recipe,
                 overwrite=overwrite, progress=study.progress,
             )
         )  # fmt: skip
     return parts
 
 
-def retraining_frame(parts: Sequence[Retraining]) -> "pandas.DataFrame":
+def retraining_data_frame(parts: Sequence[Retraining]) -> "pandas.DataFrame":
     """One row a degradation and network."""
     rows = [row for part in parts for row in part.rows()]
-    table = frame(rows)
-    if rows:  # whole numbers beside empty cells have become floats
-        whole = table["filters"].astype("Int64").astype(object)
-        table["filters"] = whole.where(whole.notna(), None)
-    return table
+    data = data_frame(rows)
+    if rows:  # pandas makes floats of integers beside empty cells
+        counts = data["filters"].astype("Int64").astype(object)
+        data["filters"] = counts.where(counts.notna(), None)
+    return data
 
 
 def retraining_sentences(parts: Sequence[Retraining]) -> list[str]:
     """Say for each degradation whether discovered filters recover more than random ones."""
-    found = []
+    sentences = []
     for part in parts:
-        more = part.psnr("discovered") - part.psnr("random")
-        ahead, half = mean_and_interval(more)
+        advantage = part.psnr("discovered") - part.psnr("random")
+        ahead, half = mean_and_interval(advantage)
         word = "more" if ahead > half else "less" if ahead < -half else "neither more nor less"
         if math.isnan(half):
-            word = "to be compared"  # of one crop nothing can be told
-        shares = {name: f"{100 * part.recovered(name):.0f} %" for name in WHO}
+            word = "to be compared"  # one crop has no interval
+        shares = {name: f"{100 * part.recovered(name):.0f} %" for name in RETRAINED_NETWORKS}
         if math.isnan(part.recovered("all")):
-            found.append(
+            sentences.append(
                 f"{part.degradation}: the target gains nothing over the baseline; the "
                 f"{part.count} discovered filters reach {word} than as many random ones "
-                f"({difference(more)})."
+                f"({difference_text(advantage)})."
             )
             continue
-        found.append(
+        sentences.append(
             f"{part.degradation}: retraining the {part.count} discovered filters recovers "
             f"{shares['discovered']} of the target's gain, {word} than as many random ones, "
-            f"{shares['random']} ({difference(more)}); all parameters {shares['all']}."
+            f"{shares['random']} ({difference_text(advantage)}); all parameters {shares['all']}."
         )
-    return found
+    return sentences

@@ -1,4 +1,4 @@
-"""Lessons: what networks are retrained on, and where their trainings stand on disk."""
+"""Retraining runs: their patches, and the files of their states."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,34 +13,36 @@ from faigfast.data.degradations import Degradation
 from faigfast.data.patches import Patches
 from faigfast.training.train import STATE, Schedule, check_state
 
-WHO = ("discovered", "random", "all")
+RETRAINED_NETWORKS = ("discovered", "random", "all")
 
 
-def lessons(
+def training_patches(
     study: Study,
     images: Mapping[str, Tensor],
     recipes: Mapping[str, Degradation],
     names: Sequence[str],
     patch: int,
 ) -> dict[str, Patches]:
-    """Make the patches of every degradation that is learnt.
+    """Make the patches of every degradation that can be learnt.
 
     Parameters
     ----------
     study, images, recipes, patch
         As in `faigfast.analysis.retraining.retrain_all`.
     names : sequence of str
-        Degradations whose filters are given; none: those that the contrasts serve.
+        Degradations with given filters; empty: the degradations of the contrasts.
 
     Raises
     ------
     ValueError
         If one is unknown or served twice, or no photograph holds a patch.
     """
-    worth = [name for name, recipe in recipes.items() if recipe.blur or recipe.noise]
+    learnable = [name for name, recipe in recipes.items() if recipe.blur or recipe.noise]
     served = list(names) or [c.degradation for c in study.contrasts]
-    if unknown := [name for name in names if name not in worth]:
-        raise ValueError(f"sets name {unknown[0]!r}; expected some of {', '.join(worth) or 'none'}")
+    if unknown := [name for name in names if name not in learnable]:
+        raise ValueError(
+            f"sets name {unknown[0]!r}; expected some of {', '.join(learnable) or 'none'}"
+        )
     if len(set(served)) < len(served):
         raise ValueError(
             f"contrasts serve {', '.join(served)}; expected each degradation once, since one "
@@ -56,23 +58,23 @@ def lessons(
             probability=1.0,
         )
         for name, recipe in recipes.items()
-        if name in served and name in worth
+        if name in served and name in learnable
     }
 
 
-def states(names: Iterable[str], folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Where the trainings for some degradations keep their states."""
-    for name, who in product(names, WHO):
-        yield Path(folder) / f"{name}-{who}" / STATE
+def state_files(names: Iterable[str], folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Files of the training states for some degradations."""
+    for name, network in product(names, RETRAINED_NETWORKS):
+        yield Path(folder) / f"{name}-{network}" / STATE
 
 
 def check_states(names: Iterable[str], schedule: Schedule, folder: str | os.PathLike[str]) -> None:
-    """Refuse a folder in which trainings of another schedule are.
+    """Refuse a folder with trainings of another schedule.
 
     Raises
     ------
     ValueError
-        Naming the file and what differs.
+        Naming the file and the difference.
     """
-    for state in states(names, folder):
-        check_state(state, asdict(schedule))
+    for file in state_files(names, folder):
+        check_state(file, asdict(schedule))

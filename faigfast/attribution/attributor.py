@@ -1,4 +1,4 @@
-"""attribute() and Attributor: two networks and images in, scores of filters out."""
+"""Attributor: two networks once, then batch after batch of images in, scores of filters out."""
 
 from dataclasses import replace
 from functools import partial
@@ -15,160 +15,56 @@ from tqdm import tqdm
 from faigfast.attribution.computation import SIGNED, Computation
 from faigfast.backend.catalogue import choose
 from faigfast.backend.cpu.allocator import free_cached
-from faigfast.backend.gpu.auto_precision import EXACT, TYPES, Plan, in_fastest
-from faigfast.backend.gpu.devices import spread
+from faigfast.backend.gpu.auto_precision import EXACT, TYPES, RuleSettings, attribute_in_fastest
+from faigfast.backend.gpu.devices import attribute_on_devices
 from faigfast.backend.precision import PRECISIONS, check_precision
 from faigfast.engine.graph import Graphs
-from faigfast.filters.filter_set import FilterIndex
+from faigfast.filters.index import FilterIndex
 from faigfast.filters.selection import Selection, select
-from faigfast.integration.batch import batches, is_single
+from faigfast.integration.batch import batches, is_one_batch
 from faigfast.integration.objective import Objective, resolve_objective
 from faigfast.integration.path import WeightPath
 from faigfast.integration.refinement import schedule
-from faigfast.integration.settings import Setting
+from faigfast.integration.settings import AttributionSettings
 from faigfast.models.fingerprint import fingerprints
 from faigfast.models.state import identity, tensors, undisturbed, unwrap
 from faigfast.result import Attribution
 
-alone = RLock()  # networks hold other tensors, and are in eval mode, while they are attributed
-_graphs = WeakIdKeyDictionary()  # of targets, for the next call of `attribute`: never weights
+attribution_lock = RLock()  # networks in use hold other tensors and are in eval mode
+_graphs = WeakIdKeyDictionary()  # by target, for the next call of `attribute`; no weights
 
 
-def attribute(
-    model_a: nn.Module,
-    model_b: nn.Module,
-    batch: Any,
-    *,
-    rule: str = "midpoint",
-    steps: int | None = None,
-    tol: float | None = None,
-    emulate: bool = False,
-    objective: str | Objective = "squared_error",
-    parameters: Selection | None = None,
-    backend: str = "auto",
-    precision: str = "auto",
-    memory: int | None = None,
-    progress: bool = False,
-    per_image: bool = True,
-    signed: bool = False,
-    devices: Any = None,
+def attribute_once(
+    baseline: nn.Module, target: nn.Module, batch: Any, **settings: Any
 ) -> Attribution:
-    """Attribute the removal of degradations to filters, by integrated gradients in weight space.
-
-    On the line γ(α) = θ̄ + α(θ − θ̄) it computes, for every image x and its ground truth,
-    I_i = Δ_i Σ_s w_s ∂L(γ(α_s), x)/∂γ_i and the score Σ |I_i| of every k×k kernel.
-
-    Parameters
-    ----------
-    model_a, model_b : nn.Module
-        Baseline θ̄ and target θ, of one architecture; called in eval mode, left as they are.
-    batch : tuple, mapping or iterable
-        `(x, gt)`; or `{"lq": x, "gt": gt}`; or several degradations of the same images,
-        `{"lq": {"blur": xb, "noise": xn}, "gt": gt}` (gt may be such a mapping too); or an
-        iterable of such batches, of any sizes. x is [N, C, *spatial], of the networks' dtype and
-        device; gt [N, ...] is what the output is compared with.
-    rule : str
-        Quadrature rule; see `faigfast.integration.quadrature.quadrature`. The authors' is "left".
-    steps : int, optional
-        Number of nodes; unless given 20, 16 of "graded", 21 of "gauss-kronrod" and the authors' 100
-        of "left" and "right"; for images x of 64·64 pixels or more 15 of "midpoint" and 14 of
-        "graded" (docs/accuracy.md compares). With `tol` the most that are taken, 729 unless given.
-    tol : float, optional
-        Refine the rule ("graded" is the most economical; "midpoint", "trapezoid", "left" and
-        "right" nest too), image by image, until the estimated relative L1 error of its scores is
-        at most this; no point is evaluated twice.
-    emulate : bool
-        Predict the sum of the left or right rule of `steps` nodes from 17 evaluations.
-    objective : str or callable
-        "squared_error" (summed over an image), "absolute_error", or a function
-        `(output, gt) -> [B]` with one loss a sample.
-    parameters : str, iterable of str or callable, optional
-        Names or glob patterns of convolution weights, or a predicate on (name, tensor), that are
-        scored; all others still move. None: every convolution weight.
-    backend : str
-        "auto" or one that `faigfast.backends()` has.
-    precision : str
-        "fp64", "fp32", "bf16", "fp16", or "auto": the networks' own; on a GPU, of networks in
-        float32, the fastest whose error, measured on a crop, is below the rule's own. With the
-        backend "triton" also "tf32" and "bf16x3", float32 multiplied by matrix instructions:
-        rounded to 10 bits, or as three products of bfloat16.
-    memory : int, optional
-        Budget in bytes for activations, gradients and their sums; None: a quarter of the device's
-        memory, four fifths of what is free where that is less. Scores do not depend on it beyond
-        rounding. The reference backend, and networks that run point by point, hold one image at
-        one point of the line, the least there is, and do not count it.
-    progress : bool
-        Show a progress bar in points·images with rate and time left.
-    per_image : bool
-        Keep the scores of every image. If False, only their mean is kept, and memory does not
-        grow with the number of batches.
-    signed : bool
-        Score a kernel by −Σ I_i, how much of the loss it takes away, in place of Σ |I_i|: a rival
-        of FAIG, in which what a kernel's weights do to each other's disadvantage is lost.
-    devices : "all" or sequence of str or torch.device, optional
-        Spread the images over several devices of this machine, such as ["cuda:0", "cuda:1"], with
-        copies of the networks and a process for each; "all" stands for every GPU. A script begins
-        its work under `if __name__ == "__main__":` then. None: where the networks are.
-
-    Returns
-    -------
-    Attribution
-
-    Raises
-    ------
-    TypeError
-        If an argument is of the wrong kind.
-    ValueError
-        If an argument's value is out of range, the networks differ in more than their values or
-        not at all, or the images do not fit; models and random generators are as before.
-
-    Notes
-    -----
-    Source: Xie et al., NeurIPS 2021. The absolute value is taken for each image, after the sum
-    over the line. Calls from several threads wait for each other; nothing else may use the networks
-    meanwhile.
-
-    Examples
-    --------
-    >>> import torch
-    >>> a, b = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
-    >>> result = attribute(a, b, (torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)))
-    >>> result.scores().shape
-    torch.Size([2, 9])
-    """
-    attributor = Attributor(
-        model_a, model_b, rule=rule, steps=steps, tol=tol, emulate=emulate, objective=objective,
-        parameters=parameters, backend=backend, precision=precision, memory=memory,
-        progress=progress, per_image=per_image, signed=signed, devices=devices,
-        _graphs_of=_graphs,
-    )  # fmt: skip
-    return attributor(batch)
+    """Attribute by an `Attributor` of one call; the target's graphs are kept for the next call."""
+    return Attributor(baseline, target, _graphs_of=_graphs, **settings)(batch)
 
 
 class Attributor:
-    """Attributes batch after batch for one pair of networks, and keeps what it found out of them.
+    """Attributes batch after batch for one pair of networks, whose graphs and weights it keeps.
 
-    It owns the graphs of the networks, their weights as the kernels read them, and the checks of
-    both; `attribute` does all this once for every call. For loops over data sets and trainings.
+    It captures and checks the networks once, where `attribute` does so at every call. Use it in
+    loops over data sets and in trainings.
 
     Parameters
     ----------
     baseline, target : nn.Module
         θ̄ and θ, of one architecture; left as they are, in and between calls.
-    **settings
-        Those of `attribute`, which says what they are: rule, steps, tol, emulate, objective,
-        parameters, backend, precision, memory, progress, per_image, signed, devices.
+    **settings : Any
+        Keyword arguments of `attribute`: rule, steps, tol, emulate, objective, parameters,
+        backend, precision, memory, progress, per_image, signed, devices.
 
     Raises
     ------
     TypeError, ValueError
-        As `attribute`, but for what the images decide.
+        As `attribute`, except for the errors that depend on images.
 
     Notes
     -----
-    Call `refresh` after the networks changed in place, be it their weights or their code. A change
-    of weights that torch counts, such as an optimizer's step, is noticed without; one through
-    `.data` or NumPy is not. Several attributors may be used in several threads; calls wait for each
+    Call `refresh` after you changed the weights or the code of a network in place. The attributor
+    itself notices a change of weights that torch counts, such as an optimizer's step, but no change
+    through `.data` or NumPy. Threads may use attributors of their own; their calls wait for each
     other.
 
     Examples
@@ -231,55 +127,57 @@ class Attributor:
         self.refresh()
 
     def __call__(self, batch: Any) -> Attribution:
-        """Attribute a batch, or an iterable of batches, of the forms that `attribute` takes.
+        """Attribute a batch or an iterable of batches, in any form that `attribute` takes.
 
         Raises
         ------
         TypeError, ValueError
-            As `attribute`; also if the networks were moved, or are of other types or shapes than
-            they were, or after the end of a `with` block.
+            As `attribute`; also if the networks have moved or changed their types or shapes,
+            or after the end of a `with` block.
         """
         if not self._open:
             raise ValueError("the Attributor is closed; expected a call inside its `with` block")
         if self._devices is not None:
             networks, options = self._given, self._settings
-            return spread(self._devices, *networks, batch, attribute, options, self._progress)
-        with alone:
-            self._follow()
+            return attribute_on_devices(
+                self._devices, *networks, batch, attribute_once, options, self._progress
+            )
+        with attribution_lock:
+            self._check_for_changes()
             if self._fastest:
-                once = partial(attribute, *self._modules, **self._settings)
-                plan = Plan(
+                once = partial(attribute_once, *self._modules, **self._settings)
+                rule = RuleSettings(
                     self._settings["backend"], self._settings["rule"], self._count,
                     self._settings["tol"], self._settings["emulate"],
                 )  # fmt: skip
                 function = resolve_objective(self._settings["objective"])[1]
                 parameters, signed = (self._settings[name] for name in ("parameters", "signed"))
                 key = *fingerprints(*self._modules), id(function), str(parameters), signed
-                return in_fastest(once, batch, self._first, plan, key, self._progress)
-            with undisturbed(*self._modules), self._bar() as bar:
+                return attribute_in_fastest(once, batch, self._first, rule, key, self._progress)
+            with undisturbed(*self._modules), self._progress_bar() as bar:
                 return self._attribute(batch, bar)
 
     def refresh(self) -> None:
-        """Read the networks again, after their weights or their code changed.
+        """Read the networks again after a change of their weights or code.
 
         Raises
         ------
         TypeError, ValueError
-            As at the beginning.
+            As the constructor.
         """
         if self._devices is not None:
             return
-        with alone:
+        with attribution_lock:
             self._computation = None
-            self._first, self._backend, self._why, precision = self._chosen()
+            self._first, self._backend, self._backend_reason, precision = self._choose_backend()
             self._fastest = precision is None
-            self._seen, self._layout = _versions(self._modules), _layout(self._modules)
+            self._versions, self._layout = _versions(self._modules), _layout(self._modules)
             if precision is not None:
                 with undisturbed(*self._modules):
-                    self._computation = self._made(precision)
+                    self._computation = self._make_computation(precision)
 
     def __enter__(self) -> "Attributor":
-        """Give itself; at the end of the block everything that it keeps is dropped."""
+        """Give the attributor; the end of the block drops everything it keeps."""
         return self
 
     def __exit__(
@@ -288,46 +186,46 @@ class Attributor:
         problem: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Drop graphs, weights and memory that the kernels keep."""
+        """Drop the graphs, the weights and the memory of the kernels."""
         self._open, self._computation, self._graphs = False, None, Graphs()
         free_cached()
 
-    def _chosen(self) -> tuple[Tensor, str, str, str | None]:
-        """Give a parameter, for device and type, the backend and why, and the precision.
+    def _choose_backend(self) -> tuple[Tensor, str, str, str | None]:
+        """Give a parameter (for device and type), the backend, its reason, and the precision.
 
-        None for the precision: the fastest is measured on the images.
+        None as precision: the fastest is measured on the images.
         """
         target = self._modules[1]
         first = next((p for p in target.parameters() if p.is_floating_point()), None)
         if first is None:
             raise ValueError("model_b has no parameters: nothing to attribute")
         precision = self._settings["precision"]
-        used, why = choose(self._settings["backend"], first.device, precision)
+        used, reason = choose(self._settings["backend"], first.device, precision)
         check_precision(precision, used)
         own = next((name for name, dtype in PRECISIONS.items() if dtype == first.dtype), None)
         if own is None:
-            found = f"model_b is of {first.dtype}"
-            raise ValueError(f"{found}; expected one of {', '.join(PRECISIONS)}")
+            problem = f"model_b is of {first.dtype}"
+            raise ValueError(f"{problem}; expected one of {', '.join(PRECISIONS)}")
         if precision == "auto":
-            return first, used, why, None if own == EXACT and first.device.type in TYPES else own
-        return first, used, why, precision
+            return first, used, reason, None if own == EXACT and first.device.type in TYPES else own
+        return first, used, reason, precision
 
-    def _made(self, precision: str) -> Computation:
+    def _make_computation(self, precision: str) -> Computation:
         baseline, target = self._modules
         index = FilterIndex.of(target)
         if not len(index):
             raise ValueError("the networks have no convolution: there are no filters to attribute")
-        line = WeightPath(baseline, target)
-        given, prints = self._settings, fingerprints(baseline, target)
+        path = WeightPath(baseline, target)
+        given, digests = self._settings, fingerprints(baseline, target)
         name, objective = resolve_objective(given["objective"])
         return Computation(
-            line=line,
+            own_path=path,
             modules=self._modules,
             schedule=self._schedule,
             objective=objective,
             index=index,
-            scored=select(given["parameters"], index, line.end),
-            setting=Setting(
+            scored=select(given["parameters"], index, path.end),
+            settings=AttributionSettings(
                 rule=given["rule"],
                 steps=self._count,
                 tol=given["tol"],
@@ -336,8 +234,8 @@ class Attributor:
                 backend=self._backend,
                 precision=precision,
                 per_image=given["per_image"],
-                baseline=prints[0],
-                target=prints[1],
+                baseline=digests[0],
+                target=digests[1],
                 method=SIGNED if given["signed"] else "faig",
             ),
             tol=given["tol"],
@@ -345,10 +243,10 @@ class Attributor:
             graphs=self._graphs,
         )
 
-    def _follow(self) -> None:
-        """Read the networks again where torch counted a change; refuse other tensors."""
+    def _check_for_changes(self) -> None:
+        """Read the networks again if torch counted a change; refuse moved or replaced tensors."""
         versions = _versions(self._modules)
-        if versions == self._seen:
+        if versions == self._versions:
             return
         for role, (before, now) in enumerate(
             zip(self._layout, _layout(self._modules), strict=True)
@@ -362,29 +260,29 @@ class Attributor:
                     )
         self.refresh()
 
-    def _bar(self) -> tqdm:
+    def _progress_bar(self) -> tqdm:
         return tqdm(unit="point·image", disable=not self._progress, leave=None)
 
     def _attribute(self, batch: Any, bar: tqdm) -> Attribution:
         computation = self._computation
         assert computation is not None
         parts: list[Attribution] = []
-        number = 1 if is_single(batch) else length_hint(batch)
+        count = 1 if is_one_batch(batch) else length_hint(batch)
         done = 0
         given = batches(batch, self._first.device, self._first.dtype)
-        for place, part in enumerate(given, start=1):
-            parts.append(computation.batch(part, done, bar, number, place))
+        for number, part in enumerate(given, start=1):
+            parts.append(computation.attribute_batch(part, done, bar, count, number))
             done += part.images
             if not self._settings["per_image"]:
                 parts = [parts[0].merge(parts[1:])]
         bar.total = bar.n
         bar.refresh()
-        notes = tuple(note for note in (self._why, *computation.notes) if note)
+        notes = tuple(note for note in (self._backend_reason, *computation.notes) if note)
         return replace(parts[0].merge(parts[1:]), notes=notes)
 
 
 def _versions(modules: tuple[nn.Module, nn.Module]) -> list[Any]:
-    """Tell the tensors of two networks apart, and how often torch saw each written on."""
+    """Identify the tensors of two networks, with the number of writes that torch counted."""
     return [
         (key, identity(value), value.dtype, 0 if value.is_inference() else value._version)
         for module in modules

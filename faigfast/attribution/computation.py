@@ -1,4 +1,4 @@
-"""Computation: two networks and settings, ready for batches of images."""
+"""Computation: two networks and settings, ready to attribute batches of images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -12,19 +12,24 @@ from tqdm import tqdm
 from faigfast import reference
 from faigfast.backend.cpu.state import computing
 from faigfast.backend.precision import MATRIX, PRECISIONS, ROUND_LATE
-from faigfast.engine.accumulator import Sums
-from faigfast.engine.endpoints import compare_ends
+from faigfast.engine.accumulator import GradientAccumulator
+from faigfast.engine.endpoints import compare_endpoints
 from faigfast.engine.graph import Graphs
 from faigfast.engine.integrate import Engine
 from faigfast.engine.verify_in_run import PointByPoint
-from faigfast.filters.filter_set import FilterIndex
+from faigfast.filters.index import FilterIndex
 from faigfast.integration.batch import Batch
-from faigfast.integration.image_scores import Integral
-from faigfast.integration.named_images import Image, alike, named, naming
+from faigfast.integration.image_scores import ImageScores
+from faigfast.integration.named_images import (
+    NamedImage,
+    group_by_shape,
+    name_in_errors,
+    named_error,
+)
 from faigfast.integration.objective import Objective
 from faigfast.integration.path import WeightPath
 from faigfast.integration.refinement import Steps
-from faigfast.integration.settings import Setting
+from faigfast.integration.settings import AttributionSettings
 from faigfast.models.state import own_type
 from faigfast.result import Attribution
 
@@ -34,57 +39,57 @@ MEMORY_NOTE = "memory: not counted, since one image at one point is held, the le
 
 @dataclass(eq=False)
 class Computation:
-    """Integrates images, and puts together what is found.
+    """Integrates images over the line, and collects their scores in an `Attribution`.
 
     Parameters
     ----------
-    line : WeightPath
-        Between the networks' tensors, in their own type.
+    own_path : WeightPath
+        The line between the networks, in the type of their tensors.
     modules : tuple of nn.Module
         Baseline and target, unwrapped.
     schedule : callable
-        Gives the steps for an image of so many pixels.
+        From the pixels of an image to the steps of the rule.
     objective : callable
         L, of (output, gt).
     index : FilterIndex
         All filters.
     scored : frozenset of str
         Layers that are scored.
-    setting : Setting
-        Everything that the numbers depend on.
+    settings : AttributionSettings
+        All settings that the scores depend on.
     tol : float, optional
         Estimated relative L1 error at which an image is done.
     memory : int, optional
         Bytes for activations.
     graphs : Graphs
-        What is known of how the networks compute.
+        Captured graphs of the networks.
     """
 
-    line: WeightPath
+    own_path: WeightPath
     modules: tuple[nn.Module, nn.Module]
     schedule: Callable[[int], Steps]
     objective: Objective
     index: FilterIndex
     scored: frozenset[str]
-    setting: Setting
+    settings: AttributionSettings
     tol: float | None
     memory: int | None
     graphs: Graphs
     own_notes: dict[str, None] = field(default_factory=dict)
-    compared: set[torch.Size] = field(default_factory=set)  # of images, with the networks as is
+    compared: set[torch.Size] = field(default_factory=set)  # shapes of images, see `compare`
 
     def __post_init__(self) -> None:
-        """Lay out the line in the type in which it is computed, and the engine that does it."""
-        values = PRECISIONS[self.setting.precision]
-        late = self.setting.backend in ROUND_LATE
+        """Lay out the line in the type of the computation, and make the engine."""
+        values = PRECISIONS[self.settings.precision]
+        late = self.settings.backend in ROUND_LATE
         self.dtype = torch.promote_types(values, torch.float32) if late else values
         cast = self.dtype != own_type(self.modules[1])
-        self.path = WeightPath(*self.modules, self.dtype) if cast else self.line
+        self.path = WeightPath(*self.modules, self.dtype) if cast else self.own_path
         self.engine: Engine | None = None
-        if self.setting.backend != "reference":
-            used = self.setting
+        if self.settings.backend != "reference":
+            used = self.settings
             self.engine = Engine(
-                self.path, self.line, self.modules, self.objective, self.graphs, self.memory,
+                self.path, self.own_path, self.modules, self.objective, self.graphs, self.memory,
                 backend="" if used.backend == "torch" else used.backend,
                 mode=used.precision if used.precision in MATRIX else "ieee",
                 values=None if values == self.dtype else values,
@@ -95,27 +100,31 @@ class Computation:
     @property
     def notes(self) -> list[str]:
         """Every fallback and why."""
-        return [*self.own_notes, *(self.engine.told() if self.engine else ())]
+        return [*self.own_notes, *(self.engine.all_notes() if self.engine else ())]
 
-    def batch(self, batch: Batch, before: int, bar: tqdm, batches: int, number: int) -> Attribution:
+    def attribute_batch(
+        self, batch: Batch, before: int, bar: tqdm, batches: int, number: int
+    ) -> Attribution:
         """Attribute every image of one batch.
 
         Parameters
         ----------
         batch : Batch
-            Its `number` among the batches is 1 for the first.
+            Images and ground truths.
         before : int
-            How many images came before it.
+            Number of images in the batches before this one.
         bar : tqdm
             Counts points·images.
         batches : int
-            How many batches there are; 0: that is not known.
+            Number of batches; 0 if unknown.
+        number : int
+            Position of this batch, from 1.
         """
         if before == 0 and self.engine is not None:
             self.engine.state = None
         shape = (len(batch.lq), batch.images)
         images = [
-            Image(
+            NamedImage(
                 f"degradation {name!r}, image {before + n}",
                 batch.lq[name][n].detach(),
                 batch.gt[name][n].detach(),
@@ -125,36 +134,38 @@ class Computation:
         ]
         if self.tol is None and batches:
             points = sum(len(step.nodes) for image in images for step in self.steps_of(image)())
-            # As if the batches to come were as those that came.
+            # Estimate: later batches take as many points as the average so far.
             bar.total = (bar.n + points) * batches // number
             bar.refresh()
-        integrals: list[Integral | None] = [None] * len(images)
-        for places in alike(images):
+        scores: list[ImageScores | None] = [None] * len(images)
+        for positions in group_by_shape(images):
             on_cpu = self.engine is not None and self.engine.device.type == "cpu"
             with computing() if on_cpu else nullcontext():
-                found = list(self.integrate([images[i] for i in places], bar))
-            for place, integral in zip(places, found, strict=True):
-                integrals[place] = integral
-        return self.gathered(tuple(batch.lq), shape, [i for i in integrals if i])
+                group_scores = list(self.integrate([images[i] for i in positions], bar))
+            for position, image_scores in zip(positions, group_scores, strict=True):
+                scores[position] = image_scores
+        return self.collect(tuple(batch.lq), shape, [part for part in scores if part])
 
-    def steps_of(self, image: Image) -> Steps:
-        """Give what makes the steps for an image."""
+    def steps_of(self, image: NamedImage) -> Steps:
+        """Give the function that iterates over the steps for an image."""
         return self.schedule(image.x[0].numel())
 
-    def integrate(self, images: Sequence[Image], bar: tqdm) -> Iterator[Integral]:
+    def integrate(self, images: Sequence[NamedImage], bar: tqdm) -> Iterator[ImageScores]:
         """Integrate images of one shape."""
-        steps, signed = self.steps_of(images[0]), self.setting.method == SIGNED
+        steps, signed = self.steps_of(images[0]), self.settings.method == SIGNED
         if self.engine is not None:
             x, gt = (
                 torch.stack([getattr(image, part) for image in images]).to(self.dtype)
                 for part in ("x", "gt")
             )
-            sums = partial(Sums, self.path, self.index, self.scored, tol=self.tol, signed=signed)
+            accumulator = partial(
+                GradientAccumulator, self.path, self.index, self.scored, tol=self.tol, signed=signed
+            )
             done = 0
             try:
-                for integral in self.engine.integrate(steps, x, gt, sums, bar.update):
+                for image_scores in self.engine.integrate(steps, x, gt, accumulator, bar.update):
                     done += 1
-                    yield integral
+                    yield image_scores
                 return
             except PointByPoint as problem:
                 self.engine.notes.setdefault(f"runs point by point: {problem}")
@@ -163,35 +174,37 @@ class Computation:
                 if self.engine.values is not None:
                     self.engine.notes.setdefault(f"precision: point by point in {self.dtype}")
             except (ValueError, TypeError) as problem:
-                raise named(images[done + getattr(problem, "image", 0)].name, problem) from problem
+                raise named_error(
+                    images[done + getattr(problem, "image", 0)].name, problem
+                ) from problem
         self.compare(images[0])
         for image in images:
-            with naming(image.name):
+            with name_in_errors(image.name):
                 yield reference.integrate(
                     self.path, steps(), self.objective, self.index, self.scored,
                     image.x[None].to(self.dtype), image.gt[None].to(self.dtype),
                     self.tol, bar.update, signed,
                 )  # fmt: skip
 
-    def compare(self, image: Image) -> None:
-        """Compare the modules as they are with the ends of the line, once for a shape."""
+    def compare(self, image: NamedImage) -> None:
+        """Compare both modules with the endpoints of the line, once for every shape of images."""
         if image.x.shape not in self.compared:
-            with naming(image.name):
+            with name_in_errors(image.name):
                 x, gt = image.x[None], image.gt[None]
-                compare_ends(self.line, self.modules, self.objective, x, gt)
+                compare_endpoints(self.own_path, self.modules, self.objective, x, gt)
             self.compared.add(image.x.shape)
 
-    def gathered(
-        self, names: tuple[str, ...], shape: tuple[int, int], integrals: list[Integral]
+    def collect(
+        self, names: tuple[str, ...], shape: tuple[int, int], images: list[ImageScores]
     ) -> Attribution:
-        """Put what was found of D·N images together."""
-        scores = torch.stack([part.scores for part in integrals]).cpu().unflatten(0, shape)
-        if not self.setting.per_image:
+        """Collect the scores of D·N images in an `Attribution`."""
+        scores = torch.stack([part.scores for part in images]).cpu().unflatten(0, shape)
+        if not self.settings.per_image:
             scores = scores.double().mean(1, keepdim=True)
         double = partial(torch.tensor, dtype=torch.float64, device="cpu")
-        ends = double([part.losses for part in integrals]).view(*shape, 2)
-        change = ends[..., 1] - ends[..., 0]
-        totals = double([part.total for part in integrals]).view(shape)
+        losses = double([part.losses for part in images]).view(*shape, 2)
+        change = losses[..., 1] - losses[..., 0]
+        totals = double([part.total for part in images]).view(shape)
         sizes = zip(self.index.layers, self.index.shapes, strict=True)
         scored = [
             torch.full((s[0] * s[1],), layer in self.scored, device="cpu") for layer, s in sizes
@@ -200,9 +213,9 @@ class Computation:
             index=self.index,
             by_degradation=dict(zip(names, scores, strict=True)),
             completeness=(totals - change).abs() / change.abs(),
-            losses=ends,
-            error=double([part.error for part in integrals]).view(shape),
-            points=torch.tensor([part.evaluations for part in integrals]).view(shape),
+            losses=losses,
+            error=double([part.error for part in images]).view(shape),
+            points=torch.tensor([part.evaluations for part in images]).view(shape),
             scored=torch.cat(scored),
-            setting=self.setting,
+            setting=self.settings,
         )

@@ -1,1 +1,1 @@
-"""What computes here: which backends exist, and what they need of the machine."""
+"""Backends: which exist here, and their parts that depend on the machine."""

@@ -1,4 +1,4 @@
-"""Which ways of computing an attribution exist here, which do not, and why."""
+"""The backends: which are available here, and why the others are not."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from faigfast.backend.gpu import extension as _extension_cuda
 from faigfast.backend.gpu import triton_support as _triton
 from faigfast.backend.precision import MATRIX
 
-SHORT = ("fp16", "bf16")
+SIXTEEN_BITS = ("fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class Backend:
     Attributes
     ----------
     name : str
-        What `attribute(backend=...)` takes.
+        Argument of `attribute(backend=...)`.
     available : bool
         Whether `attribute` can compute with it here.
     reason : str
-        Why it can, or why not.
+        Why it is available, or why not.
     details : dict of str to str
-        What was found of its parts.
+        State of its parts, such as versions.
     """
 
     name: str
@@ -54,7 +54,7 @@ ONE_PASS = "many points of the line in one pass"
 
 
 def backends() -> Backends:
-    """Tell which backends exist here and why the others do not.
+    """List which backends exist here and why the others do not.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def backends() -> Backends:
     Raises
     ------
     ValueError
-        If the environment variable FAIGFAST_ISA asks for an instruction set that is not there.
+        If the environment variable FAIGFAST_ISA names an instruction set that is absent.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def backends() -> Backends:
     >>> faigfast.backends()["reference"].available
     True
     """
-    table = (
+    all_backends = (
         Backend(
             "reference",
             True,
@@ -97,7 +97,7 @@ def backends() -> Backends:
         _triton_backend(),
         _cuda_backend(),
     )
-    return Backends((backend.name, backend) for backend in table)
+    return Backends((backend.name, backend) for backend in all_backends)
 
 
 def _triton_backend() -> Backend:
@@ -130,16 +130,16 @@ def choose(
     name : str
         A backend's name, or "auto".
     device : torch.device or str
-        Where networks and images are.
+        Device of networks and images.
     precision : str
-        Asked for; tf32 and bf16x3 are Triton's alone, and 16 bits faster there.
+        Requested precision; only Triton has tf32 and bf16x3, and 16 bits are faster there.
 
     Returns
     -------
     name : str
         A backend that is available.
     why : str
-        Why "auto" chose it; empty where it was asked for.
+        Why "auto" chose it; empty if the caller named it.
 
     Raises
     ------
@@ -147,7 +147,9 @@ def choose(
         If there is no backend of this name, or it is not available here.
     """
     if name == "auto":
-        if precision in MATRIX or (precision in SHORT and torch.device(device).type == "cuda"):
+        if precision in MATRIX or (
+            precision in SIXTEEN_BITS and torch.device(device).type == "cuda"
+        ):
             why = _triton.refuses(device)
             if not why:
                 return "triton", f"backend: triton on {device}, for precision {precision}"
@@ -163,7 +165,7 @@ def choose(
         return "cpu", "backend: cpu, the fastest here"
     if name not in NAMES:
         raise ValueError(f"backend is {name!r}; expected one of auto, {', '.join(NAMES)}")
-    # The others are not asked: to load Triton takes a tenth of a second.
+    # Ask no other backend: loading Triton takes a tenth of a second.
     refuses = {"triton": _triton.refuses, "cuda": _extension_cuda.problem}.get(name)
     why = refuses(device) if refuses else ""
     if name == "cpu" and _extension.module is None:

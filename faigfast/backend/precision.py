@@ -17,31 +17,31 @@ PRECISIONS = {
 }
 # Float32 multiplied by matrix instructions: rounded to 10 bits, or as three products of bfloat16.
 MATRIX = ("tf32", "bf16x3")
-# Backends whose kernels round weights after they were interpolated.
+# Backends whose kernels interpolate weights in float32, and round afterwards.
 ROUND_LATE = ("triton", "cuda")
 
 
 @contextmanager
 def proper_float32() -> Iterator[None]:
     """Keep cuDNN and cuBLAS from rounding float32 to tf32 while the block runs."""
-    # The older flags `allow_tf32` cannot be read where a caller has set one operation's apart.
-    parts: list[Any] = [
+    # Reading the older flags `allow_tf32` fails if a caller has set a single operation's precision.
+    settings: list[Any] = [
         torch.backends.cudnn.conv,  # type: ignore[attr-defined]
         torch.backends.cudnn.rnn,
         torch.backends.cuda.matmul,
     ]
-    before = [part.fp32_precision for part in parts]
+    before = [setting.fp32_precision for setting in settings]
     try:
-        for part in parts:
-            part.fp32_precision = "ieee"
+        for setting in settings:
+            setting.fp32_precision = "ieee"
         yield
     finally:
-        for part, own in zip(parts, before, strict=True):
-            part.fp32_precision = own
+        for setting, own in zip(settings, before, strict=True):
+            setting.fp32_precision = own
 
 
 def check_precision(precision: str, backend: str = "triton") -> None:
-    """Refuse a precision that is unknown, or that a backend does not have, by a ValueError."""
+    """Raise ValueError for a precision that is unknown, or that a backend does not have."""
     if precision not in ("auto", *PRECISIONS):
         raise ValueError(f"precision is {precision!r}; expected auto, {', '.join(PRECISIONS)}")
     if precision in MATRIX and backend != "triton":

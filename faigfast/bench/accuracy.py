@@ -1,4 +1,4 @@
-"""How accurate every rule is on trained pairs, and how far its own estimate can be trusted."""
+"""Accuracy of every rule on trained pairs, and of the rules' own error estimates."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,20 +8,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from faigfast.analysis.evaluation import Crops, crops
-from faigfast.attribution.attributor import attribute
+from faigfast.attribution.attribute import attribute
 from faigfast.data.degradations import Degradation
 from faigfast.data.photographs import KEPT_OUT, photographs
 from faigfast.result import Attribution
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
 SIZE = 48  # side of a crop's ground truth, in pixels
-TOP = 0.01
+TOP_FRACTION = 0.01
 BLUR, NOISE = 2.0, 0.1
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One way of summing over the line, in the words of `attribute`."""
+class RuleVariant:
+    """A rule with its options, named as in `attribute`."""
 
     rule: str
     steps: int | None = None
@@ -35,11 +35,11 @@ class Trial:
         return f"{self.rule}{steps}{tol}{' emulated' if self.emulate else ''}"
 
 
-# Two rules that have no point in common.
-REFERENCE = Trial("graded", 320, precision="fp64")
-CHECK = Trial("gauss-legendre", 320)
-AUTHORS = Trial("left", 100)
-EMULATED = Trial("left", 100, emulate=True)
+# Two rules without a common point.
+REFERENCE = RuleVariant("graded", 320, precision="fp64")
+CROSS_CHECK = RuleVariant("gauss-legendre", 320)
+AUTHORS = RuleVariant("left", 100)
+EMULATED = RuleVariant("left", 100, emulate=True)
 STEPS = {
     "left": (20, 50, 100),
     "right": (100,),
@@ -55,33 +55,33 @@ TOLERANCES = {
     "trapezoid": (2e-2,),
     "left": (2e-2,),
 }
-TRIALS = (
-    *(Trial(rule, steps) for rule, counts in STEPS.items() for steps in counts),
-    *(Trial(rule, tol=tol) for rule, bounds in TOLERANCES.items() for tol in bounds),
+RULE_VARIANTS = (
+    *(RuleVariant(rule, steps) for rule, counts in STEPS.items() for steps in counts),
+    *(RuleVariant(rule, tol=tol) for rule, bounds in TOLERANCES.items() for tol in bounds),
     EMULATED,
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
-    """What one way of summing is worth.
+class RuleAccuracy:
+    """Accuracy of one rule variant.
 
     Attributes
     ----------
     name : str
-        The rule, and what it is compared with where that is not the reference.
+        The rule variant, and the other side of the comparison if it is not the reference.
     points : Tensor
         [D·N], points of the line for each image.
     errors : Tensor
         [D·N], relative L1 error of each image's scores.
     contrast : float
-        Relative L1 error of the contrast, which is a mean over images.
+        Relative L1 error of the contrast, a mean over images.
     overlap : dict of str to float
-        Share of the top 1 % of filters that are the other's too, by degradation.
+        Share of the top 1 % of filters that both rank there, by degradation.
     completeness : float
         The worst image's error of completeness.
     estimates : Tensor
-        [D·N], what the rule estimates its errors to be; NaN where it does not.
+        [D·N], the rule's own estimates of its errors; NaN where it has none.
     """
 
     name: str
@@ -94,37 +94,37 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Section:
-    """Every rule on one pair.
+class PairAccuracy:
+    """Accuracy of every rule variant on one pair.
 
     Attributes
     ----------
     pair : str
         Its name.
     title : str
-        What it is.
-    agreement : Row
-        `CHECK` against the reference: how well that one has converged.
-    rows : list of Row
-        `TRIALS` against the reference, and at the end what is emulated against the rule itself.
+        Architecture and number of filters.
+    agreement : RuleAccuracy
+        `CROSS_CHECK` against the reference: how well the reference has converged.
+    rows : list of RuleAccuracy
+        `RULE_VARIANTS` against the reference, and last the emulated rule against the rule itself.
     notes : list of str
         Every fallback and why.
     """
 
     pair: str
     title: str
-    agreement: Row
-    rows: list[Row]
+    agreement: RuleAccuracy
+    rows: list[RuleAccuracy]
     notes: list[str]
 
 
 def measure_accuracy(
     pairs: Sequence[str] = PAIRS, *, size: int = SIZE, progress: bool = True
-) -> tuple[tuple[str, ...], list[Section]]:
-    """Compare every rule with a converged one on trained pairs.
+) -> tuple[tuple[str, ...], list[PairAccuracy]]:
+    """Compare every rule variant with a converged rule on trained pairs.
 
-    The images are the middle crops of the photographs kept out of training, each once blurred
-    and once noisy.
+    The images are the middle crops of the photographs kept out of training, each blurred and
+    noisy once.
 
     Parameters
     ----------
@@ -138,8 +138,8 @@ def measure_accuracy(
     Returns
     -------
     names : tuple of str
-        Of the photographs.
-    sections : list of Section
+        Names of the photographs.
+    sections : list of PairAccuracy
         One a pair.
 
     Raises
@@ -159,7 +159,9 @@ def measure_accuracy(
     if not 1 <= size <= largest:
         raise ValueError(f"size is {size}; expected 1 to {largest}, a third of a photograph")
     images = {name: _middle(image, 3 * size) for name, image in images.items()}
-    with tqdm(total=len(networks) * (len(TRIALS) + 2), unit="rule", disable=not progress) as bar:
+    with tqdm(
+        total=len(networks) * (len(RULE_VARIANTS) + 2), unit="rule", disable=not progress
+    ) as bar:
         sections = [
             _section(name, pair, _degraded(images, size, pair[1]), bar)
             for name, pair in networks.items()
@@ -167,22 +169,26 @@ def measure_accuracy(
     return tuple(images), sections
 
 
-def compare(name: str, result: Attribution, other: Attribution) -> Row:
-    """Take the errors of one attribution against another of the same images."""
+def compare(name: str, result: Attribution, other: Attribution) -> RuleAccuracy:
+    """Compute the errors of one attribution against another of the same images."""
     names = result.degradations
     scores, expected = (
         torch.cat([part.scores(n) for n in names]).double() for part in (result, other)
     )  # [D·N, F]
-    found, contrast = (part.contrast(names[0]).double() for part in (result, other))  # [F]
+    contrast, expected_contrast = (
+        part.contrast(names[0]).double() for part in (result, other)
+    )  # [F]
     overlap = {}
     for n in names:
-        top, best = (set(part.top(n, TOP).indices.tolist()) for part in (result, other))
-        overlap[n] = len(top & best) / len(best)
-    return Row(
+        top, expected_top = (
+            set(part.top(n, TOP_FRACTION).indices.tolist()) for part in (result, other)
+        )
+        overlap[n] = len(top & expected_top) / len(expected_top)
+    return RuleAccuracy(
         name=name,
         points=result.points.flatten(),
         errors=(scores - expected).abs().sum(1) / expected.abs().sum(1),
-        contrast=float((found - contrast).abs().sum() / contrast.abs().sum()),
+        contrast=float((contrast - expected_contrast).abs().sum() / expected_contrast.abs().sum()),
         overlap=overlap,
         completeness=float(result.completeness.max()),
         estimates=result.error.flatten(),
@@ -206,26 +212,26 @@ def degradations_of(network: nn.Module) -> dict[str, Degradation]:
 
 
 def _degraded(images: dict[str, Tensor], size: int, network: nn.Module) -> Crops:
-    """Degrade squares of three by three crops, and take the one in the middle."""
+    """Degrade squares of three by three crops, and take the middle crop of each."""
     return crops(images, degradations_of(network), size).part(slice(4, None, 9))
 
 
-def _section(name: str, pair: tuple[nn.Module, nn.Module], data: Crops, bar: tqdm) -> Section:
+def _section(name: str, pair: tuple[nn.Module, nn.Module], data: Crops, bar: tqdm) -> PairAccuracy:
     notes: dict[str, None] = {}
 
-    def run(trial: Trial) -> Attribution:
-        bar.set_description(f"{name}, {trial}")
+    def run(variant: RuleVariant) -> Attribution:
+        bar.set_description(f"{name}, {variant}")
         batch = {"lq": data.lq, "gt": data.gt}
-        result = attribute(*pair, batch, backend="torch", **asdict(trial))
+        result = attribute(*pair, batch, backend="torch", **asdict(variant))
         notes.update(dict.fromkeys(result.notes))
         bar.update()
         return result
 
     reference = run(REFERENCE)
-    agreement = compare(str(CHECK), run(CHECK), reference)
-    results = {trial: run(trial) for trial in TRIALS}
-    rows = [compare(str(trial), result, reference) for trial, result in results.items()]
-    predicted = f"{EMULATED}, against {AUTHORS}"
-    rows.append(compare(predicted, results[EMULATED], results[AUTHORS]))
+    agreement = compare(str(CROSS_CHECK), run(CROSS_CHECK), reference)
+    results = {variant: run(variant) for variant in RULE_VARIANTS}
+    rows = [compare(str(variant), result, reference) for variant, result in results.items()]
+    emulated_name = f"{EMULATED}, against {AUTHORS}"
+    rows.append(compare(emulated_name, results[EMULATED], results[AUTHORS]))
     title = f"{name}: {type(pair[1]).__name__}, {len(reference.index)} filters"
-    return Section(name, title, agreement, rows, list(notes))
+    return PairAccuracy(name, title, agreement, rows, list(notes))

@@ -1,4 +1,4 @@
-"""How accurate the usual numbers of points are on images of several sizes, on trained pairs."""
+"""Accuracy of the usual numbers of points on images of several sizes, on trained pairs."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -6,47 +6,52 @@ from dataclasses import asdict, dataclass
 from tqdm import tqdm
 
 from faigfast.analysis.evaluation import Crops, crops
-from faigfast.attribution.attributor import attribute
-from faigfast.bench.accuracy import AUTHORS, Row, Trial, compare, degradations_of
+from faigfast.attribution.attribute import attribute
+from faigfast.bench.accuracy import AUTHORS, RuleAccuracy, RuleVariant, compare, degradations_of
 from faigfast.data.photographs import KEPT_OUT, photographs
-from faigfast.integration.refinement import LARGE, STEPS_OF_LARGE, usual_steps
+from faigfast.integration.refinement import LARGE, STEPS_OF_LARGE, default_steps
 from faigfast.zoo.pairs import shipped_pair
 
-PAIRS = ("srresnet-32x8-x2", "srcnn-24x4-x2")  # with kinks: without them far fewer points do
+# Pairs with ReLU kinks: smooth networks need far fewer points.
+PAIRS = ("srresnet-32x8-x2", "srcnn-24x4-x2")
 # Side of the ground truth in pixels → the most crops of a photograph.
 SIZES = {48: 12, 96: 8, 128: 6, 256: 2}
-REFERENCE = Trial("graded", 160)
-TRIALS = (
+REFERENCE = RuleVariant("graded", 160)
+RULE_VARIANTS = (
     AUTHORS,
-    *(Trial(rule, usual_steps(rule, pixels)) for rule in STEPS_OF_LARGE for pixels in (1, LARGE)),
+    *(
+        RuleVariant(rule, default_steps(rule, pixels))
+        for rule in STEPS_OF_LARGE
+        for pixels in (1, LARGE)
+    ),
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Size:
-    """The rules on images of one size.
+class SizeAccuracy:
+    """Accuracy of the rules on images of one size.
 
     Attributes
     ----------
     pair : str
-        Whose.
+        Name of the pair.
     side : int
-        Of the ground truth, in pixels.
+        Side of the ground truth, in pixels.
     images : int
         Crops, each under every degradation.
-    rows : list of Row
-        `TRIALS` against `REFERENCE`.
+    rows : list of RuleAccuracy
+        `RULE_VARIANTS` against `REFERENCE`.
     """
 
     pair: str
     side: int
     images: int
-    rows: list[Row]
+    rows: list[RuleAccuracy]
 
 
 def measure_by_size(
     pairs: Sequence[str] = PAIRS, *, progress: bool = True
-) -> tuple[tuple[str, ...], list[Size]]:
+) -> tuple[tuple[str, ...], list[SizeAccuracy]]:
     """Compare the usual numbers of points with a converged rule, on crops of several sizes.
 
     Parameters
@@ -59,8 +64,8 @@ def measure_by_size(
     Returns
     -------
     names : tuple of str
-        Of the photographs.
-    sizes : list of Size
+        Names of the photographs.
+    sizes : list of SizeAccuracy
         Pair by pair.
 
     Raises
@@ -72,7 +77,7 @@ def measure_by_size(
     """
     networks = {name: shipped_pair(name) for name in pairs}
     images = photographs(KEPT_OUT)
-    found = []
+    sizes = []
     with tqdm(total=len(networks) * len(SIZES), unit="size", disable=not progress) as bar:
         for name, pair in networks.items():
             for side, most in SIZES.items():
@@ -80,24 +85,25 @@ def measure_by_size(
                 part = of_each_photograph(crops(images, degradations_of(pair[1]), side), most)
                 batch = {"lq": part.lq, "gt": part.gt}
                 exact, *others = (
-                    attribute(*pair, batch, **asdict(trial)) for trial in (REFERENCE, *TRIALS)
+                    attribute(*pair, batch, **asdict(variant))
+                    for variant in (REFERENCE, *RULE_VARIANTS)
                 )
                 rows = [
-                    compare(str(trial), result, exact)
-                    for trial, result in zip(TRIALS, others, strict=True)
+                    compare(str(variant), result, exact)
+                    for variant, result in zip(RULE_VARIANTS, others, strict=True)
                 ]
-                found.append(Size(name, side, len(part.gt), rows))
+                sizes.append(SizeAccuracy(name, side, len(part.gt), rows))
                 bar.update()
-    return tuple(images), found
+    return tuple(images), sizes
 
 
 def of_each_photograph(data: Crops, most: int) -> Crops:
-    """Take at most so many crops of each photograph, in the middle of as many equal parts."""
+    """Take at most `most` crops of each photograph, in the middle of as many equal parts."""
     by_photograph: dict[str, list[int]] = {}
     for n, name in enumerate(data.photographs):
         by_photograph.setdefault(name, []).append(n)
     chosen = []
-    for places in by_photograph.values():
-        count = min(most, len(places))
-        chosen += [places[(2 * i + 1) * len(places) // (2 * count)] for i in range(count)]
+    for positions in by_photograph.values():
+        count = min(most, len(positions))
+        chosen += [positions[(2 * i + 1) * len(positions) // (2 * count)] for i in range(count)]
     return data.at(chosen)

@@ -1,4 +1,4 @@
-"""compile_kernels(): what the Triton kernels are made of, on GPUs that are not here."""
+"""compile_kernels(): instructions and registers of the Triton kernels, without a GPU."""
 
 from dataclasses import asdict, dataclass, field
 from os import PathLike
@@ -21,7 +21,7 @@ STATE = "compiled, not yet run on a device"
 
 @dataclass
 class CompiledKernels:
-    """Rows of `compile_kernels`.
+    """Result of `compile_kernels`.
 
     Attributes
     ----------
@@ -35,8 +35,8 @@ class CompiledKernels:
     command: list[str] = field(default_factory=list)
 
     def table(self) -> str:
-        """Write one table of Markdown."""
-        lines = [
+        """Write the rows as one Markdown table."""
+        table_rows = [
             (
                 f"{row['kernel']}, {row['mode']}, {row['layer']}", f"sm_{row['capability']}",
                 row["tile"], f"{row['warps']}, {row['stages']}",
@@ -49,11 +49,11 @@ class CompiledKernels:
         version, oldest = _triton.version(), ".".join(map(str, _triton.OLDEST))
         return (
             f"What Triton {version} makes of the kernels. They run from {oldest} on: a device may "
-            f"have another version, and other registers.\n\n{markdown(HEAD, lines)}\n\nCompiled "
-            f"by Triton {version} with torch {self.versions['torch']}; a tile is pixels × channels "
-            "× depth, of weight gradients outputs × channels × pixels. Registers and spills are a "
-            "thread's, shared memory a program's, matrix instructions those in the PTX; ieee has "
-            "none by intention."
+            f"have another version, and other registers.\n\n{markdown(HEAD, table_rows)}\n\n"
+            f"Compiled by Triton {version} with torch {self.versions['torch']}; a tile is pixels × "
+            "channels × depth, of weight gradients outputs × channels × pixels. Registers and "
+            "spills are a thread's, shared memory a program's, matrix instructions those in the "
+            "PTX; ieee has none by intention."
         )
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -75,19 +75,19 @@ def compile_kernels(*, progress: bool = True) -> CompiledKernels:
     from faigfast.kernels import aot, cases
     from faigfast.kernels.modes import STORED
 
-    found = cases.others()
+    kernel_cases = cases.others()
     for mode in STORED:
         for shape in cases.SHAPES if mode == "fp16" else cases.SHAPES[:1]:
-            found += cases.first_tiles(mode, shape)
+            kernel_cases += cases.first_tiles(mode, shape)
     rows = []
-    for case in tqdm(found, unit="kernel", disable=not progress):
+    for case in tqdm(kernel_cases, unit="kernel", disable=not progress):
         launch = case.launch
         sides = [str(launch.arguments[side]) for side in "MNK" if "M" in launch.arguments]
         for capability in CAPABILITIES:
-            made = aot.compiled(launch, capability)
+            compiled_kernel = aot.compiled(launch, capability)
             rows.append(
                 {"kernel": launch.name, "mode": case.mode, "layer": case.shape,
                  "capability": capability, "tile": " × ".join(sides) or "–",
-                 "warps": launch.warps, "stages": launch.stages, **asdict(made)}
+                 "warps": launch.warps, "stages": launch.stages, **asdict(compiled_kernel)}
             )  # fmt: skip
     return CompiledKernels(rows)

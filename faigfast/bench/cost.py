@@ -1,4 +1,4 @@
-"""What a call costs by points and images, whatever their number, and at the first time."""
+"""Cost of a call: fixed, for an image, for a point, and at the first time."""
 
 import os
 import statistics
@@ -20,13 +20,13 @@ from faigfast.io.text_table import aligned
 FAMILY = "srresnet-48"  # SRResNet 64×16 ×2 on 48² LR
 POINTS, IMAGES = (8, 16, 32), (1, 3)
 BACKENDS = ("torch", "cpu")
-CALL = 10  # points of the call, of one image, whose fixed share is told
+CALL_POINTS = 10  # points of the call, of one image, whose fixed share is printed
 HEADER = ("backend", "images", "points", "seconds", "fitted")
 
 
 @dataclass
-class Sample:
-    """Calls of one kind.
+class TimedCalls:
+    """Timed calls of one backend and number of images and points.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Sample:
     images, points : int
         N and P.
     seconds : list of float
-        Of every repeat, after two calls on the same pair.
+        Time of every repeat, after two calls on the same pair.
     """
 
     backend: str
@@ -51,23 +51,23 @@ class Sample:
 
 @dataclass
 class Cost:
-    """Seconds of calls, and a line through them.
+    """Seconds of calls, and a linear fit.
 
     Attributes
     ----------
-    samples : list of Sample
+    samples : list of TimedCalls
         Every backend with every number of images and points.
     first : list of FirstCall
         First calls of every backend.
     family : str
         Workload.
     machine, versions : dict
-        Where and with what it ran.
+        Processor, GPU and package versions.
     command : list of str
         The command line.
     """
 
-    samples: list[Sample]
+    samples: list[TimedCalls]
     first: list[FirstCall] = field(default_factory=list)
     family: str = FAMILY
     machine: dict[str, Any] = field(default_factory=describe_machine)
@@ -75,38 +75,38 @@ class Cost:
     command: list[str] = field(default_factory=list)
 
     def fit(self, backend: str) -> tuple[float, float, float]:
-        """Least squares of a backend: seconds a call, an image (its two ends), a point of one.
+        """Least squares for a backend: seconds a call, an image (two end losses), a point of one.
 
-        Relative errors count, so that long calls do not decide alone.
+        Relative errors are minimised, so that long calls do not decide alone.
         """
         rows = [sample for sample in self.samples if sample.backend == backend]
         terms = np.array([[1, row.images, row.images * row.points] for row in rows], float)
         seconds = np.array([row.median for row in rows])
-        found = np.linalg.lstsq(terms / seconds[:, None], np.ones(len(rows)), rcond=None)[0]
-        return float(found[0]), float(found[1]), float(found[2])
+        coefficients = np.linalg.lstsq(terms / seconds[:, None], np.ones(len(rows)), rcond=None)[0]
+        return float(coefficients[0]), float(coefficients[1]), float(coefficients[2])
 
     def table(self) -> str:
-        """Align the figures as text, and tell the fixed cost of a call of ten points."""
-        lines, remarks = [], []
+        """Align the figures as text, and say the fixed cost of a call of ten points."""
+        cells, remarks = [], []
         for backend in dict.fromkeys(sample.backend for sample in self.samples):
             call, image, point = self.fit(backend)
             for row in (sample for sample in self.samples if sample.backend == backend):
                 fitted = call + row.images * (image + row.points * point)
-                cells = (row.backend, str(row.images), str(row.points))
-                lines.append((*cells, f"{row.median:.3f}", f"{fitted:.3f}"))
-            share = call / (call + image + CALL * point)
+                case = (row.backend, str(row.images), str(row.points))
+                cells.append((*case, f"{row.median:.3f}", f"{fitted:.3f}"))
+            share = call / (call + image + CALL_POINTS * point)
             remarks.append(
                 f"{backend}: {1e3 * call:.1f} ms a call, {1e3 * image:.1f} ms an image, "
                 f"{1e3 * point:.1f} ms a point of one; "
-                f"{share:.1%} of a call of one image and {CALL} points is fixed"
+                f"{share:.1%} of a call of one image and {CALL_POINTS} points is fixed"
             )
-        where = (
+        conditions = (
             f"{self.family}², {self.machine['cpu']}, {self.machine['threads']} of "
             f"{self.machine['cores']} cores, {self.machine['instructions']}, "
             f"torch {self.versions['torch']}; medians of calls after two on the same pair"
         )
         parts = ["", first_table(self.first)] if self.first else []
-        return "\n".join([aligned(HEADER, lines), "", *remarks, where, *parts])
+        return "\n".join([aligned(HEADER, cells), "", *remarks, conditions, *parts])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything as JSON."""
@@ -127,9 +127,9 @@ def measure_cost(
     Parameters
     ----------
     family : str
-        A workload without its number of images, such as "srresnet-48".
+        A workload's name without its number of images, such as "srresnet-48".
     points, images : sequence of int
-        P and N, each with each.
+        P and N, in all combinations.
     backends : sequence of str
         Of `faigfast.attribute`.
     repeats : int
@@ -144,11 +144,11 @@ def measure_cost(
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; expected a positive integer")
-    samples = [Sample(b, n, p) for b in backends for n in images for p in points]
+    samples = [TimedCalls(b, n, p) for b in backends for n in images for p in points]
     runs = [own(s.backend, workload(f"{family}x{s.images}").problem(s.points)) for s in samples]
     total = len(runs) * (2 + repeats) + len(backends) * repeats
     with tqdm(total=total, unit="call", disable=not progress) as bar:
-        first = measure_first(family, CALL, backends, repeats, bar.update)
+        first = measure_first(family, CALL_POINTS, backends, repeats, bar.update)
         for run in runs:
             for _ in range(2):
                 run()

@@ -1,4 +1,4 @@
-"""experiment(): the paper's whole experiment on a device, by faigfast and the authors' way."""
+"""experiment(): the paper's complete experiment on a device, by faigfast and the authors' way."""
 
 import math
 import os
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from faigfast.attribution.attributor import attribute
+from faigfast.attribution.attribute import attribute
 from faigfast.bench.families import FAMILIES, SCALE, SEED, Pair
 from faigfast.bench.rivals import Run, authors, own
 from faigfast.bench.runner import BOUND, NARROW_BOUNDS, errors
@@ -24,7 +24,7 @@ from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_gpu, describe_machine, describe_versions
 from faigfast.io.text_table import aligned, counted
 
-# Heights and widths of the 14 images, cut to even numbers; the pictures themselves are drawn.
+# Heights and widths of the 14 images, cut to even numbers; the images are drawn at random.
 SET14 = {
     "baboon": (480, 500), "barbara": (576, 720), "bridge": (512, 512), "coastguard": (288, 352),
     "comic": (360, 250), "face": (276, 276), "flowers": (362, 500), "foreman": (288, 352),
@@ -37,35 +37,35 @@ AUTHORS = ("left", 100)
 RULE, POINTS = "graded", (6, 8, 10, 12, 16, 24, 32)
 CONVERGED = ("gauss-legendre", 96)
 DIRECTIONS = 2  # the authors' scripts run blur against noise and noise against blur
-PART = 2  # points of one image under one degradation, for which the authors' way is timed
-CROP, CROPS = 48, 2  # low-resolution pixels across, and their number, for the accuracy
+PART = 2  # points for which the authors' way is timed, of one image under one degradation
+CROP, CROPS = 48, 2  # side in low-resolution pixels, and number, of crops for the accuracy
 HEADER = ("", "ran as", "points", "seconds", "min–max", "× authors", "error", "error of 100 left")
 
 
 @dataclass
-class Row:
-    """One way.
+class WayResult:
+    """One way to run the experiment, with its time and error.
 
     Attributes
     ----------
     who : str
         Backend and precision, or "authors".
     ran : str
-        What the backend and the precision were in the end.
+        The backend and precision that ran.
     points : int
-        Of the line.
+        Points of the line.
     seconds : list of float
-        Of the whole experiment, by every repeat.
+        Time of the complete experiment, in every repeat.
     error : float or None
-        Mean relative L1 error of the trained pair's scores at these points, against the converged.
+        Mean relative L1 error of the trained pair's scores at these points, against converged ones.
     off : float or None
         Worst relative L1 difference of the smallest image's scores from float64 at the same points.
     scaled : str
-        From what seconds were scaled.
+        The timed part that seconds were scaled from.
     reason : str
         Why there is no speed.
     ratio : float or None
-        How many times less than the authors' way in the same process.
+        Seconds of the authors' way in the same process, over these seconds.
     """
 
     who: str
@@ -81,20 +81,20 @@ class Row:
 
 @dataclass
 class Experiment:
-    """What `experiment` found.
+    """Result of `experiment`.
 
     Attributes
     ----------
     title : str
         Networks, images and degradations.
-    rows : list of Row
+    rows : list of WayResult
         The authors' way first.
     goal : float
         Mean error of the authors' 100 points on the trained pair.
     """
 
     title: str
-    rows: list[Row]
+    rows: list[WayResult]
     goal: float
     machine: dict[str, Any]
     versions: dict[str, str] = field(default_factory=describe_versions)
@@ -102,7 +102,7 @@ class Experiment:
 
     def table(self) -> str:
         """Align the rows as text, and say what the columns mean."""
-        lines = [self._line(row) for row in self.rows]
+        lines = [self._cells(row) for row in self.rows]
         remarks = [f"  {row.who}: {row.reason}" for row in self.rows if row.reason]
         remarks += [f"  {row.who}: scaled from {row.scaled}" for row in self.rows if row.scaled]
         return "\n".join(
@@ -121,7 +121,7 @@ class Experiment:
             ]
         )
 
-    def _line(self, row: Row) -> tuple[str, ...]:
+    def _cells(self, row: WayResult) -> tuple[str, ...]:
         error = "–" if row.error is None else f"{row.error:.1e}"
         shown = (row.who + ("*" if row.scaled else ""), row.ran or "–", str(row.points or "–"))
         if not row.seconds:
@@ -142,12 +142,12 @@ class Experiment:
 
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> "Experiment":
-        """Give what was saved as JSON back."""
-        return cls(**{**saved, "rows": [Row(**row) for row in saved["rows"]]})
+        """Rebuild the result from its saved JSON."""
+        return cls(**{**saved, "rows": [WayResult(**row) for row in saved["rows"]]})
 
 
 def joined(parts: Sequence[Experiment]) -> Experiment:
-    """Put the ways of several processes on one device together; the authors' is the first one's."""
+    """Join results of several processes on one device; the authors' row is the first process's."""
     return replace(parts[0], rows=parts[0].rows[:1] + [r for part in parts for r in part.rows[1:]])
 
 
@@ -161,14 +161,14 @@ def experiment(
     crop: int = CROP,
     repeats: int = 3,
     progress: bool = True,
-    found: Callable[[Experiment], object] | None = None,
+    on_row: Callable[[Experiment], object] | None = None,
 ) -> Experiment:
     """Time the attribution of all images under two degradations, in both directions.
 
     Parameters
     ----------
     device : torch.device or str
-        Where.
+        The device to run on.
     sizes : mapping of str to (int, int)
         Height and width of every ground truth.
     family : str
@@ -176,22 +176,22 @@ def experiment(
     ways : sequence of (str, str)
         Backends and precisions.
     points : sequence of int
-        Numbers of points of the graded rule that are tried, in order: the first that is as accurate
-        as the authors' 100 on the shipped pair, in the precision that will be timed, is taken.
+        Numbers of points of the graded rule to try, in order. The first that is as accurate as the
+        authors' 100 on the shipped pair, in the timed precision, is taken.
     crop : int
-        Low-resolution pixels across the pictures on which that is measured.
+        Side of the images for that comparison, in low-resolution pixels.
     repeats : int
         Timed runs of each way, after one to warm up.
     progress : bool
         Show a progress bar.
-    found : callable, optional
-        Called after every way with what there is so far.
+    on_row : callable, optional
+        Called after every way with the result so far.
     """
     device = torch.device(device)
     nets = _on(FAMILIES[family].pair(), device)
     parts = [_batch(shape, names, device) for shape, names in _by_size(sizes).items()]
     pixels = sum(h * w for h, w in sizes.values()) / 1e6
-    whole = Experiment(
+    result = Experiment(
         f"{FAMILIES[family].title}; {counted(len(sizes), 'drawn image')}, {pixels:.2f} megapixels "
         f"of ground truth; {', '.join(DEGRADATIONS)}; both directions",
         [],
@@ -205,35 +205,35 @@ def experiment(
             bar.update()
 
         @contextmanager
-        def done_with(row: Row) -> Iterator[None]:
-            whole.rows.append(row)
+        def done_with(row: WayResult) -> Iterator[None]:
+            result.rows.append(row)
             try:
                 yield
-            except Exception as failure:  # the others go on, and the row says why
+            except Exception as failure:  # the other ways go on, and this row says why
                 lines = str(failure).strip().splitlines() or [type(failure).__name__]
                 row.reason = lines[0][:300]
-            theirs = whole.rows[0].seconds
-            if row.seconds and theirs:
-                row.ratio = statistics.median(theirs) / statistics.median(row.seconds)
-            if found is not None:
-                found(whole)
+            authors_seconds = result.rows[0].seconds
+            if row.seconds and authors_seconds:
+                row.ratio = statistics.median(authors_seconds) / statistics.median(row.seconds)
+            if on_row is not None:
+                on_row(result)
 
         step("accuracy of 100 left points")
-        trained = _Accuracy(device, crop)
-        whole.goal = trained.error("torch", "fp64", *AUTHORS)
+        trained = _TrainedPair(device, crop)
+        result.goal = trained.error("torch", "fp64", *AUTHORS)
         step("authors")
-        row = Row("authors", "float32", AUTHORS[1], error=whole.goal)
+        row = WayResult("authors", "float32", AUTHORS[1], error=result.goal)
         with done_with(row):
             _authors(row, nets, parts, sizes, device)
         for backend, precision in ways:
-            row = Row(f"faigfast {backend} {precision}")
+            row = WayResult(f"faigfast {backend} {precision}")
             with done_with(row):
                 step(f"{row.who}, points")
-                _fewest(row, trained, backend, precision, points, whole.goal)
+                _fewest(row, trained, backend, precision, points, result.goal)
                 step(f"{row.who}, time")
                 if not row.reason:
                     _time(row, nets, parts, backend, precision, repeats, device)
-    return whole
+    return result
 
 
 def _on(pair: Pair, device: torch.device) -> Pair:
@@ -242,11 +242,11 @@ def _on(pair: Pair, device: torch.device) -> Pair:
 
 
 def _by_size(sizes: Mapping[str, tuple[int, int]]) -> dict[tuple[int, int], list[str]]:
-    """Names of the images of every size, smallest first: those of one size run together."""
-    found: dict[tuple[int, int], list[str]] = {}
+    """Names of the images of every size, smallest first; images of one size run together."""
+    names_by_size: dict[tuple[int, int], list[str]] = {}
     for name, shape in sorted(sizes.items(), key=lambda item: item[1][0] * item[1][1]):
-        found.setdefault(shape, []).append(name)
-    return found
+        names_by_size.setdefault(shape, []).append(name)
+    return names_by_size
 
 
 def _batch(shape: tuple[int, int], names: Sequence[str], device: torch.device) -> dict[str, Any]:
@@ -255,8 +255,8 @@ def _batch(shape: tuple[int, int], names: Sequence[str], device: torch.device) -
     return {"lq": lq, "gt": gt.to(device)}
 
 
-class _Accuracy:
-    """The shipped pair on drawn pictures, and its converged scores in float64."""
+class _TrainedPair:
+    """The shipped pair on drawn images, with its converged scores in float64."""
 
     def __init__(self, device: torch.device, crop: int) -> None:
         self.nets = _on(FAMILIES["pair"].pair(), device)
@@ -264,23 +264,23 @@ class _Accuracy:
         self.exact = self.scores("torch", "fp64", *CONVERGED)[0]
 
     def scores(self, backend: str, precision: str, rule: str, steps: int) -> tuple[Tensor, str]:
-        """Scores [D·N, F], and what computed them."""
+        """Scores [D·N, F], with the backend and precision that computed them."""
         result = attribute(
             *self.nets, self.batch, rule=rule, steps=steps, backend=backend, precision=precision
         )
-        found = torch.cat([result.scores(name).double() for name in result.degradations])
-        return found, f"{result.backend} {result.precision}"
+        scores = torch.cat([result.scores(name).double() for name in result.degradations])
+        return scores, f"{result.backend} {result.precision}"
 
     def error(self, backend: str, precision: str, rule: str, steps: int) -> float:
         """Mean relative L1 error."""
-        found = self.scores(backend, precision, rule, steps)[0]
-        difference = (found - self.exact).abs().sum(1) / self.exact.sum(1)
+        scores = self.scores(backend, precision, rule, steps)[0]
+        difference = (scores - self.exact).abs().sum(1) / self.exact.sum(1)
         return float(difference.mean())
 
 
 def _fewest(
-    row: Row,
-    trained: _Accuracy,
+    row: WayResult,
+    trained: _TrainedPair,
     backend: str,
     precision: str,
     points: Sequence[int],
@@ -297,7 +297,7 @@ def _fewest(
 
 
 def _time(
-    row: Row,
+    row: WayResult,
     nets: Pair,
     parts: Sequence[dict[str, Any]],
     backend: str,
@@ -329,7 +329,7 @@ def _time(
 
 
 def _authors(
-    row: Row,
+    row: WayResult,
     nets: Pair,
     parts: Sequence[dict[str, Any]],
     sizes: Mapping[str, tuple[int, int]],

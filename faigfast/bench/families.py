@@ -1,4 +1,4 @@
-"""Families of networks that are benchmarked: what each is called, and how its pair is made."""
+"""Families of benchmarked networks: their titles, and their pairs."""
 
 import copy
 from collections.abc import Callable

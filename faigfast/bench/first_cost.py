@@ -1,4 +1,4 @@
-"""What the first call on a pair of networks costs beyond a later one, part by part."""
+"""Extra cost of the first call on a pair of networks over a later call, part by part."""
 
 import statistics
 import time
@@ -15,13 +15,13 @@ from faigfast.engine import graph as graphs
 from faigfast.engine import integrate
 from faigfast.io.text_table import aligned
 
-# What the engine does for a new pair of networks, by the functions that do it.
+# Work of the engine for a new pair of networks → the functions that do it.
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
-    "networks": ((graphs, "glance"), (graphs, "trace"), (integrate, "compare_ends")),
+    "networks": ((graphs, "record_calls"), (graphs, "trace"), (integrate, "compare_endpoints")),
     "plan": ((graphs, "_plan"),),
     "comparing": ((integrate, "differs"),),
 }
-LATER = 3  # calls after the first two, whose median is a later call
+LATER = 3  # calls after the first two; their median is the later call
 HEADER = ("ms", "first call", "later call", *PARTS, "rest")
 REMARK = (
     "first call: in a process of its own, after the imports; later call: median of the third to "
@@ -34,12 +34,12 @@ REMARK = (
 
 @dataclass
 class Call:
-    """One call, and the parts of it.
+    """Seconds of one call and of its parts.
 
     Attributes
     ----------
     seconds : float
-        Of the whole call.
+        Time of the complete call.
     parts : dict of str to float
         Seconds in each of `PARTS`.
     """
@@ -50,7 +50,7 @@ class Call:
 
 @dataclass
 class FirstCall:
-    """First calls of one backend, every one in a process of its own.
+    """First calls of one backend, each in a process of its own.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class FirstCall:
     points : int
         P, of one image.
     first : list of Call
-        Of every process.
+        First call of every process.
     later : list of Call
         A later call in the same processes.
     """
@@ -70,25 +70,25 @@ class FirstCall:
     later: list[Call] = field(default_factory=list)
 
     def extra(self) -> list[dict[str, float]]:
-        """Seconds that each first call takes beyond the later one: every part, and the rest."""
-        found = []
+        """Seconds of each first call beyond the later call: every part, and the rest."""
+        extras = []
         for first, later in zip(self.first, self.later, strict=True):
             parts = {name: first.parts[name] - later.parts[name] for name in PARTS}
             rest = first.seconds - later.seconds - sum(parts.values())
-            found.append({**parts, "rest": rest})
-        return found
+            extras.append({**parts, "rest": rest})
+        return extras
 
     def cells(self) -> tuple[str, ...]:
         """Give the row of the table: medians in milliseconds."""
         totals = [[call.seconds for call in calls] for calls in (self.first, self.later)]
-        columns = [*totals, *zip(*(one.values() for one in self.extra()), strict=True)]
+        columns = [*totals, *zip(*(extra.values() for extra in self.extra()), strict=True)]
         return (self.backend, *(f"{1e3 * statistics.median(column):.0f}" for column in columns))
 
 
 def first_table(calls: Sequence[FirstCall]) -> str:
     """Align the rows as text, and say what the columns mean."""
-    what = f"first calls of one image and {calls[0].points} points"
-    return "\n".join([what, aligned(HEADER, [call.cells() for call in calls]), "", REMARK])
+    title = f"first calls of one image and {calls[0].points} points"
+    return "\n".join([title, aligned(HEADER, [call.cells() for call in calls]), "", REMARK])
 
 
 def measure_first(
@@ -103,32 +103,32 @@ def measure_first(
     Parameters
     ----------
     family : str
-        A workload without its number of images, such as "srresnet-48".
+        A workload's name without its number of images, such as "srresnet-48".
     points : int
         P.
     backends : sequence of str
         Of `faigfast.attribute`.
     repeats : int
-        Processes of each.
+        Processes of each backend.
     advance : callable
         Called after every process.
     """
-    found = [FirstCall(backend, points) for backend in backends]
+    first_calls = [FirstCall(backend, points) for backend in backends]
     for _ in range(repeats):
-        for one in found:
-            first, later = in_fresh_process(calls_of, f"{family}x1", one.backend, points)
-            one.first.append(Call(*first))
-            one.later.append(Call(*later))
+        for calls in first_calls:
+            first, later = in_fresh_process(calls_of, f"{family}x1", calls.backend, points)
+            calls.first.append(Call(*first))
+            calls.later.append(Call(*later))
             advance()
-    return found
+    return first_calls
 
 
 def calls_of(name: str, backend: str, points: int) -> list[tuple[float, dict[str, float]]]:
-    """Time the first call of this process and a later one: seconds, and those of each part."""
+    """Time the first call of this process and a later call: seconds, in all and of each part."""
     run = own(backend, workload(name).problem(points))
     calls = []
     for _ in range(2 + LATER):
-        with timed() as parts:
+        with timed_parts() as parts:
             start = time.perf_counter()
             run()
             calls.append((time.perf_counter() - start, parts))
@@ -136,22 +136,22 @@ def calls_of(name: str, backend: str, points: int) -> list[tuple[float, dict[str
 
 
 @contextmanager
-def timed() -> Iterator[dict[str, float]]:
-    """Sum the seconds within the functions of each part; one within another is the outer's."""
-    sums = dict.fromkeys(PARTS, 0.0)
-    within: list[str] = []
+def timed_parts() -> Iterator[dict[str, float]]:
+    """Sum the seconds in the functions of each part; a nested call counts for the outer part."""
+    seconds_by_part = dict.fromkeys(PARTS, 0.0)
+    running_parts: list[str] = []
 
     def wrapped(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if within:
+            if running_parts:
                 return function(*args, **kwargs)
-            within.append(part)
+            running_parts.append(part)
             start = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
-                sums[part] += time.perf_counter() - start
-                within.pop()
+                seconds_by_part[part] += time.perf_counter() - start
+                running_parts.pop()
 
         return call
 
@@ -160,4 +160,4 @@ def timed() -> Iterator[dict[str, float]]:
             for module, name in functions:
                 replacement = wrapped(part, getattr(module, name))
                 stack.enter_context(patch.object(module, name, replacement))
-        yield sums
+        yield seconds_by_part

@@ -1,4 +1,4 @@
-"""The first run of one contender, in a process of its own: its seconds and peak memory."""
+"""Seconds and peak memory of a contender's first run, in a process of its own."""
 
 import time
 from typing import NamedTuple
@@ -10,16 +10,16 @@ from faigfast.bench.workloads import workload
 
 
 class FirstRun(NamedTuple):
-    """What the first run took.
+    """Time and memory of a first run.
 
     Parameters
     ----------
     seconds : float
-        Of the run alone: libraries were imported, and networks and images made, before. What a
-        contender imports, compiles or captures when it runs is counted.
+        Time of the run alone: libraries are imported, and networks and images made, before it.
+        The contender's own imports, compilation and captures count.
     peak : int
-        Most bytes that the whole process held: Python, torch, networks and images as well.
-        Processes that it starts, such as a compiler, are not counted.
+        Most bytes that the process held, with Python, torch, networks and images.
+        Processes that it starts, such as a compiler, do not count.
     """
 
     seconds: float
@@ -32,16 +32,16 @@ def first_run(name: str, contender: str, steps: int, images: int) -> FirstRun:
     Parameters
     ----------
     name : str
-        Of the workload.
+        Name of the workload.
     contender : str
         One of `contenders()`.
     steps, images : int
-        Points, and how many of the workload's images.
+        Points, and number of the workload's images.
 
     Raises
     ------
     RuntimeError
-        If that process fails, or memory cannot be read on this system.
+        If the process fails, or memory cannot be read on this system.
     """
     return FirstRun(*in_fresh_process(_run_once, name, contender, steps, images))
 

@@ -1,4 +1,4 @@
-"""measure_gpu(): how near the kernels come to what a GPU can do, beside torch's own."""
+"""measure_gpu(): the kernels' share of a GPU's ceilings, beside torch's own kernels."""
 
 import os
 import statistics
@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from faigfast.backend.catalogue import backends
 from faigfast.backend.precision import MATRIX, PRECISIONS, proper_float32
-from faigfast.bench.layer import PASSES, Layer
-from faigfast.bench.pointwise import subjects
+from faigfast.bench.layer import PASSES, ConvolutionLayer
+from faigfast.bench.pointwise import pointwise_operations
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_gpu, describe_machine, describe_versions
 from faigfast.io.text_table import aligned
@@ -24,9 +24,9 @@ from faigfast.io.text_table import aligned
 LAYERS = ((64, 256, 8), (64, 48, 128), (128, 128, 8))
 WHO = ("torch", "triton", "cuda")
 KINDS = ("fp16", "bf16", "tf32", "bf16x3", "fp32")
-# Whose products these are; the others' are everyone's.
-OWNERS = {"tf32": ("torch", "triton"), "bf16x3": ("triton",)}
-# Relative L2 error of a pass against float64: rounding of operands, and of sums in float32.
+# Precision → the backends that have it; every backend has the other precisions.
+BACKENDS_OF_KIND = {"tf32": ("torch", "triton"), "bf16x3": ("triton",)}
+# Largest relative L2 error of a pass against float64, from rounding operands and float32 sums.
 BOUNDS = {"fp16": 5e-3, "bf16": 4e-2, "tf32": 5e-3, "bf16x3": 3e-5, "fp32": 1e-5}
 REPEATS = 20
 MATMUL = 8192  # rows and columns
@@ -35,21 +35,21 @@ HEADER = ("", "by", "kernel", "ms", "TFLOP/s", "of matmul", "GB/s", "of copy", "
 
 
 @dataclass
-class Row:
-    """One pass by someone.
+class PassResult:
+    """One pass by one backend.
 
     Attributes
     ----------
     what, who : str
         The pass with its size and type, and the backend.
     kernel : str
-        That served.
+        Name of the kernel that ran.
     seconds : list of float
-        Of every repeat; empty where there is no speed.
+        Time of every repeat; empty where there is no speed.
     flops, bytes : int
-        The work, and the fewest bytes that must be read and written.
+        Work, and least bytes to read and write.
     error : float or None
-        Relative L2 against float64.
+        Relative L2 error against float64.
     reason : str
         Why there is no speed.
     """
@@ -66,26 +66,26 @@ class Row:
 
 @dataclass
 class GpuKernels:
-    """What `measure_gpu` found.
+    """Result of `measure_gpu`.
 
     Attributes
     ----------
     matmul, copy : float
-        FLOP/s of a large matrix product in fp16, and bytes a second, read and written, of a copy.
-    rows : list of Row
+        FLOP/s of a large matrix product in fp16; bytes a second of a copy, read and written.
+    rows : list of PassResult
         In the order in which they were measured.
     """
 
     matmul: float
     copy: float
-    rows: list[Row]
+    rows: list[PassResult]
     machine: dict[str, Any]
     versions: dict[str, str] = field(default_factory=describe_versions)
     command: list[str] = field(default_factory=list)
 
     def table(self) -> str:
         """Align the rows as text, and say what the columns mean."""
-        return table([self])
+        return joint_table([self])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything as JSON."""
@@ -93,11 +93,11 @@ class GpuKernels:
 
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> "GpuKernels":
-        """Give what was saved as JSON back."""
-        return cls(**{**saved, "rows": [Row(**row) for row in saved["rows"]]})
+        """Rebuild the result from its saved JSON."""
+        return cls(**{**saved, "rows": [PassResult(**row) for row in saved["rows"]]})
 
-    def line(self, row: Row) -> tuple[str, ...]:
-        """Give the cells of a row, shares being of this process's ceilings."""
+    def cells(self, row: PassResult) -> tuple[str, ...]:
+        """Give the cells of a row; shares are of this process's ceilings."""
         error = "–" if row.error is None else f"{row.error:.1e}"
         if not row.seconds:
             return (row.what, row.who, row.kernel or "–", "no speed", *"––––", error)
@@ -116,8 +116,8 @@ class GpuKernels:
         )
 
 
-def table(parts: Sequence[GpuKernels]) -> str:
-    """Align the rows of several processes on one device, the same passes beside each other."""
+def joint_table(parts: Sequence[GpuKernels]) -> str:
+    """Align the rows of several processes on one device, with equal passes together."""
     pairs = [(part, row) for part in parts for row in part.rows]
     order = list(dict.fromkeys(row.what for _, row in pairs))
     pairs.sort(key=lambda pair: order.index(pair[1].what))
@@ -127,7 +127,7 @@ def table(parts: Sequence[GpuKernels]) -> str:
     )
     return "\n".join(
         [
-            aligned(HEADER, [part.line(row) for part, row in pairs]),
+            aligned(HEADER, [part.cells(row) for part, row in pairs]),
             *(f"  {who}: {reason}" for (who, reason) in _reasons(row for _, row in pairs)),
             f"{machine.get('gpu', machine['cpu'])}, torch {versions['torch']}",
             f"ceilings (fp16 matmul, copy) measured in each process: {ceilings}; ms: median of "
@@ -137,15 +137,15 @@ def table(parts: Sequence[GpuKernels]) -> str:
     )
 
 
-def _reasons(rows: Iterable[Row]) -> list[tuple[str, str]]:
-    """Say why rows have no speed, those of one backend with one reason together."""
-    alike: dict[tuple[str, str], list[str]] = {}
+def _reasons(rows: Iterable[PassResult]) -> list[tuple[str, str]]:
+    """Say why rows have no speed, one line for a backend and reason."""
+    passes_by_reason: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row.reason:
-            alike.setdefault((row.who, row.reason), []).append(row.what)
+            passes_by_reason.setdefault((row.who, row.reason), []).append(row.what)
     return [
-        (f"{who}, {what[0]}" + (f" and {len(what) - 1} more" if what[1:] else ""), reason)
-        for (who, reason), what in alike.items()
+        (f"{who}, {passes[0]}" + (f" and {len(passes) - 1} more" if passes[1:] else ""), reason)
+        for (who, reason), passes in passes_by_reason.items()
     ]
 
 
@@ -160,69 +160,73 @@ def measure_gpu(
     matmul: int = MATMUL,
     copy: int = COPY,
     progress: bool = True,
-    found: Callable[[GpuKernels], object] | None = None,
+    on_row: Callable[[GpuKernels], object] | None = None,
 ) -> GpuKernels:
-    """Measure every pass of some layers, and what is pointwise, after comparing with float64.
+    """Measure every pass of some layers, and pointwise operations, after comparing with float64.
 
     Parameters
     ----------
     device : torch.device or str
-        Where.
+        The device to measure.
     layers : sequence of (int, int, int)
         Channels, height and width, points; all in the first of `kinds`, the first in all.
     kinds : sequence of str
-        Precisions; tf32 is of torch and triton alone, bf16x3 of triton.
+        Precisions; only torch and triton have tf32, only triton has bf16x3.
     who : sequence of str
-        "torch", "triton", "cuda", and "hopper": cuda with the kernel that is not taken by default.
+        "torch", "triton", "cuda", and "hopper": cuda with a kernel that is off by default.
     passes : sequence of str
         Of `faigfast.bench.layer.PASSES`.
     pointwise : bool
-        Measure what is not a convolution too.
+        Measure pointwise operations too.
     matmul, copy : int
-        Rows of the matrices, and bytes of the copy, of which the ceilings are measured.
-    found : callable, optional
-        Called after every row with what there is so far: a device that fails, fails for the rest
-        of the process, whose rows then say so.
+        Rows of the matrices, and bytes of the copy, that measure the ceilings.
+    on_row : callable, optional
+        Called after every row with the result so far: a failed device fails for the rest of the
+        process, and the remaining rows say so.
     """
     device = torch.device(device)
     with proper_float32():
-        all_found = GpuKernels(
+        result = GpuKernels(
             _matmul_speed(matmul, device),
             _copy_rate(copy, device),
             [],
             describe_machine() | describe_gpu(device),
         )
-        trial = _Trial(all_found, device, found)
-        todo = [
+        gpu_run = _GpuRun(result, device, on_row)
+        layers_and_kinds = [
             (*layer, kind)
             for layer in layers
             for kind in (kinds if layer == layers[0] else kinds[:1])
         ]
-        for channels, size, points, kind in tqdm(todo, unit="layer", disable=not progress):
+        for channels, size, points, kind in tqdm(
+            layers_and_kinds, unit="layer", disable=not progress
+        ):
             mode = kind if kind in MATRIX else "ieee"
-            make = cache(partial(Layer, channels, size, points, device, PRECISIONS[kind], mode))
+            make = cache(
+                partial(ConvolutionLayer, channels, size, points, device, PRECISIONS[kind], mode)
+            )
             title = f"{channels} channels, {points}×{size}², {kind}"
             for part in passes:
                 for name in who:
                     if _takes_part(name, part, kind):
-                        one = partial(_pass_of, make, part, kind)
-                        trial.row(f"{part}, {title}", name, one, kind)
-        for title, make_subject in subjects(device).items() if pointwise else ():
-            subject = cache(make_subject)
+                        make_pass = partial(_pass_of, make, part, kind)
+                        gpu_run.row(f"{part}, {title}", name, make_pass, kind)
+        for title, make_operation in pointwise_operations(device).items() if pointwise else ():
+            make_once = cache(make_operation)
             for name in who:
                 if name != "hopper":
-                    trial.row(title, name, subject)
-    return all_found
+                    gpu_run.row(title, name, make_once)
+    return result
 
 
 def _takes_part(who: str, part: str, kind: str) -> bool:
     if who == "hopper":
         return part == PASSES[0] and kind in ("fp16", "bf16")
-    return who in OWNERS.get(kind, WHO)
+    return who in BACKENDS_OF_KIND.get(kind, WHO)
 
 
 class _Measurable(Protocol):
-    """A pass of a layer, or a `faigfast.bench.pointwise.Subject`."""
+    """A pass of a layer, or a `faigfast.bench.pointwise.PointwiseOperation`."""
 
     @property
     def flops(self) -> int: ...
@@ -236,10 +240,10 @@ class _Measurable(Protocol):
 
 
 @dataclass(frozen=True)
-class _Pass:
+class _LayerPass:
     """One pass of a layer."""
 
-    layer: Layer
+    layer: ConvolutionLayer
     part: str
     bound: float
 
@@ -250,8 +254,14 @@ class _Pass:
     @property
     def bytes(self) -> int:
         layer = self.layer
-        moved = (layer.x, layer.y, layer.w0, layer.dw, *([layer.y] * (self.part != PASSES[0])))
-        return sum(part.numel() * part.element_size() for part in moved)
+        moved_tensors = (
+            layer.x,
+            layer.y,
+            layer.w0,
+            layer.dw,
+            *([layer.y] * (self.part != PASSES[0])),
+        )
+        return sum(part.numel() * part.element_size() for part in moved_tensors)
 
     def kernel(self, backend: str) -> str:
         return self.layer.kernel(self.part, backend)
@@ -263,56 +273,58 @@ class _Pass:
         return self.layer.run(self.part, backend)
 
 
-def _pass_of(make: Callable[[], Layer], part: str, kind: str) -> _Pass:
-    return _Pass(make(), part, BOUNDS[kind])
+def _pass_of(make: Callable[[], ConvolutionLayer], part: str, kind: str) -> _LayerPass:
+    return _LayerPass(make(), part, BOUNDS[kind])
 
 
 @dataclass
-class _Trial:
-    """One call of `measure_gpu`: row after row."""
+class _GpuRun:
+    """One call of `measure_gpu`: measures row after row."""
 
-    all: GpuKernels
+    result: GpuKernels
     device: torch.device
-    found: Callable[[GpuKernels], object] | None
-    failed: str = ""  # the row in which the device did
+    on_row: Callable[[GpuKernels], object] | None
+    failed_row: str = ""  # the row in which the device failed
 
     def row(self, what: str, who: str, make: Callable[[], _Measurable], kind: str = "") -> None:
         """Add a row, with its speed or the reason why there is none."""
-        row = Row(what, who)
-        self.all.rows.append(row)
+        row = PassResult(what, who)
+        self.result.rows.append(row)
         backend = {"torch": "", "hopper": "cuda"}.get(who, who)
         if backend and not backends()[backend].available:
             row.reason = backends()[backend].reason
-        elif self.failed:
-            row.reason = f"not measured: the device failed in {self.failed}"
+        elif self.failed_row:
+            row.reason = f"not measured: the device failed in {self.failed_row}"
         else:
             rounding = _tf32() if (who, kind) == ("torch", "tf32") else nullcontext()
             with _hopper(who == "hopper"), rounding:
                 self._measure(row, make, backend)
-        if self.found is not None:
-            self.found(self.all)
+        if self.on_row is not None:
+            self.on_row(self.result)
 
-    def _measure(self, row: Row, make: Callable[[], _Measurable], backend: str) -> None:
+    def _measure(self, row: PassResult, make: Callable[[], _Measurable], backend: str) -> None:
         try:
-            one = make()
-            row.flops, row.bytes = one.flops, one.bytes
-            row.kernel = one.kernel(backend)
+            measurable = make()
+            row.flops, row.bytes = measurable.flops, measurable.bytes
+            row.kernel = measurable.kernel(backend)
             if backend and row.kernel == "plain":
                 row.reason = "the backend leaves it to torch"
                 return
-            row.error = one.error(backend)
-            if not row.error <= one.bound:
-                row.reason = f"relative error {row.error:.1e}, over the bound of {one.bound:g}"
+            row.error = measurable.error(backend)
+            if not row.error <= measurable.bound:
+                row.reason = (
+                    f"relative error {row.error:.1e}, over the bound of {measurable.bound:g}"
+                )
                 return
-            row.seconds = timed(lambda: one.run(backend), self.device)
-        except Exception as failure:  # the others go on, and the row says why
+            row.seconds = timed(lambda: measurable.run(backend), self.device)
+        except Exception as failure:  # the other rows go on, and this row says why
             row.reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0][:300]
             if not works(self.device):
-                self.failed = f"{row.what}, {row.who}"
+                self.failed_row = f"{row.what}, {row.who}"
 
 
 def works(device: torch.device) -> bool:
-    """Whether a device still does what it is told; after some errors no more in this process."""
+    """Whether a device still works; after some errors it fails for the rest of the process."""
     try:
         torch.zeros(1, device=device).item()
     except RuntimeError as failure:
@@ -346,7 +358,7 @@ def _tf32() -> Iterator[None]:
 
 
 def timed(run: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> list[float]:
-    """Seconds of each of some runs, after three to warm up; by events where there are any."""
+    """Seconds of each run, after three to warm up; by CUDA events on a GPU."""
     for _ in range(3):
         run()
     if device.type != "cuda":
@@ -368,12 +380,12 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def _matmul_speed(rows: int, device: torch.device) -> float:
-    # Zeros would run faster.
+    # Zeros would run faster than random numbers.
     a, b = (torch.randn(rows, rows, device=device).half() for _ in range(2))
     return 2 * rows**3 / statistics.median(timed(lambda: a @ b, device))
 
 
 def _copy_rate(size: int, device: torch.device) -> float:
     source = torch.randint(0, 255, (size,), dtype=torch.uint8, device=device)
-    to = torch.empty_like(source)
-    return 2 * size / statistics.median(timed(lambda: to.copy_(source), device))
+    destination = torch.empty_like(source)
+    return 2 * size / statistics.median(timed(lambda: destination.copy_(source), device))

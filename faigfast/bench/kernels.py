@@ -1,4 +1,4 @@
-"""measure_kernels(): how near the C++ convolution comes to what the processor can do."""
+"""measure_kernels(): the C++ convolution's share of the processor's peak."""
 
 import os
 import statistics
@@ -12,20 +12,20 @@ import torch
 from tqdm import tqdm
 
 from faigfast.backend.cpu import extension as _extension
-from faigfast.bench.layer import PASSES, Layer, LinearLayer
+from faigfast.bench.layer import PASSES, ConvolutionLayer, LinearLayer
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.io.text_table import markdown
 
 CHANNELS = (16, 32, 64, 128, 256)
 SIZES = (16, 32, 64, 128, 256, 512)
-MOST_FLOPS = 4e10  # of one call; larger layers are left out
-PIXELS = 1 << 14  # at least so many at all points together
+MOST_FLOPS = 4e10  # of one call; larger layers are skipped
+PIXELS = 1 << 14  # least number, over all points
 SECONDS = 0.3  # of one measurement
 # Other layers, of 64² pixels (or as many rows) at 4 points.
-OTHERS: dict[str, Callable[[], Layer | LinearLayer]] = {
+OTHERS: dict[str, Callable[[], ConvolutionLayer | LinearLayer]] = {
     **{
-        f"1×1, {n} → {m}": partial(Layer, n, 64, 4, kernel=1, outputs=m)
+        f"1×1, {n} → {m}": partial(ConvolutionLayer, n, 64, 4, kernel=1, outputs=m)
         for n, m in ((16, 16), (32, 32), (64, 64), (128, 128), (256, 256), (64, 256), (256, 64))
     },
     **{
@@ -33,28 +33,32 @@ OTHERS: dict[str, Callable[[], Layer | LinearLayer]] = {
         for n, m in ((32, 64), (60, 120), (180, 540))
     },
     **{
-        f"{k}×{k}, {n} → {m}": partial(Layer, n, 64, 4, kernel=k, outputs=m)
+        f"{k}×{k}, {n} → {m}": partial(ConvolutionLayer, n, 64, 4, kernel=k, outputs=m)
         for k, n, m in (
             (2, 64, 64), (4, 64, 64), (5, 16, 16), (5, 32, 32), (5, 64, 64), (5, 128, 128),
             (7, 64, 64), (9, 32, 32), (9, 64, 64), (5, 3, 64), (9, 3, 64), (5, 64, 3), (9, 64, 3),
         )
     },
     **{
-        f"3×3, stride {stride}, {n} → {m}": partial(Layer, n, 64, 4, stride=stride, outputs=m)
+        f"3×3, stride {stride}, {n} → {m}": partial(
+            ConvolutionLayer, n, 64, 4, stride=stride, outputs=m
+        )
         for stride, n, m in ((2, 64, 64), (2, 64, 128))
     },
-    "2×2, stride 2, 64 → 128": partial(Layer, 64, 64, 4, kernel=2, stride=2, outputs=128),
-    "3×3, dilation 2, 64 → 64": partial(Layer, 64, 64, 4, dilation=2),
-    "3×3, 4 groups, 64 → 64": partial(Layer, 64, 64, 4, groups=4),
+    "2×2, stride 2, 64 → 128": partial(
+        ConvolutionLayer, 64, 64, 4, kernel=2, stride=2, outputs=128
+    ),
+    "3×3, dilation 2, 64 → 64": partial(ConvolutionLayer, 64, 64, 4, dilation=2),
+    "3×3, 4 groups, 64 → 64": partial(ConvolutionLayer, 64, 64, 4, groups=4),
     **{
-        f"{k}×{k}, depthwise, 64": partial(Layer, 64, 64, 4, kernel=k, groups=64)
+        f"{k}×{k}, depthwise, 64": partial(ConvolutionLayer, 64, 64, 4, kernel=k, groups=64)
         for k in (3, 5, 7)
     },
     "4×4, transposed, stride 2, 64 → 64": partial(
-        Layer, 64, 64, 4, kernel=4, stride=2, transposed=True
+        ConvolutionLayer, 64, 64, 4, kernel=4, stride=2, transposed=True
     ),
     "9×9, transposed, stride 2, 64 → 3": partial(
-        Layer, 64, 64, 4, kernel=9, stride=2, transposed=True, outputs=3
+        ConvolutionLayer, 64, 64, 4, kernel=9, stride=2, transposed=True, outputs=3
     ),
 }  # fmt: skip
 # Direct convolution has 9·16 multiplications where Winograd's has 36.
@@ -74,8 +78,8 @@ class Kernels:
     errors : dict of str to float
         Worst relative L2 error against float64, by instruction set.
     others : list of dict
-        Layer of `OTHERS`, pass, GFLOP/s of torch's, and of the kernels where they serve it, in the
-        best instruction set.
+        Layer of `OTHERS`, pass, GFLOP/s of torch, and of our kernels where they serve the layer, in
+        the best instruction set.
     """
 
     peak: dict[str, float]
@@ -87,7 +91,7 @@ class Kernels:
     command: list[str] = field(default_factory=list)
 
     def table(self) -> str:
-        """Write one table of Markdown for each instruction set."""
+        """Write one Markdown table for each instruction set."""
         parts = []
         for isa, peak in self.peak.items():
             rows = []
@@ -101,7 +105,7 @@ class Kernels:
                 f"### {isa}\n\nMultiply-adds in registers: {peak:.0f} GFLOP/s. Worst relative L2 "
                 f"error of any pass: {self.errors[isa]:.1e}.\n\n{markdown(head, rows)}"
             )
-        parts.append(self._others())
+        parts.append(self._table_of_others())
         parts.append(
             f"{self.machine['cpu']}, {self.machine['threads']} threads, torch "
             f"{self.versions['torch']} with {self.machine['instructions']}. A cell: effective "
@@ -110,13 +114,15 @@ class Kernels:
         )
         return "\n\n".join(parts)
 
-    def _others(self) -> str:
+    def _table_of_others(self) -> str:
         isa = list(self.peak)[-1]
 
         def cell(row: dict[str, Any]) -> str:
-            torchs, own = row["torch"], row["own"]
-            told = f"{torchs:.0f} · {torchs / self.peak[isa]:.2f}"
-            return told if own is None else f"{told} → {own:.0f} · **{own / torchs:.1f}×**"
+            torch_speed, own_speed = row["torch"], row["own"]
+            of_torch = f"{torch_speed:.0f} · {torch_speed / self.peak[isa]:.2f}"
+            if own_speed is None:
+                return of_torch
+            return f"{of_torch} → {own_speed:.0f} · **{own_speed / torch_speed:.1f}×**"
 
         names = dict.fromkeys(row["layer"] for row in self.others)
         rows = [
@@ -141,11 +147,12 @@ class Kernels:
                 None,
             )
 
-        own, torchs = speed(isa), speed("torch")
-        if own is None or torchs is None:
+        own_speed, torch_speed = speed(isa), speed("torch")
+        if own_speed is None or torch_speed is None:
             return ""
-        share = own / self.peak[isa]
-        return f"{own:.0f} · {share:.2f} · {share / CEILING:.2f} · {own / torchs:.1f}×"
+        share = own_speed / self.peak[isa]
+        ratio = own_speed / torch_speed
+        return f"{own_speed:.0f} · {share:.2f} · {share / CEILING:.2f} · {ratio:.1f}×"
 
     def figure(self, path: str | os.PathLike[str]) -> None:
         """Draw the best instruction set beside torch as an SVG."""
@@ -183,20 +190,20 @@ def measure_kernels(*, progress: bool = True) -> Kernels:
     Raises
     ------
     ValueError
-        If the extension is not there.
+        If the extension is missing.
     """
     if _extension.module is None:
         raise ValueError(f"there are no kernels to measure: {_extension.missing}")
     isas = list(_extension.module.supported())
     peak = {isa: _with_isa(isa, _peak) for isa in isas}
-    found: list[dict[str, Any]] = []
+    speeds: list[dict[str, Any]] = []
     errors = dict.fromkeys(isas, 0.0)
     layers = [
         (c, s) for c in CHANNELS for s in SIZES if 18 * c * c * s * s < MOST_FLOPS
     ]  # fmt: skip
     for channels, size in tqdm(layers, unit="layer", disable=not progress):
         points = max(1, PIXELS // size**2)
-        layer = Layer(channels, size, points)
+        layer = ConvolutionLayer(channels, size, points)
         for isa in isas:
             errors[isa] = max(errors[isa], _with_isa(isa, partial(layer.error, "cpu")))
         for part in PASSES:
@@ -206,7 +213,7 @@ def measure_kernels(*, progress: bool = True) -> Kernels:
             runs["torch"] = partial(layer.run, part, "")
             times = _interleaved(runs)
             for who, seconds in times.items():
-                found.append(
+                speeds.append(
                     {"isa": who, "channels": channels, "size": size, "points": points,
                      "pass": part, "gflops": layer.flops / statistics.median(seconds) / 1e9}
                 )  # fmt: skip
@@ -218,17 +225,17 @@ def measure_kernels(*, progress: bool = True) -> Kernels:
             runs = {"torch": partial(other.run, part, "")}
             if other.kernel(part, "cpu") != other.kernel(part, ""):
                 runs[isas[-1]] = partial(other.run, part, "cpu")
-            speeds = {
+            gflops = {
                 who: other.flops / statistics.median(seconds) / 1e9
                 for who, seconds in _interleaved(runs).items()
             }
-            own = speeds.get(isas[-1])
-            others.append({"layer": name, "pass": part, "torch": speeds["torch"], "own": own})
-    return Kernels(peak, found, errors, others)
+            own_speed = gflops.get(isas[-1])
+            others.append({"layer": name, "pass": part, "torch": gflops["torch"], "own": own_speed})
+    return Kernels(peak, speeds, errors, others)
 
 
 def _with_isa(isa: str, run: Callable[[], Any]) -> Any:
-    """Run with an instruction set; "torch" has none."""
+    """Run with an instruction set; "torch" leaves it unset."""
     before = os.environ.get("FAIGFAST_ISA")
     if isa != "torch":
         os.environ["FAIGFAST_ISA"] = isa

@@ -1,4 +1,4 @@
-"""One layer at some points of the line, as kernels are measured by it."""
+"""Layers at some points of the line, to measure kernels with."""
 
 import copy
 from collections.abc import Sequence
@@ -15,21 +15,21 @@ from faigfast.ops.registry import Use, choose, using
 PASSES = ("forward", "input gradient", "weight gradient")
 
 
-class Layer:
+class ConvolutionLayer:
     """A convolution at some points of the line, with bias and ReLU.
 
     Parameters
     ----------
     channels, size, points : int
-        Of what goes in; one image of size² pixels at each point.
+        Size of the input; one image of size² pixels at each point.
     device, dtype
-        Of all its tensors.
+        Device and type of all tensors.
     mode : str
-        How float32 is multiplied; see `faigfast.ops.registry.Use`.
+        Multiplication of float32; see `faigfast.ops.registry.Use`.
     outputs : int, optional
-        Channels that come out; None: as many as go in.
+        Output channels; None: as many as input channels.
     kernel, stride, dilation, groups, transposed
-        As in `torch.convolution`; the padding leaves the size as it is where the stride is 1.
+        As in `torch.convolution`; with stride 1 the padding keeps the size.
     """
 
     def __init__(
@@ -88,21 +88,21 @@ class Layer:
         )  # fmt: skip
 
     def forward(self, backend: str) -> Tensor:
-        """Y by a backend's kernels; "" is plain PyTorch."""
+        """Compute y by a backend's kernels; "" is plain PyTorch."""
         with torch.no_grad(), using(Use(backend, mode=self.mode)):
             return conv(*self.forward_arguments)[0]
 
     def backward(self, backend: str, needs: Sequence[bool]) -> Sequence[Tensor]:
-        """Gradients by a backend's kernels."""
+        """Compute gradients by a backend's kernels."""
         with using(Use(backend, mode=self.mode)):
             return conv_backward(*self.backward_arguments(needs))
 
     def run(self, part: str, backend: str) -> Sequence[Tensor]:
-        """One pass, with what belongs to it: the bias's gradient is taken with the weight's."""
+        """Run one pass; the weight's pass computes the bias's gradient too."""
         if part == PASSES[0]:
             return [self.forward(backend)]
-        both = part == PASSES[2]
-        return self.backward(backend, [not both, both, both, False])
+        of_weight = part == PASSES[2]
+        return self.backward(backend, [not of_weight, of_weight, of_weight, False])
 
     def kernel(self, part: str, backend: str) -> str:
         """Name of the kernel that would run."""
@@ -113,13 +113,21 @@ class Layer:
 
     def error(self, backend: str) -> float:
         """Worst relative L2 error of one point's results against float64, on a CPU."""
-        one = copy.copy(self)
-        one.x, one.gy, one.y, one.alpha = self.x[:1], self.gy[:1], self.y[:1], self.alpha[:1]
-        double = copy.copy(one)
-        for name, value in vars(one).items():
+        one_point = copy.copy(self)
+        one_point.x, one_point.gy, one_point.y, one_point.alpha = (
+            self.x[:1],
+            self.gy[:1],
+            self.y[:1],
+            self.alpha[:1],
+        )
+        double = copy.copy(one_point)
+        for name, value in vars(one_point).items():
             if isinstance(value, Tensor):
                 setattr(double, name, value.cpu().double())
-        own = [one.forward(backend), *one.backward(backend, [True, True, True, False])[:3]]
+        own = [
+            one_point.forward(backend),
+            *one_point.backward(backend, [True, True, True, False])[:3],
+        ]
         exact = [double.forward(""), *double.backward("", [True, True, True, False])[:3]]
         return max(
             float((a.cpu().double() - b).norm() / b.norm()) for a, b in zip(own, exact, strict=True)
@@ -127,14 +135,14 @@ class Layer:
 
 
 class LinearLayer:
-    """A linear layer at some points of the line; one image of some rows at each.
+    """A linear layer at some points of the line, with one image of some rows at each.
 
     Parameters
     ----------
     features, rows, points : int
-        Of what goes in.
+        Size of the input.
     outputs : int
-        Features that come out.
+        Output features.
     """
 
     def __init__(self, features: int, rows: int, points: int, outputs: int) -> None:
@@ -151,14 +159,14 @@ class LinearLayer:
         self.flops = 2 * features * outputs * rows * points
 
     def run(self, part: str, backend: str) -> Sequence[Tensor]:
-        """One pass, as `Layer.run`."""
+        """Run one pass, as `ConvolutionLayer.run`."""
         with torch.no_grad(), using(Use(backend)):
             if part == PASSES[0]:
-                line = self.w0, self.dw, self.b0, self.db, self.alpha
-                return [linear(self.x, *line, None, None)]
-            both = part == PASSES[2]
-            line_back = self.w0, self.dw, self.alpha
-            return linear_backward(self.gy, self.x, *line_back, [not both, both, both])
+                parameters = self.w0, self.dw, self.b0, self.db, self.alpha
+                return [linear(self.x, *parameters, None, None)]
+            of_weight = part == PASSES[2]
+            weights = self.w0, self.dw, self.alpha
+            return linear_backward(self.gy, self.x, *weights, [not of_weight, of_weight, of_weight])
 
     def kernel(self, part: str, backend: str) -> str:
         """Name of the kernel that would run."""

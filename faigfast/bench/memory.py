@@ -8,7 +8,7 @@ def own_peak() -> int:
     """Read the largest resident set of this process so far, in bytes."""
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else ():
-        # Before ru_maxrss, which in a child starts from the peak of its parent.
+        # Preferred to ru_maxrss, which in a child starts from the peak of its parent.
         if line.startswith("VmHWM:"):
             return 1024 * int(line.split()[1])
     import resource

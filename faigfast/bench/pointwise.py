@@ -1,4 +1,4 @@
-"""What is not a convolution, as kernels are measured by it."""
+"""Pointwise operations, to measure kernels with."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from faigfast.ops.registry import Use, choose, using
 
 
 @dataclass(frozen=True)
-class Subject:
+class PointwiseOperation:
     """An operation with its arguments.
 
     Parameters
     ----------
     operation : str
-        Of the table.
+        Name in the table of operations.
     arguments : sequence
         Its arguments.
     bytes : int
-        The fewest that must move.
+        Least bytes to read and write.
     bound : float
         Largest relative L2 error.
     """
@@ -34,7 +34,7 @@ class Subject:
     arguments: Sequence[Any]
     bytes: int
     bound: float
-    flops: ClassVar[int] = 0  # few beside what moves
+    flops: ClassVar[int] = 0  # negligible beside the bytes
 
     def kernel(self, backend: str) -> str:
         """Name of the kernel that would run."""
@@ -42,10 +42,11 @@ class Subject:
             return choose(self.operation, *self.arguments).name
 
     def run(self, backend: str) -> list[Tensor]:
-        """All that is not empty of what a backend's kernel computes."""
+        """Compute the results by a backend's kernel, without empty tensors."""
         with using(Use(backend)):
-            found = choose(self.operation, *self.arguments).run(*self.arguments)
-        return [part for part in (found if isinstance(found, tuple) else (found,)) if part.numel()]
+            results = choose(self.operation, *self.arguments).run(*self.arguments)
+        results = results if isinstance(results, tuple) else (results,)
+        return [result for result in results if result.numel()]
 
     def error(self, backend: str) -> float:
         """Worst relative L2 error of a result against float64, on the same device."""
@@ -58,15 +59,15 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Weights(Subject):
-    """γ(α) at all points, which is no operation of the table but part of one."""
+class PathWeights(PointwiseOperation):
+    """γ(α) at all points; it has no entry in the table, but is part of other operations."""
 
     def kernel(self, backend: str) -> str:
         """Name of the kernel that would run."""
         return {"": "plain", "cuda": "path_weights"}.get(backend, "plain")
 
     def run(self, backend: str) -> list[Tensor]:
-        """By torch point by point, or by one kernel."""
+        """Compute by torch point by point, or by one kernel."""
         w0, dw, alpha = self.arguments
         if backend == "cuda":
             return [at_all_points(w0, dw, alpha, torch.float16)]
@@ -76,21 +77,25 @@ class Weights(Subject):
         """Relative L2 error against float64."""
         w0, dw, alpha = (part.double() for part in self.arguments)
         exact = torch.stack([on_line(w0, dw, a) for a in alpha.unbind()])
-        (found,) = self.run(backend)
-        return float((found.double() - exact).norm() / exact.norm())
+        (weights,) = self.run(backend)
+        return float((weights.double() - exact).norm() / exact.norm())
 
 
 def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def subjects(device: torch.device | str, shrink: int = 1) -> dict[str, Callable[[], Subject]]:
-    """Give what makes them, by name; `shrink` divides heights, widths and channels.
+def pointwise_operations(
+    device: torch.device | str, shrink: int = 1
+) -> dict[str, Callable[[], PointwiseOperation]]:
+    """Give functions that make the operations, by name.
 
     Parameters
     ----------
     device : torch.device or str
-        Of all tensors.
+        Device of all tensors.
+    shrink : int
+        Divides heights, widths and channels.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -108,34 +113,34 @@ def subjects(device: torch.device | str, shrink: int = 1) -> dict[str, Callable[
     }
 
 
-def _weights(normal: Callable[..., Tensor], width: int) -> Subject:
+def _weights(normal: Callable[..., Tensor], width: int) -> PointwiseOperation:
     w0, dw = (normal(width, 3, 3, width).movedim(-1, 1) for _ in range(2))
     alpha = torch.linspace(0.1, 0.9, 8).to(w0)
-    return Weights("", (w0, dw, alpha), w0.numel() * (8 + 8 * 2), 1e-3)
+    return PathWeights("", (w0, dw, alpha), w0.numel() * (8 + 8 * 2), 1e-3)
 
 
-def _mask(normal: Callable[..., Tensor], size: int, channels: int) -> Subject:
+def _mask(normal: Callable[..., Tensor], size: int, channels: int) -> PointwiseOperation:
     gy, x, y = (
         normal(8, 1, size, size, channels, dtype=torch.float16).movedim(-1, 2) for _ in range(3)
     )
     w = normal(channels, 3, 3, channels, dtype=torch.float16).movedim(-1, 1)
     b = normal(channels, dtype=torch.float16)
-    given = (
+    arguments = (
         gy, x, y.relu(), w, 0.1 * w, b, None, None, torch.linspace(0.1, 0.9, 8).to(gy), 1,
         [False, False, True, False], *SAME, "relu", 0.0, 1.0, 1,
     )  # fmt: skip
-    moved = 3 * gy.numel() * gy.element_size()
-    return Subject("conv_backward", given, moved, 5e-3)
+    moved_bytes = 3 * gy.numel() * gy.element_size()
+    return PointwiseOperation("conv_backward", arguments, moved_bytes, 5e-3)
 
 
-def _loss(normal: Callable[..., Tensor], size: int) -> Subject:
+def _loss(normal: Callable[..., Tensor], size: int) -> PointwiseOperation:
     y, gt = (normal(*images, 3 * size**2, dtype=torch.float16) for images in ((8, 4), (4,)))
-    moved = (2 * y.numel() + gt.numel()) * 2
-    return Subject("squared_error_backward", (y, gt, normal(8, 4)), moved, 5e-3)
+    moved_bytes = (2 * y.numel() + gt.numel()) * 2
+    return PointwiseOperation("squared_error_backward", (y, gt, normal(8, 4)), moved_bytes, 5e-3)
 
 
-def _scores(normal: Callable[..., Tensor], width: int) -> Subject:
+def _scores(normal: Callable[..., Tensor], width: int) -> PointwiseOperation:
     total = normal(16, width, 3, 3, width).movedim(-1, 2)
     delta = normal(width, 3, 3, width).movedim(-1, 1)
-    moved = (total.numel() + delta.numel()) * 4
-    return Subject("score_reduction", (total, delta), moved, 1e-5)
+    moved_bytes = (total.numel() + delta.numel()) * 4
+    return PointwiseOperation("score_reduction", (total, delta), moved_bytes, 1e-5)

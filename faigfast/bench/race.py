@@ -1,4 +1,4 @@
-"""race(): the time it takes to be as accurate as the authors' 100 points, on trained pairs."""
+"""race(): time to reach the accuracy of the authors' 100 points, on trained pairs."""
 
 import os
 import statistics
@@ -17,7 +17,7 @@ from faigfast.bench.families import Pair
 from faigfast.bench.rivals import Run, loop, own
 from faigfast.bench.workloads import Problem
 from faigfast.data import KEPT_OUT, Degradation, photographs
-from faigfast.integration.refinement import usual_steps
+from faigfast.integration.refinement import default_steps
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.io.text_table import aligned
@@ -26,39 +26,39 @@ YARDSTICK = ("loop", "left", 100)
 CONVERGED = ("gauss-legendre", 96)
 SCALE = 2  # of the shipped pairs
 SIZE = 128  # of a crop's ground truth, in pixels
-EVERY = 14  # of the crops of all photographs one is taken
+EVERY = 14  # one in so many crops of all photographs is taken
 HEADER = ("", "rule", "points", "seconds", "min–max", "× loop, left 100", "mean error", "worst")
 
 
 def entrants() -> list[tuple[str, str, int]]:
-    """Who, rule and points: the tuned loop, of which the authors' own is slower, and faigfast."""
+    """Contender, rule and points: the tuned loop (the authors' own is slower), and faigfast."""
     midpoint, graded = defaults()
-    found = [YARDSTICK, ("loop", *midpoint)]
+    chosen = [YARDSTICK, ("loop", *midpoint)]
     for name in ("torch", "cpu"):
         if backends()[name].available:
-            found += [(f"faigfast-{name}", *rule) for rule in (midpoint, graded, ("graded", 8))]
-    return found
+            chosen += [(f"faigfast-{name}", *rule) for rule in (midpoint, graded, ("graded", 8))]
+    return chosen
 
 
 def defaults() -> list[tuple[str, int]]:
-    """Rules with their usual points for these images."""
-    return [(rule, usual_steps(rule, (SIZE // SCALE) ** 2)) for rule in ("midpoint", "graded")]
+    """Rules with their usual points for the images of the race."""
+    return [(rule, default_steps(rule, (SIZE // SCALE) ** 2)) for rule in ("midpoint", "graded")]
 
 
 @dataclass
-class Runner:
+class RaceEntry:
     """One contender on one pair.
 
     Attributes
     ----------
     contender, rule : str
-        Who, and by which rule.
+        Contender and rule.
     points : int
-        Of the line, for each image.
+        Points of the line for each image.
     errors : list of float
         Relative L1 error of each image's scores against the converged integral in float64.
     seconds : list of float
-        Of every repeat, in order.
+        Time of every repeat, in order.
     """
 
     contender: str
@@ -70,21 +70,21 @@ class Runner:
 
 @dataclass
 class Race:
-    """Who took how long to which error.
+    """Result of `race`: times and errors.
 
     Attributes
     ----------
-    pairs : dict of str to list of Runner
-        By the pair's name.
+    pairs : dict of str to list of RaceEntry
+        Entries by the pair's name.
     images : list of str
-        Crops, each blurred and noisy.
+        Names of the crops, each blurred and noisy.
     machine, versions : dict
-        Where and with what it ran.
+        Processor and package versions.
     command : list of str
         The command line.
     """
 
-    pairs: dict[str, list[Runner]]
+    pairs: dict[str, list[RaceEntry]]
     images: list[str]
     machine: dict[str, Any] = field(default_factory=describe_machine)
     versions: dict[str, str] = field(default_factory=describe_versions)
@@ -121,19 +121,19 @@ def race(
     Parameters
     ----------
     pairs : dict
-        How to load each pair, by its name.
+        Function that loads a pair, by the pair's name.
     contenders : sequence of (str, str, int), optional
-        "loop" or "faigfast-…", rule and points; the first is what the others are compared with.
-        None: those of `entrants`.
+        "loop" or "faigfast-…", rule and points; the others are compared with the first.
+        None: `entrants()`.
     repeats : int
-        Timed runs of each, in turn, after one that is compared and warms up.
+        Timed runs of each, in turn, after one run to compare and warm up.
     progress : bool
         Show a progress bar.
 
     Raises
     ------
     ValueError
-        If `repeats` is not positive, or the photographs are not there.
+        If `repeats` is not positive, or the photographs are missing.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; expected a positive integer")
@@ -145,7 +145,7 @@ def race(
     data = crops(photographs(KEPT_OUT), degradations, SIZE).part(slice(EVERY // 2, None, EVERY))
     x = torch.cat(list(data.lq.values()))
     gt = data.gt.repeat(len(data.lq), 1, 1, 1)
-    found: dict[str, list[Runner]] = {}
+    entries_by_pair: dict[str, list[RaceEntry]] = {}
     with tqdm(unit="run", disable=not progress) as bar:
         bar.total = len(pairs) * (1 + len(contenders) * (1 + repeats))
         for name, load in pairs.items():
@@ -157,37 +157,39 @@ def race(
             bar.set_description(f"{name}, float64")
             exact = own("torch", problem(*CONVERGED), "fp64")()[0]
             bar.update()
-            runners = [Runner(*contender) for contender in contenders]
+            entries = [RaceEntry(*contender) for contender in contenders]
             runs: list[Run] = []
-            for one in runners:
-                bar.set_description(f"{name}, comparing {one.contender} {one.rule} {one.points}")
-                prepare = loop if one.contender == "loop" else _own(one.contender)
-                runs.append(prepare(problem(one.rule, one.points)))
+            for entry in entries:
+                bar.set_description(
+                    f"{name}, comparing {entry.contender} {entry.rule} {entry.points}"
+                )
+                prepare = loop if entry.contender == "loop" else _own(entry.contender)
+                runs.append(prepare(problem(entry.rule, entry.points)))
                 difference = (runs[-1]()[0].double() - exact).abs().sum(1)
-                one.errors = (difference / exact.sum(1)).tolist()
+                entry.errors = (difference / exact.sum(1)).tolist()
                 bar.update()
             for repeat in range(repeats):
                 shift = repeat % len(runs)
                 order = [*range(shift, len(runs)), *range(shift)]
                 for i in order:
-                    bar.set_description(f"{name}, timing {runners[i].contender}")
+                    bar.set_description(f"{name}, timing {entries[i].contender}")
                     start = time.perf_counter()
                     runs[i]()
-                    runners[i].seconds.append(time.perf_counter() - start)
+                    entries[i].seconds.append(time.perf_counter() - start)
                     bar.update()
-            found[name] = runners
-    return Race(found, list(data.names))
+            entries_by_pair[name] = entries
+    return Race(entries_by_pair, list(data.names))
 
 
 def _own(contender: str) -> Callable[[Problem], Run]:
     return lambda problem: own(contender.removeprefix("faigfast-"), problem)
 
 
-def _block(rows: Sequence[Runner]) -> str:
-    lines = []
+def _block(rows: Sequence[RaceEntry]) -> str:
+    table_rows = []
     for row in rows:
         ratios = [a / b for a, b in zip(rows[0].seconds, row.seconds, strict=True)]
-        lines.append(
+        table_rows.append(
             (
                 row.contender,
                 row.rule,
@@ -199,4 +201,4 @@ def _block(rows: Sequence[Runner]) -> str:
                 f"{max(row.errors):.1e}",
             )
         )
-    return aligned(HEADER, lines)
+    return aligned(HEADER, table_rows)

@@ -1,4 +1,4 @@
-"""What a benchmark found: rows, their table, and the file that keeps everything."""
+"""Results of `benchmark`, as a table and as a JSON file."""
 
 import os
 import statistics
@@ -19,7 +19,7 @@ HEADER = (
 
 
 @dataclass
-class Row:
+class ContenderResult:
     """One contender on one workload.
 
     Attributes
@@ -27,19 +27,19 @@ class Row:
     contender : str
         Its name.
     seconds : list of float
-        Of every repeat, in order; empty where the row has no speed.
+        Time of every repeat, in order; empty where there is no speed.
     scaled : str
-        What was timed where that is not all; `seconds` are then for all, by the work in them.
+        The timed part, where only a part was timed; `seconds` are scaled to all by the work.
     error : float or None
         The worst image's relative L1 error of the scores against float64.
     first : list of float
-        Seconds of the first run in a process of its own, of every repeat, in order.
+        Seconds of the first run in a process of its own, for every repeat, in order.
     memory : int or None
-        Peak of such a process, in bytes.
+        Peak memory of such a process, in bytes.
     reason : str
         Why there is no speed.
     note : str
-        Why there is no first run, or no further one.
+        Why there is no first run, or no further first run.
     """
 
     contender: str
@@ -53,7 +53,7 @@ class Row:
 
 
 @dataclass
-class Section:
+class WorkloadResult:
     """All contenders on one workload.
 
     Attributes
@@ -61,14 +61,14 @@ class Section:
     workload : str
         Its name.
     title : str
-        What it is.
+        Description of networks and images.
     points : int
         Points of the line, P.
     flops : int
         Images × points × 3 × forward work of the convolutions.
     checked : str
-        The images whose scores were compared with float64.
-    rows : list of Row
+        Images whose scores were compared with float64.
+    rows : list of ContenderResult
         In the order of the contenders.
     """
 
@@ -77,44 +77,44 @@ class Section:
     points: int
     flops: int
     checked: str
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ContenderResult] = field(default_factory=list)
 
-    def row(self, contender: str) -> Row:
+    def row(self, contender: str) -> ContenderResult:
         """Return the row of a contender."""
         return next(row for row in self.rows if row.contender == contender)
 
-    def ratios(self, row: Row) -> list[float]:
+    def ratios(self, row: ContenderResult) -> list[float]:
         """Divide the tuned loop's seconds by the row's, repeat by repeat."""
         loop = next((r.seconds for r in self.rows if r.contender == YARDSTICK), [])
         return [a / b for a, b in zip(loop, row.seconds, strict=False)]
 
-    def first_ratios(self, row: Row) -> list[float]:
+    def first_ratios(self, row: ContenderResult) -> list[float]:
         """Divide the seconds of the tuned loop's first run by the row's, repeat by repeat."""
         loop = next((r.first for r in self.rows if r.contender == YARDSTICK), [])
         return [a / b for a, b in zip(loop, row.first, strict=False)]
 
 
 @dataclass
-class Report:
-    """What `benchmark` found.
+class BenchmarkResult:
+    """Result of `benchmark`.
 
     Attributes
     ----------
-    sections : list of Section
+    sections : list of WorkloadResult
         One a workload.
     bound : float
-        Largest error of the scores with which a row has a speed.
+        Largest error of the scores for a row with a speed.
     loss_bound : float
-        The same of the losses.
+        Largest error of the losses.
     narrow_bounds : (float, float) or None
-        Both, of contenders in 16 bits, where there are any.
+        Both bounds for contenders in 16 bits, if there are any.
     machine, versions : dict
-        Where and with what it ran.
+        Processor, GPU and package versions.
     command : list of str
         The command line.
     """
 
-    sections: list[Section]
+    sections: list[WorkloadResult]
     bound: float
     loss_bound: float
     machine: dict[str, Any] = field(default_factory=describe_machine)
@@ -145,12 +145,12 @@ class Report:
         return "\n\n".join([*blocks, "\n".join(remarks)])
 
     def content(self) -> dict[str, Any]:
-        """Give everything as what JSON can hold, every repeat's seconds and the ratios included."""
+        """Give everything in JSON's types, with every repeat's seconds and the ratios."""
         content = asdict(self)
         for section, written in zip(self.sections, content["sections"], strict=True):
-            for row, line in zip(section.rows, written["rows"], strict=True):
-                line["ratios"] = section.ratios(row)
-                line["first_ratios"] = section.first_ratios(row)
+            for row, written_row in zip(section.rows, written["rows"], strict=True):
+                written_row["ratios"] = section.ratios(row)
+                written_row["first_ratios"] = section.first_ratios(row)
         return content
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -164,15 +164,15 @@ class Report:
         write_json(path, self.content())
 
 
-def _block(section: Section) -> str:
-    lines = []
+def _block(section: WorkloadResult) -> str:
+    table_rows = []
     remarks = []
     for row in section.rows:
         remarks += [f"  {row.contender}: {text}" for text in (row.reason, row.note) if text]
         if row.scaled:
             remarks.append(f"  {row.contender}: scaled from {row.scaled}")
         median = _median(row.seconds)
-        lines.append(
+        table_rows.append(
             (
                 row.contender + ("*" if row.scaled else ""),
                 _number(median, "{:.3f}"),
@@ -189,7 +189,7 @@ def _block(section: Section) -> str:
         f"{section.title}, {section.points} points, {section.flops / 1e9:.1f} GFLOP "
         f"(error: {section.checked})"
     )
-    return "\n".join([title, indent(aligned(HEADER, lines), "  "), *remarks])
+    return "\n".join([title, indent(aligned(HEADER, table_rows), "  "), *remarks])
 
 
 def _median(values: list[float]) -> float | None:

@@ -1,7 +1,7 @@
-"""Everyone who computes FAIG here: other ways in plain PyTorch, and faigfast's own backends.
+"""Contenders that compute FAIG: rival implementations in plain PyTorch, and faigfast's backends.
 
-A contender prepares itself for a problem and returns what is timed: a function that computes the
-scores [N, F] over all convolution weights in flat order and the losses [N, 2] of baseline and
+A contender prepares itself for a problem and returns the function to time. The function computes
+the scores [N, F] over all convolution weights in flat order and the losses [N, 2] of baseline and
 target. Preparing may copy the module or arrange for compilation; everything that depends on
 the values of weights and images is computed inside.
 """
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from faigfast.attribution.attributor import attribute
+from faigfast.attribution.attribute import attribute
 from faigfast.backend.catalogue import backends
 from faigfast.bench.workloads import Problem
-from faigfast.filters.filter_set import FilterIndex
+from faigfast.filters.index import FilterIndex
 from faigfast.integration.quadrature import quadrature
 
 State = dict[str, Tensor]
@@ -45,11 +45,11 @@ def _kernel_sums(totals: Iterable[Tensor], deltas: Iterable[Tensor]) -> Tensor:
 
 
 def authors(problem: Problem) -> Run:
-    """Go the authors' way: a new network and `load_state_dict` at every point, one image, NCHW.
+    """Compute the authors' way: a new network and `load_state_dict` a point, one image, NCHW.
 
-    Biases get gradients too, since nothing tells autograd to leave them out. The network is a
-    deep copy, which costs less than their constructor's initialisation. That their scripts run
-    each pair of degradations once in either direction is not counted.
+    Biases get gradients too, since their scripts do not exclude them. The network is a
+    deep copy, which costs less than their constructor's initialisation. Their scripts run each pair
+    of degradations in both directions; here one direction is timed.
     """
     layers = FilterIndex.of(problem.target).layers
 
@@ -64,7 +64,7 @@ def authors(problem: Problem) -> Run:
         scores, losses = [], []
         for x, gt in problem.images():
             with torch.no_grad():
-                ends = [_squared_error(network(alpha)(x), gt).item() for alpha in (0.0, 1.0)]
+                end_losses = [_squared_error(network(alpha)(x), gt).item() for alpha in (0.0, 1.0)]
             totals = [torch.zeros_like(last[layer]) for layer in layers]
             for alpha, weight in _points(problem):
                 net = network(alpha)
@@ -74,7 +74,7 @@ def authors(problem: Problem) -> Run:
                     assert gradient is not None
                     total += weight * gradient
             scores.append(_kernel_sums(totals, (last[layer] - first[layer] for layer in layers)))
-            losses.append(ends)
+            losses.append(end_losses)
         return torch.stack(scores), torch.tensor(losses, dtype=torch.float64)
 
     return run
@@ -92,8 +92,8 @@ def loop(
     """Run the tuned loop: channels-last, weights written in place once a point for all images.
 
     Only convolution weights get gradients: neither biases nor the image take part in backward.
-    Images run one at a time, since gradients are needed per image. It is the yardstick. With a
-    `kind` of 16 bits, network and images have that, while the line, the loss and the sums do not.
+    Images run one at a time, since gradients are needed per image. This loop is the yardstick. With
+    a `kind` of 16 bits, network and images have it, but not the path, the loss and the sums.
     """
     layers = FilterIndex.of(problem.target).layers
     net = copy.deepcopy(problem.target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -101,7 +101,7 @@ def loop(
     weights = [net.get_parameter(layer).requires_grad_() for layer in layers]
     state = net.state_dict()  # detached, of the same memory
 
-    def placed(model: nn.Module) -> State:
+    def in_memory_format(model: nn.Module) -> State:
         source = model.state_dict()
         return {
             key: torch.empty_like(value, dtype=source[key].dtype).copy_(source[key])
@@ -109,7 +109,7 @@ def loop(
         }
 
     def run() -> Scored:
-        first, last = placed(problem.baseline), placed(problem.target)
+        first, last = in_memory_format(problem.baseline), in_memory_format(problem.target)
         images = [
             [part.contiguous(memory_format=torch.channels_last) for part in image]
             for image in ((x.to(kind or x.dtype), gt) for x, gt in problem.images())
@@ -117,7 +117,7 @@ def loop(
 
         def move_to(alpha: float) -> None:
             for key, value in state.items():
-                if not value.is_floating_point():  # indices are the target's
+                if not value.is_floating_point():  # integer buffers are the target's
                     continue
                 if kind is None:
                     torch.lerp(first[key], last[key], alpha, out=value)
@@ -154,12 +154,12 @@ def compiled(problem: Problem, kind: torch.dtype | None = None) -> Run:
     Raises
     ------
     ValueError
-        If the images are of several sizes: every size would be compiled by itself.
+        If the images have several sizes: every size would be compiled separately.
     """
     sizes = len({x.shape for x, _ in problem.images()})
     if sizes > 1:
         raise ValueError(f"{sizes} sizes of images, each of which it would compile by itself")
-    torch.compiler.reset()  # the number of shapes that one function is compiled for has a limit
+    torch.compiler.reset()  # torch limits the number of shapes compiled for one function
     forward = _forward if kind is None else _forward_narrow
     return loop(problem, torch.compile(forward, fullgraph=True, dynamic=False), kind)
 
@@ -170,7 +170,7 @@ def vmapped(problem: Problem) -> Run:
 
     def run() -> Scored:
         first, last = problem.baseline.state_dict(), problem.target.state_dict()
-        # Indices and masks are the target's.
+        # Integer buffers are the target's.
         moving = [key for key, value in last.items() if value.is_floating_point()]
         deltas = {key: last[key] - first[key] for key in moving}
 
@@ -186,7 +186,7 @@ def vmapped(problem: Problem) -> Run:
             points = x.new_tensor(_points(problem))  # [P, 2]
             chunk = max(1, VMAP_PIXELS // x[0, 0].numel())
             with torch.no_grad():
-                losses.append([value({}, end, x, gt).item() for end in (first, last)])
+                losses.append([value({}, state, x, gt).item() for state in (first, last)])
             totals = [torch.zeros_like(deltas[layer]) for layer in layers]
             for part in points.split(chunk):
                 gradients = vmap(gradient, (0, None, None))(part[:, 0], x, gt)
@@ -224,7 +224,7 @@ RIVALS: dict[str, Contender] = {
 }
 
 
-# In 16 bits, which on a CPU are slower.
+# In 16 bits, slower on a CPU.
 NARROW: dict[str, Contender] = {
     "loop-fp16": partial(loop, forward=_forward_narrow, kind=torch.float16),
     "compile-fp16": partial(compiled, kind=torch.float16),
@@ -232,19 +232,19 @@ NARROW: dict[str, Contender] = {
 
 
 def contenders(device: torch.device | str = "cpu") -> dict[str, Contender]:
-    """List who can take part: the rivals, "faigfast", and "faigfast-…" for every backend.
+    """List the contenders: the rivals, "faigfast", and "faigfast-…" for every backend.
 
-    On a CPU "faigfast" takes the backend that "auto" chooses, and the others are those that are
-    available. Elsewhere they are all that could be, in float32 and float16, so that one which is
-    not there says why.
+    On a CPU "faigfast" takes the backend that "auto" chooses, and the others are the available
+    backends. On other devices they are all backends, in float32 and float16, so that a missing
+    backend says why.
     """
-    own_ones: dict[str, Contender]
+    of_faigfast: dict[str, Contender]
     if torch.device(device).type == "cpu":
         available = (backend.name for backend in backends().values() if backend.available)
-        own_ones = {f"faigfast-{name}": partial(own, name) for name in available}
-        return RIVALS | {"faigfast": partial(own, "auto")} | own_ones
-    own_ones = {}
+        of_faigfast = {f"faigfast-{name}": partial(own, name) for name in available}
+        return RIVALS | {"faigfast": partial(own, "auto")} | of_faigfast
+    of_faigfast = {}
     for name in ("torch", "triton", "cuda"):
-        own_ones[f"faigfast-{name}"] = partial(own, name, precision="fp32")
-        own_ones[f"faigfast-{name}-fp16"] = partial(own, name, precision="fp16")
-    return RIVALS | NARROW | own_ones
+        of_faigfast[f"faigfast-{name}"] = partial(own, name, precision="fp32")
+        of_faigfast[f"faigfast-{name}-fp16"] = partial(own, name, precision="fp16")
+    return RIVALS | NARROW | of_faigfast

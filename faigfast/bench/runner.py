@@ -1,4 +1,4 @@
-"""benchmark(): everyone on one problem, first compared, then timed in turn."""
+"""benchmark(): all contenders on one problem, first compared, then timed in turn."""
 
 import math
 import time
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from faigfast.backend.precision import proper_float32
 from faigfast.bench.first_run import first_run
-from faigfast.bench.report import Report, Row, Section
+from faigfast.bench.report import BenchmarkResult, ContenderResult, WorkloadResult
 from faigfast.bench.rivals import Contender, Run, Scored, own
 from faigfast.bench.rivals import contenders as everyone
 from faigfast.bench.workloads import WORKLOADS, Problem, Workload, workload
@@ -19,17 +19,17 @@ from faigfast.io.environment import describe_gpu
 
 DEFAULT = ("srresnet-48x1", "pair-64x4")
 
-# The worst image that a float32 backend may have on trained networks: rounding flips single ReLU
-# units, up to 2e-4 of the scores in plain PyTorch; a wrong result is off by far more.
+# Largest error of an image for a float32 backend on trained networks: rounding flips single ReLU
+# units, up to 2e-4 of the scores in plain PyTorch; a wrong result differs far more.
 BOUND = 2e-3
 LOSS_BOUND = 1e-4  # losses have no such jumps
-# The same of contenders in 16 bits.
+# The same bounds for contenders in 16 bits.
 NARROW_BOUNDS = (5e-2, 1e-2)
-NARROW = ("-fp16", "-bf16")
+NARROW_SUFFIXES = ("-fp16", "-bf16")
 
-# Work from which only the first images are compared, and the authors' way is timed on a part.
+# Above this work only the first images are compared, and the authors' way is timed on a part.
 LARGE = 2e12  # FLOP
-FEW, FEW_OF_FOLDER = 1, 3  # images that are compared then
+FEW, FEW_OF_FOLDER = 1, 3  # compared images above it
 PART = 2  # points, of one image
 SCALED = "authors"
 
@@ -44,38 +44,39 @@ def benchmark(
     memory: bool = True,
     device: torch.device | str = "cpu",
     progress: bool = True,
-) -> Report:
-    """Time everyone who computes FAIG here, after comparing what they compute.
+) -> BenchmarkResult:
+    """Time all contenders that compute FAIG, after comparing their results.
 
-    In one process, each repeat runs every contender once, in an order that rotates. All use
+    In one process, each repeat runs every contender once, in a rotating order. All use
     torch's number of threads, the same networks in float32, the same images and nodes. First runs
-    follow, in an order that rotates too.
+    follow, in a rotating order too.
 
     Parameters
     ----------
     workloads : sequence of str
-        Names as in `faigfast.bench.workload`; "all" stands for the whole list.
+        Names as in `faigfast.bench.workload`; "all" means all of `WORKLOADS`.
     steps : int
         Points of the midpoint rule.
     repeats : int
-        Timed runs of each contender, after one that is compared and warms up.
+        Timed runs of each contender, after one run to compare and warm up.
     contenders : sequence of str, optional
-        Who takes part: "authors", "loop", "vmap", "compile", "faigfast-reference", …; None: all.
+        Names: "authors", "loop", "vmap", "compile", "faigfast-reference", …; None: all.
     first : bool
         Time first runs too, `repeats` of each contender, every one in a process of its own; on a
         CPU alone.
     memory : bool
         Measure the peak memory of a process that runs a contender once; on a CPU alone.
     device : torch.device or str
-        Where networks and images are. Elsewhere than on a CPU, convolutions in float32 are not
-        rounded to tf32, whoever computes them.
+        Device of networks and images. On a GPU no contender's float32 convolutions are rounded to
+        tf32.
     progress : bool
         Show a progress bar.
 
     Returns
     -------
-    Report
-        Who cannot run, or computes something else, has a row that says so and no speed.
+    BenchmarkResult
+        A contender that cannot run, or computes something else, has a row with the reason and no
+        speed.
 
     Raises
     ------
@@ -99,22 +100,24 @@ def benchmark(
     known = everyone(device)
     on_cpu = torch.device(device).type == "cpu"
     processes = max(repeats * first, int(memory)) if on_cpu else 0
-    taking_part = _names("contenders", known if contenders is None else contenders)
-    for name in taking_part:
+    contender_names = _names("contenders", known if contenders is None else contenders)
+    for name in contender_names:
         if name not in known:
             raise ValueError(f"contender is {name!r}; expected one of {', '.join(known)}")
     names = _names("workloads", workloads)
     chosen = [workload(name) for name in (WORKLOADS if "all" in names else names)]
     with tqdm(unit="run", disable=not progress) as bar:
-        bar.total = len(chosen) * (1 + len(taking_part) * (1 + repeats + processes))
-        taking = {name: known[name] for name in taking_part}
-        trial = _Trial(taking, steps, repeats, first, memory, processes, torch.device(device), bar)
+        bar.total = len(chosen) * (1 + len(contender_names) * (1 + repeats + processes))
+        chosen_contenders = {name: known[name] for name in contender_names}
+        run = _BenchmarkRun(
+            chosen_contenders, steps, repeats, first, memory, processes, torch.device(device), bar
+        )
         with nullcontext() if on_cpu else proper_float32():
-            report = Report([trial.section(one) for one in chosen], BOUND, LOSS_BOUND)
+            result = BenchmarkResult([run.section(one) for one in chosen], BOUND, LOSS_BOUND)
     if not on_cpu:
-        report.machine |= describe_gpu(device)
-        report.narrow_bounds = NARROW_BOUNDS
-    return report
+        result.machine |= describe_gpu(device)
+        result.narrow_bounds = NARROW_BOUNDS
+    return result
 
 
 def exact(problem: Problem) -> Scored:
@@ -122,8 +125,8 @@ def exact(problem: Problem) -> Scored:
     return own("reference", problem, "fp64")()
 
 
-def errors(found: Scored, expected: Scored) -> tuple[float, float]:
-    """Compare scores and losses with float64's, over as many images as that has.
+def errors(computed: Scored, expected: Scored) -> tuple[float, float]:
+    """Compare scores and losses with float64's, over the images of `expected`.
 
     Returns
     -------
@@ -138,7 +141,7 @@ def errors(found: Scored, expected: Scored) -> tuple[float, float]:
         If the shapes differ.
     """
     differences = []
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(computed, expected, strict=True):
         a = a[: len(b)].cpu().double()
         if a.shape != b.shape:
             raise ValueError(f"it computes {list(a.shape)}; expected {list(b.shape)}")
@@ -149,7 +152,7 @@ def errors(found: Scored, expected: Scored) -> tuple[float, float]:
 
 
 def _names(argument: str, names: Iterable[str]) -> list[str]:
-    """List different names, in order."""
+    """List names in order, each once."""
     if isinstance(names, str):
         raise TypeError(f"{argument} is {names!r}; expected a sequence of names")
     different = list(dict.fromkeys(names))
@@ -160,15 +163,15 @@ def _names(argument: str, names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A contender that may be timed: its row, on which problem, and how."""
+    """A contender to time: its row, its problem, and its run."""
 
-    row: Row
+    row: ContenderResult
     problem: Problem
     run: Run
 
 
 @dataclass(frozen=True)
-class _Trial:
+class _BenchmarkRun:
     """One call of `benchmark`, after its arguments were checked."""
 
     contenders: dict[str, Contender]
@@ -180,8 +183,8 @@ class _Trial:
     device: torch.device
     bar: tqdm
 
-    def section(self, chosen: Workload) -> Section:
-        """Compare, time and measure everyone on one workload."""
+    def section(self, chosen: Workload) -> WorkloadResult:
+        """Compare, time and measure all contenders on one workload."""
         problem = chosen.problem(self.steps).to(self.device)
         large = problem.flops > LARGE
         images = len(chosen.sizes)
@@ -190,15 +193,15 @@ class _Trial:
         checked = "every image"
         if compared < images:
             checked = "first image" if compared == 1 else f"first {compared} images"
-        section = Section(chosen.name, str(chosen), self.steps, problem.flops, checked)
+        section = WorkloadResult(chosen.name, str(chosen), self.steps, problem.flops, checked)
         with self.doing(f"{chosen.name}, float64"):
             part = chosen.problem(self.steps, compared).to(self.device) if large else problem
             expected = exact(part)
         entries = []
         for name, prepare in self.contenders.items():
-            row = Row(name)
+            row = ContenderResult(name)
             section.rows.append(row)
-            # A part of a folder is not of its sizes.
+            # Part of a folder lacks some of its image sizes.
             scaled = large and name == SCALED and not chosen.is_folder
             with self.doing(f"{chosen.name}, comparing {name}"):
                 run = _compare(row, prepare, part if scaled else problem, expected)
@@ -222,24 +225,24 @@ class _Trial:
         return section
 
     def run_first(self, entry: _Entry, name: str) -> None:
-        """Let a process of its own run a contender once; the row says if it fails."""
+        """Run a contender once in a process of its own; the row says if it fails."""
         row, problem = entry.row, entry.problem
-        timed = self.first and not row.scaled  # what is done once does not grow with the work
+        timed = self.first and not row.scaled  # one-time costs do not grow with the work
         measured = self.memory and row.memory is None
         if row.note or not (timed or measured):
             return
         try:
-            found = first_run(name, row.contender, problem.steps, len(problem.x))
+            measured_run = first_run(name, row.contender, problem.steps, len(problem.x))
         except RuntimeError as failure:
-            row.note = f"no first run: {_line(failure)}"
+            row.note = f"no first run: {_error_line(failure)}"
             return
         if measured:
-            row.memory = found.peak
+            row.memory = measured_run.peak
         if timed:
-            row.first.append(found.seconds)
+            row.first.append(measured_run.seconds)
 
     def seconds(self, run: Run) -> float:
-        """Time one run; what a device was given to do before and in it is waited for."""
+        """Time one run, waiting for the device before it and in it."""
 
         def waited() -> None:
             run()
@@ -249,7 +252,7 @@ class _Trial:
         return _seconds(waited)
 
     def wait(self) -> None:
-        """Wait for a device; a CPU has always done what it was told."""
+        """Wait for a GPU to finish; a CPU has nothing to wait for."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -261,19 +264,21 @@ class _Trial:
         self.bar.update()
 
 
-def _compare(row: Row, prepare: Contender, problem: Problem, expected: Scored) -> Run | None:
-    """Run once, which warms up; None, with the reason in the row, where it must not be timed."""
+def _compare(
+    row: ContenderResult, prepare: Contender, problem: Problem, expected: Scored
+) -> Run | None:
+    """Run once, to compare and warm up; None, with the reason in the row, if it fails."""
     try:
         run = prepare(problem)
         scores, losses = errors(run(), expected)
-    except Exception as failure:  # the others go on, and the row says why
-        row.reason = f"cannot run here: {_line(failure)}"
+    except Exception as failure:  # the other contenders go on, and this row says why
+        row.reason = f"cannot run here: {_error_line(failure)}"
         return None
     row.error = scores if math.isfinite(scores) else None
-    bounds = NARROW_BOUNDS if row.contender.endswith(NARROW) else (BOUND, LOSS_BOUND)
-    for what, found, bound in zip(("scores", "losses"), (scores, losses), bounds, strict=True):
-        if not found <= bound:
-            row.reason = f"relative error {found:.1e} of the {what}, over the bound of {bound:g}"
+    bounds = NARROW_BOUNDS if row.contender.endswith(NARROW_SUFFIXES) else (BOUND, LOSS_BOUND)
+    for what, error, bound in zip(("scores", "losses"), (scores, losses), bounds, strict=True):
+        if not error <= bound:
+            row.reason = f"relative error {error:.1e} of the {what}, over the bound of {bound:g}"
             return None
     return run
 
@@ -285,7 +290,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def _work(problem: Problem) -> int:
-    """Count pixels of forwards: three a point, since a backward costs two, and the end losses."""
+    """Count pixels of forwards: three a point (a backward costs two), and two end losses."""
     return sum(x[0, 0].numel() for x, _ in problem.images()) * (3 * problem.steps + 2)
 
 
@@ -295,7 +300,7 @@ def _rotated(entries: list[_Entry], repeat: int) -> list[_Entry]:
     return entries[shift:] + entries[:shift]
 
 
-def _line(failure: Exception) -> str:
+def _error_line(failure: Exception) -> str:
     """Shorten an error to one line; compilers fill many."""
     lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
     end = next((n for n, line in enumerate(lines, 1) if not line.endswith(":")), None)

@@ -1,4 +1,4 @@
-"""Attention networks that the package spandrel has, where it is installed."""
+"""Attention networks of the package spandrel, if it is installed."""
 
 import sys
 from importlib import import_module
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-# Of a family: the module with the network, its class, and the settings.
+# Family → module of the network, class, and its arguments.
 NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dat": (
         "spandrel.architectures.DAT.__arch.DAT",
@@ -59,19 +59,19 @@ def network(family: str) -> nn.Module:
     why = missing(family)
     if why:
         raise ValueError(why)
-    module, name, settings = NETWORKS[family]
-    _alone("spandrel.util")  # which all of them import
-    made: nn.Module = getattr(_alone(module), name)(**settings)
-    return made
+    module, name, arguments = NETWORKS[family]
+    _import_alone("spandrel.util")  # imported by all of the modules
+    network: nn.Module = getattr(_import_alone(module), name)(**arguments)
+    return network
 
 
-def _alone(name: str) -> Any:
-    """Import a module without what the packages around it import.
+def _import_alone(name: str) -> Any:
+    """Import a module without running its parent packages' own imports.
 
     Spandrel imports all its architectures, two of which need torchvision.
     """
     words = name.split(".")
-    empty: list[str] = []
+    placeholders: list[str] = []
     path = None
     try:
         for count in range(1, len(words)):
@@ -81,9 +81,9 @@ def _alone(name: str) -> Any:
                 if spec is None:
                     raise ImportError(f"there is no {package}")
                 sys.modules[package] = module_from_spec(spec)
-                empty.append(package)
+                placeholders.append(package)
             path = sys.modules[package].__path__
         return import_module(name)
     finally:
-        for package in empty:  # whoever imports it next gets all of it
+        for package in placeholders:  # a later import runs the packages in full
             del sys.modules[package]

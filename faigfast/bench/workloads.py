@@ -1,4 +1,4 @@
-"""What is benchmarked: a pair of networks, images, and the floating-point work in them."""
+"""Benchmark problems: a pair of networks, images, and their floating-point work."""
 
 import copy
 import re
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from faigfast.bench import spandrel
 from faigfast.bench.families import FAMILIES, SEED
-from faigfast.filters.filter_set import CONVOLUTIONS
+from faigfast.filters.index import CONVOLUTIONS
 from faigfast.io.text_table import counted
 
 Images = Tensor | tuple[Tensor, ...]
@@ -31,15 +31,15 @@ SIZES = (
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One attribution to be computed.
+    """One attribution to compute.
 
     Parameters
     ----------
     baseline, target : nn.Module
-        Networks of one architecture in eval mode; nobody changes them.
+        Networks of one architecture in eval mode, never changed.
     x, gt : Tensor or tuple of Tensor
-        Images [N, C, H, W] and ground truth [N, C, scale·H, scale·W], NCHW in memory; of several
-        sizes each by itself [1, C, H, W].
+        Images [N, C, H, W] and ground truth [N, C, scale·H, scale·W], NCHW in memory; images of
+        several sizes in a tuple, [1, C, H, W] each.
     steps : int
         Points P of the rule.
     rule : str
@@ -53,23 +53,27 @@ class Problem:
     steps: int
     rule: str = RULE
 
-    def to(self, place: torch.device | str | torch.dtype) -> "Problem":
+    def to(self, destination: torch.device | str | torch.dtype) -> "Problem":
         """Give the same problem with copies of networks and images on a device, or of a type."""
-        baseline, target = (copy.deepcopy(net).to(place) for net in (self.baseline, self.target))
+        baseline, target = (
+            copy.deepcopy(net).to(destination) for net in (self.baseline, self.target)
+        )
         x, gt = (
-            part.to(place) if isinstance(part, Tensor) else tuple(image.to(place) for image in part)
+            part.to(destination)
+            if isinstance(part, Tensor)
+            else tuple(image.to(destination) for image in part)
             for part in (self.x, self.gt)
         )
         return Problem(baseline, target, x, gt, self.steps, self.rule)
 
     def images(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give image by image x [1, C, H, W] and its ground truth."""
+        """Give the images one by one: x [1, C, H, W] and its ground truth."""
         x, gt = (part.split(1) if isinstance(part, Tensor) else part for part in (self.x, self.gt))
         return zip(x, gt, strict=True)
 
     @property
     def batch(self) -> Any:
-        """Give what `faigfast.attribute` takes: one batch, or one for each image."""
+        """Give the batch for `faigfast.attribute`: one, or a list with one an image."""
         return (self.x, self.gt) if isinstance(self.x, Tensor) else list(self.images())
 
     @property
@@ -79,22 +83,22 @@ class Problem:
 
     @cached_property
     def flops(self) -> int:
-        """P·3·(forward work of all images): what "effective GFLOP/s" counts.
+        """P·3·(forward work of all images), the work of "effective GFLOP/s".
 
         The gradients of input and weight cost one forward each. Pointwise operations and the two
-        end losses are left out, whatever a contender really computes.
+        end losses do not count, whatever a contender computes.
         """
         images = {x.shape: x for x, _ in self.images()}
-        numbers = Counter(x.shape for x, _ in self.images())
+        image_counts = Counter(x.shape for x, _ in self.images())
         forward = sum(
-            numbers[shape] * forward_flops(self.target, images[shape]) for shape in images
+            image_counts[shape] * forward_flops(self.target, images[shape]) for shape in images
         )
         return self.steps * 3 * forward
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A named problem, made anew and always the same.
+    """A named problem, the same at every call.
 
     Parameters
     ----------
@@ -103,7 +107,7 @@ class Workload:
     family : str
         One of `FAMILIES`.
     sizes : tuple of (int, int)
-        Height and width of every image that goes in.
+        Height and width of every input image.
     """
 
     name: str
@@ -132,7 +136,7 @@ class Workload:
         steps : int
             Points of the rule.
         images : int, optional
-            Only so many of the images, the first.
+            Number of images, the first of them; None: all.
         """
         family = FAMILIES[self.family]
         baseline, target = family.pair()
@@ -154,15 +158,15 @@ def workload(name: str) -> Workload:
     Parameters
     ----------
     name : str
-        "FAMILY-SIZExIMAGES": SIZE² pixels go into the network. Any size and number of images will
-        do. "FAMILY-folder": 14 images, each of a size of its own. `WORKLOADS` are those that
-        figures are given for.
+        "FAMILY-SIZExIMAGES" for input images of SIZE² pixels, of any size and number, or
+        "FAMILY-folder" for 14 images, each of another size. `WORKLOADS` lists the workloads with
+        published figures.
 
     Raises
     ------
     ValueError
-        If there is no such workload, with the names; or if its networks need a package that is
-        missing.
+        If there is no such workload; the message has the names. Or if its networks need a missing
+        package.
 
     Examples
     --------
@@ -189,7 +193,7 @@ def forward_flops(net: nn.Module, x: Tensor) -> int:
     Parameters
     ----------
     net : nn.Module
-        Run once; the shapes are those that each convolution meets.
+        Run once, to see the shapes of every convolution.
     x : Tensor
         [N, C, *spatial].
 
@@ -205,7 +209,7 @@ def forward_flops(net: nn.Module, x: Tensor) -> int:
         weight = module.weight
         assert isinstance(weight, Tensor)
         transposed = getattr(module, "transposed", False)
-        # One row of the weight meets each output element, or each input element if transposed.
+        # Every output element (input element if transposed) uses one row of the weight.
         total += 2 * (args[0] if transposed else output).numel() * weight[0].numel()
 
     hooks = [m.register_forward_hook(count) for m in net.modules() if isinstance(m, CONVOLUTIONS)]
@@ -235,8 +239,8 @@ def drawn(images: int, height: int, width: int, generator: torch.Generator) -> T
     gt = torch.full((images, 3, height, width), 0.5)
     for octave in (4, 8, 16, 32):
         coarse = torch.rand(images, 3, octave, octave, generator=generator) - 0.5
-        layer = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
-        gt += layer * (2 / octave)
+        octave_image = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)
+        gt += octave_image * (2 / octave)
     return gt.clamp(0, 1)
 
 

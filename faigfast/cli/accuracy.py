@@ -11,13 +11,13 @@ from torch import Tensor
 from faigfast.bench import accuracy_by_size as by_size
 from faigfast.bench.accuracy import (
     BLUR,
-    CHECK,
+    CROSS_CHECK,
     NOISE,
     REFERENCE,
     SIZE,
-    TOP,
-    Row,
-    Section,
+    TOP_FRACTION,
+    PairAccuracy,
+    RuleAccuracy,
     measure_accuracy,
 )
 from faigfast.cli.output import command_line, note, surroundings, writable_file, write_between
@@ -32,10 +32,11 @@ READING = (
     "Evaluations: points of the line for an image; where images differ, their mean (and range). "
     "Error: relative L1 error of an image's scores, mean and worst of the images. Contrast: the "
     "same error of the mean scores under blur less those under noise. Top: share of the "
-    f"{100 * TOP:g} % of filters ranked highest for a degradation that the converged rule ranks "
-    "there too. Completeness: the worst image's error. Estimate: mean of what the rule itself says "
-    "its errors are; ÷ error: the estimate over the error, median; covered: images whose error is "
-    "not above the estimate. The last row compares what is emulated with the rule it stands for."
+    f"{100 * TOP_FRACTION:g} % of filters ranked highest for a degradation that the converged rule "
+    "ranks there too. Completeness: the worst image's error. Estimate: mean of what the rule "
+    "itself says its errors are; ÷ error: the estimate over the error, median; covered: images "
+    "whose error is not above the estimate. The last row compares what is emulated with the rule "
+    "it stands for."
 )
 
 READING_BY_SIZE = (
@@ -45,7 +46,7 @@ READING_BY_SIZE = (
     "truth; the more points are below."
 )
 
-Set = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
+Typesetter = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -71,11 +72,11 @@ def run(options: Any, words: Sequence[str]) -> None:
         write_between(options.output, part, "\n\n".join([command, *remarks, *written]))
 
 
-Found = tuple[Sequence[str], Sequence[str], Sequence[Callable[[Set], str]]]
+Document = tuple[Sequence[str], Sequence[str], Sequence[Callable[[Typesetter], str]]]
 
 
-def _all_rules(options: Any) -> Found:
-    """Photographs, remarks, and a block for each pair."""
+def _all_rules(options: Any) -> Document:
+    """Give the photographs, the remarks, and a block for each pair."""
     size = SIZE if options.size is None else options.size
     names, sections = measure_accuracy(
         options.pairs or PAIRS, size=size, progress=not options.quiet
@@ -87,8 +88,8 @@ def _all_rules(options: Any) -> Found:
     return names, (conditions, READING), [partial(_block, section) for section in sections]
 
 
-def _by_size(options: Any) -> Found:
-    """Photographs, remarks, and a block for each pair."""
+def _by_size(options: Any) -> Document:
+    """Give the photographs, the remarks, and a block for each pair."""
     pairs = options.pairs or by_size.PAIRS
     names, sizes = by_size.measure_by_size(pairs, progress=not options.quiet)
     conditions = (
@@ -104,47 +105,48 @@ def _degraded(names: Sequence[str]) -> str:
 
 
 def _where() -> str:
-    """Say on what it was measured, and with what."""
-    machine, versions = describe_machine(), describe_versions()
+    """Name the hardware and the versions of the measurement."""
+    hardware, versions = describe_machine(), describe_versions()
     return (
-        f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores, "
-        f"{machine['instructions']}, torch {versions['torch']}, faigfast {versions['faigfast']}, "
+        f"{hardware['cpu']}, {hardware['threads']} of {hardware['cores']} cores, "
+        f"{hardware['instructions']}, torch {versions['torch']}, faigfast {versions['faigfast']}, "
         f"Python {versions['python']}."
     )
 
 
-def _size_block(pair: str, sizes: Sequence[by_size.Size], set_table: Set) -> str:
+def _size_block(pair: str, sizes: Sequence[by_size.SizeAccuracy], typeset: Typesetter) -> str:
     """Title and table of one pair."""
     head = ["ground truth", "images", *(row.name for row in sizes[0].rows)]
     lines = [
         [f"{size.side}×{size.side}", f"2 × {size.images}", *map(_three, size.rows)]
         for size in sizes
     ]
-    return f"{pair}\n\n{set_table(head, lines)}"
+    return f"{pair}\n\n{typeset(head, lines)}"
 
 
-def _three(row: Row) -> str:
+def _three(row: RuleAccuracy) -> str:
     mean, worst = _short(row.errors.mean()), _short(row.errors.max())
     return f"{mean} ({worst}; {_short(row.contrast)})"
 
 
-def _block(section: Section, set_table: Set) -> str:
+def _block(section: PairAccuracy, typeset: Typesetter) -> str:
     """Title, agreement, table and notes of one pair."""
-    check = section.agreement
-    overlap = " and ".join(f"{share:.3f} ({name})" for name, share in check.overlap.items())
+    comparison = section.agreement
+    overlap = " and ".join(f"{share:.3f} ({name})" for name, share in comparison.overlap.items())
+    mean, worst = _short(comparison.errors.mean()), _short(comparison.errors.max())
     agreement = (
-        f"{REFERENCE} in float64 and {CHECK} in float32 differ by {_short(check.errors.mean())} on "
-        f"average, {_short(check.errors.max())} in the worst image and {_short(check.contrast)} in "
-        f"the contrast; {overlap} of the top {100 * TOP:g} % are the same."
+        f"{REFERENCE} in float64 and {CROSS_CHECK} in float32 differ by {mean} on average, {worst} "
+        f"in the worst image and {_short(comparison.contrast)} in the contrast; {overlap} of the "
+        f"top {100 * TOP_FRACTION:g} % are the same."
     )
     head = ["rule", "evaluations", "mean error", "worst", "contrast"]
-    head += [f"top, {name}" for name in check.overlap]
+    head += [f"top, {name}" for name in comparison.overlap]
     head += ["completeness", "estimate", "÷ error", "covered"]
-    table = set_table(head, [_cells(row) for row in section.rows])
-    return "\n\n".join([section.title, fill(agreement, WIDTH), table, *section.notes])
+    text = typeset(head, [_cells(row) for row in section.rows])
+    return "\n\n".join([section.title, fill(agreement, WIDTH), text, *section.notes])
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: RuleAccuracy) -> list[str]:
     low, high = int(row.points.min()), int(row.points.max())
     points = f"{float(row.points.double().mean()):.1f} ({low}–{high})" if low < high else f"{low}"
     errors = (row.errors.mean(), row.errors.max(), row.contrast)

@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 import faigfast
-from faigfast.analysis.baselines import METHODS, OF_WEIGHTS, rank_by
+from faigfast.analysis.baselines import METHODS, WEIGHT_METHODS, rank_by
 from faigfast.analysis.contrasts import NAMES
 from faigfast.analysis.report.tables import completeness_table
 from faigfast.backend.catalogue import choose
@@ -28,7 +28,7 @@ from faigfast.backend.gpu.devices import Devices, Run, known_devices
 from faigfast.backend.precision import PRECISIONS, check_precision
 from faigfast.cli.output import command_line, note, sha256, writable_folder
 from faigfast.cli.reading import Group, Images, group_by_size, hash_images, read_ahead
-from faigfast.cli.run_folder import SCORES, TABLE, RunFolder, alone_in
+from faigfast.cli.run_folder import FILTERS_CSV, SCORES, RunFolder, alone_in
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import DegradedFolder, PairedFolders
 from faigfast.integration.batch import Batch
@@ -41,7 +41,7 @@ from faigfast.result import Attribution
 
 ROLES = ("baseline", "target")
 LAYERS_SHOWN = 3
-# Options that `attribute()` takes as they are, and on which its numbers depend.
+# Options that `attribute()` takes unchanged, and on which the scores depend.
 SETTINGS = ("rule", "steps", "tol", "emulate", "objective", "parameters", "backend", "precision")
 # Options on which the degraded images depend.
 IMAGES = ("scale", "downsampling", "seed")
@@ -49,12 +49,12 @@ OWN = ("into", "into_kwargs")
 
 
 def run(options: Any, words: Sequence[str]) -> None:
-    """Attribute every image of a folder, then write and print what follows."""
+    """Attribute every image of a folder, then write the files and print a summary."""
     devices = _check(options)
     into = own_network(options.into, options.into_kwargs) if options.into else None
     pair = faigfast.load_pair(options.baseline, options.target, into)
     images, origins = open_images(options, pair[1])
-    # Collected first, so that nothing can fail here after hours.
+    # Collected first, so that no error here follows hours of computation.
     versions = {**describe_versions(), "numpy": numpy.__version__}
     manifest: dict[str, Any] = {
         "command": command_line(words),
@@ -68,11 +68,11 @@ def run(options: Any, words: Sequence[str]) -> None:
     }
     made_from = {
         **{role: sha256(Path(options[role])) for role in ROLES},
-        # Of folders the content counts, not the path: the run's folder hashes the images.
+        # The content of folders counts, not their path: the run folder hashes the images.
         "degradations": {k: v if options.degrade else "folder" for k, v in origins.items()},
         **{name: options[name] for name in (*SETTINGS, *IMAGES, *OWN)},
         **({"device": devices[0].type} if devices and devices[0].type != "cpu" else {}),
-        # Folders from before there were rivals are of FAIG.
+        # Absent for FAIG: run folders of older versions have no method.
         **({} if options.method == "faig" else {"method": options.method}),
         "faigfast": versions["faigfast"],
         "torch": versions["torch"],
@@ -110,12 +110,12 @@ def run(options: Any, words: Sequence[str]) -> None:
 
 
 def _check(options: Any) -> list[torch.device]:
-    """Refuse what can be refused before images are opened and the folder is made.
+    """Refuse wrong options before images are opened and the folder is made.
 
     Returns
     -------
     list of torch.device
-        Those that are asked for; empty where the networks stay where they are.
+        The devices in the options; empty if none are given.
     """
     for fraction in options.top:
         if not 0 < fraction <= 1:
@@ -125,8 +125,8 @@ def _check(options: Any) -> list[torch.device]:
     schedule(options.rule, options.steps, options.tol, options.emulate)
     resolve_objective(options.objective)
     check_precision(options.precision)
-    asked = options.devices
-    devices = known_devices("all" if asked == ["all"] else asked) if asked else []
+    names = options.devices
+    devices = known_devices("all" if names == ["all"] else names) if names else []
     for device in devices or [torch.device("cpu")]:
         choose(options.backend, device, options.precision)
     return devices
@@ -147,14 +147,14 @@ def own_network(place: str, arguments: dict[str, Any]) -> nn.Module:
 
 
 def open_images(options: Any, network: nn.Module) -> tuple[Images, dict[str, str]]:
-    """Make the data set, and say where each degradation comes from: its folder or recipe."""
+    """Open the data set; give with it the folder or recipe of each degradation."""
     if bool(options.lq) == bool(options.degrade):
-        found = "both" if options.lq else "neither"
-        raise ValueError(f"{found} of --lq and --degrade given; expected one of them")
+        number = "both" if options.lq else "neither"
+        raise ValueError(f"{number} of --lq and --degrade given; expected one of them")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the same stands in `notes`
+        warnings.simplefilter("ignore")  # `notes` has the same text
         if options.lq:
-            folders = _named("lq", (_split(item) for item in options.lq))
+            folders = _by_name("lq", (_split(item) for item in options.lq))
             return PairedFolders(options.gt, folders, options.scale), folders
         scale = options.scale if options.scale is not None else getattr(network, "scale", None)
         if not isinstance(scale, int):
@@ -169,7 +169,7 @@ def open_images(options: Any, network: nn.Module) -> tuple[Images, dict[str, str
 
 def named_recipes(items: Sequence[str]) -> dict[str, str]:
     """Read the recipes of --degrade by name."""
-    return _named("degrade", map(_recipe, items))
+    return _by_name("degrade", map(_recipe, items))
 
 
 def _split(item: str) -> tuple[str, str]:
@@ -179,22 +179,22 @@ def _split(item: str) -> tuple[str, str]:
 
 
 def _recipe(item: str) -> tuple[str, str]:
-    """Read NAME=RECIPE, or a RECIPE alone, which is named after what it holds."""
+    """Read NAME=RECIPE, or a RECIPE alone, which is named after its degradations."""
     name, _, recipe = item.partition("=")
     if recipe == "clean" or "=" in recipe.partition("+")[0]:
         return name, recipe
     return "+".join(part.partition("=")[0].strip() for part in item.split("+")), item
 
 
-def _named(option: str, items: Iterable[tuple[str, str]]) -> dict[str, str]:
-    named: dict[str, str] = {}
+def _by_name(option: str, items: Iterable[tuple[str, str]]) -> dict[str, str]:
+    values: dict[str, str] = {}
     for name, value in items:
         if not re.fullmatch(NAMES, name):
             raise ValueError(f"{option} has the name {name!r}; expected letters, digits, . + - _")
-        if name in named:
+        if name in values:
             raise ValueError(f"{option} names {name!r} twice; expected each once")
-        named[name] = value
-    return named
+        values[name] = value
+    return values
 
 
 def _compute(
@@ -204,14 +204,14 @@ def _compute(
     options: Any,
     devices: list[torch.device],
 ) -> tuple[Attribution, dict[str, Any]]:
-    """Attribute the images that the folder does not hold yet; what took how long."""
+    """Attribute the images that the folder does not hold yet; give the result and times."""
     kept = [n for n in range(len(images)) if folder.part(n).exists()]
     if kept:
         note(f"going on: {len(kept)} of {len(images)} images are in {folder.parts}", options.quiet)
     given = {name: options[name] for name in SETTINGS} | {"memory": options.memory}
-    if kept and devices:  # what was measured for the first image holds for all
-        found = Attribution.load(folder.part(kept[0])).precision
-        given["precision"] = found if found in PRECISIONS else options.precision
+    if kept and devices:  # the precision measured on the first image holds for all
+        measured = Attribution.load(folder.part(kept[0])).precision
+        given["precision"] = measured if measured in PRECISIONS else options.precision
     started, start = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
     groups = _missing(images, set(kept), options, devices)
     order = [n for group in groups for n in group]
@@ -225,13 +225,13 @@ def _compute(
         given["progress"] = not options.quiet
         run = faigfast.Attributor(*pair, **given) if faig else partial(rank, *pair, **given)
         results = (run(_mapping(part)) for part in parts)
-    shown = {"desc": "images", "unit": "image", "disable": options.quiet}
+    bar_options = {"desc": "images", "unit": "image", "disable": options.quiet}
     done = 0
     with (
-        _telling_progress(folder, len(images)),
+        _progress_in_interrupt(folder, len(images)),
         closing(reading),
         closing(results),
-        tqdm(total=len(images), initial=len(kept), **shown) as bar,
+        tqdm(total=len(images), initial=len(kept), **bar_options) as bar,
     ):
         try:
             for result in results:
@@ -240,7 +240,7 @@ def _compute(
                 done += len(own)
                 bar.update(len(own))
         except ValueError as error:
-            # A call counts the images of its group, devices those of all; here they have names.
+            # Errors number images within the group (with devices, the run); give the name instead.
             text = re.search(r", image (\d+):", str(error))
             if text is None:
                 raise
@@ -259,8 +259,8 @@ def _compute(
 def _missing(
     images: Images, kept: set[int], options: Any, devices: Sequence[torch.device]
 ) -> list[list[int]]:
-    """Group the images that are to be computed; groups are the same whatever is kept."""
-    if options.method in OF_WEIGHTS:  # their results are of one image, whatever they are given
+    """Group the images that are missing; finished images do not change the groups."""
+    if options.method in WEIGHT_METHODS:  # one image a result
         return [[n] for n in range(len(images)) if n not in kept]
     sizes = [(h // images.scale, w // images.scale) for h, w in images.sizes.values()]
     groups = group_by_size(sizes, len(options.lq or options.degrade), max(1, len(devices)))
@@ -269,14 +269,14 @@ def _missing(
 
 
 def _batches(groups: Iterable[Group], folder: RunFolder) -> Iterator[Batch]:
-    """Give the tensors of groups, and their hashes to the folder."""
+    """Yield the batches of groups; the folder receives their hashes."""
     for group in groups:
         folder.hashes |= group.hashes
         yield group.batch
 
 
 def _mapping(part: Batch) -> dict[str, Any]:
-    """Give a batch whose degradations share their ground truth as `attribute` takes it."""
+    """Give a batch with one ground truth for all degradations as a mapping for `attribute`."""
     return {"lq": part.lq, "gt": next(iter(part.gt.values()))}
 
 
@@ -286,8 +286,8 @@ def _on_devices(pool: Devices, parts: Iterable[Batch]) -> Generator[Attribution,
 
 
 @contextmanager
-def _telling_progress(folder: RunFolder, images: int) -> Iterator[None]:
-    """Say in an interrupt how far the run has come."""
+def _progress_in_interrupt(folder: RunFolder, images: int) -> Iterator[None]:
+    """Add the number of finished images to the message of an interrupt."""
     try:
         yield
     except KeyboardInterrupt:
@@ -298,17 +298,17 @@ def _telling_progress(folder: RunFolder, images: int) -> Iterator[None]:
 
 
 def _write(path: Path, result: Attribution, top: Sequence[float], notes: list[str]) -> list[str]:
-    """Write all files but the manifest; their names."""
+    """Write all files except the manifest; give their names."""
     result.save(path / SCORES)
     files = [SCORES]
     try:
         frame = result.to_frame()
     except ImportError as error:
-        notes.append(f"no {TABLE}: {error}")
+        notes.append(f"no {FILTERS_CSV}: {error}")
     else:
-        with atomic_write(path / TABLE) as temporary:
+        with atomic_write(path / FILTERS_CSV) as temporary:
             frame.to_csv(temporary, index=False)
-        files.append(TABLE)
+        files.append(FILTERS_CSV)
     for name in result.degradations:
         result.ranking(name).save(path / f"{name}_index.txt")
         files.append(f"{name}_index.txt")
@@ -316,7 +316,7 @@ def _write(path: Path, result: Attribution, top: Sequence[float], notes: list[st
             file = f"{name}_top_{share}_index.txt"
             try:
                 result.top(name, share).save(path / file)
-            except ValueError as error:  # more than --parameters lets be scored
+            except ValueError as error:  # --parameters scores fewer filters
                 notes.append(f"no {file}: {error}")
             else:
                 files.append(file)
@@ -344,12 +344,12 @@ def _by_image(result: Attribution, names: Sequence[str]) -> list[dict[str, Any]]
 
 
 def _number(value: torch.Tensor) -> float | None:
-    """Give a number, or None where JSON has none for it."""
+    """Give a finite number, or None, since JSON has no infinity and no NaN."""
     return float(value) if value.isfinite() else None
 
 
 def _summary(result: Attribution, pair: tuple[nn.Module, nn.Module], top: Sequence[float]) -> str:
-    """Say in a few lines what a person wants to see of a run."""
+    """Summarise a run in a few lines."""
     known = result.error.isfinite().any()
     share = min(top, default=0.01)
     lines = [
@@ -364,7 +364,7 @@ def _summary(result: Attribution, pair: tuple[nn.Module, nn.Module], top: Sequen
     for name in result.degradations:
         try:
             best = result.top(name, share)
-        except ValueError:  # more than --parameters lets be scored
+        except ValueError:  # --parameters scores fewer filters
             best = result.ranking(name)
         names = (result.index.locate(flat)[0] for flat in best.indices.tolist())
         layers = Counter(layer.removesuffix(".weight") for layer in names)

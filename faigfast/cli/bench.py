@@ -1,4 +1,4 @@
-"""`faigfast bench`: who computes an attribution how fast here."""
+"""`faigfast bench`: the speed of attributions on this machine."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,11 +7,11 @@ from typing import Any
 
 from faigfast.bench import (
     DEFAULT,
+    BenchmarkResult,
     CompiledKernels,
     Cost,
     Kernels,
     Race,
-    Report,
     benchmark,
     compile_kernels,
     measure_cost,
@@ -23,7 +23,7 @@ from faigfast.io.atomic import write_text
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
 TITLES: dict[type, str] = {Race: "Time to the authors' accuracy", Cost: "The cost of a call"}
-COMPILED = "bench --compiled"  # whose part of a document is its own
+COMPILED = "bench --compiled"  # its part of a document
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -35,16 +35,16 @@ def run(options: Any, words: Sequence[str]) -> None:
         if options.compiled and file.suffix == ".md":
             surroundings(file, COMPILED)
     if options.to_accuracy:
-        found = race(
+        race_result = race(
             {name: partial(shipped_pair, name) for name in PAIRS},
             repeats=options.repeats,
             progress=not options.quiet,
         )
-        _finish(found, options.output, words)
+        _finish(race_result, options.output, words)
         return
     if options.cost:
-        found_cost = measure_cost(repeats=options.repeats, progress=not options.quiet)
-        _finish(found_cost, options.output, words)
+        cost_result = measure_cost(repeats=options.repeats, progress=not options.quiet)
+        _finish(cost_result, options.output, words)
         return
     if options.compiled:
         _finish(compile_kernels(progress=not options.quiet), options.output, words)
@@ -52,37 +52,37 @@ def run(options: Any, words: Sequence[str]) -> None:
     if options.kernels:
         _finish(measure_kernels(progress=not options.quiet), options.output, words)
         return
-    report = benchmark(
+    result = benchmark(
         options.workloads or DEFAULT,
         steps=options.steps,
         repeats=options.repeats,
         contenders=options.contenders,
         progress=not options.quiet,
     )
-    _finish(report, options.output, words)
+    _finish(result, options.output, words)
 
 
 def _finish(
-    report: Report | Race | Cost | Kernels | CompiledKernels,
+    result: BenchmarkResult | Race | Cost | Kernels | CompiledKernels,
     output: str | None,
     words: Sequence[str],
 ) -> None:
     """Print the table; keep it as a document, or all figures as JSON."""
-    report.command = ["faigfast", *words]
-    if isinstance(report, CompiledKernels) and output is not None and output.endswith(".md"):
-        body = f"Written by `{command_line(words)}`.\n\n{report.table()}"
+    result.command = ["faigfast", *words]
+    if isinstance(result, CompiledKernels) and output is not None and output.endswith(".md"):
+        body = f"Written by `{command_line(words)}`.\n\n{result.table()}"
         write_between(output, COMPILED, body)
-    elif isinstance(report, Kernels) and output is not None and output.endswith(".md"):
+    elif isinstance(result, Kernels) and output is not None and output.endswith(".md"):
         figure = Path(output).with_suffix(".svg")
-        report.figure(figure)
-        image = f"![Effective GFLOP/s by size and channels]({figure.name})"
-        body = f"Written by `{command_line(words)}`.\n\n{image}\n\n{report.table()}"
+        result.figure(figure)
+        picture = f"![Effective GFLOP/s by size and channels]({figure.name})"
+        body = f"Written by `{command_line(words)}`.\n\n{picture}\n\n{result.table()}"
         write_between(output, "bench", body)
     elif output is not None and output.endswith(".md"):
-        title = TITLES.get(type(report), "Speed")
-        compares = "" if isinstance(report, Cost) else ", which compares before it times"
+        title = TITLES.get(type(result), "Speed")
+        compares = "" if isinstance(result, Cost) else ", which compares before it times"
         written = f"Written by `{command_line(words)}`{compares}."
-        write_text(output, f"# {title}\n\n{written}\n\n```\n{report.table()}\n```\n")
+        write_text(output, f"# {title}\n\n{written}\n\n```\n{result.table()}\n```\n")
     elif output is not None:
-        report.save(output)
-    print(report.table())
+        result.save(output)
+    print(result.table())

@@ -7,7 +7,7 @@ Add = Callable[..., Any]
 
 
 def degraded_images(add: Add, default: str = "") -> None:
-    """Where degraded images come from."""
+    """Options of the degraded images."""
     add(
         "--lq",
         type=str,
@@ -34,7 +34,7 @@ def degraded_images(add: Add, default: str = "") -> None:
 
 
 def own_network(add: Add) -> None:
-    """Take an architecture that is not in the zoo."""
+    """Options of an architecture outside the zoo."""
     add(
         "--into",
         type=str,
@@ -45,5 +45,5 @@ def own_network(add: Add) -> None:
 
 
 def quiet(add: Add) -> None:
-    """No words beside the results."""
+    """Option without progress bars and notes."""
     add("--quiet", action="store_true", help="no progress bars and no notes")

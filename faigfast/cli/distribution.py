@@ -1,10 +1,10 @@
-"""`faigfast distribution`: where discovered filters lie, and what became of them."""
+"""`faigfast distribution`: the layers of discovered filters, and their change between networks."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from faigfast.analysis.distribution import changes, distribution, heads
-from faigfast.analysis.report.figures import kernel_heads, layer_distribution
+from faigfast.analysis.distribution import changes, distribution, top_kernels
+from faigfast.analysis.report.figures import kernel_changes_figure, layer_distribution
 from faigfast.cli.run_folder import alone_in
 from faigfast.cli.study import describe_attributed, open_study, publish
 
@@ -21,8 +21,10 @@ def run(options: Any, words: Sequence[str]) -> None:
         sets = study.tops(options.fraction)
         figures = {"distribution": layer_distribution(sets, index)}
         for name, filters in sets.items():
-            kernels = heads(*pair, filters, options.heads)
-            figures[f"kernels {name}"] = kernel_heads(kernels, f"{name}: best {len(kernels)}")
+            kernels = top_kernels(*pair, filters, options.heads)
+            figures[f"kernels {name}"] = kernel_changes_figure(
+                kernels, f"{name}: best {len(kernels)}"
+            )
         counts = distribution(sets, index, result.scored)
-        tables = {"distribution": counts, "changes": changes(*pair, sets)}
-        publish(options, words, "distribution", tables, figures, [describe_attributed(study)])
+        data_frames = {"distribution": counts, "changes": changes(*pair, sets)}
+        publish(options, words, "distribution", data_frames, figures, [describe_attributed(study)])

@@ -1,4 +1,4 @@
-"""`faigfast doctor`: what is built and found here, and why anything is missing."""
+"""`faigfast doctor`: which parts are built and installed, and why others are missing."""
 
 import importlib.metadata
 import json
@@ -14,14 +14,14 @@ from faigfast.backend.catalogue import backends
 from faigfast.backend.cpu import extension as _extension
 from faigfast.backend.gpu import extension as _extension_cuda
 from faigfast.backend.gpu import triton_support as _triton
-from faigfast.backend.gpu.layer_choice import LAYERS
-from faigfast.backend.gpu.resident_chunks import CHUNKS
-from faigfast.backend.gpu.timed_choices import Choices
+from faigfast.backend.gpu.layer_choice import LAYER_TIMINGS
+from faigfast.backend.gpu.resident_chunks import CHUNK_TIMINGS
+from faigfast.backend.gpu.timed_choices import TimedChoices
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.zoo.pairs import shipped_pair
 
 CORE = ("numpy", "safetensors", "tqdm")
-# Distribution, the extra that brings it, and what it serves.
+# Distribution, the extra that installs it, and its purpose.
 OPTIONAL = (
     ("jsonargparse", "cli", "the command line"),
     ("pillow", "data", "images"),
@@ -40,16 +40,16 @@ COMPILERS = ("c++", "g++", "clang++", "nvcc")
 
 
 def run(options: Any, words: Sequence[str]) -> None:
-    """Print what is here."""
-    found = examine()
+    """Print the state of every part."""
+    state = examine()
     if options.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(state, indent=2, ensure_ascii=False))
     else:
-        print("\n\n".join(f"{title}\n{_text(part)}" for title, part in found.items()))
+        print("\n\n".join(f"{title}\n{_text(part)}" for title, part in state.items()))
 
 
 def examine() -> dict[str, dict[str, Any]]:
-    """All findings, by subject."""
+    """Collect the state of all parts, by subject."""
     return {
         "versions": {
             **describe_versions(),
@@ -59,8 +59,8 @@ def examine() -> dict[str, dict[str, Any]]:
         "CUDA extension": _try(_cuda_findings),
         "backends": _try(lambda: {b.name: _backend(b) for b in backends().values()}),
         "Triton": _try(_triton_findings),
-        "layers": _try(lambda: _choices(LAYERS)),
-        "chunks": _try(lambda: _choices(CHUNKS)),
+        "layers": _try(lambda: _timings(LAYER_TIMINGS)),
+        "chunks": _try(lambda: _timings(CHUNK_TIMINGS)),
         "compilers here": {name: _compiler(name) for name in COMPILERS},
         "GPU": _gpu(),
         "machine": {
@@ -95,22 +95,22 @@ def _extension_findings() -> dict[str, Any]:
 
 
 def _triton_findings() -> dict[str, Any]:
-    """Tell what of Triton is here, and which tiles were timed and kept, by device."""
+    """Describe Triton, its kernels and the tiles timed on each device."""
     why = _triton.refuses()
-    found = {
+    state = {
         "version": _triton.version() or "missing",
         "kernels": f"cannot run here: {why}" if why else "can run here",
     }
     if not _triton.missing():
         from faigfast.kernels import tuning
 
-        found |= _choices(tuning.TILES)
-    return found
+        state |= _timings(tuning.TILES)
+    return state
 
 
-def _choices(choices: Choices) -> dict[str, str]:
-    """Tell where choices are kept that were timed, and which."""
-    return {"choices in": str(choices.path), **choices.described()}
+def _timings(timings: TimedChoices) -> dict[str, str]:
+    """Name the file of timed choices, and list them."""
+    return {"choices in": str(timings.path), **timings.described()}
 
 
 def _cuda_findings() -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _try(find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Let a finding fail without the others."""
+    """Give the state of one part, or its error, so that other parts are still examined."""
     try:
         return find()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The options of the commands that find something out about a pair."""
+"""The options of the analysis commands."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from faigfast.cli.common_options import Add, degraded_images, own_network, quiet
 
 
 def number(text: str) -> float:
-    """Read a number; what is not finite too, so that the command can say what is wrong with it."""
+    """Read a number, finite or not; the command itself refuses infinities."""
     return float(text)
 
 
@@ -46,7 +46,7 @@ def _study(add: Add, output: str, steps: int = 20) -> None:
 
 
 def _ranked(add: Add) -> None:
-    """Say what the rankings come from."""
+    """Options of the rankings."""
     add("--attributed", type=int, default=4, metavar="N", help="every Nth crop is attributed")
     add(
         "--attribution",
@@ -65,7 +65,7 @@ def _ranked(add: Add) -> None:
 
 
 def _measured(add: Add, measured: int = 1) -> None:
-    """Say on which of the crops that are not attributed networks are measured."""
+    """Options of the measured crops."""
     add(
         "--measured",
         type=int,

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from faigfast.analysis.locations import EXPERIMENTS, locations, locations_frame
-from faigfast.analysis.report.figures import kept_bars
+from faigfast.analysis.locations import EXPERIMENTS, locations, locations_data_frame
+from faigfast.analysis.report.figures import location_bars
 from faigfast.cli.run_folder import alone_in
 from faigfast.cli.study import describe, open_study, publish
 
@@ -20,10 +20,10 @@ def run(options: Any, words: Sequence[str]) -> None:
             study.target,
             study.tops(options.fraction),
             {contrast.name: contrast.degradation for contrast in study.contrasts},
-            study.kept,
+            study.measured,
             border=study.border,
             draws=options.draws,
-            store=study.store,
+            finished_parts=study.finished_parts,
             progress=study.progress,
         )
         legend = [f"{name}: {text}." for name, (text, _) in EXPERIMENTS.items()]
@@ -31,7 +31,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             options,
             words,
             "locations",
-            {"locations": locations_frame(parts)},
-            {"locations": kept_bars(parts)},
+            {"locations": locations_data_frame(parts)},
+            {"locations": location_bars(parts)},
             [*legend, describe(study)],
         )

@@ -1,4 +1,4 @@
-"""The command line: one parser, one line for every error, and the exit codes.
+"""The command line: one parser, errors in one line, and the exit codes.
 
 0 done, 1 an error, 2 wrong arguments, 130 interrupted (Ctrl-C), 141 the reader of a pipe has gone.
 """
@@ -19,12 +19,12 @@ from jsonargparse import ArgumentParser
 from faigfast.cli.options import COMMANDS
 from faigfast.version import __version__
 
-# Anything else is a mistake of ours.
+# Any other exception is a bug of faigfast.
 EXPECTED = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 
 
 class _Parser(ArgumentParser):
-    """Says what is wrong with the arguments in one line."""
+    """Reports wrong arguments in one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         _complain(f"{' '.join(message.split())} (faigfast --help, faigfast COMMAND --help)")
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        The words after "faigfast"; None: those of the process.
+        The words after "faigfast"; None: the arguments of the process.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a broken pipe is caught
         return 0
     except KeyboardInterrupt as stop:
-        if argv is None:  # the process ends: what is half made must not complain when it goes
+        if argv is None:  # the process ends: half-made objects print no errors
             sys.unraisablehook = lambda _: None
         print(f"faigfast: interrupted{f': {stop}' if stop.args else ''}", file=sys.stderr)
         return 130
@@ -112,7 +112,9 @@ def _no_lost_interrupt() -> Iterator[None]:
         if ignored.exc_type is not KeyboardInterrupt:
             before(ignored)
             return
-        later = threading.Timer(0.01, _thread.interrupt_main)  # at once, it would hit this function
+        later = threading.Timer(
+            0.01, _thread.interrupt_main
+        )  # an immediate interrupt would hit this function
         timers.append(later)
         later.start()
 
@@ -120,7 +122,7 @@ def _no_lost_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        for later in timers:  # it comes here, not to who called
+        for later in timers:  # the interrupt comes here, not in the caller
             later.join()
         sys.unraisablehook = before
 
@@ -142,7 +144,7 @@ def _config_first(words: Iterable[str]) -> list[str]:
 
 
 def _describe(error: Any) -> str:
-    """Say what an exception says in one line, without error numbers."""
+    """Give the message of an exception in one line, without error numbers."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

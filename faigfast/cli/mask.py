@@ -1,12 +1,12 @@
-"""`faigfast mask`: what a pair loses when discovered filters go back to the baseline's."""
+"""`faigfast mask`: the loss of a pair when discovered filters go back to the baseline's."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from faigfast.analysis.baselines import METHODS
-from faigfast.analysis.data_frames import frame
+from faigfast.analysis.data_frames import data_frame
 from faigfast.analysis.masking import mask, mask_sets
-from faigfast.analysis.report.figures import rival_curves
+from faigfast.analysis.report.figures import method_curves
 from faigfast.analysis.report.tables import (
     area_sentences,
     areas,
@@ -28,7 +28,7 @@ from faigfast.cli.study import (
 
 
 def run(options: Any, words: Sequence[str]) -> None:
-    """Rank by every method, mask, measure; or measure sets out of files."""
+    """Rank by every method, mask and measure; or measure the sets of files."""
     if unknown := [name for name in options.methods if name not in METHODS]:
         raise ValueError(f"methods hold {unknown[0]!r}; expected some of {', '.join(METHODS)}")
     check_shares(options.fractions)
@@ -41,11 +41,11 @@ def run(options: Any, words: Sequence[str]) -> None:
         common = {
             "border": study.border,
             "metrics": options.metrics,
-            "store": study.store,
+            "finished_parts": study.finished_parts,
             "progress": study.progress,
         }
         if sets:
-            values = mask_sets(study.baseline, study.target, sets, study.kept, **common)
+            values = mask_sets(study.baseline, study.target, sets, study.measured, **common)
             publish(
                 options,
                 words,
@@ -60,16 +60,16 @@ def run(options: Any, words: Sequence[str]) -> None:
             study.baseline,
             study.target,
             results,
-            study.kept,
+            study.measured,
             fractions=options.fractions,
             contrasts=study.contrasts,
             by=options.by,
             **common,
         )
-        tables = {"masking": masked_networks(masking), "masking areas": areas(masking)}
-        said = []
+        data_frames = {"masking": masked_networks(masking), "masking areas": areas(masking)}
+        sentences = []
         if "faig" in results:
-            said = area_sentences(masking)
-            tables["completeness"] = frame(completeness_rows(results["faig"]))
-        figures = {"masking curves": rival_curves(masking)}
-        publish(options, words, "mask", tables, figures, [*said, describe(study)])
+            sentences = area_sentences(masking)
+            data_frames["completeness"] = data_frame(completeness_rows(results["faig"]))
+        figures = {"masking curves": method_curves(masking)}
+        publish(options, words, "mask", data_frames, figures, [*sentences, describe(study)])

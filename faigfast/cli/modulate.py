@@ -1,4 +1,4 @@
-"""`faigfast modulate`: restoration at strengths of one's own."""
+"""`faigfast modulate`: restoration at chosen strengths of the discovered filters."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from faigfast.zoo.checkpoints import checkpoint_path
 
 
 def run(options: Any, words: Sequence[str]) -> None:
-    """Measure the strengths, and save the network that is asked for."""
+    """Measure the strengths, and save the network of --set."""
     if bool(options.save) != bool(options.set):
         raise ValueError("one of --save and --set is given; expected both or neither")
     for strength in options.strengths:
@@ -39,11 +39,11 @@ def run(options: Any, words: Sequence[str]) -> None:
         modulation = modulate(
             *pair,
             sets,
-            study.kept,
+            study.measured,
             strengths=options.strengths,
             together=options.grid,
             border=study.border,
-            store=study.store,
+            finished_parts=study.finished_parts,
             progress=study.progress,
         )
         figures = {}
@@ -51,27 +51,27 @@ def run(options: Any, words: Sequence[str]) -> None:
             figures["modulation curves"] = modulation_curves(modulation)
         strips = []
         for contrast in study.contrasts:
-            lq = study.kept.lq[contrast.degradation][:1]
-            settings = [{contrast.name: s} for s in sorted(set(options.strengths))]
-            images = modulated_images(*pair, sets, lq, settings)
+            lq = study.measured.lq[contrast.degradation][:1]
+            strengths_by_image = [{contrast.name: s} for s in sorted(set(options.strengths))]
+            images = modulated_images(*pair, sets, lq, strengths_by_image)
             low = F.interpolate(lq, size=images[0].shape[1:])[0]
             captions = {
                 f"{contrast.name} × {s[contrast.name]:g}": x
-                for s, x in zip(settings, images, strict=True)
+                for s, x in zip(strengths_by_image, images, strict=True)
             }
             strips.append({f"{contrast.degradation} input": low, **captions})
         figures["modulation images"] = side_by_side(strips)
-        said = modulation_sentences(modulation, study.contrasts)
+        sentences = modulation_sentences(modulation, study.contrasts)
         pairs = list(itertools.combinations(study.contrasts, 2)) if options.grid else []
         for two in pairs:
-            inputs = {c.degradation: study.kept.lq[c.degradation][:1] for c in two}
+            inputs = {c.degradation: study.measured.lq[c.degradation][:1] for c in two}
             of = [contrast.name for contrast in two]
             name = "modulation grid" if len(pairs) == 1 else f"modulation grid {' '.join(of)}"
             figures[name] = side_by_side(_grid(pair, sets, of, inputs, options.strengths))
         if options.grid:
-            said.append(_about_grids(len(pairs)))
-        tables = {"modulation": modulation.frame()}
-        publish(options, words, "modulate", tables, figures, [*said, describe(study)])
+            sentences.append(_about_grids(len(pairs)))
+        data_frames = {"modulation": modulation.to_frame()}
+        publish(options, words, "modulate", data_frames, figures, [*sentences, describe(study)])
         if saved is not None:
             faigfast.save_model(saved, options.save, like=target_file(options))
             note(f"wrote {Path(options.save)}", options.quiet)
@@ -84,23 +84,24 @@ def _grid(
     inputs: dict[str, Tensor],
     strengths: Sequence[float],
 ) -> list[dict[str, Tensor]]:
-    """Restore every input at all pairs of strengths: one name's downwards, the other's across."""
+    """Restore every input at all pairs of strengths: one name by row, the other by column."""
     one, other = names
     steps = sorted(set(strengths))
     rows = []
     for degradation, lq in inputs.items():
         for down in steps:
-            settings = [{one: down, other: across} for across in steps]
-            images = modulated_images(*pair, sets, lq, settings)
+            strengths_by_image = [{one: down, other: across} for across in steps]
+            images = modulated_images(*pair, sets, lq, strengths_by_image)
             captions = [
-                f"{degradation} input\n{one} {s[one]:g}, {other} {s[other]:g}" for s in settings
+                f"{degradation} input\n{one} {s[one]:g}, {other} {s[other]:g}"
+                for s in strengths_by_image
             ]
             rows.append(dict(zip(captions, images, strict=True)))
     return rows
 
 
 def _about_grids(pairs: int) -> str:
-    """Say what the pictures of --grid show."""
+    """Describe the pictures of --grid."""
     if not pairs:
         return "Of one contrast alone there is no grid to be drawn."
     rest = "; all other strengths are 1" if pairs > 1 else ""
@@ -108,25 +109,25 @@ def _about_grids(pairs: int) -> str:
 
 
 def _check_save(options: Any) -> None:
-    """Refuse a file that cannot be written, or is one of the pair's, before anything long."""
+    """Refuse a file that cannot be written or belongs to the pair, before the long part."""
     checkpoint_path(options.save)
     writable_file(options.save, "--save")
-    for end in (options.baseline, options.target):
-        if end is not None and Path(options.save).resolve() == Path(end).resolve():
+    for checkpoint in (options.baseline, options.target):
+        if checkpoint is not None and Path(options.save).resolve() == Path(checkpoint).resolve():
             raise ValueError(f"--save {options.save} is a checkpoint of the pair; expected another")
 
 
 def _strengths(items: Sequence[str]) -> dict[str, float]:
     """Read NAME=STRENGTH."""
-    found: dict[str, float] = {}
+    strengths: dict[str, float] = {}
     for item in items:
         name, _, value = item.rpartition("=")
-        if name in found:
+        if name in strengths:
             raise ValueError(f"set names {name!r} twice; expected each once")
         try:
-            found[name] = check_strength(float(value), name)
+            strengths[name] = check_strength(float(value), name)
         except ValueError:
             raise ValueError(
                 f"set holds {item!r}; expected NAME=STRENGTH, a finite number"
             ) from None
-    return found
+    return strengths

@@ -1,4 +1,4 @@
-"""The options of every command, apart from what the commands import to run."""
+"""The options of every command, without the imports that the commands need."""
 
 import re
 from argparse import ArgumentTypeError
@@ -13,19 +13,19 @@ UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**2
 
 
 def size(text: Any) -> int:
-    """Bytes of "2GB", "1.5 GiB" or "2000000"; units are kB, MB, GB, KiB, MiB and GiB, in any case.
+    """Read bytes from "2GB", "1.5 GiB" or "2000000"; units: kB, MB, GB, KiB, MiB, GiB, any case.
 
     Raises
     ------
     argparse.ArgumentTypeError
         If the text is something else.
     """
-    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
-    if not found or found[2] not in UNITS:
+    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([a-z]*)", str(text).strip().lower())
+    if not match or match[2] not in UNITS:
         raise ArgumentTypeError(
             f"memory is {text!r}; expected bytes, or a number of kB, MB, GB, KiB, MiB or GiB"
         )
-    return int(Fraction(found[1]) * UNITS[found[2]])
+    return int(Fraction(match[1]) * UNITS[match[2]])
 
 
 def _attribute(add: Add) -> None:

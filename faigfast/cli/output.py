@@ -1,4 +1,4 @@
-"""What the commands share: a folder that can be written, the command in words, hashes, notes."""
+"""Functions that the commands share: writable folders, the command line, hashes, notes."""
 
 import hashlib
 import shlex
@@ -11,12 +11,12 @@ from faigfast.io.atomic import write_text
 
 
 def writable_folder(path: str, option: str = "--output") -> Path:
-    """Make a folder, before anything long is computed for it.
+    """Make a folder, before a long computation for it begins.
 
     Raises
     ------
     ValueError
-        If it is a file or cannot be made or written.
+        If the path is a file, or the folder cannot be made or written.
     """
     folder = Path(path)
     try:
@@ -31,7 +31,7 @@ def writable_folder(path: str, option: str = "--output") -> Path:
 
 
 def writable_file(path: str, option: str = "--output") -> Path:
-    """Make the folder of a file, before anything long is computed for it.
+    """Make the folder of a file, before a long computation for it begins.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def writable_file(path: str, option: str = "--output") -> Path:
 
 
 def command_line(words: Sequence[str]) -> str:
-    """Write the command as it can be pasted into a shell."""
+    """Give the command in a form for a shell."""
     return shlex.join(["faigfast", *words])
 
 
@@ -56,13 +56,13 @@ def sha256(path: Path) -> str:
 
 
 def note(text: str, quiet: bool = False) -> None:
-    """Say something on stderr."""
+    """Print a note on stderr."""
     if not quiet:
         print(f"faigfast: {text}", file=sys.stderr)
 
 
 def markers(command: str) -> tuple[str, str]:
-    """Lines of a document between which a command's part stands; the rest is left alone."""
+    """Lines of a document before and after a command's part; all other text is kept."""
     return (
         f"<!-- from here written by `faigfast {command}` -->",
         f"<!-- to here written by `faigfast {command}` -->",
@@ -70,7 +70,7 @@ def markers(command: str) -> tuple[str, str]:
 
 
 def surroundings(path: Path, command: str) -> tuple[str, str]:
-    """Read what stands before and after a command's part of a document.
+    """Read the text before and after a command's part of a document.
 
     Raises
     ------

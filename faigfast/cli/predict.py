@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from faigfast.analysis.data_frames import frame
+from faigfast.analysis.data_frames import data_frame
 from faigfast.analysis.evaluation import restore
-from faigfast.analysis.prediction import MATCHES, own_scores
+from faigfast.analysis.prediction import MATCHES, own_output_scores
 from faigfast.analysis.prediction_trials import LEVELS, try_predictions
 from faigfast.analysis.report.figures import matrix
 from faigfast.cli.run_folder import alone_in
@@ -24,58 +24,62 @@ def run(options: Any, words: Sequence[str]) -> None:
     if not options.lq and not options.degrade:
         options.degrade = [f"{name}={recipe}" for name, recipe in LEVELS.items()]
     unseen = read_folder(options.images) if options.images else {}
-    lessons = {}
+    teaching_photographs = {}
     if options.learn or options.gt is None:
-        lessons = training_photographs(options.learn, options.gt, "learn")
+        teaching_photographs = training_photographs(options.learn, options.gt, "learn")
     study = open_study(options)
     pair = study.baseline, study.target
     _check_images(study.target, unseen)
     shared = {
         "steps": study.steps,
-        "store": study.store,
+        "finished_parts": study.finished_parts,
         "progress": study.progress,
         **study.options,
     }
     with alone_in(options.output):
-        taught = None
+        teaching_crops = None
         how = "each photograph from signatures of the others"
-        if lessons:
-            taught = learned_crops(options, lessons, options.degrade, study.target)
-            of = ", ".join(dict.fromkeys(taught.photographs))
-            how = f"learned from {len(taught.names)} crops of {of}"
-        signatures, trials = try_predictions(
-            *pair, study.kept, taught, fraction=options.fraction, **shared
+        if teaching_photographs:
+            teaching_crops = learned_crops(
+                options, teaching_photographs, options.degrade, study.target
+            )
+            of = ", ".join(dict.fromkeys(teaching_crops.photographs))
+            how = f"learned from {len(teaching_crops.names)} crops of {of}"
+        signatures, prediction_trials = try_predictions(
+            *pair, study.measured, teaching_crops, fraction=options.fraction, **shared
         )
-        tables = {f"prediction by {t.match}": t.frame() for t in trials}
-        tables |= {f"confusion by {t.match}": t.confusion_frame() for t in trials}
+        data_frames = {f"prediction by {t.match}": t.to_frame() for t in prediction_trials}
+        data_frames |= {
+            f"confusion by {t.match}": t.confusion_data_frame() for t in prediction_trials
+        }
         figures = {
             f"confusion by {t.match}": matrix(
                 t.confusion(), t.labels, t.labels, f"by {t.match}, %", ("is", "taken for")
             )
-            for t in trials
+            for t in prediction_trials
         }
         if unseen:
             rows = []
             for name, image in unseen.items():
-                shares = own_scores(*pair, image[None], title=f"predicting {name}", **shared)
+                shares = own_output_scores(*pair, image[None], title=f"predicting {name}", **shared)
                 for match in MATCHES:
-                    (found,) = signatures.predict(shares, match)
+                    (prediction,) = signatures.predict(shares, match)
                     rows.append(
                         {
                             "image": name,
                             "match": match,
-                            "degradation": found.degradation,
-                            "level": found.level,
-                            "margin": found.margin,
+                            "degradation": prediction.degradation,
+                            "level": prediction.level,
+                            "margin": prediction.margin,
                         }
                     )
-            tables["predicted images"] = frame(rows)
+            data_frames["predicted images"] = data_frame(rows)
         remark = (
-            f"{len(study.kept.names)} crops of {options.crop}×{options.crop} of "
-            f"{', '.join(dict.fromkeys(study.kept.photographs))}; {how}. Attributed against the "
-            "target's own output. Intervals are Wilson's, over crops treated as independent."
+            f"{len(study.measured.names)} crops of {options.crop}×{options.crop} of "
+            f"{', '.join(dict.fromkeys(study.measured.photographs))}; {how}. Attributed against "
+            "the target's own output. Intervals are Wilson's, over crops treated as independent."
         )
-        publish(options, words, "predict", tables, figures, [remark])
+        publish(options, words, "predict", data_frames, figures, [remark])
 
 
 def _check_images(network: nn.Module, images: dict[str, Tensor]) -> None:

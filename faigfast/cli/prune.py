@@ -7,7 +7,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from faigfast.analysis.contrasts import Contrast, check_contrasts
-from faigfast.analysis.pruning import channel_importance, importance_frame
+from faigfast.analysis.pruning import channel_importance, importance_data_frame
 from faigfast.analysis.report.figures import channel_bars
 from faigfast.cli.run_folder import alone_in
 from faigfast.cli.study import describe_attributed, open_study, publish
@@ -19,7 +19,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     keep = Contrast.parse(options.keep) if options.keep else None
     study = open_study(options)
     if keep is not None:
-        check_contrasts([keep], tuple(study.kept.lq))
+        check_contrasts([keep], tuple(study.measured.lq))
     with alone_in(options.output):
         result = study.attribution()
         scores = channel_importance(study.target, result, keep, options.reduce)
@@ -29,6 +29,6 @@ def run(options: Any, words: Sequence[str]) -> None:
             "channels.safetensors holds the score of every output channel under its layer's name; "
             "faigfast.analysis.pruning gives them to torch-pruning and torch.nn.utils.prune."
         )
-        tables = {"channels": importance_frame(scores)}
+        data_frames = {"channels": importance_data_frame(scores)}
         figures = {"channels": channel_bars(scores)}
-        publish(options, words, "prune", tables, figures, [remark, describe_attributed(study)])
+        publish(options, words, "prune", data_frames, figures, [remark, describe_attributed(study)])

@@ -13,10 +13,10 @@ from faigfast.cli.output import sha256
 from faigfast.data.folders import DegradedFolder, PairedFolders
 from faigfast.integration.batch import Batch
 
-# Low-resolution pixels of a group over all degradations: 14 images of 48², some seconds of work.
+# Low-resolution pixels of a group over all degradations: 14 images of 48², several seconds.
 # A call costs about a tenth of one such image, 1 % of a group; an interrupt loses one group.
 PIXELS = 2**15
-IMAGES = 32  # of a group, however small: each holds a score of every filter
+IMAGES = 32  # most images of a group, since each has a score for every filter
 
 Images = PairedFolders | DegradedFolder
 
@@ -50,9 +50,9 @@ def group_by_size(
     sizes : sequence of (int, int)
         Height and width of the low-resolution images.
     degradations : int
-        How often every image is attributed.
+        Number of degradations, in each of which every image is attributed.
     devices : int
-        Groups that are computed at the same time: images of one size give a multiple of it.
+        Groups that run at the same time; images of one size give a multiple of it.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def read_ahead(
 ) -> Generator[Group, None, None]:
     """Read groups in a thread, one ahead of the group that is taken.
 
-    Close the iterator where it may not reach its end: the thread ends with it, after the image
+    Close the iterator unless you exhaust it: the thread then ends after the image
     that it reads.
 
     Parameters
@@ -112,14 +112,14 @@ def read_ahead(
     Raises
     ------
     FileNotFoundError, ValueError
-        Where the group is due of which an image cannot be read.
+        If an image cannot be read, when its group is due.
     """
     stop = Event()
     # With more OpenMP threads than cores all of them sleep at every barrier, in place of spinning.
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(1, "faigfast-reading", _compute_alone)
-    pool.submit(int).result()  # the thread has begun, with one thread of its own
-    torch.set_num_threads(threads)  # which threads that begin now take over
+    pool.submit(int).result()  # the pool's thread now computes alone
+    torch.set_num_threads(threads)  # inherited by threads that start later
     ahead: Future[Group] | None = None
     try:
         for following in [*groups, None]:
@@ -134,9 +134,9 @@ def read_ahead(
 
 
 def _compute_alone() -> None:
-    """Have this thread compute with no other, whatever number is set elsewhere later."""
+    """Let this thread compute alone, whatever number of threads is set elsewhere later."""
     torch.set_num_threads(1)
-    torch.get_num_threads()  # the first question takes over what was set last, by any thread
+    torch.get_num_threads()  # the first call adopts the last number set by any thread
 
 
 def _read(images: Images, positions: Sequence[int], dtype: torch.dtype, stop: Event) -> Group:

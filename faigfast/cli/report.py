@@ -1,4 +1,4 @@
-"""`faigfast report`: every finding about a pair on one page that needs nothing else."""
+"""`faigfast report`: all analyses of a pair on one self-contained page."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ from faigfast.analysis.prediction_trials import LEVELS
 from faigfast.analysis.report.full_report import write_report
 from faigfast.analysis.report.sections import Material
 from faigfast.analysis.report.sections.material import PATCH, RETRAINING
-from faigfast.analysis.report.sections.use import once_each
+from faigfast.analysis.report.sections.use import one_contrast_each
 from faigfast.cli.output import command_line, note
 from faigfast.cli.run_folder import alone_in
 from faigfast.cli.study import (
@@ -32,7 +32,7 @@ from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.training.train import Schedule
 
-COMPARED = 9  # crops, about, whose filters under many degradations are compared
+COMPARED = 9  # about so many crops compare filters under many degradations
 # Options that the commands of the sections share with the report.
 SHARED = (
     "pair", "gt", "lq", "degrade", "scale", "downsampling", "seed", "crop", "attributed",
@@ -43,31 +43,31 @@ DEFAULTS = {"downsampling": "bilinear", "seed": 0, "crop": 96, "attributed": 4, 
 
 
 def run(options: Any, words: Sequence[str]) -> None:
-    """Open the study, make what the sections need beside it, and write the page."""
+    """Open the study, prepare the other inputs of the sections, and write the page."""
     for name in ("learned", "predicted"):
         if options[name] < 2:
             raise ValueError(f"{name} is {options[name]}; expected at least 2 crops")
     schedule = Schedule(options.iterations, 2e-3, 8, seed=options.seed)
-    given = {name: options[name] for name in SHARED}  # before defaults are filled in
+    given = {name: options[name] for name in SHARED}  # before defaults are set
     training = {}
     if options.train or options.gt is None:
         training = training_photographs(options.train, options.gt, "train")
     study = open_study(options, metrics=tuple(METRICS))
     recipes = {} if options.lq else parse_recipes(options, study.target)
-    labelled, lessons = options, None
-    if not options.lq:  # else there are no other degradations than those of the folders
+    labelled, teaching_crops = options, None
+    if not options.lq:  # folders of degraded images have no other degradations
         labelled = copy.copy(options)
         if not given["degrade"]:
             labelled.degrade = [f"{name}={recipe}" for name, recipe in LEVELS.items()]
         if training:
-            lessons = learned_crops(options, training, labelled.degrade, study.target)
-    bilinear = options.downsampling == "bilinear"  # as training patches are
+            teaching_crops = learned_crops(options, training, labelled.degrade, study.target)
+    bilinear = options.downsampling == "bilinear"  # like training patches
     learnt = (
-        retraining.lessons(once_each(study)[0], training, recipes, (), PATCH)
+        retraining.training_patches(one_contrast_each(study)[0], training, recipes, (), PATCH)
         if training and bilinear
         else {}
     )
-    if not options.overwrite:  # here rather than after all other parts
+    if not options.overwrite:  # here, not after all other parts
         retraining.check_states(learnt, schedule, Path(options.output) / RETRAINING)
     every = open_crops(labelled, study.target)
     strides = {
@@ -84,21 +84,25 @@ def run(options: Any, words: Sequence[str]) -> None:
             labels,
             compared,
             recipes,
-            lessons,
+            teaching_crops,
             training if learnt else {},
             schedule,
             overwrite=options.overwrite,
         )
         title = options.title or f"Findings about {_name(options, study.target)}"
-        machine, versions = describe_machine(), describe_versions()
+        hardware, versions = describe_machine(), describe_versions()
         on = (
-            f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores; torch "
+            f"{hardware['cpu']}, {hardware['threads']} of {hardware['cores']} cores; torch "
             f"{versions['torch']}, faigfast {versions['faigfast']}."
         )
         counts = f"{len(labels.names)} crops predicted and {len(compared.names)} compared"
-        learned = f", learned from {len(lessons.names)} of other photographs" if lessons else ""
-        of = "Of levels" if labels.lq.keys() != study.kept.lq.keys() else "Of these"
-        data = f"Degradations: {', '.join(study.kept.lq)}. {of}: {counts}{learned}."
+        learned = (
+            f", learned from {len(teaching_crops.names)} of other photographs"
+            if teaching_crops
+            else ""
+        )
+        of = "Of levels" if labels.lq.keys() != study.measured.lq.keys() else "Of these"
+        data = f"Degradations: {', '.join(study.measured.lq)}. {of}: {counts}{learned}."
         remarks = [data, describe(study), on]
         page, seconds, notes = write_report(material, title, command_line(words), remarks)
         content = {
@@ -108,7 +112,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             "files": [page, *material.files],
             "seconds": round(seconds, 1),
             "versions": versions,
-            "machine": machine,
+            "machine": hardware,
         }
         write_json(material.folder / "report.json", content)
         for text in notes:
@@ -126,24 +130,24 @@ def _name(options: Any, network: nn.Module) -> str:
 def _commands(
     options: Any, given: dict[str, Any], strides: dict[str, int], contrasts: Sequence[Contrast]
 ) -> dict[str, str]:
-    """Write for every section the command that gives its numbers."""
-    said: dict[str, list[str]] = {}
+    """Give the command of every section, which prints its numbers."""
+    words_by_option: dict[str, list[str]] = {}
     for name, value in given.items():
         if value is not None and value != DEFAULTS.get(name):
             values = value if isinstance(value, list) else [value]
-            said[name] = [f"--{name}", *map(str, values)]
+            words_by_option[name] = [f"--{name}", *map(str, values)]
     if options.into_kwargs:
-        said["into_kwargs"] = ["--into_kwargs", json.dumps(options.into_kwargs)]
+        words_by_option["into_kwargs"] = ["--into_kwargs", json.dumps(options.into_kwargs)]
     pair = [word for word in (options.baseline, options.target) if word is not None]
 
     def words(*without: str) -> list[str]:
-        parts = (part for name, part in said.items() if name not in without)
+        parts = (part for name, part in words_by_option.items() if name not in without)
         return pair + [word for part in parts for word in part]
 
     def stride(name: str, section: str) -> list[str]:
         return [f"--{name}", str(strides[section])]
 
-    # Without recipes of one's own, levels stand in the place of the study's.
+    # Without --degrade, levels replace the recipes of the study.
     levels = []
     if not options.lq and not given["degrade"]:
         levels = ["--degrade", *(f"{n}={r}" for n, r in LEVELS.items())]

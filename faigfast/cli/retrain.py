@@ -6,7 +6,7 @@ from typing import Any
 
 import faigfast
 from faigfast.analysis.report.figures import retraining_bars
-from faigfast.analysis.retraining import retrain_all, retraining_frame, retraining_sentences
+from faigfast.analysis.retraining import retrain_all, retraining_data_frame, retraining_sentences
 from faigfast.cli.run_folder import alone_in
 from faigfast.cli.study import (
     describe,
@@ -60,7 +60,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             options,
             words,
             "retrain",
-            {"retraining": retraining_frame(parts)},
+            {"retraining": retraining_data_frame(parts)},
             {"retraining": retraining_bars(parts)},
             [
                 *retraining_sentences(parts),

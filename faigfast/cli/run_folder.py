@@ -1,4 +1,4 @@
-"""The folder of one attribution: its images one by one, then the results; it knows its run."""
+"""RunFolder: the folder of one attribution, with finished images, results and their identity."""
 
 import fcntl
 import json
@@ -18,7 +18,7 @@ from faigfast.models.fingerprint import digest_of
 from faigfast.result import ARRAYS, Attribution
 
 SCORES = "scores.safetensors"
-TABLE = "filters.csv"
+FILTERS_CSV = "filters.csv"
 MANIFEST = "manifest.json"
 IDENTITY = "run.json"
 PART = "[0-9]" * 6 + ".safetensors"
@@ -28,7 +28,7 @@ Hashes = dict[str, dict[str, str]]  # SHA-256 of the files of images, by name an
 
 @contextmanager
 def alone_in(path: Path) -> Iterator[None]:
-    """Hold a folder against other processes; however this one ends, it is free again."""
+    """Lock a folder against other processes; the lock ends with the process at the latest."""
     handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,34 +40,34 @@ def alone_in(path: Path) -> Iterator[None]:
 
 
 class RunFolder:
-    """Keeps finished images in `parts` until the manifest says that all is done.
+    """Keeps finished images in `parts` until the manifest is written.
 
     Parameters
     ----------
     path : pathlib.Path
         An existing folder.
     made_from : dict
-        Everything but the images that the results follow from, in JSON's types; what is in the
-        folder must follow from the same.
+        Everything except the images that the results depend on, in JSON types; results in the
+        folder must have the same.
     names : sequence of str
-        The images, in the order of their positions.
+        Names of the images, by position.
     hash_images : callable
-        Gives the hashes of the images of some names. Only images whose results the folder holds
-        are hashed: who computes the others adds to `hashes`.
+        Hashes the images of some names. The folder hashes only images whose results it holds;
+        the caller adds the other images to `hashes`.
     overwrite : bool
-        Remove finished results, and those of another run.
+        Remove finished results and results of another run.
 
     Attributes
     ----------
     manifest : dict or None
-        That of the finished run, if it is finished.
+        Manifest of the run, if it is finished.
     hashes : dict of str to dict of str to str
         SHA-256 of the files of the images that were read, by name and role.
 
     Raises
     ------
     ValueError
-        If the folder holds results of another run, or files of these names of an unknown one.
+        If the folder holds results of another run, or such files without their identity.
     """
 
     def __init__(
@@ -99,18 +99,18 @@ class RunFolder:
             self._write_identity()
 
     def part(self, position: int) -> Path:
-        """Where the result of one image is kept."""
+        """Path of the result of one image."""
         return self.parts / f"{position:06d}.safetensors"
 
     def keep(self, positions: Sequence[int], result: Attribution) -> None:
         """Keep every image of a result as a part; their `hashes` must be known."""
-        # First: a part without hashes would be refused, and hashes without a part are not used.
+        # First, since a part without hashes is refused; hashes without a part are ignored.
         self._write_identity()
         for position, image in zip(positions, one_by_one(result), strict=True):
             image.save(self.part(position))
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest and remove what it makes superfluous."""
+        """Write the manifest; remove old files and the parts."""
         before = (self.manifest or {}).get("files", [])
         scores = _hash(self.path / SCORES)
         manifest = {**manifest, "made_from": self._made_from(), "scores_sha256": scores}
@@ -119,7 +119,7 @@ class RunFolder:
         self._remove_parts()
 
     def _made_from(self) -> dict[str, Any]:
-        """Everything that the results follow from; images that were not read have no hashes."""
+        """Give everything the results depend on; images that were not read have no hashes."""
         images = {name: self.hashes.get(name, {}) for name in self._names}
         return {**self._settings, "images": images}
 
@@ -127,9 +127,9 @@ class RunFolder:
         write_json(self.parts / IDENTITY, {"made_from": self._made_from()})
 
     def _find(self) -> dict[str, Any] | None:
-        """Read the manifest, if there is one; refuse whatever is not of this run."""
+        """Read the manifest, if there is one; refuse files of another run."""
         manifest = self._same_run(self.path / MANIFEST)
-        # Without an image nothing follows from it: what failed at once does not hold the folder.
+        # Only with images: a run that failed at once does not block the folder.
         started = any(self.parts.glob(PART))
         unfinished = self._same_run(self.parts / IDENTITY) if started else None
         if started and unfinished is None:
@@ -143,7 +143,7 @@ class RunFolder:
                 f"{scores} is missing or is not what was computed; add --overwrite to compute it "
                 "again"
             )
-        for name in (SCORES, TABLE):
+        for name in (SCORES, FILTERS_CSV):
             if manifest is None and unfinished is None and (self.path / name).exists():
                 raise ValueError(
                     f"{self.path} holds a {name} without its {MANIFEST}; choose another --output "
@@ -152,7 +152,7 @@ class RunFolder:
         return manifest
 
     def _same_run(self, file: Path) -> dict[str, Any] | None:
-        """Read a file that says what results were made from; refuse another run's."""
+        """Read a file with the identity of results; refuse another run's."""
         if not file.exists():
             return None
         try:
@@ -171,7 +171,7 @@ class RunFolder:
         return content
 
     def _replaced(self, file: Path, hashes: Hashes) -> str:
-        """Name the first image that is not the one a result in the folder was made from."""
+        """Name the first image whose hash differs from the image of the result in the folder."""
         known = {
             name
             for position, name in enumerate(self._names)
@@ -194,13 +194,13 @@ class RunFolder:
                     f"{self.path / MANIFEST} is not of faigfast attribute; choose another --output"
                 ) from None
         # The manifest goes first: results without it are known to be incomplete.
-        self._remove_files([MANIFEST, SCORES, TABLE, *names])
+        self._remove_files([MANIFEST, SCORES, FILTERS_CSV, *names])
         self._remove_parts()
 
     def _remove_files(self, names: list[str]) -> None:
         for name in names:
-            # Nothing but what this command writes, whatever a manifest lists.
-            if name in (MANIFEST, SCORES, TABLE) or str(name).endswith("_index.txt"):
+            # Only files of this command, whatever a manifest lists.
+            if name in (MANIFEST, SCORES, FILTERS_CSV) or str(name).endswith("_index.txt"):
                 (self.path / Path(name).name).unlink(missing_ok=True)
 
     def _remove_parts(self) -> None:
@@ -212,7 +212,7 @@ class RunFolder:
 
 
 def one_by_one(result: Attribution) -> Iterator[Attribution]:
-    """Give every image of a result as a result of its own; `Attribution.merge` joins them again."""
+    """Split a result into results of one image; `Attribution.merge` joins them again."""
     by_image = {name: getattr(result, name) for name in ARRAYS if name != "scored"}  # [D, N, ...]
     for n in range(result.images):
         image = slice(n, n + 1)
@@ -224,7 +224,7 @@ def one_by_one(result: Attribution) -> Iterator[Attribution]:
 
 
 def _hash(scores: Path) -> str:
-    """Hash what a file of tensors holds; its header has them in any order. "" of other files."""
+    """Hash the tensors of a file, in any order; "" for other files."""
     try:
         return digest_of(load_file(scores))
     except (OSError, SafetensorError):

@@ -1,4 +1,4 @@
-"""What the finding commands share: a study out of the options, and results on disk."""
+"""Functions that the analysis commands share: a study from the options, and results on disk."""
 
 import copy
 import re
@@ -12,12 +12,20 @@ from torch import Tensor, nn
 
 import faigfast
 from faigfast.analysis.contrasts import Contrast, check_contrasts, one_against_rest
-from faigfast.analysis.data_frames import shown, without_parquet, write_table
-from faigfast.analysis.evaluation import Crops, check_metrics, crops, cut, restore, spread
-from faigfast.analysis.masking import check_names
+from faigfast.analysis.data_frames import text_table, without_parquet, write_data_frame
+from faigfast.analysis.evaluation import (
+    Crops,
+    check_metrics,
+    crops,
+    cut_crops,
+    evenly_spaced,
+    restore,
+)
+from faigfast.analysis.finished_parts import FinishedParts
+from faigfast.analysis.masking import check_contrast_names
 from faigfast.analysis.metrics import SSIM_WINDOW
 from faigfast.analysis.report.figures import svg
-from faigfast.analysis.study import Study, made_from
+from faigfast.analysis.study import Study, study_identity
 from faigfast.backend.catalogue import choose
 from faigfast.cli.attribute import named_recipes, open_images, own_network
 from faigfast.cli.output import command_line, note, sha256, writable_folder
@@ -26,11 +34,11 @@ from faigfast.data.degradations import Degradation
 from faigfast.data.folders import image_files
 from faigfast.data.images import read_image
 from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
-from faigfast.filters.filter_set import FilterIndex, FilterSet
+from faigfast.filters.filter_set import FilterSet
+from faigfast.filters.index import FilterIndex
 from faigfast.integration.quadrature import node_count
 from faigfast.io.atomic import write_json, write_text
 from faigfast.io.environment import describe_machine, describe_versions
-from faigfast.io.finished_parts import Store
 from faigfast.io.text_table import aligned
 from faigfast.models.state import blaming
 from faigfast.zoo.pairs import PAIRS, shipped_folder, shipped_pair
@@ -41,7 +49,7 @@ if TYPE_CHECKING:
 
 RECIPES = ("blur=2", "noise=0.1")
 EXTRAS = {"pandas": "tables", "matplotlib": "figures", "scipy": "intervals"}  # in `report`
-LEARNED_SEED = 1 << 16  # so far from the seed of what is measured is that of what is learned
+LEARNED_SEED = 1 << 16  # added to the seed, so that learned and measured crops differ in noise
 
 
 def open_pair(options: Any) -> tuple[nn.Module, nn.Module]:
@@ -59,7 +67,7 @@ def open_pair(options: Any) -> tuple[nn.Module, nn.Module]:
 
 
 def target_file(options: Any) -> Path:
-    """Give the file of the target, whose keys a changed network takes."""
+    """Give the file of the target; a changed network is saved under its keys."""
     if options.target is not None:
         return Path(options.target)
     return shipped_folder(options.pair or PAIRS[0]) / "target.safetensors"
@@ -76,16 +84,16 @@ def open_crops(options: Any, network: nn.Module, recipes: Sequence[str] = RECIPE
         missing = [name for name in KEPT_OUT if name.partition(".")[0] not in images]
         if missing:
             note(f"without {', '.join(missing)}: pip install 'faigfast[sklearn]'", options.quiet)
-        found = crops(images, parse_recipes(options, network), options.crop, options.seed)
+        data = crops(images, parse_recipes(options, network), options.crop, options.seed)
         note_small(sizes_of(images), options.crop, "crop", options.quiet)
-        return found
+        return data
     dataset, _ = open_images(options, network)
     for text in dataset.notes:
         note(text, options.quiet)
     _check_crop(options.crop, dataset.scale)
     small = note_small(dataset.sizes, options.crop, "crop", options.quiet)
     items = (dataset[n] for n, name in enumerate(dataset.names) if name not in small)
-    return cut(
+    return cut_crops(
         ((item["name"], item["gt"], item["lq"]) for item in items), options.crop, dataset.scale
     )
 
@@ -93,7 +101,7 @@ def open_crops(options: Any, network: nn.Module, recipes: Sequence[str] = RECIPE
 def note_small(
     sizes: Mapping[str, tuple[int, int]], size: int, what: str, quiet: bool
 ) -> list[str]:
-    """Name the photographs that are smaller than what is cut, and say so where others are not."""
+    """Name the photographs smaller than a crop or patch; note them unless all are too small."""
     small = [name for name, sides in sizes.items() if min(sides) < size]
     if small and len(small) < len(sizes):
         note(f"without {', '.join(small)}, smaller than a {what} of {size}", quiet)
@@ -123,14 +131,14 @@ def _check_crop(size: int, scale: int) -> None:
 
 
 def check_shares(values: Iterable[float]) -> None:
-    """Refuse numbers that are no share of the filters."""
+    """Refuse numbers outside (0, 1]."""
     for value in values:
         if not 0 < value <= 1:
             raise ValueError(f"fraction is {value}; expected a share of the filters in (0, 1]")
 
 
 def measured_alone(options: Any, instead: str) -> Any:
-    """Give options without those of rankings, in whose place something else was given."""
+    """Remove the options of rankings; refuse them beside the option `instead`."""
     options = copy.copy(options)
     for name in ("attribution", "contrast"):
         if options[name]:
@@ -145,17 +153,17 @@ def open_study(
     pair: tuple[nn.Module, nn.Module] | None = None,
     metrics: Sequence[str] = (),
 ) -> Study:
-    """Load, cut and check everything that the options name, and open the folder of results.
+    """Load the pair, cut the crops, check the options, and open the folder of results.
 
     Parameters
     ----------
     options : Namespace
-        Of the command: with `attributed` and `measured` some crops are attributed and others
-        measured, with one of both alone nothing has to be kept for the other.
+        Of the command. With `attributed` and `measured` some crops are attributed and others
+        measured; with one of the two, every crop may serve it.
     pair : tuple of nn.Module, optional
-        The networks, where they are open already.
+        The networks, if they are loaded already.
     metrics : sequence of str
-        What will be measured.
+        Metrics of the measurement.
     """
     for name in ("attributed", "measured"):
         if options.get(name, 1) < 1:
@@ -172,22 +180,22 @@ def open_study(
         given = faigfast.Attribution.load(options.attribution)
     every = slice(0, None, options.get("attributed"))
     if "measured" not in options:
-        found = kept = data if given is not None else data.part(every)
+        attributed = measured = data if given is not None else data.part(every)
     elif given is not None or "attributed" not in options:
-        found, kept = data, data.part(slice(0, None, options.measured))
+        attributed, measured = data, data.part(slice(0, None, options.measured))
     else:
         if len(data.names) < 2 or options.attributed == 1:
             raise ValueError(
                 f"{len(data.names)} crops, of which every {options.attributed}th is attributed, "
                 "leave none to be measured; expected more or smaller crops"
             )
-        found = data.part(every)
-        kept = data.without(every).part(slice(0, None, options.measured))
+        attributed = data.part(every)
+        measured = data.without(every).part(slice(0, None, options.measured))
     contrasts = tuple(map(Contrast.parse, options.get("contrast") or ()))
     if contrasts:
         check_contrasts(contrasts, tuple(data.lq))
     if metrics and "attributed" in options:  # masked by rankings
-        check_names(contrasts or one_against_rest(tuple(data.lq)))
+        check_contrast_names(contrasts or one_against_rest(tuple(data.lq)))
     border = options.get("border", 0)
     if border is None:
         border = data.gt.shape[-1] // next(iter(data.lq.values())).shape[-1]
@@ -203,26 +211,26 @@ def open_study(
     study = Study(
         baseline,
         target,
-        found,
-        kept,
+        attributed,
+        measured,
         border,
         contrasts,
-        Store(),
+        FinishedParts(),
         options.steps,
         given,
         not options.quiet,
         {"backend": options.backend},
     )
     folder = writable_folder(options.output)
-    identity = made_from(baseline, target, found, kept)
-    if options.into:  # which decides what the same tensors compute
+    identity = study_identity(baseline, target, attributed, measured)
+    if options.into:  # the same tensors compute something else in other code
         identity |= {"into": options.into, "into_kwargs": options.into_kwargs}
-    with alone_in(folder):  # before anything of another command is removed
-        return replace(study, store=Store(folder, identity, options.overwrite))
+    with alone_in(folder):  # before removing parts of another run
+        return replace(study, finished_parts=FinishedParts(folder, identity, options.overwrite))
 
 
 def _check_extras(metrics: Sequence[str]) -> None:
-    """Refuse to begin what could not be written down in the end."""
+    """Refuse to start without the packages that write the results."""
     wanted = dict(EXTRAS)
     if any(name.startswith("ssim") for name in metrics):
         wanted["torchmetrics"] = "values of SSIM"
@@ -232,7 +240,7 @@ def _check_extras(metrics: Sequence[str]) -> None:
 
 
 def read_sets(items: Sequence[str], pair: tuple[nn.Module, nn.Module]) -> dict[str, FilterSet]:
-    """Read index files given as NAME=FILE; refuse those whose header tells of another pair."""
+    """Read index files given as NAME=FILE; refuse a file with the fingerprints of another pair."""
     sets: dict[str, FilterSet] = {}
     total = len(FilterIndex.of(pair[1]))
     for item in items:
@@ -246,7 +254,7 @@ def read_sets(items: Sequence[str], pair: tuple[nn.Module, nn.Module]) -> dict[s
 
 
 def _check_network(network: nn.Module, data: Crops) -> None:
-    """Refuse a network that does not make crops of the degraded ones, before it runs for long."""
+    """Refuse a network whose output has not the ground truth's shape, before a long run."""
     for name, lq in data.lq.items():
         with blaming(f"the network does not take {name!r} {list(lq[:1].shape)}", Exception):
             output = restore(network, lq[:1])
@@ -285,44 +293,42 @@ def training_photographs(folder: str | None, gt: str | None, option: str) -> dic
 def learned_crops(
     options: Any, images: Mapping[str, Tensor], recipes: Sequence[str], network: nn.Module
 ) -> Crops:
-    """Cut photographs to learn from, with noise of their own, and take some of their crops.
+    """Cut photographs to learn from, with other noise, and take some of their crops.
 
-    Photographs of which no crop is taken are told.
+    A note names the photographs without a crop.
     """
     options = copy.copy(options)
     options.degrade = list(recipes)
-    found = crops(
-        images, parse_recipes(options, network), options.crop, options.seed + LEARNED_SEED
-    )
+    data = crops(images, parse_recipes(options, network), options.crop, options.seed + LEARNED_SEED)
     small = note_small(sizes_of(images), options.crop, "crop", options.quiet)
-    taken = spread(found, options.learned)
+    taken = evenly_spaced(data, options.learned)
     if rest := [name for name in images if name not in (*small, *taken.photographs)]:
         note(f"none of {len(taken.names)} crops is of {', '.join(rest)}", options.quiet)
     return taken
 
 
 def describe_attributed(study: Study) -> str:
-    """Say what the rankings of a study stand on, for below a table."""
+    """Describe the attributed crops of a study, as a remark below a table."""
     if study.given is not None:
-        measured = f"the {len(study.found.names)} crops that are measured, to their advantage"
+        measured = f"the {len(study.attributed.names)} crops that are measured, to their advantage"
         given = f"Attributed: {study.given.images} images, {study.given.sampling}"
         return f"{given}; rivals with gradients: on {measured}."
-    return f"Attributed: {len(study.found.names)} crops, {study.steps} points."
+    return f"Attributed: {len(study.attributed.names)} crops, {study.steps} points."
 
 
 def describe_measured(study: Study) -> str:
-    """Say what the measurements of a study stand on, for below a table."""
-    photographs = dict.fromkeys(study.kept.photographs)
-    size = study.kept.gt.shape[-1]
+    """Describe the measured crops of a study, as a remark below a table."""
+    photographs = dict.fromkeys(study.measured.photographs)
+    size = study.measured.gt.shape[-1]
     return (
-        f"{len(study.kept.names)} crops of {size}×{size} from {', '.join(photographs)}; border of "
-        f"{study.border} left out, output rounded to 8 bit. ± is half of a 95 % confidence "
+        f"{len(study.measured.names)} crops of {size}×{size} from {', '.join(photographs)}; border "
+        f"of {study.border} left out, output rounded to 8 bit. ± is half of a 95 % confidence "
         "interval over crops, narrower than that over photographs."
     )
 
 
 def describe(study: Study) -> str:
-    """Say on what a study's measurements and rankings stand, for below a table."""
+    """Describe the measured and attributed crops of a study, as a remark below a table."""
     return f"{describe_measured(study)} {describe_attributed(study)}"
 
 
@@ -330,16 +336,16 @@ def publish(
     options: Any,
     words: Sequence[str],
     name: str,
-    tables: Mapping[str, "pandas.DataFrame"],
+    data_frames: Mapping[str, "pandas.DataFrame"],
     figures: Mapping[str, "Figure"] = {},
     remarks: Iterable[str] = (),
 ) -> None:
-    """Print tables, and write them as CSV and Parquet, figures as SVG, and what made them."""
+    """Print data frames; write them as CSV and Parquet, figures as SVG, and a JSON manifest."""
     folder = Path(options.output)
     files = []
-    for title, frame in tables.items():
-        print(f"{title}\n\n{aligned(*shown(frame))}\n")
-        files += write_table(folder / title.replace(" ", "-"), frame)
+    for title, data_frame in data_frames.items():
+        print(f"{title}\n\n{aligned(*text_table(data_frame))}\n")
+        files += write_data_frame(folder / title.replace(" ", "-"), data_frame)
     for title, figure in figures.items():
         file = re.sub(r"[^\w.+-]", "-", title) + ".svg"
         write_text(folder / file, svg(figure))

@@ -22,7 +22,7 @@ CROP = 96  # side of a kept-out ground truth, in pixels
 
 
 def run(options: Any, words: Sequence[str]) -> None:
-    """Train the pair, or go on with it; then measure it on photographs that were kept out."""
+    """Train the pair, or resume it; then measure it on photographs kept out of training."""
     folder = writable_folder(options.output)
     images = _read_folder(options.folder) if options.folder else _shipped(TRAINING, options.quiet)
     kept_out = _shipped(KEPT_OUT, options.quiet)
@@ -63,7 +63,7 @@ def run(options: Any, words: Sequence[str]) -> None:
 
 
 def _network(options: Any) -> nn.Module:
-    """Fresh weights of the architecture that is asked for."""
+    """Build the architecture of --network with new weights."""
     width, depth, scale = options.width, options.depth, options.scale
     pairs = (2,) * depth
     if options.network == "srresnet":
@@ -77,7 +77,7 @@ def _network(options: Any) -> nn.Module:
     if options.network == "rcan":
         squeeze = min(16, width)
         return RCAN(width=width, groups=depth, blocks=2, scale=scale, squeeze=squeeze)
-    # Masks of a small image keep the file small; those of the patches are computed.
+    # Masks of a small image keep the file small; masks of patches are computed.
     return SwinIR(width=width, depths=pairs, heads=pairs, scale=scale, image_size=16)
 
 
@@ -87,7 +87,7 @@ def _read_folder(path: str) -> dict[str, Tensor]:
 
 
 def _shipped(names: tuple[str, ...], quiet: bool) -> dict[str, Tensor]:
-    """Photographs out of the wheels; says which are missing."""
+    """Read photographs from the wheels; a note names the missing."""
     images = photographs(names)
     missing = [name for name in names if name.partition(".")[0] not in images]
     if missing:
@@ -96,7 +96,7 @@ def _shipped(names: tuple[str, ...], quiet: bool) -> dict[str, Tensor]:
 
 
 def _degradations(options: Any) -> dict[str, Degradation]:
-    """None, and each that the target is trained on, alone."""
+    """Give no degradation, and each degradation of the training alone."""
     scale = options.scale
     return {
         "clean": Degradation(scale=scale),
@@ -111,7 +111,7 @@ def _evaluate(
     degradations: dict[str, Degradation],
     scale: int,
 ) -> tuple[dict[str, Any], str]:
-    """PSNR of both networks on every crop: all figures, and a table of the means."""
+    """Measure the PSNR of both networks on every crop: all figures, and a table of the means."""
     size = CROP - CROP % scale
     data = crops(images, degradations, size)
     baseline, target = (evaluate(network, data, border=scale) for network in pair)

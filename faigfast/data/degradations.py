@@ -67,7 +67,7 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
 
 
 def downsample(x: Tensor, scale: int, method: str = "bilinear") -> Tensor:
-    """Shrink an image by a whole factor.
+    """Shrink an image by an integer factor.
 
     Parameters
     ----------
@@ -76,9 +76,9 @@ def downsample(x: Tensor, scale: int, method: str = "bilinear") -> Tensor:
     scale : int
         Factor, at least 1.
     method : {"bilinear", "bicubic"}
-        "bilinear" interpolates at the new pixels' centres without a low-pass filter: it is what
-        the authors' images are, since their call meant as bicubic passes its flag as another
-        argument. "bicubic" is the anti-aliased cubic (a = -0.5) of Pillow and MATLAB.
+        "bilinear" interpolates at the new pixels' centres without a low-pass filter. The authors'
+        images are bilinear, since their call for bicubic passes its flag as another argument.
+        "bicubic" is the anti-aliased cubic (a = -0.5) of Pillow and MATLAB.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def add_noise(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     Parameters
     ----------
     x : Tensor
-        [N, C, H, W], any device; the noise is drawn on the CPU in float32, so that it does not
+        [N, C, H, W], any device; the noise is drawn on the CPU in float32, and so does not
         depend on the device.
     sigma : float
         Standard deviation in units of the image's range [0, 1].
@@ -214,7 +214,7 @@ class Degradation:
         gt : Tensor
             [N, C, H, W] in [0, 1], H and W multiples of the scale.
         seed : int
-            Of the noise; the same seed gives the same noise.
+            Seed of the noise; the same seed gives the same noise.
 
         Returns
         -------
@@ -224,13 +224,13 @@ class Degradation:
         Raises
         ------
         TypeError
-            If `gt` is no floating-point tensor.
+            If `gt` is not a floating-point tensor.
         ValueError
             If its shape does not fit or a value is not finite.
         """
         if not (isinstance(gt, Tensor) and gt.is_floating_point()):
-            found = gt.dtype if isinstance(gt, Tensor) else type(gt).__name__
-            raise TypeError(f"gt is {found}; expected a floating-point tensor in [0, 1]")
+            kind = gt.dtype if isinstance(gt, Tensor) else type(gt).__name__
+            raise TypeError(f"gt is {kind}; expected a floating-point tensor in [0, 1]")
         if gt.ndim != 4 or not gt.isfinite().all():
             raise ValueError(f"gt is {list(gt.shape)}; expected [N, C, H, W] of finite values")
         generator = torch.Generator().manual_seed(seed)

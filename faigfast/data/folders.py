@@ -1,4 +1,4 @@
-"""Folders of photographs: pairs of ground truth and degraded images, or degraded by recipe."""
+"""Folders of photographs: ground truth with degraded images from files or by recipe."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,14 +22,14 @@ def image_files(folder: PathLike, what: str = "folder") -> dict[str, Path]:
     Parameters
     ----------
     folder : path-like
-        Where PNG, JPEG, BMP or WebP files are; its folders and other files are passed over.
+        Folder with PNG, JPEG, BMP or WebP files; subfolders and other files are skipped.
     what : str
-        What the errors call it.
+        Name of the folder in error messages.
 
     Returns
     -------
     dict of str to pathlib.Path
-        File by name without suffix, sorted by it.
+        File by name without suffix, sorted.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def image_files(folder: PathLike, what: str = "folder") -> dict[str, Path]:
 
 
 class _ImageFolder(Dataset):
-    """What both data sets are: ground truth by name, cropped to a multiple of the scale."""
+    """Common part of both data sets: ground truth by name, cropped to a multiple of the scale."""
 
     def __init__(self, gt: PathLike) -> None:
         self._gt = image_files(gt, "gt folder")
@@ -87,7 +87,7 @@ class _ImageFolder(Dataset):
             yield {"lq": lq, "gt": item["gt"][None]}
 
     def files(self, name: str) -> dict[str, Path]:
-        """Tell the files of one image.
+        """Give the files of one image.
 
         Parameters
         ----------
@@ -99,32 +99,32 @@ class _ImageFolder(Dataset):
         dict of str to pathlib.Path
             "gt", and "lq NAME" for every folder of degraded images.
         """
-        low = {f"lq {degradation}": files[name] for degradation, files in self._lq.items()}
-        return {"gt": self._gt[name], **low}
+        lq_files = {f"lq {degradation}": files[name] for degradation, files in self._lq.items()}
+        return {"gt": self._gt[name], **lq_files}
 
-    def _plan(self, low: Mapping[str, tuple[int, int]]) -> None:
-        """Keep the low-resolution size of every image and say which images are cropped."""
-        self._low = low
+    def _set_low_sizes(self, low_sizes: Mapping[str, tuple[int, int]]) -> None:
+        """Keep the low-resolution size of every image; warn of cropped images."""
+        self._low_sizes = low_sizes
         cropped = [
             name
-            for name, (height, width) in low.items()
+            for name, (height, width) in low_sizes.items()
             if image_size(self._gt[name]) != (height * self.scale, width * self.scale)
         ]
         if cropped:
             note = (
                 f"{len(cropped)} of {len(self)} images do not divide by the scale {self.scale} and "
-                f"are cropped at the bottom and right: {_some(cropped)}"
+                f"are cropped at the bottom and right: {_first_names(cropped)}"
             )
             self.notes.append(note)
             warnings.warn(note, stacklevel=3)
 
     @property
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """Height and width of every ground truth as it is given, by name."""
-        return {name: (h * self.scale, w * self.scale) for name, (h, w) in self._low.items()}
+        """Height and width of every cropped ground truth, by name."""
+        return {name: (h * self.scale, w * self.scale) for name, (h, w) in self._low_sizes.items()}
 
     def _ground_truth(self, name: str) -> Tensor:
-        height, width = self._low[name]
+        height, width = self._low_sizes[name]
         image = read_image(self._gt[name])
         return image[:, : height * self.scale, : width * self.scale].contiguous()
 
@@ -139,16 +139,16 @@ class PairedFolders(_ImageFolder):
     lq : path-like or mapping of str to path-like
         One folder of degraded images, or degradation name to folder; one folder is named "lq".
     scale : int, optional
-        How many times larger the ground truth is; by default what most images say.
+        Enlargement from degraded image to ground truth; by default that of most images.
 
     Attributes
     ----------
     names : list of str
         The file names without suffix, sorted.
     scale : int
-        As given or found.
+        As given, or that of most images.
     notes : list of str
-        What was changed, cropping above all; each is also a warning.
+        Changes to the images, mainly cropping; each is also a warning.
 
     Raises
     ------
@@ -164,7 +164,7 @@ class PairedFolders(_ImageFolder):
     -----
     Item: {"lq": {degradation: [3, h, w]}, "gt": [3, H, W], "name": str}, float32 in [0, 1], with
     H = scale·h and W = scale·w. A ground truth that does not divide by the scale loses its last
-    rows or columns, and so does a degraded image that was rounded up from it.
+    rows or columns; so does a degraded image whose size was rounded up from it.
 
     Examples
     --------
@@ -191,7 +191,7 @@ class PairedFolders(_ImageFolder):
             for some, others, where in ((self._gt, files, "lacks"), (files, self._gt, "adds")):
                 if unmatched := [stem for stem in some if stem not in others]:
                     raise ValueError(
-                        f"lq folder {name!r} ({folders[name]}) {where} {_some(unmatched)}; "
+                        f"lq folder {name!r} ({folders[name]}) {where} {_first_names(unmatched)}; "
                         f"expected the names of the gt folder {gt}"
                     )
         large = {stem: image_size(path) for stem, path in self._gt.items()}
@@ -206,24 +206,26 @@ class PairedFolders(_ImageFolder):
                 for stem, size in sizes.items()
             )
             scale = max(1, mode(ratios))
-        self.scale = scale = _integer("scale", scale)
-        low = {}
+        self.scale = scale = _checked_integer("scale", scale)
+        low_sizes = {}
         for stem, size in large.items():
-            low[stem] = (size[0] // scale, size[1] // scale)
+            low_sizes[stem] = (size[0] // scale, size[1] // scale)
             for name in small:
-                found = small[name][stem]
-                fits = [n in (m // scale, -(-m // scale)) for n, m in zip(found, size, strict=True)]
-                if not all(fits) or not all(low[stem]):
+                low_size = small[name][stem]
+                fits = [
+                    n in (m // scale, -(-m // scale)) for n, m in zip(low_size, size, strict=True)
+                ]
+                if not all(fits) or not all(low_sizes[stem]):
                     raise ValueError(
-                        f"image {stem!r} is {found[0]}×{found[1]} in the lq folder {name!r} and "
-                        f"{size[0]}×{size[1]} in the gt folder; expected a ratio of {scale}"
+                        f"image {stem!r} is {low_size[0]}×{low_size[1]} in the lq folder {name!r} "
+                        f"and {size[0]}×{size[1]} in the gt folder; expected a ratio of {scale}"
                     )
-        self._plan(low)
+        self._set_low_sizes(low_sizes)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Read one image and its degraded versions."""
         name = self.names[position]
-        height, width = self._low[name]
+        height, width = self._low_sizes[name]
         lq = {
             degradation: read_image(files[name])[:, :height, :width].contiguous()
             for degradation, files in self._lq.items()
@@ -242,8 +244,8 @@ class DegradedFolder(_ImageFolder):
         Degradation name to `faigfast.data.degradations.Degradation`, or to any callable
         (gt [N, C, H, W], seed=int) -> [N, C, H/scale, W/scale] with an attribute `scale`.
     seed : int
-        The noise of an image follows from it and from the image's place among the sorted names:
-        it differs between images, is the same on every reading and for every degradation.
+        The noise of an image follows from the seed and the image's position among sorted names:
+        different for every image, the same on every reading and for every degradation.
 
     Attributes
     ----------
@@ -273,35 +275,35 @@ class DegradedFolder(_ImageFolder):
         scales = {name: getattr(d, "scale", None) for name, d in self.degradations.items()}
         if len(set(scales.values())) != 1:
             raise ValueError(f"degradations have the scales {scales}; expected one for all")
-        self.scale = _integer("scale", next(iter(scales.values())))
-        self.seed = _integer("seed", seed, least=0)
-        low = {}
+        self.scale = _checked_integer("scale", next(iter(scales.values())))
+        self.seed = _checked_integer("seed", seed, least=0)
+        low_sizes = {}
         for name, path in self._gt.items():
             height, width = image_size(path)
-            low[name] = (height // self.scale, width // self.scale)
-            if not all(low[name]):
+            low_sizes[name] = (height // self.scale, width // self.scale)
+            if not all(low_sizes[name]):
                 raise ValueError(
                     f"image {path} is {height}×{width}; expected at least the scale {self.scale}"
                 )
-        self._plan(low)
+        self._set_low_sizes(low_sizes)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Read one image and degrade it."""
         name = self.names[position]
         gt = self._ground_truth(name)
-        place = position % len(self)  # -1 is the last image, with the last image's noise
-        seed = int(np.random.SeedSequence((self.seed, place)).generate_state(1)[0])
+        index = position % len(self)  # -1 is the last image, with the last image's noise
+        seed = int(np.random.SeedSequence((self.seed, index)).generate_state(1)[0])
         lq = {key: degrade(gt[None], seed=seed)[0] for key, degrade in self.degradations.items()}
         return {"lq": lq, "gt": gt, "name": name}
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     """List the first names and count the rest."""
     rest = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _integer(name: str, value: Any, least: int = 1) -> int:
+def _checked_integer(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} is {value!r}; expected an integer from {least} up")
     return value

@@ -27,7 +27,7 @@ def read_image(path: PathLike) -> Tensor:
     Parameters
     ----------
     path : path-like
-        A file that Pillow reads.
+        A file that Pillow can read.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def read_image(path: PathLike) -> Tensor:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no image, is damaged, or has gray, alpha and 16 bits at once.
+        If it is not an image, is damaged, or has gray, alpha and 16 bits at once.
     """
     return torch.from_numpy(_open(path, _pixels)).permute(2, 0, 1).contiguous()
 
@@ -63,7 +63,7 @@ def write_image(path: PathLike, image: Tensor) -> None:
     TypeError
         If `image` is not a floating tensor.
     ValueError
-        If the name, the shape or a value does not fit, or the file cannot be written.
+        If the name, the shape or a value is wrong, or the file cannot be written.
 
     Examples
     --------
@@ -82,10 +82,10 @@ def write_image(path: PathLike, image: Tensor) -> None:
 
 
 def encode_png(image: Tensor) -> bytes:
-    """Encode an image as an 8-bit PNG; arguments and errors are those of `write_image`."""
+    """Encode an image as an 8-bit PNG; arguments and errors as in `write_image`."""
     if not (isinstance(image, Tensor) and image.is_floating_point()):
-        found = image.dtype if isinstance(image, Tensor) else type(image).__name__
-        raise TypeError(f"image is {found}; expected a floating tensor")
+        kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
+        raise TypeError(f"image is {kind}; expected a floating tensor")
     if image.ndim != 3 or image.shape[0] not in (1, 3) or not image.numel():
         raise ValueError(f"image has shape {[*image.shape]}; expected [3, H, W] or [1, H, W]")
     if not image.isfinite().all():
@@ -99,7 +99,7 @@ def encode_png(image: Tensor) -> bytes:
 
 
 def image_size(path: PathLike) -> tuple[int, int]:
-    """Height and width of an image as it is seen, from the file's header alone.
+    """Height and width of an image in its EXIF orientation, from the file's header alone.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def _pillow() -> Any:
 
 
 def _open(path: PathLike, read: Callable[[Any], Any]) -> Any:
-    """Open an image, give it to `read` and name the file in whatever goes wrong."""
+    """Open an image and call `read` on it; errors name the file."""
     pillow = _pillow()
     try:
         with pillow.open(path, formats=FORMATS) as image:
@@ -133,9 +133,9 @@ def _open(path: PathLike, read: Callable[[Any], Any]) -> Any:
 
 
 def _size(image: Any) -> tuple[int, int]:
-    """Height and width as seen, from the header alone."""
+    """Height and width in the EXIF orientation, from the header alone."""
     width, height = image.size
-    # Asking a PNG without EXIF for it would decode the whole image.
+    # getexif() of a PNG without EXIF would decode all of its pixels.
     turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) > 4
     return (width, height) if turned else (height, width)
 
@@ -146,17 +146,17 @@ def _pixels(image: Any) -> np.ndarray:
     if layout == "LA;16B":
         raise ValueError("it is gray with alpha at 16 bit; expected gray, RGB or RGBA")
     if layout in ("RGB;16B", "RGBA;16B"):
-        high = _rgb(image)  # all that Pillow keeps of 16 bits
-        with _pillow().open(image.filename, formats=FORMATS) as again:
-            # Read as if the low byte came first, it keeps the other byte.
-            again.tile = [(*again.tile[0][:3], layout.replace("16B", "16L"))]
-            return (256 * high + _rgb(again)) / 65535
-    deep = image.mode.startswith("I")  # gray at 16 bit
-    return _rgb(image) / (65535 if deep else 255)
+        high_byte = _rgb(image)  # Pillow keeps no other of 16 bits
+        with _pillow().open(image.filename, formats=FORMATS) as second_image:
+            # Reading in the other byte order keeps the low byte.
+            second_image.tile = [(*second_image.tile[0][:3], layout.replace("16B", "16L"))]
+            return (256 * high_byte + _rgb(second_image)) / 65535
+    is_16_bit = image.mode.startswith("I")  # gray
+    return _rgb(image) / (65535 if is_16_bit else 255)
 
 
 def _rgb(image: Any) -> np.ndarray:
-    """Decode to [H, W, 3], float32 in the file's own units, the right way up."""
+    """Decode to [H, W, 3], float32 in the file's own units, in the EXIF orientation."""
     from PIL import ImageOps
 
     if "exif" in image.info:

@@ -16,7 +16,7 @@ from faigfast.data.degradations import (
 
 
 def crop_to_multiple(x: Tensor, factor: int) -> Tensor:
-    """Cut [..., H, W] at the bottom and the right to multiples of `factor`."""
+    """Cut [..., H, W] at the bottom and right to multiples of `factor`."""
     height, width = (side - side % factor for side in x.shape[-2:])
     return x[..., :height, :width]
 
@@ -24,8 +24,8 @@ def crop_to_multiple(x: Tensor, factor: int) -> Tensor:
 class Patches:
     """Pairs of patches (lq, gt), blurred and noisy with given probabilities.
 
-    Whole photographs are blurred and shrunk once; a patch is then a crop of them, turned and
-    mirrored at random, with noise of its own, rounded to 8 bit.
+    All photographs are blurred and shrunk once. A patch is a crop of one, rotated and mirrored
+    at random, with noise of its own, rounded to 8 bit.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ class Patches:
     blur, noise : tuple of float
         Strengths to choose from, as in `Degradation`; empty for none.
     probability : float
-        With which a patch is blurred, and, independently, made noisy.
+        Probability that a patch is blurred, and, independently, that it is noisy.
     resizes : tuple of float
-        Factors of enlargement of every photograph that serve beside each other.
+        Sizes of every photograph to crop from, as factors.
 
     Raises
     ------
@@ -71,7 +71,7 @@ class Patches:
             Degradation(noise=sigma)
         self.scale, self.patch = scale, patch
         self.noise, self.probability = noise, probability
-        # For each photograph and size: the ground truth, then the low resolution sharp and blurred.
+        # For each photograph and size: ground truth, and low resolution, sharp and blurred.
         self.sources: list[tuple[Tensor, list[Tensor]]] = []
         for image in images:
             for factor in resizes:

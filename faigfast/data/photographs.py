@@ -8,7 +8,7 @@ from torch import Tensor
 
 from faigfast.data.images import read_image
 
-# By photograph, fixed once: no scene stands on both sides (the two motorcycle views are one).
+# No scene is in both sets (the two motorcycle views are one scene).
 TRAINING = (
     "coffee.png",
     "rocket.jpg",
@@ -36,7 +36,7 @@ def _find(name: str) -> Path | None:
 
 
 def photographs(names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Load shipped photographs by file name; those whose package is absent are left out.
+    """Load shipped photographs by file name, without photographs of absent packages.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def photographs(names: tuple[str, ...]) -> dict[str, Tensor]:
     Returns
     -------
     dict of str to Tensor
-        Name to image [3, H, W], float32 in [0, 1]; gray ones have three equal channels.
+        Name to image [3, H, W], float32 in [0, 1]; gray images have three equal channels.
 
     Raises
     ------
@@ -55,5 +55,5 @@ def photographs(names: tuple[str, ...]) -> dict[str, Tensor]:
     """
     if find_spec("skimage") is None:
         raise ImportError("the photographs need scikit-image: pip install 'faigfast[data]'")
-    found = {name: _find(name) for name in names}
-    return {name.partition(".")[0]: read_image(path) for name, path in found.items() if path}
+    paths = {name: _find(name) for name in names}
+    return {name.partition(".")[0]: read_image(path) for name, path in paths.items() if path}

@@ -1,7 +1,7 @@
-"""Glance: what a network asks of torch for a small image, told apart from what it asked before.
+"""Calls: the torch functions that a network calls for a small image, compared with earlier ones.
 
-A trace of a network costs a forward and more. Between two calls it is enough to see that its code
-still does what was traced: the functions of torch that it calls, in order, with their arguments and
+A trace costs more than a forward. Between two calls it is enough to check that the network's code
+still computes the same: the functions of torch that it calls, in order, with their arguments and
 the values of tensors from outside.
 """
 
@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from faigfast.integration.path import WeightPath
 
-# They say what a tensor is, and do nothing.
+# These describe a tensor and compute nothing.
 _OF_SHAPES = frozenset(
     getattr(Tensor, name).__get__
     for name in ("shape", "dtype", "device", "ndim", "layout", "is_cuda", "requires_grad")
@@ -27,17 +27,17 @@ _OF_SHAPES = frozenset(
 
 
 @dataclass(frozen=True)
-class Glance:
-    """The calls of a network for one image, as one name, and what it gave."""
+class CallRecord:
+    """The calls of a network for one image, as one digest, and its output."""
 
     calls: str
-    found: Any
+    output: Any
 
 
-def glance(
+def record_calls(
     path: WeightPath, module: nn.Module, tensors: Mapping[str, Tensor], x: Tensor
-) -> Glance | None:
-    """Run a network on one image; equal results at two times say that it computes the same.
+) -> CallRecord | None:
+    """Run a network on one image; it computes the same as long as the calls are equal.
 
     Parameters
     ----------
@@ -48,33 +48,33 @@ def glance(
 
     Returns
     -------
-    Glance or None
+    CallRecord or None
         None where the network does not take the image.
     """
     given = {key: value.clone() for key, value in tensors.items()}
     image = x.clone().requires_grad_().clone()
-    watch = Calls([*given.values(), image])
-    nothing = saved_tensors_hooks(lambda value: None, lambda value: value)  # kept for a backward
+    recorder = CallRecorder([*given.values(), image])
+    without_saving = saved_tensors_hooks(lambda value: None, lambda value: value)
     try:
-        with nothing, watch:
-            found = path.evaluate(given, image, module=module)
+        with without_saving, recorder:
+            output = path.evaluate(given, image, module=module)
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # of a network's own code; where it counts, it is raised
+    except Exception:  # of the network's own code; a run for scores raises it
         return None
-    return Glance(watch.digest(), tree_map(_detached, found))
+    return CallRecord(recorder.digest(), tree_map(_detached, output))
 
 
-class Calls(TorchFunctionMode):
-    """Writes down every call of a function of torch."""
+class CallRecorder(TorchFunctionMode):
+    """Records every call of a function of torch."""
 
     def __init__(self, inputs: list[Tensor]) -> None:
         super().__init__()
-        self.lines: list[str] = []
-        self.places: Any = WeakIdKeyDictionary()
+        self.calls: list[str] = []
+        self.result_names: Any = WeakIdKeyDictionary()
         self.count = 0
         for value in inputs:
-            self._place(value)
+            self._name_result(value)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -84,51 +84,51 @@ class Calls(TorchFunctionMode):
             return func(*args, **kwargs)
         own = getattr(func, "__self__", None)
         name = func.__name__ if own is None else f"{getattr(own, '__name__', own)}.{func.__name__}"
-        line = [name, "" if torch.is_grad_enabled() else " without gradients"]
-        self._write(args, line)
-        self._write(kwargs, line)
-        found = func(*args, **kwargs)
-        line.append("→")
-        self._results(found, line)
-        self.lines.append(" ".join(line))
-        return found
+        call = [name, "" if torch.is_grad_enabled() else " without gradients"]
+        self._write(args, call)
+        self._write(kwargs, call)
+        result = func(*args, **kwargs)
+        call.append("→")
+        self._results(result, call)
+        self.calls.append(" ".join(call))
+        return result
 
-    def _write(self, value: Any, line: list[str]) -> None:
-        """Write arguments down."""
+    def _write(self, value: Any, call: list[str]) -> None:
+        """Append a description of arguments to a call."""
         if isinstance(value, Tensor):
-            line.append(self.places.get(value) or named_by_values(value))
+            call.append(self.result_names.get(value) or content_name(value))
         elif isinstance(value, list | tuple):
-            line.append("(")
+            call.append("(")
             for part in value:
-                self._write(part, line)
-            line.append(")")
+                self._write(part, call)
+            call.append(")")
         elif isinstance(value, dict):
             for key, part in value.items():
-                line.append(f"{key}=")
-                self._write(part, line)
+                call.append(f"{key}=")
+                self._write(part, call)
         else:
-            line.append(repr(value))
+            call.append(repr(value))
 
-    def _results(self, found: Any, line: list[str]) -> None:
-        if isinstance(found, Tensor):
-            self._place(found)
-        elif isinstance(found, list | tuple):
-            for part in found:
-                self._results(part, line)
+    def _results(self, result: Any, call: list[str]) -> None:
+        if isinstance(result, Tensor):
+            self._name_result(result)
+        elif isinstance(result, list | tuple):
+            for part in result:
+                self._results(part, call)
         else:
-            line.append(repr(found))
+            call.append(repr(result))
 
-    def _place(self, value: Tensor) -> None:
-        self.places[value] = f"%{self.count}"
+    def _name_result(self, value: Tensor) -> None:
+        self.result_names[value] = f"%{self.count}"
         self.count += 1
 
     def digest(self) -> str:
-        """Name all calls."""
-        return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()
+        """Digest of all calls."""
+        return hashlib.sha256("\n".join(self.calls).encode()).hexdigest()
 
 
-def named_by_values(value: Tensor) -> str:
-    """Name a tensor by its type, shape and values, each time anew: a network may write on it."""
+def content_name(value: Tensor) -> str:
+    """Name a tensor by type, shape and values; never cached, since a network may write on it."""
     name = f"{value.dtype} {[*value.shape]}"
     if value.is_meta:
         return name

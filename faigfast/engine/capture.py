@@ -1,4 +1,4 @@
-"""Capture: the steps of a trace as a graph of ATen operations without side effects."""
+"""Capture: the operations of a trace as a graph of ATen operations without side effects."""
 
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ def capture(trace: Trace) -> fx.Graph:
     Raises
     ------
     Aliased
-        If it writes on tensors that others see.
+        If an operation writes on a tensor that others see.
     """
     graph = fx.Graph()
     graph.output(graph.graph_copy(trace.graph, {}))
@@ -42,16 +42,16 @@ def capture(trace: Trace) -> fx.Graph:
 
 
 def _without_dropout(graph: fx.Graph) -> None:
-    """Leave out what drops nothing; in eval mode its result is its input, not a copy."""
+    """Remove dropout; in eval mode its result is its input, not a copy."""
     for node in list(graph.nodes):
         packet = getattr(node.target, "overloadpacket", None)
-        if packet in _DROPOUTS:  # one that drops something was refused
+        if packet in _DROPOUTS:  # `trace` refuses dropout that drops something
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
 
 
 def _without_copies(graph: fx.Graph) -> None:
-    """Write `copy`, which has no gradient, as the change of shape and type that it is."""
+    """Replace `copy`, which has no gradient, by its change of shape and type."""
     for node in list(graph.nodes):
         if node.target is aten.copy.default:
             like, source = node.args[:2]
@@ -64,18 +64,18 @@ def _without_copies(graph: fx.Graph) -> None:
 
 
 def _without_side_effects(graph: fx.Graph) -> bool:
-    """Replace writes on tensors that nothing else sees; False where that is not possible."""
-    seen_through: dict[fx.Node, set[fx.Node]] = {}  # a value and all views of the same memory
+    """Replace writes on tensors that nothing else sees; False if a write cannot be replaced."""
+    aliases: dict[fx.Node, set[fx.Node]] = {}  # a value and all views of the same memory
     for node in list(graph.nodes):
         group = {node}
         schema = getattr(node.target, "_schema", None)
         if node.op != "call_function" or schema is None:
-            # Taking one of several results is taking a part of what is given.
+            # One of several results shares the memory of its input.
             for other in node.all_input_nodes if node.op == "call_function" else ():
-                group |= seen_through[other]
+                group |= aliases[other]
         elif schema.is_mutable:
             written = node.args[0]
-            if not isinstance(written, fx.Node) or seen_through[written] != {written}:
+            if not isinstance(written, fx.Node) or aliases[written] != {written}:
                 return False
             functional = _functional(node.target)
             if functional is None:
@@ -89,9 +89,9 @@ def _without_side_effects(graph: fx.Graph) -> bool:
             node, group = new, {new}
         elif any(argument.alias_info is not None for argument in schema.arguments):
             for other in node.all_input_nodes:
-                group |= seen_through[other]
+                group |= aliases[other]
         for member in group:
-            seen_through[member] = group
+            aliases[member] = group
     return True
 
 
@@ -100,9 +100,9 @@ def _after(new: fx.Node, user: fx.Node) -> bool:
 
 
 def _functional(target: Any) -> Any:
-    """Find aten.relu.default for aten.relu_.default."""
+    """Find, for example, aten.relu.default for aten.relu_.default."""
     packet, _, overload = str(target).removeprefix("aten.").rpartition(".")
     if not packet.endswith("_") or not str(target).startswith("aten."):
         return None
-    found = getattr(torch.ops.aten, packet[:-1], None)
-    return getattr(found, overload, None)
+    functional = getattr(torch.ops.aten, packet[:-1], None)
+    return getattr(functional, overload, None)

@@ -7,50 +7,50 @@ import torch
 
 from faigfast.engine.memory import Chunk
 from faigfast.engine.run import Plan
-from faigfast.engine.threads import MOST
+from faigfast.engine.threads import MOST_WORKERS
 
 # On a CPU one sample fills the cores and stays in their caches; four at once took a tenth longer.
-# Kernels of our own take points together, which shares what a layer costs in Python.
-WANTED = {"cpu": Chunk(points=1, images=1), "cuda": Chunk(points=8, images=8)}
+# Our own kernels take points together, which then share the cost of a layer in Python.
+PREFERRED_CHUNKS = {"cpu": Chunk(points=1, images=1), "cuda": Chunk(points=8, images=8)}
 FEWEST_POINTS, MOST_POINTS = 4, 8  # of a chunk; twice as many were hardly faster
-# Bytes a thread that half of all operations give at most, by the backend whose kernels run: second
-# caches hold them for the next operation. Four times as many where these are few points.
-TOGETHER = {"cpu": 5 << 18}
-SHARING = 4  # images of such a chunk at most, where as many points fit beside them
-LARGE = 1 << 22  # bytes of a sample's values from where chunks run at the same time
+# Bytes a thread of the median result of an operation, by backend: the second-level caches hold
+# them for the next operation. Four times as many where these are few points.
+BYTES_PER_THREAD = {"cpu": 5 << 18}
+MOST_IMAGES = 4  # of such a chunk, where as many points fit too
+LARGE_SAMPLE = 1 << 22  # bytes of a sample's values; from here on chunks run at the same time
 
 
-def wanted(
+def preferred_chunk(
     plan: Plan, device: torch.device, backend: str, images: int, may_run_at_once: bool
 ) -> Chunk:
-    """Choose the chunk to run where memory allows.
+    """Choose the chunk to run if the memory suffices.
 
     Parameters
     ----------
     plan : Plan
-        What is run.
+        Plan to run.
     device : torch.device
-        Where.
+        Device of the run.
     backend : str
-        Whose kernels run; "": plain PyTorch.
+        Backend whose kernels run; "": plain PyTorch.
     images : int
-        How many there are.
+        Number of images in the call.
     may_run_at_once : bool
         Whether several chunks may run at the same time, each in a thread.
     """
-    chunk = WANTED.get(device.type, WANTED["cuda"])
+    chunk = PREFERRED_CHUNKS.get(device.type, PREFERRED_CHUNKS["cuda"])
     if backend == "triton":  # its interpreter too, which runs on a CPU
-        chunk = WANTED["cuda"]
-    if backend in TOGETHER and not plan.side_by_side:
+        chunk = PREFERRED_CHUNKS["cuda"]
+    if backend in BYTES_PER_THREAD and not plan.side_by_side:
         sizes = [size for size in map(plan.size, plan.sample) if size]
-        together = TOGETHER[backend] * torch.get_num_threads() / median(sizes or [1])
-        samples = int(max(together, min(FEWEST_POINTS, 4 * together)))
-        sharing = max(1, min(SHARING, images, samples // SHARING))
-        points = max(1, min(samples // sharing, MOST_POINTS))
-        chunk = Chunk(points, images=sharing)
+        fitting = BYTES_PER_THREAD[backend] * torch.get_num_threads() / median(sizes or [1])
+        samples = int(max(fitting, min(FEWEST_POINTS, 4 * fitting)))
+        chunk_images = max(1, min(MOST_IMAGES, images, samples // MOST_IMAGES))
+        points = max(1, min(samples // chunk_images, MOST_POINTS))
+        chunk = Chunk(points, images=chunk_images)
     chunk = replace(chunk, images=min(chunk.images, images))
-    # Kernels of our own fill all cores with many points of one layer.
-    idle = device.type == "cpu" and plan.runs_alone(backend)
-    if idle and may_run_at_once and plan.bytes_of_sample >= LARGE:
-        chunk = replace(chunk, at_once=min(torch.get_num_threads(), MOST))
+    # Our own kernels fill all cores with many points of one layer.
+    leaves_cores_idle = device.type == "cpu" and plan.runs_alone(backend)
+    if leaves_cores_idle and may_run_at_once and plan.bytes_of_sample >= LARGE_SAMPLE:
+        chunk = replace(chunk, at_once=min(torch.get_num_threads(), MOST_WORKERS))
     return chunk

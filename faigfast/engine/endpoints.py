@@ -1,4 +1,4 @@
-"""Ends: the two networks as they are, against the ends of the line between their tensors."""
+"""Endpoints: the two networks as they are, compared with the ends of the line."""
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,8 @@ from faigfast.models.fingerprint import generators
 from faigfast.models.state import call_as_is, own_type
 
 
-def compare_ends(
-    line: WeightPath,
+def compare_endpoints(
+    path: WeightPath,
     modules: tuple[nn.Module, nn.Module],
     objective: Objective,
     x: Tensor,
@@ -20,8 +20,8 @@ def compare_ends(
 
     Parameters
     ----------
-    line : WeightPath
-        Between their tensors.
+    path : WeightPath
+        The line between their tensors.
     modules : tuple of nn.Module
         Baseline and target.
     objective : callable
@@ -35,30 +35,31 @@ def compare_ends(
         If the losses of the modules as they are and of the ends of the line differ, or the network
         does not take the image.
     """
-    before = generators()
-    kind = own_type(modules[1])  # images may come in the type of a cast line
-    found = _losses(line, modules, objective, x.to(kind), gt.to(kind))
-    if generators() != before:
+    generator_states = generators()
+    kind = own_type(modules[1])  # images may come in the type of a cast path
+    by_modules, on_path = _losses(path, modules, objective, x.to(kind), gt.to(kind))
+    if generators() != generator_states:
         raise ValueError("the networks draw random numbers in eval mode; expected none")
     tolerance = torch.finfo(x.dtype).eps ** 0.5
-    for argument, value, end in zip(("model_a", "model_b"), *found, strict=True):
-        if abs(value - end) > tolerance * max(abs(value), abs(end)):
+    losses = zip(("model_a", "model_b"), by_modules, on_path, strict=True)
+    for argument, as_is, end in losses:
+        if abs(as_is - end) > tolerance * max(abs(as_is), abs(end)):
             raise ValueError(
-                f"{argument} has the loss {value:.6g} as it is and {end:.6g} with its tensors in "
+                f"{argument} has the loss {as_is:.6g} as it is and {end:.6g} with its tensors in "
                 "model_b; expected two networks that differ in their tensors alone"
             )
 
 
 def _losses(
-    line: WeightPath,
+    path: WeightPath,
     modules: tuple[nn.Module, nn.Module],
     objective: Objective,
     x: Tensor,
     gt: Tensor,
 ) -> tuple[list[float], list[float]]:
     with torch.no_grad():
-        # The modules first: what the target keeps of its first call must be of its own tensors.
-        own = [loss(objective, call_as_is(module, x), gt).item() for module in modules]
-        points = (line.at(alpha) for alpha in (0.0, 1.0))
-        ends = [loss(objective, line.call(point, x), gt).item() for point in points]
-    return own, ends
+        # The modules first: the target must not cache values of a call with other tensors.
+        by_modules = [loss(objective, call_as_is(module, x), gt).item() for module in modules]
+        points = (path.at(alpha) for alpha in (0.0, 1.0))
+        on_path = [loss(objective, path.call(point, x), gt).item() for point in points]
+    return by_modules, on_path

@@ -1,4 +1,4 @@
-"""Fuse: a convolution with what follows it, up to the residual that is added, as one node."""
+"""Fuse: a convolution with its activation, shuffle, factor and residual becomes one node."""
 
 from collections.abc import Collection
 from typing import Any
@@ -10,49 +10,53 @@ from faigfast.engine.op_rules import CONVOLUTIONS
 
 aten = torch.ops.aten
 
-_PLAIN = {
+_ACTIVATIONS = {
     aten.relu.default: "relu",
     aten.sigmoid.default: "sigmoid",
     aten.silu.default: "silu",
 }
 _SHUFFLES = {aten.pixel_shuffle.default}
-_POINTWISE = {*_PLAIN, aten.leaky_relu.default, aten.gelu.default}
+_POINTWISE = {*_ACTIVATIONS, aten.leaky_relu.default, aten.gelu.default}
 
 
 def fuse(graph: fx.Graph, moving: Collection[fx.Node]) -> None:
     """Give convolutions the activation, shuffle, factor and residual after them, as arguments.
 
-    They become `activation`, `slope`, `shuffle`, `scale` and `residual` of the node, which then
-    stands where the last of them stood.
+    They become `activation`, `slope`, `shuffle`, `scale` and `residual` of the node, which takes
+    the position of the last of them.
 
     Parameters
     ----------
     graph : Graph
         Changed in place.
     moving : collection of Node
-        Placeholders of the tensors that move along the line: only convolutions with such a weight
-        or bias become path operations.
+        Placeholders of the tensors that move along the line: only a convolution with such a weight
+        or bias becomes a path operation.
     """
     for node in list(graph.nodes):
-        if node.target in _SHUFFLES and node in _behind(graph, moving):
-            _exchange(graph, node)
+        if node.target in _SHUFFLES and node in _dependent_on(graph, moving):
+            _activate_before_shuffle(graph, node)
     for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in CONVOLUTIONS and _own(node, moving):
+        if (
+            node.op == "call_function"
+            and node.target in CONVOLUTIONS
+            and _reads_parameters(node, moving)
+        ):
             _absorb(graph, node)
     graph.lint()
 
 
-def _behind(graph: fx.Graph, moving: Collection[fx.Node]) -> set[fx.Node]:
-    """Nodes that depend on tensors which move."""
-    found = set(moving)
+def _dependent_on(graph: fx.Graph, moving: Collection[fx.Node]) -> set[fx.Node]:
+    """Nodes that depend on a tensor that moves."""
+    dependent = set(moving)
     for node in graph.nodes:
-        if not found.isdisjoint(node.all_input_nodes):
-            found.add(node)
-    return found
+        if not dependent.isdisjoint(node.all_input_nodes):
+            dependent.add(node)
+    return dependent
 
 
-def _own(node: fx.Node, moving: Collection[fx.Node]) -> bool:
-    """Whether weight and bias are parameters as they are, one moves, and x is a batch."""
+def _reads_parameters(node: fx.Node, moving: Collection[fx.Node]) -> bool:
+    """Whether weight and bias are placeholders, one of them moves, and x is a batch."""
     x, weight = node.args[:2]
     bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
     parameters = [weight] if bias is None else [weight, bias]
@@ -64,7 +68,7 @@ def _own(node: fx.Node, moving: Collection[fx.Node]) -> bool:
 
 
 def _next(node: fx.Node) -> fx.Node | None:
-    """Find the only node that uses this one, and once."""
+    """Find the only user of this node, if it uses the node once; else None."""
     if len(node.users) != 1:
         return None
     user = next(iter(node.users))
@@ -72,8 +76,8 @@ def _next(node: fx.Node) -> fx.Node | None:
     return user if user.op == "call_function" and once else None
 
 
-def _exchange(graph: fx.Graph, shuffle: fx.Node) -> None:
-    """Put an activation before the shuffle of pixels that it follows: it minds no order."""
+def _activate_before_shuffle(graph: fx.Graph, shuffle: fx.Node) -> None:
+    """Move an activation before the pixel shuffle it follows: the order does not matter."""
     user = _next(shuffle)
     source = shuffle.args[0]
     if user is None or user.target not in _POINTWISE or user.args[0] is not shuffle:
@@ -92,12 +96,12 @@ def _exchange(graph: fx.Graph, shuffle: fx.Node) -> None:
 
 def _absorb(graph: fx.Graph, node: fx.Node) -> None:
     for part in (_activation, _shuffle, _factor, _residual):
-        found = part(_next(node), node)
-        if found is not None:
-            node = _merged(graph, node, *found)
+        absorbed = part(_next(node), node)
+        if absorbed is not None:
+            node = _merged(graph, node, *absorbed)
 
 
-Found = tuple[fx.Node, dict[str, Any]] | None
+Absorbed = tuple[fx.Node, dict[str, Any]] | None
 
 
 def _merged(graph: fx.Graph, node: fx.Node, user: fx.Node, options: dict[str, Any]) -> fx.Node:
@@ -111,36 +115,36 @@ def _merged(graph: fx.Graph, node: fx.Node, user: fx.Node, options: dict[str, An
     return new
 
 
-def _activation(user: fx.Node | None, node: fx.Node) -> Found:
+def _activation(user: fx.Node | None, node: fx.Node) -> Absorbed:
     if user is None or user.args[0] is not node:
         return None
     given = {**dict(zip(("slope",), user.args[1:], strict=False)), **user.kwargs}
-    if user.target in _PLAIN:
-        return user, {"activation": _PLAIN[user.target]}
+    if user.target in _ACTIVATIONS:
+        return user, {"activation": _ACTIVATIONS[user.target]}
     if user.target is aten.leaky_relu.default:
         slope: Any = given.get("slope", given.get("negative_slope", 0.01))
-        # The sign of the output tells that of the input where the slope is positive.
+        # With a positive slope, output and input have the same sign.
         return (user, {"activation": "leaky_relu", "slope": float(slope)}) if slope > 0 else None
     if user.target is aten.gelu.default:
         tanh = given.get("approximate", "none") == "tanh"
         return user, {"activation": "gelu_tanh" if tanh else "gelu"}
     if user.target is aten.prelu.default:
         slope = user.args[1]
-        # Only a parameter as it is, which has no history.
+        # Only a placeholder: a computed slope has an autograd history.
         if isinstance(slope, fx.Node) and slope.op == "placeholder":
             return user, {"activation": "prelu", "slope": slope}
     return None
 
 
-def _shuffle(user: fx.Node | None, node: fx.Node) -> Found:
-    # A slope for each channel belongs to the channels before.
+def _shuffle(user: fx.Node | None, node: fx.Node) -> Absorbed:
+    # PReLU slopes are per channel, and channels differ after the shuffle.
     if user is None or user.target not in _SHUFFLES or node.kwargs.get("activation") == "prelu":
         return None
     factor: Any = user.args[1]
     return user, {"shuffle": factor}
 
 
-def _factor(user: fx.Node | None, node: fx.Node) -> Found:
+def _factor(user: fx.Node | None, node: fx.Node) -> Absorbed:
     if user is None or user.target not in (aten.mul.Tensor, aten.mul.Scalar):
         return None
     other: Any = user.args[1] if user.args[0] is node else user.args[0]
@@ -148,7 +152,7 @@ def _factor(user: fx.Node | None, node: fx.Node) -> Found:
     return (user, {"scale": float(other)}) if plain else None
 
 
-def _residual(user: fx.Node | None, node: fx.Node) -> Found:
+def _residual(user: fx.Node | None, node: fx.Node) -> Absorbed:
     if user is None or user.target is not aten.add.Tensor:
         return None
     first, second = user.args

@@ -1,4 +1,4 @@
-"""Attention: find softmax(q k + …) v in the graph of one sample, and run it as one operation."""
+"""Attention: softmax(q k + …) v in the graph of one sample runs as one operation."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ from faigfast.ops.registry import choose
 
 aten = torch.ops.aten
 
-# A step from the product q k to the scores: a number that multiplies it, the shape of a view, or
-# None for the next of the addends.
+# A step from the product q k to the scores: a factor, the shape of a view, or None for a sum with
+# the next addend.
 Step = float | tuple[int, ...] | None
 
 _VIEWS = (aten.view.default, aten.reshape.default)
@@ -24,7 +24,7 @@ _FACTORS: dict[Any, Callable[[float], float]] = {
 
 
 def fuse_attention(graph: fx.Graph) -> None:
-    """Replace products, the sums and softmax between them, by calls of `attend`."""
+    """Replace two products, and the sums and softmax between them, by a call of `attend`."""
     for softmax in list(graph.find_nodes(op="call_function", target=aten.softmax.int)):
         product: Any = next(iter(softmax.users))
         if len(softmax.users) > 1 or not _is_matmul(product) or product.args[0] is not softmax:
@@ -42,25 +42,25 @@ def fuse_attention(graph: fx.Graph) -> None:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, steps: Sequence[Step], *addends: Tensor) -> Tensor:
-    """Compute softmax(q k and the steps) v, as one operation where a kernel serves.
+    """Compute softmax(scores) v, where `steps` turn q k into scores; as one operation if possible.
 
     Parameters
     ----------
     q, k, v : Tensor
         [..., N, D], [..., D, M] and [..., M, E].
     steps : sequence
-        What makes scores of q k.
+        Factors, shapes of views, and None for a sum with the next addend.
     addends : Tensor
-        For the steps that are None, in their order.
+        One for every step that is None, in order.
 
     Returns
     -------
     Tensor
         [..., N, E].
     """
-    given = _windows(q, k, v, steps, addends)
-    if given is not None and choose(attention.name, *given).name != "plain":
-        y, _ = attention(*given)
+    arguments = _windows(q, k, v, steps, addends)
+    if arguments is not None and choose(attention.name, *arguments).name != "plain":
+        y, _ = attention(*arguments)
         return y.reshape(*_lead(q.shape, steps), *y.shape[2:])
     scores, rest = q @ k, iter(addends)
     for step in steps:
@@ -97,7 +97,7 @@ def _windows(
             parts.append(part.reshape([1] * (2 - len(lead)) + kept + sizes[-2:]))
         else:
             q = q * step
-    # At most one has a gradient, the same for all windows.
+    # `attention` takes one addend with a gradient, shared by all windows, and one without.
     parts.sort(key=lambda part: not part.requires_grad)
     bias, mask = (*parts, None, None)[:2]
     if bias is not None and bias.requires_grad and bias.shape[0] != 1:
@@ -109,13 +109,13 @@ def _windows(
 
 
 def _resolved(view: Sequence[int], shape: Sequence[int]) -> list[int]:
-    """Sizes of a view with the one that may be -1 filled in."""
+    """Sizes of a view, with its -1 filled in."""
     known = math.prod(size for size in view if size != -1)
     return [math.prod(shape) // known if size == -1 else size for size in view]
 
 
 def _lead(q: Sequence[int], steps: Sequence[Step]) -> list[int]:
-    """Leading sizes of the scores: only ones come and go."""
+    """Leading sizes of the scores: views insert or drop sizes of 1 alone."""
     views = [step for step in steps if isinstance(step, tuple)]
     if not views:
         return list(q[:-2])
@@ -124,7 +124,7 @@ def _lead(q: Sequence[int], steps: Sequence[Step]) -> list[int]:
 
 
 def _scores(softmax: Any) -> tuple[fx.Node, list[Step], list[fx.Node]] | None:
-    """Go back from softmax to the product of which it is taken, and the steps between."""
+    """Go back from softmax to its product q k; give that, the steps between, and their addends."""
     steps: list[Step] = []
     addends: list[fx.Node] = []
     node: Any = softmax.args[0]
@@ -151,7 +151,7 @@ def _scores(softmax: Any) -> tuple[fx.Node, list[Step], list[fx.Node]] | None:
 
 
 def _leads_to_matmul(node: Any) -> bool:
-    """Whether a product is the first of what a value is made of."""
+    """Whether a value begins as a product of matrices."""
     while isinstance(node, fx.Node) and node.target in (*_VIEWS, *_FACTORS, aten.add.Tensor):
         node = node.args[0]
     return _is_matmul(node)
@@ -168,7 +168,7 @@ def _is_matmul(node: Any) -> bool:
 
 
 def _is_last(softmax: Any) -> bool:
-    """Whether it goes over columns, in the type that its input has."""
+    """Whether softmax runs over the last dimension, in the type of its input."""
     dim, dtype = (*softmax.args[1:], None)[:2]
     value = softmax.meta["val"]
     return dim in (-1, value.ndim - 1) and dtype in (None, value.dtype) and not softmax.kwargs

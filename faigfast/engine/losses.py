@@ -1,4 +1,4 @@
-"""Losses: of a plan at points of the line, image by image, and the sums of their gradients."""
+"""Losses of a plan at points of the line, image by image, and sums of their gradients."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from faigfast.engine.op_rules import Points
 from faigfast.engine.run import Plan, Values, forward
-from faigfast.engine.samples import Folded
+from faigfast.engine.samples import Samples
 from faigfast.integration.objective import Objective, loss, squared_error
 from faigfast.ops.path_values import on_device
 from faigfast.ops.registry import in_use
@@ -25,22 +25,22 @@ def losses_at(
 ) -> Tensor:
     """Losses [P, N] at some points, as `loss` gives them for each image [1, ...] of gt.
 
-    Squared errors taken together are not checked, which on a GPU would be to wait for them:
-    `check_losses` does it.
+    Squared errors of all samples together are not checked, since a check waits for the GPU:
+    see `check_losses`.
     """
     out = forward(plan, prepared, points, segments)
-    # One after the other, each would be waited for on a GPU, and have a gradient of its own.
+    # One by one, each loss would wait for the GPU and have a gradient of its own.
     if objective is squared_error:
-        found = _squared_errors(out, len(points.nodes), gt)
-        if found is not None:
-            return found
+        losses = _squared_errors(out, len(points.nodes), gt)
+        if losses is not None:
+            return losses
     if in_use().values is not None:
         out = tree_map(lambda v: _widened(v, gt.dtype, points.images), out)
-    # By an index, the gradient of each would be as large as that of all.
-    out = tree_map(lambda v: _Samples.of(v.data) if isinstance(v, Folded) else v, out)
+    # With an index, the gradient of each sample would be as large as the gradient of all.
+    out = tree_map(lambda v: _UnboundSamples.of(v.data) if isinstance(v, Samples) else v, out)
 
     def one(p: int, n: int) -> Tensor:
-        sample = tree_map(lambda v: v.at(p, n) if isinstance(v, _Samples) else v, out)
+        sample = tree_map(lambda v: v.at(p, n) if isinstance(v, _UnboundSamples) else v, out)
         with _of_image(n):
             return loss(objective, sample, gt[n : n + 1])
 
@@ -49,13 +49,13 @@ def losses_at(
 
 
 @dataclass(frozen=True)
-class _Samples:
-    """Parts of a value [P, N, ...], or of one that points or images share."""
+class _UnboundSamples:
+    """Parts of a value [P, N, ...], or [1, N, ...] or [P, 1, ...] if points or images share it."""
 
     rows: list[tuple[Tensor, ...]]
 
     @classmethod
-    def of(cls, data: Tensor) -> "_Samples":
+    def of(cls, data: Tensor) -> "_UnboundSamples":
         return cls([row.unbind() for row in data.unbind()])
 
     def at(self, p: int, n: int) -> Tensor:
@@ -71,43 +71,43 @@ def check_losses(
     objective: Objective,
     segments: int = 1,
 ) -> None:
-    """Raise what `loss` raises of one that is not finite, among losses [P, N] at some points."""
-    finite = torch.stack([found.isfinite().all() for _, found in losses])
+    """Raise the error of `loss` if one of the losses [P, N] at some points is not finite."""
+    finite = torch.stack([values.isfinite().all() for _, values in losses])
     if bool(finite.all()):
         return
     with torch.no_grad():
-        for points, found in losses:
-            if not bool(found.isfinite().all()):
-                losses_at(plan, prepared, points, gt, partial(_each, objective), segments)
+        for points, values in losses:
+            if not bool(values.isfinite().all()):
+                losses_at(plan, prepared, points, gt, partial(_unrecognised, objective), segments)
     raise ValueError("a loss is not finite, but finite when it is computed again")
 
 
-def _each(objective: Objective, output: Tensor, gt: Tensor) -> Tensor:
-    """Call an objective by another name, so that losses are computed one by one."""
+def _unrecognised(objective: Objective, output: Tensor, gt: Tensor) -> Tensor:
+    """Call an objective through another function, so that losses are computed one by one."""
     return objective(output, gt)
 
 
 def _squared_errors(out: Any, points: int, gt: Tensor) -> Tensor | None:
-    """Losses [P, N] of all samples at once; None where the output is not one for each of them."""
-    if not isinstance(out, Folded) or not fits(out.data, points, gt):
+    """Losses [P, N] of all samples at once; None where `fits` is false."""
+    if not isinstance(out, Samples) or not fits(out.data, points, gt):
         return None
     losses, _ = fused_squared_error(flat(out.data.squeeze(2), 2), flat(gt, 1))
     return losses
 
 
 def _widened(value: Any, dtype: torch.dtype, images: int) -> Any:
-    """Give an output as the objective takes it, beside its ground truth."""
-    if not isinstance(value, Folded) or not value.data.is_floating_point():
+    """Cast an output to the type of its ground truth; scale the gradient on its way back."""
+    if not isinstance(value, Samples) or not value.data.is_floating_point():
         return value
     scale = in_use().scale
     if scale is None:
-        return Folded(value.data.to(dtype))
-    return Folded(scale.enter(value.data, dtype, images))
+        return Samples(value.data.to(dtype))
+    return Samples(scale.enter(value.data, dtype, images))
 
 
 @contextmanager
 def _of_image(n: int) -> Iterator[None]:
-    """Tell the image beside an error about a value."""
+    """Add the image's number to an error about a value."""
     try:
         yield
     except (ValueError, TypeError) as problem:
@@ -124,7 +124,7 @@ def accumulate(
     objective: Objective,
     segments: int = 1,
 ) -> Tensor:
-    """Add Σ_s w_s ∂L(γ(α_s), x)/∂γ of each image to the sums of the tensors that move.
+    """Add Σ_s w_s ∂L(γ(α_s), x)/∂γ of each image to the gradient sums of the tensors that move.
 
     Parameters
     ----------
@@ -144,10 +144,10 @@ def accumulate(
     Returns
     -------
     Tensor
-        [P, N], losses.
+        Losses [P, N].
     """
-    found = losses_at(plan, prepared, points, gt, objective, segments)
-    if found.requires_grad:
-        factors = on_device(weights, found.dtype, found.device)
-        (found * factors[:, None]).sum().backward()
-    return found.detach()
+    losses = losses_at(plan, prepared, points, gt, objective, segments)
+    if losses.requires_grad:
+        factors = on_device(weights, losses.dtype, losses.device)
+        (losses * factors[:, None]).sum().backward()
+    return losses.detach()

@@ -1,4 +1,4 @@
-"""Memory: what running a plan takes, counted without data, and chunks that fit a budget."""
+"""Memory: bytes of a run of a plan, counted without data, and chunks that fit a budget."""
 
 import math
 import operator
@@ -16,30 +16,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from faigfast.engine.op_rules import CONVOLUTIONS, Moving, Points
-from faigfast.engine.run import Plan, forward, prepare, with_sums
-from faigfast.engine.samples import Folded
+from faigfast.engine.run import Plan, forward, prepare, with_gradient_sums
+from faigfast.engine.samples import Samples
 from faigfast.ops.registry import in_use, plain
 
 aten = torch.ops.aten
 
 SHARE = 0.25  # of the machine's memory, where no budget is given
-FREE = 0.8  # of what is free, where that is less
+FREE = 0.8  # of the free memory, where that is less
 MOST_SEGMENTS = 32
 MARGIN = 1.15  # for copies inside library calls
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """How much is held at once.
+    """How much of the work is in memory at once.
 
     Parameters
     ----------
     points, images : int
         P and N of a chunk.
     segments : int
-        Into how many the network is cut; in more than one, inner values are computed again.
+        Parts of the network; with more than one, backward computes inner values again.
     at_once : int
-        How many chunks run at the same time, each in a thread.
+        Chunks that run at the same time, each in a thread.
     """
 
     points: int
@@ -53,7 +53,7 @@ class Chunk:
         return self.points * self.images * self.at_once
 
     def smaller(self) -> "Chunk | None":
-        """Fewer at once, points, then images, then values computed again; None: all is done."""
+        """Fewer chunks at once, points, images, then more segments; None: this is the smallest."""
         if self.at_once > 1:
             return replace(self, at_once=self.at_once // 2)
         if self.points > 1:
@@ -66,70 +66,72 @@ class Chunk:
 
 
 class DoesNotFit(ValueError):
-    """One point of one image takes more than the budget, even with values computed again."""
+    """One point of one image takes more than the budget, even with the most segments."""
 
 
 def default_budget(device: torch.device) -> int:
-    """Give a share of the device's memory in bytes: the same while enough is free."""
+    """Give a share of the device's memory in bytes: constant while enough is free."""
     total, free = _on_card(device) if device.type == "cuda" else _of_machine()
     return int(min(SHARE * total, FREE * free))
 
 
 def _on_card(device: torch.device) -> tuple[int, int]:
-    """All memory of a GPU, and what is free, with what torch holds and does not use."""
+    """Total bytes of a GPU, and free ones, which include torch's unused cache."""
     free, total = torch.cuda.mem_get_info(device)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return total, free + unused
 
 
 def _of_machine() -> tuple[int, int]:
-    """All memory of the machine, or of the container, and what of the machine's is available."""
+    """Total bytes of the machine or container, and available bytes of the machine."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
         file = Path("/sys/fs/cgroup") / name
         if file.is_file() and (text := file.read_text().strip()).isdigit():
             total = min(total, int(text))
-    known = Path("/proc/meminfo")
-    lines = known.read_text().splitlines() if known.is_file() else []
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
     available = (int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
     return total, next(available, total)
 
 
-def fitted(plan: Plan, leaves: Mapping[str, Any], x: Tensor, wanted: Chunk, budget: int) -> Chunk:
-    """Shrink a chunk until it fits: fewer points, fewer images, then values computed again.
+def fit_chunk(
+    plan: Plan, tensors: Mapping[str, Any], x: Tensor, preferred: Chunk, budget: int
+) -> Chunk:
+    """Shrink a chunk until it fits: fewer points, fewer images, then more segments.
 
     Parameters
     ----------
     plan : Plan
-        What is run.
-    leaves : mapping of str to Tensor or Moving
-        From `faigfast.engine.run.leaves`.
+        Plan to run.
+    tensors : mapping of str to Tensor or Moving
+        From `faigfast.engine.run.path_tensors`.
     x : Tensor
         [1, C, *spatial], for its shape.
-    wanted : Chunk
-        The largest.
+    preferred : Chunk
+        Largest chunk.
     budget : int
-        Bytes, for activations, gradients and sums of one chunk.
+        Bytes for activations, gradients and gradient sums of one chunk.
 
     Raises
     ------
     DoesNotFit
         If one point of one image does not fit, with the least that is needed.
     """
-    smaller: Chunk | None = wanted
-    while smaller and smaller.segments == 1:  # to count takes longer than a smaller chunk costs
-        if bound(plan, leaves, smaller) <= budget:
+    smaller: Chunk | None = preferred
+    while smaller and smaller.segments == 1:  # counting takes longer than a smaller chunk costs
+        if upper_bound(plan, tensors, smaller) <= budget:
             return smaller
         smaller = smaller.smaller()
-    chunk, least = wanted, 0
+    chunk, least = preferred, 0
     while True:
-        needed = chunk.at_once * _needed(plan, leaves, x, replace(chunk, at_once=1), budget)
+        needed = chunk.at_once * _needed(plan, tensors, x, replace(chunk, at_once=1), budget)
         if needed <= budget:
             return chunk
-        # Where one operation takes it all, cutting the network does not help; counting takes long.
+        # More segments do not help where one operation takes most memory, and counting takes long.
         helped = chunk.segments < 4 or needed < least
         least = min(least or needed, needed)
-        # Fewer samples take no less than their share: what is too large anyway is not counted.
+        # A chunk takes at least its share of the samples' memory: skip chunks that are too large.
         of_sample = needed / chunk.samples
         smaller = chunk.smaller() if helped else None
         while smaller and smaller.samples > 1 and smaller.samples * of_sample > budget:
@@ -142,22 +144,22 @@ def fitted(plan: Plan, leaves: Mapping[str, Any], x: Tensor, wanted: Chunk, budg
         chunk = smaller
 
 
-def _needed(plan: Plan, leaves: Mapping[str, Any], x: Tensor, chunk: Chunk, budget: int) -> int:
-    """Bytes of a chunk: as counted for this size, or no more, from a size where it was counted."""
+def _needed(plan: Plan, tensors: Mapping[str, Any], x: Tensor, chunk: Chunk, budget: int) -> int:
+    """Bytes of a chunk: counted for this image size, or an upper bound from another count."""
     use, size = in_use(), plan.bytes_of_sample
     counts = plan.needs.setdefault((chunk, use.backend, use.mode, use.values), {})
     if size not in counts:
         if _grows_with_values(plan):
-            # What does not grow with the image, such as sums, is taken to grow too.
-            most = (math.ceil(n * max(1, size / known)) for known, n in counts.items())
+            # The bound scales everything, also gradient sums, which do not grow with the image.
+            most = (math.ceil(n * max(1, size / counted)) for counted, n in counts.items())
             if (least := min(most, default=budget + 1)) * chunk.at_once <= budget:
                 return least
-        counts[size] = int(MARGIN * footprint(plan, leaves, x, chunk))
+        counts[size] = int(MARGIN * footprint(plan, tensors, x, chunk))
     return counts[size]
 
 
-# What these make inside is no larger than what they give, or than a few of what they take.
-_PLAIN = {
+# Operations whose temporary tensors are no larger than their result or a few of their inputs.
+_SMALL_INSIDE = {
     aten.cat, aten.pixel_shuffle, aten.pixel_unshuffle, aten.linear, aten.layer_norm,
     aten.group_norm, aten.batch_norm, aten.softmax, aten.mean, aten.sum, aten.pad, aten.roll,
     aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.upsample_bicubic2d,
@@ -168,12 +170,12 @@ _PLAIN = {
 }  # fmt: skip
 
 
-def bound(plan: Plan, leaves: Mapping[str, Any], chunk: Chunk) -> float:
-    """Bytes that a chunk does not reach, from the sizes of its values alone.
+def upper_bound(plan: Plan, tensors: Mapping[str, Any], chunk: Chunk) -> float:
+    """Upper bound of a chunk's bytes, from the sizes of its values alone.
 
-    Views count nothing, values of operations that save no more than what they take and give once,
-    others twice, and the largest four times more, for gradients on their way; infinite where parts
-    are computed again.
+    Views count nothing; values count once if their operation saves only inputs and results, else
+    twice; the largest counts four times more, for gradients on their way. Infinite with more than
+    one segment.
     """
     if chunk.segments > 1:
         return math.inf
@@ -182,7 +184,7 @@ def bound(plan: Plan, leaves: Mapping[str, Any], chunk: Chunk) -> float:
     values = sum(sizes) + 4 * max(map(plan.size, nodes), default=0) + _inside(plan, nodes)
     weights = sum(
         value.w0.numel() * max(4, value.w0.element_size())
-        for value in leaves.values()
+        for value in tensors.values()
         if isinstance(value, Moving)
     )
     return MARGIN * (chunk.samples * values + (6 * chunk.images + 2) * chunk.at_once * weights)
@@ -200,7 +202,7 @@ _SPARING = {
 
 
 def _saved(node: fx.Node) -> int:
-    """How many times as much as its value an operation keeps for its gradient, at most."""
+    """Memory that an operation saves for its gradient, in units of its value, at most."""
     target: Any = node.target
     packet = getattr(target, "overloadpacket", None)
     if packet in _VIEWS:
@@ -210,50 +212,52 @@ def _saved(node: fx.Node) -> int:
 
 
 def _inside(plan: Plan, nodes: Sequence[fx.Node]) -> int:
-    """Bytes that operations make of one sample beside their values, at most."""
-    columns, others = 0, 0
+    """Bytes of temporary tensors inside operations, for one sample, at most."""
+    columns, temporaries = 0, 0
     for node in nodes:
         if node.target in CONVOLUTIONS:
-            # Torch's own convolution may make the image in columns, and those of its gradient.
+            # Torch's own convolution may unfold the image and its gradient into columns.
             weight = node.all_input_nodes[1].meta["val"]
-            fold = weight.shape[1] if "transpose" in str(node.target) else 1
+            channels = weight.shape[1] if "transpose" in str(node.target) else 1
             size = plan.size(node.all_input_nodes[0])
-            columns = max(columns, 2 * fold * weight.shape[2:].numel() * size)
-        elif node.target is aten.matmul.default:  # copies what it broadcasts
+            columns = max(columns, 2 * channels * weight.shape[2:].numel() * size)
+        elif node.target is aten.matmul.default:  # copies broadcast operands
             batch = math.prod(node.meta["val"].shape[:-2])
             for part in node.all_input_nodes:
                 own = math.prod(part.meta["val"].shape[:-2])
-                others += plan.size(part) * batch // max(own, 1) if part.meta["val"].ndim > 2 else 0
-        elif not _is_plain(node):  # as many as pairs of numbers that it is given
+                temporaries += (
+                    plan.size(part) * batch // max(own, 1) if part.meta["val"].ndim > 2 else 0
+                )
+        elif not _is_small_inside(node):  # unknown: one number for each pair of input numbers
             parts = [part for part in node.all_input_nodes if "place" in part.meta]
             given = sum(plan.size(part) // part.meta["val"].dtype.itemsize for part in parts)
-            others += 3 * 8 * given**2
-    return columns + others
+            temporaries += 3 * 8 * given**2
+    return columns + temporaries
 
 
-def _is_plain(node: fx.Node) -> bool:
+def _is_small_inside(node: fx.Node) -> bool:
     target: Any = node.target
     return (
         node.op == "get_attr"
         or target is operator.getitem
         or torch.Tag.pointwise in target.tags
-        or target.overloadpacket in _PLAIN
+        or target.overloadpacket in _SMALL_INSIDE
         or any(argument.alias_info is not None for argument in target._schema.arguments)
     )
 
 
 def _grows_with_values(plan: Plan) -> bool:
-    """Whether memory grows no faster than the values do, from one image size to the next."""
-    return all(_is_plain(node) or node.target in CONVOLUTIONS for node in plan.sample)
+    """Whether memory grows no faster than the values, from one image size to the next."""
+    return all(_is_small_inside(node) or node.target in CONVOLUTIONS for node in plan.sample)
 
 
-def footprint(plan: Plan, leaves: Mapping[str, Any], x: Tensor, chunk: Chunk) -> int:
+def footprint(plan: Plan, tensors: Mapping[str, Any], x: Tensor, chunk: Chunk) -> int:
     """Count the bytes that forward and backward of a chunk hold at their peak.
 
-    The plan runs on tensors without data, beside the sums of points before. The line itself, which
-    is there anyway, and the scratch memory inside of library calls are not counted.
+    The plan runs on tensors without data, beside the gradient sums of earlier points. The count
+    leaves out the line itself and scratch memory inside library calls.
     """
-    notes = dict(plan.notes)  # what cannot be done without data is no news
+    notes = dict(plan.notes)  # drop notes of the run without data
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.enable_grad():
 
         def empty(value: Any) -> Any:
@@ -262,41 +266,43 @@ def footprint(plan: Plan, leaves: Mapping[str, Any], x: Tensor, chunk: Chunk) ->
             w0 = fake.from_tensor(value.w0.detach(), static_shapes=True)
             return Moving(w0, w0, w0)
 
-        given = {key: empty(value) for key, value in leaves.items()}
+        given = {key: empty(value) for key, value in tensors.items()}
         images = fake.from_tensor(x, static_shapes=True).expand(chunk.images, *x.shape[1:])
         with _Counter() as counter:
-            given = with_sums(given, chunk.images)
-            sums = [value.sums for value in given.values() if isinstance(value, Moving)]
-            for part in sums:
+            given = with_gradient_sums(given, chunk.images)
+            gradient_sums = [
+                value.gradient_sums for value in given.values() if isinstance(value, Moving)
+            ]
+            for part in gradient_sums:
                 part.grad = part.new_zeros(part.shape)
-            # Those of steps before, of a coarser rule, and what a chain gives at its end alone.
-            before = [part.new_zeros(part.shape) for part in (*sums, *sums, *sums)]
+            # Sums of earlier steps, of a coarser rule, and of a chain until its end.
+            others = [part.new_zeros(part.shape) for part in 3 * gradient_sums]
             values = prepare(plan, given, images.clone())
             points = Points.at([0.0] * chunk.points, images)
             out = forward(plan, values, points, chunk.segments)
-            parts = [part.data for part in tree_leaves(out) if isinstance(part, Folded)]
+            parts = [part.data for part in tree_leaves(out) if isinstance(part, Samples)]
             total = torch.stack([part.square().sum() for part in parts]).sum()
             del out, parts
             if total.requires_grad:
                 total.backward()
-            del before
+            del others
     plan.notes.clear()
     plan.notes.update(notes)
     return counter.peak
 
 
 class _Counter(TorchDispatchMode):
-    """Counts the bytes of all tensors that are made and still alive."""
+    """Counts the bytes of all live tensors."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self.known: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.storages: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        # Operations of faigfast as plain PyTorch, so that what they hold inside counts too.
+        # Run faigfast's operations as plain PyTorch, so that tensors inside them count too.
         run = plain(func) or func
         if run is func:
             out = func(*args, **(kwargs or {}))
@@ -307,9 +313,9 @@ class _Counter(TorchDispatchMode):
         for value in tree_leaves(out):
             if isinstance(value, Tensor):
                 storage = value.untyped_storage()
-                if storage not in self.known:
+                if storage not in self.storages:
                     size = storage.nbytes()
-                    self.known.add(storage)
+                    self.storages.add(storage)
                     self.now += size
                     self.peak = max(self.peak, self.now)
                     weakref.finalize(storage, self._free, size)
@@ -320,16 +326,16 @@ class _Counter(TorchDispatchMode):
 
 
 def _columns(func: Any, args: tuple[Any, ...]) -> int:
-    """Bytes of the image in columns that torch's own convolutions make where oneDNN has none."""
+    """Bytes of unfolded columns in torch's own convolutions, which run where oneDNN does not."""
     if func is aten.convolution.default:
         times, (x, w, bias, *geometry) = 1, args
     elif func is aten.convolution_backward.default:
-        times, (_, x, w, bias, *geometry) = 2, args  # of what goes in, and of its gradient
+        times, (_, x, w, bias, *geometry) = 2, args  # of the input, and of its gradient
         bias, geometry = None, geometry[:-1]
     else:
         return 0
-    chosen = torch._C._select_conv_backend(x, w, bias, *geometry)
-    if not chosen.name.startswith("Slow"):
+    kernel = torch._C._select_conv_backend(x, w, bias, *geometry)
+    if not kernel.name.startswith("Slow"):
         return 0
     stride, padding, dilation, transposed, _, groups = geometry
     sizes = zip(x.shape[2:], w.shape[2:], stride, padding, dilation, strict=True)

@@ -1,4 +1,4 @@
-"""How each ATen operation acts where a parameter on the line is among its arguments."""
+"""Rules of ATen operations that have a parameter on the line among their arguments."""
 
 import operator
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from faigfast.backend.gpu import (  # noqa: F401  their kernels join the table
+from faigfast.backend.gpu import (  # noqa: F401  they register their kernels
     cuda_hopper,
     cuda_pointwise,
     triton_channels,
@@ -19,19 +19,19 @@ from faigfast.backend.gpu import (  # noqa: F401  their kernels join the table
     triton_score_reduction,
     triton_squared_error,
 )
-from faigfast.engine.samples import Folded, apply, sample_by_sample
+from faigfast.engine.samples import Samples, apply, sample_by_sample
 from faigfast.ops.affine import affine
-from faigfast.ops.attention import cpu as cpu_attention  # noqa: F401  their kernels join the table
-from faigfast.ops.conv import cpu as cpu_conv  # noqa: F401  their kernels join the table
+from faigfast.ops.attention import cpu as cpu_attention  # noqa: F401  they register their kernels
+from faigfast.ops.conv import cpu as cpu_conv  # noqa: F401  they register their kernels
 from faigfast.ops.conv.operation import conv
 from faigfast.ops.embedding import embedding
-from faigfast.ops.linear import by_conv as linear_by_conv  # noqa: F401  their kernels join the table
+from faigfast.ops.linear import by_conv as linear_by_conv  # noqa: F401  they register their kernels
 from faigfast.ops.linear.operation import linear
 from faigfast.ops.parameter import parameter
 from faigfast.ops.path_values import on_device, wide
 from faigfast.ops.prelu import prelu
 from faigfast.ops.registry import in_use
-from faigfast.ops.squared_error import cpu as cpu_squared_error  # noqa: F401  their kernels join the table
+from faigfast.ops.squared_error import cpu as cpu_squared_error  # noqa: F401  they register their kernels
 
 aten = torch.ops.aten
 
@@ -44,18 +44,18 @@ class Moving:
     ----------
     w0, dw : Tensor
         [*w], baseline and Δ; at a single point γ(α) and None.
-    sums : Tensor
-        [N, *w], whose gradient is the tensor's, for each image, summed over points.
+    gradient_sums : Tensor
+        [N, *w]; its gradient is the tensor's gradient of each image, summed over points.
     """
 
     w0: Tensor
     dw: Tensor | None
-    sums: Tensor
+    gradient_sums: Tensor
 
 
 @dataclass(frozen=True)
 class Points:
-    """Where on the line a chunk is evaluated, and for how many images.
+    """Points of the line at which a chunk is evaluated, and its number of images.
 
     Parameters
     ----------
@@ -79,80 +79,80 @@ class Points:
         return cls(nodes, len(x), alpha)
 
     def raw(self, value: Any) -> Any:
-        """Any value as operations without a rule take it: a moving tensor [P, N, *w]."""
+        """Give a value to an operation without a rule; a moving tensor becomes `Samples`."""
         if not isinstance(value, Moving):
             return value
-        found = parameter(value.w0, value.dw, self.alpha, value.sums)
-        return Folded(cast(found))
+        at_points = parameter(value.w0, value.dw, self.alpha, value.gradient_sums)  # [P, N, *w]
+        return Samples(to_activation_type(at_points))
 
     def every_image(self, x: Any) -> Tensor:
         """[P, N, *own] or [1, N, *own] of any value."""
         x = self.raw(x)
-        if isinstance(x, Folded):
+        if isinstance(x, Samples):
             return x.data.expand(-1, self.images, *x.own)
         return x.expand(1, self.images, *x.shape)
 
 
-def cast(value: Tensor) -> Tensor:
-    """Bring what comes from the line to the type of activations, where that is narrower."""
+def to_activation_type(value: Tensor) -> Tensor:
+    """Cast a value of the line to the type of activations, where that is narrower."""
     return value.to(in_use().values or value.dtype)
 
 
-Rule = Callable[..., Any]
-RULES: dict[Any, Rule] = {}
+OperationRule = Callable[..., Any]
+OPERATION_RULES: dict[Any, OperationRule] = {}
 
 
 def evaluate(op: Any, points: Points, args: Any, kwargs: Any) -> tuple[Any, str]:
-    """Evaluate one operation on values that may be `Folded` or `Moving`.
+    """Evaluate one operation on values that may be `Samples` or `Moving`.
 
     Returns
     -------
     value
-        As the operation gives it.
+        Result of the operation.
     note : str
-        What went slowly, and why; empty otherwise.
+        What ran slowly, and why; empty otherwise.
     """
     if op is operator.getitem:
         return op(*args, **kwargs), ""
-    rule = RULES.get(op)
-    if rule is not None:
-        given = {**dict(zip(names(op), args, strict=False)), **kwargs}
-        value = rule(points, **given)
+    operation_rule = OPERATION_RULES.get(op)
+    if operation_rule is not None:
+        given = {**dict(zip(argument_names(op), args, strict=False)), **kwargs}
+        value = operation_rule(points, **given)
         if value is not None:
             return value, ""
     args, kwargs = tree_map(points.raw, (args, kwargs))
-    if op in CONVOLUTIONS and isinstance(args[1], Folded):
-        # Mapped, it would become a grouped convolution, which is slower than one after the other.
+    if op in CONVOLUTIONS and isinstance(args[1], Samples):
+        # Under vmap it would become a grouped convolution, which is slower than a loop.
         return sample_by_sample(op, args, kwargs), ""
     return apply(op, args, kwargs)
 
 
 @cache
-def names(op: Any) -> list[str]:
+def argument_names(op: Any) -> list[str]:
     """Names of an operation's arguments."""
     return [argument.name for argument in op._schema.arguments]
 
 
-def rule(*operations: Any) -> Callable[[Rule], Rule]:
-    """Register how operations act: given points and arguments by name; None where they do not."""
+def rule_of(*operations: Any) -> Callable[[OperationRule], OperationRule]:
+    """Register a rule: it takes points and arguments by name, and gives None to decline."""
 
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(operations, function))
+    def register(function: OperationRule) -> OperationRule:
+        OPERATION_RULES.update(dict.fromkeys(operations, function))
         return function
 
     return register
 
 
 def parts_of(value: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """(w0, Δ, sums) of a tensor that moves or stands still."""
+    """(w0, Δ, gradient sums) of a moving or fixed tensor."""
     if isinstance(value, Moving):
-        return value.w0, value.dw, value.sums
+        return value.w0, value.dw, value.gradient_sums
     return value, None, None
 
 
 def _moves(*values: Any) -> bool:
-    """Whether one of some parameters moves, and none was computed from others."""
-    if any(isinstance(value, Folded) for value in values):
+    """Whether one of some parameters moves, and all are placeholders."""
+    if any(isinstance(value, Samples) for value in values):
         return False
     return any(isinstance(value, Moving) for value in values)
 
@@ -174,7 +174,7 @@ _TRANSPOSED = (
 CONVOLUTIONS = {*_CONVOLUTIONS, *_TRANSPOSED}
 
 
-@rule(*_CONVOLUTIONS)
+@rule_of(*_CONVOLUTIONS)
 def convolve(
     points: Points,
     input: Any,
@@ -192,11 +192,11 @@ def convolve(
     residual: Any = None,
     shuffle: int = 1,
 ) -> Any:
-    """Y = scale · act(conv(x)) + residual by one path operation; None where there is no rule."""
+    """Y = scale · act(conv(x)) + residual by one path operation; None to decline."""
     slopes: tuple[Any, Any, Any] = (None, None, None)
     if not isinstance(slope, float):
         slopes, slope = parts_of(slope), 0.0
-    if isinstance(slopes[0], Folded) or not _moves(weight, bias):
+    if isinstance(slopes[0], Samples) or not _moves(weight, bias):
         return None
     w, b = parts_of(weight), parts_of(bias)
     assert w[0] is not None
@@ -221,18 +221,18 @@ def convolve(
         w[2], b[2], slopes[2], residual, *sizes, transposed, spatial(output_padding, rank), groups,
         activation, slope, scale, shuffle,
     )  # fmt: skip
-    return folded(y, points)
+    return as_samples(y, points)
 
 
-rule(*_TRANSPOSED)(partial(convolve, transposed=True))
+rule_of(*_TRANSPOSED)(partial(convolve, transposed=True))
 
 
-def folded(y: Tensor, points: Points) -> Folded:
-    """Results [P, N·b, *own] of a path operation by their images."""
+def as_samples(y: Tensor, points: Points) -> Samples:
+    """Split the samples of a result [P, N·b, *own] into images and their own shape."""
     if y.shape[1] == points.images:
-        # So inserted, the dimension of one sample has the stride of a batch, not of channels.
-        return Folded(y.unsqueeze(1).transpose(1, 2))
-    return Folded(y.unflatten(1, (points.images, -1)))
+        # A dimension inserted in this way has the stride of a batch, not of channels.
+        return Samples(y.unsqueeze(1).transpose(1, 2))
+    return Samples(y.unflatten(1, (points.images, -1)))
 
 
 def spatial(value: Any, rank: int) -> list[int]:
@@ -241,7 +241,7 @@ def spatial(value: Any, rank: int) -> list[int]:
     return numbers * rank if len(numbers) == 1 else numbers
 
 
-@rule(aten.linear.default)
+@rule_of(aten.linear.default)
 def _(points: Points, input: Any, weight: Any, bias: Any = None) -> Any:
     if not _moves(weight, bias):
         return None
@@ -249,7 +249,7 @@ def _(points: Points, input: Any, weight: Any, bias: Any = None) -> Any:
     w, b = parts_of(weight), parts_of(bias)
     rows = x.reshape(*x.shape[:2], -1, x.shape[-1])
     y = linear(rows, w[0], w[1], b[0], b[1], points.alpha, w[2], b[2])
-    return Folded(y.view(len(y), *x.shape[1:-1], -1))
+    return Samples(y.view(len(y), *x.shape[1:-1], -1))
 
 
 def _channels(points: Points, x: Tensor, weight: Any, bias: Any) -> Tensor:
@@ -264,7 +264,7 @@ def _channels(points: Points, x: Tensor, weight: Any, bias: Any) -> Tensor:
     return affine(x, flat[0], flat[1], flat[3], flat[4], points.alpha, flat[2], flat[5])
 
 
-@rule(aten.layer_norm.default)
+@rule_of(aten.layer_norm.default)
 def _(points: Points, input: Any, normalized_shape: list[int], weight: Any = None,
       bias: Any = None, eps: float = 1e-5, cudnn_enable: bool = True) -> Any:  # fmt: skip
     if weight is None or not _moves(weight, bias):
@@ -272,7 +272,7 @@ def _(points: Points, input: Any, normalized_shape: list[int], weight: Any = Non
     x = F.layer_norm(points.every_image(input), normalized_shape, eps=eps)
     channels = torch.Size(normalized_shape).numel()
     y = _channels(points, x.reshape(*x.shape[:2], -1, channels, 1), weight, bias)
-    return Folded(y.view(len(y), *x.shape[1:]))
+    return Samples(y.view(len(y), *x.shape[1:]))
 
 
 def _norm(points: Points, input: Any, weight: Any, bias: Any, function: Any) -> Any:
@@ -284,19 +284,19 @@ def _norm(points: Points, input: Any, weight: Any, bias: Any, function: Any) -> 
         return None
     normal = function(x.flatten(0, 2)).view_as(x)
     y = _channels(points, normal.reshape(*x.shape[:4], -1), weight, bias)
-    return Folded(y.view(len(y), *x.shape[1:]))
+    return Samples(y.view(len(y), *x.shape[1:]))
 
 
-@rule(aten.group_norm.default)
+@rule_of(aten.group_norm.default)
 def _(points: Points, input: Any, num_groups: int, weight: Any = None, bias: Any = None,
       eps: float = 1e-5, cudnn_enabled: bool = True) -> Any:  # fmt: skip
     return _norm(points, input, weight, bias, lambda x: F.group_norm(x, num_groups, eps=eps))
 
 
-@rule(aten.batch_norm.default)
+@rule_of(aten.batch_norm.default)
 def _(points: Points, input: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any,
       training: bool, momentum: float, eps: float, cudnn_enabled: bool) -> Any:  # fmt: skip
-    # Statistics that move were written out when the graph was made.
+    # Moving statistics make no batch_norm node: the graph has their arithmetic.
     if training or not isinstance(running_mean, Tensor):
         return None
     return _norm(
@@ -304,44 +304,44 @@ def _(points: Points, input: Any, weight: Any, bias: Any, running_mean: Any, run
     )
 
 
-@rule(aten.prelu.default)
+@rule_of(aten.prelu.default)
 def _(points: Points, self: Any, weight: Any) -> Any:
     if not _moves(weight):
         return None
     x = points.every_image(self)  # [P, N, b, C, *spatial]
     if x.ndim < 4:
         return None
-    y = prelu(x.reshape(*x.shape[:4], -1), weight.w0, weight.dw, points.alpha, weight.sums)
-    return Folded(y.view(len(y), *x.shape[1:]))
+    y = prelu(x.reshape(*x.shape[:4], -1), weight.w0, weight.dw, points.alpha, weight.gradient_sums)
+    return Samples(y.view(len(y), *x.shape[1:]))
 
 
-@rule(aten.embedding.default)
+@rule_of(aten.embedding.default)
 def _(points: Points, weight: Any, indices: Any, padding_idx: int = -1,
       scale_grad_by_freq: bool = False, sparse: bool = False) -> Any:  # fmt: skip
     if not _moves(weight) or scale_grad_by_freq or sparse:
         return None
     rows = points.every_image(indices)
-    y = embedding(rows.flatten(2), weight.w0, weight.dw, points.alpha, weight.sums)
-    y = cast(y.view(len(y), *rows.shape[1:], -1))
-    # The row of padding has no gradient; the schema's default is that there is none.
-    return Folded(
+    y = embedding(rows.flatten(2), weight.w0, weight.dw, points.alpha, weight.gradient_sums)
+    y = to_activation_type(y.view(len(y), *rows.shape[1:], -1))
+    # The padding row has no gradient; -1 is the schema's default, no padding.
+    return Samples(
         y if padding_idx < 0 else torch.where(rows[..., None] == padding_idx, y.detach(), y)
     )
 
 
-@rule(aten.scaled_dot_product_attention.default)
+@rule_of(aten.scaled_dot_product_attention.default)
 def _(points: Points, query: Any, key: Any, value: Any, attn_mask: Any = None,
       dropout_p: float = 0.0, is_causal: bool = False, **options: Any) -> Any:  # fmt: skip
     parts = [points.raw(part) for part in (query, key, value, attn_mask)]
-    if not all(isinstance(part, Folded) and len(part.own) == 4 for part in parts[:3]):
+    if not all(isinstance(part, Samples) and len(part.own) == 4 for part in parts[:3]):
         return None
     lead = torch.broadcast_shapes(*(part.data.shape[:3] for part in parts[:3]))
-    q, k, v, mask = (_leading(p, lead) if isinstance(p, Folded) else p for p in parts)
-    found = F.scaled_dot_product_attention(q, k, v, mask, 0.0, is_causal, **options)
-    return Folded(found.unflatten(0, lead))
+    q, k, v, mask = (_leading(p, lead) if isinstance(p, Samples) else p for p in parts)
+    output = F.scaled_dot_product_attention(q, k, v, mask, 0.0, is_causal, **options)
+    return Samples(output.unflatten(0, lead))
 
 
-def _leading(part: Folded, lead: torch.Size) -> Tensor:
+def _leading(part: Samples, lead: torch.Size) -> Tensor:
     """[P, N, ..., *own] as [P·N·b, heads, L, E]."""
     data = part.data
     missing = [1] * (6 - data.ndim)
@@ -349,7 +349,7 @@ def _leading(part: Folded, lead: torch.Size) -> Tensor:
     return data.expand(*lead, *data.shape[3:]).flatten(0, 2)
 
 
-@rule(aten._weight_norm.default)
+@rule_of(aten._weight_norm.default)
 def _(points: Points, v: Any, g: Any, dim: int = 0) -> Any:
     def normalised(v: Tensor, g: Tensor) -> Tensor:
         return v * (g / torch.norm_except_dim(v, 2, dim))

@@ -1,4 +1,4 @@
-"""Values of many samples at once, and how an operation without parameters acts on them."""
+"""Values of many samples at once, and operations without parameters on them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class Folded:
+class Samples:
     """One value of the graph at P points for N images.
 
     Parameters
     ----------
     data : Tensor
-        [P, N, *own], where `own` is the shape for one image alone; [1, N, *own] of what all points
-        share, [P, 1, *own] of what all images share.
+        [P, N, *own], where `own` is the shape for one image alone; [1, N, *own] where all points
+        share a value, [P, 1, *own] where all images do.
     """
 
     data: Tensor
@@ -35,7 +35,7 @@ class Folded:
         return self.data.shape[2:]
 
 
-# These treat the first of four dimensions as independent samples.
+# Operations that treat the first of four dimensions as independent samples.
 _BATCHED = {
     aten.pixel_shuffle,
     aten.pixel_unshuffle,
@@ -73,10 +73,10 @@ def _view_as_complex(x: Tensor) -> Tensor:
     return aten.view_as_complex.default(x.contiguous())
 
 
-# Views of a graph's tensors need not be views of the folded ones, and strides are those of
-# contiguous tensors. Mapped, slice_scatter takes no open end and select_scatter has a wrong
+# A view in the graph need not be a view of all samples, and the graph has the strides of
+# contiguous tensors. Under vmap, slice_scatter takes no open end and select_scatter has a wrong
 # gradient (torch 2.13).
-ALIKE: dict[Any, Any] = {
+REPLACEMENTS: dict[Any, Any] = {
     aten.view.default: aten.reshape.default,
     aten._unsafe_view.default: aten.reshape.default,
     aten.as_strided.default: _as_strided,
@@ -87,40 +87,40 @@ ALIKE: dict[Any, Any] = {
 
 
 def apply(op: Any, args: Any, kwargs: Any) -> tuple[Any, str]:
-    """Let an operation act on each sample alone, by the fastest way that there is.
+    """Let an operation act on each sample alone, in the fastest way that serves it.
 
     Parameters
     ----------
     op : OpOverload or callable
-        An operation; its arguments may hold `Folded` at any depth.
+        Its arguments may hold `Samples` at any depth.
 
     Returns
     -------
     value
-        As the operation gives it, tensors `Folded`.
+        Result of the operation, with `Samples` in place of tensors.
     note : str
-        What went slowly, and why; empty otherwise.
+        What ran slowly, and why; empty otherwise.
     """
     leaves, spec = tree_flatten((args, kwargs))
-    folded = [leaf for leaf in leaves if isinstance(leaf, Folded)]
-    if not folded:
+    samples = [leaf for leaf in leaves if isinstance(leaf, Samples)]
+    if not samples:
         return op(*args, **kwargs), ""
     if torch.Tag.pointwise in getattr(op, "tags", ()):
         return _pointwise(op, leaves, spec), ""
-    if getattr(op, "overloadpacket", None) in _BATCHED and len(folded) == 1:
+    if getattr(op, "overloadpacket", None) in _BATCHED and len(samples) == 1:
         x = args[0]
-        if isinstance(x, Folded) and len(x.own) == 4:
+        if isinstance(x, Samples) and len(x.own) == 4:
             return _batched(op, x, args[1:], kwargs), ""
     if op is aten.cat.default:
         parts, dim = args[0], args[1] if len(args) > 1 else kwargs.get("dim", 0)
-        images = all(isinstance(x, Folded) and len(x.own) > 2 for x in parts)
+        images = all(isinstance(x, Samples) and len(x.own) > 2 for x in parts)
         if images and dim % len(parts[0].own) == 1:
-            return _channels_joined(parts), ""
-    op = ALIKE.get(op, op)
+            return _concatenate_channels(parts), ""
+    op = REPLACEMENTS.get(op, op)
     if op is _as_strided:
-        leaves = [Folded(x.data.contiguous()) if isinstance(x, Folded) else x for x in leaves]
+        leaves = [Samples(x.data.contiguous()) if isinstance(x, Samples) else x for x in leaves]
     try:
-        with _patient():
+        with _no_vmap_fallback():
             return _mapped(op, leaves, spec), ""
     except (RuntimeError, NotImplementedError, ValueError) as problem:
         reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
@@ -128,42 +128,42 @@ def apply(op: Any, args: Any, kwargs: Any) -> tuple[Any, str]:
 
 
 def sample_by_sample(op: Any, args: Any, kwargs: Any) -> Any:
-    """Let an operation act on one sample after the other."""
+    """Let an operation act on one sample at a time."""
     return looped(op, *tree_flatten((args, kwargs)))
 
 
 def _pointwise(op: Any, leaves: list[Any], spec: Any) -> Any:
-    """Broadcasting aligns last dimensions: fill those between samples and own ones."""
-    rank = max(x.data.ndim for x in leaves if isinstance(x, Folded))
+    """Broadcasting aligns last dimensions: insert sizes of 1 before each sample's own shape."""
+    rank = max(x.data.ndim for x in leaves if isinstance(x, Samples))
     rank = max(rank, 2 + max((x.ndim for x in leaves if isinstance(x, Tensor)), default=0))
 
     def aligned(x: Any) -> Any:
-        if not isinstance(x, Folded):
+        if not isinstance(x, Samples):
             return x
         missing = [1] * (rank - x.data.ndim)
         return x.data.reshape(*x.data.shape[:2], *missing, *x.own)
 
     args, kwargs = tree_unflatten([aligned(x) for x in leaves], spec)
-    return tree_map(Folded, op(*args, **kwargs))
+    return tree_map(Samples, op(*args, **kwargs))
 
 
-def _batched(op: Any, x: Folded, rest: Any, kwargs: Any) -> Folded:
+def _batched(op: Any, x: Samples, rest: Any, kwargs: Any) -> Samples:
     lead = x.data.shape[:3]
     if op is aten.upsample_nearest2d.vec and upsampling.serves(x.data):
         op = upsampling.upsample_nearest
     y = op(_Batch.apply(x.data.flatten(0, 2)), *rest, **kwargs)
-    return Folded(_Batch.apply(y).unflatten(0, lead))
+    return Samples(_Batch.apply(y).unflatten(0, lead))
 
 
-def _channels_joined(parts: Sequence[Folded]) -> Folded:
-    """Concatenate channels, laid out channels-last as the convolutions before and after."""
+def _concatenate_channels(parts: Sequence[Samples]) -> Samples:
+    """Concatenate channels into a channels-last tensor, as the next convolution takes it."""
     lead = [_extent(list(parts), dim) for dim in (0, 1)]
     data = [x.data.expand(*lead, *x.own).movedim(3, -1) for x in parts]
-    return Folded(torch.cat(data, -1).movedim(-1, 3))
+    return Samples(torch.cat(data, -1).movedim(-1, 3))
 
 
 class _Batch(torch.autograd.Function):
-    """Changes nothing but the stride of a batch of one, here and in backward: see `one_batch`."""
+    """Changes only the stride of a batch of one, forward and backward: see `one_batch`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -175,60 +175,60 @@ class _Batch(torch.autograd.Function):
 
 
 def _extent(leaves: list[Any], dim: int) -> int:
-    return max(x.data.shape[dim] for x in leaves if isinstance(x, Folded))
+    return max(x.data.shape[dim] for x in leaves if isinstance(x, Samples))
 
 
 def _mapped(op: Any, leaves: list[Any], spec: Any) -> Any:
-    """Map over images inside and points outside; what is shared is not multiplied."""
+    """Map over images inside and points outside; shared values are not copied."""
     points, images = _extent(leaves, 0), _extent(leaves, 1)
 
-    shape: list[Any] = []
+    out_specs: list[Any] = []
 
-    def single(*values: Any) -> tuple[Tensor, ...]:
+    def of_sample(*values: Any) -> tuple[Tensor, ...]:
         args, kwargs = tree_unflatten(list(values), spec)
         out, out_spec = tree_flatten(op(*args, **kwargs))
-        shape[:] = [out_spec]
+        out_specs[:] = [out_spec]
         return tuple(out)
 
-    function: Callable[..., Any] = single
-    data = [x.data if isinstance(x, Folded) else x for x in leaves]
+    function: Callable[..., Any] = of_sample
+    data = [x.data if isinstance(x, Samples) else x for x in leaves]
     for dim, extent in ((1, images), (0, points)):
-        own = [isinstance(x, Folded) and x.data.shape[dim] > 1 for x in leaves]
+        varies = [isinstance(x, Samples) and x.data.shape[dim] > 1 for x in leaves]
         data = [
-            d.squeeze(dim) if isinstance(x, Folded) and not several else d
-            for d, x, several in zip(data, leaves, own, strict=True)
+            d.squeeze(dim) if isinstance(x, Samples) and not varying else d
+            for d, x, varying in zip(data, leaves, varies, strict=True)
         ]
         if extent > 1:
-            dims = tuple(0 if several else None for several in own)
+            dims = tuple(0 if varying else None for varying in varies)
             function = vmap(function, in_dims=dims, randomness="error")
     mapped = (points > 1) + (images > 1)
     parts = [part.reshape(points, images, *part.shape[mapped:]) for part in function(*data)]
-    return tree_unflatten([Folded(part) for part in parts], shape[0])
+    return tree_unflatten([Samples(part) for part in parts], out_specs[0])
 
 
 def looped(op: Any, leaves: list[Any], spec: Any) -> Any:
-    """As `_mapped`, one sample after the other."""
+    """As `_mapped`, one sample at a time."""
     points, images = _extent(leaves, 0), _extent(leaves, 1)
-    found: list[list[Tensor]] = []
+    outputs: list[list[Tensor]] = []
     out_spec: Any = None
     for p in range(points):
         for n in range(images):
             sample = [
-                x.data[p % len(x.data), n % x.data.shape[1]] if isinstance(x, Folded) else x
+                x.data[p % len(x.data), n % x.data.shape[1]] if isinstance(x, Samples) else x
                 for x in leaves
             ]
             args, kwargs = tree_unflatten(sample, spec)
             out, out_spec = tree_flatten(op(*args, **kwargs))
-            found.append(out)
+            outputs.append(out)
     stacked = [
-        torch.stack(part).unflatten(0, (points, images)) for part in zip(*found, strict=True)
+        torch.stack(part).unflatten(0, (points, images)) for part in zip(*outputs, strict=True)
     ]
-    return tree_unflatten([Folded(part) for part in stacked], out_spec)
+    return tree_unflatten([Samples(part) for part in stacked], out_spec)
 
 
 @contextmanager
-def _patient() -> Iterator[None]:
-    """Turn vmap's own loops into errors: ours are not slower, and are told of."""
+def _no_vmap_fallback() -> Iterator[None]:
+    """Turn vmap's own loops into errors: ours are not slower, and leave a note."""
     functorch: Any = torch._C._functorch
     before = functorch._is_vmap_fallback_enabled()
     functorch._set_vmap_fallback_enabled(False)

@@ -2,35 +2,35 @@
 
 from torch import nn
 
-# Of a transformer's parameters; with more, single points side by side took 0.6 to 1.0 of the time.
+# Share of linear layers in a transformer; above it, single points took 0.6 to 1.0 of the time.
 MOST_LINEAR = 0.25
-# Of single pixels or channels; Restormer has more, and single points took 0.55 of the time.
+# Convolutions of one pixel or channel; above it (Restormer), single points took 0.55 of the time.
 MOST_SMALL = 200
 
 
 def better_side_by_side(network: nn.Module) -> bool:
-    """Whether a network is a transformer, or of many small convolutions."""
+    """Whether a network is a transformer, or has many small convolutions."""
     return _linear(network) > MOST_LINEAR or _small_convolutions(network) > MOST_SMALL
 
 
 def _small_convolutions(network: nn.Module) -> int:
-    """Count convolutions of single pixels or single channels; 0 where others have most weights."""
-    small, counts = 0, {True: 0, False: 0}
+    """Count convolutions of one pixel or one channel; 0 where larger ones have most weights."""
+    small, weights = 0, {True: 0, False: 0}
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
-            one = layer.kernel_size == (1, 1) or layer.groups == layer.in_channels > 1
+            is_small = layer.kernel_size == (1, 1) or layer.groups == layer.in_channels > 1
             window = layer.kernel_size[0] * layer.kernel_size[1]
-            counts[one] += layer.in_channels * layer.out_channels * window // layer.groups
-            small += one
-    return small if counts[True] > counts[False] else 0
+            weights[is_small] += layer.in_channels * layer.out_channels * window // layer.groups
+            small += is_small
+    return small if weights[True] > weights[False] else 0
 
 
 def _linear(network: nn.Module) -> float:
-    """Share of a transformer's parameters that its linear layers multiply by; 0 of others."""
+    """Share of linear weights in a transformer's parameters; 0 for other networks."""
     layers = list(network.modules())
     if not any(isinstance(layer, nn.LayerNorm | nn.MultiheadAttention) for layer in layers):
         return 0.0
-    # Not the weights themselves: reading a parametrised one may change the network.
+    # Sizes alone, since reading a parametrised weight may change the network.
     linear = sum(
         layer.in_features * layer.out_features if isinstance(layer, nn.Linear)
         else 3 * layer.embed_dim**2

@@ -1,7 +1,7 @@
-"""Trace: run a network once as it is and write down what it computed.
+"""Trace: run a network once as it is and record its operations.
 
-Every operation runs on real tensors; what depends on the network's tensors or the image becomes a
-step, the rest (tables, masks, index maps) a constant. The digest of the steps names the
+Every operation runs on real tensors; one that depends on the network's tensors or the image becomes
+a step, and the rest (tables, masks, index maps) constants. The digest of the steps names the
 computation: two networks, or two sizes of an image, with one digest share one graph.
 """
 
@@ -24,7 +24,7 @@ from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from faigfast.engine.calls import Calls, named_by_values
+from faigfast.engine.calls import CallRecorder, content_name
 from faigfast.integration.path import WeightPath
 from faigfast.models.state import copy_of
 
@@ -32,9 +32,9 @@ aten = torch.ops.aten
 
 IMAGE = "image"  # the key of the image among the inputs
 
-# A hook may change a gradient, and a node of autograd is asked for to put one there.
+# A hook may change a gradient; `grad_fn` is how code reaches autograd nodes to hook them.
 _HOOKING = (Tensor.register_hook, Tensor.grad_fn.__get__)  # type: ignore[union-attr]
-# These hand values to Python, or take them from it, past torch's dispatcher.
+# These pass values to or from Python without torch's dispatcher.
 _READING: frozenset[Any] = frozenset(
     getattr(Tensor, name)
     for name in (
@@ -42,7 +42,7 @@ _READING: frozenset[Any] = frozenset(
     )
 ) | {Tensor.data.__set__}  # type: ignore[attr-defined]  # fmt: skip
 _MASKS = (torch.bool, torch.uint8)
-# These give Python what follows from shapes and types alone.
+# These return values to Python that depend on shapes and types alone.
 _OF_SHAPES = {
     f"aten::{name}"
     for name in (
@@ -57,49 +57,49 @@ class NotCaptured(Exception):
 
 
 class Aliased(Exception):
-    """A network writes on a tensor that others see, which only functional operations show."""
+    """A network writes on a tensor that others see; only a functional trace shows the effect."""
 
 
 @dataclass(eq=False)
 class Trace:
-    """What a network computed for one image.
+    """The operations of a network for one image.
 
     Parameters
     ----------
     keys : list of str
-        Names of the inputs, the image's last.
+        Names of the inputs; the last is the image's.
 
     Attributes
     ----------
     graph : Graph
-        Its placeholders are the inputs; `meta` of a node has a tensor without data in the shape of
+        Its placeholders are the inputs. `meta` of a node has a tensor without data in the shape of
         its value as "val", and the value's place among all as "place".
     root : nn.Module
         Holds the constants.
     sizes : list of int
         Bytes of every value, by place.
-    found : any
-        What the network gave.
+    output : any
+        Output of the network.
     digest : str
-        Names the computation: operations, what they take, and which sizes are 1 or equal.
+        Names the computation: operations, their arguments, and which sizes are 1 or equal.
     calls : str
-        Names the functions of torch that were called, as `faigfast.engine.calls.Glance` does.
+        Digest of the torch functions that were called, as in `faigfast.engine.calls.CallRecord`.
     captured : Graph, optional
-        By `faigfast.engine.capture.capture`, where that was needed already.
+        Result of `faigfast.engine.capture.capture`, if already computed.
     """
 
     keys: list[str]
     graph: fx.Graph = field(default_factory=fx.Graph)
     root: nn.Module = field(default_factory=nn.Module)
     sizes: list[int] = field(default_factory=list)
-    found: Any = None
+    output: Any = None
     digest: str = ""
     calls: str = ""
     captured: fx.Graph | None = None
 
     @property
     def writes(self) -> bool:
-        """Whether an operation writes on what it is given."""
+        """Whether an operation writes on an argument."""
         schemas = (getattr(node.target, "_schema", None) for node in self.graph.nodes)
         return any(schema is not None and schema.is_mutable for schema in schemas)
 
@@ -111,21 +111,21 @@ def trace(
     x: Tensor,
     functional: bool = False,
 ) -> Trace:
-    """Run a network on one image and write down what it computes.
+    """Run a network on one image and record its operations.
 
     Parameters
     ----------
     path : WeightPath
-        The line, whose keys the tensors have.
+        The line; the tensors have its keys.
     module : nn.Module
         The baseline or the target.
     tensors : mapping of str to Tensor
-        What its parameters and buffers hold meanwhile; they are copied.
+        Values of its parameters and buffers for this run; copied.
     x : Tensor
         One image [1, C, *spatial].
     functional : bool
-        Write down what follows from every write as an operation of its own, at the price of
-        composed operations.
+        Record a functional operation in place of every write; composed operations are then
+        recorded as their parts.
 
     Raises
     ------
@@ -133,48 +133,48 @@ def trace(
         If the network writes on a tensor that others see and `functional` is False.
     NotCaptured
         If the computation depends on values, draws random numbers, or may have gradients that no
-        operation tells of.
+        operation shows.
     """
-    # Copies, since a network may write on its tensors, which leaves of autograd do not allow.
+    # Copies, since autograd forbids a network to write on leaves.
     given = {key: value.clone() for key, value in tensors.items()}
     image = x.clone().requires_grad_().clone()
     made = Trace([*given, IMAGE])
-    recorder: Any = (_AfterWrites if functional else _Recorder)(made)
+    recorder: Any = (_FunctionalRecorder if functional else _ComposedRecorder)(made)
     for key, value in zip(made.keys, (*given.values(), image), strict=True):
         recorder.take(key, value)
     if functional:
-        module = copy_of(module)  # what it keeps of the tensors that it sees goes with the copy
+        module = copy_of(module)  # the copy holds any cache of this run's tensors
 
     def forward(*values: Tensor) -> Any:
         *parts, last = values
         return path.evaluate(dict(zip(given, parts, strict=True)), last, module=module)
 
-    nothing = saved_tensors_hooks(lambda value: None, lambda value: value)  # kept for a backward
-    before = nullcontext() if functional else enable_python_dispatcher()
+    without_saving = saved_tensors_hooks(lambda value: None, lambda value: value)
+    dispatcher = nullcontext() if functional else enable_python_dispatcher()
     run = functionalize(forward) if functional else forward
     with (
         _refusing(),
-        nothing,
+        without_saving,
         _own_functions() as functions,
         _Watch(recorder, [*given.values(), image]) as watch,
-        before,
+        dispatcher,
         recorder,
     ):
-        found = run(*given.values(), image)
+        output = run(*given.values(), image)
     if functions:
         raise NotCaptured(f"{', '.join(functions)} may have a gradient of its own")
     if watch.hooks:
         raise NotCaptured("a hook may change its gradients")
-    made.graph.output(_map_tensors(found, recorder.node))
-    made.found = _map_tensors(found, Tensor.detach)
+    made.graph.output(_map_tensors(output, recorder.node))
+    made.output = _map_tensors(output, Tensor.detach)
     made.calls = watch.digest()
-    made.digest = hashlib.sha256("\n".join(recorder.lines).encode()).hexdigest()
+    made.digest = hashlib.sha256("\n".join(recorder.steps).encode()).hexdigest()
     return made
 
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Make any error of the network's own code the reason why it is not captured."""
+    """Turn an error of the network's own code into `NotCaptured` with its message."""
     try:
         yield
     except (torch.OutOfMemoryError, Aliased, NotCaptured):
@@ -190,53 +190,53 @@ def _refusing() -> Iterator[None]:
 @contextmanager
 def _own_functions() -> Iterator[dict[str, None]]:
     """Collect the names of the autograd functions that this thread applies, torch's own aside."""
-    found: dict[str, None] = {}
+    applied: dict[str, None] = {}
     original, here = vars(Function)["apply"], threading.get_ident()
 
     def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
         if threading.get_ident() == here and not cls.__module__.startswith("torch."):
-            found.setdefault(cls.__qualname__)
+            applied.setdefault(cls.__qualname__)
         return original.__func__(cls, *args, **kwargs)
 
     Function.apply = classmethod(apply)  # type: ignore[method-assign, assignment]
     try:
-        yield found
+        yield applied
     finally:
         Function.apply = original  # type: ignore[method-assign]
 
 
-class _Notes:
-    """Writes the operations of one trace down; what two kinds of modes share."""
+class _StepRecorder:
+    """Records the operations of one trace; the shared part of two dispatch modes."""
 
     def begin(self, trace: Trace) -> None:
         self.trace = trace
-        self.nodes: Any = WeakIdKeyDictionary()  # by what they gave
+        self.nodes: Any = WeakIdKeyDictionary()  # by their results
         self.constants: dict[tuple[int, int], tuple[Tensor, fx.Node]] = {}
-        self.lines: list[str] = []
+        self.steps: list[str] = []
 
     def take(self, key: str, value: Tensor) -> None:
-        """Note an input."""
+        """Record an input."""
         node = self.trace.graph.placeholder(f"input_{key.replace('.', '_')}")
-        self.lines.append(key if key == IMAGE else f"{key} {[*value.shape]}")
+        self.steps.append(key if key == IMAGE else f"{key} {[*value.shape]}")
         self._keep(node, value)
 
     def node(self, value: Tensor) -> fx.Node:
-        """Give the node that gave a tensor; one that follows from no input is a constant."""
+        """Give the node of a tensor; a tensor that depends on no input becomes a constant."""
         node = self.nodes.get(value)
         if node is not None:
             return node
         key = id(value), value._version
         if key not in self.constants:
             copy, name = value.detach().clone(), f"constant_{len(self.constants)}"
-            self.lines.append(f"{name} {named_by_values(copy)}")
+            self.steps.append(f"{name} {content_name(copy)}")
             setattr(self.trace.root, name, copy)
             node = self.trace.graph.get_attr(name)
-            self._note(node, copy)
-            self.constants[key] = value, node  # held, so that no other takes its id
+            self._describe(node, copy)
+            self.constants[key] = value, node  # held, so that no other tensor gets its id
         return self.constants[key][1]
 
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run an operation and write it down if it depends on an input."""
+        """Run an operation; record it if it depends on an input."""
         with no_python_dispatcher():
             kind = _kind(func)
             if kind.random and draws(func, args, kwargs):
@@ -250,45 +250,45 @@ class _Notes:
                 raise Aliased
             if torch.is_autocast_enabled(given[0].device.type):
                 raise NotCaptured("it changes types by autocast")
-            taken, named = (_map_tensors(part, self.node) for part in (args, kwargs))
-            node = self.trace.graph.call_function(func, taken, named)
+            node_args, node_kwargs = (_map_tensors(part, self.node) for part in (args, kwargs))
+            node = self.trace.graph.call_function(func, node_args, node_kwargs)
             same = [value.shape == given[0].shape for value in given[1:]]
-            self.lines.append(f"{node} {func} {taken} {named} {same}")
-            found = func(*args, **kwargs)
-            self._results(node, found)
-            return found
+            self.steps.append(f"{node} {func} {node_args} {node_kwargs} {same}")
+            result = func(*args, **kwargs)
+            self._record_result(node, result)
+            return result
 
     def _depends_on_values(self, func: Any, args: Any) -> bool:
-        """Whether a mask that follows from an input decides the shape of an index's result."""
+        """Whether the operation is no index, or an input decides a mask of the index."""
         if func is not aten.index.Tensor:
             return True
         masks = (value for value in args[1] if value is not None and value.dtype in _MASKS)
         return any(mask in self.nodes for mask in masks)
 
-    def _results(self, node: fx.Node, found: Any) -> None:
-        """Note what an operation gave; without gradients it is cut off from what it took."""
-        if isinstance(found, tuple | list):
-            for place, part in enumerate(found):
+    def _record_result(self, node: fx.Node, result: Any) -> None:
+        """Record the result of an operation; detach it where gradients are disabled."""
+        if isinstance(result, tuple | list):
+            for place, part in enumerate(result):
                 if isinstance(part, Tensor):
-                    self._results(self._call(operator.getitem, node, place), part)
-        elif isinstance(found, Tensor):
-            self._keep(node, found)
+                    self._record_result(self._call(operator.getitem, node, place), part)
+        elif isinstance(result, Tensor):
+            self._keep(node, result)
             if not torch.is_grad_enabled():
-                self._keep(self._call(aten.detach.default, node), found)
+                self._keep(self._call(aten.detach.default, node), result)
 
     def _call(self, target: Any, *args: Any) -> fx.Node:
         node = self.trace.graph.call_function(target, args)
-        self.lines.append(f"{node} {target} {args}")
+        self.steps.append(f"{node} {target} {args}")
         return node
 
     def _keep(self, node: fx.Node, value: Tensor) -> None:
         self.nodes[value] = node
-        self._note(node, value)
+        self._describe(node, value)
 
-    def _note(self, node: fx.Node, value: Tensor) -> None:
+    def _describe(self, node: fx.Node, value: Tensor) -> None:
         shape, dtype = value.shape, value.dtype
-        # What decides how it is broadcast.
-        self.lines.append(f"{dtype}{''.join('1' if side == 1 else 'n' for side in shape)}")
+        # Sizes of 1 decide how a tensor is broadcast.
+        self.steps.append(f"{dtype}{''.join('1' if side == 1 else 'n' for side in shape)}")
         node.meta["val"] = _without_data(shape, dtype)
         node.meta["place"] = len(self.trace.sizes)
         self.trace.sizes.append(shape.numel() * dtype.itemsize)
@@ -300,19 +300,19 @@ def _without_data(shape: torch.Size, dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-class _Recorder(_Notes, ProxyTorchDispatchMode):
-    """Sees operations before torch takes them apart: a linear layer as one, not as three."""
+class _ComposedRecorder(_StepRecorder, ProxyTorchDispatchMode):
+    """Records operations before torch decomposes them: a linear layer is one, not three."""
 
     def __init__(self, trace: Trace) -> None:
-        # Not the mode's own, which imports a compiler that is not needed.
+        # Not the `__init__` of `ProxyTorchDispatchMode`, which imports a compiler.
         TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
         self._mode_key = torch._C._TorchDispatchModeKey.PROXY
         self.enter_stack: list[Any] = []
         self.begin(trace)
 
 
-class _AfterWrites(_Notes, TorchDispatchMode):
-    """Sees operations after `functionalize`, where writes on views are operations of their own."""
+class _FunctionalRecorder(_StepRecorder, TorchDispatchMode):
+    """Records operations after `functionalize`, which turns writes on views into operations."""
 
     def __init__(self, trace: Trace) -> None:
         TorchDispatchMode.__init__(self)
@@ -323,15 +323,15 @@ def _dispatch(self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = No
     return self.run(func, args, kwargs or {})
 
 
-# Put there afterwards: what a class body defines is wrapped in an import of the compiler.
-_Recorder.__torch_dispatch__ = _dispatch  # type: ignore[method-assign]
-_AfterWrites.__torch_dispatch__ = _dispatch  # type: ignore[method-assign]
+# Set afterwards: torch wraps a method of the class body in an import of the compiler.
+_ComposedRecorder.__torch_dispatch__ = _dispatch  # type: ignore[method-assign]
+_FunctionalRecorder.__torch_dispatch__ = _dispatch  # type: ignore[method-assign]
 
 
-class _Watch(Calls):
-    """Notices hooks on gradients, those of modules included, and values that Python reads."""
+class _Watch(CallRecorder):
+    """Notices hooks on gradients, also of modules, and values that Python reads."""
 
-    def __init__(self, recorder: _Notes, inputs: list[Tensor]) -> None:
+    def __init__(self, recorder: _StepRecorder, inputs: list[Tensor]) -> None:
         super().__init__(inputs)
         self.recorder = recorder
         self.hooks = False
@@ -343,7 +343,7 @@ class _Watch(Calls):
         if func in _READING and args[0] in self.recorder.nodes:
             raise NotCaptured(f"data-dependent: {getattr(func, '__name__', func)} of a value")
         if func is _DATA and args[0] in self.recorder.nodes:
-            func = Tensor.detach  # the same, but seen by the recorder
+            func = Tensor.detach  # equal, and the recorder sees it
         return super().__torch_function__(func, types, args, kwargs)
 
 
@@ -351,11 +351,11 @@ _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 
 
 class _Kind(NamedTuple):
-    """What an operation may do beside computing tensors."""
+    """Effects of an operation beside computing tensors."""
 
     random: bool
     writes: bool
-    by_values: bool  # Python, or the shape of the result, may follow from values
+    by_values: bool  # a Python value, or the result's shape, may depend on values
 
 
 @cache
@@ -371,7 +371,7 @@ def _kind(func: Any) -> _Kind:
 
 def draws(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether an operation that may draw random numbers does so with these arguments."""
-    # Dropout and attention are marked so even where they drop nothing.
+    # Dropout and attention have this tag even where they drop nothing.
     given = {argument.name: argument.default_value for argument in func._schema.arguments}
     given |= dict(zip(given, args, strict=False)) | dict(kwargs)
     if "dropout_p" in given:
@@ -380,7 +380,7 @@ def draws(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Tensors in arguments, which are nested in lists, tuples and dicts alone."""
+    """Tensors in arguments, nested in lists, tuples and dicts."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):

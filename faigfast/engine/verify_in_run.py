@@ -1,4 +1,4 @@
-"""Doubts: what a new plan has yet to show, and the way out where it does not."""
+"""Pending checks of a new plan in its first run, and the way out where one fails."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,24 +15,24 @@ class PointByPoint(Exception):
 
 
 @dataclass(frozen=True)
-class Doubts:
-    """What a plan has yet to show when it is run; each raises `PointByPoint` if it does not.
+class PendingChecks:
+    """Checks of a plan in its first run; each raises `PointByPoint` if it fails.
 
     Parameters
     ----------
-    ends : callable, optional
+    end_losses : callable, optional
         Takes L(θ̄) and L(θ) of the first image.
-    part : callable, optional
-        Takes weight and loss of the first part of the run, one point, and the sums then.
+    first_chunk : callable, optional
+        Takes weight and loss of the first chunk of the run, one point, and its gradients.
     """
 
-    ends: Callable[[tuple[float, float]], None] | None = None
-    part: Callable[[float, Tensor, Mapping[str, Tensor]], None] | None = None
+    end_losses: Callable[[tuple[float, float]], None] | None = None
+    first_chunk: Callable[[float, Tensor, Mapping[str, Tensor]], None] | None = None
 
 
 @contextmanager
-def doubted() -> Iterator[None]:
-    """Go point by point where something fails; if the network fails too, it will say so there."""
+def falling_back() -> Iterator[None]:
+    """Turn an error into `PointByPoint`; a network that fails by itself raises it again there."""
     try:
         yield
     except torch.OutOfMemoryError:

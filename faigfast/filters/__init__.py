@@ -1,5 +1,6 @@
-"""Filters of a network by number, sets of them, and which of them are scored."""
+"""Filters of a network by number, sets of filters, and the layers that are scored."""
 
-from faigfast.filters.filter_set import FilterIndex, FilterSet
+from faigfast.filters.filter_set import FilterSet
+from faigfast.filters.index import FilterIndex
 
 __all__ = ["FilterIndex", "FilterSet"]

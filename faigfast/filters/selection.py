@@ -1,4 +1,4 @@
-"""Selection: which filters `parameters=` names."""
+"""The layers that the argument `parameters` selects."""
 
 import fnmatch
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from faigfast.filters.filter_set import FilterIndex
+from faigfast.filters.index import FilterIndex
 
 Selection = str | Iterable[str] | Callable[[str, Tensor], bool]
 
@@ -14,7 +14,7 @@ Selection = str | Iterable[str] | Callable[[str, Tensor], bool]
 def select(
     parameters: Selection | None, index: FilterIndex, state: dict[str, Tensor]
 ) -> frozenset[str]:
-    """Layers of the index that `parameters` names."""
+    """Select layers of the index by names, patterns or a predicate."""
     if parameters is None:
         return frozenset(index.layers)
     if callable(parameters):

@@ -1,1 +1,1 @@
-"""The line between two networks and how it is integrated; nothing here knows of an engine."""
+"""The line between two networks and its integration; nothing here depends on an engine."""

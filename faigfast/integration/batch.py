@@ -1,4 +1,4 @@
-"""The forms in which images are given, and what is refused of them."""
+"""The forms of a batch that `attribute` takes, read and checked."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ class Batch:
         return len(next(iter(self.lq.values())))
 
 
-def is_single(data: Any) -> bool:
-    """Whether data is in the form of one batch, not of several."""
+def is_one_batch(data: Any) -> bool:
+    """Whether data has the form of one batch, not of several."""
     return isinstance(data, Mapping) or (
         isinstance(data, tuple | list)
         and len(data) == 2
@@ -62,9 +62,9 @@ def batches(data: Any, device: torch.device, dtype: torch.dtype) -> Iterator[Bat
     TypeError
         If the form is unknown or a tensor is not of floating point.
     ValueError
-        If something is missing, empty, not finite, or does not fit together.
+        If a part is missing, empty, not finite, or does not fit the others.
     """
-    if is_single(data):
+    if is_one_batch(data):
         yield _read(data, device, dtype)
         return
     if isinstance(data, Tensor | str | bytes) or not isinstance(data, Iterable):

@@ -1,4 +1,4 @@
-"""What the integration of one image over the line gives."""
+"""ImageScores: the result of integrating one image over the line."""
 
 from dataclasses import dataclass
 
@@ -6,19 +6,19 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Integral:
+class ImageScores:
     """Scores of one image.
 
     Parameters
     ----------
     scores : Tensor
-        [F], Σ |I_i| over each kernel; 0 where a layer is not scored.
+        [F], Σ |I_i| over each kernel; 0 for layers that are not scored.
     losses : tuple of float
         L(θ̄) and L(θ).
     total : float
         Σ I_i over every interpolated tensor.
     error : float
-        Estimated relative L1 error of the scores; NaN where the rule gives none.
+        Estimated relative L1 error of the scores; NaN if the rule has no estimate.
     evaluations : int
         Points of the line at which gradients were taken.
     """

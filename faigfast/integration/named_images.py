@@ -1,4 +1,4 @@
-"""One image of a run: its tensors, those of equal shapes, and its name in errors."""
+"""NamedImage: the tensors of one image and its name in errors; images grouped by shape."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Image:
+class NamedImage:
     """One degraded image [C, *spatial] and its ground truth [...]."""
 
     name: str
@@ -17,24 +17,24 @@ class Image:
     gt: Tensor
 
 
-def alike(images: Sequence[Image]) -> Iterable[list[int]]:
-    """Group images whose tensors have equal shapes."""
+def group_by_shape(images: Sequence[NamedImage]) -> Iterable[list[int]]:
+    """Give the positions of images in groups whose tensors have equal shapes."""
     groups: dict[tuple[torch.Size, torch.Size], list[int]] = {}
-    for place, image in enumerate(images):
-        groups.setdefault((image.x.shape, image.gt.shape), []).append(place)
+    for position, image in enumerate(images):
+        groups.setdefault((image.x.shape, image.gt.shape), []).append(position)
     return groups.values()
 
 
 @contextmanager
-def naming(place: str) -> Iterator[None]:
-    """Put the place before the message of an error about a value."""
+def name_in_errors(name: str) -> Iterator[None]:
+    """Put a name before the message of any ValueError or TypeError."""
     try:
         yield
     except (ValueError, TypeError) as problem:
-        raise named(place, problem) from problem
+        raise named_error(name, problem) from problem
 
 
-def named(place: str, problem: Exception) -> Exception:
-    """Give an error about a value with the place before its message."""
+def named_error(name: str, problem: Exception) -> Exception:
+    """Give a ValueError or TypeError with a name before its message."""
     kind = TypeError if isinstance(problem, TypeError) else ValueError
-    return kind(f"{place}: {problem}")
+    return kind(f"{name}: {problem}")

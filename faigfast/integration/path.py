@@ -21,7 +21,7 @@ _CONVOLUTIONS = (
 )
 _FUNCTIONAL = ("x", "mean", "variance", "weight", "bias", "from_input", "momentum", "eps")
 _NATIVE = ("x", "weight", "bias", "mean", "variance", "from_input", "momentum", "eps")
-# Arguments of the functions that normalise, in order; `from_input`: by the input's own statistics.
+# Arguments of the norms, in order; `from_input`: normalise by the statistics of the input.
 _NORMS = {
     F.batch_norm: _FUNCTIONAL,
     F.instance_norm: _FUNCTIONAL,
@@ -37,10 +37,10 @@ _ALIASES = {
 }
 
 
-class _Written(TorchFunctionMode):
-    """Writes batch and instance norm out where torch has no gradient for them, or a wrong one.
+class _NormsWrittenOut(TorchFunctionMode):
+    """Replaces batch and instance norm where torch has no gradient for them, or a wrong one.
 
-    It also refuses a convolution that takes the batch of images for channels.
+    It also refuses x of one axis too few: a convolution would take its images for channels.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -73,16 +73,16 @@ class _Written(TorchFunctionMode):
 
 
 def _normalise_channels(given: dict[str, Any]) -> Tensor:
-    """Instance norm as group norm: of one image torch's own has a wrong gradient (torch 2.13)."""
+    """Instance norm as group norm: torch 2.13 has a wrong gradient for one image."""
     x: Tensor = given["x"]
     affine = given.get("weight"), given.get("bias"), given.get("eps", 1e-5)
-    # Flat, since group norm loses digits where channels come last.
+    # Flat, since group norm loses digits in channels-last tensors.
     y = F.group_norm(x.flatten(2), x.shape[1], *affine)
     return torch.ops.aten._unsafe_view(y, x.shape)  # the network may write on it
 
 
 def _normalise(given: dict[str, Any]) -> Tensor:
-    """By statistics that move, for which torch has no gradient."""
+    """Normalise by statistics on the line, for which torch has no gradient."""
     x: Tensor = given["x"]
     shape = [1, -1] + [1] * (x.ndim - 2)
     scale = (given["variance"] + given.get("eps", 1e-5)).rsqrt()
@@ -98,23 +98,23 @@ class WeightPath:
     Parameters
     ----------
     baseline, target : nn.Module
-        Two networks of one architecture, unwrapped; the target is the one that is called. Tensors
+        Two networks of one architecture, unwrapped; calls run the target's code. Tensors
         of other types, and buffers outside the state dict, are the target's.
     dtype : torch.dtype, optional
-        In which the line is computed; None keeps each tensor's own.
+        Type of γ; None keeps the type of each tensor.
 
     Attributes
     ----------
     module : nn.Module
         The target.
     start, end : dict of str to Tensor
-        θ̄ and θ, by state-dict key; a tensor under several keys stands under its first.
+        θ̄ and θ, by state-dict key; a tensor of several keys is listed under the first.
     delta : dict of str to Tensor
         θ − θ̄, of the tensors that move.
     fixed : dict of str to Tensor
-        What is not interpolated.
+        Tensors that are not interpolated.
     shared : dict of str to str
-        A tensor's other keys, to its first.
+        From the other keys of a tensor to its first.
 
     Raises
     ------
@@ -164,7 +164,7 @@ class WeightPath:
                 self.fixed[key] = value.detach().to(cast or value.dtype)
 
     def at(self, alpha: float) -> dict[str, Tensor]:
-        """γ(α) by state-dict key; the tensors that move are new leaves that require gradients."""
+        """Give γ(α) by state-dict key; moving tensors are new leaves that require gradients."""
         point = {}
         for key, start in self.start.items():
             if key in self.delta:
@@ -187,21 +187,21 @@ class WeightPath:
         x : Tensor
             [B, C, *spatial].
         then : callable
-            What to do with the network's output while the point's tensors are still in place: a
-            network that saves memory by computing parts again needs them in backward too.
+            Takes the network's output while the point's tensors are still in place: a
+            network with checkpointing needs them in backward too.
 
         Returns
         -------
-        Whatever `then` returns.
+        The result of `then`.
 
         Raises
         ------
         ValueError
-            If the network fails on x, or `then` in torch.
+            If the network or `then` fails on x.
         """
         # Copies, since a network may write on its buffers or its input.
         given = {key: value.clone() for key, value in {**self.fixed, **point}.items()}
-        # Parts computed again have gradients only where their input has.
+        # Checkpointed parts have gradients only if their input has one.
         x = x.clone().requires_grad_(torch.is_grad_enabled()).clone()
         return self.evaluate(given, x, then)
 
@@ -212,25 +212,25 @@ class WeightPath:
         then: Callable[[Any], Any] = lambda y: y,
         module: nn.Module | None = None,
     ) -> Any:
-        """Evaluate the network on tensors that it may write on; as `call` otherwise.
+        """As `call`, on tensors that the network may overwrite.
 
         Parameters
         ----------
         given : dict of str to Tensor
-            A point of the line and what is not interpolated, by the first key of each.
+            A point of the line and the fixed tensors, by the first key of each.
         module : nn.Module, optional
             The network to run in place of the target.
         """
         given = given | {key: given[owner] for key, owner in self.shared.items()}
         given = {f"module.{key}": value for key, value in given.items() if key in self._places}
-        with _Written(x):
+        with _NormsWrittenOut(x):
             return functional_call(
-                _Then(module or self.module), given, (x, then), tie_weights=False
+                _NetworkThen(module or self.module), given, (x, then), tie_weights=False
             )
 
 
-class _Then(nn.Module):
-    """A network and what is done with its output."""
+class _NetworkThen(nn.Module):
+    """A network followed by a function of its output."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -246,24 +246,24 @@ class _Then(nn.Module):
 def _copies(
     values: dict[str, Tensor], keys: list[str], dtype: torch.dtype | None, name: str
 ) -> dict[str, Tensor]:
-    """Copy tensors, which are finite; those of one kind side by side, for one reading of all."""
-    kinds: dict[Any, list[str]] = {}
-    found: dict[str, Tensor] = {}
+    """Copy tensors and check that they are finite; one check for all of one type and device."""
+    keys_by_kind: dict[Any, list[str]] = {}
+    copies: dict[str, Tensor] = {}
     for key in keys:
         value = values[key].detach()
         if value.is_contiguous():
-            kinds.setdefault((value.dtype, value.device), []).append(key)
-        else:  # its layout is kept
+            keys_by_kind.setdefault((value.dtype, value.device), []).append(key)
+        else:  # copied alone, to keep its layout
             _check_finite(values, [key], name)
-            found[key] = value.to(dtype or value.dtype, copy=True)
-    for (kind, _), alike in kinds.items():
-        given = [values[key].detach() for key in alike]
-        flat = torch.cat([value.flatten().to(dtype or kind) for value in given])
+            copies[key] = value.to(dtype or value.dtype, copy=True)
+    for (kind, _), group_keys in keys_by_kind.items():
+        group = [values[key].detach() for key in group_keys]
+        flat = torch.cat([value.flatten().to(dtype or kind) for value in group])
         if not all_finite(flat):
-            _check_finite(values, alike, name)
-        parts = flat.split([value.numel() for value in given])
-        found |= {k: p.view(v.shape) for k, p, v in zip(alike, parts, given, strict=True)}
-    return {key: found[key] for key in keys}
+            _check_finite(values, group_keys, name)
+        parts = flat.split([value.numel() for value in group])
+        copies |= {k: p.view(v.shape) for k, p, v in zip(group_keys, parts, group, strict=True)}
+    return {key: copies[key] for key in keys}
 
 
 def _check_finite(values: dict[str, Tensor], keys: list[str], name: str) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 RULES = ("left", "right", "midpoint", "graded", "trapezoid", "gauss-legendre", "gauss-kronrod")
 GRADING = 0.4
-EMULATION_NODES = 17  # with kinks the fewest that miss the authors' sum by less than it errs
+EMULATION_NODES = 17  # fewest that come closer to the authors' sum than its own error, with kinks
 MOST_STEPS = 1_000_000
 
 Array = NDArray[np.float64]
@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Quadrature:
-    """A weighted sum that stands for an integral over [0, 1].
+    """A weighted sum that approximates an integral over [0, 1].
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Quadrature:
     embedded: Array | None = None
 
     def steps(self) -> Iterator["Step"]:
-        """Yield the points to be summed together: all, or one group for each ratio of weights."""
+        """Yield all points, or with `embedded` one group for each ratio of the two weights."""
         if self.embedded is None:
             yield Step(self.nodes, self.weights)
             return
@@ -48,20 +48,20 @@ class Quadrature:
 
 @dataclass(frozen=True)
 class Step:
-    """Points that are summed together, and what becomes of the sum before.
+    """Points that are added to the sum, and the factor of the sum so far.
 
     Parameters
     ----------
     nodes, weights : ndarray
         [P], float64.
     keep : float
-        Factor of what was summed before.
+        Factor of the sum so far.
     coarse : float, optional
-        Factor of this sum in that of a coarser rule.
+        Factor of these points' sum in the sum of a coarser rule.
     compares : bool
-        Whether the scores after this step are to be compared with those before it.
+        Whether to compare the scores after this step with the scores before it.
     factor : float
-        Estimated error of the scores, over their difference from those before.
+        Ratio of the scores' estimated error to their change in this step.
     """
 
     nodes: Array
@@ -138,17 +138,17 @@ def quadrature(rule: str, steps: int, emulate: bool = False) -> Quadrature:
 
 
 def graded(t: Array, weights: Array) -> Quadrature:
-    """Rule in t with these weights, after the change of variable to α."""
+    """Give the rule in α that follows from a rule in t by the change of variable α = φ(t)."""
     weights = weights * (1 - GRADING + 6 * GRADING * t * (1 - t))
     nodes = (1 - GRADING) * t + GRADING * t**2 * (3 - 2 * t)
     return Quadrature(nodes, weights / weights.sum())
 
 
 def graded_with_ends(steps: int) -> Quadrature:
-    """Graded rule of whole steps in t, from end to end, where the two ends have half the weight."""
-    ends = np.ones(steps)
-    ends[[0, -1]] = 0.5
-    return graded(np.linspace(0, 1, steps), ends)
+    """Give the graded rule of equal steps in t from 0 to 1; both endpoints have half the weight."""
+    weights = np.ones(steps)
+    weights[[0, -1]] = 0.5
+    return graded(np.linspace(0, 1, steps), weights)
 
 
 def node_count(steps: int) -> int:
@@ -159,7 +159,7 @@ def node_count(steps: int) -> int:
     TypeError
         If it is not an integer.
     ValueError
-        If it is not positive, or more than can be meant.
+        If it is not positive, or above `MOST_STEPS`.
     """
     try:
         count = None if isinstance(steps, bool) else operator.index(steps)
@@ -175,12 +175,12 @@ def node_count(steps: int) -> int:
 def _emulated(rule: str, steps: int) -> Quadrature:
     if rule not in ("left", "right"):
         raise ValueError(f"emulate serves the rules left and right, not {rule!r}")
-    integral = graded_with_ends(EMULATION_NODES)
+    graded_rule = graded_with_ends(EMULATION_NODES)
     # The left rule counts the target (α = 1) and leaves the baseline (α = 0) out.
-    end = (0.5 if rule == "left" else -0.5) / steps
-    weights = integral.weights.copy()
-    weights[[0, -1]] += (-end, end)
-    return Quadrature(integral.nodes, weights)
+    correction = (0.5 if rule == "left" else -0.5) / steps
+    weights = graded_rule.weights.copy()
+    weights[[0, -1]] += (-correction, correction)
+    return Quadrature(graded_rule.nodes, weights)
 
 
 def _legendre_recurrence(n: int) -> Array:
@@ -194,7 +194,7 @@ def _from_jacobi(b: Array) -> Quadrature:
     off = np.sqrt(b[1:])
     nodes, vectors = np.linalg.eigh(np.diag(off, 1) + np.diag(off, -1))
     weights = vectors[0] ** 2
-    # Symmetric by theory; made so to the last bit.
+    # Symmetric in theory; averaged with their mirror image, symmetric to the last bit too.
     nodes, weights = (nodes - nodes[::-1]) / 2, (weights + weights[::-1]) / 2
     return Quadrature((1 + nodes) / 2, weights / weights.sum())
 
@@ -207,7 +207,7 @@ def _kronrod(n: int) -> Quadrature:
     b = np.zeros(2 * n + 1)
     known = _legendre_recurrence(math.ceil(3 * n / 2) + 1)
     b[: len(known)] = known
-    # s and t hold two rows of mixed moments; the index is shifted by one.
+    # s and t: two rows of mixed moments, their index shifted by one.
     s, t = np.zeros(n // 2 + 2), np.zeros(n // 2 + 2)
     t[1] = b[n + 1]
     for m in range(n - 1):

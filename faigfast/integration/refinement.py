@@ -1,4 +1,4 @@
-"""Refinement: how many points a rule takes, and nested rules until the scores stand still."""
+"""Refinement: default numbers of points, and nested rules until the scores barely change."""
 
 import itertools
 import math
@@ -17,37 +17,37 @@ from faigfast.integration.quadrature import (
     quadrature,
 )
 
-# Nodes of a rule where nothing else is said; docs/accuracy.md tells what they are worth.
+# Default nodes of a rule; docs/explanation/accuracy.md compares their errors.
 STEPS = {"left": 100, "right": 100, "graded": 16, "gauss-kronrod": 21}
 STEPS_OF_OTHERS = 20
-# The more units an image has, the more their kinks even out: from so many pixels on, fewer do.
+# Kinks of many units average out: images of at least LARGE pixels need fewer nodes.
 LARGE = 64 * 64
 STEPS_OF_LARGE = {"midpoint": 15, "graded": 14}
-MOST_STEPS = 729  # with a tolerance
-# Rules that nest → estimated error over the difference from the level before.
-# One-sided rules move by their error, a bit more or less; 1.1 covers it in 98 % of 288 cases.
+MOST_STEPS = 729  # default limit with a tolerance
+# Rules that nest → ratio of the estimated error to the change of the scores from level to level.
+# One-sided rules change by about their error; 1.1 covers the error in 98 % of 288 cases.
 NESTED = {"midpoint": 0.4, "trapezoid": 2 / 3, "graded": 2 / 3, "left": 1.1, "right": 1.1}
 
 Steps = Callable[[], Iterator[Step]]
 
 
-def usual_steps(rule: str, pixels: int) -> int:
-    """Nodes of a rule for an image of so many pixels, where nothing else is said."""
-    usual = STEPS.get(rule, STEPS_OF_OTHERS)
-    return STEPS_OF_LARGE.get(rule, usual) if pixels >= LARGE else usual
+def default_steps(rule: str, pixels: int) -> int:
+    """Default number of nodes of a rule, for an image of so many pixels."""
+    count = STEPS.get(rule, STEPS_OF_OTHERS)
+    return STEPS_OF_LARGE.get(rule, count) if pixels >= LARGE else count
 
 
 def schedule(
     rule: str, steps: int | None = None, tol: float | None = None, emulate: bool = False
 ) -> tuple[int | None, Callable[[int], Steps]]:
-    """Check how the line is to be summed.
+    """Check the options of the sum over the line, and make its steps.
 
     Parameters
     ----------
     rule : str
         As in `quadrature`.
     steps : int, optional
-        Number of nodes, or with `tol` the most of them; None: what is usual.
+        Number of nodes, with `tol` the most; None: the default.
     tol : float, optional
         Relative error to refine to.
     emulate : bool
@@ -56,23 +56,23 @@ def schedule(
     Returns
     -------
     steps : int, optional
-        The number of nodes, given or not; None: it depends on the size of the image.
+        The number of nodes, given or default; None if it depends on the size of the image.
     make : callable
-        Gives, for an image of so many pixels, what gives the steps as often as it is called.
+        From the pixels of an image to a function that iterates over the steps at every call.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind, out of range, or does not go with another.
+        If an argument is of the wrong kind, out of range, or contradicts another.
     """
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
     if tol is None:
-        count = usual_steps(rule, 1) if steps is None else node_count(steps)
+        count = default_steps(rule, 1) if steps is None else node_count(steps)
         make = quadrature(rule, count, emulate).steps
         if steps is not None or rule not in STEPS_OF_LARGE:
             return count, lambda pixels: make
-        return None, lambda pixels: quadrature(rule, usual_steps(rule, pixels)).steps
+        return None, lambda pixels: quadrature(rule, default_steps(rule, pixels)).steps
     if isinstance(tol, bool) or not isinstance(tol, Real):
         raise TypeError(f"tol is {tol!r}; expected a relative error such as 0.01")
     if not 0 < tol < math.inf:
@@ -85,11 +85,11 @@ def schedule(
 
 
 def refinement(rule: str, most: int) -> Iterator[Step]:
-    """Yield nested rules step by step, each keeping the points of the one before.
+    """Yield nested rules step by step; each rule keeps the points of the previous rule.
 
-    The scores' error after a step is estimated as a factor of how far they moved. An integrand
-    with kinks is like a path of Brownian motion: a rule of three or two times as many points then
-    moves √8 or √3 times its own error; a smooth one moves further.
+    The error after a step is estimated as a factor times the change of the scores. An integrand
+    with kinks resembles a path of Brownian motion: a rule of three or two times as many points then
+    changes the scores by √8 or √3 times its own error; a smooth integrand by more.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def refinement(rule: str, most: int) -> Iterator[Step]:
     Raises
     ------
     ValueError
-        If the rule does not nest, or `most` leaves nothing to compare.
+        If the rule does not nest, or `most` is too small for two levels.
 
     Examples
     --------
@@ -121,18 +121,18 @@ def refinement(rule: str, most: int) -> Iterator[Step]:
     while len(fine.nodes) <= most:
         near = np.isclose(fine.nodes[:, None], coarse.nodes, rtol=0, atol=1e-9)
         old = near.any(1)
-        # Old weights all change by one factor.
+        # All weights of the previous level change by one factor.
         keep = fine.weights[old].sum() / coarse.weights.sum()
         yield Step(fine.nodes[~old], fine.weights[~old], float(keep), None, True, NESTED[rule])
         coarse, fine = fine, next(levels)
 
 
 def _levels(rule: str) -> Iterator[Quadrature]:
-    """Yield rules each of which has the nodes of the one before."""
+    """Yield rules; each contains the nodes of the previous rule."""
     if rule == "graded":
         yield quadrature(rule, 6)
         for doublings in itertools.count(1):
-            # Midpoints, and then whole steps of half the width.
+            # First midpoints, then equal steps of half the width.
             yield graded_with_ends(6 * 2**doublings + 1)
     for power in itertools.count():
         if rule == "trapezoid":

@@ -1,39 +1,38 @@
-"""How an attribution was computed."""
+"""AttributionSettings: how an attribution was computed."""
 
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How an attribution was computed; results of one setting can be merged.
+class AttributionSettings:
+    """How an attribution was computed; results of equal settings can be merged.
 
     Parameters
     ----------
     rule : str
         Quadrature rule.
     steps : int, optional
-        Its nodes as asked for, with `tol` the most of them; None: what is usual for images of a
-        size.
+        Its number of nodes as given, with `tol` the most; None: the default for the image's size.
     tol : float, optional
         Estimated error of the scores at which an image was done.
     emulate : bool
-        Whether the rule's sum was predicted from fewer.
+        Whether the rule's sum was predicted from fewer nodes.
     objective : str
         Name of the loss.
     backend, precision : str
-        What was used in the end.
+        The backend and precision that computed the scores.
     per_image : bool
-        Whether the scores of every image are kept, or their mean alone.
+        Whether the scores of every image are kept, or only their mean.
     baseline, target : str
         Fingerprints of the two networks.
     method : str
-        What the scores are: "faig", or a rival of `faigfast.analysis.baselines`.
+        Name of the scores: "faig", or a rival of `faigfast.analysis.baselines`.
     contrasted : bool
-        Whether other degradations' scores are taken off where nothing is said; rivals that are
-        ranked by the score itself say no.
+        Whether `Attribution.contrast` subtracts the other degradations by default; False for
+        rivals that are ranked by the score itself.
     seed : int, optional
-        Of scores that are drawn; None of all others.
+        Of random scores; None for all others.
     """
 
     rule: str
@@ -52,7 +51,7 @@ class Setting:
 
 
 def differences(one: Any, other: Any) -> str:
-    """Name the fields that differ, with both values."""
+    """Name the fields that differ, with both values; of no dataclasses, the values themselves."""
     if not is_dataclass(one):
         return f"{one} and {other}"
     pairs = {f.name: (getattr(one, f.name), getattr(other, f.name)) for f in fields(one)}

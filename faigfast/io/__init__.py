@@ -1,1 +1,1 @@
-"""Files: written as a whole or not at all, and what is needed to go on where a run stopped."""
+"""Files: written whole or not at all; finished parts of a run, tables, machine and versions."""

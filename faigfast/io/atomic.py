@@ -31,8 +31,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     ValueError
         If the folder cannot be made or written, or `path` is a folder or a device.
     """
-    path = Path(os.path.realpath(path))  # a link stays one, and what it points to is written
-    with _refused(path):
+    path = Path(os.path.realpath(path))  # a link stays a link: its target is written
+    with _one_sentence(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise OSError(0, "it is a folder or a device")
@@ -46,7 +46,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         # mkstemp makes private files; a result gets the permissions of any new file.
         mask = os.umask(0)
         os.umask(mask)
-        with _refused(path):
+        with _one_sentence(path):
             temporary.chmod(0o666 & ~mask)
             os.replace(temporary, path)
     except BaseException:
@@ -56,8 +56,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def _refused(path: Path) -> Iterator[None]:
-    """Say in one sentence that a place cannot be written."""
+def _one_sentence(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system into one sentence about the path."""
     try:
         yield
     except OSError as problem:

@@ -1,4 +1,4 @@
-"""What results were made from, compared."""
+"""Identities of results, compared."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ def difference(old: Any, new: Any, place: str = "") -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*new, *(key for key in old if key not in new)]:
             inner = f"{place}.{key}" if place else key
-            if found := difference(old.get(key), new.get(key), inner):
-                return found
+            if text := difference(old.get(key), new.get(key), inner):
+                return text
         return ""
     return "" if old == new else f"{place} was {old!r} and is {new!r}"

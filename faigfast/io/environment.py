@@ -1,4 +1,4 @@
-"""Where and with what figures were made."""
+"""Hardware and versions behind measured figures."""
 
 import os
 import platform
@@ -33,14 +33,14 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_gpu(device: torch.device | str) -> dict[str, str]:
-    """Name an NVIDIA GPU, what drives it, and the compilers for it; empty for other devices."""
+    """Name an NVIDIA GPU, its driver and the compilers for it; empty for other devices."""
     if torch.device(device).type != "cuda":
         return {}
-    found = torch.cuda.get_device_properties(device)
+    gpu = torch.cuda.get_device_properties(device)
     triton = find_spec("triton") and version("triton")
     return {
-        "gpu": f"{found.name}, sm_{found.major}{found.minor}, {found.multi_processor_count} "
-        f"multiprocessors, {found.total_memory / 2**30:.0f} GiB; driver {_driver()}, CUDA "
+        "gpu": f"{gpu.name}, sm_{gpu.major}{gpu.minor}, {gpu.multi_processor_count} "
+        f"multiprocessors, {gpu.total_memory / 2**30:.0f} GiB; driver {_driver()}, CUDA "
         f"{torch.version.cuda} of torch, triton {triton or 'missing'}, CUDA extension "
         f"{_extension_cuda.describe()}"
     }

@@ -1,25 +1,26 @@
-"""Tables as aligned text and in Markdown, and numbers of things."""
+"""Tables as aligned text and in Markdown, and counts with their nouns."""
 
 from collections.abc import Sequence
 
 
-def counted(number: int, thing: str) -> str:
+def counted(number: int, noun: str) -> str:
     """Write "1 image" and "3 images"."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Set cells in columns: the first to the left, figures to the right, two spaces between."""
+    """Align cells in columns: the first column left, the others right, two spaces between them."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
 
-    def line(cells: Sequence[str]) -> str:
+    def aligned_row(cells: Sequence[str]) -> str:
         first, *others = zip(cells, widths, strict=True)
         return "  ".join([first[0].ljust(first[1]), *(c.rjust(w) for c, w in others)]).rstrip()
 
-    return "\n".join([line(head), "-" * (sum(widths) + 2 * len(widths) - 2), *map(line, rows)])
+    rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+    return "\n".join([aligned_row(head), rule, *map(aligned_row, rows)])
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table of Markdown: the first column to the left, figures to the right."""
+    """Write a Markdown table: the first column aligned left, the others right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,1 +1,1 @@
-"""Networks as users bring them: their tensors, how they are left alone, and fingerprints."""
+"""Users' networks: their tensors, calls that leave no trace, and fingerprints."""

@@ -1,4 +1,4 @@
-"""Fingerprints: what tells networks, tensors and states of random generators apart."""
+"""Fingerprints of networks, tensors and states of random generators."""
 
 import hashlib
 import pickle
@@ -23,14 +23,14 @@ def fingerprints(*models: nn.Module) -> list[str]:
 
 
 def digest_of(named: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names, types, shapes and values of tensors, in whatever order they come."""
-    found = hashlib.sha256()
+    """SHA-256 over the names, types, shapes and values of tensors, in any order."""
+    digest = hashlib.sha256()
     for key, value in sorted(named.items()):
-        found.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        # By uint8, as numpy has no bfloat16.
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        # As uint8, since numpy has no bfloat16.
         octets = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-        found.update(octets.numpy().data)
-    return found.hexdigest()
+        digest.update(octets.numpy().data)
+    return digest.hexdigest()
 
 
 def generators() -> str:

@@ -1,4 +1,4 @@
-"""What every part needs of a network: its tensors, its identity, a call without a trace."""
+"""State of a network: its tensors, their identity, and calls that leave no trace on it."""
 
 import copy
 import random
@@ -65,7 +65,7 @@ def check_same_layout(
     baseline, target : mapping of str to Tensor
         State dicts without prefixes.
     in_baseline, in_target : str
-        What the message calls the two.
+        Names of the two in the message.
 
     Raises
     ------
@@ -92,13 +92,13 @@ def check_same_layout(
 
 
 def all_finite(value: Tensor) -> bool:
-    """Whether a tensor holds neither infinities nor NaN, which its sum shows in one reading."""
-    # A sum of finite values can overflow; then all are looked at.
+    """Whether a tensor holds neither infinities nor NaN."""
+    # The sum needs one pass, but can overflow: then check every value.
     return bool(value.sum().isfinite()) or bool(value.isfinite().all())
 
 
 def slots(model: nn.Module) -> dict[str, Tensor]:
-    """Give every place of a tensor in a module once, also where two names lead to one module."""
+    """Give the parameters and buffers of every submodule; a shared submodule appears once."""
     return {
         f"{name}.{key}".lstrip("."): value
         for name, module in model.named_modules()
@@ -108,13 +108,13 @@ def slots(model: nn.Module) -> dict[str, Tensor]:
 
 
 def identity(value: Tensor) -> tuple[Any, ...]:
-    """Tell tensors apart: what is equal shares one memory, shape and layout."""
+    """Identify a tensor: equal results mean one memory, shape and layout."""
     return value.data_ptr() or id(value), value.shape, value.stride()
 
 
 def copy_of(model: nn.Module) -> nn.Module:
-    """Copy a module deeply, tensors that it computed for itself included."""
-    # deepcopy refuses what hooks such as weight norm's leave on a module: results with a history.
+    """Copy a module deeply, with the tensors that its hooks computed."""
+    # deepcopy refuses tensors with a gradient history; hooks such as weight norm's leave some.
     kept = [value for module in model.modules() for value in vars(module).values()]
     computed = [v for v in kept if isinstance(v, Tensor) and not v.is_leaf]
     with torch.inference_mode(False):
@@ -123,7 +123,7 @@ def copy_of(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def blaming(what: str, kind: type[Exception]) -> Iterator[None]:
-    """Turn an error of torch or the network into one sentence."""
+    """Turn an error of torch or the network into one sentence that begins with `what`."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -134,14 +134,14 @@ def blaming(what: str, kind: type[Exception]) -> Iterator[None]:
 
 
 def call_as_is(model: nn.Module, x: Tensor) -> Any:
-    """Evaluate a module on its own tensors, copied, since it may write on its buffers."""
+    """Evaluate a module on copies of its own tensors, since it may write on its buffers."""
     own = {key: value.clone() for key, value in slots(model).items()}
     with blaming(f"the networks do not take x {list(x.shape)} of {x.dtype}", Exception):
         return functional_call(model, own, (x.clone(),), tie_weights=False)
 
 
 def _is_same(place: dict[str, Any], kept: dict[str, Any]) -> bool:
-    """Whether the same things stand in a place in the same order; a tensor has no plain `==`."""
+    """Whether two dicts hold the same objects in the same order; `==` fails for tensors."""
     if len(place) != len(kept):
         return False
     return all(map(is_, place, kept)) and all(map(is_, place.values(), kept.values()))
@@ -149,22 +149,22 @@ def _is_same(place: dict[str, Any], kept: dict[str, Any]) -> bool:
 
 @contextmanager
 def undisturbed(*models: nn.Module) -> Iterator[None]:
-    """Evaluate models inside, with gradients and exact types, and leave no trace of it.
+    """Evaluate models inside, with gradients and exact types, and restore them on leaving.
 
     Modes of all submodules, tensors they keep as attributes or buffers, and every random
-    generator, Python's and NumPy's included, are restored on leaving; what else a network keeps of
-    its own (a list, a number) is not. `no_grad`, `inference_mode`, autocast and TF32 of the caller
-    do not reach inside.
+    generator, Python's and NumPy's included, are restored on leaving; other attributes (a list, a
+    number) are not. `no_grad`, `inference_mode`, autocast and TF32 of the caller
+    have no effect inside.
     """
     modules = [module for model in models for module in model.modules()]
     modes = [module.training for module in modules]
-    # Hooks such as weight norm's leave what they computed on the module.
-    scripted = torch.jit.ScriptModule  # whose buffers are not a dict
+    # Hooks such as weight norm's leave computed tensors on the module.
+    scripted = torch.jit.ScriptModule  # its buffers are not a dict
     places = [vars(m) for m in modules]
     places += [m._buffers for m in modules if not isinstance(m, scripted)]
-    left = [(place, dict(place)) for place in places]
+    copies = [(place, dict(place)) for place in places]
     own = [v for m in modules for v in vars(m).values() if isinstance(v, Tensor)]
-    # Tensors of inference mode cannot be written on here.
+    # Tensors of inference mode cannot be restored here.
     contents = [(v, v._version, v.detach().clone()) for v in own if not v.is_inference()]
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     parameters = (p for m in modules for p in m._parameters.values() if p is not None)
@@ -175,12 +175,12 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device, enabled=False),
-        proper_float32(),  # cuDNN convolves float32 in TF32 unless told otherwise
+        proper_float32(),  # by default cuDNN convolves float32 in TF32
     ):
         states = random.getstate(), np.random.get_state()
         try:
             for model in models:
-                # To tell every module takes longer than to look.
+                # Setting the mode of every module takes longer than reading it.
                 if any(module.training for module in model.modules()):
                     model.eval()
             yield
@@ -188,12 +188,12 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
             random.setstate(states[0])
             np.random.set_state(states[1])
             for module, mode in zip(modules, modes, strict=True):
-                if type(module).train is not nn.Module.train:  # it may do more, as merge weights
+                if type(module).train is not nn.Module.train:  # it may also merge weights
                     module.train(mode)
             for module, mode in zip(modules, modes, strict=True):
                 if module.training != mode:
                     module.training = mode
-            for place, kept in left:
+            for place, kept in copies:
                 if _is_same(place, kept):
                     continue
                 made = {key for key, value in place.items() if isinstance(value, Tensor)}

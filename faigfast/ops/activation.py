@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 aten = torch.ops.aten
 
-# Name → whether the gradient needs the activation's input; the others' is told by their output.
+# Name → whether the gradient needs the activation's input; the other gradients need the output.
 ACTIVATIONS = {
     "none": False,
     "relu": False,
@@ -20,7 +20,7 @@ ACTIVATIONS = {
 
 
 def activate(z: Tensor, name: str, slope: float | Tensor) -> Tensor:
-    """Apply an activation; what needs no copy of z overwrites it.
+    """Apply an activation; it overwrites z unless its gradient needs a copy.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def activate(z: Tensor, name: str, slope: float | Tensor) -> Tensor:
     name : str
         One of `ACTIVATIONS`.
     slope : float or Tensor
-        Of leaky_relu, positive; [C] or [1] of prelu.
+        Positive slope of leaky_relu; [C] or [1] of prelu.
     """
     if name == "relu":
         return z.relu_()
@@ -45,7 +45,7 @@ def activate(z: Tensor, name: str, slope: float | Tensor) -> Tensor:
 
 
 def activation_backward(gy: Tensor, saved: Tensor, name: str, slope: float | Tensor) -> Tensor:
-    """Gradient at the activation's input, from its output or input as `ACTIVATIONS` tells."""
+    """Gradient at the activation's input, from the output or input that `ACTIVATIONS` names."""
     if name == "relu":
         return aten.threshold_backward(gy, saved, 0)
     if name == "leaky_relu":

@@ -1,9 +1,9 @@
-"""Path affine map of channels: what follows a normalisation, at many points of the line at once."""
+"""Path affine map of channels, as after a normalisation, at many points of the line at once."""
 
 import torch
 from torch import Tensor
 
-from faigfast.ops.path_values import differentiate, on_line, room, wide
+from faigfast.ops.path_values import differentiate, empty_at_points, on_line, wide
 from faigfast.ops.registry import operation
 
 
@@ -25,20 +25,20 @@ def affine(
     x : Tensor
         [P, N, L, C, S]: channels in the fourth dimension; [1, N, …] where all points share it.
     w0, dw : Tensor
-        [C], baseline and Δ; dw None: it stands still.
+        [C], baseline and Δ; dw None: it does not move.
     b0, db : Tensor
         [C], the same of the shift.
     alpha : Tensor
         [P], points.
     sum_w, sum_b : Tensor, optional
-        [N, C] from `no_sums`.
+        [N, C] from `new_gradient_sums`.
 
     Returns
     -------
     Tensor
         [P, N, L, C, S].
     """
-    y = room(x, len(alpha))
+    y = empty_at_points(x, len(alpha))
     for p, a in enumerate(alpha.unbind()):
         w, b = on_line(w0, dw, a, x.dtype), on_line(b0, db, a, x.dtype)
         torch.addcmul(b.unsqueeze(1), x[p % len(x)], w.unsqueeze(1), out=y[p])
@@ -51,9 +51,9 @@ def affine_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `affine`: gx [P, N, L, C, S]; gw and gb [N, C], summed over the points.
 
-    `needs` tells which are wanted; the others are empty.
+    `needs` says which to compute; the others are empty.
     """
-    gx = room(x, len(alpha)) if needs[0] else x.new_empty(0)
+    gx = empty_at_points(x, len(alpha)) if needs[0] else x.new_empty(0)
     kind = wide(x.dtype)
     gw = x.new_zeros(x.shape[1], len(w0), dtype=kind) if needs[1] else x.new_empty(0)
     for p, a in enumerate(alpha.unbind()):
@@ -65,4 +65,4 @@ def affine_backward(
     return gx, gw, gb
 
 
-differentiate(affine, affine_backward, saved=(0, 1, 2, 5), sums=(6, 7))
+differentiate(affine, affine_backward, saved=(0, 1, 2, 5), gradient_sums=(6, 7))

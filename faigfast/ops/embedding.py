@@ -24,7 +24,7 @@ def embedding(
     alpha : Tensor
         [P], points.
     sum_w : Tensor, optional
-        [N, V, E] from `no_sums`.
+        [N, V, E] from `new_gradient_sums`.
 
     Returns
     -------
@@ -42,8 +42,8 @@ def embedding_backward(gy: Tensor, rows: Tensor, w0: Tensor) -> Tensor:
     """Gradient of `embedding`: [N, V, E], summed over the points."""
     gw = w0.new_zeros(gy.shape[1], *w0.shape, dtype=wide(w0.dtype))
     for p, g in enumerate(gy):
-        for n, found in enumerate(rows[p % len(rows)]):
-            gw[n].index_add_(0, found, g[n].to(gw.dtype))
+        for n, indices in enumerate(rows[p % len(rows)]):
+            gw[n].index_add_(0, indices, g[n].to(gw.dtype))
     return gw
 
 

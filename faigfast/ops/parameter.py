@@ -1,4 +1,4 @@
-"""Path parameter: a tensor on the line as it is, for operations without a rule of their own."""
+"""Path parameter: a tensor at points of the line, for operations without a rule."""
 
 from typing import Any
 
@@ -20,12 +20,12 @@ def parameter(w0: Tensor, dw: Tensor | None, alpha: Tensor, sum_w: Tensor) -> Te
     alpha : Tensor
         [P], points.
     sum_w : Tensor
-        [N, *w] from `no_sums`.
+        [N, *w] from `new_gradient_sums`.
 
     Returns
     -------
     Tensor
-        [P, N, *w]; images share one memory.
+        [P, N, *w]; images share memory.
     """
     values = torch.stack([on_line(w0, dw, a) for a in alpha.unbind()])
     return values.unsqueeze(1).expand(-1, len(sum_w), *w0.shape)

@@ -1,4 +1,4 @@
-"""What all path operations share: values on the line, and sums of gradients for each image."""
+"""Shared parts of path operations: values on the line, gradient sums of images, layouts."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -21,14 +21,14 @@ def on_line(
     alpha : Tensor
         Scalar, of the dtype of w0 or wider.
     dtype : torch.dtype, optional
-        Of the result where it is not that of w0, which may be a wider master.
+        Type of the result; None: that of w0, which may be wider than the activations.
     """
     value = w0 if dw is None else torch.addcmul(w0, dw, alpha)
     return value if dtype is None else value.to(dtype)
 
 
 def on_device(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Give numbers as a tensor without waiting for what the device does at the time."""
+    """Copy numbers to a device without waiting for its queued work."""
     return torch.tensor(numbers, dtype=dtype).to(device, non_blocking=True)
 
 
@@ -37,10 +37,10 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def no_sums(shape: torch.Size, images: int, like: Tensor) -> Tensor:
-    """Zeros [N, *shape] that fill no memory, as where sums of gradients are collected.
+def new_gradient_sums(shape: torch.Size, images: int, like: Tensor) -> Tensor:
+    """Zeros [N, *shape] that fill no memory; autograd collects a parameter's gradient there.
 
-    A path operation takes such a tensor beside a parameter. The gradient that reaches it is the
+    A path operation takes such a tensor beside a parameter. The tensor's gradient is the
     parameter's, image by image and summed over the points of the line.
     """
     zero = torch.zeros((), dtype=wide(like.dtype), device=like.device)
@@ -48,7 +48,7 @@ def no_sums(shape: torch.Size, images: int, like: Tensor) -> Tensor:
 
 
 def one_batch(part: Tensor) -> Tensor:
-    """Give a batch of one sample the stride by which torch tells channels-last from others."""
+    """Set the batch stride of one sample, by which torch recognises channels-last."""
     if len(part) != 1:
         return part
     return part.as_strided(part.shape, (part.numel(), *part.stride()[1:]), part.storage_offset())
@@ -61,19 +61,19 @@ def arranged(value: Tensor) -> Tensor:
 
 
 def dense(x: Tensor) -> Tensor:
-    """Bring [P, M, C, *spatial] into dense [P, M, *spatial, C]; one point stands for all alike."""
+    """Bring [P, M, C, *spatial] into dense [P, M, *spatial, C]; P is 1 if points share memory."""
     if x.shape[0] > 1 and x.stride(0) == 0:
         x = x[:1]
     return x.movedim(2, -1).contiguous()
 
 
-def every_point(found: Tensor, points: int) -> Tensor:
-    """Copy the one point that stands for all alike, for kernels that read every point."""
-    return found if len(found) == points else found.expand(points, *found.shape[1:]).contiguous()
+def every_point(part: Tensor, points: int) -> Tensor:
+    """Copy a shared point [1, ...] to all points, for kernels that read every point."""
+    return part if len(part) == points else part.expand(points, *part.shape[1:]).contiguous()
 
 
 def pitched(x: Tensor) -> Tensor:
-    """As `dense`, but without a copy where x is some channels of a dense image that has more."""
+    """As `dense`, but without a copy where x is a slice of channels of a dense image."""
     if x.shape[0] > 1 and x.stride(0) == 0:
         x = x[:1]
     pixels = x.movedim(2, -1)  # [P, M, *spatial, C]
@@ -91,45 +91,47 @@ def pitched(x: Tensor) -> Tensor:
 
 
 def address(part: Tensor | None) -> int:
-    """Address as the extensions take it; 0: there is nothing."""
+    """Address as the extensions take it; 0 for None."""
     return 0 if part is None else part.data_ptr()
 
 
-def room(part: Tensor, points: int) -> Tensor:
-    """Uninitialised [P, ...], laid out as [P, ...] or [1, ...] is, channels-last or not."""
+def empty_at_points(part: Tensor, points: int) -> Tensor:
+    """Uninitialised [P, ...] in the layout of a tensor [P, ...] or [1, ...]."""
     return torch.empty_like(part.expand(points, *part.shape[1:]))
 
 
-def wanted(found: Iterable[Tensor], needs: Sequence[bool], x: Tensor) -> list[Tensor | None]:
-    """Gradients that are needed, the first that of x, summed over the points which share it."""
-    gx, *sums = (part if need else None for part, need in zip(found, needs, strict=True))
+def needed_gradients(
+    gradients: Iterable[Tensor], needs: Sequence[bool], x: Tensor
+) -> list[Tensor | None]:
+    """Drop gradients that are not needed; sum the first, of x, over the points that share x."""
+    gx, *sums = (part if need else None for part, need in zip(gradients, needs, strict=True))
     return [None if gx is None else gx.sum_to_size(x.shape), *sums]
 
 
 def differentiate(
-    operation: Any, backward: Callable[..., Any], saved: Sequence[int], sums: Sequence[int]
+    operation: Any, backward: Callable[..., Any], saved: Sequence[int], gradient_sums: Sequence[int]
 ) -> None:
     """Register the gradient of a path operation of x and parameters.
 
     Parameters
     ----------
     operation : Operation
-        Its first argument is x.
+        Operation whose first argument is x.
     backward : callable
-        Takes gy, what is saved, x first, and which gradients are wanted; gives them, that of x
-        first.
-    saved, sums : sequence of int
-        Places of arguments that backward takes, and of the tensors from `no_sums`.
+        Takes gy, the saved tensors, x first, and a list of which gradients are needed; gives all
+        gradients, that of x first.
+    saved, gradient_sums : sequence of int
+        Positions of arguments that backward takes, and of tensors from `new_gradient_sums`.
     """
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*(inputs[place] for place in saved))
+        ctx.save_for_backward(*(inputs[position] for position in saved))
 
     def gradient(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
-        needs = [ctx.needs_input_grad[place] for place in (0, *sums)]
-        parts = ctx.saved_tensors  # once: what is computed again is unpacked once
-        found = wanted(backward(gy, *parts, needs), needs, parts[0])
-        by_place = dict(zip((0, *sums), found, strict=True))
-        return tuple(by_place.get(place) for place in range(len(ctx.needs_input_grad)))
+        needs = [ctx.needs_input_grad[position] for position in (0, *gradient_sums)]
+        parts = ctx.saved_tensors  # once: a checkpoint unpacks its tensors once
+        gradients = needed_gradients(backward(gy, *parts, needs), needs, parts[0])
+        by_position = dict(zip((0, *gradient_sums), gradients, strict=True))
+        return tuple(by_position.get(position) for position in range(len(ctx.needs_input_grad)))
 
     operation.register_autograd(gradient, setup_context=setup_context)

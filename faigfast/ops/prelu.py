@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from faigfast.ops.path_values import differentiate, on_line, room, wide
+from faigfast.ops.path_values import differentiate, empty_at_points, on_line, wide
 from faigfast.ops.registry import operation
 
 
@@ -20,17 +20,17 @@ def prelu(x: Tensor, w0: Tensor, dw: Tensor | None, alpha: Tensor, sum_w: Tensor
     alpha : Tensor
         [P], points.
     sum_w : Tensor, optional
-        [N, C] or [N, 1] from `no_sums`.
+        [N, C] or [N, 1] from `new_gradient_sums`.
 
     Returns
     -------
     Tensor
         [P, N, L, C, S].
     """
-    y = room(x, len(alpha))
+    y = empty_at_points(x, len(alpha))
     for p, a in enumerate(alpha.unbind()):
-        one = x[p % len(x)]
-        torch.where(one > 0, one, one * on_line(w0, dw, a, x.dtype).unsqueeze(1), out=y[p])
+        x_p = x[p % len(x)]
+        torch.where(x_p > 0, x_p, x_p * on_line(w0, dw, a, x.dtype).unsqueeze(1), out=y[p])
     return y
 
 
@@ -40,20 +40,20 @@ def prelu_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `prelu`: gx [P, N, L, C, S]; gw [N, C] or [N, 1], summed over the points.
 
-    `needs` tells which are wanted; the others are empty.
+    `needs` says which to compute; the others are empty.
     """
-    gx = room(x, len(alpha)) if needs[0] else x.new_empty(0)
+    gx = empty_at_points(x, len(alpha)) if needs[0] else x.new_empty(0)
     kind = wide(x.dtype)
     gw = x.new_zeros(x.shape[1], len(w0), dtype=kind) if needs[1] else x.new_empty(0)
     for p, a in enumerate(alpha.unbind()):
-        one = x[p % len(x)]
+        x_p = x[p % len(x)]
         if needs[0]:
             w = on_line(w0, dw, a, x.dtype).unsqueeze(1)
-            torch.where(one > 0, gy[p], gy[p] * w, out=gx[p])
+            torch.where(x_p > 0, gy[p], gy[p] * w, out=gx[p])
         if needs[1]:
-            part = torch.where(one > 0, 0, gy[p] * one).sum((1, 3), dtype=kind)  # [N, C]
+            part = torch.where(x_p > 0, 0, gy[p] * x_p).sum((1, 3), dtype=kind)  # [N, C]
             gw += part if len(w0) > 1 else part.sum(1, keepdim=True)
     return gx, gw
 
 
-differentiate(prelu, prelu_backward, saved=(0, 1, 2, 3), sums=(4,))
+differentiate(prelu, prelu_backward, saved=(0, 1, 2, 3), gradient_sums=(4,))

@@ -1,4 +1,4 @@
-"""The table that chooses which kernel runs an operation, and remembers why the others do not."""
+"""The table of kernels: chooses one for an operation, and records why others refused."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,22 +19,22 @@ class Kernel:
     Parameters
     ----------
     name : str
-        Of the kernel.
+        Name of the kernel.
     run : callable
         Takes the operation's arguments.
     refuses : callable
-        Takes them too; says why it does not serve them, "" where it does.
+        Takes the same arguments; gives the reason why the kernel does not serve them, or "".
     backend : str
-        The backend that it belongs to; "" where it serves all.
-    told : bool
-        Whether what it refuses is told of; not where its backend has another kernel as well.
+        Backend of the kernel; "": all backends.
+    notes_refusal : bool
+        Whether a refusal becomes a note; not if the backend has another kernel as well.
     """
 
     name: str
     run: Callable[..., Any]
     refuses: Callable[..., str]
     backend: str = ""
-    told: bool = True
+    notes_refusal: bool = True
 
 
 KERNELS: dict[str, list[Kernel]] = {}
@@ -42,24 +42,24 @@ KERNELS: dict[str, list[Kernel]] = {}
 
 @dataclass(frozen=True)
 class Use:
-    """Whose kernels may run, and what they refused.
+    """The backend whose kernels may run, and their refusals.
 
     Parameters
     ----------
     backend : str
-        Its kernels may run beside those that serve all; "" none.
+        Its kernels may run beside kernels without a backend; "": only those without.
     refused : dict of str to None
-        Is told of what a kernel of the backend did not serve, and why.
+        Collects refusals of the backend's kernels, with their reasons.
     mode : str
         How kernels multiply float32: "ieee", "tf32", or "bf16x3" by three products of bfloat16.
     values : torch.dtype, optional
-        Type of activations, where the tensors on the line are wider.
+        Type of activations, if tensors on the line are wider.
     scale : GradientScale, optional
         Keeps gradients in the range of `values`.
-    layers : LayerChoice, optional
-        Takes the fastest kernel of a layer in place of the backend's own.
-    kept : dict
-        What kernels made of weights, for their next run in the same call.
+    layer_choice : LayerChoice, optional
+        Replaces the backend's kernel of a layer by the fastest one.
+    packed_weights : dict
+        Weights in the order of kernels, for their next run in the same call.
     """
 
     backend: str = ""
@@ -67,20 +67,20 @@ class Use:
     mode: str = "ieee"
     values: torch.dtype | None = None
     scale: Any = None
-    layers: Any = None
-    kept: dict[Any, Any] = field(default_factory=dict)
+    layer_choice: Any = None
+    packed_weights: dict[Any, Any] = field(default_factory=dict)
 
 
 _use: ContextVar[Use | None] = ContextVar("_use", default=None)
 
 
 def in_use() -> Use:
-    """Give what `using` set here."""
+    """Give the `Use` that `using` set in this context."""
     return _use.get() or Use()
 
 
-def looked_on() -> bool:
-    """Whether somebody has to see operations as such: a mode, a transform, a compiler."""
+def is_observed() -> bool:
+    """Whether a mode, a transform or a compiler has to see single operations."""
     return (
         is_in_torch_dispatch_mode()
         or torch._C._are_functorch_transforms_active()
@@ -91,7 +91,7 @@ def looked_on() -> bool:
 
 @contextmanager
 def using(use: Use) -> Iterator[None]:
-    """Let operations, and their gradients later, run with a backend's kernels."""
+    """Run operations, and their gradients later, with a backend's kernels."""
     token = _use.set(use)
     try:
         yield
@@ -100,10 +100,10 @@ def using(use: Use) -> Iterator[None]:
 
 
 class Operation:
-    """A torch operation of a plain PyTorch function, whose last kernel it is.
+    """A torch operation made of a plain PyTorch function, which is its last kernel.
 
     Its name in `torch.ops.faigfast` is the function's. Called through this object it skips torch's
-    dispatcher, which would cost a fifth of a millisecond each time, unless a mode looks on.
+    dispatcher, which would cost a fifth of a millisecond each time, unless a mode is active.
     """
 
     def __init__(self, plain: Callable[..., Any]) -> None:
@@ -114,13 +114,13 @@ class Operation:
         self.defined = torch.library.custom_op(
             f"faigfast::{self.name}", self._run, mutates_args=(), schema=schema
         )
-        # Plain PyTorch runs on tensors without data too, and gives their layout.
+        # Plain PyTorch also runs on tensors without data, and gives the result's layout.
         self.defined.register_fake(plain)
         self._call: Callable[..., Any] = self._run
 
     def __call__(self, *args: Any) -> Any:
-        """Compute the operation; its gradient is known where `register_autograd` was called."""
-        # Tracing and tensors without data must see one operation, and no kernel must see them.
+        """Compute the operation; it has a gradient after `register_autograd`."""
+        # Traces and tensors without data need one torch operation, and must not reach a kernel.
         return (self.defined if is_in_torch_dispatch_mode() else self._call)(*args)
 
     def _run(self, *args: Any) -> Any:
@@ -161,46 +161,50 @@ def operation(plain: Callable[..., Any]) -> Operation:
 
 
 def kernel(
-    name: str, serves: str, refuses: Callable[..., str], backend: str = "", told: bool = True
+    name: str,
+    serves: str,
+    refuses: Callable[..., str],
+    backend: str = "",
+    notes_refusal: bool = True,
 ) -> Callable[..., Any]:
-    """Register a faster kernel of an operation, before those that are there.
+    """Register a faster kernel of an operation, before its other kernels.
 
     Parameters
     ----------
     name : str
-        Of the kernel.
+        Name of the kernel.
     serves : str
         The operation's name in `torch.ops.faigfast`.
-    refuses, backend, told
+    refuses, backend, notes_refusal
         As in `Kernel`.
     """
 
     def register(run: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS[serves].insert(0, Kernel(name, run, refuses, backend, told))
+        KERNELS[serves].insert(0, Kernel(name, run, refuses, backend, notes_refusal))
         return run
 
     return register
 
 
 def choose(operation: str, *args: Any) -> Kernel:
-    """First kernel of an operation that serves these arguments, of all or the backend in use.
+    """Find the first kernel of the backend in use, or of all, that serves these arguments.
 
-    Where layers are chosen by what was measured, the fastest of several backends'.
+    With a `layer_choice`, the kernel of any backend that was measured to be fastest.
     """
     use = in_use()
     for kernel in KERNELS[operation]:
         if kernel.backend in ("", use.backend):
             why = kernel.refuses(*args)
             if not why:
-                layers = use.layers
-                return kernel if layers is None else layers.kernel(operation, kernel, args)
-            if kernel.backend and kernel.told:
+                choice = use.layer_choice
+                return kernel if choice is None else choice.kernel(operation, kernel, args)
+            if kernel.backend and kernel.notes_refusal:
                 use.refused.setdefault(f"{operation} without the {kernel.name} kernel: {why}")
     raise AssertionError(f"{operation} has no plain kernel")
 
 
 def plain(operation: Any) -> Callable[..., Any] | None:
-    """Plain PyTorch implementation of an operation of faigfast, None of others."""
+    """Plain PyTorch implementation of an operation of faigfast; None for other operations."""
     if not isinstance(operation, torch._ops.OpOverload) or operation.namespace != "faigfast":
         return None
     kernels = KERNELS.get(operation._schema.name.partition("::")[2])

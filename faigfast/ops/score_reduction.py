@@ -8,8 +8,8 @@ from torch import Tensor
 from faigfast.backend.cpu import extension as _extension
 from faigfast.ops.registry import kernel, operation
 
-# dtype → the entry of the extension that serves it on the CPU.
-_ENTRIES = {torch.float32: "score_reduction_float32", torch.float64: "score_reduction_float64"}
+# dtype → function of the extension for it.
+_FUNCTIONS = {torch.float32: "score_reduction_float32", torch.float64: "score_reduction_float64"}
 
 
 def score_reduction_reference(total: Tensor, delta: Tensor) -> Tensor:
@@ -50,12 +50,12 @@ def score_reduction(total: Tensor, delta: Tensor) -> Tensor:
     >>> score_reduction(torch.full((1, 2, 1, 3), -2.0), torch.ones(2, 1, 3))
     tensor([[6., 6.]])
     """
-    check(total, delta)
+    check_arguments(total, delta)
     return score_reduction_reference(total, delta)
 
 
-def check(total: Tensor, delta: Tensor) -> None:
-    """Raise what `score_reduction` raises; kernels ask before they read anything."""
+def check_arguments(total: Tensor, delta: Tensor) -> None:
+    """Raise the errors of `score_reduction`; kernels call this before they read anything."""
     for name, tensor in (("total", total), ("delta", delta)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is of type {type(tensor).__name__}; expected a tensor")
@@ -75,12 +75,12 @@ def check(total: Tensor, delta: Tensor) -> None:
 
 
 def _refuses(total: Tensor, delta: Tensor) -> str:
-    check(total, delta)
+    check_arguments(total, delta)
     if _extension.module is None:
         return f"the extension is missing: {_extension.missing}"
     if total.device.type != "cpu":
         return f"tensors are on {total.device}"
-    return "" if total.dtype in _ENTRIES else f"tensors are of {total.dtype}"
+    return "" if total.dtype in _FUNCTIONS else f"tensors are of {total.dtype}"
 
 
 @kernel("simd", "score_reduction", _refuses)
@@ -91,10 +91,10 @@ def _simd(total: Tensor, delta: Tensor) -> Tensor:
 
 
 def launch(total: Tensor, delta: Tensor, scores: Tensor) -> None:
-    """Let the compiled kernel fill `scores`, a contiguous [N, O*I], whatever it holds."""
+    """Fill `scores`, a contiguous [N, O*I], by the compiled kernel."""
     total, delta = total.contiguous(), delta.contiguous()
     n, f = scores.shape
-    getattr(_extension.module, _ENTRIES[total.dtype])(
+    getattr(_extension.module, _FUNCTIONS[total.dtype])(
         total=total.data_ptr(),
         delta=delta.data_ptr(),
         scores=scores.data_ptr(),

@@ -1,4 +1,4 @@
-"""Nearest-neighbour upsampling on a CPU, in memory that was used before."""
+"""Nearest-neighbour upsampling on a CPU, into memory of the extension's pool."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ aten = torch.ops.aten
 
 
 def serves(x: Tensor) -> bool:
-    """Whether images [..., C, H, W] can be upsampled so, and the backend is "cpu"."""
+    """Whether `upsample_nearest` serves images [..., C, H, W], and the backend is "cpu"."""
     plain = type(x) is Tensor and x.dtype == torch.float32 and x.device.type == "cpu"
     return in_use().backend == "cpu" and plain and x.movedim(-3, -1).is_contiguous()
 
@@ -31,7 +31,7 @@ def upsample_nearest(
     output_size : sequence of int, optional
         Height and width of the result.
     scale_factors : sequence of float, optional
-        Where there is no size.
+        Used where there is no size.
     """
     size, factors = output_size, scale_factors
     if size is None:
@@ -53,6 +53,6 @@ class _Nearest(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor, None, None]:
-        found = _images(*ctx.geometry[1])
-        aten.upsample_nearest2d_backward.grad_input(gy, *ctx.geometry, grad_input=found)
-        return found, None, None
+        gx = _images(*ctx.geometry[1])
+        aten.upsample_nearest2d_backward.grad_input(gy, *ctx.geometry, grad_input=gx)
+        return gx, None, None

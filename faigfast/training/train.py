@@ -1,4 +1,4 @@
-"""Training of one network on degraded patches; a run that is killed goes on where it was saved."""
+"""Training of one network on degraded patches; a killed run resumes from its saved state."""
 
 import hashlib
 import json
@@ -21,17 +21,17 @@ from faigfast.data.patches import Patches
 from faigfast.io.atomic import atomic_write, write_json, write_text
 from faigfast.io.differences import difference
 
-SAVE_EVERY = 100  # iterations: the most that a kill or Ctrl-C can cost
+SAVE_EVERY = 100  # iterations: the most that a kill or Ctrl-C loses
 LOG_EVERY = 100
 Optimize = Callable[[list[nn.Parameter], float], torch.optim.Optimizer]
 SEED_STRIDE = 1_000_003  # iterations between the streams of two seeds; torch takes 32 bits
 
-STATE = "state.pth"  # what a training goes on from
+STATE = "state.pth"  # file that a training resumes from
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast one network is trained.
+    """Length and learning rate of one training.
 
     Parameters
     ----------
@@ -42,9 +42,9 @@ class Schedule:
     batch : int
         Patches in a step.
     ema_decay : float
-        Of the exponential moving average of the weights, which is the result.
+        Decay of the exponential moving average of the weights, the result of the training.
     seed : int
-        Of the patches.
+        Seed of the patches.
 
     Notes
     -----
@@ -82,27 +82,27 @@ def train(
     optimizer: Optimize | str = "Adam",
     progress: bool = False,
 ) -> dict[str, Tensor]:
-    """Train a network, saving its state every 100 iterations; call it again to go on.
+    """Train a network, saving its state every 100 iterations; call again to resume.
 
     Parameters
     ----------
     network : nn.Module
-        Maps [N, C, h, w] to [N, C, H, W]; its weights are where the training starts, unless
-        `folder` holds a saved state, and are changed.
+        Maps [N, C, h, w] to [N, C, H, W]; training starts from its weights, unless `folder` holds
+        a saved state, and changes them.
     patches : Patches
-        Where batches come from.
+        Source of the batches.
     schedule : Schedule
         Length and rate.
     folder : path-like
         Receives `state.pth` and `log.jsonl` (iteration, mean loss, rate, seconds per iteration).
     recipe : dict, optional
-        Whatever else defines the run, in JSON's types; a saved state of another is refused.
+        Whatever else defines the run, in JSON's types; a saved state of another run is refused.
     trainable : mapping of str to Tensor, optional
-        State-dict key to a bool mask that fits the tensor's first dimensions: what may change.
-        Everything else stays as it is to the bit, whatever the optimiser does with it (momentum,
-        weight decay), and the network trains in eval mode. None: every parameter.
+        State-dict key to a bool mask of the tensor's first dimensions: the entries that learn.
+        All other entries stay the same to the bit, whatever the optimiser does (momentum, weight
+        decay), and the network trains in eval mode. None: every parameter.
     optimizer : str or callable
-        Name of a class of `torch.optim`, or what makes an optimiser of parameters and a rate.
+        Name of a class of `torch.optim`, or a function (parameters, rate) -> optimiser.
     progress : bool
         Show a progress bar.
 
@@ -115,7 +115,7 @@ def train(
     ------
     ValueError
         If the saved state in `folder` belongs to another run, the optimiser is unknown, or a mask
-        is of no parameter or fits none.
+        belongs to no parameter or does not fit it.
     FloatingPointError
         If the loss is not finite.
     """
@@ -123,10 +123,10 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train(trainable is None)
-    held = _Held(network, trainable)
-    make = check_optimizer(optimizer)
-    optimiser = make(held.parameters, schedule.learning_rate)
-    identity = {**asdict(schedule), **_described(optimiser), **(recipe or {})}
+    frozen = _FrozenEntries(network, trainable)
+    make_optimiser = check_optimizer(optimizer)
+    optimiser = make_optimiser(frozen.parameters, schedule.learning_rate)
+    identity = {**asdict(schedule), **_optimiser_description(optimiser), **(recipe or {})}
     identity = json.loads(json.dumps(identity))
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, schedule.iterations, 1e-7)
     average = {key: value.clone() for key, value in network.state_dict().items()}
@@ -156,7 +156,7 @@ def train(
                 },
                 path,
             )
-        write_text(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log))
+        write_text(folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in log))
 
     losses: list[float] = []
     start = time.perf_counter()
@@ -174,15 +174,15 @@ def train(
             loss = F.l1_loss(output, gt)
             network.zero_grad(set_to_none=True)
             loss.backward()
-            held.mask_gradients()
+            frozen.mask_gradients()
             losses.append(loss.item())
             if not losses[-1] < float("inf"):
                 raise FloatingPointError(f"the loss is {losses[-1]} at iteration {done}")
             rate = optimiser.param_groups[0]["lr"]
             optimiser.step()
-            held.restore()
+            frozen.restore()
             cosine.step()
-            # A decay that grows with the iterations lets a short run forget its start.
+            # A decay that grows with the iterations lets a short run forget its starting weights.
             decay = min(schedule.ema_decay, (1 + done) / (10 + done))
             with torch.no_grad():
                 for key, value in network.state_dict().items():
@@ -204,12 +204,12 @@ def train(
 
 
 def check_state(path: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse the state of a training that differs in what is known of this one's identity.
+    """Refuse the state of a training that differs from this one in a known part of its identity.
 
     Raises
     ------
     ValueError
-        If there is such a file, saying what differs.
+        If there is such a file; the message says what differs.
     """
     if not path.exists():
         return
@@ -222,27 +222,27 @@ def check_state(path: Path, identity: Mapping[str, Any]) -> None:
         )
 
 
-class _Held:
-    """What a training must leave alone.
+class _FrozenEntries:
+    """Entries of parameters that a training must not change.
 
     Parameters
     ----------
     network : nn.Module
-        As it is before the first step, in all that is held.
+        The network before the first step, with the frozen values.
     trainable : mapping of str to Tensor, optional
         As in `train`.
     """
 
     def __init__(self, network: nn.Module, trainable: Mapping[str, Tensor] | None) -> None:
-        named = dict(network.named_parameters())
-        self.parameters = list(named.values())
+        parameters = dict(network.named_parameters())
+        self.parameters = list(parameters.values())
         self.masks: list[tuple[nn.Parameter, Tensor, Tensor]] = []
         if trainable is None:
             return
         for key, mask in trainable.items():
-            if key not in named:
+            if key not in parameters:
                 raise ValueError(f"trainable holds {key!r}, which is no parameter of the network")
-            value = named[key]
+            value = parameters[key]
             if mask.dtype != torch.bool or mask.shape != value.shape[: mask.ndim]:
                 raise ValueError(
                     f"trainable holds {list(mask.shape)} of {mask.dtype} for {key!r}; expected a "
@@ -253,20 +253,20 @@ class _Held:
         self.parameters = [value for value, *_ in self.masks]
 
     def mask_gradients(self) -> None:
-        """Let no held entry reach the optimiser's sums."""
+        """Zero the gradients of frozen entries, so that no optimiser state includes them."""
         for value, mask, _ in self.masks:
             if value.grad is not None:
                 value.grad.mul_(mask)
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put held entries back that the optimiser moved without a gradient."""
-        for value, mask, kept in self.masks:
-            value.copy_(torch.where(mask, value, kept))
+        """Restore frozen entries that the optimiser moved without a gradient."""
+        for value, mask, frozen_value in self.masks:
+            value.copy_(torch.where(mask, value, frozen_value))
 
 
 def check_optimizer(optimizer: Optimize | str) -> Optimize:
-    """Give what makes an optimiser; refuse a name that is none of torch.optim that serves."""
+    """Give the function that makes an optimiser; refuse names without a usable class."""
     if not isinstance(optimizer, str):
         return optimizer
     if optimizer == "Adam":
@@ -282,8 +282,8 @@ def check_optimizer(optimizer: Optimize | str) -> Optimize:
     return kind
 
 
-def _described(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Say what was made rather than what made it: a function tells nothing of itself."""
+def _optimiser_description(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Describe the optimiser itself, since a function that makes one has no description."""
     kind = type(optimiser)
     defaults = sorted(optimiser.defaults.items())
     options = ", ".join(f"{name}={value!r}" for name, value in defaults)
@@ -322,9 +322,9 @@ def train_pair(
     Parameters
     ----------
     folder : path-like
-        Receives `baseline.safetensors`, `target.safetensors`, `training.json` (everything that
-        made them) and one folder of state and log for each. Called again with the same arguments
-        it goes on where it stopped, or returns what is finished, whose record stays as it was.
+        Receives `baseline.safetensors`, `target.safetensors`, `training.json` (all settings of the
+        run) and one folder of state and log for each network. Called again with the same arguments
+        it resumes, or returns the finished files and leaves their record as it is.
     network : nn.Module
         With fresh weights, enlarging by `scale`; changed.
     images : dict of str to Tensor
@@ -332,7 +332,7 @@ def train_pair(
     scale, patch, blur, noise, probability
         As in `Patches`; the baseline sees neither blur nor noise.
     baseline, target : Schedule
-        Of the two trainings.
+        Schedules of the two trainings.
     progress : bool
         Show progress bars.
 
@@ -361,7 +361,7 @@ def train_pair(
         "baseline": (baseline, {"blur": (), "noise": (), "probability": 0.0}),
         "target": (target, {"blur": blur, "noise": noise, "probability": probability}),
     }
-    # Both before the first training, since they check the target's arguments too.
+    # Both are made before the first training, to check the target's arguments too.
     patches = {
         name: Patches(images.values(), scale=scale, patch=patch, **degradation)
         for name, (_, degradation) in stages.items()
@@ -378,13 +378,16 @@ def train_pair(
         with atomic_write(folder / f"{name}.safetensors") as path:
             save_file({key: value.contiguous() for key, value in average.items()}, path)
         network.load_state_dict(average)
-    settings = {name: {**asdict(part[0]), **part[1]} for name, part in stages.items()}
+    settings = {
+        name: {**asdict(schedule), **degradation}
+        for name, (schedule, degradation) in stages.items()
+    }
     _record(folder / "training.json", {**recipe, **settings})
     return folder / "baseline.safetensors", folder / "target.safetensors"
 
 
 def _record(path: Path, recipe: dict[str, Any]) -> None:
-    """Write what made the pair and with what, unless that stands there from the first time."""
+    """Write the recipe of the pair and the versions, unless the file already has this recipe."""
     recipe = json.loads(json.dumps(recipe))
     try:
         if json.loads(path.read_text(encoding="utf-8")).items() >= recipe.items():

@@ -28,7 +28,7 @@ def infer_network(state: Mapping[str, Tensor]) -> nn.Module:
     Returns
     -------
     nn.Module
-        One of this package's networks, of the sizes that the shapes tell.
+        One of this package's networks; its sizes follow from the shapes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What several networks of the zoo share: layers, and the reading of sizes off a state dict."""
+"""Parts that networks of the zoo share: layers, and reading sizes off a state dict."""
 
 import math
 import re
@@ -48,12 +48,12 @@ class Upsample(nn.Sequential):
 
 def shuffle_scale(state: Mapping[str, Tensor]) -> int:
     """Read the scale of an `Upsample` named "upsample" off the shapes; 1 where there is none."""
-    found = (v for k, v in state.items() if re.fullmatch(r"upsample\.\d+\.weight", k))
-    return math.prod(math.isqrt(w.shape[0] // max(w.shape[1], 1)) for w in found if w.ndim == 4)
+    weights = (v for k, v in state.items() if re.fullmatch(r"upsample\.\d+\.weight", k))
+    return math.prod(math.isqrt(w.shape[0] // max(w.shape[1], 1)) for w in weights if w.ndim == 4)
 
 
 def shape_of(family: str, state: Mapping[str, Tensor], key: str, ndim: int = 4) -> torch.Size:
-    """Give the shape of a tensor that a family cannot do without.
+    """Give the shape of a tensor that every network of a family has.
 
     Raises
     ------
@@ -70,20 +70,22 @@ def count(state: Mapping[str, Tensor], prefix: str) -> int:
     return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
 
 
-def check_fits(what: str, network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Refuse a state dict that is not the network's.
+def check_fits(description: str, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse a state dict of another network.
 
     Raises
     ------
     ValueError
-        Naming the first tensor that is missing, of another shape or not the network's.
+        Naming the first tensor that is missing, unknown or of another shape.
     """
     expected = network.state_dict()
     for key in [*expected, *state]:
         if key not in state or key not in expected:
-            raise ValueError(f"{what} {'does not have' if key in state else 'lacks'} {key!r}")
+            raise ValueError(
+                f"{description} {'does not have' if key in state else 'lacks'} {key!r}"
+            )
         if state[key].shape != expected[key].shape:
             raise ValueError(
-                f"{what} needs {key!r} of shape {[*expected[key].shape]}, "
+                f"{description} needs {key!r} of shape {[*expected[key].shape]}, "
                 f"found {[*state[key].shape]}"
             )

@@ -1,4 +1,4 @@
-"""Checkpoints: reading weights out of a file, and writing them back in the file's own form."""
+"""Checkpoints: reading weights from a file, and writing them in the file's own form."""
 
 import copy
 import logging
@@ -29,16 +29,16 @@ log = logging.getLogger("faigfast")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a network's weights came from; `str()` of it says so in words.
+    """Origin of a network's weights, in words by `str()`.
 
     Attributes
     ----------
     path : Path
         The file.
     key : str or None
-        The entry of the file that was taken; None where the file is the state dict itself.
+        The entry of the file with the weights; None where the file is the state dict itself.
     prefix : str
-        What every name in the file begins with and the network's do not, such as "module.".
+        Start of every name in the file that the network's names lack, such as "module.".
     """
 
     path: Path
@@ -52,18 +52,18 @@ class Source:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds.
+    """Content of a checkpoint file.
 
     Attributes
     ----------
     source : Source
-        The file and the entry that was taken.
+        The file and the entry with the weights.
     state : dict of str to Tensor
         The tensors on the CPU, names without the source's prefix.
     content : mapping
-        The whole file as stored.
+        The complete file as stored.
     metadata : dict of str to str, or None
-        A safetensors file's own remarks.
+        Metadata of a safetensors file.
     """
 
     source: Source
@@ -73,11 +73,11 @@ class Checkpoint:
 
 
 def read_checkpoint(path: PathLike) -> Checkpoint:
-    """Read the weights of a PyTorch or safetensors file, running nothing in it.
+    """Read the weights of a PyTorch or safetensors file without running code in it.
 
-    The content decides which of the two it is, not the suffix. In a PyTorch file the first of
-    `params_ema`, `params`, `state_dict` and `model_state_dict` that holds something is taken,
-    else the file itself must be a dict of tensors. "module." and "_orig_mod.", which wrappers
+    The content decides the format, not the suffix. In a PyTorch file the weights are the first of
+    `params_ema`, `params`, `state_dict` and `model_state_dict` that is not empty;
+    otherwise the file itself must be a dict of tensors. "module." and "_orig_mod.", which wrappers
     put before every name, are removed.
 
     Parameters
@@ -88,12 +88,12 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
     Returns
     -------
     Checkpoint
-        Its tensors and where in the file they stood.
+        Its tensors and their entry in the file.
 
     Raises
     ------
     TypeError
-        If `path` is no path.
+        If `path` is not a path.
     FileNotFoundError
         If there is no such file.
     ValueError
@@ -131,25 +131,25 @@ def load_model(path: PathLike, into: nn.Module | None = None) -> nn.Module:
     path : path-like
         A PyTorch file (.pth, .pt, .ckpt) or a safetensors file; see `read_checkpoint`.
     into : nn.Module, optional
-        A network of your own with the file's names and shapes. It is copied, out of DataParallel
-        or torch.compile, never changed. Without it the file must be of a network in `faigfast.zoo`.
+        A network of your own with the file's names and shapes. It is copied, without DataParallel
+        or torch.compile, never changed. Without it the file must fit a network in `faigfast.zoo`.
 
     Returns
     -------
     nn.Module
         In eval mode, tensors of the file's dtypes (a half-precision file gives a half-precision
-        network). Its attribute `faigfast_source` is the `Source`, which names the entry taken;
-        the logger "faigfast" says the same at level INFO.
+        network). Its attribute `faigfast_source` is the `Source` of its weights;
+        the logger "faigfast" reports it at level INFO.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     TypeError
-        If `path` is no path or `into` not a module, or a scripted one.
+        If `path` is not a path, or `into` is not a module or is a scripted one.
     ValueError
         If the file is unusable (see `read_checkpoint`), its network is unknown, or its names or
-        shapes are not those of `into`; the first that differs is named.
+        shapes differ from `into`; the first difference is named.
 
     Examples
     --------
@@ -205,21 +205,21 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
     Parameters
     ----------
     model : nn.Module
-        The network, out of any wrapper; its weights are written in their own dtypes.
+        The network, without any wrapper; its weights are written in their own dtypes.
     path : path-like
         The suffix chooses the format: .safetensors, or .pth, .pt or .ckpt for PyTorch's.
     like : path-like, optional
         A checkpoint whose names, order and prefix the new one takes. Where both are PyTorch
-        files it takes the wrapping too: only the entry that `load_model` would read is replaced
-        and all others (`params` beside `params_ema`, say) stay as they were. Where both are
+        files, it takes the other entries too: only the entry that `load_model` reads is replaced
+        and all others (`params` beside `params_ema`, say) stay the same. Where both are
         safetensors, the metadata is kept. Without `like` a plain state dict is written.
 
     Raises
     ------
     TypeError
-        If `model` is not a module, or a scripted one, or a path is none.
+        If `model` is not a module or is a scripted one, or `path` or `like` is not a path.
     ValueError
-        If the suffix is another, the network holds more than tensors, `like` is unusable or of
+        If the suffix is unknown, the network holds more than tensors, `like` is unusable or has
         other names or shapes, or the file cannot be written.
     FileNotFoundError
         If there is no file `like`.
@@ -239,14 +239,15 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
     content: Mapping[str, Any] = state
     metadata = None
     if like is not None:
-        file = read_checkpoint(_path("like", like))
-        own = _prefix(state)
-        bare = {name[len(own) :]: value for name, value in state.items()}
-        check_same_layout(bare, file.state, "`model`", f"`like` ({like})")
-        content = state = {file.source.prefix + name: bare[name] for name in file.state}
-        metadata = file.metadata
+        like_checkpoint = read_checkpoint(_path("like", like))
+        own_prefix = _prefix(state)
+        unprefixed = {name[len(own_prefix) :]: value for name, value in state.items()}
+        check_same_layout(unprefixed, like_checkpoint.state, "`model`", f"`like` ({like})")
+        prefix = like_checkpoint.source.prefix
+        content = state = {prefix + name: unprefixed[name] for name in like_checkpoint.state}
+        metadata = like_checkpoint.metadata
         if suffix != ".safetensors" and metadata is None:
-            content = _rewrap(file, state)
+            content = _with_weights(like_checkpoint, state)
     with atomic_write(path) as temporary:
         if suffix == ".safetensors":
             from safetensors.torch import save_file
@@ -258,7 +259,7 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
 
 
 def checkpoint_path(path: PathLike) -> Path:
-    """Refuse a file name whose suffix is of no format that `save_model` writes."""
+    """Refuse a file name with a suffix that `save_model` does not write."""
     path = _path("path", path)
     if path.suffix.lower() not in (".safetensors", *TORCH_SUFFIXES):
         raise ValueError(
@@ -275,7 +276,7 @@ def _path(argument: str, value: object) -> Path:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Tell the two formats apart by their first bytes; refuse what is neither."""
+    """Tell the two formats apart by their first bytes; refuse other files."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; expected a PyTorch or safetensors file")
     try:
@@ -309,7 +310,7 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, str] | N
 
 def _read_torch(path: Path) -> tuple[Mapping[str, Any], None]:
     try:
-        with open(path, "rb") as file:  # given the path, torch would believe its suffix
+        with open(path, "rb") as file:  # torch would judge a path by its suffix
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file
         wanted = re.search(r"GLOBAL (\w+(?:\.\w+)+)", str(error))
@@ -329,7 +330,7 @@ def _read_torch(path: Path) -> tuple[Mapping[str, Any], None]:
 
 
 def _prefix(names: Mapping[str, Tensor]) -> str:
-    """Return what wrappers (DataParallel, torch.compile) put before all the names."""
+    """Return the prefix that wrappers (DataParallel, torch.compile) gave to all names."""
     prefix = ""
     while names:
         for candidate in PREFIXES:
@@ -342,7 +343,7 @@ def _prefix(names: Mapping[str, Tensor]) -> str:
 
 
 def _state(network: nn.Module, whose: str) -> dict[str, Tensor]:
-    """Give the state dict of a network that holds nothing but tensors in it."""
+    """Give the state dict of a network; refuse entries that are not tensors."""
     state = network.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
@@ -350,20 +351,20 @@ def _state(network: nn.Module, whose: str) -> dict[str, Tensor]:
     return state
 
 
-def _build(file: Checkpoint, into: nn.Module | None) -> nn.Module:
+def _build(checkpoint: Checkpoint, into: nn.Module | None) -> nn.Module:
     """Make the network of a checkpoint and put the weights in."""
-    path = file.source.path
+    path = checkpoint.source.path
     if into is None:
         try:
-            network = infer_network(file.state)
+            network = infer_network(checkpoint.state)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
     else:
         network = copy_of(unwrap(into, "into"))
     whose = "`into`" if into is not None else type(network).__name__
     wanted = _state(network, whose)
-    own = _prefix(wanted)
-    state = {own + name: value for name, value in file.state.items()}
+    own_prefix = _prefix(wanted)
+    state = {own_prefix + name: value for name, value in checkpoint.state.items()}
     check_same_layout(wanted, state, whose, str(path))
     owners: dict[int, str] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
@@ -376,20 +377,20 @@ def _build(file: Checkpoint, into: nn.Module | None) -> nn.Module:
             raise ValueError(f"{path} holds two values for {owner!r} and {name!r}, one in {whose}")
     network.zero_grad()
     for name, tensor in chain(network.named_parameters(), network.named_buffers()):
-        if name in state:  # loading copies into the tensors there are: give them the file's dtype
+        if name in state:  # load_state_dict keeps dtypes; the file's dtype is wanted
             tensor.data = tensor.data.to(state[name].dtype)
     network.load_state_dict(state)
-    network.faigfast_source = file.source  # type: ignore[assignment]
-    log.info("%s: took %s", path, file.source)
+    network.faigfast_source = checkpoint.source  # type: ignore[assignment]
+    log.info("%s: took %s", path, checkpoint.source)
     return network.eval()
 
 
-def _rewrap(file: Checkpoint, state: Mapping[str, Tensor]) -> Mapping[str, Any]:
-    """Put other tensors in the place of those that were read."""
-    content: Any = copy.copy(file.content)
-    if file.source.key is None:
+def _with_weights(checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> Mapping[str, Any]:
+    """Give the content of a checkpoint with other tensors as its weights."""
+    content: Any = copy.copy(checkpoint.content)
+    if checkpoint.source.key is None:
         content.update(state)
     else:
-        content[file.source.key] = copy.copy(content[file.source.key])
-        content[file.source.key].update(state)
+        content[checkpoint.source.key] = copy.copy(content[checkpoint.source.key])
+        content[checkpoint.source.key].update(state)
     return content

@@ -37,11 +37,11 @@ class EDSR(Trunk):
     scale : int
         Enlargement: 3 or a power of two, one pixel shuffle per factor.
     res_scale : float
-        What a block's residual is multiplied with.
+        Factor of every block's residual.
     img_range : float
-        What the images are multiplied with inside.
+        Factor of the images inside the network.
     rgb_mean : sequence of float
-        Mean of every channel, which is subtracted inside; no part of the state dict.
+        Mean of every channel, subtracted inside; not part of the state dict.
 
     Raises
     ------
@@ -50,7 +50,7 @@ class EDSR(Trunk):
 
     Notes
     -----
-    Source: Lim et al., CVPRW 2017; keys are those of BasicSR's EDSR. Published are M (64 wide,
+    Source: Lim et al., CVPRW 2017; keys as in BasicSR's EDSR. Published are M (64 wide,
     16 blocks, residuals as they are) and L (256 wide, 32 blocks, residuals times 0.1).
 
     Examples
@@ -89,14 +89,14 @@ class EDSR(Trunk):
         Returns
         -------
         EDSR
-            Of the width, depth and scale that the shapes tell. Nothing tells the rest: `res_scale`
+            Its width, depth and scale follow from the shapes. Nothing gives the rest: `res_scale`
             is 0.1 for the published size L (256 wide, 32 blocks) and 1 for all others, `img_range`
             and `rgb_mean` are the defaults.
 
         Raises
         ------
         ValueError
-            If the keys or the shapes are not those of an EDSR.
+            If the keys or the shapes do not fit EDSR.
         """
         width, in_channels = shape_of("EDSR", state, "conv_first.weight")[:2]
         shape_of("EDSR", state, "body.0.conv1.weight")

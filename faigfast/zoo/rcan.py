@@ -77,11 +77,11 @@ class RCAN(Trunk):
     squeeze : int
         The attention passes through width // squeeze channels.
     res_scale : float
-        What a block's residual is multiplied with.
+        Factor of every block's residual.
     img_range : float
-        What the images are multiplied with inside.
+        Factor of the images inside the network.
     rgb_mean : sequence of float
-        Mean of every channel, which is subtracted inside; no part of the state dict.
+        Mean of every channel, subtracted inside; not part of the state dict.
 
     Raises
     ------
@@ -91,7 +91,7 @@ class RCAN(Trunk):
 
     Notes
     -----
-    Source: Zhang et al., ECCV 2018; keys are those of BasicSR's RCAN. The published networks have
+    Source: Zhang et al., ECCV 2018; keys as in BasicSR's RCAN. The published networks have
     10 groups of 20 blocks.
 
     Examples
@@ -137,13 +137,13 @@ class RCAN(Trunk):
         Returns
         -------
         RCAN
-            Of the sizes and the scale that the shapes tell. Nothing tells `res_scale`, `img_range`
+            Its sizes and the scale follow from the shapes. Nothing gives `res_scale`, `img_range`
             and `rgb_mean`, which are the defaults, as in the published networks.
 
         Raises
         ------
         ValueError
-            If the keys or the shapes are not those of an RCAN.
+            If the keys or the shapes do not fit RCAN.
         """
         width, in_channels = shape_of("RCAN", state, "conv_first.weight")[:2]
         narrow = shape_of("RCAN", state, "body.0.residual_group.0.rcab.3.attention.1.weight")[0]
@@ -152,6 +152,6 @@ class RCAN(Trunk):
         scale = shuffle_scale(state)
         squeeze = width // max(1, narrow)
         network = cls(in_channels, out_channels, width, groups, blocks, scale, squeeze)
-        what = f"RCAN of width {width}, {groups} groups of {blocks} blocks and ×{scale}"
-        check_fits(what, network, state)
+        description = f"RCAN of width {width}, {groups} groups of {blocks} blocks and ×{scale}"
+        check_fits(description, network, state)
         return network

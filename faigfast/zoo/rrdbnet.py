@@ -70,7 +70,7 @@ class RRDBNet(nn.Module):
 
     Notes
     -----
-    Source: Wang et al., ECCVW 2018, with the further scales of BasicSR; keys are those of its
+    Source: Wang et al., ECCVW 2018, with the further scales of BasicSR; keys as in its
     RRDBNet.
 
     Examples
@@ -118,14 +118,14 @@ class RRDBNet(nn.Module):
         Returns
         -------
         RRDBNet
-            Of the sizes that the shapes tell. They do not tell the scale from the channels of the
+            Its sizes follow from the shapes, which leave open the scale and the channels of the
             input: where the first convolution takes 4 or 16 times the output's channels, the
             scale is 2 or 1, as in the published networks; else it is 4.
 
         Raises
         ------
         ValueError
-            If the keys or the shapes are not those of an RRDBNet.
+            If the keys or the shapes do not fit RRDBNet.
         """
         width, taken = shape_of("RRDBNet", state, "conv_first.weight")[:2]
         growth = shape_of("RRDBNet", state, "body.0.rdb1.conv1.weight")[0]

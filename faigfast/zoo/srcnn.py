@@ -88,12 +88,12 @@ class SRCNNStyle(nn.Module):
         Returns
         -------
         SRCNNStyle
-            Of the widths, channels and scale that the keys and shapes tell.
+            Its widths, channels and scale follow from keys and shapes.
 
         Raises
         ------
         ValueError
-            If the keys or the shapes are not those of an SRCNNStyle.
+            If the keys or the shapes do not fit SRCNNStyle.
         """
         shapes: dict[int, torch.Size] = {}  # position in `features` -> shape of the weight
         for key, tensor in state.items():
@@ -109,7 +109,7 @@ class SRCNNStyle(nn.Module):
             raise ValueError(f"SRCNNStyle needs three convolutions, found {len(positions)}")
         widths, scale = [], 1
         for here, after in pairwise(positions[:-1]):
-            if after - here == 3:  # a pixel shuffle stands between
+            if after - here == 3:  # a pixel shuffle is between them
                 scale *= math.isqrt(shapes[here][0] // max(shapes[here][1], 1))
             else:
                 widths.append(shapes[here][0])

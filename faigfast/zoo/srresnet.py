@@ -42,7 +42,7 @@ class SRResNet(nn.Module):
 
     Notes
     -----
-    Source: Ledig et al., CVPR 2017, as modified in BasicSR; keys are those of its MSRResNet.
+    Source: Ledig et al., CVPR 2017, as modified in BasicSR; keys as in its MSRResNet.
 
     Examples
     --------
@@ -96,12 +96,12 @@ class SRResNet(nn.Module):
         Returns
         -------
         SRResNet
-            Of the width, depth and scale that the shapes tell.
+            Its width, depth and scale follow from the shapes.
 
         Raises
         ------
         ValueError
-            If the keys or the shapes are not those of an SRResNet.
+            If the keys or the shapes do not fit SRResNet.
         """
         wanted = ("conv_first.weight", "upconv1.weight", "conv_hr.weight", "conv_last.weight")
         missing = [key for key in wanted if key not in state or state[key].ndim != 4]

@@ -37,7 +37,7 @@ def _join(x: Tensor, window: int, height: int) -> Tensor:
 
 
 def _relative_positions(window: int) -> Tensor:
-    """Give every two pixels of a window [T, T] their row in the table of relative positions."""
+    """Give for every two pixels of a window [T, T] their row in the table of relative positions."""
     place = torch.arange(window)
     offset = place[:, None] - place + window - 1  # [window, window], from 0
     index = offset[:, None, :, None] * (2 * window - 1) + offset[None, :, None, :]
@@ -45,7 +45,7 @@ def _relative_positions(window: int) -> Tensor:
 
 
 def _shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
-    """Tell which pixels of a window [B, T, T] were neighbours before the shift: 0, else -100."""
+    """Make the mask [B, T, T]: 0 for pixels that were neighbours before the shift, else -100."""
 
     def regions(side: int) -> Tensor:
         place = torch.arange(side)
@@ -76,8 +76,10 @@ class WindowAttention(nn.Module):
     def __init__(self, width: int, window: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        table = torch.empty((2 * window - 1) ** 2, heads)
-        self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
+        bias_table = torch.empty((2 * window - 1) ** 2, heads)
+        self.relative_position_bias_table = nn.Parameter(
+            nn.init.trunc_normal_(bias_table, std=0.02)
+        )
         self.register_buffer("relative_position_index", _relative_positions(window))
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
@@ -156,8 +158,8 @@ class SwinGroup(nn.Module):
 class SwinIR(nn.Module):
     """Restoration by transformer blocks whose attention stays within shifted windows.
 
-    Images of any size are taken: they are reflected at the lower and right edges up to whole
-    windows, and the output is cut to what belongs to the image.
+    Images may have any size: they are reflected at the lower and right edges up to full windows,
+    and the output is cut to the image's own pixels.
 
     Parameters
     ----------
@@ -184,7 +186,7 @@ class SwinIR(nn.Module):
         Height and width of the images whose attention masks the state dict holds, two windows or
         more each; the masks of other sizes are computed.
     img_range : float
-        What the images are multiplied with inside.
+        Factor of the images inside the network.
 
     Raises
     ------
@@ -193,9 +195,9 @@ class SwinIR(nn.Module):
 
     Notes
     -----
-    Source: Liang et al., ICCVW 2021; keys are those of BasicSR's SwinIR, without its options
+    Source: Liang et al., ICCVW 2021; keys as in BasicSR's SwinIR, without its options
     that no published network uses and without stochastic depth, which acts in training only. The
-    default sizes are those of the published lightweight network.
+    default sizes match the published lightweight network.
 
     Examples
     --------
@@ -236,9 +238,9 @@ class SwinIR(nn.Module):
         self.conv_first = conv3x3(in_channels, width)
         self.patch_embed = nn.Sequential(OrderedDict(norm=nn.LayerNorm(width)))
         groups = []
-        for depth, several in zip(depths, heads, strict=True):
+        for depth, head_count in zip(depths, heads, strict=True):
             shifts = [window // 2 * (i % 2) for i in range(depth)]
-            blocks = [SwinBlock(width, size, several, window, step, hidden) for step in shifts]
+            blocks = [SwinBlock(width, size, head_count, window, shift, hidden) for shift in shifts]
             groups.append(SwinGroup(blocks, _closing_conv(width, residual)))
         self.layers = nn.Sequential(*groups)
         self.norm = nn.LayerNorm(width)
@@ -274,26 +276,26 @@ class SwinIR(nn.Module):
         Returns
         -------
         SwinIR
-            Of the sizes that keys and shapes tell; `image_size` is read off the masks. Nothing
-            tells `img_range`: it is 255 for the published networks against JPEG artefacts
+            Its sizes follow from keys and shapes, `image_size` from the masks. Nothing
+            gives `img_range`: it is 255 for the published networks against JPEG artefacts
             (window 7, images of 126 pixels, no upsampler) and 1 for all others.
 
         Raises
         ------
         ValueError
-            If the keys or the shapes are not those of a SwinIR.
+            If the keys or the shapes do not fit SwinIR.
         """
         width, in_channels = shape_of("SwinIR", state, "conv_first.weight")[:2]
-        firsts = [
+        first_blocks = [
             f"layers.{i}.residual_group.blocks.0." for i in range(max(1, count(state, "layers.")))
         ]
-        depths = [count(state, first[: -len("0.")]) for first in firsts]
-        tables = [
+        depths = [count(state, first[: -len("0.")]) for first in first_blocks]
+        bias_table_shapes = [
             shape_of("SwinIR", state, f"{first}attn.relative_position_bias_table", 2)
-            for first in firsts
+            for first in first_blocks
         ]
-        window = (math.isqrt(tables[0][0]) + 1) // 2
-        hidden = shape_of("SwinIR", state, f"{firsts[0]}mlp.fc1.weight", 2)[0]
+        window = (math.isqrt(bias_table_shapes[0][0]) + 1) // 2
+        hidden = shape_of("SwinIR", state, f"{first_blocks[0]}mlp.fc1.weight", 2)[0]
         size = _masked_size(state, window)
         scale, upsampler = 1, ""
         if "conv_up1.weight" in state:
@@ -307,7 +309,7 @@ class SwinIR(nn.Module):
             in_channels,
             width,
             depths,
-            [table[1] for table in tables],
+            [shape[1] for shape in bias_table_shapes],
             scale,
             window,
             (hidden + 0.5) / max(1, width),  # no rounding can bring it below `hidden`
@@ -349,7 +351,7 @@ class SwinIR(nn.Module):
 
 
 def _masked_size(state: Mapping[str, Tensor], window: int) -> tuple[int, int]:
-    """Read the size of the image that stored masks are of; two windows where there are none."""
+    """Read the image size off stored masks; two windows each way where there are none."""
     key = next((key for key in state if key.endswith(".attn_mask")), None)
     if key is None:
         return 2 * window, 2 * window
@@ -370,7 +372,7 @@ def _check(
     upsampler: str,
     residual: str,
 ) -> None:
-    """Refuse what does not go together."""
+    """Refuse sizes and options that do not go together."""
     if upsampler not in UPSAMPLERS or residual not in ("1conv", "3conv"):
         raise ValueError(
             f"upsampler {upsampler!r} must be one of {', '.join(map(repr, UPSAMPLERS))} and "
@@ -380,13 +382,17 @@ def _check(
         raise ValueError(
             f"depths {tuple(depths)} and heads {tuple(heads)} must be positive and as many"
         )
-    if min(in_channels, width, scale, window) < 1 or any(width % several for several in heads):
+    if min(in_channels, width, scale, window) < 1 or any(
+        width % head_count for head_count in heads
+    ):
         raise ValueError(
             f"in_channels {in_channels}, width {width}, scale {scale} and window {window} must be "
             f"positive and the width a multiple of every one of heads {tuple(heads)}"
         )
     if residual == "3conv" and width < 4:
         raise ValueError(f"width is {width}; '3conv' takes a quarter of it, at least 1")
-    only = {"nearest+conv": 4, "": 1}.get(upsampler, scale)
-    if scale != only:
-        raise ValueError(f"scale is {scale}; SwinIR with upsampler {upsampler!r} has {only}")
+    expected_scale = {"nearest+conv": 4, "": 1}.get(upsampler, scale)
+    if scale != expected_scale:
+        raise ValueError(
+            f"scale is {scale}; SwinIR with upsampler {upsampler!r} has {expected_scale}"
+        )

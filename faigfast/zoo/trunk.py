@@ -1,4 +1,4 @@
-"""What EDSR and RCAN have in common: everything around the body."""
+"""Common part of EDSR and RCAN: everything around the body."""
 
 from collections.abc import Sequence
 
@@ -22,9 +22,9 @@ class Trunk(nn.Module):
     scale : int
         Enlargement: 3 or a power of two, one pixel shuffle per factor.
     img_range : float
-        What the images are multiplied with inside.
+        Factor of the images inside the network.
     rgb_mean : sequence of float
-        Mean of every channel; no part of the state dict.
+        Mean of every channel; not part of the state dict.
 
     Raises
     ------

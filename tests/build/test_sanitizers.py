@@ -19,7 +19,7 @@ import pytest
 pytestmark = pytest.mark.build
 ROOT = Path(__file__).parents[2]
 DRIVERS = sorted((ROOT / "tests" / "cpp").glob("*.cpp"))
-ASKED = ["-include", ROOT / "tests" / "cpp" / "asked.h"]
+READ_PREFETCHED = ["-include", ROOT / "tests" / "cpp" / "read_prefetched.h"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
@@ -93,7 +93,7 @@ def build(compiler, csrc, folder, isas=ISAS):
 
 @pytest.fixture(scope="module")
 def sanitized(compiler, tmp_path_factory):
-    return build([*compiler, *ASKED], ROOT / "csrc", tmp_path_factory.mktemp("sanitized"))
+    return build([*compiler, *READ_PREFETCHED], ROOT / "csrc", tmp_path_factory.mktemp("sanitized"))
 
 
 def clean(program, **environment):
@@ -115,7 +115,7 @@ def test_the_kernels_are_right_on_neon(tmp_path):
     missing = [name for name in (cxx, emulator) if shutil.which(name) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    flags = ["-std=c++17", "-O2", "-Wall", "-Werror", "-fopenmp", "-static", *ASKED]
+    flags = ["-std=c++17", "-O2", "-Wall", "-Werror", "-fopenmp", "-static", *READ_PREFETCHED]
     folder = build([cxx, *flags], ROOT / "csrc", tmp_path, {"portable": []})
     for driver in DRIVERS:
         result = run(emulator, folder / driver.stem)
@@ -152,7 +152,7 @@ def test_the_convolution_is_clean_under_valgrind(tmp_path):
     cxx = next(filter(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")), None)
     if cxx is None:
         pytest.skip("there is no C++ compiler")
-    folder = build([cxx, "-std=c++17", "-g", "-O1", *ASKED], ROOT / "csrc", tmp_path)
+    folder = build([cxx, "-std=c++17", "-g", "-O1", *READ_PREFETCHED], ROOT / "csrc", tmp_path)
     # It knows no AVX-512.
     result = run("valgrind", "-q", "--error-exitcode=7", folder / "convolution", "avx512")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -197,7 +197,7 @@ LEAVE_OUT = {
     '    if (!std::getenv("{name}")) lock.lock();',
     BARRIER: 'if (!std::getenv("{name}")) {{\n#pragma omp barrier\n}}',
 }
-LEFT_OUT = ["convolution_0", "convolution_1", "sums_0", "memory_0", "memory_1"]
+LEFT_OUT = ["convolution_0", "convolution_1", "image_gradients_0", "memory_0", "memory_1"]
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def leaky(races, tmp_path_factory):
     """The same of a copy in which every barrier and lock is left out where it is asked for."""
     folder = tmp_path_factory.mktemp("leaky")
     csrc, names = shutil.copytree(ROOT / "csrc", folder / "csrc"), []
-    for path in sorted((csrc / "cpu").iterdir()):
+    for path in sorted(p for p in (csrc / "cpu").rglob("*") if p.is_file()):
         parts = re.split(f"({'|'.join(map(re.escape, LEAVE_OUT))})", path.read_text())
         for i in range(1, len(parts), 2):
             names.append(f"{path.stem}_{i // 2}")

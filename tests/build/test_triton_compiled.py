@@ -129,7 +129,7 @@ def test_the_command_writes_its_part_of_a_document(tmp_path, monkeypatch, capsys
 
 
 def test_every_row_of_the_document_says_that_no_device_ran_it():
-    text = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "lab" / "gpu.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (?:conv_|path_|channels_|score_|squared_).*$", text, re.MULTILINE)
     assert len(rows) > 60 and all(row.endswith(f"{STATE} |") for row in rows)
     assert all("| none | " + STATE in row for row in rows)

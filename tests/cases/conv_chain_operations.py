@@ -6,13 +6,14 @@ import torch
 from cases.path_operations import Numbers, laid_out, with_sums
 from torch.nn import functional as F
 
-from faigfast.ops.conv.chain import Chain, Joint, Layer, Link, run
+from faigfast.ops.conv.chain import Chain, Concatenation, ConvParameters, Link, run
 from faigfast.ops.conv.operation import conv
 
 BOUND = 1e-5  # relative L2 of every value and gradient; 1e-6 is what was seen
 NOTHING = (None, None, None)
 GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 ACTIVATIONS = {"none": lambda z, _: z, "relu": lambda z, _: F.relu(z), "leaky_relu": F.leaky_relu}
+cat = Concatenation  # short for the tables
 
 
 def link(x, channels, residual=None, activation="none", slope=0.0, scale=1.0, shuffle=1):
@@ -27,7 +28,7 @@ def made(widths, links, outputs):
     widths, layers, steps = list(widths), [], []
     inputs = len(widths)
     for step in links:
-        if isinstance(step, Joint):
+        if isinstance(step, Concatenation):
             widths.append(sum(widths[part] for part in step.takes))
         else:
             channels, make = step
@@ -40,8 +41,8 @@ def made(widths, links, outputs):
 
 LEAKY = dict(activation="leaky_relu", slope=0.1)
 DENSE = [
-    link(0, 3, **LEAKY), Joint((0, 1), 12), link(2, 3, **LEAKY), Joint((2, 3), 12),
-    link(4, 5, **LEAKY), Joint((4, 5), 12), link(6, 4, residual=0, scale=0.2),
+    link(0, 3, **LEAKY), cat((0, 1), 12), link(2, 3, **LEAKY), cat((2, 3), 12),
+    link(4, 5, **LEAKY), cat((4, 5), 12), link(6, 4, residual=0, scale=0.2),
 ]  # fmt: skip
 CHAINS = {  # inputs' channels, links, outputs
     "two": ([3], [link(0, 5, activation="relu"), link(1, 4)], [2]),
@@ -68,28 +69,28 @@ CHAINS = {  # inputs' channels, links, outputs
     "joined twice": (
         [4],
         [
-            link(0, 3), Joint((0, 1), 12), link(2, 3), link(2, 5, **LEAKY),
-            Joint((2, 3), 10), Joint((2, 4), 12), link(5, 4), link(6, 4, residual=7),
+            link(0, 3), cat((0, 1), 12), link(2, 3), link(2, 5, **LEAKY),
+            cat((2, 3), 10), cat((2, 4), 12), link(5, 4), link(6, 4, residual=7),
         ],
         [8],
     ),
     "joined to itself": (
-        [3], [link(0, 2), Joint((1, 1), 8), Joint((2, 2), 8), link(3, 4), link(2, 4)], [4, 5],
+        [3], [link(0, 2), cat((1, 1), 8), cat((2, 2), 8), link(3, 4), link(2, 4)], [4, 5],
     ),
     "joined from outside": (
-        [2, 3], [Joint((0, 1), 11), link(2, 4), Joint((2, 3, 0), 11), link(4, 3)], [5],
+        [2, 3], [cat((0, 1), 11), link(2, 4), cat((2, 3, 0), 11), link(4, 3)], [5],
     ),
-    "joined is residual": ([3], [link(0, 2), Joint((0, 1), 9), link(2, 5, residual=2)], [3]),
+    "joined is residual": ([3], [link(0, 2), cat((0, 1), 9), link(2, 5, residual=2)], [3]),
     "one channel": (
-        [1], [link(0, 1), Joint((0, 1), 3), link(2, 1), Joint((2, 3), 3), link(4, 1)], [5],
+        [1], [link(0, 1), cat((0, 1), 3), link(2, 1), cat((2, 3), 3), link(4, 1)], [5],
     ),
     "joined alone": (
-        [4], [link(0, 4), link(1, 4), link(2, 4), Joint((0,), 4), link(4, 4, residual=3)], [5],
+        [4], [link(0, 4), link(1, 4), link(2, 4), cat((0,), 4), link(4, 4, residual=3)], [5],
     ),
     "joined, then narrower": (
-        [4], [link(0, 3), Joint((0, 1), 12), link(2, 5), link(3, 7), link(4, 4)], [5],
+        [4], [link(0, 3), cat((0, 1), 12), link(2, 5), link(3, 7), link(4, 4)], [5],
     ),
-    "no room": ([3], [link(0, 2), Joint((0, 1), 5), Joint((2, 1), 5), link(3, 3)], [4]),
+    "no room": ([3], [link(0, 2), cat((0, 1), 5), cat((2, 1), 5), link(3, 3)], [4]),
 }  # fmt: skip
 
 
@@ -148,7 +149,13 @@ def prepared(given, still=()):
     ]
     sums = [part[2] for layer in lines for part in layer if part[2] is not None]
     leaves = [x for x in inputs if x.requires_grad] + sums
-    return (chain, inputs, [Layer(*w, *b) for w, b in lines], alpha.float(), images), leaves
+    return (
+        chain,
+        inputs,
+        [ConvParameters(*w, *b) for w, b in lines],
+        alpha.float(),
+        images,
+    ), leaves
 
 
 def found(given, run=run, still=(), without=()):
@@ -165,7 +172,7 @@ def one_by_one(chain, inputs, layers, alpha, images):
     """The same by an operation for every link."""
     known = list(inputs)
     for step in chain.links:
-        if isinstance(step, Joint):
+        if isinstance(step, Concatenation):
             points = max(len(known[part]) for part in step.takes)
             parts = [known[part] for part in step.takes]
             known.append(torch.cat([p.expand(points, *p.shape[1:]) for p in parts], 2))
@@ -195,7 +202,7 @@ def expected(given, still=(), without=()):
         for n in range(images):
             known = [x[p % len(x)].chunk(images)[n] for x in inputs]
             for step in chain.links:
-                if isinstance(step, Joint):
+                if isinstance(step, Concatenation):
                     known.append(torch.cat([known[part] for part in step.takes], 1))
                     continue
                 w, b = (

@@ -41,7 +41,7 @@ def measure(name):
     make, side, scale = NETS[name]
     nets, needs = pair(make, torch.float32), {}
     x, gt = torch.rand(1, 3, side, side), torch.rand(1, 3, scale * side, scale * side)
-    original = integrate.fitted
+    original = integrate.fit_chunk
 
     def fitted(plan, *args):
         chunk = original(plan, *args)
@@ -49,7 +49,7 @@ def measure(name):
             needs.update(dict.fromkeys(kind[:1], max(counts.values())))
         return chunk
 
-    integrate.fitted = fitted
+    integrate.fit_chunk = fitted
 
     def call(budget):
         result = attribute(*nets, (x, gt), steps=POINTS, memory=budget, backend="cpu")
@@ -58,14 +58,14 @@ def measure(name):
     call(10**11)  # the graph and its check, which come once
     budget = needs[Chunk(POINTS, 1)]
     peak = grown(lambda: call(budget))
-    integrate.fitted = original
+    integrate.fit_chunk = original
     return {"budget": budget, "peak": peak}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    chunking.WANTED = dict.fromkeys(("cpu", "cuda"), Chunk(POINTS, 1))
-    chunking.TOGETHER = {}
-    memory.bound = lambda *_: math.inf  # so that everything is counted
+    chunking.PREFERRED_CHUNKS = dict.fromkeys(("cpu", "cuda"), Chunk(POINTS, 1))
+    chunking.BYTES_PER_THREAD = {}
+    memory.upper_bound = lambda *_: math.inf  # so that everything is counted
     for name in sys.argv[1:]:
         print(json.dumps(measure(name)))

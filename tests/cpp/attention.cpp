@@ -20,7 +20,7 @@ struct Shape {
     int64_t windows, heads, rows, columns, depth, width;
 };
 
-// Around vectors and blocks of rows.
+// Sizes around vectors and blocks of rows.
 const Shape kShapes[] = {{1, 1, 1, 1, 1, 1}, {2, 3, 7, 9, 3, 5}, {2, 2, 50, 33, 17, 16}};
 
 struct Case {

@@ -1,6 +1,6 @@
-// Runs the path convolution and its gradients of every instruction set that works here on buffers
+// Runs the path convolution and its gradients in every instruction set that works here, on buffers
 // of exactly their sizes, and compares them with plain loops in double. Prints what it ran.
-// Arguments leave the instruction sets out that they name: valgrind knows no AVX-512.
+// Arguments name instruction sets to leave out: valgrind knows no AVX-512.
 
 #include <algorithm>
 #include <cmath>
@@ -31,7 +31,7 @@ struct Case {
     bool residual;
     faigfast::Kernel kernel = {Kind::squares, 1, 1, 1, 1};
 
-    // Of x, where height and width are those of y.
+    // Size of x; height and width are the size of y.
     int64_t x_height() const {
         return side(height, kernel.down, kernel.pad_y, kernel.stride_y, kernel.dilation_y);
     }
@@ -58,16 +58,16 @@ const Case kCases[] = {
     {2, 3, 1, 9, 4, 8, 33, 1, false, Activation::none, 0.2f, true},
     {2, 1, 2, 6, 5, 5, 12, 2, false, Activation::relu, 1, false},
     {1, 2, 1, 13, 3, 20, 9, 3, false, Activation::leaky, 1, false},
-    // In parts of inputs and of outputs.
+    // Several parts of inputs and of outputs.
     {2, 1, 1, 5, 6, 130, 212, 1, false, Activation::leaky, 0.5f, true},
     {1, 1, 1, 6, 3, 104, 288, 2, false, Activation::relu, 1, false},
-    // Several blocks, in which whole lines are stored past the caches.
+    // Several blocks, with non-temporal stores of whole lines.
     {1, 1, 1, 25, 22, 112, 16, 1, false, Activation::leaky, 0.5f, true},
     {1, 2, 1, 22, 25, 16, 64, 2, false, Activation::relu, 1, false},
     // Kernels of several squares.
     {2, 2, 1, 9, 7, 20, 9, 1, true, Activation::leaky, 0.5f, true, {Kind::squares, 2, 1, 2, 0}},
     {1, 1, 2, 5, 26, 104, 3, 1, false, Activation::relu, 1, false, {Kind::squares, 2, 3, 0, 6}},
-    // Without squares.
+    // Depthwise, direct, transposed and 1×1 kernels.
     {3, 2, 1, 6, 9, 20, 20, 1, true, Activation::leaky, 0.5f, true, {Kind::depthwise, 3, 5, 1, 0}},
     {1, 1, 2, 5, 6, 80, 80, 1, false, Activation::relu, 1, false, {Kind::depthwise, 7, 7, 3, 3}},
     {2, 1, 1, 8, 10, 16, 16, 1, false, Activation::none, 1, false, {Kind::depthwise, 2, 1, 3, 4}},
@@ -131,7 +131,7 @@ constexpr float kBeforeSlope = 0.3f;
 
 struct Problem {
     Case c;
-    Activation before;  // that gave x
+    Activation before;  // its output is x
     int64_t samples, y_width, y_height, y_channels;
     vector<float> alpha, w0, dw, b0, db, s0, ds, x, more, residual, gy;
 
@@ -159,7 +159,7 @@ struct Problem {
         residual = fill(pixels * c.outputs), gy = fill(c.points * pixels * c.outputs);
     }
 
-    // Channel o of pixel (y, x) in an image as the layer leaves it.
+    // Index of channel o of pixel (y, x) in the layer's output, which may be shuffled.
     int64_t at(int64_t p, int64_t m, int64_t y, int64_t x, int64_t o) const {
         const int64_t r = c.shuffle, g = o % (r * r);
         return (((p * samples + m) * y_height + y * r + g / r) * y_width + x * r + g % r) *
@@ -184,7 +184,7 @@ struct Results {
     vector<double> z, y, gx, gw, gb, gs;
 };
 
-// Row, or column, of x that tap t reads for one of y; negative where there is none.
+// The row, or column, of x that tap t of row or column `at` of y reads; negative where none.
 int64_t under(const Case& c, int64_t at, int64_t t, bool down) {
     const faigfast::Kernel& k = c.kernel;
     const int64_t pad = down ? k.pad_y : k.pad_x;
@@ -198,7 +198,7 @@ int64_t under(const Case& c, int64_t at, int64_t t, bool down) {
     return (at - shift) % stride ? -1 : (at - shift) / stride;
 }
 
-// Calls visit(i, w, gw) for the inputs of an output at tap t: where weight and gradient stand.
+// Calls visit(i, w, gw) for the inputs i of an output at tap t: indices of weight and gradient.
 template <typename Visit>
 void visit_inputs(const Case& c, int64_t o, int64_t t, Visit visit) {
     const int64_t few = c.inputs / c.groups(), many = c.outputs / c.groups(), group = o / many;
@@ -231,8 +231,8 @@ Results plain(const Problem& q) {
                     for (int64_t o = 0; o < c.outputs; ++o) {
                         const int64_t here = q.at(p, m, y, x, o), n = m / c.rest;
                         double z = q.on(q.b0, q.db, p, o);
-                        // Calls visit(row, column, i, w, gw): places of a tap, its weight and its
-                        // weight's gradient.
+                        // Calls visit(row, column, i, w, gw) for every tap: the pixel and channel
+                        // it reads, and the indices of its weight and gradient.
                         const auto each = [&](auto visit) {
                             for (int64_t t = 0; t < c.kernel.taps(); ++t) {
                                 const int64_t row = under(c, y, t, true);
@@ -270,14 +270,14 @@ Results plain(const Problem& q) {
                                 g * factor * q.x[q.x_at(p, m, row, column, i)];
                         });
                     }
-    // The gradient at the input of the activation that gave x.
+    // The mask of the activation whose output is x.
     const int64_t of_point = q.samples * c.x_height() * c.x_width() * c.inputs;
     for (int64_t i = 0; i < c.points * of_point; ++i)
         if (q.x[c.shared_x ? i % of_point : i] <= 0) r.gx[i] *= q.before_slope();
     return r;
 }
 
-// Begins with a line of the caches.
+// Allocates on cache lines.
 template <typename T>
 struct OnLine {
     using value_type = T;
@@ -296,13 +296,13 @@ struct OnLine {
 using Lines = vector<float, OnLine<float>>;
 
 void compare(const char* name, const std::string& isa, size_t number, int threads,
-             const Lines& found, const vector<double>& expected) {
+             const Lines& actual, const vector<double>& expected) {
     double difference = 0, size = 0;
     for (size_t i = 0; i < expected.size(); ++i) {
-        difference += std::pow(found[i] - expected[i], 2);
+        difference += std::pow(actual[i] - expected[i], 2);
         size += expected[i] * expected[i];
     }
-    // A NaN is not below the bound.
+    // Also fails for NaN.
     if (std::sqrt(difference) <= 1e-5 * std::sqrt(size)) return;
     std::fprintf(stderr, "%s, case %zu, %d threads: %s is off by %.1e of %.1e\n", isa.c_str(),
                  number, threads, name, std::sqrt(difference), std::sqrt(size));
@@ -313,16 +313,17 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
            int threads) {
     const Case& c = q.c;
     const bool slopes = c.activation == Activation::leaky;
-    const auto packed = [&](const vector<float>& w, bool turned) {
+    const auto packed = [&](const vector<float>& w, bool input_gradient) {
         if (c.kernel.kind != Kind::squares) return w;
-        const faigfast::Packing packing{c.inputs, c.outputs, c.shuffle, turned, c.kernel.squares()};
+        const faigfast::Packing packing{c.inputs, c.outputs, c.shuffle, input_gradient,
+                                        c.kernel.squares()};
         vector<float> result(faigfast::packed_size(isa, packing));
-        if (result.empty()) return w;  // read as they are
+        if (result.empty()) return w;  // read in place
         faigfast::pack(isa, packing, w.data(), result.data(), threads);
         return result;
     };
     const vector<float> w0 = packed(q.w0, false), dw = packed(q.dw, false);
-    const vector<float> turned_w0 = packed(q.w0, true), turned_dw = packed(q.dw, true);
+    const vector<float> gradient_w0 = packed(q.w0, true), gradient_dw = packed(q.dw, true);
     faigfast::PathConvolution path{c.points,
                                    q.samples,
                                    c.height,
@@ -350,7 +351,7 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
     const auto room = [&](const vector<double>& like) { return Lines(like.size(), nan); };
     Lines y = room(expected.y), gx = room(expected.gx), gw = room(expected.gw);
     Lines gb = room(expected.gb), gs = room(expected.gs);
-    // In every second case pixels lie further apart than their channels are long.
+    // In every second case pixels lie further apart than their channels.
     const int64_t pitch = c.inputs + number % 2 * 3;
     const auto apart = [&](const vector<float>& from) {
         vector<float> wide(from.size() / c.inputs * pitch, nan);
@@ -362,7 +363,7 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
     const int64_t x_point = c.shared_x ? 0 : x.size() / c.points;
     convolve(isa, path,
              {x.data(), x_point, pitch, c.residual ? q.residual.data() : nullptr, 0, y.data()});
-    path.w0 = turned_w0.data(), path.dw = turned_dw.data();
+    path.w0 = gradient_w0.data(), path.dw = gradient_dw.data();
     convolve_backward(
         isa, path,
         {q.gy.data(), c.activation == Activation::none ? nullptr : saved.data(), x.data(), x_point,
@@ -389,7 +390,7 @@ int main(int count, char** arguments) {
             const Results expected = plain(problem);
             faigfast::set_streaming(number / 2 % 2 == 0, 1);
             for (int threads : {1, 2, 5}) check(isa, number, problem, expected, threads);
-            // Threads of Python may call at the same time.
+            // Python threads may call at the same time.
             std::thread other([&] { check(isa, number, problem, expected, 2); });
             check(isa, number, problem, expected, 2);
             other.join();

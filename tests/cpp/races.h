@@ -1,5 +1,5 @@
-// Included before the kernels where ThreadSanitizer looks for races in them. Of reads and writes it
-// sees those of at most 16 bytes; the wider and the masked ones are told to it here.
+// Included before the kernels where ThreadSanitizer looks for races. It sees reads and writes of at
+// most 16 bytes; these macros report the wider and the masked ones.
 
 #pragma once
 
@@ -15,10 +15,10 @@ extern "C" void __tsan_write_range(void* start, size_t size);
 #define __builtin_memcpy(to, from, size) \
     (__tsan_read_range(from, size), __tsan_write_range(to, size), __builtin_memcpy(to, from, size))
 
-#define FAIGFAST_ASK(line) __tsan_read_range(line, sizeof *(line))
+#define FAIGFAST_PREFETCH(line) __tsan_read_range(line, sizeof *(line))
 
 #ifdef __AVX2__
-// Masks are of the first lanes, so their number says how far.
+// A mask selects the first lanes, so the number of its bits gives the bytes.
 #define FAIGFAST_LANES(mask) __builtin_popcount(_mm256_movemask_ps((__m256)(mask)))
 #define _mm256_maskload_ps(from, mask) \
     (__tsan_read_range(from, 4 * FAIGFAST_LANES(mask)), _mm256_maskload_ps(from, mask))

@@ -16,16 +16,16 @@ struct Shape {
     int64_t n, f, k;
 };
 
-// Around every vector width and the task of 4096 kernels; the last two are worth several threads.
+// Sizes around every vector width and the task of 4096 kernels; the last two use several threads.
 const Shape kShapes[] = {
     {0, 3, 9},  {2, 0, 9},   {2, 3, 0},   {1, 1, 1},   {1, 1, 9},    {1, 2, 3},    {3, 5, 9},
     {2, 3, 7},  {2, 4, 8},   {2, 7, 15},  {2, 8, 16},  {1, 9, 17},   {3, 15, 25},  {2, 16, 31},
     {1, 17, 4}, {1, 33, 81}, {2, 100, 1}, {2, 31, 49}, {1, 5, 1001}, {3, 4097, 9}, {2, 8195, 5},
 };
 const int kThreads[] = {1, 2, 3, 5};
-const int64_t kOffsets[] = {0, 1, 3};  // elements past an address as malloc aligns it
+const int64_t kOffsets[] = {0, 1, 3};  // elements past an address that malloc aligned
 
-// Ends where its memory ends, so that a read or a write one past it is seen.
+// Its data ends where its memory ends, so that the sanitizer sees a read or write past the end.
 template <typename T>
 struct Buffer {
     Buffer(int64_t size, int64_t offset)
@@ -50,7 +50,7 @@ void check(faigfast::Isa isa, Shape shape, int64_t offset) {
             double expected = 0;
             for (int64_t j = 0; j < k; ++j)
                 expected += std::abs((double)delta.data[i % f * k + j] * total.data[i * k + j]);
-            // Terms of one sign: the error is at most one rounding for each of them. NaN fails.
+            // All terms have one sign, so the error is at most one rounding for each. NaN fails.
             const double bound = (k + 1) * (double)std::numeric_limits<T>::epsilon() * expected;
             if (!(std::abs(scores.data[i] - expected) <= bound)) {
                 std::fprintf(stderr,

@@ -19,7 +19,7 @@ struct Shape {
     int64_t p, n, e;
 };
 
-// Around every vector, and around the pieces that are added up one after the other.
+// Sizes around every vector, and around the pieces whose sums are added in double.
 const Shape kShapes[] = {{1, 1, 1}, {2, 3, 7}, {1, 2, 33}, {3, 2, 1024}, {2, 1, 1027}};
 
 void check(bool right, const char* what, faigfast::Isa isa, const Shape& shape, int threads) {

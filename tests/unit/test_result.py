@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from faigfast import Attribution, FilterIndex, FilterSet, attribute
-from faigfast.integration.settings import Setting
+from faigfast.integration.settings import AttributionSettings
 
 
 def setting(**changes):
@@ -19,7 +19,7 @@ def setting(**changes):
         "backend": "reference", "precision": "fp32", "baseline": "b" * 64, "target": "c" * 64,
         "tol": None, "per_image": True,
     }  # fmt: skip
-    return Setting(**{**values, **changes})
+    return AttributionSettings(**{**values, **changes})
 
 
 def made(scores, scored=None, notes=(), index=None, **changes):

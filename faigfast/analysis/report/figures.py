@@ -1,4 +1,4 @@
-"""Figures of the report, as text that an HTML page can hold."""
+"""Figures of the analyses, and their text in an HTML page."""
 
 import base64
 import io
@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from faigfast.analysis.distribution import layer_of
+from faigfast.analysis.distribution import layer_numbers
 from faigfast.analysis.evaluation import METRICS, mean_and_interval
 from faigfast.analysis.locations import Locations
 from faigfast.analysis.masking import Masking
 from faigfast.analysis.modulation import Modulation
 from faigfast.analysis.retraining import Retraining
 from faigfast.data.images import encode_png
-from faigfast.filters.filter_set import FilterIndex, FilterSet
+from faigfast.filters.filter_set import FilterSet
+from faigfast.filters.index import FilterIndex
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Told apart by those who do not see red and green apart (Okabe and Ito).
+# Distinguishable without red-green vision (Okabe and Ito).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195")
 GRAY = "#888888"
 MOST_COLUMNS = 3
-# Of the target's gain: a method that breaks the network would hide all others.
-CUT = (-0.1, 2.0)
+# Limits of the axis, in gains of the target: one method that breaks the network would flatten the
+# curves of all others.
+AXIS_LIMITS = (-0.1, 2.0)
 
 
 def new_figure(rows: int, columns: int, width: float, height: float) -> tuple["Figure", Any]:
@@ -45,7 +47,7 @@ def new_figure(rows: int, columns: int, width: float, height: float) -> tuple["F
 
 
 def panels(count: int, width: float, height: float) -> tuple["Figure", list[Any]]:
-    """Make a figure of panels, at most three in a row; sizes of one, in inches."""
+    """Make a figure of panels, at most three in a row; size of a panel in inches."""
     columns = min(count, MOST_COLUMNS)
     rows = -(-count // columns)
     figure, axes = new_figure(rows, columns, width * columns, height * rows)
@@ -84,8 +86,8 @@ def colours(names: Sequence[str]) -> dict[str, str]:
         from matplotlib import colormaps
         from matplotlib.colors import to_hex
 
-        places = (n / (len(known) - 1) for n in range(len(known)))
-        chosen = {n: to_hex(colormaps["turbo"](p)) for n, p in zip(known, places, strict=True)}
+        positions = (n / (len(known) - 1) for n in range(len(known)))
+        chosen = {n: to_hex(colormaps["turbo"](p)) for n, p in zip(known, positions, strict=True)}
     return {**chosen, "random": GRAY}
 
 
@@ -106,7 +108,7 @@ def masking_curves(masking: Masking) -> "Figure":
             points = [m for m in masking.masked if m.filters == name]
             share = [100 * m.share for m in points]
             mean = [float(m.psnr[degradation].mean()) for m in points]
-            # Of the change within each crop: photographs differ far more than networks do.
+            # Interval of the change within each crop: photographs differ more than networks do.
             full = masking.target[degradation]
             half = [mean_and_interval(m.psnr[degradation] - full)[1] for m in points]
             axis.errorbar(
@@ -124,28 +126,28 @@ def masking_curves(masking: Masking) -> "Figure":
     return figure
 
 
-def out_of_picture(masking: Masking) -> dict[str, list[str]]:
-    """Tell for each contrast whose curves go beyond what `rival_curves` draws of the PSNR."""
-    found: dict[str, list[str]] = {}
+def methods_beyond_axis(masking: Masking) -> dict[str, list[str]]:
+    """Methods whose PSNR curves leave the axis of `method_curves`, by contrast."""
+    methods_by_contrast: dict[str, list[str]] = {}
     for contrast in masking.contrasts:
         own = contrast.degradation
         gain = float((masking.target[own] - masking.baseline[own]).mean())
-        if gain <= 0:  # drawn whole
+        if gain <= 0:  # the axis has no limits
             continue
-        low, high = (end * gain for end in CUT)
+        low, high = (limit * gain for limit in AXIS_LIMITS)
         for method in masking.methods:
             points = masking.curve(method, contrast.name)
-            costs = [float(masking.change(m, own).mean()) for m in points]
+            costs = [float(masking.cost(m, own).mean()) for m in points]
             if costs and not low <= min(costs) <= max(costs) <= high:
-                found.setdefault(contrast.name, []).append(method)
-    return found
+                methods_by_contrast.setdefault(contrast.name, []).append(method)
+    return methods_by_contrast
 
 
-def rival_curves(masking: Masking, metric: str = "psnr") -> "Figure":
-    """Draw what every method's filters cost their own degradation, one panel for each contrast."""
+def method_curves(masking: Masking, metric: str = "psnr") -> "Figure":
+    """Draw the cost of every method's filters to their degradation, one panel a contrast."""
     palette = colours([name for name in masking.methods if name != "faig"])
     figure, axes = panels(len(masking.contrasts), 4.8, 3.8)
-    cut = out_of_picture(masking) if metric == "psnr" else {}
+    beyond_axis = methods_beyond_axis(masking) if metric == "psnr" else {}
     for axis, contrast in zip(axes, masking.contrasts, strict=True):
         own = contrast.degradation
         gain = float((masking.target[own] - masking.baseline[own]).mean())
@@ -153,7 +155,7 @@ def rival_curves(masking: Masking, metric: str = "psnr") -> "Figure":
             axis.axhline(gain, color="black", linestyle=":", linewidth=1, label="all of the gain")
         for method in masking.methods:
             points = masking.curve(method, contrast.name)
-            costs = [mean_and_interval(masking.change(m, own, metric)) for m in points]
+            costs = [mean_and_interval(masking.cost(m, own, metric)) for m in points]
             axis.errorbar(
                 [0, *(100 * m.share for m in points)],
                 [0, *(mean for mean, _ in costs)],
@@ -166,8 +168,8 @@ def rival_curves(masking: Masking, metric: str = "psnr") -> "Figure":
                 label=method,
             )
         if metric == "psnr" and gain > 0:
-            axis.set_ylim(CUT[0] * gain, CUT[1] * gain)
-            if names := cut.get(contrast.name):
+            axis.set_ylim(AXIS_LIMITS[0] * gain, AXIS_LIMITS[1] * gain)
+            if names := beyond_axis.get(contrast.name):
                 axis.text(
                     0.02, 0.97, f"cut; leaves the picture: {', '.join(names)}", va="top",
                     transform=axis.transAxes, fontsize="x-small",
@@ -196,8 +198,8 @@ def modulation_curves(modulation: Modulation, metric: str = "psnr") -> "Figure":
                 continue
             mean = [float(v[metric][degradation].mean()) for v in values]
             axis.plot(strengths, mean, color=colour, marker="o", label=f"input: {degradation}")
-        for end in (0, 1):
-            axis.axvline(end, color="black", linestyle=":", linewidth=1)
+        for strength in (0, 1):
+            axis.axvline(strength, color="black", linestyle=":", linewidth=1)
         axis.set(
             title=f"{name} filters", xlabel="strength: 0 baseline, 1 target", ylabel=METRICS[metric]
         )
@@ -225,8 +227,8 @@ def retraining_bars(parts: Sequence[Retraining]) -> "Figure":
     return figure
 
 
-def kernel_heads(kernels: Sequence[tuple[str, Tensor, Tensor]], title: str) -> "Figure":
-    """Draw kernels before and after, and what changed, one column each, in one colour scale."""
+def kernel_changes_figure(kernels: Sequence[tuple[str, Tensor, Tensor]], title: str) -> "Figure":
+    """Draw kernels before and after, and their change, one column and colour scale a kernel."""
     count = len(kernels)
     figure, axes = new_figure(3, count, 0.95 * count + 0.7, 3.6)
     for column, (name, before, after) in enumerate(kernels):
@@ -242,16 +244,16 @@ def kernel_heads(kernels: Sequence[tuple[str, Tensor, Tensor]], title: str) -> "
     return figure
 
 
-def kept_bars(parts: Sequence[Locations]) -> "Figure":
-    """Draw what every experiment on locations keeps of the target's gain."""
+def location_bars(parts: Sequence[Locations]) -> "Figure":
+    """Draw the share of the target's gain that every location experiment keeps."""
     figure, axes = panels(len(parts), 4.8, 4.0)
     for axis, part in zip(axes, parts, strict=True):
         names = [name for name in part.values if name not in ("baseline", "target")]
         kept = [100 * part.kept(name) for name in names]
         axis.barh(names, kept, color=[COLOURS[2] if "graft" in n else COLOURS[0] for n in names])
         axis.invert_yaxis()
-        for end in (0, 100):
-            axis.axvline(end, color="black", linewidth=1)
+        for percentage in (0, 100):
+            axis.axvline(percentage, color="black", linewidth=1)
         axis.set(
             title=f"{part.name}: {part.count} filters",
             xlabel="kept of the target's gain, %",
@@ -316,11 +318,11 @@ def layer_distribution(sets: Mapping[str, FilterSet], index: FilterIndex) -> "Fi
     """Draw how many filters of each set lie in each layer, in order of depth, beside chance."""
     palette = colours(list(sets))
     layers = [layer.removesuffix(".weight") for layer in index.layers]
-    sizes = layer_of(index).bincount(minlength=len(layers))
+    sizes = layer_numbers(index).bincount(minlength=len(layers))
     width = min(24.0, max(9.2, 0.25 * len(layers)))
     figure, axes = new_figure(len(sets), 1, width, 1.9 * len(sets) + 1)
     for axis, (name, filters) in zip(axes[:, 0], sets.items(), strict=True):
-        counts = layer_of(index)[filters.indices].bincount(minlength=len(layers))
+        counts = layer_numbers(index)[filters.indices].bincount(minlength=len(layers))
         axis.bar(range(len(layers)), counts.tolist(), color=palette[name])
         chance = (sizes * (len(filters) / len(index))).tolist()
         axis.plot(range(len(layers)), chance, "k_", markersize=5, label="by chance")
@@ -336,8 +338,8 @@ def side_by_side(rows: Sequence[dict[str, Tensor]]) -> "Figure":
     """Set images [3, H, W] with captions in rows of equal length."""
     columns = len(rows[0])
     figure, axes = new_figure(len(rows), columns, 2.1 * columns, 2.4 * len(rows))
-    for line, images in zip(axes, rows, strict=True):
-        for axis, (caption, image) in zip(line, images.items(), strict=True):
+    for axes_of_row, images in zip(axes, rows, strict=True):
+        for axis, (caption, image) in zip(axes_of_row, images.items(), strict=True):
             axis.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.set_title(caption, fontsize="small")

@@ -1,4 +1,4 @@
-"""The whole report: every finding about a pair on one page."""
+"""The full report: every analysis of a pair on one page."""
 
 import time
 from collections.abc import Sequence
@@ -9,33 +9,33 @@ from faigfast.analysis.data_frames import without_parquet
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.sections import SECTIONS, Material
 
-MOST_BYTES = 10_000_000  # of a page that one still sends
+MOST_BYTES = 10_000_000  # of a page that still fits into an e-mail
 
 
 def write_report(
     material: Material, title: str, command: str, remarks: Sequence[str] = ()
 ) -> tuple[str, float, list[str]]:
-    """Compute all findings and write `report.html`, and each table as CSV and Parquet.
+    """Run all analyses and write `report.html`, and each table as CSV and Parquet.
 
     Parameters
     ----------
     material : Material
-        What the report is made from; what its store holds is not computed again.
+        Study, crops and options; finished parts of the study are not computed again.
     title : str
-        Of the page.
+        Title of the page.
     command : str
-        That made the report.
+        The command that makes the report.
     remarks : sequence of str
-        On what the numbers stand.
+        Data and machine that the numbers come from.
 
     Returns
     -------
     page : str
         Name of the file in the material's folder.
     seconds : float
-        What it took.
+        Run time.
     notes : list of str
-        What is missing or too large; they stand on the page too.
+        Missing or too large parts; the page shows these notes too.
 
     Raises
     ------

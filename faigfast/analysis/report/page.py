@@ -34,7 +34,7 @@ code { background: var(--soft); padding: .1rem .3rem; border-radius: 4px; font-s
 p.command { overflow-wrap: anywhere; }
 """
 
-# Sorting: a click on a head sorts its column, another one the other way round.
+# Sorting: a click on a head sorts by its column, a second click reverses the order.
 SCRIPT = """
 "use strict";
 window.addEventListener("error", () => { document.documentElement.dataset.error = "yes"; });
@@ -68,7 +68,7 @@ class Page:
     Parameters
     ----------
     title : str
-        Of the page.
+        Title of the page.
     """
 
     def __init__(self, title: str) -> None:
@@ -84,7 +84,7 @@ class Page:
         self.parts.append(f'<h2 id="part-{len(self.headings)}">{html.escape(text)}</h2>')
 
     def list_contents(self) -> None:
-        """Set the list of all sections here."""
+        """Put the list of all sections here."""
         self.contents = len(self.parts)
 
     def text(self, text: str, note: bool = False) -> None:
@@ -96,10 +96,10 @@ class Page:
         """Add a line of code."""
         self.parts.append(f'<p class="command"><code>{html.escape(text)}</code></p>')
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], folded: str = "") -> None:
-        """Add a table that can be sorted; the first column is text, the others are figures.
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], summary: str = "") -> None:
+        """Add a table that can be sorted; columns without digits are set as words.
 
-        With `folded` it stands behind these words, closed.
+        With a `summary` the table is folded away behind it.
         """
         columns = ["".join(row[n] for row in rows) for n in range(len(head))]
         kinds = ["" if any(map(str.isdigit, column)) else ' class="words"' for column in columns]
@@ -114,26 +114,26 @@ class Page:
             f'<div class="scroll"><table><thead><tr>{top}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
-        if folded:
-            table = f"<details><summary>{html.escape(folded)}</summary>{table}</details>"
+        if summary:
+            table = f"<details><summary>{html.escape(summary)}</summary>{table}</details>"
         self.parts.append(table)
 
     def figure(self, svg: str) -> None:
-        """Add a drawing, on white in both modes; it shrinks with the page and grows a little."""
+        """Add a drawing, on white in light and dark; it scales with the page, up to 1.5 times."""
         self.figures += 1
-        # Drawings number their parts alike, and a page may hold a name once.
-        named = re.compile(r'(\bid="|href="#|url\(#)')
-        svg = named.sub(rf"\g<1>figure-{self.figures}-", svg)
-        found = re.search(r'<svg [^>]*?width="([\d.]+)pt"', svg)
-        if found:
-            most = f'<svg style="max-width: {1.5 * float(found[1]):.0f}pt" '
-            svg = svg.replace("<svg ", most, 1)
+        # Ids repeat between drawings, and a page may hold an id once.
+        id_or_reference = re.compile(r'(\bid="|href="#|url\(#)')
+        svg = id_or_reference.sub(rf"\g<1>figure-{self.figures}-", svg)
+        width = re.search(r'<svg [^>]*?width="([\d.]+)pt"', svg)
+        if width:
+            limited = f'<svg style="max-width: {1.5 * float(width[1]):.0f}pt" '
+            svg = svg.replace("<svg ", limited, 1)
         self.parts.append(f'<div class="figure">{svg}</div>')
 
     def strip(self, images: Sequence[tuple[str, str]], columns: int | None = None) -> None:
         """Add images as (data URI, caption) side by side.
 
-        They wrap on narrow screens, unless a number of `columns` makes a grid of them.
+        They wrap on narrow screens; with `columns` they form a grid.
         """
         cells = "".join(
             f'<figure><img src="{uri}" alt="{html.escape(caption)}" loading="lazy">'
@@ -144,7 +144,7 @@ class Page:
         self.parts.append(f'<div class="strip"{grid}>{cells}</div>')
 
     def html(self) -> str:
-        """Put the whole page together."""
+        """Give the page as HTML text."""
         parts = list(self.parts)
         if self.contents is not None:
             items = "".join(

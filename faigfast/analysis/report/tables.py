@@ -1,4 +1,4 @@
-"""The findings as tables and sentences."""
+"""Results of the analyses as data frames, text tables and sentences."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from faigfast.analysis.contrasts import Contrast
-from faigfast.analysis.data_frames import Table, frame
+from faigfast.analysis.data_frames import TextTable, data_frame
 from faigfast.analysis.evaluation import (
     METRICS,
-    Values,
-    difference,
+    MetricValues,
+    difference_text,
     mean_and_interval,
     over_photographs,
-    share_of,
+    ratio_or_nan,
 )
 from faigfast.analysis.masking import Masking, Measurement
 from faigfast.analysis.modulation import Modulation
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def masked_networks(masking: Masking) -> "pandas.DataFrame":
-    """One row a masked network and degradation of the input: every metric, and what was undone."""
+    """One row a masked network and degradation of the input: every metric, and the undone share."""
 
-    def about(method: str, m: Measurement | None = None) -> dict[str, Any]:
+    def described(method: str, m: Measurement | None = None) -> dict[str, Any]:
         return {
             "method": method,
             "filters": m.filters if m and m.filters != method else "",
@@ -36,56 +36,57 @@ def masked_networks(masking: Masking) -> "pandas.DataFrame":
             "number": m.count if m else 0,
         }
 
-    known = [(about(end), values) for end, values in masking.ends.items()]
-    known += [(about(m.method, m), m.values) for m in masking.masked]
-    return frame([row for one in known for row in _measured(*one, masking.ends)])
+    networks = [(described(name), values) for name, values in masking.pair_values.items()]
+    networks += [(described(m.method, m), m.values) for m in masking.masked]
+    return data_frame([row for one in networks for row in _metric_rows(*one, masking.pair_values)])
 
 
-def masked_sets(values: dict[str, Values]) -> "pandas.DataFrame":
-    """One row a network and degradation of the input: every metric, and what was undone."""
-    return frame(
+def masked_sets(values: dict[str, MetricValues]) -> "pandas.DataFrame":
+    """One row a network and degradation of the input: every metric, and the undone share."""
+    return data_frame(
         [
             row
-            for name, found in values.items()
-            for row in _measured({"network": name}, found, values)
+            for name, metric_values in values.items()
+            for row in _metric_rows({"network": name}, metric_values, values)
         ]
     )
 
 
-def _measured(
-    about: dict[str, Any], found: Values, ends: Mapping[str, Values]
+def _metric_rows(
+    description: dict[str, Any], values: MetricValues, pair_values: Mapping[str, MetricValues]
 ) -> Iterator[dict[str, Any]]:
-    """Rows of one network, one a degradation of the input, below what is said about it."""
-    for degradation, psnr in found["psnr"].items():
-        row: dict[str, Any] = {**about, "input": degradation}
-        for metric, of in found.items():
-            row[METRICS[metric]], row[f"± {metric}"] = mean_and_interval(of[degradation])
-        base, full = (ends[end]["psnr"][degradation] for end in ("baseline", "target"))
-        share, half = undone(full - psnr, full - base)
+    """Rows of one network, one a degradation of the input; each begins with the description."""
+    for degradation, psnr in values["psnr"].items():
+        row: dict[str, Any] = {**description, "input": degradation}
+        for metric, by_degradation in values.items():
+            row[METRICS[metric]], row[f"± {metric}"] = mean_and_interval(
+                by_degradation[degradation]
+            )
+        base, full = (pair_values[name]["psnr"][degradation] for name in ("baseline", "target"))
+        share, half = undone_share(full - psnr, full - base)
         row["undone, %"], row["± undone"] = 100 * share, 100 * half
         yield row
 
 
-def undone(lost: Tensor, gain: Tensor) -> tuple[float, float]:
-    """Share of the target's gain that is lost, both [N], and half of its 95 % interval over crops.
+def undone_share(lost: Tensor, gain: Tensor) -> tuple[float, float]:
+    """Lost share of the target's gain, both [N], and half of its 95 % interval over crops.
 
-    The interval is that of a ratio of two means, by its linear expansion; NaN of one crop, and both
+    The interval of a ratio of two means, by linear expansion. It is NaN for one crop; both are NaN
     where the target gains nothing.
     """
-    whole = float(gain.mean())
-    share = share_of(float(lost.mean()), whole)
+    mean_gain = float(gain.mean())
+    share = ratio_or_nan(float(lost.mean()), mean_gain)
     if math.isnan(share):
         return share, math.nan
-    return share, mean_and_interval(lost - share * gain)[1] / whole
+    return share, mean_and_interval(lost - share * gain)[1] / mean_gain
 
 
 def areas(masking: Masking, metric: str = "psnr") -> "pandas.DataFrame":
-    """One row a method and contrast: areas under its curve, and how far FAIG is ahead.
+    """One row a method and contrast: areas under its curve, and FAIG's lead.
 
-    Both "area" and what FAIG is ahead by count what the filters' own degradation loses. "Within
-    the gain" counts no more than the target had gained; "others" is the mean over the other
-    degradations that the target restores better than the baseline. What FAIG is ahead within the
-    gain stands last.
+    "area" and FAIG's lead count the loss on the filters' own degradation. "within the gain" counts
+    at most the target's gain. "others" is the mean over the other degradations that the target
+    restores better than the baseline. FAIG's lead within the gain comes last.
     """
     rows = []
     for contrast in masking.contrasts:
@@ -117,17 +118,17 @@ def areas(masking: Masking, metric: str = "psnr") -> "pandas.DataFrame":
                 ]
                 row["others"] = sum(cost) / len(cost)
             if faig:
-                ahead = _ahead(faig[0] - area, masking)
+                lead = _lead(faig[0] - area, masking)
                 if gains[own] > 0:
-                    within = _ahead(faig[1] - inside, masking)
-                    ahead |= {f"within, {title}": value for title, value in within.items()}
-                row |= dict.fromkeys(ahead) if method == "faig" else ahead
+                    within = _lead(faig[1] - inside, masking)
+                    lead |= {f"within, {title}": value for title, value in within.items()}
+                row |= dict.fromkeys(lead) if method == "faig" else lead
             rows.append(row)
-    return frame(rows)
+    return data_frame(rows)
 
 
-def _ahead(values: Tensor, masking: Masking) -> dict[str, Any]:
-    """Cells about what FAIG is ahead in each crop [N]."""
+def _lead(values: Tensor, masking: Masking) -> dict[str, Any]:
+    """Cells about FAIG's lead in each crop [N]."""
     mean, crops = mean_and_interval(values)
     _, photographs, first, count = over_photographs(values, masking.photographs)
     return {
@@ -154,27 +155,29 @@ def modulation_sentences(modulation: Modulation, contrasts: Sequence[Contrast]) 
         word = "lies between" if 0 < place < 1 else "does not lie between"
         sentences.append(
             f"{contrast.name}: half the strength {word} none and all, at {100 * place:.0f} % of "
-            f"the way ({difference(half - low)} above none), and in {int(inside.sum())} of "
+            f"the way ({difference_text(half - low)} above none), and in {int(inside.sum())} of "
             f"{len(inside)} crops taken alone."
         )
     return sentences
 
 
 def area_sentences(masking: Masking) -> list[str]:
-    """Say for each contrast whether FAIG's area is the largest, and by how much it is not."""
-    table = areas(masking)
+    """Say for each contrast whose areas FAIG's area exceeds, and which exceed FAIG's."""
+    data = areas(masking)
     sentences = []
     for contrast in masking.contrasts:
-        rows = [r for r in table.to_dict("records") if r["filters"] == contrast.name]
-        rivals = [row for row in rows if row["method"] != "faig"]
-        ahead = [row["method"] for row in rivals if row["FAIG ahead"] > row["± crops"]]
-        behind = [row for row in rivals if row["FAIG ahead"] < -row["± crops"]]
-        # Of one crop there is no interval, and nothing can be told.
-        open_ = [r["method"] for r in rivals if r["method"] not in ahead and r not in behind]
+        rows = [r for r in data.to_dict("records") if r["filters"] == contrast.name]
+        other_methods = [row for row in rows if row["method"] != "faig"]
+        ahead = [row["method"] for row in other_methods if row["FAIG ahead"] > row["± crops"]]
+        behind = [row for row in other_methods if row["FAIG ahead"] < -row["± crops"]]
+        # One crop has no interval, and decides nothing.
+        undecided = [
+            r["method"] for r in other_methods if r["method"] not in ahead and r not in behind
+        ]
         text = f"{contrast.name}: under the masking curve FAIG's area is above that of "
         text += f"{', '.join(ahead) or 'none'}"
-        if open_:
-            text += f"; not told apart from {', '.join(open_)}"
+        if undecided:
+            text += f"; not told apart from {', '.join(undecided)}"
         for row in behind:
             text += (
                 f"; {-row['FAIG ahead']:.3g} ± {row['± crops']:.2g} dB below that of "
@@ -187,16 +190,16 @@ def area_sentences(masking: Masking) -> list[str]:
     return sentences
 
 
-def masking_table(masking: Masking) -> Table:
+def masking_table(masking: Masking) -> TextTable:
     """Head and rows: a network, then PSNR and the undone share for each degradation."""
     inputs = list(masking.target)
     head = ["network"]
     for name in inputs:
         head += [f"{name}, dB", "to target, dB", "undone, %"]
 
-    def row(label: str, psnr: dict[str, Tensor], undone: list[float]) -> list[str]:
+    def row(label: str, psnr: dict[str, Tensor], undone_shares: list[float]) -> list[str]:
         cells = [label]
-        for name, share in zip(inputs, undone, strict=True):
+        for name, share in zip(inputs, undone_shares, strict=True):
             change, half = mean_and_interval(psnr[name] - masking.target[name])
             mean = float(psnr[name].mean())
             cells += [f"{mean:.2f}", f"{change:+.2f} ± {half:.2f}", f"{100 * share:.1f}"]
@@ -218,19 +221,19 @@ def masking_table(masking: Masking) -> Table:
 
 
 def completeness_rows(result: Attribution) -> list[dict[str, Any]]:
-    """One row a degradation: its mean losses and the relative errors of its sums.
+    """One row a degradation: its mean losses and its errors of completeness.
 
-    The worst estimated error of its scores follows where there is one, and how many images reached
-    `tol` where it was given.
+    Then the worst estimated error of its scores, where there is one, and the number of images that
+    reached `tol`, where it was given.
     """
-    known, tol = bool(result.error.isfinite().any()), result.setting.tol
+    has_estimates, tol = bool(result.error.isfinite().any()), result.setting.tol
     rows = []
     for d, name in enumerate(result.degradations):
         losses, errors = result.losses[d], result.completeness[d]
         row: dict[str, Any] = {"degradation": name, "images": result.images}
         row["loss of baseline"], row["loss of target"] = losses.mean(0).tolist()
         row["median"], row["worst"] = float(errors.median()), float(errors.max())
-        if known:
+        if has_estimates:
             row["estimated"] = float(result.error[d].max())
         if tol is not None:
             row[f"within {tol:g}"] = f"{int(result.reached[d].sum())} of {result.images}"
@@ -238,21 +241,21 @@ def completeness_rows(result: Attribution) -> list[dict[str, Any]]:
     return rows
 
 
-def completeness_table(result: Attribution) -> Table:
+def completeness_table(result: Attribution) -> TextTable:
     """Head and rows of `completeness_rows`, for a terminal."""
     rows = completeness_rows(result)
-    forms = {"loss of baseline": ".4g", "loss of target": ".4g"}
-    forms |= dict.fromkeys(("median", "worst", "estimated"), ".2e")
-    return list(rows[0]), [[format(v, forms.get(k, "")) for k, v in row.items()] for row in rows]
+    formats = {"loss of baseline": ".4g", "loss of target": ".4g"}
+    formats |= dict.fromkeys(("median", "worst", "estimated"), ".2e")
+    return list(rows[0]), [[format(v, formats.get(k, "")) for k, v in row.items()] for row in rows]
 
 
 def verdicts(masking: Masking) -> list[str]:
-    """Say for every degradation what masking the smallest share does, good or bad."""
+    """Say for every degradation what masking the smallest share undoes."""
     sentences = []
     for m in masking.masked:
         if m.fraction != masking.masked[0].fraction or m.filters == "random":
             continue
-        chance = masking.find("random", m.fraction)
+        random_filters = masking.find("random", m.fraction)
         share = f"{100 * m.fraction:g} %"
         others = " and ".join(
             f"{100 * masking.lost(m, other):.0f} % of that on {other}"
@@ -265,6 +268,6 @@ def verdicts(masking: Masking) -> list[str]:
         sentences.append(
             f"Masking the top {share} {m.filters} filters undoes "
             f"{100 * masking.lost(m, m.filters):.0f} % of the target's gain on {m.filters} "
-            f"(random ones {100 * masking.lost(chance, m.filters):.0f} %), and {others}."
+            f"(random ones {100 * masking.lost(random_filters, m.filters):.0f} %), and {others}."
         )
     return sentences

@@ -1,4 +1,4 @@
-"""Memory of the kernels in C++, which is kept and used again."""
+"""Memory of the C++ kernels, from a pool."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,14 @@ from faigfast.backend.cpu import extension as _extension
 
 
 def empty(*shape: int) -> Tensor:
-    """Uninitialised, in memory that was used before: new pages take longer than a convolution."""
+    """Uninitialised tensor from the pool: mapping new pages takes longer than a convolution."""
     return torch.from_dlpack(_extension.module.new_tensor(shape))  # type: ignore[union-attr]
 
 
 def free_cached(kept: int = 0) -> None:
-    """Give memory that nobody uses back to the system where it is more than `kept` bytes.
+    """Return unused memory of the pool to the system if it exceeds `kept` bytes.
 
-    With `kept` 0 this goes for what torch freed, too.
+    With `kept` 0, also return memory that torch has freed.
     """
     if _extension.module is None:
         return

@@ -1,4 +1,4 @@
-"""The compiled extension `faigfast._C`, or the reason why it is not here."""
+"""The compiled extension `faigfast._C`, or the reason why it is missing."""
 
 import json
 from importlib import import_module
@@ -10,7 +10,7 @@ import torch  # noqa: F401  first, so that the extension finds torch's OpenMP li
 
 
 def _read_build_info() -> dict[str, Any]:
-    """Read what setup.py recorded; empty where the package was never built."""
+    """Read the record of setup.py; empty if the package was never built."""
     path = Path(__file__).parents[2] / "_build_info.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
@@ -36,7 +36,7 @@ def describe() -> str:
     Raises
     ------
     ValueError
-        If the environment variable FAIGFAST_ISA asks for what is not there.
+        If the environment variable FAIGFAST_ISA names an instruction set that is absent.
     """
     if module is None:
         return f"missing: {missing}"

@@ -10,10 +10,10 @@ from faigfast.backend.cpu import extension as _extension
 
 @contextmanager
 def flushed() -> Iterator[None]:
-    """Take denormal numbers as 0 in this thread and in torch's threads under it.
+    """Treat denormal numbers as 0 in this thread and its torch threads.
 
-    Weights exp(-100) of a masked attention are denormal: on them torch's products and softmax take
-    up to ten times as long. Nothing changes without the extension.
+    Weights exp(-100) of masked attention are denormal, and torch's products and softmax then take
+    up to ten times as long. Without the extension this does nothing.
     """
     if _extension.module is None:
         yield
@@ -27,7 +27,7 @@ def flushed() -> Iterator[None]:
 
 @contextmanager
 def computing() -> Iterator[None]:
-    """Take denormal numbers as 0, and keep memory that torch frees for its next tensors."""
+    """Treat denormal numbers as 0, and keep memory that torch frees for its next tensors."""
     if _extension.module is None:
         yield
         return

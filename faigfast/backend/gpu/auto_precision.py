@@ -1,4 +1,4 @@
-"""What "auto" takes on a GPU: the fastest precision whose error hides behind the rule's own."""
+"""The precision of "auto" on a GPU: the fastest whose error is below the rule's own error."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from faigfast.backend.catalogue import choose
-from faigfast.engine.verify import CORNERS, corner
-from faigfast.integration.batch import Batch, batches, is_single
-from faigfast.integration.refinement import NESTED, usual_steps
+from faigfast.engine.verify import CORNER_SIDES, corner
+from faigfast.integration.batch import Batch, batches, is_one_batch
+from faigfast.integration.refinement import NESTED, default_steps
 from faigfast.result import Attribution
 
-TYPES = ("cuda",)  # of devices on which other precisions are faster than float32
-# By the rates of matrix instructions, fastest first.
+TYPES = ("cuda",)  # types of devices on which other precisions are faster than float32
+# By the rate of matrix instructions, fastest first.
 FASTEST_FIRST = ("fp16", "bf16", "tf32", "bf16x3")
 EXACT = "fp32"
-POINTS = 32  # the most at which a crop is compared
-# How a rule's error falls with the number of points: beside kinks as of a path of Brownian motion.
+POINTS = 32  # most points of the comparison on a crop
+# Order in which a rule's error falls with its points; with kinks, as for a Brownian path.
 ORDERS = {"left": 1.0, "right": 1.0}
 ORDER = 1.5
-EMULATED = 17  # evaluations of an emulated rule
-TOL = 1e-12  # is not reached: all points are taken
-KNOWN = 64
+EMULATED = 17  # points of an emulated rule
+TOL = 1e-12  # never reached, so that all points are evaluated
+MOST_KNOWN = 64
 
 Attribute = Callable[..., Attribution]
 
@@ -32,13 +32,13 @@ _known: dict[Any, tuple[str, str]] = {}
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How the line will be summed, and by whom: its error is `tol`, or estimated.
+class RuleSettings:
+    """Settings that decide the rule's own error: `tol`, or an estimate.
 
     Parameters
     ----------
     backend : str
-        As it was asked for.
+        Backend as the caller asked for it.
     rule, points, tol, emulate
         As `faigfast.attribute` takes them; points is None where their number depends on the image.
     """
@@ -50,43 +50,43 @@ class Plan:
     emulate: bool
 
 
-def in_fastest(
-    run: Attribute, batch: Any, like: Tensor, plan: Plan, key: Any, progress: bool
+def attribute_in_fastest(
+    run: Attribute, batch: Any, tensor: Tensor, settings: RuleSettings, key: Any, progress: bool
 ) -> Attribution:
     """Attribute in the precision that is measured to be fast and accurate enough.
 
     Parameters
     ----------
     run : callable
-        `faigfast.attribute` of these networks, with all options.
+        `faigfast.attribute` with networks and options bound.
     batch
-        As there.
-    like : Tensor
-        One of the networks', for device and type.
-    plan : Plan
-        How the line will be summed.
+        As in `faigfast.attribute`.
+    tensor : Tensor
+        A tensor of the networks, for device and type.
+    settings : RuleSettings
+        Settings of the rule.
     key : hashable
-        What tells networks and settings apart: for the same, the precision stays.
+        Identifies networks and settings: equal keys share one measurement.
     progress : bool
         As in `faigfast.attribute`.
 
     Raises
     ------
     ValueError
-        As there; if values are out of a precision's range that was measured for the first of
-        several batches. A batch alone is attributed again in float32.
+        As `faigfast.attribute`; or if values exceed the range of a precision that was measured for
+        the first of several batches. A single batch is attributed again in float32.
     """
-    given = batches(batch, like.device, like.dtype)
-    head = next(given)
-    precision, note = settle(run, head, like.device, plan, key)
-    several = ({"lq": part.lq, "gt": part.gt} for part in chain([head], given))
-    single = is_single(batch)
+    parts = batches(batch, tensor.device, tensor.dtype)
+    head = next(parts)
+    precision, note = settle(run, head, tensor.device, settings, key)
+    all_parts = ({"lq": part.lq, "gt": part.gt} for part in chain([head], parts))
+    one_batch = is_one_batch(batch)
     try:
-        result = run(batch if single else several, precision=precision, progress=progress)
+        result = run(batch if one_batch else all_parts, precision=precision, progress=progress)
     except ValueError as problem:
         if precision == EXACT or "finite" not in str(problem):
             raise
-        if not single:
+        if not one_batch:
             raise ValueError(
                 f"{problem}; precision {precision!r} was measured for the first image, and "
                 f"precision={EXACT!r} has more range"
@@ -97,9 +97,9 @@ def in_fastest(
 
 
 def settle(
-    run: Attribute, part: Batch, device: torch.device, plan: Plan, key: Any
+    run: Attribute, part: Batch, device: torch.device, settings: RuleSettings, key: Any
 ) -> tuple[str, str]:
-    """Measure in which precision networks in float32 can be attributed.
+    """Measure which precision is accurate enough for networks in float32.
 
     Scores of a corner of the first image, under every degradation, are computed in float32 by plain
     PyTorch at up to 32 points, which also estimates the error of the rule, and then in faster
@@ -109,69 +109,75 @@ def settle(
     -------
     precision : str
     note : str
-        Which errors were found; empty where there was nothing to measure.
+        Measured errors; empty where there was nothing to measure.
     """
-    key = key, device, plan
+    key = key, device, settings
     if key not in _known:
-        if len(_known) >= KNOWN:
+        if len(_known) >= MOST_KNOWN:
             _known.clear()
-        _known[key] = _measured(run, part, device, plan)
+        _known[key] = _measured(run, part, device, settings)
     return _known[key]
 
 
-def _measured(run: Attribute, part: Batch, device: torch.device, plan: Plan) -> tuple[str, str]:
-    precisions = possible(plan.backend, device)
+def _measured(
+    run: Attribute, part: Batch, device: torch.device, settings: RuleSettings
+) -> tuple[str, str]:
+    precisions = possible(settings.backend, device)
     if not precisions:
         return EXACT, ""
-    nested = plan.rule if plan.rule in NESTED and not plan.emulate else "midpoint"
-    crops = {name: corner(part.lq[name][:1], part.gt[name][:1], CORNERS[-1]) for name in part.lq}
+    nested = settings.rule if settings.rule in NESTED and not settings.emulate else "midpoint"
+    crops = {
+        name: corner(part.lq[name][:1], part.gt[name][:1], CORNER_SIDES[-1]) for name in part.lq
+    }
     batch = {
         "lq": {name: x for name, (x, _) in crops.items()},
         "gt": {name: gt for name, (_, gt) in crops.items()},
     }
-    way = {"rule": nested, "steps": POINTS, "tol": TOL, "emulate": False, "per_image": True}
+    options = {"rule": nested, "steps": POINTS, "tol": TOL, "emulate": False, "per_image": True}
     try:
-        exact = run(batch, **way, backend="torch", precision=EXACT)
+        exact = run(batch, **options, backend="torch", precision=EXACT)
     except ValueError as problem:  # a corner may be too small for the network
         return EXACT, f"precision: {EXACT}, since a crop cannot be compared: {problem}"
-    if plan.tol is None:
-        usual = usual_steps(plan.rule, next(iter(part.lq.values()))[0, 0].numel())
-        taken = EMULATED if plan.emulate else plan.points or usual
+    if settings.tol is None:
+        usual = default_steps(settings.rule, next(iter(part.lq.values()))[0, 0].numel())
+        count = EMULATED if settings.emulate else settings.points or usual
         order = ORDERS.get(nested, ORDER)
-        bound = exact.error[:, 0] * (exact.evaluations / taken) ** order
+        bound = exact.error[:, 0] * (exact.evaluations / count) ** order
     else:
-        bound = torch.full_like(exact.error[:, 0], plan.tol)
+        bound = torch.full_like(exact.error[:, 0], settings.tol)
 
     def errors(precision: str) -> Tensor:
-        return differences(run(batch, **way, backend=plan.backend, precision=precision), exact)
+        return differences(
+            run(batch, **options, backend=settings.backend, precision=precision), exact
+        )
 
-    precision, found = decide(errors, bound, precisions)
+    precision, errors_by_precision = decide(errors, bound, precisions)
     size = "×".join(map(str, next(iter(crops.values()))[0].shape[2:]))
-    whose = "tol" if plan.tol is not None else "the rule's own error"
+    whose = "tol" if settings.tol is not None else "the rule's own error"
     text = f"precision: {precision}, measured on a crop of {size}; {whose} is {bound.min():.1e}"
-    return precision, "; ".join([text, *found])
+    return precision, "; ".join([text, *errors_by_precision])
 
 
 def possible(backend: str, device: torch.device) -> list[str]:
-    """Precisions that a backend, or the one that "auto" takes for them, has; fastest first."""
+    """Precisions of a backend, or of the backend that "auto" chooses for each; fastest first."""
     if backend not in ("auto", "triton", "cuda", "torch"):
         return []
-    found = []
+    precisions = []
     for precision in FASTEST_FIRST:
         try:
             name = choose(backend, device, precision)[0]
         except ValueError:
             continue
         if name == "triton" or precision in ("fp16", "bf16"):
-            found.append(precision)
-    return found
+            precisions.append(precision)
+    return precisions
 
 
-def differences(found: Attribution, exact: Attribution) -> Tensor:
+def differences(result: Attribution, exact: Attribution) -> Tensor:
     """Relative L1 difference of the scores of the first image, by degradation [D]."""
     rows = []
     for name in exact.degradations:
-        one, other = (part.scores(name)[0].double().cpu() for part in (found, exact))
+        one, other = (part.scores(name)[0].double().cpu() for part in (result, exact))
         rows.append((one - other).abs().sum() / other.abs().sum())
     return torch.stack(rows)
 
@@ -184,19 +190,19 @@ def decide(
     Parameters
     ----------
     errors : callable
-        Gives the errors [D] of a precision; what it raises refuses the precision.
+        Gives the errors [D] of a precision; an exception refuses the precision.
     bound : Tensor
         [D].
     precisions : iterable of str
-        Fastest first; after them comes float32.
+        Fastest first; the last resort is float32.
 
     Returns
     -------
     precision : str
-    found : list of str
-        What was measured, in words.
+    measured : list of str
+        Error of every precision that was tried, in words.
     """
-    found = []
+    measured = []
     for precision in precisions:
         try:
             own = errors(precision)
@@ -204,9 +210,9 @@ def decide(
             raise
         except (ValueError, RuntimeError) as problem:
             reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0][:200]
-            found.append(f"{precision} fails: {reason}")
+            measured.append(f"{precision} fails: {reason}")
             continue
-        found.append(f"{precision} is off by {float(own.max()):.1e}")
-        if bool((own <= bound.to(own)).all()):  # NaN is not
-            return precision, found
-    return EXACT, found
+        measured.append(f"{precision} is off by {float(own.max()):.1e}")
+        if bool((own <= bound.to(own)).all()):  # false for NaN
+            return precision, measured
+    return EXACT, measured

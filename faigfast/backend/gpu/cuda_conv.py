@@ -1,7 +1,7 @@
 """Path convolutions on an NVIDIA GPU: kernels of our own around cuDNN, channels-last.
 
-The weights of all points are made by one kernel, in the type and layout of the images. Backward,
-one pass goes through activation, factor and shuffle and sums the gradients of bias and slope.
+One kernel makes the weights of all points, in the type and layout of the images. Backward, one pass
+applies activation gradient, factor and shuffle, and sums the gradients of bias and slope.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from faigfast.ops.conv.operation import at_points, backward_at_points
 from faigfast.ops.path_values import address, dense, every_point, one_batch
 from faigfast.ops.registry import kernel
 
-# Activations that the mask kernel goes through.
-_GATES = {"none": "none", "relu": "relu", "leaky_relu": "leaky", "prelu": "leaky"}
+# Activations whose gradient the mask kernel computes.
+_FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky", "prelu": "leaky"}
 
 
 def _refuses(x: Tensor, *parts: Tensor | None) -> str:
@@ -35,7 +35,7 @@ def conv(
     """As `faigfast.ops.conv.operation.conv`."""
     geometry = (stride, padding, dilation, transposed, output_padding, groups)
 
-    def layers() -> Iterator[tuple[Tensor, Tensor | None, Tensor | float]]:
+    def parameters() -> Iterator[tuple[Tensor, Tensor | None, Tensor | float]]:
         weights = at_all_points(w0, dw, alpha, x.dtype)
         biases = None if b0 is None else at_all_points(b0, db, alpha, x.dtype)
         slopes = None if s0 is None else at_all_points(s0, ds, alpha, x.dtype)
@@ -46,7 +46,7 @@ def conv(
                 slope if slopes is None else slopes[p],
             )
 
-    return at_points(x, layers(), len(alpha), residual, geometry, activation, scale, shuffle)
+    return at_points(x, parameters(), len(alpha), residual, geometry, activation, scale, shuffle)
 
 
 @kernel("cuda", "conv_backward", lambda gy, x, saved, *rest: _refuses(
@@ -60,7 +60,7 @@ def conv_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """As `faigfast.ops.conv.operation.conv_backward`."""
     geometry = (stride, padding, dilation, transposed, output_padding, groups)
-    if activation not in _GATES:
+    if activation not in _FUSED:
         gy = activation_backward(gy * scale, saved, activation, slope)
         activation, scale = "none", 1.0
     slopes = None if s0 is None else at_all_points(s0, ds, alpha, torch.float32)
@@ -70,8 +70,10 @@ def conv_backward(
     if needs[3] and s0 is not None and s0.numel() == 1:
         gs = gs.sum(1, keepdim=True)
     weights = at_all_points(w0, dw, alpha, x.dtype).unbind()
-    behind = zip(map(one_batch, g.unbind()), map(one_batch, weights), strict=True)
-    gx, gw, _ = backward_at_points(behind, x, len(alpha), images, [*needs[:2], False], geometry)
+    gradients_and_weights = zip(map(one_batch, g.unbind()), map(one_batch, weights), strict=True)
+    gx, gw, _ = backward_at_points(
+        gradients_and_weights, x, len(alpha), images, [*needs[:2], False], geometry
+    )
     return gx, gw, gb, gs
 
 
@@ -86,7 +88,7 @@ def mask_gradient(
     scale: float,
     shuffle: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Go back from gy = ∂L/∂y to the convolution's own result, in one pass.
+    """Gradient of the convolution's own result from gy = ∂L/∂y, in one pass.
 
     Parameters
     ----------
@@ -97,7 +99,7 @@ def mask_gradient(
     images : int
         N, of M = N·b samples.
     needs : list of bool
-        Which of gb, gs are wanted; the others are empty.
+        Which of gb, gs to compute; the others are empty.
     activation : str
         "none", "relu", "leaky_relu" or "prelu".
 
@@ -106,16 +108,16 @@ def mask_gradient(
     g : Tensor
         [P, M, O, *spatial] before the shuffle, channels-last.
     gb, gs : Tensor
-        [N, O] in float32, summed over points, samples and pixels; gs of a slope for each channel.
+        [N, O] in float32, summed over points, samples and pixels; gs for one slope per channel.
     """
     upstream = every_point(dense(gy), len(gy))  # [P, M, *spatial, C]
-    gate = None if activation == "none" else every_point(dense(saved), len(gy))
+    dense_saved = None if activation == "none" else every_point(dense(saved), len(gy))
     points, samples, *spatial, channels = upstream.shape
     channels *= shuffle**2
     spatial = [size // shuffle for size in spatial]
     unchanged = activation == "none" and scale == 1 and shuffle == 1
     g = upstream if unchanged else upstream.new_empty(points, samples, *spatial, channels)
-    found = [
+    sums = [
         upstream.new_empty(images, channels, dtype=torch.float32) if need else None
         for need in needs
     ]
@@ -123,15 +125,15 @@ def mask_gradient(
         slopes = slopes.expand(points, channels).contiguous()
     if not unchanged or any(needs):
         height = spatial[0] if spatial else 1
-        given = extension().MaskGradient(
+        mask_gradient_kernel = extension().MaskGradient(
             type=TYPES[gy.dtype], points=points, images=images, samples=samples // images,
             height=height, width=torch.Size(spatial[1:]).numel(), channels=channels,
-            shuffle=shuffle, activation=_GATES[activation], gy=address(upstream),
-            saved=address(gate), slopes=address(slopes), slope=slope, scale=scale,
-            g=0 if unchanged else address(g), gb=address(found[0]), gs=address(found[1]),
+            shuffle=shuffle, activation=_FUSED[activation], gy=address(upstream),
+            saved=address(dense_saved), slopes=address(slopes), slope=slope, scale=scale,
+            g=0 if unchanged else address(g), gb=address(sums[0]), gs=address(sums[1]),
         )  # fmt: skip
-        room = upstream.new_empty(given.room(), dtype=torch.float32)
+        scratch = upstream.new_empty(mask_gradient_kernel.room(), dtype=torch.float32)
         with on(gy.device) as where:
-            given.run(**where, room=address(room))
-    gb, gs = (gy.new_empty(0) if part is None else part for part in found)
+            mask_gradient_kernel.run(**where, room=address(scratch))
+    gb, gs = (gy.new_empty(0) if part is None else part for part in sums)
     return g.movedim(-1, 2), gb, gs

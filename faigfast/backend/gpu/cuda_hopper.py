@@ -1,6 +1,6 @@
 """The path convolution 3×3 of 64 channels to 64 on Hopper, by a kernel of our own.
 
-It has not run on a device yet, so it is taken only where FAIGFAST_HOPPER=1 asks for it.
+It has not run on a device yet, so only FAIGFAST_HOPPER=1 enables it.
 """
 
 import os
@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faigfast.backend.gpu import cuda_conv  # noqa: F401  it is asked after this one
+from faigfast.backend.gpu import cuda_conv  # noqa: F401  its kernel comes after this one
 from faigfast.backend.gpu.cuda_launch import TYPES, at_all_points, extension, on, refuses
 from faigfast.ops.conv.operation import SAME, keeps_more
 from faigfast.ops.path_values import address, dense
 from faigfast.ops.registry import kernel
 
 _FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
-_CARD = (9, 0)
-_ALIGNED = 16  # bytes, of what the copy engine reads
+_CAPABILITY = (9, 0)
+_ALIGNED = 16  # bytes; alignment of addresses that the copy engine reads
 
 
 def _refuses(x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
@@ -36,14 +36,14 @@ def _refuses(x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Te
         residual is not None and residual.dtype != x.dtype
     ):
         return f"tensors are of {x.dtype}"
-    if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) != _CARD:
+    if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) != _CAPABILITY:
         return "the card is not of compute capability 9.0"
     if os.environ.get("FAIGFAST_HOPPER") != "1":
         return "compiled, not yet run on a device; FAIGFAST_HOPPER=1 takes it"
     return ""
 
 
-@kernel("hopper", "conv", _refuses, "cuda", told=False)
+@kernel("hopper", "conv", _refuses, "cuda", notes_refusal=False)
 def conv(
     x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
     s0: Tensor | None, ds: Tensor | None, alpha: Tensor, sum_w: Tensor | None,

@@ -1,4 +1,4 @@
-"""What all CUDA kernels of the extension share: what they refuse, and where they run."""
+"""Shared parts of the CUDA kernels: refusals, the current device and stream, weights at points."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ NARROW = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def refuses(*parts: Tensor, types: tuple[torch.dtype, ...] = NARROW) -> str:
-    """Why tensors, the first of which is not empty, cannot be served; empty where they can."""
+    """Say why the kernels do not serve tensors, or that the first is empty; "" if they serve."""
     why = _extension_cuda.problem(parts[0].device)
     if why:
         return why
@@ -33,29 +33,29 @@ def refuses(*parts: Tensor, types: tuple[torch.dtype, ...] = NARROW) -> str:
 
 
 def extension() -> Any:
-    """Give the extension, which is there where nothing was refused."""
+    """Give the extension; call this only after `refuses` gave ""."""
     return _extension_cuda.module
 
 
 @contextmanager
 def on(device: torch.device) -> Iterator[dict[str, int]]:
-    """Make a device the current one; gives its index and its stream as the kernels take them."""
+    """Make a device the current one; yield its index and stream as the kernels take them."""
     with torch.cuda.device(device):
         stream = torch.cuda.current_stream(device)
         yield {"device": stream.device.index, "stream": stream.cuda_stream}
 
 
 def at_all_points(w0: Tensor, dw: Tensor | None, alpha: Tensor, dtype: torch.dtype) -> Tensor:
-    """γ(α) = w0 + αΔ at all points [P, *w], taken in float32 and channels-last, by one kernel.
+    """γ(α) = w0 + αΔ at all points [P, *w], computed in float32, channels-last, by one kernel.
 
     Parameters
     ----------
     w0, dw : Tensor
-        [O], or [O, I, *k] whose result is dense as [P, O, *k, I].
+        [O], or [O, I, *k]; then the result is dense as [P, O, *k, I].
     alpha : Tensor
         [P].
     dtype : torch.dtype
-        Of the result.
+        Type of the result.
     """
     points, shape = len(alpha), w0.shape
     flat = w0.reshape(*shape[:2], -1) if w0.ndim > 1 else w0.view(-1, 1, 1)

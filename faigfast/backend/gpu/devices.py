@@ -1,4 +1,4 @@
-"""Several devices of one machine: parts of the work go to one process for each of them."""
+"""Several devices of one machine: one process for each device attributes parts of the batches."""
 
 import copy
 import os
@@ -28,17 +28,17 @@ KINDS = {kind.__name__: kind for kind in (ValueError, TypeError)}  # others are 
 
 
 def known_devices(devices: Any) -> list[torch.device]:
-    """Check which devices are asked for.
+    """Check and resolve the argument `devices`.
 
     Parameters
     ----------
     devices : "all" or sequence of str or torch.device
-        "all" stands for every GPU; one that is named twice gets two processes.
+        "all" means every GPU; a device that is named twice gets two processes.
 
     Raises
     ------
     TypeError, ValueError
-        If they are something else, of several types, or not there.
+        If they are no devices, of several types, or absent.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if devices == "all":
@@ -48,21 +48,21 @@ def known_devices(devices: Any) -> list[torch.device]:
     if isinstance(devices, str) or not isinstance(devices, Iterable):
         raise TypeError(f"devices is {devices!r}; expected 'all' or names such as ['cuda:0']")
     try:
-        found = [torch.device(device) for device in devices]
+        resolved = [torch.device(device) for device in devices]
     except (RuntimeError, TypeError) as problem:
         reason = (str(problem).splitlines() or [""])[0]
         raise ValueError(f"devices is {list(devices)!r}: {reason}") from None
-    found = [torch.device("cuda:0") if str(d) == "cuda" else d for d in found]
-    types = sorted({device.type for device in found})
+    resolved = [torch.device("cuda:0") if str(d) == "cuda" else d for d in resolved]
+    types = sorted({device.type for device in resolved})
     if len(types) != 1:
         raise ValueError(f"devices is {list(devices)!r}; expected some, all of one type")
-    missing = [d for d in found if d.type == "cuda" and d.index >= gpus]
+    missing = [d for d in resolved if d.type == "cuda" and d.index >= gpus]
     if missing:
         raise ValueError(f"devices holds {str(missing[0])!r}, and torch finds {gpus} GPUs here")
-    return found
+    return resolved
 
 
-def spread(
+def attribute_on_devices(
     devices: Any,
     model_a: nn.Module,
     model_b: nn.Module,
@@ -94,42 +94,44 @@ def spread(
     RuntimeError
         If a device's process fails otherwise, or ends.
     """
-    found = known_devices(devices)
+    resolved = known_devices(devices)
     first = next(unwrap(model_b, "model_b").parameters(), None)
-    place = (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
+    placement = (
+        (torch.device("cpu"), torch.float32) if first is None else (first.device, first.dtype)
+    )
     parts: list[Attribution] = []
     with (
-        Devices(found, model_a, model_b, run, options) as pool,
+        Devices(resolved, model_a, model_b, run, options) as pool,
         tqdm(unit="image", disable=not progress, leave=None) as bar,
     ):
-        for part in pool.map(_shares(batches(batch, *place), len(found))):
+        for part in pool.map(_shares(batches(batch, *placement), len(resolved))):
             parts.append(part)
             bar.update(part.images)
             if not options.get("per_image", True):
                 parts = [parts[0].merge(parts[1:])]
-        told = ", ".join(f"{d} {counted(n, 'image')}" for d, n in pool.images)
+        counts = ", ".join(f"{d} {counted(n, 'image')}" for d, n in pool.images)
     result = parts[0].merge(parts[1:])
-    return replace(result, notes=(*result.notes, f"devices: {told}"))
+    return replace(result, notes=(*result.notes, f"devices: {counts}"))
 
 
 def _shares(parts: Iterable[Batch], devices: int) -> Iterator[Batch]:
-    """Cut batches into runs of images that follow each other, one for each device."""
+    """Cut batches into contiguous runs of images, one for each device."""
     for part in parts:
         count = min(devices, part.images)
         edges = [part.images * n // count for n in range(count + 1)]
         for start, end in pairwise(edges):
-            yield _some(part, slice(start, end))
+            yield _copy_images(part, slice(start, end))
 
 
-def _some(part: Batch, images: slice) -> Batch:
-    """Copy some images: of a view everything would be sent."""
+def _copy_images(part: Batch, images: slice) -> Batch:
+    """Copy some images: pickling a view would send all of its memory."""
     sides = (part.lq, part.gt)
     return Batch(*({k: v[images].detach().cpu().clone() for k, v in s.items()} for s in sides))
 
 
 @dataclass
 class _Worker:
-    """A device, its process, and the numbers of the part and the image that it works on."""
+    """A device, its process, and the numbers of its current part and that part's first image."""
 
     name: str
     process: Any
@@ -140,16 +142,16 @@ class _Worker:
 
 
 class Devices:
-    """One process for each device, which attributes what it is given.
+    """One process for each device, which attributes batches.
 
     Parameters
     ----------
     devices : sequence of torch.device
         From `known_devices`.
     model_a, model_b : nn.Module
-        Copies of them go to every device.
+        Baseline and target; every device gets a copy.
     run : callable
-        Takes the networks, a batch and the options; found by its name in the other process.
+        Takes the networks, a batch and the options; the other process imports it by name.
     options : dict
         Of `run`.
 
@@ -172,22 +174,22 @@ class Devices:
             for net, name in ((model_a, "model_a"), (model_b, "model_b"))
         ]
         try:
-            self.given = pickle.dumps((pair, run, options))
+            self.arguments = pickle.dumps((pair, run, options))
         except (pickle.PicklingError, AttributeError, TypeError) as problem:
             raise ValueError(
                 f"the networks or settings cannot be sent to another process: {problem}; expected "
                 "classes and functions that a module defines"
             ) from None
         self.devices = list(devices)
-        # Where a precision is measured first, all devices take that of the first image.
+        # With a measured precision, all devices use the one measured for the first image.
         self.settle = options.get("precision", "auto") == "auto" and devices[0].type != "cpu"
         self.workers: list[_Worker] = []
 
     def __enter__(self) -> "Devices":
         """Start the processes."""
         context = get_context("spawn")  # a forked process cannot use a GPU
-        alike = len(self.devices) if self.devices[0].type == "cpu" else 1
-        threads = max(1, torch.get_num_threads() // alike)
+        sharing = len(self.devices) if self.devices[0].type == "cpu" else 1
+        threads = max(1, torch.get_num_threads() // sharing)
         for device in self.devices:
             own, other = context.Pipe()
             process = context.Process(
@@ -197,11 +199,11 @@ class Devices:
             other.close()
             self.workers.append(_Worker(str(device), process, own))
         for worker in self.workers:
-            self._send(worker, self.given)
+            self._send(worker, self.arguments)
         return self
 
     def __exit__(self, *failure: object) -> None:
-        """End them, whatever they do."""
+        """End the processes, busy or not."""
         for worker in self.workers:
             worker.process.terminate()
         for worker in self.workers:
@@ -210,18 +212,18 @@ class Devices:
 
     @property
     def images(self) -> list[tuple[str, int]]:
-        """How many images each device has attributed."""
+        """Number of images that each device has attributed."""
         return [(worker.name, worker.images) for worker in self.workers]
 
     def map(self, parts: Iterable[Batch]) -> Iterator[Attribution]:
-        """Attribute batches; give the results in their order, as soon as it allows.
+        """Attribute batches; yield each result, in the order of batches, as soon as possible.
 
         Raises
         ------
         ValueError, TypeError, RuntimeError
-            What a device raises, with its name, and images counted over all batches.
+            The error of a device, with its name, and images counted over all batches.
         """
-        waiting = self._numbered(parts)
+        tasks = self._numbered(parts)
         done: dict[int, Attribution] = {}
         settled: dict[str, str] = {}
         following, given, more = 0, 0, True
@@ -230,7 +232,7 @@ class Devices:
             if self.settle and not settled and given:
                 idle = []
             while idle and more:
-                task = next(waiting, None)
+                task = next(tasks, None)
                 more = task is not None
                 if task is not None:
                     worker = idle.pop(0)
@@ -249,17 +251,17 @@ class Devices:
                 following += 1
 
     def _numbered(self, parts: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
-        """Put the number of the first image beside every part; the very first image goes alone."""
+        """Pair every part with the number of its first image; `settle` puts image 0 apart."""
         start = 0
         for part in parts:
             alone = self.settle and start == 0 and part.images > 1
             for images in (slice(1), slice(1, None)) if alone else (slice(None),):
-                piece = _some(part, images)
+                piece = _copy_images(part, images)
                 yield start, piece
                 start += piece.images
 
     def _answers(self) -> Iterator[tuple[int, Attribution]]:
-        """Wait for one device or more; what fails is raised with its name."""
+        """Wait for results of at least one device; raise a device's error with its name."""
         busy = {worker.pipe: worker for worker in self.workers if worker.part is not None}
         for pipe in connection.wait(list(busy)):
             worker = busy[pipe]
@@ -294,7 +296,7 @@ class Devices:
 
 
 def _serve(pipe: Any, name: str, threads: int) -> None:
-    """Attribute on one device what comes through the pipe; runs in a process of its own."""
+    """Attribute batches from the pipe on one device; runs in a process of its own."""
     torch.set_num_threads(threads)
     device = torch.device(name)
     try:
@@ -304,10 +306,12 @@ def _serve(pipe: Any, name: str, threads: int) -> None:
         pair = [net.to(device) for net in pair]
         while True:
             part, settled = pickle.loads(pipe.recv_bytes())
-            on = Batch(*({k: v.to(device) for k, v in side.items()} for side in (part.lq, part.gt)))
-            result = run(*pair, {"lq": on.lq, "gt": on.gt}, **{**options, **settled})
+            moved = Batch(
+                *({k: v.to(device) for k, v in side.items()} for side in (part.lq, part.gt))
+            )
+            result = run(*pair, {"lq": moved.lq, "gt": moved.gt}, **{**options, **settled})
             pipe.send_bytes(pickle.dumps(("done", result)))
-    except (EOFError, KeyboardInterrupt):  # the other side is done, or tells of it
+    except (EOFError, KeyboardInterrupt):  # the parent is done, or reports the interrupt
         os._exit(0)
     except BaseException as problem:
         kind = next((k for k, v in KINDS.items() if isinstance(problem, v)), type(problem).__name__)

@@ -1,4 +1,4 @@
-"""The CUDA kernels `faigfast._C_cuda`, or the reason why they are not here or serve no card."""
+"""The CUDA extension `faigfast._C_cuda`, or the reason why it is absent or serves no card."""
 
 from functools import cache
 from importlib import import_module
@@ -32,7 +32,7 @@ def problem(device: torch.device | str | None = None) -> str:
     Parameters
     ----------
     device : torch.device or str, optional
-        Where; None: on any card that is here.
+        Device of the tensors; None: any card of this machine.
     """
     if module is None:
         return f"the CUDA extension is missing: {missing}"
@@ -53,7 +53,7 @@ def problem(device: torch.device | str | None = None) -> str:
 def _driver_problem() -> str:
     assert module is not None
     driver, built = module.driver_version(), module.runtime_version()
-    if driver // 1000 >= built // 1000:  # within one major version newer builds run too
+    if driver // 1000 >= built // 1000:  # within a major version, a newer build runs too
         return ""
     return (
         f"the driver serves CUDA {_version(driver)}, but the kernels were built with CUDA "
@@ -63,13 +63,13 @@ def _driver_problem() -> str:
 
 @cache
 def _card_problem(number: int) -> str:
-    found = torch.cuda.get_device_capability(number)
-    if found >= LEAST:
+    capability = torch.cuda.get_device_capability(number)
+    if capability >= LEAST:
         return ""
     name = torch.cuda.get_device_name(number)
     return (
-        f"{name} has compute capability {found[0]}.{found[1]}; expected {LEAST[0]}.{LEAST[1]} or "
-        "more (Ampere)"
+        f"{name} has compute capability {capability[0]}.{capability[1]}; expected "
+        f"{LEAST[0]}.{LEAST[1]} or more (Ampere)"
     )
 
 

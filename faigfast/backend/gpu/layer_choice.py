@@ -1,4 +1,4 @@
-"""Which backend's kernel serves a convolution fastest: measured on the device, shape by shape."""
+"""Choice of the fastest backend's kernel for a convolution, measured on the device by shape."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,26 +8,28 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from faigfast.backend.gpu.timed_choices import Candidate, Choice, Choices, device_name, rounded
+from faigfast.backend.gpu.timed_choices import Candidate, Choice, TimedChoices, device_name, rounded
 from faigfast.ops.registry import KERNELS, Kernel, in_use
 from faigfast.version import __version__
 
-# Operation → places of input, weight and the first of the arguments from stride to shuffle.
-CHOSEN = {"conv": (0, 1, 12), "conv_backward": (1, 3, 11)}
-RIVALS = ("triton", "cuda", "")  # backends among which is chosen; "" is PyTorch's cuDNN
-SHOWN = {"plain": "PyTorch (cuDNN, channels-last)", "cuda": "cuda (cuDNN, channels-last)"}
-# Relative L2 by which a kernel's results may differ from PyTorch's in the same type.
-BOUNDS = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
-WIDE_BOUND = 1e-4
+# Operation → positions of input, weight and stride, the first argument of the geometry.
+TIMED_OPERATIONS = {"conv": (0, 1, 12), "conv_backward": (1, 3, 11)}
+RIVAL_BACKENDS = ("triton", "cuda", "")  # backends of the candidates; "" is PyTorch's cuDNN
+DISPLAY_NAMES = {"plain": "PyTorch (cuDNN, channels-last)", "cuda": "cuda (cuDNN, channels-last)"}
+# Largest relative L2 difference of a kernel's results from PyTorch's in the same type.
+MOST_DIFFERENCE = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
+MOST_DIFFERENCE_WIDE = 1e-4
 
 
-def named(device: torch.device) -> str:
-    """Name a device and whose kernels there are, since a choice holds for these alone."""
+def device_and_versions(device: torch.device) -> str:
+    """Name a device and the versions of torch and faigfast: a choice holds for these alone."""
     return f"{device_name(device)}, torch {torch.__version__}, faigfast {__version__}"
 
 
-# Compiling a candidate counts; another backend's kernel must be worth it.
-LAYERS = Choices("layers.json", seconds=20.0, altogether=120.0, margin=1.05, name=named)
+# The seconds include compilation; the margin is for another backend's kernel.
+LAYER_TIMINGS = TimedChoices(
+    "layers.json", seconds=20.0, altogether=120.0, margin=1.05, name=device_and_versions
+)
 
 
 class LayerChoice:
@@ -36,13 +38,15 @@ class LayerChoice:
     Parameters
     ----------
     rivals : sequence of str
-        Backends whose kernels take part beside the one in use.
-    choices : Choices
-        What was measured, here and before.
+        Backends of the candidates beside the backend in use.
+    timings : TimedChoices
+        Choices of this and earlier processes.
     """
 
-    def __init__(self, rivals: Sequence[str] = RIVALS, choices: Choices = LAYERS) -> None:
-        self.rivals, self.choices = rivals, choices
+    def __init__(
+        self, rivals: Sequence[str] = RIVAL_BACKENDS, timings: TimedChoices = LAYER_TIMINGS
+    ) -> None:
+        self.rivals, self.timings = rivals, timings
         self.known: dict[Any, Kernel] = {}
         self.served: dict[tuple[str, str], dict[str, None]] = {}  # layers by operation and kernel
         self.untimed: dict[str, None] = {}
@@ -54,24 +58,24 @@ class LayerChoice:
         Parameters
         ----------
         operation : str
-            Of the table; those that are not in `CHOSEN` keep their own.
+            Name in the table; an operation outside `TIMED_OPERATIONS` keeps its kernel.
         own : Kernel
-            Of the backend in use; it stays where none is clearly faster.
+            Kernel of the backend in use; it stays unless another is clearly faster.
         args : sequence
-            Of the operation.
+            Arguments of the operation.
         """
-        if operation not in CHOSEN or own.name == "hopper":  # asked for by FAIGFAST_HOPPER
+        if operation not in TIMED_OPERATIONS or own.name == "hopper":  # FAIGFAST_HOPPER asks for it
             return own
-        memo = operation, own.name, *map(_kind, args)
+        memo = operation, own.name, *map(_signature, args)
         if memo not in self.known:
             self.known[memo] = self._measured(operation, own, args)
         return self.known[memo]
 
     def _measured(self, operation: str, own: Kernel, args: Sequence[Any]) -> Kernel:
-        x = args[CHOSEN[operation][0]]
+        x = args[TIMED_OPERATIONS[operation][0]]
         plain = KERNELS[operation][-1]
         kernels = [own]
-        # What multiplies float32 by matrix instructions has no rival of that precision.
+        # Float32 products by matrix instructions have no other kernel of that precision.
         if not (in_use().mode != "ieee" and x.dtype == torch.float32):
             kernels += [
                 other
@@ -79,14 +83,14 @@ class LayerChoice:
                 if other.backend in self.rivals and not other.refuses(*args)
             ]
         kernels = list({kernel.name: kernel for kernel in kernels}.values())
-        yardstick = _Yardstick(plain, args)
-        ways = [Candidate(k.name, k, yardstick.compared(k)) for k in kernels]
-        # Whose own kernel it is counts, and which others were there.
+        reference = _PlainReference(plain, args)
+        candidates = [Candidate(k.name, k, reference.compared(k)) for k in kernels]
+        # The key names the candidates, since the choice holds for them alone.
         key = f"{layer_key(operation, args)} of {' '.join(kernel.name for kernel in kernels)}"
         with torch.no_grad():
-            found, choice = self.choices.chosen(x.device, key, ways)
+            fastest, choice = self.timings.chosen(x.device, key, candidates)
         self._note(operation, args, choice)
-        return found
+        return fastest
 
     def _note(self, operation: str, args: Sequence[Any], choice: Choice) -> None:
         layer = layer_name(operation, args)
@@ -98,67 +102,68 @@ class LayerChoice:
             self.left_out[f"layers: {operation} {layer} without the {name} kernel: {why}"] = None
 
     def notes(self) -> list[str]:
-        """Tell which kernels served which layers, and which were left out."""
-        found = [
-            f"layers: {operation} by {SHOWN.get(name, name)}, as measured: {', '.join(layers)}"
+        """List which kernels served which layers, and which kernels were left out."""
+        notes = [
+            f"layers: {operation} by {DISPLAY_NAMES.get(name, name)}, as measured: "
+            f"{', '.join(layers)}"
             for (operation, name), layers in self.served.items()
         ]
         if self.untimed and self.served:
-            found.append(f"layers: not measured: {', '.join(self.untimed)}")
-        return [*found, *self.left_out]
+            notes.append(f"layers: not measured: {', '.join(self.untimed)}")
+        return [*notes, *self.left_out]
 
 
-class _Yardstick:
-    """What PyTorch computes, against which others are compared before they are timed."""
+class _PlainReference:
+    """PyTorch's result, with which other kernels are compared before they are timed."""
 
     def __init__(self, plain: Kernel, args: Sequence[Any]) -> None:
         self.plain, self.args = plain, args
         self.expected: list[Tensor] | None = None
 
     def compared(self, kernel: Kernel) -> Callable[[], object]:
-        """Run a kernel; refuse it at its first run if it is wrong."""
-        right = kernel is self.plain
+        """Give a function that runs a kernel; its first run raises if the result is wrong."""
+        verified = kernel is self.plain
 
         def run() -> None:
-            nonlocal right
-            found = kernel.run(*self.args)
-            if not right:
+            nonlocal verified
+            result = kernel.run(*self.args)
+            if not verified:
                 if self.expected is None:
                     self.expected = tree_leaves(self.plain.run(*self.args))
-                worst = max(map(_difference, tree_leaves(found), self.expected), default=0.0)
+                worst = max(map(_difference, tree_leaves(result), self.expected), default=0.0)
                 if worst:
                     raise RuntimeError(f"its result differs, {worst:.1f} times as far as it may")
-                right = True
+                verified = True
 
         return run
 
 
-def _difference(found: Tensor, expected: Tensor) -> float:
-    """Relative L2 difference, in units of what is allowed."""
+def _difference(result: Tensor, expected: Tensor) -> float:
+    """Relative L2 difference, in units of the largest that is allowed."""
     if not expected.numel():
         return 0.0
-    if found.dtype != expected.dtype or found.shape != expected.shape:
+    if result.dtype != expected.dtype or result.shape != expected.shape:
         return math.inf
     size = float(expected.float().norm())
-    if not math.isfinite(size):  # out of range, and so nothing to compare with
+    if not math.isfinite(size):  # out of range: there is no reference
         return 0.0
-    error = float((found.float() - expected.float()).norm())
-    allowed = BOUNDS.get(found.dtype, WIDE_BOUND) * size
+    error = float((result.float() - expected.float()).norm())
+    allowed = MOST_DIFFERENCE.get(result.dtype, MOST_DIFFERENCE_WIDE) * size
     if error <= allowed:
         return 0.0
     return error / allowed if allowed and math.isfinite(error) else math.inf
 
 
-def _kind(value: Any) -> Any:
-    """Take of an argument what kernels depend on: points are counted, not looked at."""
+def _signature(value: Any) -> Any:
+    """Reduce an argument to what kernels depend on: of a tensor, shape and type."""
     if isinstance(value, Tensor):
         return tuple(value.shape), value.dtype
     return tuple(value) if isinstance(value, list) else value
 
 
 def layer_name(operation: str, args: Sequence[Any]) -> str:
-    """Name a layer as a person would."""
-    w, rest = args[CHOSEN[operation][1]], args[CHOSEN[operation][2] :]
+    """Name a layer for people, such as 64→64 3×3."""
+    w, rest = args[TIMED_OPERATIONS[operation][1]], args[TIMED_OPERATIONS[operation][2] :]
     stride, _, dilation, transposed, _, groups = rest[:6]
     inputs, outputs = (
         (w.shape[0], groups * w.shape[1]) if transposed else (groups * w.shape[1], w.shape[0])
@@ -171,8 +176,8 @@ def layer_name(operation: str, args: Sequence[Any]) -> str:
 
 
 def layer_key(operation: str, args: Sequence[Any]) -> str:
-    """Name all that a layer's times depend on; sizes count by powers of two."""
-    first, second, third = CHOSEN[operation]
+    """Key of everything that a layer's times depend on; sizes are rounded to powers of two."""
+    first, second, third = TIMED_OPERATIONS[operation]
     x, w, rest = args[first], args[second], args[third:]
     activation, _, scale, shuffle = rest[6:10]
     alpha = args[7] if operation == "conv" else args[8]

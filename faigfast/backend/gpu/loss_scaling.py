@@ -1,7 +1,7 @@
 """Powers of two that keep gradients of 16 bits in range, image by image, chosen on the device.
 
-They travel with the gradient: chosen as the loss gradient enters a network and again between its
-stretches of layers, and taken off the gradients of weights, in float32, as those leave.
+Each scale stays with its gradient: chosen as the loss gradient enters a network and again between
+segments of layers, and removed from the gradients of weights, in float32.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TOP = 8  # a gradient's largest magnitude is brought below 2^8, with as much room above
-STEP = 8  # by which an overflow lowers the exponent
-LEAST = -24  # below which nothing but an infinity overflows
-MOST = 100  # of an exponent, so that it is a number of float32
+TOP = 8  # a gradient's largest magnitude becomes less than 2^8; fp16 ends near 2^16
+STEP = 8  # an overflow lowers the exponent by this
+MIN_LOWERING = -24  # below it only an infinity overflows
+MAX_EXPONENT = 100  # largest exponent: 2^100 is a float32 number
 
 
-class Stretch:
-    """Layers whose gradients have one exponent for each image.
+class ScalingSegment:
+    """Layers whose gradients share one exponent for each image.
 
     Attributes
     ----------
     exponents : Tensor or None
-        [N], int; None before backward has come here, and where nothing is scaled.
+        [N], int; None before backward reaches the segment, and where nothing is scaled.
     """
 
     def __init__(self) -> None:
@@ -30,62 +30,62 @@ class Stretch:
 
 
 class GradientScale:
-    """Scales the loss gradient as it enters a network, and again on its way.
+    """Scales the loss gradient as it enters a network, and again between segments.
 
     Attributes
     ----------
     lowered : int
-        By how much overflows have lowered all exponents, of the images that are computed.
+        Change of all exponents after overflows, for the current images.
     least : int
-        The lowest that it was, of all images.
-    last : Stretch
-        That of the layers before the loss, in the forward that ran last.
+        Smallest `lowered` of all images.
+    last : ScalingSegment
+        Segment before the loss, in the latest forward.
     """
 
     def __init__(self) -> None:
         self.lowered = self.least = 0
-        self.last = Stretch()
+        self.last = ScalingSegment()
 
     def enter(self, output: Tensor, dtype: torch.dtype, images: int) -> Tensor:
-        """Give a network's output in another type; gradients are scaled on their way back.
+        """Cast a network's output; backward scales its gradient.
 
         Parameters
         ----------
         output : Tensor
             [P, N, ...].
         dtype : torch.dtype
-            Of the result.
+            Type of the result.
         images : int
-            N; what is [P, 1, ...], for all images together, is not scaled.
+            N; an output [P, 1, ...], shared by images, is not scaled.
         """
         if output.shape[1] != images or not output.requires_grad:
             return output.to(dtype)
-        found: Tensor = _Enter.apply(output, dtype, self)
-        return found
+        cast: Tensor = _Enter.apply(output, dtype, self)
+        return cast
 
     def factor(self, largest: Tensor) -> Tensor:
-        """Give powers of two [N] for loss gradients of such magnitudes [N]; those chosen stay."""
+        """Powers of two [N] for loss gradients of given magnitudes [N]; the first choice stays."""
         if self.last.exponents is None:
             self.last.exponents = self.towards_top(largest)
         return power_of_two(self.last.exponents).to(largest.dtype)
 
     def towards_top(self, largest: Tensor) -> Tensor:
-        """Exponents [N] that bring magnitudes [N] where they should be; 0 where none can."""
+        """Exponents [N] that bring magnitudes [N] below 2^TOP; 0 for zeros, infinities and NaN."""
         exponent = TOP - torch.frexp(largest.float()).exponent
         usable = (largest > 0) & largest.isfinite()
-        return torch.where(usable, exponent, 0).clamp(-MOST, MOST) + self.lowered
+        return torch.where(usable, exponent, 0).clamp(-MAX_EXPONENT, MAX_EXPONENT) + self.lowered
 
-    def overflowed(self, sums: Mapping[str, Tensor]) -> bool:
-        """Whether a sum is not finite and a lower exponent may help; then it is lowered."""
-        finite = torch.stack([value.isfinite().all() for value in sums.values()]).all()
-        if bool(finite) or self.lowered <= LEAST:
+    def overflowed(self, gradients: Mapping[str, Tensor]) -> bool:
+        """Whether a gradient is not finite and a lower exponent may help; then lower it."""
+        finite = torch.stack([value.isfinite().all() for value in gradients.values()]).all()
+        if bool(finite) or self.lowered <= MIN_LOWERING:
             return False
         self.lowered -= STEP
         self.least = min(self.least, self.lowered)
         return True
 
     def begin(self) -> None:
-        """Go on to other images: what overflowed before may be small there."""
+        """Reset for other images, whose gradients may not overflow."""
         self.lowered = 0
 
 
@@ -94,32 +94,32 @@ def power_of_two(exponent: Tensor) -> Tensor:
     return ((exponent.to(torch.int32) + 127) << 23).view(torch.float32)
 
 
-def unscaled(sums: Tensor, stretch: Stretch) -> Tensor:
-    """Give where gradients [N, ...] of a stretch's weights are collected; they lose its scale."""
-    found: Tensor = _Unscale.apply(sums, stretch)
-    return found
+def unscaled(gradient_sums: Tensor, segment: ScalingSegment) -> Tensor:
+    """Pass gradient sums [N, ...] of a segment's weights; backward removes its scale."""
+    view: Tensor = _Unscale.apply(gradient_sums, segment)
+    return view
 
 
 def rescaled(
-    values: Sequence[Tensor], scale: GradientScale, before: Stretch, after: Stretch
+    values: Sequence[Tensor], scale: GradientScale, before: ScalingSegment, after: ScalingSegment
 ) -> tuple[Tensor, ...]:
-    """Give the values that pass to the next stretch; gradients get the exponents of `before`.
+    """Pass values to the next segment; their gradients get the exponents of `before`.
 
     Parameters
     ----------
     values : sequence of Tensor
-        [P, N, ...] or [1, N, ...]; their gradients of one image have one exponent in common.
+        [P, N, ...] or [1, N, ...]; the gradients of one image share one exponent.
     scale : GradientScale
-        Says where the largest of them belongs.
-    before, after : Stretch
-        The layers that made the values, and those that take them.
+        Chooses the exponents.
+    before, after : ScalingSegment
+        Layers that make the values, and layers that take them.
     """
-    found: tuple[Tensor, ...] = _Rescale.apply(scale, before, after, *values)
-    return found
+    views: tuple[Tensor, ...] = _Rescale.apply(scale, before, after, *values)
+    return views
 
 
 def _by_image(factor: Tensor, like: Tensor) -> Tensor:
-    """[N] beside [P, N, ...]."""
+    """Shape a factor [N] so that it broadcasts over [P, N, ...]."""
     return factor.view(1, -1, *[1] * (like.ndim - 2))
 
 
@@ -137,13 +137,13 @@ class _Enter(torch.autograd.Function):
 
 class _Unscale(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, sums: Tensor, stretch: Stretch) -> Tensor:
-        ctx.stretch = stretch
-        return sums.view_as(sums)
+    def forward(ctx: Any, gradient_sums: Tensor, segment: ScalingSegment) -> Tensor:
+        ctx.segment = segment
+        return gradient_sums.view_as(gradient_sums)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        exponents = ctx.stretch.exponents
+        exponents = ctx.segment.exponents
         if exponents is None:
             return gradient, None
         factor = power_of_two(-exponents).to(gradient.dtype)
@@ -153,7 +153,11 @@ class _Unscale(torch.autograd.Function):
 class _Rescale(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, scale: GradientScale, before: Stretch, after: Stretch, *values: Tensor
+        ctx: Any,
+        scale: GradientScale,
+        before: ScalingSegment,
+        after: ScalingSegment,
+        *values: Tensor,
     ) -> tuple[Tensor, ...]:
         ctx.scale, ctx.before, ctx.after = scale, before, after
         ctx.set_materialize_grads(False)
@@ -167,19 +171,21 @@ class _Rescale(torch.autograd.Function):
         largest = torch.stack([_largest(part) for part in given]).amax(0)
         old = ctx.after.exponents
         old = torch.zeros_like(largest, dtype=torch.int32) if old is None else old
-        ctx.before.exponents = (old + ctx.scale.towards_top(largest)).clamp(-MOST, MOST)
+        ctx.before.exponents = (old + ctx.scale.towards_top(largest)).clamp(
+            -MAX_EXPONENT, MAX_EXPONENT
+        )
         factor = power_of_two(ctx.before.exponents - old)
 
-        def moved(part: Tensor | None) -> Tensor | None:
+        def scaled(part: Tensor | None) -> Tensor | None:
             if part is None:
                 return None
-            # In float32 inside: the factor alone may be out of range.
+            # `mul` computes in float32: the factor alone may exceed the gradient's type.
             return torch.mul(part, _by_image(factor, part), out=torch.empty_like(part))
 
-        return (None, None, None, *map(moved, gradients))
+        return (None, None, None, *map(scaled, gradients))
 
 
 def _largest(gradient: Tensor) -> Tensor:
-    """Magnitudes [N] of a gradient [P, N, ...]."""
+    """Largest magnitudes [N] of a gradient [P, N, ...]."""
     others = [d for d in range(gradient.ndim) if d != 1]
     return torch.linalg.vector_norm(gradient, torch.inf, others)

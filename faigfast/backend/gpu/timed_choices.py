@@ -1,4 +1,4 @@
-"""Choices between ways of computing one thing: timed once on a device, within bounds, and kept."""
+"""Choices between ways of one computation: timed once on a device in bounded time, and saved."""
 
 import json
 import os
@@ -18,30 +18,30 @@ ROUNDS = 5
 
 
 def cache_file(name: str) -> Path:
-    """Where choices are kept: in FAIGFAST_CACHE, or the user's cache folder."""
+    """Path of a file of choices: in FAIGFAST_CACHE, or the user's cache folder."""
     own = os.environ.get("FAIGFAST_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(own or Path(base) / "faigfast") / name
 
 
 def device_name(device: torch.device) -> str:
-    """Name a GPU, since a choice holds for its kind alone."""
-    found = torch.cuda.get_device_properties(device)
-    return f"{found.name} sm_{found.major}{found.minor}"
+    """Name the kind of a GPU: a choice holds for that kind alone."""
+    properties = torch.cuda.get_device_properties(device)
+    return f"{properties.name} sm_{properties.major}{properties.minor}"
 
 
 def rounded(count: int) -> int:
-    """Give the power of two from `count` on: sizes of one class share a choice."""
+    """Round up to a power of two: sizes with one result share a choice."""
     return 1 << max(0, count - 1).bit_length()
 
 
 def seconds_of(run: Callable[[], object], device: torch.device) -> float:
-    """Median of a few runs, after one to warm up; by events where the device has any."""
+    """Median seconds of a few runs after a warm-up; by events on a GPU."""
     if device.type != "cuda":
         run()
         return statistics.median(_by_clock(run) for _ in range(ROUNDS))
     times = []
-    with torch.cuda.device(device):  # events are of the current one's stream
+    with torch.cuda.device(device):  # events belong to the current device's stream
         run()
         for _ in range(ROUNDS):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -61,18 +61,18 @@ def _by_clock(run: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Candidate(Generic[T]):
-    """One way.
+    """One way of a computation.
 
     Parameters
     ----------
     name : str
-        In what is shown and kept.
+        Name in notes and files.
     value : object
-        What is chosen.
+        Result of the choice.
     run : callable
         Does the work this way, into memory that nothing else reads.
     work : float
-        How much it does; times are compared for equal work.
+        Amount of work of a run; times are divided by it.
     """
 
     name: str
@@ -83,16 +83,16 @@ class Candidate(Generic[T]):
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and why.
+    """The chosen candidate, and the times.
 
     Parameters
     ----------
     name : str
-        Of the candidate.
+        Name of the candidate.
     milliseconds : dict of str to float
-        For equal work, by name; empty where nothing was timed.
+        Times for equal work, by name; empty where nothing was timed.
     left_out : dict of str to str
-        Candidates that failed, and how.
+        Errors of candidates that failed, by name.
     """
 
     name: str
@@ -101,29 +101,29 @@ class Choice:
 
     def __str__(self) -> str:
         times = sorted(self.milliseconds.items(), key=lambda item: item[1])
-        shown = [f"{name} {found:.3g} ms" for name, found in times]
+        shown = [f"{name} {milliseconds:.3g} ms" for name, milliseconds in times]
         shown += [f"{name} left out: {why}" for name, why in self.left_out.items()]
         return f"{self.name} ({'; '.join(shown) or 'not timed'})"
 
 
 @dataclass
-class Choices:
-    """All choices of one kind, in memory and in a file.
+class TimedChoices:
+    """All choices of one kind, measured by timing, in memory and in a file.
 
     Parameters
     ----------
     file : str
-        Name of the file among those of `cache_file`.
+        Name for `cache_file`.
     seconds : float
-        For one choice; candidates that were not reached in time are left out.
+        Time for one choice; after it, remaining candidates are left out.
     altogether : float
-        For one process; then the first candidate is taken, and nothing is kept.
+        Time for one process; after it, the first candidate is taken, and not saved.
     margin : float
-        How many times faster than those before it a candidate must be.
+        Factor by which a candidate must be faster than earlier ones.
     types : sequence of str
-        Types of devices on which times are taken; elsewhere the first candidate is.
+        Types of devices on which to time; elsewhere the first candidate is taken.
     timer, clock, name : callable
-        Give the seconds of a run on a device, the time, and a device's name.
+        Give the seconds of a run on a device, the current time, and a device's name.
     """
 
     file: str
@@ -139,33 +139,33 @@ class Choices:
 
     @property
     def path(self) -> Path:
-        """Where they are kept."""
+        """File of the choices."""
         return cache_file(self.file)
 
     def times(self, device: torch.device) -> bool:
-        """Whether times are taken on a device; FAIGFAST_TUNE=0 says no."""
+        """Whether candidates are timed on a device; FAIGFAST_TUNE=0 turns it off."""
         return device.type in self.types and os.environ.get("FAIGFAST_TUNE") != "0"
 
     def chosen(
         self, device: torch.device, key: str, candidates: Sequence[Candidate[T]]
     ) -> tuple[T, Choice]:
-        """Take the fastest of some candidates, or the first where nothing can be timed.
+        """Take the fastest candidate, or the first where nothing can be timed.
 
         Parameters
         ----------
         device : torch.device
-            Where they run.
+            Device of the runs.
         key : str
-            What is computed, with all that the times depend on.
+            The computation, with everything that the times depend on.
         candidates : sequence of Candidate
-            The first stays where others are no faster, and is taken where none runs.
+            The first wins unless another is faster, and where none runs.
 
         Returns
         -------
         value : object
-            Of the candidate.
+            Value of the candidate.
         choice : Choice
-            Its name, and why.
+            Its name, and the times.
 
         Raises
         ------
@@ -176,75 +176,75 @@ class Choices:
         first = candidates[0].value, Choice(candidates[0].name)
         if len(candidates) == 1 or not self.times(device):
             return first
-        own = self.name(device)
-        if own not in self.known:
-            self.known[own] = self._read().get(own, {})
-        known = self.known[own]
-        # What was the fastest may not be there any more.
+        device_key = self.name(device)
+        if device_key not in self.known:
+            self.known[device_key] = self._read().get(device_key, {})
+        known = self.known[device_key]
+        # A saved choice may name a candidate that is absent now.
         if key not in known or known[key].name not in by_name:
             capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
             if self.spent > self.altogether or capturing:
                 return first
             known[key] = self._fastest(device, candidates)
-            self._write(own, known)
+            self._write(device_key, known)
         return by_name[known[key].name], known[key]
 
     def _fastest(self, device: torch.device, candidates: Sequence[Candidate[T]]) -> Choice:
         start = self.clock()
-        best, least = candidates[0].name, float("inf")
+        best, shortest = candidates[0].name, float("inf")
         times: dict[str, float] = {}
         failed: dict[str, str] = {}
         for candidate in candidates:
             try:
-                found = self.timer(candidate.run, device) / candidate.work
+                seconds = self.timer(candidate.run, device) / candidate.work
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as problem:  # too large for this device, or wrong
                 failed[candidate.name] = (str(problem).strip().splitlines() or ["failed"])[0][:200]
             else:
-                times[candidate.name] = 1e3 * found
-                if found * self.margin < least:
-                    best, least = candidate.name, found
+                times[candidate.name] = 1e3 * seconds
+                if seconds * self.margin < shortest:
+                    best, shortest = candidate.name, seconds
             if self.clock() - start > self.seconds:
                 break
         self.spent += self.clock() - start
         return Choice(best, times, failed)
 
     def _read(self) -> dict[str, dict[str, Choice]]:
-        """All that was kept; what cannot be read is as good as not there."""
+        """Read the saved choices by device and key; skip unreadable parts."""
         try:
             content = json.loads(self.path.read_text())
         except (OSError, ValueError):
             return {}
         if not isinstance(content, Mapping):
             return {}
-        found: dict[str, dict[str, Choice]] = {}
+        choices: dict[str, dict[str, Choice]] = {}
         for device, entries in content.items():
             for key, entry in entries.items() if isinstance(entries, Mapping) else ():
                 choice = _choice(entry)
                 if choice is not None:
-                    found.setdefault(device, {})[key] = choice
-        return found
+                    choices.setdefault(device, {})[key] = choice
+        return choices
 
     def _write(self, device: str, choices: Mapping[str, Choice]) -> None:
         everything = self._read()
         everything[device] = {**everything.get(device, {}), **choices}
         content = {
-            name: {key: asdict(choice) for key, choice in sorted(found.items())}
-            for name, found in sorted(everything.items())
+            name: {key: asdict(choice) for key, choice in sorted(entries.items())}
+            for name, entries in sorted(everything.items())
         }
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, content)
-        except (OSError, ValueError):  # where nothing can be written, the next start times again
+        except (OSError, ValueError):  # the next process times again
             pass
 
     def described(self) -> dict[str, str]:
-        """Write out what is kept: "device, key" → choice."""
+        """Describe the saved choices: "device, key" → choice."""
         return {
             f"{device}, {key}": str(choice)
-            for device, found in sorted(self._read().items())
-            for key, choice in sorted(found.items())
+            for device, entries in sorted(self._read().items())
+            for key, choice in sorted(entries.items())
         }
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from faigfast.backend.gpu.triton_conv import refuses
-from faigfast.ops import affine as _affine  # noqa: F401  the table knows what is served
+from faigfast.ops import affine as _affine  # noqa: F401  registers the operation
 from faigfast.ops import prelu as _prelu  # noqa: F401
 from faigfast.ops.registry import kernel
 
@@ -13,8 +13,8 @@ def _refuses(x: Tensor, *parts: Tensor | None) -> str:
     why = refuses(x, *(part for part in parts if part is not None))
     if why:
         return why
-    few = x[0, 0].numel() < 2**31
-    return "" if few else "one image has more numbers than 32 bits count"
+    fits = x[0, 0].numel() < 2**31
+    return "" if fits else "one image has more numbers than 32 bits count"
 
 
 def _contiguous(part: Tensor | None) -> Tensor | None:
@@ -22,7 +22,7 @@ def _contiguous(part: Tensor | None) -> Tensor | None:
 
 
 def _shared(x: Tensor) -> Tensor:
-    """One point stands for all that are the same."""
+    """Reduce points that share memory to one [1, ...]."""
     return (x[:1] if len(x) > 1 and x.stride(0) == 0 else x).contiguous()
 
 
@@ -33,9 +33,9 @@ def _forward(
     from faigfast.kernels.channels import forward_launch
 
     y = x.new_empty(len(alpha), *x.shape[1:])
-    line = w[0].contiguous(), _contiguous(w[1])
+    weights = w[0].contiguous(), _contiguous(w[1])
     forward_launch(
-        _shared(x), line, (_contiguous(b[0]), _contiguous(b[1])), alpha.float().contiguous(), y
+        _shared(x), weights, (_contiguous(b[0]), _contiguous(b[1])), alpha.float().contiguous(), y
     ).run()
     return y
 
@@ -44,7 +44,7 @@ def _backward(
     gy: Tensor, x: Tensor, w: tuple[Tensor, Tensor | None], alpha: Tensor,
     needs: list[bool], prelu: bool,
 ) -> list[Tensor]:  # fmt: skip
-    """Give gx, and gw and gb [N, C] summed over the points; empty where they are not needed."""
+    """Compute gx, and gw and gb [N, C] summed over points; empty where not needed."""
     from faigfast.kernels.channels import backward_launch
 
     points, images, channels = len(alpha), x.shape[1], x.shape[3]
@@ -53,9 +53,9 @@ def _backward(
         x.new_empty(points, images, channels, dtype=torch.float32) if need else None
         for need in needs[1:]
     )
-    line = w[0].contiguous(), _contiguous(w[1])
+    weights = w[0].contiguous(), _contiguous(w[1])
     backward_launch(
-        gy.contiguous(), _shared(x), line, alpha.float().contiguous(), gx, gw, gb, prelu
+        gy.contiguous(), _shared(x), weights, alpha.float().contiguous(), gx, gw, gb, prelu
     ).run()
     sums = [x.new_empty(0) if part is None else part.sum(0) for part in (gw, gb)]
     return [x.new_empty(0) if gx is None else gx, *sums]

@@ -13,12 +13,12 @@ from faigfast.ops.registry import in_use, kernel
 
 # Activations that the kernels apply, forward and backward.
 FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky", "prelu": "leaky"}
-MOST_PIXELS = 2**31 - 2**20  # of one point: pixels are counted in 32 bits, numbers in 64
+MOST_PIXELS = 2**31 - 2**20  # of one point: pixel indices have 32 bits, offsets 64
 MODES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 def mode(x: Tensor) -> str:
-    """How products are taken: the type of x, or of float32 what the precision says."""
+    """How kernels multiply: in the type of x, or for float32 in the mode in use."""
     return MODES.get(x.dtype) or in_use().mode
 
 
@@ -58,18 +58,18 @@ def _too_many(x: Tensor, w0: Tensor, geometry: tuple[Any, ...]) -> str:
     return "" if most < MOST_PIXELS else f"one point has {most} pixels, more than 32 bits count"
 
 
-def _layer(
+def _kernel_layer(
     shape: torch.Size, w0: Tensor, dw: Tensor | None, s0: Tensor | None, ds: Tensor | None,
     alpha: Tensor, geometry: tuple[Any, ...], activation: str, slope: float, scale: float,
     shuffle: int, mode: str,
 ) -> Any:  # fmt: skip
-    """Gather what all passes share, of x [P, M, H, W, C]."""
+    """Gather the arguments that all kernels share; `shape` is that of x [P, M, H, W, C]."""
     from faigfast.kernels.conv import Layer
     from faigfast.kernels.geometry import Geometry
 
     return Layer(
         w=(w0.movedim(1, -1).contiguous(), None if dw is None else dw.movedim(1, -1).contiguous()),
-        s=(_plain(s0), _plain(ds)),
+        s=(_contiguous(s0), _contiguous(ds)),
         alpha=alpha.float().contiguous(),
         geometry=Geometry.of(shape, w0.shape, *geometry[:3], shuffle),
         activation=activation,
@@ -79,7 +79,7 @@ def _layer(
     )
 
 
-def _plain(part: Tensor | None) -> Tensor | None:
+def _contiguous(part: Tensor | None) -> Tensor | None:
     return None if part is None else part.contiguous()
 
 
@@ -95,9 +95,9 @@ def conv(
     from faigfast.kernels.conv import forward
 
     keeps = keeps_more(activation, scale, residual)
-    fused = activation in FUSED  # else the kernel's part ends before the activation
+    fused = activation in FUSED  # else the kernel stops before the activation
     pixels = dense(x)
-    layer = _layer(
+    layer = _kernel_layer(
         pixels.shape, w0, dw, s0 if fused else None, ds if fused else None, alpha,
         (stride, padding, dilation), FUSED[activation] if fused else "none", slope,
         scale if fused else 1.0, shuffle, mode(x),
@@ -109,8 +109,8 @@ def conv(
     )  # fmt: skip
     saved = torch.empty_like(y) if fused and keeps else None
     rest = dense(residual) if fused and residual is not None else None
-    how = "" if saved is None else "input" if ACTIVATIONS[activation] else "output"
-    forward(layer, pixels, (_plain(b0), _plain(db)), rest, y, saved, how)
+    saved_kind = "" if saved is None else "input" if ACTIVATIONS[activation] else "output"
+    forward(layer, pixels, (_contiguous(b0), _contiguous(db)), rest, y, saved, saved_kind)
     y = y.movedim(-1, 2)
     if fused:
         return y, x.new_empty(0) if saved is None else saved.movedim(-1, 2)
@@ -142,8 +142,8 @@ def conv_backward(
         gy = activation_backward(gy * scale, saved, activation, slope)
         activation, scale = "none", 1.0
     pixels, upstream = dense(x), every_point(dense(gy), len(alpha))
-    gate = None if activation == "none" else every_point(dense(saved), len(alpha))
-    layer = _layer(
+    dense_saved = None if activation == "none" else every_point(dense(saved), len(alpha))
+    layer = _kernel_layer(
         pixels.shape, w0, dw, s0, ds, alpha, (stride, padding, dilation), FUSED[activation], slope,
         scale, shuffle, mode(x),
     )  # fmt: skip
@@ -151,10 +151,10 @@ def conv_backward(
     gx = gw = gb = gs = None
     if needs[0]:
         gx = x.new_empty(len(alpha), *pixels.shape[1:])
-        input_gradient(layer, upstream, gate, gx)
+        input_gradient(layer, upstream, dense_saved, gx)
     if any(needs[1:]):
         wanted = (needs[1], needs[2], needs[3])
-        gw, gb, gs = weight_gradient(layer, upstream, gate, pixels, images, wanted)
+        gw, gb, gs = weight_gradient(layer, upstream, dense_saved, pixels, images, wanted)
     if gs is not None and s0 is not None:
         gs = (
             gs.sum(1, keepdim=True) if s0.numel() == 1 else gs.unflatten(1, (-1, shuffle**2)).sum(2)

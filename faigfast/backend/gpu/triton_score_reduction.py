@@ -5,11 +5,11 @@ from torch import Tensor
 
 from faigfast.backend.gpu.triton_conv import refuses
 from faigfast.ops.registry import kernel
-from faigfast.ops.score_reduction import check
+from faigfast.ops.score_reduction import check_arguments
 
 
 def _refuses(total: Tensor, delta: Tensor) -> str:
-    check(total, delta)
+    check_arguments(total, delta)
     if total.dtype != torch.float32:
         return f"tensors are of {total.dtype}"
     return refuses(total, delta)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from faigfast.backend.gpu.triton_conv import refuses
 from faigfast.ops.registry import kernel
-from faigfast.ops.squared_error import operation as _squared_error  # noqa: F401  the table knows it
+from faigfast.ops.squared_error import operation as _squared_error  # noqa: F401  registers the operation
 
 
 @kernel("triton", "squared_error", lambda y, gt: refuses(y, gt), "triton")

@@ -1,4 +1,4 @@
-"""Whether the Triton kernels can run on a device, or the reason why not; nothing at import."""
+"""Whether the Triton kernels can run on a device, or the reason why not; imports lazily."""
 
 import os
 import re
@@ -7,12 +7,12 @@ from importlib import import_module, metadata
 
 import torch
 
-OLDEST = (3, 5)  # of Triton: what the kernels were compiled with
-LEAST = (8, 0)  # compute capability: Ampere's matrix instructions
+OLDEST = (3, 5)  # oldest Triton version; the kernels were compiled with it
+LEAST = (8, 0)  # lowest compute capability: Ampere's matrix instructions
 
 
 def interpreted() -> bool:
-    """Whether Triton's interpreter runs kernels, on tensors of a CPU: slow, for tests."""
+    """Whether Triton's interpreter runs kernels on CPU tensors: slow, for tests."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -27,21 +27,21 @@ def version() -> str:
 @cache
 def missing() -> str:
     """Say why there is no usable Triton; "" where there is."""
-    found = version()
-    if not found:
+    installed = version()
+    if not installed:
         return "Triton is not installed (pip install triton)"
-    if tuple(map(int, re.findall(r"\d+", found)[:2])) < OLDEST:
-        return f"Triton is {found}; the kernels need {'.'.join(map(str, OLDEST))} or later"
+    if tuple(map(int, re.findall(r"\d+", installed)[:2])) < OLDEST:
+        return f"Triton is {installed}; the kernels need {'.'.join(map(str, OLDEST))} or later"
     try:
         import_module("triton")
     except Exception as error:  # a broken installation fails in many ways
-        return f"Triton {found} cannot be loaded: {(str(error).splitlines() or [''])[0]}"
+        return f"Triton {installed} cannot be loaded: {(str(error).splitlines() or [''])[0]}"
     return ""
 
 
 @cache
 def no_gpu() -> str:
-    """Say why torch has no GPU of NVIDIA's; "" where it has one."""
+    """Say why torch has no NVIDIA GPU; "" where it has one."""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     try:
@@ -67,10 +67,9 @@ def refuses(device: torch.device | str | None = None) -> str:
     device = torch.device(device)
     if device.type != "cuda":
         return f"its kernels run on GPUs, and the networks are on {device}"
-    found = torch.cuda.get_device_capability(device)
-    if found < LEAST:
+    capability = torch.cuda.get_device_capability(device)
+    if capability < LEAST:
         name, least = torch.cuda.get_device_name(device), "{}{}".format(*LEAST)
-        return (
-            f"{device} is a {name} (sm_{found[0]}{found[1]}); the kernels need sm_{least} or later"
-        )
+        own = "{}{}".format(*capability)
+        return f"{device} is a {name} (sm_{own}); the kernels need sm_{least} or later"
     return ""

@@ -4,15 +4,15 @@ import torch
 from torch import Tensor
 
 from faigfast.backend.cpu import extension as _extension
-from faigfast.ops.attention import operation as _attention  # noqa: F401  the table knows it
+from faigfast.ops.attention import operation as _attention  # noqa: F401  registers the operation
 from faigfast.ops.path_values import address
-from faigfast.ops.registry import kernel, looked_on
+from faigfast.ops.registry import is_observed, kernel
 
 
 def _refuses(*parts: Tensor | bool | None) -> str:
     if _extension.module is None:
         return f"the extension is missing: {_extension.missing}"
-    if looked_on():
+    if is_observed():
         return "a mode looks on"
     for part in parts:
         if not isinstance(part, Tensor):
@@ -26,13 +26,15 @@ def _refuses(*parts: Tensor | bool | None) -> str:
     return ""
 
 
-def _strided(part: Tensor | None, like: torch.Size) -> tuple[int, list[int]]:
+def _strided(part: Tensor | None, shape: torch.Size) -> tuple[int, list[int]]:
     if part is None:
         return 0, [0] * 4
-    return address(part), list(part.expand(like).stride())
+    return address(part), list(part.expand(shape).stride())
 
 
-def _described(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None) -> object:
+def _attention_arguments(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None
+) -> object:
     sizes = [*q.shape[:3], k.shape[3], q.shape[3], v.shape[3]]
     scores = torch.Size(sizes[:4])
     return _extension.module.Attention(  # type: ignore[union-attr]
@@ -50,7 +52,7 @@ def attention(
     bias, mask = _dense(bias, k), _dense(mask, k)
     y, stats = q.new_empty(*q.shape[:3], v.shape[3]), q.new_empty(*q.shape[:3], 2)
     _extension.module.attend(  # type: ignore[union-attr]
-        _described(q, k, v, bias, mask), y=address(y), stats=address(stats)
+        _attention_arguments(q, k, v, bias, mask), y=address(y), stats=address(stats)
     )
     return y, stats
 
@@ -67,16 +69,16 @@ def attention_backward(
     gq = q.new_empty(windows, heads, rows, depth)
     gk = q.new_empty(windows, heads, depth, columns)
     gv = q.new_empty(windows, heads, width, columns)
-    summed = q.new_empty((heads, rows, columns) if with_bias else 0)
+    gbias = q.new_empty((heads, rows, columns) if with_bias else 0)
     _extension.module.attend_backward(  # type: ignore[union-attr]
-        _described(q, k, v, bias, mask), gy=address(gy), stats=address(stats), gq=address(gq),
-        gk=address(gk), gv=address(gv), gbias=address(summed) if with_bias else 0,
+        _attention_arguments(q, k, v, bias, mask), gy=address(gy), stats=address(stats),
+        gq=address(gq), gk=address(gk), gv=address(gv), gbias=address(gbias) if with_bias else 0,
     )  # fmt: skip
-    return gq, gk, gv.mT, summed
+    return gq, gk, gv.mT, gbias
 
 
 def _dense(part: Tensor | None, k: Tensor) -> Tensor | None:
-    """Give the columns of a bias or mask one after the other."""
+    """Expand and copy a bias or mask so that its columns are contiguous."""
     if part is None or (part.shape[3] == k.shape[3] and part.stride(3) == 1):
         return part
     return part.expand(*part.shape[:3], k.shape[3]).contiguous()

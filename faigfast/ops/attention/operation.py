@@ -19,9 +19,9 @@ def attention(
     q, k, v : Tensor
         [W, H, N, D], [W, H, D, M] and [W, H, M, E].
     bias : Tensor, optional
-        [1, H, N, M], for all windows; 1 in place of H or N: for all heads or rows.
+        [1, H, N, M], shared by all windows; H or N may be 1 too: shared by all heads or rows.
     mask : Tensor, optional
-        [W, H, N, M] without a gradient; 1 in place of W, H or N too.
+        [W, H, N, M] without a gradient; W, H or N may be 1 too.
 
     Returns
     -------
@@ -31,10 +31,10 @@ def attention(
         [W, H, N, 2], each row's largest score, and the inverse of its sum of exponentials.
     """
     scores = _scores(q, k, bias, mask)
-    most = scores.amax(-1, keepdim=True)
-    weights = (scores - most).exp()
+    largest = scores.amax(-1, keepdim=True)
+    weights = (scores - largest).exp()
     inverse = weights.sum(-1, keepdim=True).reciprocal()
-    return weights @ v * inverse, torch.cat([most, inverse], -1)
+    return weights @ v * inverse, torch.cat([largest, inverse], -1)
 
 
 @operation
@@ -42,13 +42,13 @@ def attention_backward(
     gy: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None,
     stats: Tensor, with_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of q, k, v and, summed over the windows, of the scores [H, N, M], or empty."""
-    most, inverse = stats.split(1, -1)
-    weights = (_scores(q, k, bias, mask) - most).exp() * inverse
+    """Gradients of q, k, v, and of the scores summed over windows [H, N, M], or empty."""
+    largest, inverse = stats.split(1, -1)
+    weights = (_scores(q, k, bias, mask) - largest).exp() * inverse
     gw = gy @ v.mT
     gs = weights * (gw - (weights * gw).sum(-1, keepdim=True))
-    summed = gs.sum(0) if with_bias else gs.new_empty(0)
-    return gs @ k.mT, q.mT @ gs, weights.mT @ gy, summed
+    gbias = gs.sum(0) if with_bias else gs.new_empty(0)
+    return gs @ k.mT, q.mT @ gs, weights.mT @ gy, gbias
 
 
 def _scores(q: Tensor, k: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -70,8 +70,8 @@ def _backward(ctx: Any, gy: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
         return (None,) * 5
     *given, bias, mask, stats = ctx.saved_tensors
     with_bias = ctx.needs_input_grad[3]
-    *found, summed = attention_backward(gy, *given, bias, mask, stats, with_bias)
-    return *found, summed[None].sum_to_size(bias.shape) if with_bias else None, None
+    gq, gk, gv, gbias = attention_backward(gy, *given, bias, mask, stats, with_bias)
+    return gq, gk, gv, gbias[None].sum_to_size(bias.shape) if with_bias else None, None
 
 
 attention.register_autograd(_backward, setup_context=_setup_context)

@@ -1,7 +1,7 @@
 """Chain: path convolutions that follow each other, as one operation.
 
-What a layer costs in Python and in autograd is paid once for all of them. Values between them are
-seen by nobody else, so that gradients are added where they are made.
+All of them pay the cost of a layer in Python and autograd once. Nothing else reads the values
+between them, so gradients are added in place.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from faigfast.backend.cpu.allocator import empty
 from faigfast.ops.conv.cpu import refuses
 from faigfast.ops.conv.cpu_queue import Queue
 from faigfast.ops.path_values import dense, every_point, pitched
-from faigfast.ops.registry import in_use, looked_on, using
+from faigfast.ops.registry import in_use, is_observed, using
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Link:
     Parameters
     ----------
     x, residual : int
-        Places among the chain's values.
+        Positions among the chain's values.
     layer : int
-        Place among its layers.
+        Position among its `ConvParameters`.
     activation, slope, scale, shuffle
         As in `faigfast.ops.conv.operation.conv`; the activation is one of `FUSED` of
         `faigfast.ops.conv.cpu_queue`, its slope is not negative, and with one there are no scale
@@ -46,28 +46,28 @@ class Link:
 
     @property
     def takes(self) -> tuple[int, ...]:
-        """Values that it reads."""
+        """Positions of the values that the link reads."""
         return (self.x,) if self.residual is None else (self.x, self.residual)
 
 
 @dataclass(frozen=True)
-class Joint:
-    """A concatenation of channels, in memory that has room for those which follow.
+class Concatenation:
+    """A concatenation of channels, in memory with space for later ones.
 
     Parameters
     ----------
     takes : tuple of int
-        Places among the chain's values.
-    room : int
-        For how many channels memory is made.
+        Positions among the chain's values.
+    capacity : int
+        Channels for which memory is allocated.
     """
 
     takes: tuple[int, ...]
-    room: int
+    capacity: int
 
 
 @dataclass(frozen=True)
-class Layer:
+class ConvParameters:
     """Weights [O, C, 3, 3] and bias [O] on the line; as in `faigfast.ops.conv.operation.conv`."""
 
     w0: Tensor
@@ -80,16 +80,16 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """What is computed: values are the inputs, and one of each link after them.
+    """Links of a chain: its values are the inputs, then one result of each link.
 
     Parameters
     ----------
     inputs : int
-        How many values come from outside.
-    links : tuple of Link or Joint
+        Number of values from outside.
+    links : tuple of Link or Concatenation
         In order.
     outputs : tuple of int
-        Places of the values that others see.
+        Positions of the values that others read.
 
     Raises
     ------
@@ -98,13 +98,13 @@ class Chain:
     """
 
     inputs: int
-    links: tuple[Link | Joint, ...]
+    links: tuple[Link | Concatenation, ...]
     outputs: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Refuse what backward could not tell from the results."""
+        """Refuse activations whose gradient backward cannot compute from the results."""
         for link in self.links:
-            if isinstance(link, Joint) or link.activation == "none":
+            if isinstance(link, Concatenation) or link.activation == "none":
                 continue
             if link.slope < 0 or link.scale != 1 or link.residual is not None:
                 raise ValueError(
@@ -113,68 +113,72 @@ class Chain:
                 )
 
     @cached_property
-    def dying(self) -> list[list[int]]:
-        """Values that nobody needs in forward after each link."""
+    def freed_after(self) -> list[list[int]]:
+        """Positions of the values that forward does not need after each link."""
         last: dict[int, int] = {}
         for number, link in enumerate(self.links):
             last[self.inputs + number] = number
             last.update(dict.fromkeys(link.takes, number))
-        found: list[list[int]] = [[] for _ in self.links]
-        for place, number in last.items():
-            if place not in self.outputs:
-                found[number].append(place)
-        return found
+        freed: list[list[int]] = [[] for _ in self.links]
+        for position, number in last.items():
+            if position not in self.outputs:
+                freed[number].append(position)
+        return freed
 
     @cached_property
-    def of_links(self) -> frozenset[int]:
-        """Values that links give, in memory of their own; those of joints are views of a room."""
-        places = enumerate(self.links, start=self.inputs)
-        return frozenset(place for place, link in places if isinstance(link, Link))
+    def results_of_links(self) -> frozenset[int]:
+        """Positions of link results, which own their memory; concatenations are views."""
+        numbered = enumerate(self.links, start=self.inputs)
+        return frozenset(position for position, link in numbered if isinstance(link, Link))
 
     @cached_property
-    def kept(self) -> frozenset[int]:
-        """Values that backward needs."""
-        found: set[int] = set()
-        for place, link in enumerate(self.links, start=self.inputs):
+    def needed_in_backward(self) -> frozenset[int]:
+        """Positions of the values that backward needs."""
+        needed: set[int] = set()
+        for position, link in enumerate(self.links, start=self.inputs):
             if isinstance(link, Link):
-                found.add(link.x)
+                needed.add(link.x)
                 if link.activation != "none":
-                    found.add(place)
-        return frozenset(found)
+                    needed.add(position)
+        return frozenset(needed)
 
     @cached_property
-    def before(self) -> list[tuple[str, float]]:
-        """Activation and slope behind which each link brings the gradient of its x.
+    def input_activations(self) -> list[tuple[str, float]]:
+        """Activation and slope whose gradient each link includes in the gradient of its x.
 
-        The first link that takes an activation's result is the last to add to its gradient.
+        The first link that reads an activation's result is the last to add to its gradient.
         """
-        first: dict[int, Link | Joint] = {}
+        first: dict[int, Link | Concatenation] = {}
         for link in self.links:
-            for place in link.takes:
-                first.setdefault(place, link)
-        found = [("none", 0.0)] * len(self.links)
+            for position in link.takes:
+                first.setdefault(position, link)
+        activations = [("none", 0.0)] * len(self.links)
         for number, link in enumerate(self.links):
             if isinstance(link, Link) and first[link.x] is link and link.x >= self.inputs:
                 source = self.links[link.x - self.inputs]
                 if isinstance(source, Link):
-                    found[number] = source.activation, source.slope
-        return found
+                    activations[number] = source.activation, source.slope
+        return activations
 
 
-def serves(inputs: Sequence[Tensor], layers: Sequence[Layer]) -> bool:
-    """Whether the kernels serve a chain, and nobody has to see its links one by one."""
+def serves(inputs: Sequence[Tensor], parameters: Sequence[ConvParameters]) -> bool:
+    """Whether the kernels serve a chain, and nothing has to see its links one by one."""
     use = in_use()
-    if use.backend != "cpu" or (use.values, use.layers) != (None, None) or looked_on():
+    if use.backend != "cpu" or (use.values, use.layer_choice) != (None, None) or is_observed():
         return False
     return all(
-        layer.w0.shape[2:] == (3, 3) and not refuses(x, layer.w0)
-        for layer in layers
+        conv.w0.shape[2:] == (3, 3) and not refuses(x, conv.w0)
+        for conv in parameters
         for x in inputs
     )
 
 
 def run(
-    chain: Chain, inputs: Sequence[Tensor], layers: Sequence[Layer], alpha: Tensor, images: int
+    chain: Chain,
+    inputs: Sequence[Tensor],
+    parameters: Sequence[ConvParameters],
+    alpha: Tensor,
+    images: int,
 ) -> tuple[Tensor, ...]:
     """Compute a chain at every point.
 
@@ -182,8 +186,8 @@ def run(
     ----------
     inputs : sequence of Tensor
         [P, M, C, H, W], or [1, M, ...] where all points share it, with M = N·b samples.
-    layers : sequence of Layer
-        By their places.
+    parameters : sequence of ConvParameters
+        Parameters of the links' convolutions.
     alpha : Tensor
         [P], points.
     images : int
@@ -194,18 +198,20 @@ def run(
     tuple of Tensor
         [P, M, O, H, W] of every output.
     """
-    sums = [part for layer in layers for part in (layer.sum_w, layer.sum_b)]
-    # Inside `apply` nothing tells whether there will be a backward.
+    sums = [part for conv in parameters for part in (conv.sum_w, conv.sum_b)]
+    # Inside `apply` torch does not say whether there will be a backward.
     recorded = torch.is_grad_enabled()
-    found: tuple[Tensor, ...] = _Run.apply(chain, layers, alpha, images, recorded, *inputs, *sums)
-    return found
+    outputs: tuple[Tensor, ...] = _Run.apply(
+        chain, parameters, alpha, images, recorded, *inputs, *sums
+    )
+    return outputs
 
 
-class Room:
-    """Memory [P, M, H, W, C] for images whose channels come one after the other.
+class ChannelBuffer:
+    """Memory [P, M, H, W, C] for images that gain channels one convolution after the other.
 
-    A dense block joins the result of every convolution to all that was before it: only what is new
-    is written.
+    A dense block concatenates the result of every convolution to all earlier ones: only new
+    channels are written.
     """
 
     def __init__(self, *shape: int) -> None:
@@ -213,63 +219,63 @@ class Room:
         self.used = 0
 
     def fits(self, width: int, more: int) -> bool:
-        """Whether those that are there are the first `width`, with room for more."""
+        """Whether exactly `width` channels are in use, with space for `more`."""
         return self.used == width and width + more <= self._pixels.shape[-1]
 
     def put(self, part: Tensor) -> None:
-        """Write channels [P, M, H, W, C] behind those that are there."""
+        """Append channels [P, M, H, W, C]."""
         self._pixels.narrow(-1, self.used, part.shape[-1]).copy_(part)
         self.used += part.shape[-1]
 
     def pixels(self) -> Tensor:
-        """Give all channels that are there."""
+        """All channels in use."""
         return self._pixels.narrow(-1, 0, self.used)
 
 
 class _Run(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, chain: Chain, layers: Sequence[Layer], alpha: Tensor, images: int,
+        ctx: Any, chain: Chain, parameters: Sequence[ConvParameters], alpha: Tensor, images: int,
         recorded: bool, *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         inputs: Any = tensors[: chain.inputs]
         keeps = recorded and any(ctx.needs_input_grad)
         values: list[Any] = [*map(pitched, inputs), *[None] * len(chain.links)]
-        rooms: dict[int, Room] = {}
+        buffers: dict[int, ChannelBuffer] = {}
         widths = [0 if v is None else v.shape[-1] for v in values]
         queue = Queue()
         for number, link in enumerate(chain.links):
-            place = chain.inputs + number
-            if isinstance(link, Joint):
+            position = chain.inputs + number
+            if isinstance(link, Concatenation):
                 queue.run()
-                values[place] = _join(link, place, values, rooms)
+                values[position] = _concatenate(link, position, values, buffers)
             else:
-                layer = layers[link.layer]
+                conv = parameters[link.layer]
                 rest = None if link.residual is None else values[link.residual]
-                values[place] = queue.convolve(
-                    values[link.x], layer.w0, layer.dw, layer.b0, layer.db, alpha,
+                values[position] = queue.convolve(
+                    values[link.x], conv.w0, conv.dw, conv.b0, conv.db, alpha,
                     None if rest is None else _contiguous(rest, queue), link.activation,
                     link.slope, link.scale, link.shuffle,
                 )  # fmt: skip
-            widths[place] = values[place].shape[-1]
-            for dead in chain.dying[number]:
-                rooms.pop(dead, None)
-                if not (keeps and dead in chain.kept):
+            widths[position] = values[position].shape[-1]
+            for dead in chain.freed_after[number]:
+                buffers.pop(dead, None)
+                if not (keeps and dead in chain.needed_in_backward):
                     value, values[dead] = values[dead], None
-                    if dead in chain.of_links:
+                    if dead in chain.results_of_links:
                         queue.free(value)
         queue.run()
-        found = tuple(values[place].movedim(-1, 2) for place in chain.outputs)
+        outputs = tuple(values[position].movedim(-1, 2) for position in chain.outputs)
         if keeps:
-            # In this way they are made again where memory is short: see `checkpoint`.
+            # Saved in this way, a checkpoint can compute them again.
             ctx.save_for_backward(
-                *(v if place in chain.kept else None for place, v in enumerate(values))
+                *(v if n in chain.needed_in_backward else None for n, v in enumerate(values))
             )
-            ctx.given = chain, layers, alpha, images
+            ctx.arguments = chain, parameters, alpha, images
             ctx.shapes, ctx.widths = [x.shape for x in inputs], widths
             ctx.use = in_use()
             ctx.set_materialize_grads(False)
-        return found
+        return outputs
 
     @staticmethod
     @once_differentiable
@@ -279,64 +285,69 @@ class _Run(torch.autograd.Function):
 
 
 def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
-    chain, layers, alpha, images = ctx.given
+    chain, parameters, alpha, images = ctx.arguments
     values: Sequence[Tensor | None] = ctx.saved_tensors
     needs: Sequence[bool] = ctx.needs_input_grad[5:]
-    of_sums = needs[chain.inputs :]
-    wanted = [*needs[: chain.inputs]]
+    needs_sums = needs[chain.inputs :]
+    needs_gradient = [*needs[: chain.inputs]]
     for link in chain.links:
-        own = isinstance(link, Link) and any(of_sums[2 * link.layer : 2 * link.layer + 2])
-        wanted.append(own or any(wanted[place] for place in link.takes))
+        own = isinstance(link, Link) and any(needs_sums[2 * link.layer : 2 * link.layer + 2])
+        needs_gradient.append(own or any(needs_gradient[position] for position in link.takes))
     gradients: list[Any] = [None] * len(values)
-    behind: set[int] = set()  # gradients that are at the input of the activation already
-    sums: list[Tensor | None] = [None] * len(of_sums)
+    past_activation: set[int] = set()  # values whose gradient is at their activation's input
+    sums: list[Tensor | None] = [None] * len(needs_sums)
     queue = Queue()
-    made: list[Tensor] = []  # those in the queue's memory, of which there is no view
+    made: list[Tensor] = []  # gradients in the queue's memory without views
 
-    def add(place: int, part: Tensor) -> None:
-        if wanted[place]:
-            before = gradients[place]
-            if before is not None:
+    def add(position: int, part: Tensor) -> None:
+        if needs_gradient[position]:
+            total = gradients[position]
+            if total is not None:
                 queue.run()
-            gradients[place] = part if before is None else before + part
+            gradients[position] = part if total is None else total + part
 
-    for place, gy in zip(chain.outputs, gys, strict=True):
+    for position, gy in zip(chain.outputs, gys, strict=True):
         if gy is not None:
-            gradients[place] = every_point(dense(gy), len(alpha))
-    for place in reversed(range(chain.inputs, len(values))):
-        gy, gradients[place] = gradients[place], None
-        link, before = (part[place - chain.inputs] for part in (chain.links, chain.before))
+            gradients[position] = every_point(dense(gy), len(alpha))
+    for position in reversed(range(chain.inputs, len(values))):
+        gy, gradients[position] = gradients[position], None
+        number = position - chain.inputs
+        link, input_activation = chain.links[number], chain.input_activations[number]
         if gy is None:
             continue
-        if isinstance(link, Joint):
-            made = []  # gy, of which there are views now, may be among them
+        if isinstance(link, Concatenation):
+            made = []  # gy, which has views now, may be among them
             widths = [ctx.widths[part] for part in link.takes]
             for part, own in zip(link.takes, gy.split(widths, -1), strict=True):
                 add(part, own)
             continue
         if link.residual is not None:
             add(link.residual, gy)
-        layer, first = layers[link.layer], 2 * link.layer
-        need = [wanted[link.x], *of_sums[first : first + 2], False]
-        activation, more = "none" if place in behind else link.activation, gradients[link.x]
-        saved = None if activation == "none" else values[place]
+        conv, first = parameters[link.layer], 2 * link.layer
+        needed = [needs_gradient[link.x], *needs_sums[first : first + 2], False]
+        activation, more = (
+            "none" if position in past_activation else link.activation,
+            gradients[link.x],
+        )
+        saved = None if activation == "none" else values[position]
         if more is not None and not more.is_contiguous():
-            queue.run()  # it is copied, unless it is some channels of a wider one
+            queue.run()  # `pitched` copies it, unless it is a slice of channels
             more = pitched(more.movedim(-1, 2))
         gx, *sums[first : first + 2], _ = queue.convolve_backward(
-            _contiguous(gy, queue), saved, values[link.x], layer.w0, layer.dw, None, None, alpha,
-            more, images, need, activation, link.slope, link.scale, link.shuffle, before,
+            _contiguous(gy, queue), saved, values[link.x], conv.w0, conv.dw, None, None, alpha,
+            more, images, needed, activation, link.slope, link.scale, link.shuffle,
+            input_activation,
         )  # fmt: skip
         if gx is not None:
             gradients[link.x] = gx
             made.append(gx)
-            if before[0] != "none":
-                behind.add(link.x)
-        waiting = {id(gradient) for gradient in gradients}
-        for one in made:
-            if id(one) not in waiting:
-                queue.free(one)
-        made = [one for one in made if id(one) in waiting]
+            if input_activation[0] != "none":
+                past_activation.add(link.x)
+        pending = {id(gradient) for gradient in gradients}
+        for gradient in made:
+            if id(gradient) not in pending:
+                queue.free(gradient)
+        made = [gradient for gradient in made if id(gradient) in pending]
     queue.run()
     of_inputs = (
         None if gradient is None else gradient.movedim(-1, 2).sum_to_size(shape)
@@ -346,21 +357,23 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
 
 
 def _contiguous(part: Tensor, queue: Queue) -> Tensor:
-    """Copy what lies apart, after it was made."""
+    """Copy a tensor that is not contiguous, after the queue has filled it."""
     if part.is_contiguous():
         return part
     queue.run()
     return part.contiguous()
 
 
-def _join(joint: Joint, place: int, values: list[Any], rooms: dict[int, Room]) -> Tensor:
-    parts = [values[part] for part in joint.takes]
-    width, total = (sum(part.shape[-1] for part in some) for some in (parts[:1], parts))
-    room = rooms.get(joint.takes[0])
+def _concatenate(
+    link: Concatenation, position: int, values: list[Any], buffers: dict[int, ChannelBuffer]
+) -> Tensor:
+    parts = [values[part] for part in link.takes]
+    width, total = (sum(part.shape[-1] for part in group) for group in (parts[:1], parts))
+    buffer = buffers.get(link.takes[0])
     points = max(map(len, parts))
-    if room is None or len(parts[0]) < points or not room.fits(width, total - width):
-        room = Room(points, *parts[0].shape[1:-1], max(joint.room, total))
-    rooms[place] = room
-    for part in parts[1:] if room.used else parts:
-        room.put(part)
-    return pitched(room.pixels().movedim(-1, 2))
+    if buffer is None or len(parts[0]) < points or not buffer.fits(width, total - width):
+        buffer = ChannelBuffer(points, *parts[0].shape[1:-1], max(link.capacity, total))
+    buffers[position] = buffer
+    for part in parts[1:] if buffer.used else parts:
+        buffer.put(part)
+    return pitched(buffer.pixels().movedim(-1, 2))

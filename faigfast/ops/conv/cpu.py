@@ -8,18 +8,18 @@ from torch import Tensor
 from faigfast.backend.cpu import extension as _extension
 from faigfast.io.text_table import counted
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
-from faigfast.ops.conv.cpu_queue import FUSED, GATES, Queue
+from faigfast.ops.conv.cpu_queue import FUSED, FUSED_BACKWARD, Queue
 from faigfast.ops.conv.cpu_weights import LEAST_CHANNELS, as_weights, taps_of
 from faigfast.ops.conv.operation import SAME, Geometry, keeps_more
 from faigfast.ops.path_values import dense, every_point, on_line, pitched
 from faigfast.ops.registry import kernel
 
-# Every thread holds the weights of a point, and sums of their gradients, that are not in squares.
+# Every thread holds the weights of a point and their gradient sums, except those cut into squares.
 MOST_WEIGHTS = 1 << 20
 
 
 def refuses(x: Tensor, w0: Tensor, geometry: Geometry = SAME, shuffle: int = 1) -> str:
-    """Why the kernels do not serve a convolution; "" where they do.
+    """Say why the kernels do not serve a convolution; "" if they do.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ def refuses(x: Tensor, w0: Tensor, geometry: Geometry = SAME, shuffle: int = 1) 
     for part in (x, w0):  # read through addresses, so neither may be anything else
         if part.dtype != torch.float32:
             return f"tensors are of {part.dtype}"
-    kind, parts = taps_of(w0, geometry)
+    kind, grid = taps_of(w0, geometry)
     size = "×".join(map(str, w0.shape[2:]))
-    if len(parts) != 2:
+    if len(grid) != 2:
         return f"the kernel is {size}, not of two dimensions"
     if kind != "squares" and shuffle > 1:
         return f"what a kernel of {size} gives is shuffled, which only 3×3 and larger ones do"
@@ -61,12 +61,12 @@ def conv(
     geometry = stride, padding, dilation, transposed, output_padding, groups
     keeps = keeps_more(activation, scale, residual)
     fused = activation in FUSED
-    whole = fused and not keeps  # else what backward needs stands before the end
-    rest = dense(residual) if whole and residual is not None else None
+    in_one_pass = fused and not keeps  # else backward needs a value from before the residual
+    rest = dense(residual) if in_one_pass and residual is not None else None
     queue = Queue()
     pixels = queue.convolve(
         pitched(x), w0, dw, b0, db, alpha, rest, activation if fused else "none", slope,
-        scale if whole else 1.0, shuffle, geometry,
+        scale if in_one_pass else 1.0, shuffle, geometry,
     )  # fmt: skip
     queue.run()
     y = z = pixels.movedim(-1, 2)
@@ -97,15 +97,15 @@ def conv_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """As `faigfast.ops.conv.operation.conv_backward`."""
     geometry = stride, padding, dilation, transposed, output_padding, groups
-    if activation not in GATES:
+    if activation not in FUSED_BACKWARD:
         gy = activation_backward(gy * scale, saved, activation, slope)
         activation, scale = "none", 1.0
     points = len(alpha)
-    gate = None if activation == "none" else every_point(dense(saved), points)
+    dense_saved = None if activation == "none" else every_point(dense(saved), points)
     queue = Queue()
     gx, gw, gb, gs = queue.convolve_backward(
-        every_point(dense(gy), points), gate, pitched(x), w0, dw, s0, ds, alpha, None, images,
-        needs, activation, slope, scale, shuffle, geometry=geometry,
+        every_point(dense(gy), points), dense_saved, pitched(x), w0, dw, s0, ds, alpha, None,
+        images, needs, activation, slope, scale, shuffle, geometry=geometry,
     )  # fmt: skip
     queue.run()
     if gw is not None:

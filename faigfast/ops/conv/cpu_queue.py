@@ -1,4 +1,4 @@
-"""Queue: path convolutions in C++ that wait for each other, in float32 on a CPU."""
+"""Queue: path convolutions in C++ that run one after the other, in float32 on a CPU."""
 
 import math
 from collections.abc import Sequence
@@ -16,32 +16,32 @@ from faigfast.ops.path_values import address
 
 # Activations that the kernels apply, forward and backward.
 FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
-GATES = {**FUSED, "prelu": "leaky"}  # and those whose gradients they take
+FUSED_BACKWARD = {**FUSED, "prelu": "leaky"}  # prelu in backward alone
 
 
 class Queue:
-    """Convolutions that are prepared one after the other, and then run so.
+    """Convolutions that Python prepares first, and that then run in the same order.
 
-    A kernel drives Python out of the caches, so that to prepare many in a row takes a third of the
-    time that it takes between them. Nothing is in what they give until they were run.
+    A kernel evicts Python's data from the caches: preparing many in a row takes a third of the time
+    of preparing each between two kernels. Results hold no values until `run`.
     """
 
     def __init__(self) -> None:
         self._tasks: list[Any] = []
-        self._held: list[Any] = []  # tensors whose addresses they have
+        self._held: list[Any] = []  # tensors whose addresses the tasks have
         self._free: dict[tuple[int, ...], list[Tensor]] = {}
-        self._idle = 0  # numbers in these
+        self._idle = 0  # numbers in the free tensors
 
     def free(self, part: Tensor) -> None:
-        """Leave the memory of a tensor to those of the same shape that are queued from now on.
+        """Reuse the memory of a tensor for later results of the same shape.
 
-        It is one that the queue gave, and nobody but what is queued already will read it.
+        The tensor is a result of this queue, and only tasks queued before this call read it.
         """
         self._free.setdefault(tuple(part.shape), []).append(part)
         self._idle += part.numel()
 
     def run(self) -> None:
-        """Run what was queued. What is free then can be had by anybody."""
+        """Run all tasks, and return free tensors to the allocator."""
         if self._tasks:
             _extension.module.run(self._tasks)  # type: ignore[union-attr]
         self._idle = 0
@@ -70,17 +70,18 @@ class Queue:
             (n - 1) * s - 2 * p + r + e + 1 if transposed else (n + 2 * p - r - 1) // s + 1
             for n, p, r, s, e in sides
         )
-        y = self._image(
+        y = self._result(
             len(alpha), pixels.shape[1], height * shuffle, width * shuffle, outputs // shuffle**2
         )
-        layer = self._layer(
+        convolution = self._path_convolution(
             pixels, (height, width), outputs, taps, geometry,
-            packed(w0, dw, taps, shuffle, turned=False), alpha, shuffle, activation, slope,
+            packed(w0, dw, taps, shuffle, rotated=False), alpha, shuffle, activation, slope,
             scale, b0, db,
         )  # fmt: skip
         task = _extension.module.forward(  # type: ignore[union-attr]
-            layer, x=address(pixels), x_point=_point(pixels), x_pixel=_pixel(pixels),
-            residual=address(residual), residual_point=0 if residual is None else _point(residual),
+            convolution, x=address(pixels), x_point=_point_stride(pixels),
+            x_pixel=_pixel_stride(pixels), residual=address(residual),
+            residual_point=0 if residual is None else _point_stride(residual),
             y=address(y),
         )  # fmt: skip
         self._add(task, pixels, residual, y)
@@ -90,29 +91,29 @@ class Queue:
         self, gy: Tensor, saved: Tensor | None, pixels: Tensor, w0: Tensor, dw: Tensor | None,
         s0: Tensor | None, ds: Tensor | None, alpha: Tensor, more: Tensor | None, images: int,
         needs: Sequence[bool], activation: str, slope: float, scale: float, shuffle: int,
-        before: tuple[str, float] = ("none", 0.0), geometry: Geometry = SAME,
+        input_activation: tuple[str, float] = ("none", 0.0), geometry: Geometry = SAME,
     ) -> list[Tensor | None]:  # fmt: skip
         """Queue gx [P, M, H, W, C], gw, gb and gs [N, O], each where it is needed.
 
         Parameters
         ----------
         gy, saved : Tensor
-            [P, M, H, W, O], dense; of the activation's input or output, None without one.
+            [P, M, H, W, O], dense; saved is the activation's input or output, None without one.
         pixels, more : Tensor
-            As `pitched` gives x, and what is added to gx.
-        before : (str, float)
+            x, and a tensor that is added to gx, both as `pitched` gives them.
+        input_activation : (str, float)
             Activation of `FUSED` and slope that gave x: gx is the gradient at its input.
 
         Returns
         -------
         list of Tensor or None
-            gw as `faigfast.ops.conv.cpu_weights.as_weights` takes it; of a 3×3 it is [N, *w].
+            gw as `faigfast.ops.conv.cpu_weights.as_weights` takes it; [N, *w] for a 3×3.
         """
         taps = taps_of(w0, geometry)
-        gx = self._image(len(alpha), *pixels.shape[1:]) if needs[0] else None
-        weights = packed(w0, dw, taps, shuffle, turned=True) if needs[0] else (None, None)
+        gx = self._result(len(alpha), *pixels.shape[1:]) if needs[0] else None
+        weights = packed(w0, dw, taps, shuffle, rotated=True) if needs[0] else (None, None)
         size, outputs = [n // shuffle for n in gy.shape[2:4]], _outputs(w0, geometry)
-        layer = self._layer(
+        convolution = self._path_convolution(
             pixels, size, outputs, taps, geometry, weights, alpha, shuffle, activation, slope,
             scale, s0=s0, ds=ds,
         )  # fmt: skip
@@ -122,22 +123,23 @@ class Queue:
             for shape, need in zip(shapes, needs[1:], strict=True)
         )
         task = _extension.module.backward(  # type: ignore[union-attr]
-            layer, gy=address(gy), saved=address(saved), x=address(pixels),
-            x_point=_point(pixels), x_pixel=_pixel(pixels), images=images, more=address(more),
-            more_pixel=0 if more is None else _pixel(more), before=FUSED[before[0]],
-            before_slope=before[1], gx=address(gx), gw=address(gw), gb=address(gb), gs=address(gs),
+            convolution, gy=address(gy), saved=address(saved), x=address(pixels),
+            x_point=_point_stride(pixels), x_pixel=_pixel_stride(pixels), images=images,
+            more=address(more), more_pixel=0 if more is None else _pixel_stride(more),
+            before=FUSED[input_activation[0]], before_slope=input_activation[1], gx=address(gx),
+            gw=address(gw), gb=address(gb), gs=address(gs),
         )  # fmt: skip
-        found = gx, gw, gb, gs
-        self._add(task, gy, saved, pixels, more, *found)
-        return list(found)
+        gradients = gx, gw, gb, gs
+        self._add(task, gy, saved, pixels, more, *gradients)
+        return list(gradients)
 
-    def _image(self, *shape: int) -> Tensor:
-        """Give memory before anything else of a task is made: it may run those before."""
-        found = self._free.get(shape)
-        if found:
+    def _result(self, *shape: int) -> Tensor:
+        """Memory for a result. Call it before a task's other parts: it may run earlier tasks."""
+        free_tensors = self._free.get(shape)
+        if free_tensors:
             self._idle -= math.prod(shape)
-            return found.pop()
-        if self._idle >= math.prod(shape):  # of other shapes, which could be cut anew
+            return free_tensors.pop()
+        if self._idle >= math.prod(shape):  # of other shapes: the allocator can reuse their memory
             self.run()
         return empty(*shape)
 
@@ -145,21 +147,21 @@ class Queue:
         self._tasks.append(task)
         self._held += held
 
-    def _layer(
+    def _path_convolution(
         self, x: Tensor, size: Sequence[int], outputs: int, taps: Taps, geometry: Geometry,
         weights: tuple[Tensor | None, Tensor | None], alpha: Tensor, shuffle: int,
         activation: str, slope: float, scale: float,
         b0: Tensor | None = None, db: Tensor | None = None,
         s0: Tensor | None = None, ds: Tensor | None = None,
     ) -> Any:  # fmt: skip
-        """Give a layer as the extension takes it."""
+        """Describe a convolution to the extension."""
         alpha = alpha.contiguous()
         b0, db, s0, ds = (None if part is None else part.contiguous() for part in (b0, db, s0, ds))
         self._held += *weights, alpha, b0, db, s0, ds
-        kind, parts = taps
+        kind, grid = taps
         stride, padding, dilation, transposed, _, groups = geometry
-        kernel = _kernel_of(
-            kind, parts, tuple(padding), tuple(stride), tuple(dilation), groups, transposed
+        kernel = _kernel_geometry(
+            kind, grid, tuple(padding), tuple(stride), tuple(dilation), groups, transposed
         )
         return _extension.module.PathConvolution(  # type: ignore[union-attr]
             sizes=[len(alpha), x.shape[1], *size, x.shape[4], outputs],
@@ -174,7 +176,7 @@ class Queue:
             s0=address(s0),
             ds=address(ds),
             shared_slope=s0 is not None and s0.numel() == 1,
-            activation=GATES[activation],
+            activation=FUSED_BACKWARD[activation],
             slope=slope,
             scale=scale,
             threads=torch.get_num_threads(),
@@ -182,23 +184,23 @@ class Queue:
 
 
 def _outputs(w0: Tensor, geometry: Geometry) -> int:
-    """Channels of y, before a shuffle."""
+    """Channels of y before the shuffle."""
     transposed, groups = geometry[3], geometry[5]
     return w0.shape[1] * groups if transposed else w0.shape[0]
 
 
-def _point(part: Tensor) -> int:
-    """Elements from one point to the next; 0 where all share one."""
+def _point_stride(part: Tensor) -> int:
+    """Elements from one point to the next; 0 where all points share memory."""
     return part.stride(0) if part.shape[0] > 1 else 0
 
 
-def _pixel(part: Tensor) -> int:
-    """Elements from one pixel to the next, of what `pitched` gives."""
+def _pixel_stride(part: Tensor) -> int:
+    """Elements from one pixel to the next, in a tensor from `pitched`."""
     return part.stride(3) if part.shape[3] > 1 else part.shape[4]
 
 
 @cache
-def _kernel_of(
+def _kernel_geometry(
     kind: str, size: tuple[int, ...], padding: tuple[int, ...], stride: tuple[int, ...],
     dilation: tuple[int, ...], groups: int, transposed: bool,
 ) -> Any:  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which kernel in C++ a layer takes, its weights in their order, and sums of their gradients."""
+"""The C++ kernel of a layer, weights in the kernel's order, and gradient sums in that order."""
 
 import math
 from threading import Lock
@@ -13,18 +13,18 @@ from faigfast.ops.conv.operation import Geometry
 from faigfast.ops.path_values import address
 from faigfast.ops.registry import in_use
 
-# A square of 3×3 taps takes 36 multiplications for 16 results, however few of them there are: with
-# fewer than this to a square, products tap by tap were as fast.
+# A square of 3×3 taps takes 36 multiplications for 16 results, however few taps are not zero: with
+# fewer taps to a square, products tap by tap were as fast.
 LEAST_TAPS = 4
-# Vectors are of channels: with fewer than this in the weights' second dimension, torch's own were
-# faster, but for one square, 1×1 and depthwise.
+# Vectors hold channels: with fewer in the weights' second dimension, torch's own kernels were
+# faster, except for one square, 1×1 and depthwise.
 LEAST_CHANNELS = 5
 
-Taps = tuple[str, tuple[int, ...]]  # as `taps_of` finds them
+Taps = tuple[str, tuple[int, ...]]  # result of `taps_of`
 
 
 def taps_of(w0: Tensor, geometry: Geometry) -> Taps:
-    """Kind of a kernel as the extension takes it, and its squares, or taps, down and across."""
+    """Kind of the C++ kernel, and its numbers of squares, or taps, down and across."""
     stride, padding, dilation, transposed, _, groups = geometry
     size = tuple(w0.shape[2:])
     if transposed or (*stride, *dilation) != (1, 1, 1, 1):
@@ -40,59 +40,63 @@ def taps_of(w0: Tensor, geometry: Geometry) -> Taps:
     return "direct", size
 
 
-_packs = Lock()  # several threads come to a layer at the same time
+_packing_lock = Lock()  # several threads reach a layer at the same time
 
 
 def packed(
-    w0: Tensor, dw: Tensor | None, taps: Taps, shuffle: int, turned: bool
+    w0: Tensor, dw: Tensor | None, taps: Taps, shuffle: int, rotated: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Weights in the order of the kernels; of those on the line it is done once."""
-    if dw is None:  # they may be those of one point, made anew for the next
-        return _pack(w0, taps, shuffle, turned), None
-    turned = turned and taps[0] == "squares"
-    kept = in_use().kept
-    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), taps[0], shuffle, turned
-    with _packs:
-        if key not in kept:
-            found = _pack(w0, taps, shuffle, turned), _pack(dw, taps, shuffle, turned)
-            kept[key] = found, w0, dw  # while they are held, their addresses are no others'
-        return kept[key][0]
+    """Weights in the order of the kernels; cached for weights on the line."""
+    if dw is None:  # may hold one point, and change for the next
+        return _pack(w0, taps, shuffle, rotated), None
+    rotated = rotated and taps[0] == "squares"
+    cache = in_use().packed_weights
+    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), taps[0], shuffle, rotated
+    with _packing_lock:
+        if key not in cache:
+            packed_pair = _pack(w0, taps, shuffle, rotated), _pack(dw, taps, shuffle, rotated)
+            cache[key] = packed_pair, w0, dw  # held, so that no other tensor gets their addresses
+        return cache[key][0]
 
 
-def _pack(w: Tensor, taps: Taps, shuffle: int, turned: bool) -> Tensor:
+def _pack(w: Tensor, taps: Taps, shuffle: int, rotated: bool) -> Tensor:
     kind, (down, across) = taps
     if kind == "direct":
         return w.movedim((0, 1), (2, 3)).contiguous()
     if kind != "squares":
         plain = w.flatten(1)
         return (plain.T if kind == "depthwise" else plain).contiguous()
-    rest = 3 * across - w.shape[3], 3 * down - w.shape[2]
-    if any(rest):
-        w = F.pad(w, (0, rest[0], 0, rest[1]))
+    missing = 3 * across - w.shape[3], 3 * down - w.shape[2]
+    if any(missing):
+        w = F.pad(w, (0, missing[0], 0, missing[1]))
     if down == across == 1:
         plain = w.movedim(1, 3).contiguous()
     else:  # [squares, O, 3, 3, C]
         plain = w.unflatten(3, (-1, 3)).unflatten(2, (-1, 3)).permute(2, 4, 0, 3, 5, 1).contiguous()
     packing = _extension.module.Packing(  # type: ignore[union-attr]
-        outputs=w.shape[0], inputs=w.shape[1], squares=down * across, shuffle=shuffle, turned=turned
+        outputs=w.shape[0],
+        inputs=w.shape[1],
+        squares=down * across,
+        shuffle=shuffle,
+        turned=rotated,
     )
     size = packing.size()
-    if not size:  # read as they are
+    if not size:  # this kernel reads them in that order
         return plain
-    found = empty(size)
+    packed_weights = empty(size)
     _extension.module.pack(  # type: ignore[union-attr]
-        packing, w=address(plain), packed=address(found), threads=torch.get_num_threads()
+        packing, w=address(plain), packed=address(packed_weights), threads=torch.get_num_threads()
     )
-    return found
+    return packed_weights
 
 
 def shape_of_sums(w0: Tensor, taps: Taps) -> tuple[int, ...]:
-    """In which the kernels sum gradients of weights, but for the images."""
-    kind, parts = taps
+    """Shape of a weight gradient in the kernel, for one image."""
+    kind, grid = taps
     if kind == "direct":
-        return *parts, *w0.shape[:2]
+        return *grid, *w0.shape[:2]
     if kind == "squares" and w0.shape[2:] != (3, 3):
-        return *parts, *w0.shape[:2], 3, 3
+        return *grid, *w0.shape[:2], 3, 3
     return tuple(w0.shape)
 
 
@@ -101,6 +105,6 @@ def as_weights(sums: Tensor, w0: Tensor, taps: Taps) -> Tensor:
     if taps[0] == "direct":
         return sums.movedim((1, 2), (3, 4)).contiguous()
     if taps[0] == "squares" and w0.shape[2:] != (3, 3):
-        beside = sums.permute(0, 3, 4, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4)
-        return beside[..., : w0.shape[2], : w0.shape[3]].contiguous()
+        unfolded = sums.permute(0, 3, 4, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4)
+        return unfolded[..., : w0.shape[2], : w0.shape[3]].contiguous()
     return sums

@@ -7,14 +7,21 @@ import torch
 from torch import Tensor
 
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
-from faigfast.ops.path_values import arranged, on_line, one_batch, room, wanted, wide
+from faigfast.ops.path_values import (
+    arranged,
+    empty_at_points,
+    needed_gradients,
+    on_line,
+    one_batch,
+    wide,
+)
 from faigfast.ops.registry import operation
 
 aten = torch.ops.aten
 
 # Stride, padding, dilation, whether transposed, output padding and groups.
 Geometry = tuple[list[int], list[int], list[int], bool, list[int], int]
-SAME: Geometry = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # of a 3×3 that keeps the size
+SAME: Geometry = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # 3×3, output as large as x
 
 
 @operation
@@ -49,7 +56,7 @@ def conv(
     x : Tensor
         [P, M, C, *spatial] with M = N·b samples of N images; [1, M, ...] where all points share it.
     w0, dw : Tensor
-        [O, C/groups, *k] ([C, O/groups, *k] transposed), baseline and Δ; dw None: it stands still.
+        [O, C/groups, *k] ([C, O/groups, *k] transposed), baseline and Δ; dw None: it does not move.
     b0, db : Tensor, optional
         [O], bias.
     s0, ds : Tensor, optional
@@ -57,8 +64,8 @@ def conv(
     alpha : Tensor
         [P], points.
     sum_w, sum_b, sum_s : Tensor, optional
-        [N, *shape] from `no_sums`: their gradients are the parameters', for each image, summed
-        over the points.
+        [N, *shape] from `new_gradient_sums`: their gradients are the parameters', for each image,
+        summed over the points.
     residual : Tensor, optional
         As y, or [1, M, ...], added last.
     stride, padding, dilation, transposed, output_padding, groups
@@ -77,11 +84,11 @@ def conv(
     y : Tensor
         [P, M, O, *spatial]; [P, M, O/r², r·H, r·W] shuffled.
     saved : Tensor
-        What the activation's gradient needs and y does not tell; empty where it needs nothing.
+        The activation's input or output if its gradient needs more than y; else empty.
     """
     geometry = (stride, padding, dilation, transposed, output_padding, groups)
     points = alpha.unbind()
-    layers = (
+    parameters = (
         (
             on_line(w0, dw, a, x.dtype),
             None if b0 is None else on_line(b0, db, a, x.dtype),
@@ -89,12 +96,12 @@ def conv(
         )
         for a in points
     )
-    return at_points(x, layers, len(points), residual, geometry, activation, scale, shuffle)
+    return at_points(x, parameters, len(points), residual, geometry, activation, scale, shuffle)
 
 
 def at_points(
     x: Tensor,
-    layers: Iterable[tuple[Tensor, Tensor | None, Tensor | float]],
+    parameters: Iterable[tuple[Tensor, Tensor | None, Tensor | float]],
     points: int,
     residual: Tensor | None,
     geometry: tuple[Any, ...],
@@ -105,7 +112,7 @@ def at_points(
     """Compute `conv` with weight, bias and slope of every point, one after the other."""
     keeps = keeps_more(activation, scale, residual)
     y, saved = x.new_empty(0), x.new_empty(0)
-    for p, (w, b, s) in enumerate(layers):
+    for p, (w, b, s) in enumerate(parameters):
         z = aten.convolution(one_batch(x[p % len(x)]), w, b, *geometry)
         if shuffle > 1:
             z = arranged(aten.pixel_shuffle(z, shuffle))
@@ -113,12 +120,12 @@ def at_points(
         kept = z if ACTIVATIONS[activation] else out
         if keeps:
             saved = _placed(saved, kept, p, points)
-        # What follows may overwrite all but what is kept.
-        last = torch.empty_like(out) if keeps and out is kept else out
+        # The next operations may overwrite every tensor but `kept`.
+        destination = torch.empty_like(out) if keeps and out is kept else out
         if residual is not None:
-            out = torch.add(residual[p % len(residual)], out, alpha=scale, out=last)
+            out = torch.add(residual[p % len(residual)], out, alpha=scale, out=destination)
         elif scale != 1:
-            out = torch.mul(out, scale, out=last)
+            out = torch.mul(out, scale, out=destination)
         y = _placed(y, out, p, points)
     return y, saved
 
@@ -129,14 +136,14 @@ def keeps_more(activation: str, scale: float, residual: Tensor | None) -> bool:
     return activation != "none" and (ACTIVATIONS[activation] or changed)
 
 
-def _placed(whole: Tensor, part: Tensor, p: int, points: int) -> Tensor:
-    """Put the part of point p where it belongs; one point needs no copy."""
+def _placed(all_points: Tensor, part: Tensor, p: int, points: int) -> Tensor:
+    """Copy the part of point p into the tensor of all points; one point needs no copy."""
     if points == 1:
         return part.unsqueeze(0)
     if p == 0:
-        whole = room(part.unsqueeze(0), points)
-    whole[p].copy_(part)
-    return whole
+        all_points = empty_at_points(part.unsqueeze(0), points)
+    all_points[p].copy_(part)
+    return all_points
 
 
 @operation
@@ -174,12 +181,12 @@ def conv_backward(
     images : int
         N, of M = N·b samples.
     needs : list of bool
-        Which of gx, gw, gb, gs are wanted; the others are empty.
+        Which of gx, gw, gb, gs to compute; the others are empty.
 
     Returns
     -------
     gx : Tensor
-        [P, M, C, *spatial], of every point also where x is shared.
+        [P, M, C, *spatial], of every point even where points share x.
     gw, gb, gs : Tensor
         [N, *shape], summed over the points in at least float32.
     """
@@ -187,8 +194,8 @@ def conv_backward(
     points = alpha.unbind()
     slopes: Tensor | None = None
 
-    def behind() -> Iterator[tuple[Tensor, Tensor]]:
-        """Gradients at the convolution's result, with the weights, point by point."""
+    def conv_gradients() -> Iterator[tuple[Tensor, Tensor]]:
+        """Gradients of the convolution's own result, with the weights, point by point."""
         nonlocal slopes
         for p, a in enumerate(points):
             g = one_batch(gy[p])
@@ -203,45 +210,45 @@ def conv_backward(
                 g = one_batch(arranged(aten.pixel_unshuffle(g, shuffle)))
             yield g, on_line(w0, dw, a, x.dtype)
 
-    gx, gw, gb = backward_at_points(behind(), x, len(points), images, needs[:3], geometry)
+    gx, gw, gb = backward_at_points(conv_gradients(), x, len(points), images, needs[:3], geometry)
     return gx, gw, gb, x.new_empty(0) if slopes is None else slopes
 
 
 def backward_at_points(
-    behind: Iterable[tuple[Tensor, Tensor]],
+    gradients_and_weights: Iterable[tuple[Tensor, Tensor]],
     x: Tensor,
     points: int,
     images: int,
     needs: list[bool],
     geometry: tuple[Any, ...],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Take gx, gw and gb of a convolution's own gradient and weight at every point in turn."""
+    """Compute gx, gw and gb from the convolution's own gradient and weight at every point."""
     gx = x.new_empty(0)
-    sums: dict[int, Tensor] = {}  # by place in `needs`
+    sums: dict[int, Tensor] = {}  # by position in `needs`
 
-    def backward(g: Tensor, one: Tensor, w: Tensor, mask: list[bool]) -> list[Tensor]:
+    def backward(g: Tensor, x_p: Tensor, w: Tensor, mask: list[bool]) -> list[Tensor]:
         biases = [g.shape[1]] if mask[2] else None
-        return aten.convolution_backward(g, one, w, biases, *geometry, mask)
+        return aten.convolution_backward(g, x_p, w, biases, *geometry, mask)
 
-    for p, (g, w) in enumerate(behind):
-        one = one_batch(x[p % len(x)])
+    for p, (g, w) in enumerate(gradients_and_weights):
+        x_p = one_batch(x[p % len(x)])
         together = images == 1 or not (needs[1] or needs[2])
         mask = needs if together else [needs[0], False, False]
         parts: list[Any] = [None, None]
         if any(mask):
-            found, *parts = backward(g, one, w, mask)
+            gx_p, *parts = backward(g, x_p, w, mask)
             if needs[0]:
-                gx = _placed(gx, found, p, points)
+                gx = _placed(gx, gx_p, p, points)
         each = [parts]
         if not together:
-            rows = zip(g.chunk(images), one.chunk(images), strict=True)
+            rows = zip(g.chunk(images), x_p.chunk(images), strict=True)
             each = [backward(*row, w, [False, *needs[1:]])[1:] for row in rows]
         for i, column in enumerate(zip(*each, strict=True), start=1):
             if needs[i]:
                 part = column[0].unsqueeze(0) if images == 1 else torch.stack(column)
                 sums[i] = _added(sums.get(i), part)
     gw, gb = (sums.get(i, x.new_empty(0)) for i in (1, 2))
-    return gx, gw.contiguous(), gb  # so autograd keeps it without a copy
+    return gx, gw.contiguous(), gb  # contiguous, so that autograd keeps it without a copy
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:
@@ -251,11 +258,11 @@ def _added(total: Tensor | None, part: Tensor) -> Tensor:
 
 def _slope_sums(g: Tensor, z: Tensor, s0: Tensor | None, images: int) -> Tensor:
     assert s0 is not None
-    found = torch.where(z > 0, 0, g * z).unflatten(0, (images, -1))  # [N, b, O, *spatial]
+    products = torch.where(z > 0, 0, g * z).unflatten(0, (images, -1))  # [N, b, O, *spatial]
     kind = wide(g.dtype)
     if s0.numel() == 1:
-        return found.flatten(1).sum(1, keepdim=True, dtype=kind)
-    return found.sum([1, *range(3, found.ndim)], dtype=kind)
+        return products.flatten(1).sum(1, keepdim=True, dtype=kind)
+    return products.sum([1, *range(3, products.ndim)], dtype=kind)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -267,7 +274,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.save_for_backward(x, saved, w0, dw, b0, s0, ds, alpha)
     ctx.images = next((len(part) for part in (sum_w, sum_b, sum_s) if part is not None), 1)
     ctx.residual = None if residual is None else residual.shape
-    # Else a gradient of zeros is made for what has none.
+    # Otherwise autograd makes zeros for a missing gradient.
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
@@ -277,11 +284,11 @@ def _backward(ctx: Any, gy: Tensor | None, _: None) -> tuple[Tensor | None, ...]
         return (None,) * 22
     x, saved, w0, dw, b0, s0, ds, alpha = ctx.saved_tensors
     needs = [ctx.needs_input_grad[i] for i in (0, 8, 9, 10)]
-    found = conv_backward(
+    gradients = conv_backward(
         gy, x, saved, w0, dw, b0, s0, ds, alpha, ctx.images, needs, *ctx.geometry,
         ctx.activation, ctx.slope, ctx.scale, ctx.shuffle,
     )  # fmt: skip
-    gx, gw, gb, gs = wanted(found, needs, x)
+    gx, gw, gb, gs = needed_gradients(gradients, needs, x)
     gr = gy.sum_to_size(ctx.residual) if ctx.needs_input_grad[11] else None
     return gx, *[None] * 7, gw, gb, gs, gr, *[None] * 10
 

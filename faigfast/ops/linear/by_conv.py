@@ -8,7 +8,7 @@ from torch import Tensor
 from faigfast.backend.gpu import triton_conv
 from faigfast.ops.conv import cpu as cpu_conv
 from faigfast.ops.conv.operation import Geometry
-from faigfast.ops.linear import operation as _linear  # noqa: F401  the table knows what is served
+from faigfast.ops.linear import operation as _linear  # noqa: F401  registers the operation
 from faigfast.ops.registry import kernel
 
 _GEOMETRY: Geometry = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1)

@@ -26,13 +26,13 @@ def linear(
     x : Tensor
         [P, N, L, I]: L rows of each image; [1, N, L, I] where all points share it.
     w0, dw : Tensor
-        [O, I], baseline and Δ; dw None: it stands still.
+        [O, I], baseline and Δ; dw None: it does not move.
     b0, db : Tensor, optional
         [O], bias.
     alpha : Tensor
         [P], points.
     sum_w, sum_b : Tensor, optional
-        [N, *shape] from `no_sums`.
+        [N, *shape] from `new_gradient_sums`.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def linear_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `linear`: gx [P, N, L, I]; gw [N, O, I] and gb [N, O], summed over the points.
 
-    `needs` tells which are wanted; the others are empty.
+    `needs` says which to compute; the others are empty.
     """
     gx = x.new_empty(len(alpha), *x.shape[1:]) if needs[0] else x.new_empty(0)
     n, kind = x.shape[1], wide(x.dtype)
@@ -66,4 +66,4 @@ def linear_backward(
     return gx, gw, gb
 
 
-differentiate(linear, linear_backward, saved=(0, 1, 2, 5), sums=(6, 7))
+differentiate(linear, linear_backward, saved=(0, 1, 2, 5), gradient_sums=(6, 7))

@@ -7,7 +7,7 @@ from faigfast.backend.cpu import extension as _extension
 from faigfast.backend.cpu.allocator import empty
 from faigfast.ops.path_values import address
 from faigfast.ops.registry import kernel
-from faigfast.ops.squared_error import operation as _squared_error  # noqa: F401  the table knows it
+from faigfast.ops.squared_error import operation as _squared_error  # noqa: F401  registers the operation
 
 
 def _refuses(*parts: Tensor) -> str:

@@ -63,6 +63,6 @@ def flat(value: Tensor, first: int) -> Tensor:
 
 
 def fits(output: Tensor, points: int, gt: Tensor) -> bool:
-    """Whether an output [P, N, 1, *own] is that of all images and points, in a type for sums."""
+    """Whether an output [P, N, 1, *own] has the shape of gt at every point, and a type for sums."""
     known = output.dtype in (torch.float16, torch.bfloat16, torch.float32)
     return known and output.shape == (points, len(gt), 1, *gt.shape[1:])

@@ -1,6 +1,6 @@
-// Runs every CUDA kernel, emulated, on memory of exactly its sizes, under sanitizers: what memcheck
-// would find on a device. The Hopper convolution is compared with a direct one besides. Prints what
-// it ran.
+// Runs every CUDA kernel, emulated, on memory of exactly its sizes under sanitizers, which find the
+// errors that memcheck would find on a device. Compares the Hopper convolution with a direct one.
+// Prints what it ran.
 
 #include "../../../csrc/cuda/api.h"
 
@@ -17,7 +17,7 @@ const Where kHere = {0, nullptr};
     std::exit(1);
 }
 
-// Ends where its memory ends; filled with NaN until it is written.
+// Its data ends where its memory ends; NaN until a kernel writes it.
 template <typename T>
 struct Array {
     std::unique_ptr<T[]> memory;
@@ -45,7 +45,7 @@ void demand_written(Array<T>& array, const char* kernel) {
         if (is_nan(array[i])) fail(kernel);
 }
 
-// Small integers that repeat with no period of a tile.
+// Small integers without a period that a tile could have.
 float number(int64_t i, int seed) { return static_cast<float>((i * 37 + seed * 11) % 7 - 3); }
 
 template <typename T>
@@ -116,8 +116,8 @@ void try_mask_gradient(Type type, int64_t points, int64_t images, int64_t sample
     demand_written(gs, "mask_gradient, gs");
 }
 
-// Channel o of pixel (y, x) of one sample at one point, with ReLU and residual, from small
-// integers.
+// The convolution of one sample at one point, for channel o of pixel (row, column); exact, from
+// small integers.
 float direct(Array<__half>& x, Array<__half>& gamma, int64_t sample, int64_t point, int64_t height,
              int64_t width, int64_t row, int64_t column, int64_t o) {
     float sum = 0;

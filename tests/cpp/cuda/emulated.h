@@ -1,7 +1,7 @@
-// Runs CUDA kernels on the CPU, block after block: each thread of a block is a fiber that gives way
-// at barriers. Included before a .cu file in place of CUDA's headers. FAIGFAST_ORDER=1 runs a
-// block's threads from the last to the first, so that a missing barrier shows as another result;
-// FAIGFAST_ORDER=2 lets its last three warps rest after their first turn, far behind the others.
+// Runs CUDA kernels on the CPU, block after block: each thread of a block is a fiber that yields at
+// barriers. Included before a .cu file in place of the headers of CUDA. FAIGFAST_ORDER=1 runs the
+// threads of a block from last to first, so that a missing barrier changes the result;
+// FAIGFAST_ORDER=2 suspends its last three warps after their first turn, far behind the others.
 
 #pragma once
 
@@ -69,7 +69,7 @@ inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 
 namespace emulated {
 
-// Whom a thread waits for.
+// The threads that a barrier waits for.
 enum Circle { kBlock, kGroup, kWarp };
 
 // The threads of one block.
@@ -78,20 +78,20 @@ struct Block {
         ucontext_t context;
         std::unique_ptr<char[]> stack;
         bool done;
-        int64_t met[3];  // how often it came to a barrier of each circle
+        int64_t met[3];  // how often it reached a barrier of each circle
     };
 
     static inline thread_local Block* current = nullptr;
     std::vector<Thread> threads;
     std::vector<unsigned char> shared;
     std::function<void()> body;
-    std::vector<std::function<void()>> later;  // what a unit beside the threads has still to do
+    std::vector<std::function<void()>> later;  // pending work of units other than the threads
     ucontext_t scheduler;
     unsigned running = 0;
 
     static constexpr size_t kStack = 1 << 16;
-    static constexpr int kPatience = 100000;  // rounds of all threads without an end
-    static constexpr int kRest = 500;         // rounds without the last warps, where they rest
+    static constexpr int kPatience = 100000;  // rounds of all threads before a deadlock is assumed
+    static constexpr int kRest = 500;         // rounds without the last warps where they rest
 
     Block(unsigned size, size_t shared_bytes) : threads(size), shared(shared_bytes) {
         for (Thread& thread : threads) thread.stack.reset(new char[kStack]);
@@ -109,7 +109,7 @@ struct Block {
 
     void run() {
         current = this;
-        // Shared memory comes with whatever was in it.
+        // Shared memory is uninitialised.
         std::fill(shared.begin(), shared.end(), 0xff);
         for (Thread& thread : threads) {
             thread.done = false;
@@ -142,7 +142,8 @@ struct Block {
         }
     }
 
-    // Waits for the others of a circle; those that have ended count as come. Gives how often.
+    // Waits for the others of a circle; a thread that has ended counts as arrived. Returns how
+    // often this thread has met the circle.
     static int64_t meet(Circle circle) {
         Block& block = *current;
         const unsigned all = block.threads.size(), own = block.running;
@@ -160,7 +161,7 @@ struct Block {
 };
 
 // Shows a value to the other lanes of the warp. There are two places, since a lane may show its
-// next value before the others have looked at this one.
+// next value before the others have read this one.
 template <typename T>
 struct Shown {
     static inline thread_local std::vector<T> places;

@@ -1,6 +1,6 @@
-// The instructions of csrc/cuda/hopper.cuh as they act according to NVIDIA's PTX document, on the
-// CPU: tiles are copied, swizzled, when all threads have run on; wgmma reads what its descriptors
-// say. Nothing of layout64.h is used here, so that a mistake there shows.
+// The instructions of csrc/cuda/hopper.cuh on the CPU, written from the PTX document of NVIDIA:
+// tiles are copied, swizzled, once all threads have run on; wgmma follows its descriptors. Nothing
+// here uses layout64.h, so that a mistake there shows.
 
 #pragma once
 
@@ -50,7 +50,7 @@ inline CUresult cuTensorMapEncodeTiled(CUtensorMap* map, int, int rank, void* ad
                                        const uint32_t* box, const uint32_t* ones, int, int swizzle,
                                        int, int) {
     if (rank != 4 || swizzle != CU_TENSOR_MAP_SWIZZLE_128B || (uintptr_t)address % 16) return 1;
-    if (box[0] * 2 > 128) return 1;  // of the swizzle's span
+    if (box[0] * 2 > 128) return 1;  // the span of the swizzle
     map->address = static_cast<unsigned char*>(address);
     for (int i = 0; i < 4; ++i) {
         if (!sizes[i] || !box[i] || box[i] > 256 || ones[i] != 1) return 1;
@@ -64,9 +64,9 @@ inline CUresult cuTensorMapEncodeTiled(CUtensorMap* map, int, int rank, void* ad
 
 using cudaDriverEntryPointQueryResult = int;
 constexpr int cudaDriverEntryPointSuccess = 0, cudaEnableDefault = 0;
-inline cudaError_t cudaGetDriverEntryPointByVersion(const char*, void** found, int, int,
+inline cudaError_t cudaGetDriverEntryPointByVersion(const char*, void** entry, int, int,
                                                     int* result) {
-    *found = reinterpret_cast<void*>(&cuTensorMapEncodeTiled);
+    *entry = reinterpret_cast<void*>(&cuTensorMapEncodeTiled);
     return *result = cudaSuccess;
 }
 
@@ -94,7 +94,7 @@ namespace faigfast::cuda::hopper {
 
 using emulated::Block;
 
-constexpr uint32_t kBase = 0x30;  // where a block's shared memory begins
+constexpr uint32_t kBase = 0x30;  // start of a block's shared memory
 
 inline void demand(bool holds, const char* what) {
     if (holds) return;
@@ -113,10 +113,10 @@ inline uint32_t shared_address(const void* pointer) {
     return static_cast<const unsigned char*>(pointer) - Block::current->shared.data() + kBase;
 }
 
-// Bits 4–6 by bits 7–9, of the address in shared memory.
+// Exchanges bits 4–6 of an address in shared memory with bits 7–9.
 inline uint32_t exchanged(uint32_t address) { return address ^ (address / 128 % 8 * 16); }
 
-// An mbarrier: eight bytes of its own meaning.
+// An mbarrier: its eight bytes are opaque to kernels.
 struct Barrier {
     int8_t arrivals, left;
     int8_t phase;
@@ -140,10 +140,10 @@ inline void barrier_init(uint32_t barrier, uint32_t arrivals) {
 }
 inline void barriers_made() {}
 inline void arrive(uint32_t barrier) {
-    Barrier& found = barrier_at(barrier);
-    demand(found.left > 0, "more threads arrive at a barrier than it waits for");
-    --found.left;
-    found.settle();
+    Barrier& state = barrier_at(barrier);
+    demand(state.left > 0, "more threads arrive at a barrier than it waits for");
+    --state.left;
+    state.settle();
 }
 inline void arrive_expecting(uint32_t barrier, uint32_t bytes) {
     barrier_at(barrier).bytes += bytes;
@@ -154,7 +154,7 @@ inline void wait(uint32_t barrier, uint32_t parity) {
     while (static_cast<uint32_t>(barrier_at(barrier).phase) == parity) Block::give_way();
 }
 
-// Each value of a tile: its place in memory (null outside of the tensor) and in shared memory.
+// Calls move(memory, shared) for each value of a tile; memory is null outside of the tensor.
 template <typename Move>
 void each_value(const CUtensorMap& map, uint32_t shared, const int (&from)[4], const Move& move) {
     demand(shared % 1024 == 0, "a tile does not begin where the swizzle's pattern does");
@@ -184,9 +184,9 @@ inline void copy_in(uint32_t to, const CUtensorMap* map, uint32_t barrier, int c
                 std::memset(shared, 0, 2);
             }
         });
-        Barrier& found = barrier_at(barrier);
-        found.bytes -= 2 * map->box[0] * map->box[1] * map->box[2] * map->box[3];
-        found.settle();
+        Barrier& state = barrier_at(barrier);
+        state.bytes -= 2 * map->box[0] * map->box[1] * map->box[2] * map->box[3];
+        state.settle();
     });
 }
 inline void copy_out(const CUtensorMap* map, uint32_t from, int c, int x, int y, int n) {
@@ -196,7 +196,7 @@ inline void copy_out(const CUtensorMap* map, uint32_t from, int c, int x, int y,
                        if (memory) std::memcpy(memory, shared, 2);
                    });
     };
-    // Rounds later, so that tiles which come in too early are there first.
+    // Delayed by some rounds, so that a tile copied in too early arrives first.
     std::function<void()> last = copy;
     for (int round = 0; round < 3; ++round)
         last = [last] { Block::current->later.push_back(last); };
@@ -216,7 +216,7 @@ inline void multiply_commit() {}
 template <int>
 void multiply_wait() {}
 
-// Value (row, k) of a K-major matrix that a descriptor tells of.
+// Value (row, k) of the K-major matrix of a descriptor.
 template <bool kBfloat>
 float value_of(uint64_t descriptor, int row, int k) {
     demand(descriptor >> 62 == 1, "a descriptor does not say that 128 bytes are swizzled");
@@ -234,7 +234,7 @@ float value_of(uint64_t descriptor, int row, int k) {
     }
 }
 
-// The accumulators of this thread among the 64×128 of its warpgroup.
+// Adds to this thread's accumulators, among the 64×128 of its warpgroup.
 template <bool kBfloat>
 void multiply(float (&d)[64], uint64_t a, uint64_t b, int adds) {
     const int thread = threadIdx.x % 128, row = thread / 32 * 16 + thread % 32 / 4;
@@ -250,13 +250,13 @@ void multiply(float (&d)[64], uint64_t a, uint64_t b, int adds) {
                 for (int half = 0; half < 2; ++half) sums[half] += rows[half][k] * value;
             }
             for (int half = 0; half < 2; ++half) {
-                float& found = d[pair * 4 + half * 2 + side];
-                found = adds ? found + sums[half] : sums[half];
+                float& value = d[pair * 4 + half * 2 + side];
+                value = adds ? value + sums[half] : sums[half];
             }
         }
 }
 
-// What a lane shows to its warp: the row it names, and its part of four blocks.
+// The row that a lane names to its warp, and the lane's part of four blocks.
 struct Blocks {
     uint32_t row, values[4];
 };
@@ -265,8 +265,8 @@ inline uint16_t part(const Blocks& lane, int matrix, int side) {
     return static_cast<uint16_t>(lane.values[matrix] >> (16 * side));
 }
 
-// Transposed: the row j that a lane names holds column j of the block whose value (e, j) is part j
-// % 2 of lane 4·e + j / 2.
+// Transposed: row j, which a lane names, holds column j of the block; value (e, j) of the block is
+// part j % 2 of lane 4·e + j / 2.
 inline void store_blocks(uint32_t row, const uint32_t (&values)[4]) {
     const emulated::Shown<Blocks> warp({row, {values[0], values[1], values[2], values[3]}});
     const int lane = threadIdx.x % 32, matrix = lane / 8, j = lane % 8;

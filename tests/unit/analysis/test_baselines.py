@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import faigfast
-from faigfast.analysis.baselines import METHODS, OF_WEIGHTS, rank_by
+from faigfast.analysis.baselines import METHODS, WEIGHT_METHODS, rank_by
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_random_is_seeded_and_spreads(nets):
     assert not torch.equal(one.ranking("a").indices, other.ranking("a").indices)
 
 
-@pytest.mark.parametrize("method", OF_WEIGHTS)
+@pytest.mark.parametrize("method", WEIGHT_METHODS)
 def test_weights_rank_alike_for_every_degradation(nets, method):
     result = rank_by(method, *nets, batch())
     assert torch.equal(result.ranking("a").indices, result.ranking("b").indices)

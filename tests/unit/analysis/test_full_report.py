@@ -321,7 +321,7 @@ def many_degradations(folder, size=144):
 
 def test_a_page_of_ten_degradations_stays_small(tmp_path, one_thread):
     material, page = many_degradations(tmp_path), Page("t")
-    ability.photographs(page, material)
+    ability.restored_photographs(page, material)
     assert page.html().count("<img") == 3 * 3 * 6
     use.modulation(page, material)
     text = page.html()

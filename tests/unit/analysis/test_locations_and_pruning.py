@@ -18,18 +18,24 @@ from faigfast.analysis.contrasts import (
     level_contrasts,
     levels,
     overlap,
-    overlap_frame,
+    overlap_data_frame,
 )
-from faigfast.analysis.distribution import Change, changes, distribution, heads, layer_of
+from faigfast.analysis.distribution import (
+    KernelChange,
+    changes,
+    distribution,
+    layer_numbers,
+    top_kernels,
+)
 from faigfast.analysis.evaluation import crops, measure
 from faigfast.analysis.locations import (
     EXPERIMENTS,
     experiment,
     locations,
-    locations_frame,
-    moved,
+    locations_data_frame,
     other_places,
     shuffled,
+    with_weights_moved,
 )
 from faigfast.analysis.pruning import (
     FaigImportance,
@@ -38,14 +44,15 @@ from faigfast.analysis.pruning import (
     weight_importance,
 )
 from faigfast.analysis.report.figures import (
-    kept_bars,
-    kernel_heads,
+    kernel_changes_figure,
     layer_distribution,
+    location_bars,
     matrix,
     svg,
 )
 from faigfast.data import Degradation
-from faigfast.filters.filter_set import FilterIndex, FilterSet
+from faigfast.filters.filter_set import FilterSet
+from faigfast.filters.index import FilterIndex
 from faigfast.zoo.pairs import shipped_pair
 
 
@@ -66,7 +73,7 @@ def kernels(net, index):
 def test_other_places_are_as_many_in_each_layer(study_parts, top):  # noqa: F811
     index = study_parts[3].index
     other = other_places(top, index, seed=1)
-    layers = layer_of(index)
+    layers = layer_numbers(index)
     counts = [layers[s.indices].bincount(minlength=9).tolist() for s in (top, other)]
     assert counts[0] == counts[1] and len(other) == len(top)
     full = {n for n, c in enumerate(counts[0]) if 2 * c <= int((layers == n).sum())}
@@ -85,7 +92,7 @@ def test_shuffling_keeps_the_weights_and_the_places(study_parts, top, within):  
     before, after = kernels(target, index), kernels(net, index)
     changed = (before != after).any(1).nonzero().flatten()
     assert len(changed) > 3 and torch.isin(changed, top.indices).all()
-    group = layer_of(index)
+    group = layer_numbers(index)
     if within:  # an output channel keeps its kernels
         rows = torch.cat([torch.arange(s[0]).repeat_interleave(s[1]) for s in index.shapes])
         group = group * 1000 + rows
@@ -101,13 +108,13 @@ def test_moving_masks_here_and_writes_there(study_parts, top):  # noqa: F811
     (baseline, target), *_, result = study_parts
     index = result.index
     places = other_places(top, index, seed=3)
-    net = moved(baseline, target, top, places)
+    net = with_weights_moved(baseline, target, top, places)
     low, high, now = (kernels(n, index) for n in (baseline, target, net))
     here = top.indices[~torch.isin(top.indices, places.indices)]
     assert torch.equal(now[here], low[here])
-    for layer in layer_of(index)[top.indices].unique().tolist():
-        a = places.indices[layer_of(index)[places.indices] == layer]
-        b = top.indices[layer_of(index)[top.indices] == layer]
+    for layer in layer_numbers(index)[top.indices].unique().tolist():
+        a = places.indices[layer_numbers(index)[places.indices] == layer]
+        b = top.indices[layer_numbers(index)[top.indices] == layer]
         assert torch.equal(now[a].sum(1).sort().values, high[b].sum(1).sort().values)
 
 
@@ -138,8 +145,8 @@ def test_the_table_of_experiments(study_parts, top):  # noqa: F811
         ends = (0.0, 1.0) if full > base else (math.nan, math.nan)
         found = part.kept("baseline", name), part.kept("target", name)
         assert found == pytest.approx(ends, nan_ok=True)
-    assert len(locations_frame([part])) == 2 + len(EXPERIMENTS)
-    assert svg(kept_bars([part])).startswith("<svg")
+    assert len(locations_data_frame([part])) == 2 + len(EXPERIMENTS)
+    assert svg(location_bars([part])).startswith("<svg")
 
 
 def test_a_file_of_the_authors_tells_no_total(study_parts, top):  # noqa: F811
@@ -200,7 +207,7 @@ def test_levels_are_contrasted_with_other_degradations_alone(many):
 def test_overlap_of_many_contrasts(many):
     sets = {name: many.top(name, 0.1) for name in many.degradations}
     scores = {name: many.contrast(name) for name in many.degradations}
-    table = overlap_frame(sets, scores)
+    table = overlap_data_frame(sets, scores)
     assert len(table) == 10
     expected = torch.corrcoef(torch.stack([scores["blur-1"], scores["clean"]]))[0, 1]
     row = table[(table.filters == "blur-1") & (table.others == "clean")].iloc[0]
@@ -240,12 +247,12 @@ def test_what_changed_in_the_filters(study_parts):  # noqa: F811
     with torch.no_grad():
         target.conv_first.weight[0, 0] *= 2
         target.conv_first.weight[0, 1] *= -1
-    change = Change.of(baseline, target)
+    change = KernelChange.of(baseline, target)
     kernel = baseline.conv_first.weight.detach()[0, :2].double().flatten(1)
-    assert change.size[:3].tolist() == pytest.approx([1, 2, 0], abs=1e-6)
-    assert change.turn[:3].tolist() == pytest.approx([1, -1, 1], abs=1e-6)
-    assert change.gain[:3].tolist() == pytest.approx([1, 0, 0], abs=1e-6)
-    assert change.sum[:2].tolist() == pytest.approx(
+    assert change.relative_size[:3].tolist() == pytest.approx([1, 2, 0], abs=1e-6)
+    assert change.cosine[:3].tolist() == pytest.approx([1, -1, 1], abs=1e-6)
+    assert change.growth[:3].tolist() == pytest.approx([1, 0, 0], abs=1e-6)
+    assert change.sum_change[:2].tolist() == pytest.approx(
         [float(kernel[0].sum()), -2 * float(kernel[1].sum())], rel=1e-5
     )
     table = changes(baseline, target, {"mine": FilterSet(torch.tensor([0, 1]))})
@@ -255,24 +262,24 @@ def test_what_changed_in_the_filters(study_parts):  # noqa: F811
 
 def test_pointwise_kernels_have_no_direction():
     nets = [nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv1d(2, 2, 3)) for _ in range(2)]
-    change = Change.of(*nets)
-    assert change.turn[:6].isnan().all() and change.turn[6:].isfinite().all()
-    (_, before, _), *_ = heads(*nets, FilterSet(torch.tensor([6, 0])))
+    change = KernelChange.of(*nets)
+    assert change.cosine[:6].isnan().all() and change.cosine[6:].isfinite().all()
+    (_, before, _), *_ = top_kernels(*nets, FilterSet(torch.tensor([6, 0])))
     assert before.shape == (1, 3)
 
 
 def test_heads_are_the_best_kernels(study_parts, top):  # noqa: F811
     (baseline, target), *_, result = study_parts
-    found = heads(baseline, target, top, 5)
+    found = top_kernels(baseline, target, top, 5)
     assert len(found) == 5
     for (name, before, after), flat in zip(found, top.indices.tolist(), strict=False):
         layer, row, column = result.index.locate(flat)
         assert name == f"{layer.removesuffix('.weight')} {row},{column}"
         assert torch.equal(before, baseline.state_dict()[layer][row, column])
         assert torch.equal(after, target.state_dict()[layer][row, column])
-    assert svg(kernel_heads(found, "title")).startswith("<svg")
+    assert svg(kernel_changes_figure(found, "title")).startswith("<svg")
     far = FilterSet(torch.tensor([10**6]))
-    for function in (heads, lambda a, b, f: changes(a, b, {"x": f})):
+    for function in (top_kernels, lambda a, b, f: changes(a, b, {"x": f})):
         with pytest.raises(ValueError, match="1000000 does not exist"):
             function(baseline, target, far)
 
@@ -341,7 +348,7 @@ def test_the_documents_example_of_pruning_runs(study_parts, name):  # noqa: F811
     one = slice(0, 1)
     batch = {"lq": {d: x[one] for d, x in found.lq.items()}, "gt": found.gt[one]}
     result = faigfast.attribute(baseline, target, batch, steps=1)
-    text = (Path(__file__).parents[3] / "docs" / "findings.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "how-to" / "prune.md").read_text(encoding="utf-8")
     (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "pruner" in b]
     net, x = copy.deepcopy(target), found.lq["blur"][one]
     exec(block, {"net": net, "x": x, "result": result})

@@ -14,16 +14,29 @@ from torch.nn import functional as F
 import faigfast
 from faigfast.analysis.baselines import rank_by
 from faigfast.analysis.contrasts import Contrast, check_contrasts, one_against_rest, overlap
-from faigfast.analysis.data_frames import shown
-from faigfast.analysis.evaluation import crops, cut, evaluate, measure, over_photographs, restore
+from faigfast.analysis.data_frames import text_table
+from faigfast.analysis.evaluation import (
+    crops,
+    cut_crops,
+    evaluate,
+    measure,
+    over_photographs,
+    restore,
+)
+from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.masking import mask, mask_sets
 from faigfast.analysis.metrics import gradient_map, output_difference, ssim
-from faigfast.analysis.report.figures import rival_curves, svg
+from faigfast.analysis.report.figures import method_curves, svg
 from faigfast.analysis.report.tables import area_sentences, areas, masked_networks, masked_sets
-from faigfast.analysis.swap_units import output_channels, random_units, top_units, unit_of
+from faigfast.analysis.swap_units import (
+    output_channels,
+    random_swap_units,
+    swap_unit_numbers,
+    top_swap_units,
+)
 from faigfast.data.degradations import round_to_8_bit
-from faigfast.filters.filter_set import FilterIndex, FilterSet
-from faigfast.io.finished_parts import Store
+from faigfast.filters.filter_set import FilterSet
+from faigfast.filters.index import FilterIndex
 
 
 def noisy_pair(seed=0):
@@ -176,12 +189,12 @@ def test_output_channels_of_every_kind_of_layer(groups):
 def test_units_are_whole_and_best_first(study_parts):  # noqa: F811
     (_, target), *_, result = study_parts
     blur = Contrast("blur", "blur")
-    kernels = top_units(target, result, blur, 0.2, "kernel")
+    kernels = top_swap_units(target, result, blur, 0.2, "kernel")
     assert torch.equal(kernels.indices, result.top("blur", 0.2).indices)
     score = result.contrast("blur")
     for by in ("channel", "layer"):
-        unit = unit_of(target, result.index, by)
-        chosen = top_units(target, result, blur, 0.2, by)
+        unit = swap_unit_numbers(target, result.index, by)
+        chosen = top_swap_units(target, result, blur, 0.2, by)
         assert len(chosen) <= len(kernels) or len(unit[chosen.indices].unique()) == 1
         picked = unit[chosen.indices].unique_consecutive()
         assert len(picked.unique()) == len(picked)
@@ -189,9 +202,11 @@ def test_units_are_whole_and_best_first(study_parts):  # noqa: F811
             assert torch.isin((unit == number).nonzero().flatten(), chosen.indices).all()
         means = torch.stack([score[unit == n].mean() for n in range(int(unit.max()) + 1)])
         assert torch.equal(picked, means.argsort(descending=True, stable=True)[: len(picked)])
-    assert len(unit_of(target, result.index, "layer").unique()) == len(result.index.layers)
+    assert len(swap_unit_numbers(target, result.index, "layer").unique()) == len(
+        result.index.layers
+    )
     with pytest.raises(ValueError, match="by is 'pixel'"):
-        unit_of(target, result.index, "pixel")
+        swap_unit_numbers(target, result.index, "pixel")
 
 
 # Masking
@@ -216,14 +231,14 @@ def test_every_method_is_masked_and_measured(masking, study_parts):  # noqa: F81
     assert [m.fraction for m in masking.curve("change", "blur")] == [0.1, 0.3]
     assert masking.curve("change", "blur") == masking.curve("change", "noise")
     assert {m.count for m in masking.masked if m.fraction == 0.1} == {len(result.index) // 10}
-    assert (masking.ends["target"]["difference"]["blur"] < 1e-6).all()
-    changed = masking.change(masking.curve("faig", "blur")[0], "blur", "difference")
+    assert (masking.pair_values["target"]["difference"]["blur"] < 1e-6).all()
+    changed = masking.cost(masking.curve("faig", "blur")[0], "blur", "difference")
     assert (changed >= 0).all() and float(changed.mean()) > 1e-6
 
 
 def test_the_area_is_a_trapezoid(masking):
     points = masking.curve("faig", "blur")
-    low, high = (masking.change(m, "blur") for m in points)
+    low, high = (masking.cost(m, "blur") for m in points)
     first, end = (m.share for m in points)
     assert (first, end) == (pytest.approx(0.1, abs=0.01), pytest.approx(0.3, abs=0.01))
 
@@ -245,12 +260,12 @@ def test_whole_units_count_as_large_as_they_are(study_parts):  # noqa: F811
     change = rank_by("change", *nets, {"lq": found.lq, "gt": found.gt})
     given = {"faig": result, "change": change}
     total = len(result.index)
-    layers = unit_of(nets[1], result.index, "layer")
+    layers = swap_unit_numbers(nets[1], result.index, "layer")
     found = mask(*nets, given, kept, fractions=(0.1, 0.8), border=2, by="layer")
     for m in found.masked:
         assert m.share * total == pytest.approx(m.count, abs=0.51)
     for contrast in ("blur", "noise"):
-        tops = top_units(nets[1], result, Contrast(contrast, contrast), 0.8, "layer")
+        tops = top_swap_units(nets[1], result, Contrast(contrast, contrast), 0.8, "layer")
         assert found.curve("faig", contrast)[-1].share == len(tops) / total
     curves = {m: found.curve(m, "blur") for m in ("faig", "change", "random")}
     ends = {m: curve[-1].share for m, curve in curves.items()}
@@ -258,13 +273,13 @@ def test_whole_units_count_as_large_as_they_are(study_parts):  # noqa: F811
     assert end < max(ends.values()), "else nothing is cut off"
     for method, curve in curves.items():
         places = [0.0, *(m.share for m in curve)]
-        heights = [0.0, *(float(found.change(m, "blur").mean()) for m in curve)]
+        heights = [0.0, *(float(found.cost(m, "blur").mean()) for m in curve)]
         grid = np.linspace(0, end, 20001)
         expected = np.trapezoid(np.interp(grid, places, heights), grid) / end
         area = float(found.area(method, "blur", "blur").mean())
         assert area == pytest.approx(expected, rel=1e-3)
     like = result.top("blur", 0.8)
-    for one in random_units(nets[1], result, like, "layer", 3):
+    for one in random_swap_units(nets[1], result, like, "layer", 3):
         assert len(one) <= len(like)
         whole = torch.isin(layers, layers[one.indices].unique())
         assert torch.equal(whole.nonzero().flatten(), one.indices.sort().values)
@@ -290,13 +305,13 @@ def test_tables_figures_and_sentences_hold_the_measurements(masking):
     line = area[(area.method == "change") & (area.filters == "noise")].iloc[0]
     ahead = masking.area("faig", "noise", "noise") - masking.area("change", "noise", "noise")
     assert line["FAIG ahead"] == pytest.approx(float(ahead.mean()))
-    head, rows = shown(area)
+    head, rows = text_table(area)
     assert all(len(r) == len(head) for r in rows)
     said = area_sentences(masking)
     assert len(said) == 3 and all(s.startswith(("blur", "noise", "clean")) for s in said)
     for rival in ("gradient", "change", "input", "random"):
         assert all(rival in s for s in said)
-    assert svg(rival_curves(masking)).startswith("<svg")
+    assert svg(method_curves(masking)).startswith("<svg")
 
 
 def test_what_is_finished_is_not_computed_again(study_parts, tmp_path, monkeypatch):  # noqa: F811
@@ -310,16 +325,18 @@ def test_what_is_finished_is_not_computed_again(study_parts, tmp_path, monkeypat
             raise KeyboardInterrupt
         return original(self, *args)
 
-    def run(store):
-        return mask(*nets, result, kept, fractions=(0.1, 0.2), border=2, store=store)
+    def run(finished_parts):
+        return mask(
+            *nets, result, kept, fractions=(0.1, 0.2), border=2, finished_parts=finished_parts
+        )
 
     monkeypatch.setattr(FilterSet, "swap", counted)
     with pytest.raises(KeyboardInterrupt):
-        run(Store(tmp_path, {"a": 1}))
+        run(FinishedParts(tmp_path, {"a": 1}))
     before = len(calls)
-    resumed = run(Store(tmp_path, {"a": 1}))
+    resumed = run(FinishedParts(tmp_path, {"a": 1}))
     assert len(calls) - before == 2 * (3 + 3) - 3  # without the three that were finished
-    again = run(Store(tmp_path, {"a": 1}))
+    again = run(FinishedParts(tmp_path, {"a": 1}))
     assert len(calls) - before == 2 * (3 + 3) - 3
     monkeypatch.undo()
     whole = run(None)
@@ -328,23 +345,25 @@ def test_what_is_finished_is_not_computed_again(study_parts, tmp_path, monkeypat
             assert torch.equal(one.psnr[name], other.psnr[name])
             assert torch.equal(one.psnr[name], third.psnr[name])
     with pytest.raises(ValueError, match="another run: a was 1 and is 2"):
-        Store(tmp_path, {"a": 2})
+        FinishedParts(tmp_path, {"a": 2})
     known = sorted((tmp_path / "parts").iterdir())
-    other = Store(tmp_path, {"a": 2}, overwrite=True)
+    other = FinishedParts(tmp_path, {"a": 2}, overwrite=True)
     assert sorted((tmp_path / "parts").iterdir()) == known  # nothing is done before the first part
     other.tensors("x", lambda: {"y": torch.ones(2)})
     assert len(list((tmp_path / "parts").glob("*.safetensors"))) == 1
     with pytest.raises(ValueError, match="another run: a was 2 and is 1"):
-        Store(tmp_path, {"a": 1})
+        FinishedParts(tmp_path, {"a": 1})
 
 
 def test_a_damaged_part_is_computed_again(tmp_path):
-    store = Store(tmp_path, {})
-    store.tensors("x", lambda: {"y": torch.ones(2)})
+    finished_parts = FinishedParts(tmp_path, {})
+    finished_parts.tensors("x", lambda: {"y": torch.ones(2)})
     (file,) = (tmp_path / "parts").glob("*.safetensors")
     file.write_bytes(b"damaged")
-    assert torch.equal(store.tensors("x", lambda: {"y": torch.zeros(2)})["y"], torch.zeros(2))
-    assert store.tensors("x", lambda: {"z": torch.ones(1)}, ["z"]).keys() == {"z"}
+    assert torch.equal(
+        finished_parts.tensors("x", lambda: {"y": torch.zeros(2)})["y"], torch.zeros(2)
+    )
+    assert finished_parts.tensors("x", lambda: {"z": torch.ones(1)}, ["z"]).keys() == {"z"}
 
 
 def test_given_sets_are_measured_or_refused(study_parts, tmp_path):  # noqa: F811
@@ -393,9 +412,9 @@ def test_photographs_of_other_degradations_are_refused():
     image = photographs()["one"]
     low = RECIPES["blur"](image[None])[0]
     with pytest.raises(ValueError, match="'b' has the degradations \\['noise'\\]"):
-        cut([("a", image, {"blur": low}), ("b", image, {"noise": low})], 24, 2)
+        cut_crops([("a", image, {"blur": low}), ("b", image, {"noise": low})], 24, 2)
     both = crops({"a": image}, RECIPES, 24)
-    one = cut([("a", image, {n: d(image[None])[0] for n, d in RECIPES.items()})], 24, 2)
+    one = cut_crops([("a", image, {n: d(image[None])[0] for n, d in RECIPES.items()})], 24, 2)
     assert both.names == one.names and both.photographs == ("a",) * 6
     assert torch.equal(both.lq["noise"], one.lq["noise"])
     assert one_against_rest(tuple(one.lq))[1].name == "noise"

@@ -44,16 +44,16 @@ def test_filters_of_two_sets_take_the_product(study_parts):  # noqa: F811
 def test_curves_and_grids_are_measurements(study_parts, sets):  # noqa: F811
     nets, _, kept, _ = study_parts
     one = modulate(*nets, sets, kept, strengths=(0, 0.5, 1, 1.5), border=2)
-    assert len(one.settings) == 7  # both at 1 is one network
+    assert len(one.strengths) == 7  # both at 1 is one network
     strengths, values = one.curve("noise")
     assert strengths == [0, 0.5, 1, 1.5]
     expected = measure(sets["noise"].swap(*nets, 0.5), kept, border=2)["psnr"]
     assert torch.equal(values[1]["psnr"]["blur"], expected["blur"])
     assert torch.equal(one.find(noise=0.5)["psnr"]["blur"], expected["blur"])
     grid = modulate(*nets, sets, kept, strengths=(0.5, 1), together=True, border=2)
-    assert grid.settings == ((0.5, 0.5), (0.5, 1), (1, 0.5), (1, 1))
+    assert grid.strengths == ((0.5, 0.5), (0.5, 1), (1, 0.5), (1, 1))
     assert torch.equal(grid.find(noise=0.5)["psnr"]["blur"], expected["blur"])
-    table = grid.frame()
+    table = grid.to_frame()
     assert len(table) == 4 * 3 and {"strength of noise", "input", "PSNR, dB"} <= set(table.columns)
     assert svg(modulation_curves(one)).startswith("<svg")
 

@@ -4,10 +4,21 @@ from cases.analysis import RECIPES, photographs, study_parts  # noqa: F401
 
 import faigfast
 from faigfast.analysis.contrasts import split_label
-from faigfast.analysis.evaluation import crops, restore, spread
-from faigfast.analysis.prediction import MATCHES, Signatures, learn, own_scores, predict_degradation
-from faigfast.analysis.prediction_trials import Trial, leave_one_photograph_out, trial, wilson
-from faigfast.io.finished_parts import Store
+from faigfast.analysis.evaluation import crops, evenly_spaced, restore
+from faigfast.analysis.finished_parts import FinishedParts
+from faigfast.analysis.prediction import (
+    MATCHES,
+    Signatures,
+    learn,
+    own_output_scores,
+    predict_degradation,
+)
+from faigfast.analysis.prediction_trials import (
+    PredictionTrial,
+    leave_one_photograph_out,
+    predict_labelled,
+    wilson,
+)
 
 
 def made_up(seed=0, n=6, filters=200):
@@ -38,7 +49,7 @@ def test_matches_are_what_they_say():
     labels, rows = made_up()
     signatures = Signatures(labels, rows, fraction=0.1)
     shares = made_up(seed=2)[1][0][:2]
-    values = signatures.deviation(shares)
+    values = signatures.standardised(shares)
     expected = torch.corrcoef(torch.stack([values[1], signatures.centres[2]]))[0, 1]
     torch.testing.assert_close(signatures.matches(shares)[1, 2], expected)
     top = set(values[0].topk(20).indices.tolist())
@@ -57,11 +68,11 @@ def test_labels_are_taken_apart():
 def test_a_trial_counts():
     truth = ("a-1", "a-1", "a-2", "b", "b")
     found = ("a-1", "a-2", "a-2", "b", "a-1")
-    one = Trial(("a-1", "a-2", "b"), truth, found, (0.1,) * 5, ("x",) * 5, "overlap")
+    one = PredictionTrial(("a-1", "a-2", "b"), truth, found, (0.1,) * 5, ("x",) * 5, "overlap")
     assert one.right().tolist() == [1, 0, 1, 1, 0]
     assert one.right(exact=False).tolist() == [1, 1, 1, 1, 0]
     assert one.confusion().tolist() == [[0.5, 0.5, 0], [0, 1, 0], [0.5, 0, 0.5]]
-    table = one.frame().set_index("truth")
+    table = one.to_frame().set_index("truth")
     assert table.loc["all", "and level right, %"] == 60
     assert table.loc["all", "degradation right, %"] == 80
     low, high = wilson(4, 5)
@@ -72,13 +83,15 @@ def test_a_trial_counts():
 def test_scores_are_those_against_the_targets_own_output(study_parts, tmp_path):  # noqa: F811
     nets, _, kept, _ = study_parts
     x = kept.lq["blur"]
-    shares = own_scores(*nets, x, steps=2, store=Store(tmp_path, {}))
+    shares = own_output_scores(*nets, x, steps=2, finished_parts=FinishedParts(tmp_path, {}))
     expected = faigfast.attribute(*nets, (x, restore(nets[1], x)), steps=2).scores().double()
     expected /= expected.sum(1, keepdim=True)
     torch.testing.assert_close(shares, expected, rtol=1e-4, atol=1e-9)
     kept_parts = list((tmp_path / "parts").glob("own*"))
     assert len(kept_parts) == 2  # of nine crops
-    assert torch.equal(own_scores(*nets, x, steps=2, store=Store(tmp_path, {})), shares)
+    assert torch.equal(
+        own_output_scores(*nets, x, steps=2, finished_parts=FinishedParts(tmp_path, {})), shares
+    )
 
 
 def test_images_are_predicted_from_learnt_ones(study_parts):  # noqa: F811
@@ -92,17 +105,17 @@ def test_images_are_predicted_from_learnt_ones(study_parts):  # noqa: F811
     out = leave_one_photograph_out(signatures, data.photographs, "correlation")
     assert len(out.truth) == 36 and set(out.photographs) == {"one", "two"}
     keep = [name != "two" for name in data.photographs]
-    left = signatures.without(dict.fromkeys(RECIPES, keep))
+    left = signatures.only(dict.fromkeys(RECIPES, keep))
     rows = {name: signatures.examples[n][6:] for n, name in enumerate(RECIPES)}
-    assert trial(left, rows, ["two"] * 6, "correlation").predicted == out.predicted[18:]
+    assert predict_labelled(left, rows, ["two"] * 6, "correlation").predicted == out.predicted[18:]
 
 
 def test_crops_are_spread():
     data = crops(photographs(), RECIPES, 24)
-    some = spread(data, 5)
+    some = evenly_spaced(data, 5)
     assert len(some.names) == 5 and set(some.photographs) == {"one", "two"}
     assert torch.equal(some.lq["blur"][1], data.lq["blur"][data.names.index(some.names[1])])
-    assert spread(data, 100) is data
+    assert evenly_spaced(data, 100) is data
 
 
 def test_refused(study_parts):  # noqa: F811
@@ -129,6 +142,6 @@ def test_one_example_a_label_is_told_by_its_filters():
     """Then nothing is known of the spread within a label, and all filters count alike."""
     examples = tuple(torch.tensor([row]).double() for row in ([3, 1, 1, 1], [1, 1, 1, 3]))
     signatures = Signatures(("a", "b"), examples, fraction=0.25)
-    assert signatures.spread.tolist() == [1, 1, 1, 1]
+    assert signatures.within_label_deviation.tolist() == [1, 1, 1, 1]
     assert signatures.centres.isfinite().all()
     assert signatures.sets.tolist() == [[True, False, False, False], [False, False, False, True]]

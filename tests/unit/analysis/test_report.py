@@ -11,19 +11,19 @@ import faigfast.analysis.demo as demo
 from faigfast.analysis.contrasts import Contrast
 from faigfast.analysis.masking import Masking, Measurement
 from faigfast.analysis.report.figures import (
+    AXIS_LIMITS,
     COLOURS,
-    CUT,
     channel_bars,
     colours,
     data_uri,
     layer_distribution,
-    out_of_picture,
+    method_curves,
+    methods_beyond_axis,
     panels,
-    rival_curves,
     svg,
 )
 from faigfast.analysis.report.page import Page
-from faigfast.analysis.report.tables import undone
+from faigfast.analysis.report.tables import undone_share
 from faigfast.data import KEPT_OUT, photographs
 from faigfast.result import Attribution
 
@@ -97,25 +97,25 @@ def test_curves_that_leave_the_picture_are_named():
         for method, loss in lost.items()
     )
     masking = Masking(ends, masked, (Contrast("a", "a"),), ("p", "q"))
-    assert out_of_picture(masking) == {"a": ["signed", "change"]}
-    (axis,) = rival_curves(masking).axes
-    assert axis.get_ylim() == (CUT[0], CUT[1])
+    assert methods_beyond_axis(masking) == {"a": ["signed", "change"]}
+    (axis,) = method_curves(masking).axes
+    assert axis.get_ylim() == (AXIS_LIMITS[0], AXIS_LIMITS[1])
     assert axis.texts[0].get_text().endswith(": signed, change")
-    masking.ends["target"]["psnr"]["a"] -= 2
-    assert out_of_picture(masking) == {}
+    masking.pair_values["target"]["psnr"]["a"] -= 2
+    assert methods_beyond_axis(masking) == {}
 
 
 def test_the_interval_of_an_undone_share_is_the_bootstraps():
     generator = torch.Generator().manual_seed(1)
     gain = 3 + torch.randn(40, generator=generator).double()
     lost = 0.7 * gain + 0.4 * torch.randn(40, generator=generator).double()
-    share, half = undone(lost, gain)
+    share, half = undone_share(lost, gain)
     assert share == pytest.approx(float(lost.sum() / gain.sum()))
     draws = torch.randint(40, (4000, 40), generator=generator)
     shares = lost[draws].sum(1) / gain[draws].sum(1)
     assert half == pytest.approx(1.96 * float(shares.std()), rel=0.1)
-    assert undone(0.5 * gain, gain) == pytest.approx((0.5, 0.0))
-    assert all(map(math.isnan, undone(lost, -gain)))
+    assert undone_share(0.5 * gain, gain) == pytest.approx((0.5, 0.0))
+    assert all(map(math.isnan, undone_share(lost, -gain)))
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,13 @@ from faigfast.analysis.retraining import (
     compare_retraining,
     retrain,
     retrain_all,
-    retraining_frame,
+    retraining_data_frame,
     retraining_sentences,
 )
 from faigfast.analysis.study import Study
 from faigfast.data.patches import Patches
-from faigfast.filters.filter_set import FilterIndex, FilterSet
+from faigfast.filters.filter_set import FilterSet
+from faigfast.filters.index import FilterIndex
 from faigfast.training.train import Schedule, train
 
 SHORT = Schedule(iterations=6, learning_rate=1e-2, batch=2)
@@ -159,7 +160,7 @@ def test_discovered_random_and_all_are_compared(part, study_parts):  # noqa: F81
     chance, _ = changed(baseline, part.networks["random"], index)
     assert set(found) <= set(result.top("blur", 0.2).indices.tolist())
     assert len(chance) == pytest.approx(len(found), abs=3) and set(chance) != set(found)
-    table = retraining_frame([part]).set_index("network")
+    table = retraining_data_frame([part]).set_index("network")
     base, full, now = (float(part.psnr(n).mean()) for n in ("baseline", "target", "all"))
     expected = 100 * (now - base) / (full - base) if full > base else math.nan
     assert table.loc["all", "recovered, %"] == pytest.approx(expected, nan_ok=True)

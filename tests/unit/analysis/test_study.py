@@ -7,15 +7,16 @@ from cases.analysis import small_pair, study_parts  # noqa: F401
 import faigfast
 from faigfast.analysis.baselines import METHODS, rank_by
 from faigfast.analysis.contrasts import Contrast
-from faigfast.analysis.study import Study, made_from
-from faigfast.io.finished_parts import Store
+from faigfast.analysis.finished_parts import FinishedParts
+from faigfast.analysis.study import Study, study_identity
 
 
 @pytest.fixture
 def study(study_parts, tmp_path):  # noqa: F811
     nets, found, kept, _ = study_parts
-    store = Store(tmp_path, made_from(*nets, found, kept))
-    return Study(*nets, kept, found, 2, store=store, steps=2)  # nine crops are attributed
+    finished_parts = FinishedParts(tmp_path, study_identity(*nets, found, kept))
+    # Nine crops are attributed.
+    return Study(*nets, kept, found, 2, finished_parts=finished_parts, steps=2)
 
 
 def equal(one, other):
@@ -27,7 +28,7 @@ def equal(one, other):
 @pytest.mark.parametrize("method", METHODS)
 def test_parts_make_the_whole(study, method):
     result = study.attribution(method)
-    batch = {"lq": study.found.lq, "gt": study.found.gt}
+    batch = {"lq": study.attributed.lq, "gt": study.attributed.gt}
     whole = rank_by(method, study.baseline, study.target, batch, steps=2)
     assert result.setting == whole.setting and result.degradations == whole.degradations
     for name in whole.degradations:
@@ -43,7 +44,7 @@ def test_finished_parts_are_read_again(study, monkeypatch):
     monkeypatch.setattr("faigfast.analysis.study.rank_by", never)
     assert equal(first, study.attribution())
     # Other crops, points or options are other parts.
-    for change in ({"found": study.kept}, {"steps": 3}, {"options": {"rule": "graded"}}):
+    for change in ({"attributed": study.measured}, {"steps": 3}, {"options": {"rule": "graded"}}):
         with pytest.raises(AssertionError, match="computed again"):
             dataclasses.replace(study, **change).attribution()
 
@@ -68,4 +69,4 @@ def test_a_study_of_another_pair_does_not_share_parts(study, study_parts, tmp_pa
     study.attribution()
     others = small_pair(seed=5)
     with pytest.raises(ValueError, match="another run: baseline was"):
-        Store(tmp_path, made_from(*others, found, kept))
+        FinishedParts(tmp_path, study_identity(*others, found, kept))

@@ -192,15 +192,17 @@ def test_a_call_that_fails_leaves_it_usable(failure, call, monkeypatch):
 
 def test_what_was_not_compared_before_a_failure_is_compared_after(monkeypatch):
     nets, batch = pair(kinked), images(1)
-    attributor, ends = Attributor(*nets, steps=2), integrate.ends_differ
+    attributor, ends = Attributor(*nets, steps=2), integrate.endpoint_losses_differ
 
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(integrate, "ends_differ", interrupted)
+    monkeypatch.setattr(integrate, "endpoint_losses_differ", interrupted)
     with pytest.raises(KeyboardInterrupt):
         attributor(batch)
-    monkeypatch.setattr(integrate, "ends_differ", lambda *args: ends(*args) or "they differ")
+    monkeypatch.setattr(
+        integrate, "endpoint_losses_differ", lambda *args: ends(*args) or "they differ"
+    )
     assert "runs point by point: they differ" in attributor(batch).notes
 
 

@@ -93,7 +93,7 @@ def test_the_shares_of_a_stage_fit_it(stages, monkeypatch):
 
 
 def test_every_stage_is_documented(script, stages):
-    text = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "lab" / "gpu.md").read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text()
     for name in stages.STAGES:
         assert f"\n{name} " in script.__doc__ and text.count(f"| `{name}` |") >= 2
@@ -333,7 +333,7 @@ def test_the_stages_of_whole_attributions(run, stages, monkeypatch):
 def test_the_stage_of_the_experiment(run, stages, monkeypatch):
     module = sys.modules["faigfast.bench.experiment"]
     monkeypatch.setattr(module, "CONVERGED", ("gauss-legendre", 4))
-    monkeypatch.setattr(module._Accuracy, "error", lambda *_: 0.0)
+    monkeypatch.setattr(module._TrainedPair, "error", lambda *_: 0.0)
     tiny = partial(
         module.experiment, "cpu", family="tiny", sizes={"a": (16, 20)}, crop=6, points=(2, 16),
         repeats=1,
@@ -356,7 +356,7 @@ NOT_YET = ("compiled, not yet run", "not yet run", "not written: to follow once"
 
 
 def test_every_row_says_that_no_device_ran_it_or_what_it_found():
-    text = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "lab" / "gpu.md").read_text(encoding="utf-8")
     targets = text[text.index("## Targets") : text.index("## Which backend")]
     rows = [line for line in targets.splitlines() if line.startswith("| ")]
     rows = [row for row in rows if not row.startswith(("| ---", "| target", "| kernel"))]

@@ -11,8 +11,8 @@ from cases.path_operations import arguments, assert_equal, conv_case, found
 from faigfast import attribute
 from faigfast.backend.cpu import extension as _extension
 from faigfast.backend.gpu import resident_chunks as resident
-from faigfast.backend.gpu.layer_choice import LAYERS, LayerChoice, layer_key, layer_name
-from faigfast.backend.gpu.timed_choices import Choices
+from faigfast.backend.gpu.layer_choice import LAYER_TIMINGS, LayerChoice, layer_key, layer_name
+from faigfast.backend.gpu.timed_choices import TimedChoices
 from faigfast.engine import chunking, integrate
 from faigfast.engine.memory import Chunk
 from faigfast.ops.registry import KERNELS, Use, choose, kernel, using
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def table(tmp_path, monkeypatch):
-    """Choices on a CPU; how long a kernel takes is said by `speeds`."""
+    """TimedChoices on a CPU; how long a kernel takes is said by `speeds`."""
     monkeypatch.setenv("FAIGFAST_CACHE", str(tmp_path))
     monkeypatch.delenv("FAIGFAST_TUNE", raising=False)
     speeds = iter(())
@@ -32,7 +32,7 @@ def table(tmp_path, monkeypatch):
         run()
         return next(made.speeds)
 
-    made = Choices("layers.json", 1e6, 1e6, 1.05, ("cpu",), timer, name=lambda _: "stand-in")
+    made = TimedChoices("layers.json", 1e6, 1e6, 1.05, ("cpu",), timer, name=lambda _: "stand-in")
     made.speeds = speeds
     return made
 
@@ -58,7 +58,7 @@ def kernels(monkeypatch):
 
 
 def use_of(table, rivals=("one", "two", ""), **options):
-    return Use("one", layers=LayerChoice(rivals, table), **options)
+    return Use("one", layer_choice=LayerChoice(rivals, table), **options)
 
 
 def test_the_fastest_backend_serves_each_operation(table, kernels):
@@ -76,7 +76,7 @@ def test_the_fastest_backend_serves_each_operation(table, kernels):
         assert_equal(found(case), plain)
     assert kernels.ran == [("conv", "two")]  # and PyTorch backward
     layer = "3→5 3×3"
-    assert use.layers.notes() == [
+    assert use.layer_choice.notes() == [
         f"layers: conv by kernel two, as measured: {layer}",
         f"layers: conv_backward by PyTorch (cuDNN, channels-last), as measured: {layer}",
     ]
@@ -106,7 +106,7 @@ def test_a_kernel_that_is_wrong_or_fails_is_left_out_and_told_of(table, kernels)
     use = use_of(table)
     with using(use):
         assert choose("conv", *given).name == "plain"
-    notes = use.layers.notes()
+    notes = use.layer_choice.notes()
     assert "without the kernel one kernel: its result differs, 10.0 times" in notes[1]
     assert notes[2].endswith("without the kernel two kernel: no image of this device")
 
@@ -130,7 +130,7 @@ def test_only_what_has_the_same_precision_takes_part(table, kernels):
     use = use_of(table, mode="tf32")
     with using(use):
         assert choose("conv", *given).name == "kernel one"
-    assert use.layers.notes() == [] and table.described() == {}
+    assert use.layer_choice.notes() == [] and table.described() == {}
     table.speeds = iter([2.0, 1.0])
     with using(use_of(table)):
         assert choose("conv", *given).name == "plain"
@@ -158,8 +158,8 @@ def test_layers_are_told_apart_by_what_matters():
 
 @pytest.mark.skipif(_extension.module is None, reason="the extension is missing")
 def test_a_whole_attribution_takes_the_fastest_and_says_so(table, monkeypatch):
-    monkeypatch.setattr(integrate, "RIVALS", ("cpu",))
-    monkeypatch.setattr(integrate, "LAYERS", table)
+    monkeypatch.setattr(integrate, "RIVAL_BACKENDS", ("cpu",))
+    monkeypatch.setattr(integrate, "LAYER_TIMINGS", table)
     monkeypatch.setattr(integrate, "LayerChoice", partial(LayerChoice, ("cpu", ""), table))
     # The C++ kernel comes first: slower forward, faster backward.
     order = iter(range(10**6))
@@ -176,7 +176,7 @@ def test_a_whole_attribution_takes_the_fastest_and_says_so(table, monkeypatch):
 
 
 def test_nothing_is_chosen_on_a_cpu():
-    assert LAYERS.types == resident.CHUNKS.types == ("cuda",)
+    assert LAYER_TIMINGS.types == resident.CHUNK_TIMINGS.types == ("cuda",)
 
 
 def test_chunks_that_stay_in_the_cache():
@@ -186,13 +186,13 @@ def test_chunks_that_stay_in_the_cache():
     with using(Use()):
         sizes = {}
         for mib in (0, 1, 4, 10**6):
-            small = resident.resident(plan, x, wanted, mib * 2**20)
+            small = resident.chunk_for_cache(plan, x, wanted, mib * 2**20)
             sizes[mib] = None if small is None else small.samples
     assert sizes[0] is None and sizes[10**6] is None
     assert 1 <= sizes[1] < sizes[4] < 64
     with using(Use(values=torch.float16)):  # half of the bytes
-        assert resident.resident(plan, x, wanted, 2**19).samples == sizes[1]
-    assert resident.resident(plan, x, replace(wanted, segments=2), 2**20) is None
+        assert resident.chunk_for_cache(plan, x, wanted, 2**19).samples == sizes[1]
+    assert resident.chunk_for_cache(plan, x, replace(wanted, segments=2), 2**20) is None
 
 
 def planned(nets):
@@ -216,13 +216,13 @@ def test_the_chunk_is_the_faster_one(table, monkeypatch, faster):
         return [speeds[64], speeds[4]][len(seen) - 1]
 
     table.timer = timer
-    monkeypatch.setattr(resident, "CHUNKS", table)
-    monkeypatch.setattr(resident, "resident", lambda *_: Chunk(2, 2))
+    monkeypatch.setattr(resident, "CHUNK_TIMINGS", table)
+    monkeypatch.setattr(resident, "chunk_for_cache", lambda *_: Chunk(2, 2))
     nets = pair(partial(SRResNet, width=4, blocks=1, scale=2), torch.float32)
     plan, x, path = planned(nets)
-    given, notes = integrate.leaves(path), {}
+    given, notes = integrate.path_tensors(path), {}
     with using(Use()):
-        chunk = resident.faster(
+        chunk = resident.faster_chunk(
             plan, given, x, torch.rand(1, 3, 64, 64), lambda y, gt: (y - gt).square().flatten(1)
             .sum(1), Chunk(8, 8), notes, lambda _: 50 << 20,
         )  # fmt: skip
@@ -239,9 +239,11 @@ def test_an_attribution_with_a_smaller_chunk_has_the_same_scores(table, monkeypa
     times = iter([8.0, 1.0] * 9)
     table.timer = lambda run, device: run() or next(times)
     for module in (resident, integrate):
-        monkeypatch.setattr(module, "CHUNKS", table)
-    monkeypatch.setattr(integrate, "faster", partial(resident.faster, cache=lambda _: 4000))
-    monkeypatch.setitem(chunking.WANTED, "cpu", Chunk(points=4, images=2))
+        monkeypatch.setattr(module, "CHUNK_TIMINGS", table)
+    monkeypatch.setattr(
+        integrate, "faster_chunk", partial(resident.faster_chunk, cache=lambda _: 4000)
+    )
+    monkeypatch.setitem(chunking.PREFERRED_CHUNKS, "cpu", Chunk(points=4, images=2))
     nets, batch = pair(dtype=torch.float32), images(3, dtype=torch.float32)
     small = attribute(*nets, batch, steps=7, backend="torch")
     assert any("of cache: " in note for note in small.notes), small.notes

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from faigfast.backend.gpu import loss_scaling as gradient_scale
-from faigfast.backend.gpu import scaling_segments as stretches
+from faigfast.backend.gpu import scaling_segments
 from faigfast.backend.gpu.loss_scaling import (
     GradientScale,
-    Stretch,
+    ScalingSegment,
     power_of_two,
     rescaled,
     unscaled,
@@ -17,7 +17,7 @@ from faigfast.engine import losses
 from faigfast.engine.graph import Graphs
 from faigfast.engine.losses import accumulate
 from faigfast.engine.op_rules import Points
-from faigfast.engine.run import gradients, leaves, prepare, with_sums
+from faigfast.engine.run import path_tensors, prepare, take_gradients, with_gradient_sums
 from faigfast.integration.objective import squared_error
 from faigfast.integration.path import WeightPath
 from faigfast.ops import registry as table
@@ -90,7 +90,7 @@ def in_half(nets, x, gt, segments=1, scale=None):
     plan = Graphs().plan_of(path, x[:1])
     scale = scale or GradientScale()
     with using(Use(values=HALF, scale=scale)):
-        given = with_sums(leaves(path, HALF), len(x))
+        given = with_gradient_sums(path_tensors(path, HALF), len(x))
         prepared = prepare(plan, given, x)
         for alpha, weight in zip(ALPHAS, WEIGHTS, strict=True):
             # The second point apart, and twice half of it: exponents are chosen anew.
@@ -99,7 +99,7 @@ def in_half(nets, x, gt, segments=1, scale=None):
                 accumulate(
                     plan, prepared, points, [weight * share / 2] * 2, gt, squared_error, segments
                 )
-        return gradients(given), plan
+        return take_gradients(given), plan
 
 
 def worst(found, expected):
@@ -121,17 +121,17 @@ def test_every_layer_of_a_deep_network_has_its_gradient(monkeypatch, segments, t
     # Below what fp16 holds, even from where the loss gradient is put.
     assert float(expected["body.1.weight"][0].norm()) < 2.0**-36
     found, plan = in_half(nets, x, gt, segments)
-    assert plan.stretches == 3
+    assert plan.scaling_segments == 3
     error, errors = worst(found, expected)
     assert error < 2e-2, errors
     assert all(value.dtype == torch.float32 for value in found.values())
 
 
 def test_one_scale_for_all_layers_would_lose_the_first(monkeypatch):
-    monkeypatch.setattr(stretches, "LAYERS", 10**6)
+    monkeypatch.setattr(scaling_segments, "LAYERS_PER_SEGMENT", 10**6)
     nets, (x, gt) = deep_pair(20), images()
     found, plan = in_half(nets, x, gt)
-    assert plan.stretches == 1
+    assert plan.scaling_segments == 1
     assert found["body.1.weight"].abs().max() == 0
     assert worst(found, exact(nets, x, gt))[0] > 0.9
 
@@ -151,7 +151,7 @@ def test_an_overflow_between_stretches_shows_in_the_sums(monkeypatch):
 
 
 def test_a_change_of_scale_is_exact_and_the_same_for_all_that_passes():
-    scale, before, after = GradientScale(), Stretch(), Stretch()
+    scale, before, after = GradientScale(), ScalingSegment(), ScalingSegment()
     after.exponents = torch.tensor([3, -5], dtype=torch.int32)
     values = [torch.zeros(2, 2, 4, dtype=HALF, requires_grad=True) for _ in range(3)]
     sums = torch.zeros(2, 3, requires_grad=True)
@@ -173,7 +173,7 @@ def test_a_change_of_scale_is_exact_and_the_same_for_all_that_passes():
 
 @pytest.mark.parametrize("value", [0.0, float("inf"), float("nan")])
 def test_what_has_no_size_is_not_scaled(value):
-    scale, before, after = GradientScale(), Stretch(), Stretch()
+    scale, before, after = GradientScale(), ScalingSegment(), ScalingSegment()
     given = torch.zeros(1, 1, 2, dtype=HALF, requires_grad=True)
     (out,) = rescaled([given], scale, before, after)
     out.backward(torch.full((1, 1, 2), value, dtype=HALF))
@@ -187,7 +187,7 @@ def test_without_gradients_nothing_is_cut():
     plan, scale = Graphs().plan_of(path, x[:1]), GradientScale()
     last = scale.last
     with using(Use(values=HALF, scale=scale)), torch.no_grad():
-        prepared = prepare(plan, with_sums(leaves(path, HALF), 2), x)
+        prepared = prepare(plan, with_gradient_sums(path_tensors(path, HALF), 2), x)
         losses.losses_at(plan, prepared, Points.at(ALPHAS, x), gt, squared_error, 1)
     assert scale.last is last
 

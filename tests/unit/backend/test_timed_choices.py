@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from faigfast.backend.gpu.timed_choices import Candidate, Choice, Choices, rounded, seconds_of
+from faigfast.backend.gpu.timed_choices import Candidate, Choice, TimedChoices, rounded, seconds_of
 
 CPU = torch.device("cpu")
 
@@ -47,7 +47,7 @@ def choices(clock, tmp_path, monkeypatch):
 
     def make(device="card A", **options):
         given = dict(seconds=10.0, altogether=30.0, margin=1.05) | options
-        return Choices(
+        return TimedChoices(
             "some.json", types=("cpu",), timer=clock.timer, clock=clock, name=lambda _: device,
             **given,
         )  # fmt: skip

@@ -12,7 +12,14 @@ import faigfast
 from faigfast.analysis.evaluation import crops
 from faigfast.bench import accuracy
 from faigfast.bench import accuracy_by_size as by_size
-from faigfast.bench.accuracy import AUTHORS, EMULATED, TRIALS, Row, Trial, compare
+from faigfast.bench.accuracy import (
+    AUTHORS,
+    EMULATED,
+    RULE_VARIANTS,
+    RuleAccuracy,
+    RuleVariant,
+    compare,
+)
 from faigfast.bench.accuracy import measure_accuracy as measure
 from faigfast.cli import accuracy as command
 from faigfast.cli.main import main
@@ -25,7 +32,7 @@ from faigfast.zoo.pairs import PAIRS, shipped_folder, shipped_pair
 
 BEGIN, END = markers("accuracy")
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "accuracy.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "lab" / "accuracy.md"
 NAMES = ("one", "two")
 SIZE = 8
 
@@ -33,13 +40,13 @@ one_thread = command_line.one_thread
 
 
 # One of each kind, and fewer points than converged rules should have.
-REFERENCE = Trial("graded", 80, precision="fp64")
-CHECK = Trial("gauss-legendre", 80)
+REFERENCE = RuleVariant("graded", 80, precision="fp64")
+CROSS_CHECK = RuleVariant("gauss-legendre", 80)
 SOME = (
     AUTHORS,
     EMULATED,
-    *(Trial(rule, min(counts)) for rule, counts in accuracy.STEPS.items()),
-    *(Trial(rule, tol=max(bounds)) for rule, bounds in accuracy.TOLERANCES.items()),
+    *(RuleVariant(rule, min(counts)) for rule, counts in accuracy.STEPS.items()),
+    *(RuleVariant(rule, tol=max(bounds)) for rule, bounds in accuracy.TOLERANCES.items()),
 )
 
 
@@ -60,7 +67,11 @@ def small(one_thread):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accuracy, "shipped_pair", tiny)
         patch.setattr(accuracy, "photographs", pictures)
-        for name, value in {"REFERENCE": REFERENCE, "CHECK": CHECK, "TRIALS": SOME}.items():
+        for name, value in {
+            "REFERENCE": REFERENCE,
+            "CROSS_CHECK": CROSS_CHECK,
+            "RULE_VARIANTS": SOME,
+        }.items():
             patch.setattr(accuracy, name, value)
         yield
 
@@ -128,10 +139,12 @@ def test_every_rule_is_measured(measured):
 
 
 def test_list_of_trials():
-    labels = {str(trial) for trial in TRIALS}
-    assert len(labels) == len(TRIALS) and {trial.rule for trial in TRIALS} == set(RULES)
+    labels = {str(variant) for variant in RULE_VARIANTS}
+    assert len(labels) == len(RULE_VARIANTS) and {variant.rule for variant in RULE_VARIANTS} == set(
+        RULES
+    )
     assert {f"{rule} {STEPS.get(rule, STEPS_OF_OTHERS)}" for rule in RULES} <= labels
-    assert {trial.rule for trial in TRIALS if trial.tol} <= set(NESTED)
+    assert {variant.rule for variant in RULE_VARIANTS if variant.tol} <= set(NESTED)
 
 
 @pytest.mark.parametrize(
@@ -167,9 +180,9 @@ def test_figures_are_those_of_the_plain_loop(name, options, measured, batch, ref
 def test_the_check_is_compared_with_the_reference(measured, batch, reference):
     row = measured[1][0].agreement
     check = faigfast.attribute(
-        *tiny(""), batch, rule=CHECK.rule, steps=CHECK.steps, backend="torch"
+        *tiny(""), batch, rule=CROSS_CHECK.rule, steps=CROSS_CHECK.steps, backend="torch"
     )  # of so small an error rounding is a part
-    assert row.name == str(CHECK) and row.points.tolist() == 4 * [CHECK.steps]
+    assert row.name == str(CROSS_CHECK) and row.points.tolist() == 4 * [CROSS_CHECK.steps]
     assert row.errors.tolist() == pytest.approx(errors_by_hand(check, reference), rel=1e-2)
     assert row.errors.max() < 0.2 * find(measured, "left 20").errors.min()
 
@@ -202,11 +215,15 @@ def test_compared_with_itself(reference):
 def test_cells():
     double = functools.partial(torch.tensor, dtype=torch.float64)
     errors, estimates = double([0.01, 0.02, 0.03]), double([0.02, 0.01, 0.03])
-    row = Row("name", torch.tensor([6, 9, 12]), errors, 0.1234, {"a": 0.5}, 1.96e-12, estimates)
+    row = RuleAccuracy(
+        "name", torch.tensor([6, 9, 12]), errors, 0.1234, {"a": 0.5}, 1.96e-12, estimates
+    )
     cells = command._cells(row)
     assert cells[:6] == ["name", "9.0 (6–12)", "2.0e-2", "3.0e-2", "1.2e-1", "0.500"]
     assert cells[6:] == ["2.0e-12", "2.0e-2", "1.00", "2 of 3"]
-    none = Row("name", torch.tensor([7, 7, 7]), errors, 2.0, {}, 1.0, torch.full((3,), torch.nan))
+    none = RuleAccuracy(
+        "name", torch.tensor([7, 7, 7]), errors, 2.0, {}, 1.0, torch.full((3,), torch.nan)
+    )
     assert command._cells(none) == [
         "name", "7", "2.0e-2", "3.0e-2", "2.0e0", "1.0e0", "–", "–", "–",
     ]  # fmt: skip
@@ -291,7 +308,7 @@ def test_bad_arguments(options, kind, message, monkeypatch):
 
 
 def test_progress_ends_full(small, monkeypatch, capsys):
-    monkeypatch.setattr(accuracy, "TRIALS", (AUTHORS, EMULATED))
+    monkeypatch.setattr(accuracy, "RULE_VARIANTS", (AUTHORS, EMULATED))
     measure(PAIRS[:1], size=SIZE)
     assert "4/4" in capsys.readouterr().err
 
@@ -354,7 +371,7 @@ def test_crops_are_spread_over_each_photograph():
 
 
 def test_the_command_writes_sizes(sized, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(by_size, "TRIALS", (AUTHORS, Trial("midpoint", 2)))
+    monkeypatch.setattr(by_size, "RULE_VARIANTS", (AUTHORS, RuleVariant("midpoint", 2)))
     file = tmp_path / "accuracy.md"
     words = ["accuracy", "--by_size", "--quiet", "--output", str(file)]
     assert main(words) == 0
@@ -394,5 +411,5 @@ def test_shipped_pairs(name):
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_document_has_every_rule(name):
-    labels = [*map(str, TRIALS), f"{EMULATED}, against {AUTHORS}"]
+    labels = [*map(str, RULE_VARIANTS), f"{EMULATED}, against {AUTHORS}"]
     assert rows_of(DOCUMENT.read_text(encoding="utf-8"), name) == labels

@@ -8,7 +8,7 @@ from torch import nn
 
 from faigfast.bench import WORKLOADS, benchmark, rivals, runner, workload
 from faigfast.bench.families import FAMILIES, SCALE
-from faigfast.bench.report import Report, Row, Section
+from faigfast.bench.report import BenchmarkResult, ContenderResult, WorkloadResult
 from faigfast.bench.spandrel import NETWORKS
 from faigfast.bench.workloads import forward_flops
 from faigfast.zoo import SRResNet
@@ -68,13 +68,15 @@ def test_report(tmp_path):
 
 
 def test_table_shows_medians_and_pairwise_ratios():
-    section = Section("name", "title", 8, 12_000_000_000, "every image")
+    section = WorkloadResult("name", "title", 8, 12_000_000_000, "every image")
     section.rows = [
-        Row("loop", [1.0, 2.0, 3.0], error=1e-6, first=[2.0, 4.0, 3.0], memory=100 * 2**20),
-        Row("own", [1.0, 1.0, 1.0], error=1e-6, first=[4.0, 2.0]),
-        Row("other", [0.5, 0.5, 3.0], error=2e-6, scaled="2 of 8 points"),
+        ContenderResult(
+            "loop", [1.0, 2.0, 3.0], error=1e-6, first=[2.0, 4.0, 3.0], memory=100 * 2**20
+        ),
+        ContenderResult("own", [1.0, 1.0, 1.0], error=1e-6, first=[4.0, 2.0]),
+        ContenderResult("other", [0.5, 0.5, 3.0], error=2e-6, scaled="2 of 8 points"),
     ]
-    lines = Report([section], 2e-3, 1e-4).table().splitlines()
+    lines = BenchmarkResult([section], 2e-3, 1e-4).table().splitlines()
     loop, own, other = (line.split() for line in lines[3:6])
     assert loop == [
         "loop",

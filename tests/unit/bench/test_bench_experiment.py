@@ -43,10 +43,10 @@ def quick(monkeypatch):
 
 
 def test_ways_are_told_of_one_by_one_and_join(quick, monkeypatch):
-    monkeypatch.setattr(module._Accuracy, "error", lambda *_: 0.0)
+    monkeypatch.setattr(module._TrainedPair, "error", lambda *_: 0.0)
     told = []
     parts = [
-        tiny(ways=[way], found=lambda so_far: told.append([row.who for row in so_far.rows]))
+        tiny(ways=[way], on_row=lambda so_far: told.append([row.who for row in so_far.rows]))
         for way in (("torch", "fp32"), ("cuda", "fp16"))
     ]
     first, second = "faigfast torch fp32", "faigfast cuda fp16"
@@ -62,7 +62,7 @@ def test_ways_are_told_of_one_by_one_and_join(quick, monkeypatch):
 
 
 def test_the_authors_way_may_fail_alone(quick, monkeypatch):
-    monkeypatch.setattr(module._Accuracy, "error", lambda *_: 0.0)
+    monkeypatch.setattr(module._TrainedPair, "error", lambda *_: 0.0)
 
     def fails(*_):
         raise RuntimeError("no memory")

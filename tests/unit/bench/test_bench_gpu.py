@@ -9,7 +9,7 @@ from cases.cuda_emulation import compiler, emulated, extension
 
 from faigfast.backend.gpu import extension as _extension_cuda
 from faigfast.bench import benchmark, gpu, rivals, runner, workload
-from faigfast.bench.pointwise import subjects
+from faigfast.bench.pointwise import pointwise_operations
 
 quick = partial(
     gpu.measure_gpu, "cpu", layers=((8, 6, 2), (64, 5, 1)), matmul=32, copy=1000, progress=False
@@ -19,7 +19,7 @@ quick = partial(
 @pytest.fixture
 def brief(monkeypatch):
     monkeypatch.setattr(gpu, "REPEATS", 2)
-    monkeypatch.setattr(gpu, "subjects", partial(subjects, shrink=16))
+    monkeypatch.setattr(gpu, "pointwise_operations", partial(pointwise_operations, shrink=16))
 
 
 def test_torch_alone(brief, tmp_path):
@@ -64,35 +64,35 @@ def test_what_is_wrong_has_no_speed(brief, monkeypatch):
 def test_rows_are_told_of_one_by_one_and_join(brief):
     told = []
     parts = [
-        quick(who=[who], kinds=["fp16"], found=lambda so_far: told.append(len(so_far.rows)))
+        quick(who=[who], kinds=["fp16"], on_row=lambda so_far: told.append(len(so_far.rows)))
         for who in ("torch", "cuda")
     ]
     assert told == 2 * list(range(1, 3 * 2 + 4 + 1))
     back = gpu.GpuKernels.of(json.loads(json.dumps(gpu.asdict(parts[0]))))
     assert back == parts[0]
-    lines = gpu.table([back, parts[1]]).splitlines()[2:22]
+    lines = gpu.joint_table([back, parts[1]]).splitlines()[2:22]
     names = [line.partition(" torch ")[0].partition(" cuda ")[0].strip() for line in lines]
     assert names[::2] == names[1::2] == [row.what for row in back.rows]
 
 
 def test_what_cannot_be_made_costs_its_rows(brief, monkeypatch):
     """A layer or an operation without memory for it: the others are measured."""
-    layer = gpu.Layer
+    layer = gpu.ConvolutionLayer
 
     def some(channels, *arguments):
         if channels == 8:
             raise torch.OutOfMemoryError("out of memory, tried to allocate 3 GiB")
         return layer(channels, *arguments)
 
-    monkeypatch.setattr(gpu, "Layer", some)
-    makers = gpu.subjects
+    monkeypatch.setattr(gpu, "ConvolutionLayer", some)
+    makers = gpu.pointwise_operations
 
     def fails():
         raise RuntimeError("no such thing")
 
     monkeypatch.setattr(
         gpu,
-        "subjects",
+        "pointwise_operations",
         lambda device: dict(
             (name, fails if "loss" in name else make) for name, make in makers(device).items()
         ),
@@ -104,7 +104,7 @@ def test_what_cannot_be_made_costs_its_rows(brief, monkeypatch):
 
 
 def test_a_device_that_fails_is_blamed_on_one_row(brief, monkeypatch):
-    run, calls = gpu.Layer.run, []
+    run, calls = gpu.ConvolutionLayer.run, []
 
     def fails(layer, part, backend):
         calls.append(part)
@@ -112,7 +112,7 @@ def test_a_device_that_fails_is_blamed_on_one_row(brief, monkeypatch):
             raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
         return run(layer, part, backend)
 
-    monkeypatch.setattr(gpu.Layer, "run", fails)
+    monkeypatch.setattr(gpu.ConvolutionLayer, "run", fails)
     monkeypatch.setattr(gpu, "works", lambda device: "input gradient" not in calls)
     found = quick(who=["torch"], kinds=["fp16"])
     first, second, *others = found.rows

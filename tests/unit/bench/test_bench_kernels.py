@@ -16,10 +16,12 @@ module = sys.modules[measure_kernels.__module__]
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     others = {
-        "5×5, 8 → 4": partial(module.Layer, 8, 6, 2, kernel=5, outputs=4),
-        "depthwise": partial(module.Layer, 8, 6, 2, groups=8),
-        "5×5, 3 → 8": partial(module.Layer, 3, 6, 2, kernel=5, outputs=8),
-        "transposed": partial(module.Layer, 8, 6, 2, kernel=4, stride=2, transposed=True),
+        "5×5, 8 → 4": partial(module.ConvolutionLayer, 8, 6, 2, kernel=5, outputs=4),
+        "depthwise": partial(module.ConvolutionLayer, 8, 6, 2, groups=8),
+        "5×5, 3 → 8": partial(module.ConvolutionLayer, 3, 6, 2, kernel=5, outputs=8),
+        "transposed": partial(
+            module.ConvolutionLayer, 8, 6, 2, kernel=4, stride=2, transposed=True
+        ),
         "linear": partial(module.LinearLayer, 6, 9, 2, 5),
     }
     sizes = dict(CHANNELS=(8,), SIZES=(4, 5), SECONDS=0.0, PIXELS=40, OTHERS=others)

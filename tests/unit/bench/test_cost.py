@@ -5,14 +5,14 @@ import json
 import pytest
 
 from faigfast.bench import measure_cost
-from faigfast.bench.cost import Cost, Sample
-from faigfast.bench.first_cost import PARTS, Call, FirstCall, calls_of, timed
+from faigfast.bench.cost import Cost, TimedCalls
+from faigfast.bench.first_cost import PARTS, Call, FirstCall, calls_of, timed_parts
 from faigfast.cli.main import main
 
 
 def test_the_line_through_what_was_timed():
     samples = [
-        Sample("cpu", n, p, [0.03 + n * (0.02 + 0.1 * p), 9.0, 0.0])
+        TimedCalls("cpu", n, p, [0.03 + n * (0.02 + 0.1 * p), 9.0, 0.0])
         for n in (1, 2, 4)
         for p in (2, 8, 16)
     ]
@@ -51,7 +51,7 @@ def test_the_parts_of_a_first_call_add_up():
     assert extra == pytest.approx({"networks": 0.25, "plan": 0.1, "comparing": 0.2, "rest": 0.25})
     assert sum(extra.values()) == pytest.approx(first.seconds - later.seconds)
     assert one.cells() == ("cpu", "1000", "200", "250", "100", "200", "250")
-    assert "250" in Cost([Sample("cpu", 1, 1, [1.0])], [one]).table()
+    assert "250" in Cost([TimedCalls("cpu", 1, 1, [1.0])], [one]).table()
 
 
 def test_only_a_first_call_makes_a_plan():
@@ -64,14 +64,14 @@ def test_only_a_first_call_makes_a_plan():
 def test_timing_leaves_the_functions_as_they_were():
     places = [(module, name) for part in PARTS.values() for module, name in part]
     before = [getattr(module, name) for module, name in places]
-    with pytest.raises(ZeroDivisionError), timed():
+    with pytest.raises(ZeroDivisionError), timed_parts():
         assert [getattr(module, name) for module, name in places] != before
         raise ZeroDivisionError
     assert [getattr(module, name) for module, name in places] == before
 
 
 def test_the_command(monkeypatch, tmp_path, capsys):
-    sample = [Sample("cpu", n, p, [1.0 + n * p]) for n in (1, 2) for p in (1, 2)]
+    sample = [TimedCalls("cpu", n, p, [1.0 + n * p]) for n in (1, 2) for p in (1, 2)]
     monkeypatch.setattr("faigfast.cli.bench.measure_cost", lambda **options: Cost(sample))
     assert main(["bench", "--cost", "--output", str(tmp_path / "cost.md"), "--quiet"]) == 0
     text = (tmp_path / "cost.md").read_text()

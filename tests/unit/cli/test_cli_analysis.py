@@ -9,7 +9,7 @@ from cases.command_line import one_line
 from safetensors.torch import load_file
 
 import faigfast
-from faigfast.analysis.evaluation import cut, evaluate
+from faigfast.analysis.evaluation import cut_crops, evaluate
 from faigfast.cli.main import main
 from faigfast.data import PairedFolders, write_image
 
@@ -385,7 +385,7 @@ def open_data(gt, lq):
     with pytest.warns(UserWarning, match="cropped"):
         folders = PairedFolders(gt, lq)
     items = [folders[n] for n in range(len(folders))]
-    return cut(((i["name"], i["gt"], i["lq"]) for i in items), 12, 2)
+    return cut_crops(((i["name"], i["gt"], i["lq"]) for i in items), 12, 2)
 
 
 def test_photographs_smaller_than_a_crop_are_named(here, files, capsys):

@@ -10,7 +10,7 @@ from pyarrow import parquet
 from torch import nn
 
 import faigfast
-from faigfast.analysis.retraining_runs import states
+from faigfast.analysis.retraining_runs import state_files
 from faigfast.cli.main import main
 from faigfast.data import write_image
 
@@ -48,7 +48,7 @@ def test_a_retraining_that_is_refused_leaves_finished_ones(here, capsys, monkeyp
     assert main(words("retrain", here, *RETRAIN)) == 0
     out, err = capsys.readouterr()
     assert "from big; all" in out and "without small, smaller than a patch of 24" in err
-    finished = {path: path.stat().st_mtime_ns for path in states(["blur"], here)}
+    finished = {path: path.stat().st_mtime_ns for path in state_files(["blur"], here)}
     assert len(finished) == 3
     again = words("retrain", here, *RETRAIN, "--overwrite", "--quiet")
     assert main([*again, "--optimizer", "Bogus"]) == 1

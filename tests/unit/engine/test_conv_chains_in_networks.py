@@ -169,7 +169,7 @@ def found_in(make, still=()):
     parts = made.chains(made.sample)
     nodes = [n for part in parts for n in (part.nodes if isinstance(part, NodeChain) else [part])]
     assert nodes == made.sample
-    return [len(part.layers) for part in parts if isinstance(part, NodeChain)]
+    return [len(part.parameters) for part in parts if isinstance(part, NodeChain)]
 
 
 def stack(*layers):
@@ -284,7 +284,7 @@ def test_the_zoo_runs_in_chains(name, ran):
     compared(nets, (x, gt), ran, steps=3)
     runs = found_in(make)
     layers = sum(isinstance(layer, nn.Conv2d) for layer in make().modules())
-    assert sum(runs) >= layers - 3 and {len(chain.layers) for chain in ran} >= set(runs)
+    assert sum(runs) >= layers - 3 and {len(chain.parameters) for chain in ran} >= set(runs)
 
 
 def test_blocks_need_no_sum_of_images_in_backward():

@@ -12,7 +12,7 @@ import faigfast
 from faigfast.attribution import attributor as attribution
 from faigfast.backend.cpu import extension as _extension
 from faigfast.engine.chains import NodeChain
-from faigfast.ops.conv.chain import Joint, Room
+from faigfast.ops.conv.chain import ChannelBuffer, Concatenation
 from faigfast.ops.conv.cpu_queue import Queue
 from faigfast.ops.conv.operation import conv, conv_backward
 from faigfast.ops.path_values import dense, pitched
@@ -75,7 +75,7 @@ def test_kernels_add_some_channels_of_a_wider_gradient(size, isa, points, monkey
 
 def test_room_is_filled_step_by_step():
     parts = [torch.randn(p, 1, 3, 4, c) for p, c in ((2, 3), (2, 2), (1, 4))]
-    room = Room(2, 1, 3, 4, 9)
+    room = ChannelBuffer(2, 1, 3, 4, 9)
     for part in parts[:2]:
         room.put(part)
     first = room.pixels()
@@ -175,11 +175,11 @@ def test_scores_are_those_of_plain_concatenations(order):
     assert error.max() < 1e-4
     plan = next(reversed(attribution._graphs[last]._plans.values()))
     rooms = [
-        link.room
+        link.capacity
         for part in plan.chains(plan.sample)
         if isinstance(part, NodeChain)
         for link in part.operation.links
-        if isinstance(link, Joint)
+        if isinstance(link, Concatenation)
     ]
     if order in (nested, flat):  # which concatenates the first value alone, too
         assert rooms == [31] * (6 if order is nested else 8)

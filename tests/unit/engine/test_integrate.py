@@ -13,10 +13,10 @@ from torch import nn
 from faigfast import attribute
 from faigfast.attribution import attributor as attribution
 from faigfast.engine import chunking, integrate
-from faigfast.engine.accumulator import Sums
+from faigfast.engine.accumulator import GradientAccumulator
 from faigfast.engine.graph import Graphs
 from faigfast.engine.integrate import Engine
-from faigfast.filters.filter_set import FilterIndex
+from faigfast.filters.index import FilterIndex
 from faigfast.integration.objective import squared_error
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Step
@@ -221,7 +221,7 @@ def test_what_gets_no_gradient_in_a_later_step_is_weighed_as_the_rest():
     nets = pair(smooth)
     line = WeightPath(*nets)
     index = FilterIndex.of(nets[1])
-    sums = Sums(line, index, frozenset(line.delta), [(1.0, 2.0)])
+    sums = GradientAccumulator(line, index, frozenset(line.delta), [(1.0, 2.0)])
     nodes, ones = np.array([0.5]), {key: torch.ones(1, *d.shape) for key, d in line.delta.items()}
     sums.add(Step(nodes, nodes), {key: value.clone() for key, value in ones.items()})
     rest = {key: value for key, value in ones.items() if key.startswith("0.")}
@@ -247,8 +247,10 @@ def test_chunks_of_the_kernels_in_cpp(size, images, nodes, expected, monkeypatch
     path = WeightPath(*nets)
     engine = Engine(path, path, nets, squared_error, Graphs(), backend="cpu")
     x = torch.zeros(1, 3, *size)
-    monkeypatch.setattr(integrate, "fitted", lambda plan, leaves, x, wanted, budget: wanted)
-    monkeypatch.setattr(chunking, "TOGETHER", {"cpu": (1 << 16) * 64 / torch.get_num_threads()})
+    monkeypatch.setattr(integrate, "fit_chunk", lambda plan, leaves, x, wanted, budget: wanted)
+    monkeypatch.setattr(
+        chunking, "BYTES_PER_THREAD", {"cpu": (1 << 16) * 64 / torch.get_num_threads()}
+    )
     layers = 1, 64, 64, 256  # bytes a pixel
     plan = SimpleNamespace(
         bytes_of_sample=0, sample=layers, size=lambda layer: layer * x.shape[2:].numel()

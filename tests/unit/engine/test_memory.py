@@ -22,7 +22,7 @@ from faigfast.engine import chunking, integrate, memory
 from faigfast.engine import run as execute
 from faigfast.engine.graph import Graphs
 from faigfast.engine.memory import Chunk, default_budget
-from faigfast.engine.run import leaves
+from faigfast.engine.run import path_tensors
 from faigfast.integration.path import WeightPath
 from faigfast.ops.registry import in_use
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRResNet, SwinIR
@@ -32,8 +32,8 @@ WIDE = Chunk(4, 4)
 
 @pytest.fixture(autouse=True)
 def folded(monkeypatch):
-    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), WIDE))
-    monkeypatch.setattr(chunking, "TOGETHER", {})
+    monkeypatch.setattr(chunking, "PREFERRED_CHUNKS", dict.fromkeys(("cpu", "cuda"), WIDE))
+    monkeypatch.setattr(chunking, "BYTES_PER_THREAD", {})
 
 
 NETS = {
@@ -160,9 +160,9 @@ def test_a_bound_is_not_below_what_is_counted(name, chunk):
     for side in (8, *size):
         x = torch.rand(1, 3, side, size[0])
         plan = Graphs().plan_of(path, x)
-        most = memory.bound(plan, leaves(path), chunk)
+        most = memory.upper_bound(plan, path_tensors(path), chunk)
         alone = dataclasses.replace(chunk, at_once=1)
-        counted = chunk.at_once * memory.footprint(plan, leaves(path), x, alone)
+        counted = chunk.at_once * memory.footprint(plan, path_tensors(path), x, alone)
         assert counted <= most, (side, counted / most)
 
 
@@ -176,7 +176,7 @@ def test_one_count_serves_larger_images_and_other_calls(monkeypatch):
         return original(plan, leaves, x, chunk)
 
     monkeypatch.setattr(memory, "footprint", footprint)
-    monkeypatch.setattr(memory, "bound", lambda *_: math.inf)
+    monkeypatch.setattr(memory, "upper_bound", lambda *_: math.inf)
     for size in ((height, width), (height, 2 * width), (2 * height, width), (height, width)):
         attribute(*nets, data(size, scale, images=1), steps=2, memory=10**12)
     assert counted == [(height, width)]
@@ -186,13 +186,13 @@ def test_the_default_is_a_share_of_the_machine(monkeypatch):
     budget = default_budget(torch.device("cpu"))
     assert budget == default_budget(torch.device("cpu")) > 2**26
     seen = []
-    original = integrate.fitted
+    original = integrate.fit_chunk
 
     def fitted(*args):
         seen.append(args[-1])
         return original(*args)
 
-    monkeypatch.setattr(integrate, "fitted", fitted)
+    monkeypatch.setattr(integrate, "fit_chunk", fitted)
     attribute(*pair(kinked), tuple(t.double() for t in data((6, 5), 1)), steps=2)
     assert seen == [budget]
 
@@ -282,7 +282,7 @@ def test_sizes_of_one_call_do_not_pile_up():
         patch.setattr(integrate, "SIZES", 3)
         sizes = [(torch.rand(1, 3, 5, n).double(),) * 2 for n in range(4, 12)]
         result = attribute(*nets, sizes, steps=1)
-    assert result.images == len(sizes) and len(made[0].trusted) == 3
+    assert result.images == len(sizes) and len(made[0].checked_plans) == 3
 
 
 def test_a_budget_that_is_not_counted_is_told():
@@ -317,7 +317,9 @@ def test_segments_are_run_again_by_the_same_kernels_in_whatever_thread(monkeypat
     """Of a GPU autograd has a thread of its own, which knows nothing of where the call stands."""
     nets = pair(lambda: RCAN(width=8, groups=1, blocks=2, squeeze=2, scale=2), torch.float32)
     batch = data((12, 12), 2, images=1)
-    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(4, 1, segments=3)))
+    monkeypatch.setattr(
+        chunking, "PREFERRED_CHUNKS", dict.fromkeys(("cpu", "cuda"), Chunk(4, 1, segments=3))
+    )
     expected = attribute(*nets, batch, steps=2, backend="cpu").scores()
     backward, run, used = torch.Tensor.backward, execute._run, []
 

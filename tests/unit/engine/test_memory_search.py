@@ -60,7 +60,7 @@ def test_the_search_is_short(need, expected, monkeypatch):
         return need(chunk)
 
     monkeypatch.setattr(memory, "footprint", footprint)
-    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(4, 2)))
+    monkeypatch.setattr(chunking, "PREFERRED_CHUNKS", dict.fromkeys(("cpu", "cuda"), Chunk(4, 2)))
     for _ in range(2):
         try:
             attribute(*pair(Attends), images(2), steps=1, backend="torch", memory=145)

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def in_chunks(monkeypatch, chunk):
-    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), chunk))
-    monkeypatch.setattr(chunking, "TOGETHER", {})
+    monkeypatch.setattr(chunking, "PREFERRED_CHUNKS", dict.fromkeys(("cpu", "cuda"), chunk))
+    monkeypatch.setattr(chunking, "BYTES_PER_THREAD", {})
 
 
 def batch_for(net, size, dtype=torch.float64, images=3):

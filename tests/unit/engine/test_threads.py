@@ -13,14 +13,14 @@ from torch import nn
 import faigfast
 from faigfast.engine import chunking, integrate
 from faigfast.engine import one_sample as single
-from faigfast.engine.threads import blocks, spread
+from faigfast.engine.threads import run_concurrently, worker_blocks
 from faigfast.integration.objective import is_ours, squared_error
 
 
 @pytest.fixture
 def threads(monkeypatch):
     """Let small networks run as large ones do."""
-    monkeypatch.setattr(chunking, "LARGE", 0)
+    monkeypatch.setattr(chunking, "LARGE_SAMPLE", 0)
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -44,16 +44,16 @@ def test_every_item_runs_once_and_in_order(count, workers, threads):
         taken.append((number, item, torch.get_num_threads()))
         return item
 
-    assert list(spread(run, range(count), workers)) == list(range(count))
+    assert list(run_concurrently(run, range(count), workers)) == list(range(count))
     assert sorted(item for _, item, _ in taken) == list(range(count))
     for number in range(workers):
         mine = [item for k, item, _ in taken if k == number]
         assert mine == sorted(mine)
-    for parts, at_once in blocks(count, workers):
+    for parts, at_once in worker_blocks(count, workers):
         assert parts % at_once == 0
     assert torch.get_num_threads() == 4
     shares = {share for *_, share in taken}
-    assert shares <= {4 // at_once for _, at_once in blocks(count, workers)}
+    assert shares <= {4 // at_once for _, at_once in worker_blocks(count, workers)}
 
 
 def test_an_interruption_while_items_are_given_out_leaves_none_running(threads, monkeypatch):
@@ -73,7 +73,7 @@ def test_an_interruption_while_items_are_given_out_leaves_none_running(threads, 
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        list(spread(run, range(12), 2))
+        list(run_concurrently(run, range(12), 2))
     before = len(taken)
     time.sleep(0.1)
     assert before == len(taken) < 5 and torch.get_num_threads() == 2
@@ -155,7 +155,7 @@ def test_an_interrupt_waits_for_no_more_than_what_runs(threads):
         return item
 
     with pytest.raises(KeyboardInterrupt):
-        for item in spread(run, range(40), 2):
+        for item in run_concurrently(run, range(40), 2):
             if item == 1:
                 raise KeyboardInterrupt
     settled = len(taken)
@@ -166,10 +166,10 @@ def test_an_interrupt_waits_for_no_more_than_what_runs(threads):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_process_has_threads_of_its_own(threads):
     threads(2)
-    assert list(spread(lambda _, n: n, range(4), 2)) == [0, 1, 2, 3]
+    assert list(run_concurrently(lambda _, n: n, range(4), 2)) == [0, 1, 2, 3]
     child = os.fork()
     if not child:  # pragma: no cover
-        found = list(spread(lambda _, n: n, range(4), 2))
+        found = list(run_concurrently(lambda _, n: n, range(4), 2))
         os._exit(0 if found == [0, 1, 2, 3] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
@@ -185,7 +185,7 @@ def test_large_convolutions_take_their_bias_gradients_apart(kind, monkeypatch):
         return original(*args)
 
     monkeypatch.setattr(single, "convolution", convolution)
-    monkeypatch.setattr(single, "APART", 0)
+    monkeypatch.setattr(single, "LARGE_OUTPUT", 0)
     spatial = {nn.Conv1d: (9,), nn.Conv2d: (6, 5), nn.Conv3d: (3, 4, 5)}[kind]
     nets = pair(
         lambda: nn.Sequential(

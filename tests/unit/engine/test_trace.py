@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from faigfast import attribute
 from faigfast.engine import integrate
-from faigfast.engine.calls import glance
+from faigfast.engine.calls import record_calls
 from faigfast.engine.capture import capture
 from faigfast.engine.graph import _tensors
 from faigfast.engine.trace import Aliased, NotCaptured, trace
@@ -105,7 +105,7 @@ def test_what_differs_is_told_apart(name):
     for make in (one, one, other):
         nets = pair(make)
         path = WeightPath(*nets)
-        glances.append(glance(path, nets[1], _tensors(path, nets[1]), images(1)[0]).calls)
+        glances.append(record_calls(path, nets[1], _tensors(path, nets[1]), images(1)[0]).calls)
     assert glances[0] == glances[1] != glances[2]
 
 
@@ -181,7 +181,7 @@ def test_a_network_that_does_not_take_a_small_image():
 
     nets, batch = pair(Large), images(2, size=(24, 19))
     path = WeightPath(*nets)
-    assert glance(path, nets[1], _tensors(path, nets[1]), batch[0][:1, :, :8, :8]) is None
+    assert record_calls(path, nets[1], _tensors(path, nets[1]), batch[0][:1, :, :8, :8]) is None
     first, again = (attribute(*nets, batch, steps=2, backend="torch") for _ in range(2))
     assert torch.equal(first.scores(), again.scores()) and not first.notes
 
@@ -258,4 +258,4 @@ def test_a_first_call_imports_no_compiler():
 def test_a_trace_keeps_no_values(monkeypatch):
     made = traced(kinked)
     held = [value for value in vars(made).values() if isinstance(value, torch.Tensor)]
-    assert held == [made.found] and made.found.grad_fn is None
+    assert held == [made.output] and made.output.grad_fn is None

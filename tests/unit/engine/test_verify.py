@@ -18,7 +18,7 @@ from faigfast.engine import graph as graphs
 from faigfast.engine import op_rules as rules
 from faigfast.engine.graph import Graphs
 from faigfast.engine.memory import Chunk
-from faigfast.engine.samples import Folded
+from faigfast.engine.samples import Samples
 from faigfast.integration.path import WeightPath
 
 aten = torch.ops.aten
@@ -51,13 +51,13 @@ def fall_back(nets, words, batch=None):
 
 def wrong(monkeypatch, op, change):
     """Let the rule of an operation give something else."""
-    right = rules.RULES.get(op)
+    right = rules.OPERATION_RULES.get(op)
 
     def changed(points, **given):
         value = right(points, **given)
-        return value if value is None else Folded(change(value.data))
+        return value if value is None else Samples(change(value.data))
 
-    monkeypatch.setitem(rules.RULES, op, changed)
+    monkeypatch.setitem(rules.OPERATION_RULES, op, changed)
 
 
 @pytest.mark.parametrize("factor", [1 + 1e-5, 1.1, -1])
@@ -83,7 +83,7 @@ def test_a_wrong_gradient_of_one_tiny_tensor_is_noticed(monkeypatch):
     def changed(points, value):
         found = raw(points, value)
         if isinstance(value, rules.Moving) and value.w0.shape == (1,):
-            found = Folded(found.data * 1.5 - 0.5 * found.data.detach())
+            found = Samples(found.data * 1.5 - 0.5 * found.data.detach())
         return found
 
     monkeypatch.setattr(rules.Points, "raw", changed)
@@ -112,7 +112,7 @@ def test_a_gradient_that_the_network_does_not_have_is_noticed(monkeypatch):
 def long(monkeypatch):
     """Compare the first part of a run in place of a run before, as for graphs of many nodes."""
     monkeypatch.setattr(integrate, "MOST_NODES", 0)
-    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), Chunk(1, 1)))
+    monkeypatch.setattr(chunking, "PREFERRED_CHUNKS", dict.fromkeys(("cpu", "cuda"), Chunk(1, 1)))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -121,7 +121,7 @@ def long(monkeypatch):
 
 def wrong_alone(monkeypatch, change):
     """Let convolutions of a graph that runs one image at one point give something else."""
-    make = graphs.single
+    make = graphs.sample_module
 
     def changed(graph, nodes):
         module, taken = make(graph, nodes)
@@ -132,16 +132,18 @@ def wrong_alone(monkeypatch, change):
         module.recompile()
         return module, taken
 
-    monkeypatch.setattr(graphs, "single", changed)
+    monkeypatch.setattr(graphs, "sample_module", changed)
 
 
 @pytest.mark.parametrize("rule", ["midpoint", "left"])
 @pytest.mark.parametrize("large", [0, 1 << 30], ids=["two at once", "one"])
 def test_the_first_point_of_a_long_graph_is_compared(rule, large, long, monkeypatch):
-    monkeypatch.setattr(chunking, "LARGE", large)
-    compared, right = [], integrate.Sample.differs
+    monkeypatch.setattr(chunking, "LARGE_SAMPLE", large)
+    compared, right = [], integrate.ReferenceSample.differs
     monkeypatch.setattr(
-        integrate.Sample, "differs", lambda *args: compared.append(right(*args)) or compared[-1]
+        integrate.ReferenceSample,
+        "differs",
+        lambda *args: compared.append(right(*args)) or compared[-1],
     )
     nets = pair(Scaled)
     expected = attribute(*nets, images(2), backend="reference", rule=rule, steps=7)
@@ -165,7 +167,7 @@ def test_the_first_point_of_a_long_graph_is_compared(rule, large, long, monkeypa
 )
 @pytest.mark.parametrize("large", [0, 1 << 30], ids=["two at once", "one"])
 def test_a_long_graph_that_is_wrong_is_noticed(change, words, large, long, monkeypatch):
-    monkeypatch.setattr(chunking, "LARGE", large)
+    monkeypatch.setattr(chunking, "LARGE_SAMPLE", large)
     wrong_alone(monkeypatch, change)
     fall_back(pair(Scaled), words)
 
@@ -180,7 +182,7 @@ def test_a_long_graph_is_compared_beforehand_where_only_an_end_is_computed(long,
 @pytest.mark.parametrize("chunk", [Chunk(1, 2), Chunk(2, 1), Chunk(2, 2), Chunk(2, 2, 2)])
 def test_every_shape_of_a_chunk_is_checked(chunk, monkeypatch):
     """Wrong only for several points, or only for several images."""
-    monkeypatch.setattr(chunking, "WANTED", dict.fromkeys(("cpu", "cuda"), chunk))
+    monkeypatch.setattr(chunking, "PREFERRED_CHUNKS", dict.fromkeys(("cpu", "cuda"), chunk))
 
     def mixed(y):
         if y.shape[0] > 1:

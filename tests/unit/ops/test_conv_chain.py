@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from faigfast.backend.cpu import extension as _extension
 from faigfast.ops.conv import chain as ops
 from faigfast.ops.conv import cpu_queue
-from faigfast.ops.conv.chain import Joint, Layer, run, serves
+from faigfast.ops.conv.chain import Concatenation, ConvParameters, run, serves
 from faigfast.ops.registry import Use, using
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
@@ -177,7 +177,7 @@ def alive(monkeypatch):
         return run
 
     monkeypatch.setattr(cpu_queue.Queue, "convolve", kept(cpu_queue.Queue.convolve))
-    monkeypatch.setattr(ops, "Room", kept(ops.Room))
+    monkeypatch.setattr(ops, "ChannelBuffer", kept(ops.ChannelBuffer))
 
     def now():
         return sum(ref() is not None for ref in made.values())
@@ -192,7 +192,7 @@ def long_chain(joins):
     for _ in range(10):
         links.append(link(last, 4, activation="relu"))
         if joins:
-            links.append(Joint((last, len(links)), 8))
+            links.append(Concatenation((last, len(links)), 8))
             links.append(link(len(links), 4))
         last = len(links)
     return links
@@ -268,7 +268,7 @@ def test_where_it_serves():
     assert not serves([x[..., :0] for x in inputs], layers)
     with FakeTensorMode(allow_non_fake_inputs=True):
         assert not serves(inputs, layers)
-    wide = Layer(torch.zeros(5, 4, 1, 1), None, None, None, None, None)
+    wide = ConvParameters(torch.zeros(5, 4, 1, 1), None, None, None, None, None)
     assert not serves(inputs, [*layers, wide])
 
 

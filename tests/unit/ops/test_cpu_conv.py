@@ -284,7 +284,7 @@ def test_infinities_and_nan_do_not_stay_hidden(isa):
 
 KEPT = """
 from faigfast import _extension
-from faigfast.ops.cpu_memory import empty
+from faigfast.backend.cpu.allocator import empty
 kept, size = _extension.module.cached, 1 << 20
 images = [empty(size) for _ in range(3)]
 print(kept())
@@ -347,9 +347,9 @@ def test_weights_are_packed_once_a_call_where_they_last(isa):
             conv(*given)
             conv_backward(*given_back)
         # w0 with Δ: forward, and turned round.
-        assert len(use.kept) == 2
+        assert len(use.packed_weights) == 2
         conv(*given[:2], None, *given[3:])
-    assert len(use.kept) == 2
+    assert len(use.packed_weights) == 2
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

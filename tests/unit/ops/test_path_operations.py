@@ -19,7 +19,7 @@ from cases.path_operations import (
 )
 from torch.utils.checkpoint import checkpoint
 
-from faigfast.ops.path_values import no_sums
+from faigfast.ops.path_values import new_gradient_sums
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 1e-5}
 LAYOUTS = ("channels last", "strided", "images alike")
@@ -322,7 +322,7 @@ def test_an_embedding_refuses_rows_that_are_not_in_the_table(index):
 def test_a_parameter_used_twice_collects_both_gradients():
     case = linear_case(features=(4, 4), points=3)
     (w0, dw), _ = case.line
-    sums = no_sums(w0.shape, 2, w0)
+    sums = new_gradient_sums(w0.shape, 2, w0)
     line = [(w0, dw, sums), (None, None, None)]
     y = case.run(case.run(case.x, line, case.alpha, None), line, case.alpha, None)
     y.square().sum().backward()
@@ -338,7 +338,7 @@ def test_a_parameter_used_twice_collects_both_gradients():
 def test_gradients_of_chunks_add_up_where_they_are_collected():
     case = affine_case(points=4)
     (w0, dw), (b0, db) = case.line
-    sums = [no_sums(w0.shape, 2, w0), no_sums(b0.shape, 2, b0)]
+    sums = [new_gradient_sums(w0.shape, 2, w0), new_gradient_sums(b0.shape, 2, b0)]
     line = [(w0, dw, sums[0]), (b0, db, sums[1])]
     for part in (slice(0, 1), slice(1, 4)):
         case.run(case.x[part], line, case.alpha[part], None).sum().backward()

@@ -17,7 +17,7 @@ from cases.path_operations import (
 
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.conv.operation import conv, conv_backward
-from faigfast.ops.path_values import no_sums
+from faigfast.ops.path_values import new_gradient_sums
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 1e-5}
 
@@ -138,7 +138,7 @@ def test_only_what_is_needed_has_a_gradient(needed, images):
     every = found(case)
     given = dict(zip(ROLES, (case.x, *(w for w, _ in case.line), case.residual), strict=True))
     sums = {
-        role: no_sums(given[role].shape, images, given[role]) if role in needed else None
+        role: new_gradient_sums(given[role].shape, images, given[role]) if role in needed else None
         for role in ROLES[1:4]
     }
     x, residual = (given[r].clone().requires_grad_(r in needed) for r in ("x", "residual"))

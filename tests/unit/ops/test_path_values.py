@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from faigfast.ops.path_values import no_sums, on_line, one_batch, room, wanted, wide
+from faigfast.ops.path_values import (
+    empty_at_points,
+    needed_gradients,
+    new_gradient_sums,
+    on_line,
+    one_batch,
+    wide,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
@@ -29,7 +36,7 @@ def test_ends_of_the_line(dtype):
     ids=str,
 )
 def test_sums_fill_no_memory_and_are_wide(dtype, expected):
-    sums = no_sums(torch.Size((64, 64, 3, 3)), 5, torch.empty(0, dtype=dtype))
+    sums = new_gradient_sums(torch.Size((64, 64, 3, 3)), 5, torch.empty(0, dtype=dtype))
     assert sums.shape == (5, 64, 64, 3, 3) and sums.dtype == expected == wide(dtype)
     assert sums.is_leaf and sums.requires_grad and not sums.any()
     assert sums.untyped_storage().nbytes() == expected.itemsize
@@ -37,12 +44,12 @@ def test_sums_fill_no_memory_and_are_wide(dtype, expected):
 
 def test_room_keeps_the_layout():
     last = torch.zeros(1, 2, 3, 4, 5).movedim(2, -1).contiguous().movedim(-1, 2)
-    assert room(last, 1).stride() == last.stride()
-    assert room(last, 6).shape == (6, 2, 3, 4, 5)
-    assert room(last, 6)[3].is_contiguous(memory_format=torch.channels_last)
-    assert room(torch.zeros(1, 2, 3), 6).is_contiguous()
+    assert empty_at_points(last, 1).stride() == last.stride()
+    assert empty_at_points(last, 6).shape == (6, 2, 3, 4, 5)
+    assert empty_at_points(last, 6)[3].is_contiguous(memory_format=torch.channels_last)
+    assert empty_at_points(torch.zeros(1, 2, 3), 6).is_contiguous()
     alike = torch.zeros(4, 1, 3).expand(4, 2, 3)
-    assert room(alike, 4).is_contiguous()
+    assert empty_at_points(alike, 4).is_contiguous()
 
 
 def test_one_sample_is_told_to_be_channels_last():
@@ -56,6 +63,6 @@ def test_one_sample_is_told_to_be_channels_last():
 
 def test_only_wanted_gradients_are_given():
     parts = [torch.ones(4, 2), torch.ones(3), torch.ones(5)]
-    gx, gw, gb = wanted(parts, [True, False, True], torch.zeros(1, 2))
+    gx, gw, gb = needed_gradients(parts, [True, False, True], torch.zeros(1, 2))
     assert torch.equal(gx, torch.full((1, 2), 4.0)) and gw is None and gb is parts[2]
-    assert wanted(parts, [False] * 3, torch.zeros(1, 2)) == [None] * 3
+    assert needed_gradients(parts, [False] * 3, torch.zeros(1, 2)) == [None] * 3

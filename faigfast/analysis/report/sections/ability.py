@@ -1,4 +1,4 @@
-"""Sections on what the discovered filters do: photographs, masking, places."""
+"""Sections on the effect of the discovered filters: photographs, masking, locations."""
 
 from typing import Any
 
@@ -7,12 +7,17 @@ from torch.nn import functional as F
 
 from faigfast.analysis.baselines import METHODS
 from faigfast.analysis.contrasts import Contrast
-from faigfast.analysis.data_frames import frame
+from faigfast.analysis.data_frames import data_frame
 from faigfast.analysis.evaluation import METRICS, evaluate, restore
-from faigfast.analysis.locations import EXPERIMENTS, locations, locations_frame
+from faigfast.analysis.locations import EXPERIMENTS, locations, locations_data_frame
 from faigfast.analysis.masking import mask
 from faigfast.analysis.metrics import psnr
-from faigfast.analysis.report.figures import CUT, kept_bars, out_of_picture, rival_curves
+from faigfast.analysis.report.figures import (
+    AXIS_LIMITS,
+    location_bars,
+    method_curves,
+    methods_beyond_axis,
+)
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.sections.material import Material
 from faigfast.analysis.report.tables import (
@@ -20,18 +25,18 @@ from faigfast.analysis.report.tables import (
     areas,
     completeness_rows,
     masked_networks,
-    undone,
+    undone_share,
 )
 
-SHOWN_CROPS = 3  # photographs of which one is shown
+SHOWN_PHOTOGRAPHS = 3  # one crop each
 
 
-def quality(page: Page, material: Material) -> None:
-    """Say how well the pair restores and how well the integral was taken."""
+def pair_quality(page: Page, material: Material) -> None:
+    """Say how well the pair restores, and how accurate the integral is."""
     study, result = material.study, material.result
     page.heading("The pair, and how well the integral was taken")
     base, full = (
-        evaluate(net, study.kept, border=study.border) for net in (study.baseline, study.target)
+        evaluate(net, study.measured, border=study.border) for net in (study.baseline, study.target)
     )
     rows = [
         {
@@ -40,33 +45,35 @@ def quality(page: Page, material: Material) -> None:
             "target, dB": float(full[name].mean()),
             "gain, dB": float((full[name] - base[name]).mean()),
         }
-        for name in study.kept.lq
+        for name in study.measured.lq
     ]
-    material.put(page, "pair", frame(rows))
+    material.put(page, "pair", data_frame(rows))
     page.text(
         "The attributions of all tensors must add up to the difference of the two networks' "
         "losses; the relative error of that sum:"
     )
-    material.put(page, "completeness", frame(completeness_rows(result)))
+    material.put(page, "completeness", data_frame(completeness_rows(result)))
     page.text(f"{result.sampling}, {result.backend} {result.precision}. {' '.join(result.notes)}")
     page.code(material.commands["mask"])
 
 
-def photographs(page: Page, material: Material) -> None:
+def restored_photographs(page: Page, material: Material) -> None:
     """Restore a few crops by every network."""
     study = material.study
     page.heading(f"Photographs, {100 * material.fraction:g} % of the filters masked")
     material.say_shown(page)
-    names = list(dict.fromkeys(study.kept.photographs))[:SHOWN_CROPS]
+    names = list(dict.fromkeys(study.measured.photographs))[:SHOWN_PHOTOGRAPHS]
     for photograph in names:
-        of = [n for n, name in enumerate(study.kept.photographs) if name == photograph]
-        place = of[len(of) // 2]
-        gt = study.kept.gt[place : place + 1]
+        crops_of_photograph = [
+            n for n, name in enumerate(study.measured.photographs) if name == photograph
+        ]
+        n = crops_of_photograph[len(crops_of_photograph) // 2]
+        gt = study.measured.gt[n : n + 1]
         for contrast in material.shown:
-            lq = study.kept.lq[contrast.degradation][place : place + 1]
-            large = F.interpolate(lq, size=gt.shape[2:])[0]  # pixel by pixel
-            strip = [(material.picture(large), f"{contrast.degradation} input")]
-            for label, network in _compared(material, contrast).items():
+            lq = study.measured.lq[contrast.degradation][n : n + 1]
+            enlarged = F.interpolate(lq, size=gt.shape[2:])[0]  # by nearest neighbour
+            strip = [(material.picture(enlarged), f"{contrast.degradation} input")]
+            for label, network in _compared_networks(material, contrast).items():
                 output = restore(network, lq)
                 quality = float(psnr(output, gt, border=study.border))
                 strip.append((material.picture(output[0]), f"{label}, {quality:.1f} dB"))
@@ -79,11 +86,11 @@ def photographs(page: Page, material: Material) -> None:
     )
 
 
-def _compared(material: Material, contrast: Contrast) -> dict[str, nn.Module]:
-    """Both ends, and the target without a contrast's filters and without those of one other."""
+def _compared_networks(material: Material, contrast: Contrast) -> dict[str, nn.Module]:
+    """Give the pair, and the target with the filters of a contrast, and of one other, masked."""
     pair = material.study.baseline, material.study.target
     others = [c for c in material.study.contrasts if c != contrast]
-    # One for another degradation shows more than one for the same.
+    # A contrast for another degradation shows more than one for the same.
     others.sort(key=lambda c: c.degradation == contrast.degradation)
     return {"baseline": pair[0], "target": pair[1]} | {
         f"{c.name} filters masked": material.tops[c.name].swap(*pair)
@@ -91,13 +98,13 @@ def _compared(material: Material, contrast: Contrast) -> dict[str, nn.Module]:
     }
 
 
-def rivals(page: Page, material: Material) -> None:
-    """Mask by every method, measure in every way."""
+def masking_by_method(page: Page, material: Material) -> None:
+    """Mask the filters of every method, and measure every metric."""
     study = material.study
     results = {method: study.attribution(method) for method in METHODS if method != "random"}
     masking = mask(
-        study.baseline, study.target, results, study.kept, border=study.border,
-        metrics=tuple(METRICS), contrasts=study.contrasts, store=study.store,
+        study.baseline, study.target, results, study.measured, border=study.border,
+        metrics=tuple(METRICS), contrasts=study.contrasts, finished_parts=study.finished_parts,
         progress=study.progress,
     )  # fmt: skip
     page.heading("Masking: FAIG and its rivals")
@@ -108,11 +115,12 @@ def rivals(page: Page, material: Material) -> None:
     )
     for sentence in area_sentences(masking):
         page.text(sentence)
-    material.draw(page, rival_curves(masking))
-    for name, methods in out_of_picture(masking).items():
+    material.draw(page, method_curves(masking))
+    for name, methods in methods_beyond_axis(masking).items():
         page.text(
-            f"{name}: the axis is cut at {CUT[0]:g} and {CUT[1]:g} times the gain, and the curve "
-            f"of {', '.join(methods)} leaves the picture; the table below has all of it.",
+            f"{name}: the axis is cut at {AXIS_LIMITS[0]:g} and {AXIS_LIMITS[1]:g} times the gain, "
+            f"and the curve of {', '.join(methods)} leaves the picture; the table below has "
+            "all of it.",
             note=True,
         )
     page.text(
@@ -123,26 +131,29 @@ def rivals(page: Page, material: Material) -> None:
     material.put(page, "masking-areas", areas(masking))
     names = ", ".join(f"{name}: {text}" for name, text in METHODS.items())
     page.text(f"Methods: {names}.", note=True)
-    material.draw(page, rival_curves(masking, "difference"))
+    material.draw(page, method_curves(masking, "difference"))
     page.text(
         "Output difference: mean squared difference of gradient maps of the outputs, × 1000, the "
         "authors' measure on true gray; in their own form in the table.",
         note=True,
     )
-    table = masked_networks(masking)
-    material.put(page, "masking", table, f"All {len(table)} measurements, every metric")
+    measurements = masked_networks(masking)
+    material.put(
+        page, "masking", measurements, f"All {len(measurements)} measurements, every metric"
+    )
     page.code(material.commands["mask"])
 
 
-def units(page: Page, material: Material) -> None:
-    """Mask whole channels and layers."""
+def masking_by_swap_unit(page: Page, material: Material) -> None:
+    """Mask all filters of channels and layers together."""
     study = material.study
     page.heading("Masking whole channels and layers")
     rows = []
     for by in ("kernel", "channel", "layer"):
         masking = mask(
-            study.baseline, study.target, material.result, study.kept, border=study.border,
-            contrasts=study.contrasts, by=by, store=study.store, progress=study.progress,
+            study.baseline, study.target, material.result, study.measured, border=study.border,
+            contrasts=study.contrasts, by=by, finished_parts=study.finished_parts,
+            progress=study.progress,
         )  # fmt: skip
         for contrast in study.contrasts:
             for m in masking.curve("faig", contrast.name):
@@ -155,30 +166,30 @@ def units(page: Page, material: Material) -> None:
                 for degradation in masking.target:
                     full = masking.target[degradation]
                     lost, gain = full - m.psnr[degradation], full - masking.baseline[degradation]
-                    share, half = undone(lost, gain)
+                    share, half = undone_share(lost, gain)
                     row[f"{degradation} undone, %"] = 100 * share
                     row[f"± {degradation}"] = 100 * half
                 rows.append(row)
     page.text("Share of the target's gain that is undone. A first unit is taken whatever its size.")
-    material.put(page, "masking-units", frame(rows))
+    material.put(page, "masking-units", data_frame(rows))
     for by in ("channel", "layer"):
         page.code(f"{material.commands['mask']} --methods faig --by {by}")
 
 
-def places(page: Page, material: Material) -> None:
+def location_experiments(page: Page, material: Material) -> None:
     """Ask whether weights, locations and connections matter."""
     study = material.study
     parts = locations(
         study.baseline, study.target, material.tops,
-        {contrast.name: contrast.degradation for contrast in study.contrasts}, study.kept,
-        border=study.border, store=study.store, progress=study.progress,
+        {contrast.name: contrast.degradation for contrast in study.contrasts}, study.measured,
+        border=study.border, finished_parts=study.finished_parts, progress=study.progress,
     )  # fmt: skip
     page.heading("Weights, locations and connections")
     page.text(
         "What is kept of the target's gain over the baseline when as many filters are treated in "
         "one way or another; random experiments are the mean of three draws."
     )
-    material.draw(page, kept_bars(parts))
-    material.put(page, "locations", locations_frame(parts))
+    material.draw(page, location_bars(parts))
+    material.put(page, "locations", locations_data_frame(parts))
     page.text(" ".join(f"{name}: {text}." for name, (text, _) in EXPERIMENTS.items()), note=True)
     page.code(material.commands["locations"])

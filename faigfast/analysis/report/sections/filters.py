@@ -2,43 +2,54 @@
 
 from dataclasses import replace
 
-from faigfast.analysis.contrasts import has_levels, levels, one_against_rest, overlap, overlap_frame
-from faigfast.analysis.distribution import changes, distribution, heads
-from faigfast.analysis.pruning import channel_importance, importance_frame
-from faigfast.analysis.report.figures import channel_bars, kernel_heads, layer_distribution, matrix
+from faigfast.analysis.contrasts import (
+    has_levels,
+    levels,
+    one_against_rest,
+    overlap,
+    overlap_data_frame,
+)
+from faigfast.analysis.distribution import changes, distribution, top_kernels
+from faigfast.analysis.pruning import channel_importance, importance_data_frame
+from faigfast.analysis.report.figures import (
+    channel_bars,
+    kernel_changes_figure,
+    layer_distribution,
+    matrix,
+)
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.sections.material import Material
 from faigfast.result import Attribution
 
-HEADS = 12  # kernels of a ranking that are drawn
+SHOWN_KERNELS = 12  # kernels of a ranking that are drawn
 
 
-def overlaps(page: Page, material: Material) -> None:
+def filter_overlaps(page: Page, material: Material) -> None:
     """Compare the filters of all degradations and levels."""
     page.heading("Degradations and levels compared")
-    study, data = material.study, material.compared
-    result = replace(study, found=data, kept=data, contrasts=(), given=None).attribution()
+    study, data = material.study, material.compared_crops
+    result = replace(study, attributed=data, measured=data, contrasts=(), given=None).attribution()
     page.text(f"Attributed: {len(data.names)} crops under each degradation.")
     names = list(result.degradations)
     if len(names) < 2:
         page.text("Left out: there is one degradation.")
     else:
         _degradations(page, material, result)
-    named = study.contrasts != one_against_rest(tuple(study.kept.lq))
-    if named and len(study.contrasts) > 1:
+    has_named_contrasts = study.contrasts != one_against_rest(tuple(study.measured.lq))
+    if has_named_contrasts and len(study.contrasts) > 1:
         _contrasts(page, material)
 
 
 def _contrasts(page: Page, material: Material) -> None:
-    """Compare the filters of named contrasts, on the crops that the other sections stand on."""
+    """Compare the filters of named contrasts, on the crops of the other sections."""
     sets = material.tops
     scores = {c.name: c.scores(material.result) for c in material.study.contrasts}
     page.text("Of the named contrasts, from the rankings of the other parts:")
     title = f"top {100 * material.fraction:g} %, common filters in %"
     names = list(sets)
     material.draw(page, matrix(overlap(sets), names, names, title, ("of", "also in")))
-    table = overlap_frame(sets, scores)
-    material.put(page, "overlap-of-contrasts", table, "All pairs of contrasts")
+    overlaps = overlap_data_frame(sets, scores)
+    material.put(page, "overlap-of-contrasts", overlaps, "All pairs of contrasts")
     page.code(material.commands["contrasts"])
 
 
@@ -55,12 +66,12 @@ def _degradations(page: Page, material: Material, result: Attribution) -> None:
             "change with its strength."
         )
         material.put(page, "levels", levels(result, material.fraction))
-    material.put(page, "overlap", overlap_frame(sets, scores), "All pairs, against all others")
+    material.put(page, "overlap", overlap_data_frame(sets, scores), "All pairs, against all others")
     page.code(material.commands["overlap"])
 
 
-def layers(page: Page, material: Material) -> None:
-    """Show where the filters lie and what became of them."""
+def filter_layers(page: Page, material: Material) -> None:
+    """Show the layers of the filters, and their change from baseline to target."""
     study, sets = material.study, material.tops
     page.heading(f"Where the top {100 * material.fraction:g} % lie")
     material.draw(page, layer_distribution(sets, material.result.index))
@@ -73,12 +84,12 @@ def layers(page: Page, material: Material) -> None:
     )
     material.put(page, "changes", changes(study.baseline, study.target, sets))
     for name, filters in sets.items():
-        kernels = heads(study.baseline, study.target, filters, HEADS)
-        material.draw(page, kernel_heads(kernels, f"{name}: best {len(kernels)}"))
+        kernels = top_kernels(study.baseline, study.target, filters, SHOWN_KERNELS)
+        material.draw(page, kernel_changes_figure(kernels, f"{name}: best {len(kernels)}"))
     page.code(material.commands["distribution"])
 
 
-def pruning(page: Page, material: Material) -> None:
+def channel_scores(page: Page, material: Material) -> None:
     """Score channels for pruning."""
     page.heading("Scores of output channels, for pruning")
     scores = channel_importance(material.study.target, material.result)
@@ -91,5 +102,5 @@ def pruning(page: Page, material: Material) -> None:
         "Every layer's channels, the highest score first; layers are equally wide, and the axis is "
         "logarithmic."
     )
-    material.put(page, "channels", importance_frame(scores), "Layer by layer")
+    material.put(page, "channels", importance_data_frame(scores), "Layer by layer")
     page.code(material.commands["prune"])

@@ -1,4 +1,4 @@
-"""What the sections of the whole report are made from."""
+"""Material of the full report: everything that its sections need."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from faigfast.analysis.contrasts import Contrast
-from faigfast.analysis.data_frames import shown, write_table
+from faigfast.analysis.data_frames import text_table, write_data_frame
 from faigfast.analysis.evaluation import Crops
 from faigfast.analysis.report.figures import data_uri, middle, svg
 from faigfast.analysis.report.page import Page
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 PATCH = 24  # side of a low-resolution patch of retraining
-RETRAINING = "retraining"  # folder of its states
-# What a page shows at most, so that it stays small: pictures of noise do not compress.
+RETRAINING = "retraining"  # folder of the training states
+# Limits that keep a page small: pictures of noise do not compress.
 SHOWN_CONTRASTS = 3
 SHOWN_SIDE = 128
 SHOWN_ROWS = 1000
@@ -34,47 +34,47 @@ SHOWN_ROWS = 1000
 
 @dataclass(frozen=True)
 class Material:
-    """What the report is made from.
+    """Study, crops and options of a report.
 
     Parameters
     ----------
     study : Study
-        Pair, crops, contrasts, store.
+        Pair, crops, contrasts, finished parts.
     folder : pathlib.Path
         Receives tables and states of retraining.
     commands : mapping of str to str
         Section to the command that gives its numbers.
-    labels : Crops
+    predicted_crops : Crops
         Crops to predict, degraded in many ways and levels.
-    compared : Crops
+    compared_crops : Crops
         Crops to compare the filters of many degradations on.
     recipes : mapping of str to Degradation
-        Of the study's degradations; empty where these come from folders.
-    lessons : Crops, optional
-        Of other photographs, under the same labels.
-    training : mapping of str to Tensor
-        Photographs to retrain on; none: no retraining.
+        Recipes of the study's degradations; empty where degraded images come from folders.
+    teaching_crops : Crops, optional
+        Crops of other photographs to learn from, under the same labels.
+    training_photographs : mapping of str to Tensor
+        Photographs to retrain on; empty: no retraining.
     schedule : Schedule
-        Of the retraining.
+        Schedule of the retraining.
     fraction : float
         Share of the filters in most sections.
-    retrained : float
-        Share of the filters that are modulated and retrained.
+    retrained_fraction : float
+        Share of the filters in modulation and retraining.
     overwrite : bool
-        Retrain anew what earlier runs left.
+        Discard the training states of earlier runs.
     """
 
     study: Study
     folder: Path
     commands: Mapping[str, str]
-    labels: Crops
-    compared: Crops
+    predicted_crops: Crops
+    compared_crops: Crops
     recipes: Mapping[str, Degradation] = field(default_factory=dict)
-    lessons: Crops | None = None
-    training: Mapping[str, Tensor] = field(default_factory=dict)
+    teaching_crops: Crops | None = None
+    training_photographs: Mapping[str, Tensor] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=lambda: Schedule(150, 2e-3, 8))
     fraction: float = 0.01
-    retrained: float = 0.05
+    retrained_fraction: float = 0.05
     overwrite: bool = False
     files: list[str] = field(default_factory=list)  # written so far, beside the page
 
@@ -90,11 +90,11 @@ class Material:
 
     @property
     def shown(self) -> tuple[Contrast, ...]:
-        """Contrasts of which images are shown."""
+        """Contrasts with images on the page."""
         return self.study.contrasts[:SHOWN_CONTRASTS]
 
     def say_shown(self, page: Page) -> None:
-        """Say it where not all contrasts are shown, and where images are cut."""
+        """Say which contrasts have no images, and whether images are cut."""
         rest = self.study.contrasts[SHOWN_CONTRASTS:]
         if rest:
             page.text(
@@ -102,26 +102,26 @@ class Material:
                 f"not shown: {', '.join(contrast.name for contrast in rest)}.",
                 note=True,
             )
-        side = self.study.kept.gt.shape[-1]
+        side = self.study.measured.gt.shape[-1]
         if side > SHOWN_SIDE:
             page.text(
                 f"Shown are the middle {SHOWN_SIDE}×{SHOWN_SIDE} pixels of crops of {side}×{side}.",
                 note=True,
             )
 
-    def put(self, page: Page, name: str, table: "pandas.DataFrame", folded: str = "") -> None:
-        """Set a table on the page, a very long one in part, and write it whole beside."""
-        page.table(*shown(table.head(SHOWN_ROWS)), folded=folded)
-        if len(table) > SHOWN_ROWS:
+    def put(self, page: Page, name: str, data: "pandas.DataFrame", summary: str = "") -> None:
+        """Put a table on the page, at most `SHOWN_ROWS` rows, and write all rows to files."""
+        page.table(*text_table(data.head(SHOWN_ROWS)), summary=summary)
+        if len(data) > SHOWN_ROWS:
             page.text(
-                f"The first {SHOWN_ROWS} of {len(table)} rows; all are in {name}.csv.", note=True
+                f"The first {SHOWN_ROWS} of {len(data)} rows; all are in {name}.csv.", note=True
             )
-        self.files.extend(write_table(self.folder / name, table))
+        self.files.extend(write_data_frame(self.folder / name, data))
 
     def draw(self, page: Page, figure: "Figure") -> None:
-        """Set a figure on the page."""
+        """Put a figure on the page."""
         page.figure(svg(figure))
 
     def picture(self, image: Tensor) -> str:
-        """Give the address of an image [3, H, W], cut to what is shown."""
+        """Give the data URI of an image [3, H, W], cut to `SHOWN_SIDE`."""
         return data_uri(middle(image, SHOWN_SIDE))

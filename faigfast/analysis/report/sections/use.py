@@ -1,4 +1,4 @@
-"""Sections on what the discovered filters are good for: modulation, prediction, retraining."""
+"""Sections on uses of the discovered filters: modulation, prediction, retraining."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from faigfast.analysis.report.figures import matrix, modulation_curves, retraini
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.sections.material import PATCH, RETRAINING, Material
 from faigfast.analysis.report.tables import modulation_sentences
-from faigfast.analysis.retraining import retrain_all, retraining_frame, retraining_sentences
+from faigfast.analysis.retraining import retrain_all, retraining_data_frame, retraining_sentences
 from faigfast.analysis.study import Study
 from faigfast.data.degradations import Degradation
 from faigfast.filters.filter_set import FilterSet
@@ -19,43 +19,47 @@ SHOWN_STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 def modulation(page: Page, material: Material) -> None:
     """Restore at strengths between and beyond the two networks."""
     study = material.study
-    sets = study.tops(material.retrained)
-    common = {"border": study.border, "store": study.store, "progress": study.progress}
+    sets = study.tops(material.retrained_fraction)
+    common = {
+        "border": study.border,
+        "finished_parts": study.finished_parts,
+        "progress": study.progress,
+    }
     pair = study.baseline, study.target
-    found = modulate(*pair, sets, study.kept, strengths=STRENGTHS, **common)  # type: ignore[arg-type]
+    strength_curves = modulate(*pair, sets, study.measured, strengths=STRENGTHS, **common)  # type: ignore[arg-type]
     page.heading("Modulation")
     page.text(
-        f"The top {100 * material.retrained:g} % of filters at strengths from 0, the baseline's, "
-        "over 1, the target's, to 1.5."
+        f"The top {100 * material.retrained_fraction:g} % of filters at strengths from 0, the "
+        "baseline's, over 1, the target's, to 1.5."
     )
-    for sentence in modulation_sentences(found, study.contrasts):
+    for sentence in modulation_sentences(strength_curves, study.contrasts):
         page.text(sentence)
-    material.draw(page, modulation_curves(found))
+    material.draw(page, modulation_curves(strength_curves))
     material.say_shown(page)
     for contrast in material.shown:
-        name, lq = contrast.name, study.kept.lq[contrast.degradation][:1]
-        settings = [{name: s} for s in STRENGTHS]
-        images = modulated_images(*pair, sets, lq, settings)
+        name, lq = contrast.name, study.measured.lq[contrast.degradation][:1]
+        strengths_by_image = [{name: s} for s in STRENGTHS]
+        images = modulated_images(*pair, sets, lq, strengths_by_image)
         page.text(f"{name} filters")
-        captions = [f"strength {s[name]:g}" for s in settings]
+        captions = [f"strength {s[name]:g}" for s in strengths_by_image]
         page.strip([(material.picture(x), text) for x, text in zip(images, captions, strict=True)])
-    material.put(page, "modulation", found.frame(), "All strengths")
+    material.put(page, "modulation", strength_curves.to_frame(), "All strengths")
     page.code(material.commands["modulate"])
     if len(sets) > 1:
-        _sliders(page, material, dict(list(sets.items())[:2]))
+        _strength_grid(page, material, dict(list(sets.items())[:2]))
 
 
-def _sliders(page: Page, material: Material, sets: dict[str, FilterSet]) -> None:
-    """Two strengths at once, on an input with both degradations where it can be made."""
+def _strength_grid(page: Page, material: Material, sets: dict[str, FilterSet]) -> None:
+    """Vary two strengths at once, on an input with both degradations where it can be made."""
     study = material.study
     pair = study.baseline, study.target
     one, other = sets
-    found = modulate(
-        *pair, sets, study.kept, strengths=SHOWN_STRENGTHS, together=True, border=study.border,
-        store=study.store, progress=study.progress,
+    strength_grid = modulate(
+        *pair, sets, study.measured, strengths=SHOWN_STRENGTHS, together=True, border=study.border,
+        finished_parts=study.finished_parts, progress=study.progress,
     )  # fmt: skip
     recipes = [material.recipes.get(c.degradation) for c in study.contrasts[:2]]
-    lq = study.kept.lq[study.contrasts[0].degradation][:1]
+    lq = study.measured.lq[study.contrasts[0].degradation][:1]
     title = study.contrasts[0].degradation
     if recipes[0] is not None and recipes[1] is not None:
         first, second = recipes[0], recipes[1]
@@ -63,91 +67,93 @@ def _sliders(page: Page, material: Material, sets: dict[str, FilterSet]) -> None
             max(first.blur, second.blur), max(first.noise, second.noise), first.scale,
             first.downsampling,
         )  # fmt: skip
-        lq, title = both(study.kept.gt[:1]), "both degradations"
-    settings = [{one: a, other: b} for a in SHOWN_STRENGTHS for b in SHOWN_STRENGTHS]
-    images = modulated_images(*pair, sets, lq, settings)
+        lq, title = both(study.measured.gt[:1]), "both degradations"
+    strengths_by_image = [{one: a, other: b} for a in SHOWN_STRENGTHS for b in SHOWN_STRENGTHS]
+    images = modulated_images(*pair, sets, lq, strengths_by_image)
     page.text(f"Two at once, on an input with {title}; rows: {one}, columns: {other}.")
-    captions = [f"{one} {s[one]:g}, {other} {s[other]:g}" for s in settings]
+    captions = [f"{one} {s[one]:g}, {other} {s[other]:g}" for s in strengths_by_image]
     cells = [(material.picture(x), text) for x, text in zip(images, captions, strict=True)]
     page.strip(cells, columns=len(SHOWN_STRENGTHS))
-    material.put(page, "modulation-grid", found.frame(), "All pairs of strengths")
+    material.put(page, "modulation-grid", strength_grid.to_frame(), "All pairs of strengths")
     strengths = " ".join(f"{s:g}" for s in SHOWN_STRENGTHS)
     page.code(f"{material.commands['grid']} --grid --strengths {strengths}")
 
 
 def prediction(page: Page, material: Material) -> None:
-    """Tell degradations from the filters they need."""
+    """Predict degradations from the filters they need."""
     study = material.study
-    unseen = material.labels
+    unseen = material.predicted_crops
     page.heading("Degradation prediction without ground truth")
-    if material.lessons is None and len(set(unseen.photographs)) < 2:
+    if material.teaching_crops is None and len(set(unseen.photographs)) < 2:
         page.text("Left out: it needs two photographs, one to learn from and one to predict.")
         return
     if len(unseen.lq) < 2:
         page.text("Left out: it needs two degradations to tell apart.")
         return
-    _, trials = try_predictions(
-        study.baseline, study.target, unseen, material.lessons, store=study.store,
-        progress=study.progress, **study.options,
+    _, prediction_trials = try_predictions(
+        study.baseline, study.target, unseen, material.teaching_crops,
+        finished_parts=study.finished_parts, progress=study.progress, **study.options,
     )  # fmt: skip
     page.text(
         "Each crop is attributed against the target's own output and matched with the signatures "
         "of labelled crops of other photographs: by the overlap of top filters, by correlation of "
         "full vectors, or by the most similar labelled crop."
     )
-    for trial in trials:
-        table = trial.frame()
-        first = table.iloc[0]
+    for trial in prediction_trials:
+        accuracy = trial.to_frame()
+        first = accuracy.iloc[0]
         page.text(
             f"By {trial.match}: degradation right in {first['degradation right, %']:.0f} % "
             f"({first['degradation from']:.0f} to {first['degradation to']:.0f} %), with its level "
             f"in {first['and level right, %']:.0f} %, of {first['images']} crops."
         )
-    best = max(trials, key=lambda t: float(t.right(exact=False).mean()))
+    best = max(prediction_trials, key=lambda t: float(t.right(exact=False).mean()))
     material.draw(
         page,
         matrix(best.confusion(), best.labels, best.labels, f"by {best.match}, %", ("is", "as")),
     )
-    for trial in trials:
+    for trial in prediction_trials:
         name = f"prediction-by-{trial.match}"
-        material.put(page, name, trial.frame(), f"By {trial.match}, label by label")
-        confused = trial.confusion_frame()
-        material.put(page, f"confusion-by-{trial.match}", confused, f"Confusions by {trial.match}")
+        material.put(page, name, trial.to_frame(), f"By {trial.match}, label by label")
+        confusion = trial.confusion_data_frame()
+        material.put(page, f"confusion-by-{trial.match}", confusion, f"Confusions by {trial.match}")
     page.code(material.commands["predict"])
 
 
-def once_each(study: Study) -> tuple[Study, list[str]]:
-    """Keep the first contrast of each degradation; the names of the others come second."""
+def one_contrast_each(study: Study) -> tuple[Study, list[str]]:
+    """Keep the first contrast of each degradation; give the other contrasts' names too."""
     first = {c.degradation: c for c in reversed(study.contrasts)}
-    kept = tuple(c for c in study.contrasts if first[c.degradation] == c)
-    return replace(study, contrasts=kept), [c.name for c in study.contrasts if c not in kept]
+    first_contrasts = tuple(c for c in study.contrasts if first[c.degradation] == c)
+    return replace(study, contrasts=first_contrasts), [
+        c.name for c in study.contrasts if c not in first_contrasts
+    ]
 
 
 def retraining(page: Page, material: Material) -> None:
     """Retrain the discovered filters alone."""
     page.heading("Retraining the discovered filters alone")
-    if not material.training:
+    if not material.training_photographs:
         page.text(
             "Left out: it needs photographs to train on and degradations that are made by recipe."
         )
         return
-    study, left_out = once_each(material.study)
+    study, left_out = one_contrast_each(material.study)
     if left_out:
         page.text(
             "One network is retrained for each degradation, with the filters of its first "
             f"contrast; not retrained: {', '.join(left_out)}."
         )
     parts = retrain_all(
-        study, dict(material.training), dict(material.recipes), material.schedule,
-        material.folder / RETRAINING, fraction=material.retrained, patch=PATCH,
+        study, dict(material.training_photographs), dict(material.recipes), material.schedule,
+        material.folder / RETRAINING, fraction=material.retrained_fraction, patch=PATCH,
         overwrite=material.overwrite,
     )  # fmt: skip
     page.text(
-        f"{100 * material.retrained:g} % of the filters learn from the baseline, on one "
+        f"{100 * material.retrained_fraction:g} % of the filters learn from the baseline, on one "
         f"degradation, for {material.schedule.iterations} iterations; all else stands still."
     )
     for sentence in retraining_sentences(parts):
         page.text(sentence)
     material.draw(page, retraining_bars(parts))
-    material.put(page, "retraining", retraining_frame(parts))
+    material.put(page, "retraining", retraining_data_frame(parts))
     page.code(material.commands["retrain"])
