@@ -18,7 +18,7 @@ _MODULE_OF = {
     "Attributor": "faigfast.attribution.attributor",
     "FilterIndex": "faigfast.filters.index",
     "FilterSet": "faigfast.filters.filter_set",
-    "attribute": "faigfast.attribution.attribute",
+    "attribute": "faigfast.attribution.one_call",
     "backends": "faigfast.backend.catalogue",
     "load_model": "faigfast.zoo.checkpoints",
     "load_pair": "faigfast.zoo.checkpoints",
@@ -26,8 +26,8 @@ _MODULE_OF = {
 }
 
 if TYPE_CHECKING:
-    from faigfast.attribution.attribute import attribute
     from faigfast.attribution.attributor import Attributor
+    from faigfast.attribution.one_call import attribute
     from faigfast.backend.catalogue import backends
     from faigfast.filters.filter_set import FilterSet
     from faigfast.filters.index import FilterIndex

@@ -68,4 +68,4 @@ class _Alias(Loader):
 
 def install() -> None:
     """Let old names be imported."""
-    sys.meta_path.append(_Finder())
+    sys.meta_path.insert(0, _Finder())  # before a moved package finds its modules itself

@@ -79,4 +79,4 @@ elif ! current sources.stamp "$sources"; then
 else
     exit 0
 fi
-say "extension $("$venv/bin/python" -c 'from faigfast import _extension; print(_extension.describe())')"
+say "extension $("$venv/bin/python" -c 'from faigfast.backend.cpu import extension; print(extension.describe())')"

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from faigfast.analysis.input_path import InputPath
-from faigfast.attribution.attribute import attribute
+from faigfast.attribution.one_call import attribute
 from faigfast.backend.catalogue import choose
 from faigfast.backend.precision import MATRIX, PRECISIONS, check_precision
 from faigfast.filters.index import FilterIndex

@@ -20,7 +20,7 @@ from faigfast.analysis.report.figures import (
 )
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.tables import completeness_table, masking_table, verdicts
-from faigfast.attribution.attribute import attribute
+from faigfast.attribution.one_call import attribute
 from faigfast.data import KEPT_OUT, Degradation, photographs
 from faigfast.io.atomic import atomic_write, write_json
 from faigfast.io.text_table import aligned

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from faigfast.analysis.contrasts import split_label
 from faigfast.analysis.evaluation import Crops, restore
 from faigfast.analysis.finished_parts import FinishedParts
-from faigfast.attribution.attribute import attribute
+from faigfast.attribution.one_call import attribute
 from faigfast.filters.index import FilterIndex
 from faigfast.models.fingerprint import digest_of
 

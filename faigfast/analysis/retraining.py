@@ -29,7 +29,7 @@ from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
 from faigfast.models.fingerprint import digest_of, fingerprint
 from faigfast.models.state import blaming, copy_of, unwrap
-from faigfast.training.train import STATE, Optimize, Schedule, check_optimizer, train
+from faigfast.training.trainer import STATE, Optimize, Schedule, check_optimizer, train
 
 if TYPE_CHECKING:
     import pandas
@@ -63,7 +63,7 @@ def retrain(
     folder : path-like
         Receives the training's state and log; the same call resumes a stopped training.
     optimizer : str or callable
-        As in `faigfast.training.train.train`.
+        As in `faigfast.training.trainer.train`.
     recipe : mapping, optional
         Whatever else defines the run; the state of another run is refused.
     overwrite : bool

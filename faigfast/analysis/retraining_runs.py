@@ -11,7 +11,7 @@ from torch import Tensor
 from faigfast.analysis.study import Study
 from faigfast.data.degradations import Degradation
 from faigfast.data.patches import Patches
-from faigfast.training.train import STATE, Schedule, check_state
+from faigfast.training.trainer import STATE, Schedule, check_state
 
 RETRAINED_NETWORKS = ("discovered", "random", "all")
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from faigfast.analysis.evaluation import Crops, crops
-from faigfast.attribution.attribute import attribute
+from faigfast.attribution.one_call import attribute
 from faigfast.data.degradations import Degradation
 from faigfast.data.photographs import KEPT_OUT, photographs
 from faigfast.result import Attribution

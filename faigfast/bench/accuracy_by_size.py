@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from tqdm import tqdm
 
 from faigfast.analysis.evaluation import Crops, crops
-from faigfast.attribution.attribute import attribute
+from faigfast.attribution.one_call import attribute
 from faigfast.bench.accuracy import AUTHORS, RuleAccuracy, RuleVariant, compare, degradations_of
 from faigfast.data.photographs import KEPT_OUT, photographs
 from faigfast.integration.refinement import LARGE, STEPS_OF_LARGE, default_steps

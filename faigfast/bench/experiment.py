@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from faigfast.attribution.attribute import attribute
+from faigfast.attribution.one_call import attribute
 from faigfast.bench.families import FAMILIES, SCALE, SEED, Pair
 from faigfast.bench.rivals import Run, authors, own
 from faigfast.bench.runner import BOUND, NARROW_BOUNDS, errors

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from faigfast.attribution.attribute import attribute
+from faigfast.attribution.one_call import attribute
 from faigfast.backend.catalogue import backends
 from faigfast.bench.workloads import Problem
 from faigfast.filters.index import FilterIndex

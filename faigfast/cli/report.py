@@ -30,7 +30,7 @@ from faigfast.cli.study import (
 )
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_machine, describe_versions
-from faigfast.training.train import Schedule
+from faigfast.training.trainer import Schedule
 
 COMPARED = 9  # about so many crops compare filters under many degradations
 # Options that the commands of the sections share with the report.

@@ -22,7 +22,7 @@ from faigfast.cli.study import (
     target_file,
     training_photographs,
 )
-from faigfast.training.train import Schedule
+from faigfast.training.trainer import Schedule
 
 
 def run(options: Any, words: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from faigfast.data.images import read_image
 from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
 from faigfast.io.atomic import write_json, write_text
 from faigfast.io.text_table import aligned
-from faigfast.training.train import Schedule, train_pair
+from faigfast.training.trainer import Schedule, train_pair
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRCNNStyle, SRResNet, SwinIR
 
 CROP = 96  # side of a kept-out ground truth, in pixels

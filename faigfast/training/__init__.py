@@ -1,5 +1,5 @@
 """Training of networks on degraded photographs."""
 
-from faigfast.training.train import Schedule, train, train_pair
+from faigfast.training.trainer import Schedule, train, train_pair
 
 __all__ = ["Schedule", "train", "train_pair"]

@@ -86,7 +86,7 @@ def record(target):
 SCORES = """
 import sys, torch, pathlib
 import faigfast, faigfast.kernels
-from faigfast import _extension
+from faigfast.backend.cpu import extension as _extension
 from faigfast.ops import score_reduction
 assert pathlib.Path(faigfast.__file__).parent == pathlib.Path(sys.path[1]) / "faigfast"
 assert score_reduction(torch.ones(2, 3, 4, 3, 3), -torch.ones(3, 4, 3, 3)).eq(9).all()
@@ -120,7 +120,7 @@ def test_a_wheel_with_the_extension(source, tmp_path):
     assert info["cuda"] == {"extension": False, "reason": "built with FAIGFAST_BUILD=cpu"}
     assert str(info["instruction_sets"]) == text
     for isa in info["instruction_sets"]:
-        code = "from faigfast import _extension as e\nprint(e.module.supported())"
+        code = "from faigfast.backend.cpu import extension as e\nprint(e.module.supported())"
         if isa in python(target, code):
             python(target, SCORES, FAIGFAST_ISA=isa)
 

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script it finds its own folder alone
 from cases.networks import pair
 
 from faigfast import attribute

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases.gpu_bounds import BOUNDS
 
 from faigfast import attribute
 from faigfast.backend.catalogue import backends
@@ -12,15 +13,6 @@ from faigfast.zoo.pairs import PAIRS, shipped_pair
 
 TOP = 0.01
 STEPS = 20
-# Median and worst relative L1 of an image's scores, and the least overlap of the top 1 %. bf16 is
-# for those who name it: `auto` takes it only where it keeps 0.99 too, which has a test of its own.
-BOUNDS = {
-    "fp32": (1e-4, 2e-3, 0.995),
-    "bf16x3": (1e-3, 1e-2, 0.99),
-    "tf32": (1e-2, 5e-2, 0.99),
-    "fp16": (1e-2, 5e-2, 0.99),
-    "bf16": (5e-2, 0.2, 0.97),
-}
 
 pytestmark = [
     pytest.mark.gpu,

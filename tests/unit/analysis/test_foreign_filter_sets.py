@@ -15,7 +15,7 @@ from faigfast.analysis.masking import mask_sets
 from faigfast.analysis.retraining import retrain_all
 from faigfast.analysis.study import Study
 from faigfast.cli.main import main
-from faigfast.training.train import Schedule
+from faigfast.training.trainer import Schedule
 
 one_thread, files, here = command_line.one_thread, command_line.files, command_line.here
 

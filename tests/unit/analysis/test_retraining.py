@@ -6,7 +6,7 @@ import torch
 from cases.analysis import RECIPES, photographs, study_parts  # noqa: F401
 from torch import nn
 
-import faigfast.training.train
+import faigfast.training.trainer
 from faigfast.analysis.report.figures import retraining_bars, svg
 from faigfast.analysis.retraining import (
     compare_retraining,
@@ -19,7 +19,7 @@ from faigfast.analysis.study import Study
 from faigfast.data.patches import Patches
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
-from faigfast.training.train import Schedule, train
+from faigfast.training.trainer import Schedule, train
 
 SHORT = Schedule(iterations=6, learning_rate=1e-2, batch=2)
 
@@ -118,7 +118,7 @@ def test_a_killed_retraining_goes_on(study_parts, tmp_path, monkeypatch):  # noq
     (baseline, _), *_ = study_parts
     few = FilterSet(torch.tensor([0, 20, 40]))
     whole = retrain(baseline, few, patches(), SHORT, tmp_path / "whole")
-    monkeypatch.setattr("faigfast.training.train.SAVE_EVERY", 2)
+    monkeypatch.setattr("faigfast.training.trainer.SAVE_EVERY", 2)
     source = patches()
     original = source.batch
     calls = []
@@ -139,7 +139,7 @@ def test_a_killed_retraining_goes_on(study_parts, tmp_path, monkeypatch):  # noq
     other = FilterSet(torch.tensor([0, 20, 41]))
     with pytest.raises(ValueError, match="belongs to another run"):
         retrain(baseline, other, patches(), SHORT, tmp_path / "stopped")
-    assert faigfast.training.train.SAVE_EVERY == 2
+    assert faigfast.training.trainer.SAVE_EVERY == 2
 
 
 @pytest.fixture(scope="module")

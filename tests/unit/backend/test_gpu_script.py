@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_gpu_pairs import BOUNDS
+from cases.gpu_bounds import BOUNDS
 
 from faigfast import bench
 from faigfast.backend.gpu.auto_precision import FASTEST_FIRST
@@ -78,8 +78,8 @@ def test_an_unknown_stage_is_refused(run, capsys):
 def test_every_test_of_a_gpu_is_in_a_stage(stages, monkeypatch):
     monkeypatch.setattr(stages, "sanitizer", lambda: "/bin/compute-sanitizer")
     words = {word for make in stages.STAGES.values() for step in make() for word in step.command}
-    files = {path.name for path in ROOT.glob("tests/test_gpu_*.py")} - {"test_gpu_script.py"}
-    assert {f"tests/{name}" for name in files | {"test_triton_device.py"}} <= words
+    files = {path.name for path in ROOT.glob("tests/gpu/test_*.py")}
+    assert {f"tests/gpu/{name}" for name in files} <= words
     assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
 
 
@@ -234,7 +234,7 @@ def test_the_sanitizers_see_kernels_of_both_kinds(stages, monkeypatch):
         assert "--report-api-errors no" in words and "--error-exitcode 9" in words
         assert words.count("--kernel-name kernel_substring=") == len(stages.KERNELS)
     for file in ("test_triton_device.py", "test_gpu_kernels.py", "test_gpu_hopper.py"):
-        assert "def test_small" in (ROOT / "tests" / file).read_text()
+        assert "def test_small" in (ROOT / "tests" / "gpu" / file).read_text()
 
 
 def test_the_filter_knows_every_triton_kernel(stages):

@@ -105,11 +105,11 @@ def test_a_module_is_imported_without_its_package(tmp_path, monkeypatch):
     (folder / "net.py").write_text("from .other import value\n")
     (folder / "other.py").write_text("value = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
-    found = spandrel._alone("outer_package.inner.net")
+    found = spandrel._import_alone("outer_package.inner.net")
     assert isinstance(found, ModuleType) and found.value == 3
     assert not {"outer_package", "outer_package.inner"} & sys.modules.keys()
     with pytest.raises(ImportError):
-        spandrel._alone("outer_package.absent.net")
+        spandrel._import_alone("outer_package.absent.net")
 
 
 @pytest.mark.parametrize("family", spandrel.NETWORKS)

@@ -11,7 +11,7 @@ import faigfast
 from faigfast.analysis.evaluation import crops, evaluate
 from faigfast.cli.main import main
 from faigfast.data import Degradation, photographs
-from faigfast.training.train import Schedule
+from faigfast.training.trainer import Schedule
 from faigfast.zoo import SRResNet
 
 one_thread, files, here = command_line.one_thread, command_line.files, command_line.here
@@ -27,7 +27,7 @@ def one_photograph(monkeypatch):
 def test_train_goes_on_and_measures(here, files, one_photograph, capsys, monkeypatch):
     argv = ["train", "--output", str(here), "--folder", "gt", "--quiet", *TRAIN]
     state = torch.random.get_rng_state()
-    original = faigfast.training.train.train
+    original = faigfast.training.trainer.train
     calls = []
 
     def stopped(network, *args, **options):
@@ -36,10 +36,10 @@ def test_train_goes_on_and_measures(here, files, one_photograph, capsys, monkeyp
             raise KeyboardInterrupt
         return original(network, *args, **options)
 
-    monkeypatch.setattr("faigfast.training.train.train", stopped)
+    monkeypatch.setattr("faigfast.training.trainer.train", stopped)
     assert main(argv) == 130
     assert (here / "baseline.safetensors").exists() and not (here / "target.safetensors").exists()
-    monkeypatch.setattr("faigfast.training.train.train", original)
+    monkeypatch.setattr("faigfast.training.trainer.train", original)
     capsys.readouterr()
     assert main(argv) == 0
     out, err = capsys.readouterr()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cases.networks import images, pair
-from test_engine_models import distance, slow_notes
+from test_models import distance, slow_notes
 from torch import nn
 from torch.nn import functional as F
 

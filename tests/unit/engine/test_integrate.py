@@ -253,10 +253,11 @@ def test_chunks_of_the_kernels_in_cpp(size, images, nodes, expected, monkeypatch
     )
     layers = 1, 64, 64, 256  # bytes a pixel
     plan = SimpleNamespace(
-        bytes_of_sample=0, sample=layers, size=lambda layer: layer * x.shape[2:].numel()
-    )
+        bytes_of_sample=0, sample=layers, size=lambda layer: layer * x.shape[2:].numel(),
+        side_by_side=False, runs_alone=lambda backend: not backend,
+    )  # fmt: skip
     chunk = engine._chunk(plan, x, x, images)
     step = Step(np.linspace(0, 1, nodes), np.ones(nodes))
-    parts = engine._parts(step, chunk)
+    parts = engine._parts(plan, step, chunk)
     assert ([len(p) for p, _ in parts], chunk.images) == expected
     assert [a for part, _ in parts for a in part] == step.nodes.tolist()

@@ -213,14 +213,13 @@ def test_out_of_memory_halves_the_chunk_and_counts_nothing_twice(failures, late,
         return found
 
     monkeypatch.setattr(integrate, "accumulate", fails)
-    bar = attribute.__globals__["tqdm"]
 
-    class Bar(bar):
+    class Bar(attribution.tqdm):
         def update(self, n=1):
             moved.append(n)
             return super().update(n)
 
-    monkeypatch.setitem(attribute.__globals__, "tqdm", Bar)
+    monkeypatch.setattr(attribution, "tqdm", Bar)
     with untouched(*nets):
         result = attribute(*nets, batch, steps=8)
     torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-12, atol=1e-14)

@@ -283,9 +283,9 @@ def test_infinities_and_nan_do_not_stay_hidden(isa):
 
 
 KEPT = """
-from faigfast import _extension
+from faigfast.backend.cpu import extension
 from faigfast.backend.cpu.allocator import empty
-kept, size = _extension.module.cached, 1 << 20
+kept, size = extension.module.cached, 1 << 20
 images = [empty(size) for _ in range(3)]
 print(kept())
 del images
@@ -293,7 +293,7 @@ print(kept())
 larger = empty(3 * size)
 print(kept())
 del larger
-_extension.module.free_cached()
+extension.module.free_cached()
 print(kept())
 """
 

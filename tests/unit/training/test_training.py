@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from faigfast.data.patches import Patches
-from faigfast.training.train import Schedule, train, train_pair
+from faigfast.training.trainer import Schedule, train, train_pair
 from faigfast.zoo import SRResNet
 
 
@@ -39,8 +39,8 @@ SHORT = Schedule(iterations=12, learning_rate=1e-2, batch=2)
 @pytest.fixture
 def frequent(monkeypatch):
     """Save and log every fourth iteration."""
-    monkeypatch.setattr("faigfast.training.train.SAVE_EVERY", 4)
-    monkeypatch.setattr("faigfast.training.train.LOG_EVERY", 4)
+    monkeypatch.setattr("faigfast.training.trainer.SAVE_EVERY", 4)
+    monkeypatch.setattr("faigfast.training.trainer.LOG_EVERY", 4)
 
 
 def equal(a, b):
@@ -172,7 +172,7 @@ SCRIPT = """
     import os, signal, sys, torch
     sys.path.insert(0, sys.argv[2])
     torch.set_num_threads(int(sys.argv[3]))  # rounding, and with it every sign, depends on them
-    import faigfast.training.train as training
+    import faigfast.training.trainer as training
     from test_training import SHORT, network, patches
     training.SAVE_EVERY = training.LOG_EVERY = 4
     net, calls = network(), []

@@ -17,7 +17,7 @@ from faigfast.analysis.study import Study
 from faigfast.data.degradations import Degradation
 from faigfast.filters.filter_set import FilterSet
 from faigfast.result import Attribution
-from faigfast.training.train import Schedule
+from faigfast.training.trainer import Schedule
 
 if TYPE_CHECKING:
     import pandas
