@@ -86,7 +86,7 @@ class FilterIndex:
         return self.offsets[-1]
 
     def locate(self, flat: int) -> tuple[str, int, int]:
-        """Give (key, out, in) of a filter: the slice state[key](out, in) of the state dict.
+        """Give (key, out, in) of a filter: the slice `state[key][out, in]` of the state dict.
 
         Parameters
         ----------
