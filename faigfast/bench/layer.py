@@ -9,6 +9,7 @@ from torch import Tensor
 
 import faigfast.engine.op_rules  # noqa: F401  all kernels are in the table
 from faigfast.ops.conv.operation import conv, conv_backward
+from faigfast.ops.conv.spec import ConvSpec
 from faigfast.ops.linear.operation import linear, linear_backward
 from faigfast.ops.registry import Use, choose, using
 
@@ -55,8 +56,9 @@ class ConvolutionLayer:
 
         self.mode = mode
         padding = dilation * (kernel - 1) // 2
-        sides = [[value] * 2 for value in (stride, padding, dilation)]
-        self.geometry: tuple[Any, ...] = (*sides, transposed, [0, 0], groups)
+        self.spec = ConvSpec(
+            [stride] * 2, [padding] * 2, [dilation] * 2, transposed, [0, 0], groups, "relu"
+        )
         outputs = outputs or channels
         first, second = (channels, outputs) if transposed else (outputs, channels)
         shape = first, kernel, kernel, second // groups
@@ -77,14 +79,14 @@ class ConvolutionLayer:
         """Arguments of `conv`."""
         return (
             self.x, self.w0, self.dw, self.b0, self.db, None, None, self.alpha, None, None, None,
-            None, *self.geometry, "relu", 0.0, 1.0, 1,
+            None, *self.spec,
         )  # fmt: skip
 
     def backward_arguments(self, needs: Sequence[bool]) -> tuple[Any, ...]:
         """Give the arguments of `conv_backward`."""
         return (
             self.gy, self.x, self.y, self.w0, self.dw, self.b0, None, None, self.alpha, 1,
-            list(needs), *self.geometry, "relu", 0.0, 1.0, 1,
+            list(needs), *self.spec,
         )  # fmt: skip
 
     def forward(self, backend: str) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from faigfast.backend.gpu.cuda_launch import at_all_points
-from faigfast.ops.conv.operation import SAME
+from faigfast.ops.conv.spec import ConvSpec
 from faigfast.ops.path_values import on_line
 from faigfast.ops.registry import Use, choose, using
 
@@ -127,7 +127,7 @@ def _mask(normal: Callable[..., Tensor], size: int, channels: int) -> PointwiseO
     b = normal(channels, dtype=torch.float16)
     arguments = (
         gy, x, y.relu(), w, 0.1 * w, b, None, None, torch.linspace(0.1, 0.9, 8).to(gy), 1,
-        [False, False, True, False], *SAME, "relu", 0.0, 1.0, 1,
+        [False, False, True, False], *ConvSpec(activation="relu"),
     )  # fmt: skip
     moved_bytes = 3 * gy.numel() * gy.element_size()
     return PointwiseOperation("conv_backward", arguments, moved_bytes, 5e-3)

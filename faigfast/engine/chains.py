@@ -11,7 +11,7 @@ from faigfast.engine.op_rules import Points, argument_names, as_samples, parts_o
 from faigfast.engine.samples import Samples
 from faigfast.ops.conv import chain as ops
 from faigfast.ops.conv.cpu_queue import FUSED
-from faigfast.ops.conv.operation import keeps_more
+from faigfast.ops.conv.spec import ConvSpec
 
 aten = torch.ops.aten
 
@@ -110,7 +110,9 @@ def _convolution(node: fx.Node, moving: Collection[fx.Node]) -> dict[str, Any]:
         and given["input"].meta["val"].ndim == 4
         and all(geometry[name] in (n, [n], [n, n]) for name, n in _SERVED_GEOMETRY.items())
         and given["activation"] in FUSED
-        and not keeps_more(given["activation"], given["scale"], given.get("residual"))
+        and not ConvSpec(activation=given["activation"], scale=given["scale"]).keeps_more(
+            given.get("residual")
+        )
     )
     return given if fits else {}
 

@@ -24,6 +24,7 @@ from faigfast.ops.affine import affine
 from faigfast.ops.attention import cpu as cpu_attention  # noqa: F401  they register their kernels
 from faigfast.ops.conv import cpu as cpu_conv  # noqa: F401  they register their kernels
 from faigfast.ops.conv.operation import conv
+from faigfast.ops.conv.spec import ConvSpec, PathParameters
 from faigfast.ops.embedding import embedding
 from faigfast.ops.linear import by_conv as linear_by_conv  # noqa: F401  they register their kernels
 from faigfast.ops.linear.operation import linear
@@ -215,12 +216,13 @@ def convolve(
         return None
     if residual is not None:
         residual = points.every_image(residual).flatten(1, 2)
-    sizes = [spatial(value, rank) for value in (stride, padding, dilation)]
-    y, _ = conv(
-        x.flatten(1, 2), w[0], w[1], b[0], b[1], slopes[0], slopes[1], points.alpha,
-        w[2], b[2], slopes[2], residual, *sizes, transposed, spatial(output_padding, rank), groups,
-        activation, slope, scale, shuffle,
+    spec = ConvSpec(
+        spatial(stride, rank), spatial(padding, rank), spatial(dilation, rank), transposed,
+        spatial(output_padding, rank), groups, activation, slope, scale, shuffle,
     )  # fmt: skip
+    parameters = PathParameters(w[0], w[1], b[0], b[1], slopes[0], slopes[1], points.alpha)
+    sums = w[2], b[2], slopes[2]
+    y, _ = conv(x.flatten(1, 2), *parameters, *sums, residual, *spec)
     return as_samples(y, points)
 
 

@@ -4,31 +4,28 @@ It has not run on a device yet, so only FAIGFAST_HOPPER=1 enables it.
 """
 
 import os
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from faigfast.backend.gpu import cuda_conv  # noqa: F401  its kernel comes after this one
 from faigfast.backend.gpu.cuda_launch import TYPES, at_all_points, extension, on, refuses
-from faigfast.ops.conv.operation import SAME, keeps_more
+from faigfast.ops.conv.spec import ConvSpec, PathParameters, conv_kernel
 from faigfast.ops.path_values import address, dense
-from faigfast.ops.registry import kernel
 
 _FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
 _CAPABILITY = (9, 0)
 _ALIGNED = 16  # bytes; alignment of addresses that the copy engine reads
 
 
-def _refuses(x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
-             s0: Tensor | None, ds: Tensor | None, alpha: Tensor, *rest: Any) -> str:  # fmt: skip
-    residual, geometry, (activation, _, scale, shuffle) = rest[3], rest[4:10], rest[10:]
+def _refuses(x: Tensor, parameters: PathParameters, residual: Tensor | None, spec: ConvSpec) -> str:
+    w0, dw, b0, db = parameters[:4]
     if w0.shape != (64, 64, 3, 3):
         return f"the weight is {'×'.join(map(str, w0.shape))}, not 64×64×3×3"
-    if geometry != SAME or shuffle != 1:
+    if not spec.is_same_3x3 or spec.shuffle != 1:
         return "stride, padding, dilation, groups and shuffle are not 1, or it is transposed"
-    if activation not in _FUSED or keeps_more(activation, scale, residual):
-        return f"it does not take {activation} with what follows"
+    if spec.activation not in _FUSED or spec.keeps_more(residual):
+        return f"it does not take {spec.activation} with what follows"
     why = refuses(x, *(part for part in (w0, dw, b0, db, residual) if part is not None))
     if why:
         return why
@@ -43,15 +40,12 @@ def _refuses(x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Te
     return ""
 
 
-@kernel("hopper", "conv", _refuses, "cuda", notes_refusal=False)
+@conv_kernel("hopper", _refuses, "cuda", notes_refusal=False)
 def conv(
-    x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
-    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, sum_w: Tensor | None,
-    sum_b: Tensor | None, sum_s: Tensor | None, residual: Tensor | None,
-    stride: Any, padding: Any, dilation: Any, transposed: Any, output_padding: Any, groups: Any,
-    activation: str, slope: float, scale: float, shuffle: int,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    x: Tensor, parameters: PathParameters, residual: Tensor | None, spec: ConvSpec
+) -> tuple[Tensor, Tensor]:
     """As `faigfast.ops.conv.operation.conv`."""
+    w0, dw, b0, db, _, _, alpha = parameters
     pixels = _aligned(dense(x))  # [P or 1, M, H, W, 64]
     rest = None if residual is None else _aligned(dense(residual))
     gamma = at_all_points(w0, dw, alpha, x.dtype).movedim(2, -1)  # [P, 64, 3, 3, 64], dense
@@ -64,7 +58,7 @@ def conv(
             width=width, shared=len(pixels) < points,
             residual_shared=rest is not None and len(rest) < points, x=address(pixels),
             gamma=address(gamma), bias=address(bias), residual=address(rest), y=address(y),
-            activation=_FUSED[activation], slope=slope, scale=scale,
+            activation=_FUSED[spec.activation], slope=spec.slope, scale=spec.scale,
         )  # fmt: skip
     return y.movedim(-1, 2), x.new_empty(0)
 

@@ -7,9 +7,16 @@ from torch import Tensor
 
 from faigfast.backend.gpu import triton_support as _triton
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
-from faigfast.ops.conv.operation import keeps_more
+from faigfast.ops.conv import operation as _conv  # noqa: F401  registers the operation
+from faigfast.ops.conv.spec import (
+    Backward,
+    ConvSpec,
+    PathParameters,
+    conv_backward_kernel,
+    conv_kernel,
+)
 from faigfast.ops.path_values import dense, every_point
-from faigfast.ops.registry import in_use, kernel
+from faigfast.ops.registry import in_use
 
 # Activations that the kernels apply, forward and backward.
 FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky", "prelu": "leaky"}
@@ -37,44 +44,41 @@ def refuses(x: Tensor, *parts: Tensor) -> str:
     return "" if x.numel() else "there is nothing to compute"
 
 
-def _refuses(x: Tensor, w0: Tensor, alpha: Tensor, geometry: tuple[Any, ...]) -> str:
-    why = refuses(x, w0, alpha)
+def _refuses(x: Tensor, parameters: PathParameters, spec: ConvSpec) -> str:
+    w0 = parameters.w0
+    why = refuses(x, w0, parameters.alpha)
     if why:
         return why
     if w0.ndim != 4:
         return f"the kernel has {w0.ndim - 2} dimensions"
-    transposed, groups = geometry[3], geometry[5]
-    if transposed:
+    if spec.transposed:
         return "it is transposed"
-    return _too_many(x, w0, geometry) if groups == 1 else f"it has {groups} groups"
+    return _too_many(x, w0, spec) if spec.groups == 1 else f"it has {spec.groups} groups"
 
 
-def _too_many(x: Tensor, w0: Tensor, geometry: tuple[Any, ...]) -> str:
+def _too_many(x: Tensor, w0: Tensor, spec: ConvSpec) -> str:
     from faigfast.kernels.geometry import Geometry
 
     samples, channels, *size = x.shape[1:]
-    g = Geometry.of((1, samples, *size, channels), w0.shape, *geometry[:3], shuffle=1)
+    g = Geometry.of((1, samples, *size, channels), w0.shape, *spec[:3], shuffle=1)
     most = samples * max(g.height * g.width, g.out_height * g.out_width)
     return "" if most < MOST_PIXELS else f"one point has {most} pixels, more than 32 bits count"
 
 
-def _kernel_layer(
-    shape: torch.Size, w0: Tensor, dw: Tensor | None, s0: Tensor | None, ds: Tensor | None,
-    alpha: Tensor, geometry: tuple[Any, ...], activation: str, slope: float, scale: float,
-    shuffle: int, mode: str,
-) -> Any:  # fmt: skip
+def _kernel_layer(shape: torch.Size, parameters: PathParameters, spec: ConvSpec, mode: str) -> Any:
     """Gather the arguments that all kernels share; `shape` is that of x [P, M, H, W, C]."""
     from faigfast.kernels.conv import Layer
     from faigfast.kernels.geometry import Geometry
 
+    w0, dw, _, _, s0, ds, alpha = parameters
     return Layer(
         w=(w0.movedim(1, -1).contiguous(), None if dw is None else dw.movedim(1, -1).contiguous()),
         s=(_contiguous(s0), _contiguous(ds)),
         alpha=alpha.float().contiguous(),
-        geometry=Geometry.of(shape, w0.shape, *geometry[:3], shuffle),
-        activation=activation,
-        slope=slope,
-        scale=scale,
+        geometry=Geometry.of(shape, w0.shape, *spec[:3], spec.shuffle),
+        activation=FUSED[spec.activation],
+        slope=spec.slope,
+        scale=spec.scale,
         mode=mode,
     )
 
@@ -83,39 +87,38 @@ def _contiguous(part: Tensor | None) -> Tensor | None:
     return None if part is None else part.contiguous()
 
 
-@kernel("triton", "conv", lambda x, w0, *rest: _refuses(x, w0, rest[5], rest[10:16]), "triton")
+@conv_kernel("triton", lambda x, parameters, _, spec: _refuses(x, parameters, spec), "triton")
 def conv(
-    x: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
-    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, sum_w: Tensor | None,
-    sum_b: Tensor | None, sum_s: Tensor | None, residual: Tensor | None,
-    stride: Any, padding: Any, dilation: Any, transposed: Any, output_padding: Any, groups: Any,
-    activation: str, slope: float, scale: float, shuffle: int,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    x: Tensor, parameters: PathParameters, residual: Tensor | None, spec: ConvSpec
+) -> tuple[Tensor, Tensor]:
     """As `faigfast.ops.conv.operation.conv`."""
     from faigfast.kernels.conv import forward
 
-    keeps = keeps_more(activation, scale, residual)
+    activation, scale, shuffle = spec.activation, spec.scale, spec.shuffle
+    keeps = spec.keeps_more(residual)
     fused = activation in FUSED  # else the kernel stops before the activation
     pixels = dense(x)
     layer = _kernel_layer(
-        pixels.shape, w0, dw, s0 if fused else None, ds if fused else None, alpha,
-        (stride, padding, dilation), FUSED[activation] if fused else "none", slope,
-        scale if fused else 1.0, shuffle, mode(x),
-    )  # fmt: skip
+        pixels.shape,
+        parameters if fused else parameters.without_slope(),
+        spec if fused else spec.without_epilogue(),
+        mode(x),
+    )
     g = layer.geometry
     y = x.new_empty(
-        len(alpha), pixels.shape[1], g.out_height * shuffle, g.out_width * shuffle,
+        len(parameters.alpha), pixels.shape[1], g.out_height * shuffle, g.out_width * shuffle,
         g.outputs // shuffle**2,
     )  # fmt: skip
     saved = torch.empty_like(y) if fused and keeps else None
     rest = dense(residual) if fused and residual is not None else None
     saved_kind = "" if saved is None else "input" if ACTIVATIONS[activation] else "output"
-    forward(layer, pixels, (_contiguous(b0), _contiguous(db)), rest, y, saved, saved_kind)
+    biases = _contiguous(parameters.b0), _contiguous(parameters.db)
+    forward(layer, pixels, biases, rest, y, saved, saved_kind)
     y = y.movedim(-1, 2)
     if fused:
         return y, x.new_empty(0) if saved is None else saved.movedim(-1, 2)
     z = y.clone() if ACTIVATIONS[activation] else y
-    y = activate(y.flatten(0, 1), activation, slope).view_as(y)
+    y = activate(y.flatten(0, 1), activation, spec.slope).view_as(y)
     kept = z if ACTIVATIONS[activation] else y
     if residual is not None:
         y = torch.add(residual, y, alpha=scale)
@@ -124,41 +127,30 @@ def conv(
     return y, kept if keeps else x.new_empty(0)
 
 
-@kernel(
-    "triton", "conv_backward",
-    lambda gy, x, saved, w0, *rest: _refuses(x, w0, rest[4], rest[7:13]), "triton",
-)  # fmt: skip
-def conv_backward(
-    gy: Tensor, x: Tensor, saved: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None,
-    s0: Tensor | None, ds: Tensor | None, alpha: Tensor, images: int,
-    needs: list[bool],
-    stride: Any, padding: Any, dilation: Any, transposed: Any, output_padding: Any, groups: Any,
-    activation: str, slope: float, scale: float, shuffle: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+@conv_backward_kernel("triton", lambda b: _refuses(b.x, b.parameters, b.spec), "triton")
+def conv_backward(b: Backward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `faigfast.ops.conv.operation.conv_backward`."""
     from faigfast.kernels.conv import input_gradient, weight_gradient
 
-    if activation not in FUSED:
-        gy = activation_backward(gy * scale, saved, activation, slope)
-        activation, scale = "none", 1.0
-    pixels, upstream = dense(x), every_point(dense(gy), len(alpha))
-    dense_saved = None if activation == "none" else every_point(dense(saved), len(alpha))
-    layer = _kernel_layer(
-        pixels.shape, w0, dw, s0, ds, alpha, (stride, padding, dilation), FUSED[activation], slope,
-        scale, shuffle, mode(x),
-    )  # fmt: skip
+    gy, x, parameters, spec, needs = b.gy, b.x, b.parameters, b.spec, b.needs
+    s0, points = parameters.s0, len(parameters.alpha)
+    if spec.activation not in FUSED:
+        gy = activation_backward(gy * spec.scale, b.saved, spec.activation, spec.slope)
+        spec = spec.without_epilogue()
+    pixels, upstream = dense(x), every_point(dense(gy), points)
+    dense_saved = None if spec.activation == "none" else every_point(dense(b.saved), points)
+    layer = _kernel_layer(pixels.shape, parameters, spec, mode(x))
     empty = x.new_empty(0)
     gx = gw = gb = gs = None
     if needs[0]:
-        gx = x.new_empty(len(alpha), *pixels.shape[1:])
+        gx = x.new_empty(points, *pixels.shape[1:])
         input_gradient(layer, upstream, dense_saved, gx)
     if any(needs[1:]):
         wanted = (needs[1], needs[2], needs[3])
-        gw, gb, gs = weight_gradient(layer, upstream, dense_saved, pixels, images, wanted)
+        gw, gb, gs = weight_gradient(layer, upstream, dense_saved, pixels, b.images, wanted)
     if gs is not None and s0 is not None:
-        gs = (
-            gs.sum(1, keepdim=True) if s0.numel() == 1 else gs.unflatten(1, (-1, shuffle**2)).sum(2)
-        )
+        shared = s0.numel() == 1
+        gs = gs.sum(1, keepdim=True) if shared else gs.unflatten(1, (-1, spec.shuffle**2)).sum(2)
     return (
         empty if gx is None else gx.movedim(-1, 2),
         empty if gw is None else gw.movedim(-1, 2).contiguous(),

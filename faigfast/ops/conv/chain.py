@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from faigfast.backend.cpu.allocator import empty
 from faigfast.ops.conv.cpu import refuses
 from faigfast.ops.conv.cpu_queue import Queue
+from faigfast.ops.conv.spec import ConvSpec, PathParameters
 from faigfast.ops.path_values import dense, every_point, pitched
 from faigfast.ops.registry import in_use, is_observed, using
 
@@ -43,6 +44,13 @@ class Link:
     slope: float
     scale: float
     shuffle: int
+
+    @property
+    def spec(self) -> ConvSpec:
+        """What the link computes, apart from its tensors."""
+        return ConvSpec(
+            activation=self.activation, slope=self.slope, scale=self.scale, shuffle=self.shuffle
+        )
 
     @property
     def takes(self) -> tuple[int, ...]:
@@ -76,6 +84,10 @@ class ConvParameters:
     b0: Tensor | None
     db: Tensor | None
     sum_b: Tensor | None
+
+    def at(self, alpha: Tensor) -> PathParameters:
+        """Parameters at points [P]."""
+        return PathParameters(self.w0, self.dw, self.b0, self.db, None, None, alpha)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +179,7 @@ def serves(inputs: Sequence[Tensor], parameters: Sequence[ConvParameters]) -> bo
     if use.backend != "cpu" or (use.values, use.layer_choice) != (None, None) or is_observed():
         return False
     return all(
-        conv.w0.shape[2:] == (3, 3) and not refuses(x, conv.w0)
+        conv.w0.shape[2:] == (3, 3) and not refuses(x, conv.w0, ConvSpec())
         for conv in parameters
         for x in inputs
     )
@@ -253,9 +265,8 @@ class _Run(torch.autograd.Function):
                 conv = parameters[link.layer]
                 rest = None if link.residual is None else values[link.residual]
                 values[position] = queue.convolve(
-                    values[link.x], conv.w0, conv.dw, conv.b0, conv.db, alpha,
-                    None if rest is None else _contiguous(rest, queue), link.activation,
-                    link.slope, link.scale, link.shuffle,
+                    values[link.x], conv.at(alpha),
+                    None if rest is None else _contiguous(rest, queue), link.spec,
                 )  # fmt: skip
             widths[position] = values[position].shape[-1]
             for dead in chain.freed_after[number]:
@@ -334,9 +345,8 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
             queue.run()  # `pitched` copies it, unless it is a slice of channels
             more = pitched(more.movedim(-1, 2))
         gx, *sums[first : first + 2], _ = queue.convolve_backward(
-            _contiguous(gy, queue), saved, values[link.x], conv.w0, conv.dw, None, None, alpha,
-            more, images, needed, activation, link.slope, link.scale, link.shuffle,
-            input_activation,
+            _contiguous(gy, queue), saved, values[link.x], conv.at(alpha), more, images,
+            needed, link.spec._replace(activation=activation), input_activation,
         )  # fmt: skip
         if gx is not None:
             gradients[link.x] = gx

@@ -11,7 +11,7 @@ from torch import Tensor
 from faigfast.backend.cpu import extension as _extension
 from faigfast.backend.cpu.allocator import empty
 from faigfast.ops.conv.cpu_weights import Taps, packed, shape_of_sums, taps_of
-from faigfast.ops.conv.operation import SAME, Geometry
+from faigfast.ops.conv.spec import ConvSpec, PathParameters
 from faigfast.ops.path_values import address
 
 # Activations that the kernels apply, forward and backward.
@@ -49,10 +49,8 @@ class Queue:
             part.clear()
 
     def convolve(
-        self, pixels: Tensor, w0: Tensor, dw: Tensor | None, b0: Tensor | None, db: Tensor | None,
-        alpha: Tensor, residual: Tensor | None, activation: str, slope: float, scale: float,
-        shuffle: int, geometry: Geometry = SAME,
-    ) -> Tensor:  # fmt: skip
+        self, pixels: Tensor, parameters: PathParameters, residual: Tensor | None, spec: ConvSpec
+    ) -> Tensor:
         """Queue y [P, M, H, W, O] of a path convolution with an activation of `FUSED`.
 
         Parameters
@@ -62,8 +60,9 @@ class Queue:
         residual : Tensor, optional
             As `dense` gives it.
         """
-        outputs, taps = _outputs(w0, geometry), taps_of(w0, geometry)
-        stride, padding, dilation, transposed, extra, _ = geometry
+        w0, shuffle = parameters.w0, spec.shuffle
+        outputs, taps = _outputs(w0, spec), taps_of(w0, spec)
+        stride, padding, dilation, transposed, extra, _ = spec.geometry
         reach = [d * (k - 1) for d, k in zip(dilation, w0.shape[2:], strict=True)]
         sides = zip(pixels.shape[2:4], padding, reach, stride, extra, strict=True)
         height, width = (
@@ -71,12 +70,13 @@ class Queue:
             for n, p, r, s, e in sides
         )
         y = self._result(
-            len(alpha), pixels.shape[1], height * shuffle, width * shuffle, outputs // shuffle**2
-        )
+            len(parameters.alpha), pixels.shape[1], height * shuffle, width * shuffle,
+            outputs // shuffle**2,
+        )  # fmt: skip
         convolution = self._path_convolution(
-            pixels, (height, width), outputs, taps, geometry,
-            packed(w0, dw, taps, shuffle, rotated=False), alpha, shuffle, activation, slope,
-            scale, b0, db,
+            pixels, (height, width), outputs, taps,
+            packed(w0, parameters.dw, taps, shuffle, rotated=False), parameters.without_slope(),
+            spec,
         )  # fmt: skip
         task = _extension.module.forward(  # type: ignore[union-attr]
             convolution, x=address(pixels), x_point=_point_stride(pixels),
@@ -88,10 +88,9 @@ class Queue:
         return y
 
     def convolve_backward(
-        self, gy: Tensor, saved: Tensor | None, pixels: Tensor, w0: Tensor, dw: Tensor | None,
-        s0: Tensor | None, ds: Tensor | None, alpha: Tensor, more: Tensor | None, images: int,
-        needs: Sequence[bool], activation: str, slope: float, scale: float, shuffle: int,
-        input_activation: tuple[str, float] = ("none", 0.0), geometry: Geometry = SAME,
+        self, gy: Tensor, saved: Tensor | None, pixels: Tensor, parameters: PathParameters,
+        more: Tensor | None, images: int, needs: Sequence[bool], spec: ConvSpec,
+        input_activation: tuple[str, float] = ("none", 0.0),
     ) -> list[Tensor | None]:  # fmt: skip
         """Queue gx [P, M, H, W, C], gw, gb and gs [N, O], each where it is needed.
 
@@ -109,14 +108,16 @@ class Queue:
         list of Tensor or None
             gw as `faigfast.ops.conv.cpu_weights.as_weights` takes it; [N, *w] for a 3×3.
         """
-        taps = taps_of(w0, geometry)
-        gx = self._result(len(alpha), *pixels.shape[1:]) if needs[0] else None
-        weights = packed(w0, dw, taps, shuffle, rotated=True) if needs[0] else (None, None)
-        size, outputs = [n // shuffle for n in gy.shape[2:4]], _outputs(w0, geometry)
+        w0, shuffle = parameters.w0, spec.shuffle
+        taps = taps_of(w0, spec)
+        gx = self._result(len(parameters.alpha), *pixels.shape[1:]) if needs[0] else None
+        weights: tuple[Tensor | None, Tensor | None] = None, None
+        if needs[0]:
+            weights = packed(w0, parameters.dw, taps, shuffle, rotated=True)
+        size, outputs = [n // shuffle for n in gy.shape[2:4]], _outputs(w0, spec)
         convolution = self._path_convolution(
-            pixels, size, outputs, taps, geometry, weights, alpha, shuffle, activation, slope,
-            scale, s0=s0, ds=ds,
-        )  # fmt: skip
+            pixels, size, outputs, taps, weights, parameters.without_bias(), spec
+        )
         shapes = shape_of_sums(w0, taps), (outputs,), (outputs,)
         gw, gb, gs = (
             empty(images, *shape) if need else None
@@ -148,18 +149,15 @@ class Queue:
         self._held += held
 
     def _path_convolution(
-        self, x: Tensor, size: Sequence[int], outputs: int, taps: Taps, geometry: Geometry,
-        weights: tuple[Tensor | None, Tensor | None], alpha: Tensor, shuffle: int,
-        activation: str, slope: float, scale: float,
-        b0: Tensor | None = None, db: Tensor | None = None,
-        s0: Tensor | None = None, ds: Tensor | None = None,
+        self, x: Tensor, size: Sequence[int], outputs: int, taps: Taps,
+        weights: tuple[Tensor | None, Tensor | None], parameters: PathParameters, spec: ConvSpec,
     ) -> Any:  # fmt: skip
         """Describe a convolution to the extension."""
-        alpha = alpha.contiguous()
-        b0, db, s0, ds = (None if part is None else part.contiguous() for part in (b0, db, s0, ds))
+        alpha = parameters.alpha.contiguous()
+        b0, db, s0, ds = (None if p is None else p.contiguous() for p in parameters[2:6])
         self._held += *weights, alpha, b0, db, s0, ds
         kind, grid = taps
-        stride, padding, dilation, transposed, _, groups = geometry
+        stride, padding, dilation, transposed, _, groups = spec.geometry
         kernel = _kernel_geometry(
             kind, grid, tuple(padding), tuple(stride), tuple(dilation), groups, transposed
         )
@@ -167,7 +165,7 @@ class Queue:
             sizes=[len(alpha), x.shape[1], *size, x.shape[4], outputs],
             x_size=x.shape[2:4],
             kernel=kernel,
-            shuffle=shuffle,
+            shuffle=spec.shuffle,
             alpha=address(alpha),
             w0=address(weights[0]),
             dw=address(weights[1]),
@@ -176,17 +174,16 @@ class Queue:
             s0=address(s0),
             ds=address(ds),
             shared_slope=s0 is not None and s0.numel() == 1,
-            activation=FUSED_BACKWARD[activation],
-            slope=slope,
-            scale=scale,
+            activation=FUSED_BACKWARD[spec.activation],
+            slope=spec.slope,
+            scale=spec.scale,
             threads=torch.get_num_threads(),
         )  # fmt: skip
 
 
-def _outputs(w0: Tensor, geometry: Geometry) -> int:
+def _outputs(w0: Tensor, spec: ConvSpec) -> int:
     """Channels of y before the shuffle."""
-    transposed, groups = geometry[3], geometry[5]
-    return w0.shape[1] * groups if transposed else w0.shape[0]
+    return w0.shape[1] * spec.groups if spec.transposed else w0.shape[0]
 
 
 def _point_stride(part: Tensor) -> int:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from faigfast.backend.cpu import extension as _extension
 from faigfast.backend.cpu.allocator import empty
-from faigfast.ops.conv.operation import Geometry
+from faigfast.ops.conv.spec import ConvSpec
 from faigfast.ops.path_values import address
 from faigfast.ops.registry import in_use
 
@@ -23,9 +23,9 @@ LEAST_CHANNELS = 5
 Taps = tuple[str, tuple[int, ...]]  # result of `taps_of`
 
 
-def taps_of(w0: Tensor, geometry: Geometry) -> Taps:
+def taps_of(w0: Tensor, spec: ConvSpec) -> Taps:
     """Kind of the C++ kernel, and its numbers of squares, or taps, down and across."""
-    stride, padding, dilation, transposed, _, groups = geometry
+    stride, padding, dilation, transposed, _, groups = spec.geometry
     size = tuple(w0.shape[2:])
     if transposed or (*stride, *dilation) != (1, 1, 1, 1):
         return "direct", size

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
+from faigfast.ops.conv.spec import ConvSpec
 from faigfast.ops.path_values import (
     arranged,
     empty_at_points,
@@ -18,10 +19,6 @@ from faigfast.ops.path_values import (
 from faigfast.ops.registry import operation
 
 aten = torch.ops.aten
-
-# Stride, padding, dilation, whether transposed, output padding and groups.
-Geometry = tuple[list[int], list[int], list[int], bool, list[int], int]
-SAME: Geometry = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # 3×3, output as large as x
 
 
 @operation
@@ -86,7 +83,10 @@ def conv(
     saved : Tensor
         The activation's input or output if its gradient needs more than y; else empty.
     """
-    geometry = (stride, padding, dilation, transposed, output_padding, groups)
+    spec = ConvSpec(
+        stride, padding, dilation, transposed, output_padding, groups,
+        activation, slope, scale, shuffle,
+    )  # fmt: skip
     points = alpha.unbind()
     parameters = (
         (
@@ -96,7 +96,7 @@ def conv(
         )
         for a in points
     )
-    return at_points(x, parameters, len(points), residual, geometry, activation, scale, shuffle)
+    return at_points(x, parameters, len(points), residual, spec)
 
 
 def at_points(
@@ -104,18 +104,15 @@ def at_points(
     parameters: Iterable[tuple[Tensor, Tensor | None, Tensor | float]],
     points: int,
     residual: Tensor | None,
-    geometry: tuple[Any, ...],
-    activation: str,
-    scale: float,
-    shuffle: int,
+    spec: ConvSpec,
 ) -> tuple[Tensor, Tensor]:
     """Compute `conv` with weight, bias and slope of every point, one after the other."""
-    keeps = keeps_more(activation, scale, residual)
+    activation, scale, keeps = spec.activation, spec.scale, spec.keeps_more(residual)
     y, saved = x.new_empty(0), x.new_empty(0)
     for p, (w, b, s) in enumerate(parameters):
-        z = aten.convolution(one_batch(x[p % len(x)]), w, b, *geometry)
-        if shuffle > 1:
-            z = arranged(aten.pixel_shuffle(z, shuffle))
+        z = aten.convolution(one_batch(x[p % len(x)]), w, b, *spec.geometry)
+        if spec.shuffle > 1:
+            z = arranged(aten.pixel_shuffle(z, spec.shuffle))
         out = activate(z, activation, s)
         kept = z if ACTIVATIONS[activation] else out
         if keeps:
@@ -128,12 +125,6 @@ def at_points(
             out = torch.mul(out, scale, out=destination)
         y = _placed(y, out, p, points)
     return y, saved
-
-
-def keeps_more(activation: str, scale: float, residual: Tensor | None) -> bool:
-    """Whether the gradient of the activation needs more than y."""
-    changed = scale != 1 or residual is not None
-    return activation != "none" and (ACTIVATIONS[activation] or changed)
 
 
 def _placed(all_points: Tensor, part: Tensor, p: int, points: int) -> Tensor:
@@ -266,10 +257,10 @@ def _slope_sums(g: Tensor, z: Tensor, s0: Tensor | None, images: int) -> Tensor:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, w0, dw, b0, _, s0, ds, alpha, sum_w, sum_b, sum_s, residual, *geometry = inputs
-    *ctx.geometry, ctx.activation, ctx.slope, ctx.scale, ctx.shuffle = geometry
+    x, w0, dw, b0, _, s0, ds, alpha, sum_w, sum_b, sum_s, residual, *spec = inputs
+    ctx.spec = ConvSpec(*spec)
     y, saved = output
-    if ctx.activation != "none" and not keeps_more(ctx.activation, ctx.scale, residual):
+    if ctx.spec.activation != "none" and not ctx.spec.keeps_more(residual):
         saved = y
     ctx.save_for_backward(x, saved, w0, dw, b0, s0, ds, alpha)
     ctx.images = next((len(part) for part in (sum_w, sum_b, sum_s) if part is not None), 1)
@@ -284,10 +275,7 @@ def _backward(ctx: Any, gy: Tensor | None, _: None) -> tuple[Tensor | None, ...]
         return (None,) * 22
     x, saved, w0, dw, b0, s0, ds, alpha = ctx.saved_tensors
     needs = [ctx.needs_input_grad[i] for i in (0, 8, 9, 10)]
-    gradients = conv_backward(
-        gy, x, saved, w0, dw, b0, s0, ds, alpha, ctx.images, needs, *ctx.geometry,
-        ctx.activation, ctx.slope, ctx.scale, ctx.shuffle,
-    )  # fmt: skip
+    gradients = conv_backward(gy, x, saved, w0, dw, b0, s0, ds, alpha, ctx.images, needs, *ctx.spec)
     gx, gw, gb, gs = needed_gradients(gradients, needs, x)
     gr = gy.sum_to_size(ctx.residual) if ctx.needs_input_grad[11] else None
     return gx, *[None] * 7, gw, gb, gs, gr, *[None] * 10

@@ -7,12 +7,11 @@ from torch import Tensor
 
 from faigfast.backend.gpu import triton_conv
 from faigfast.ops.conv import cpu as cpu_conv
-from faigfast.ops.conv.operation import Geometry
+from faigfast.ops.conv.spec import Backward, ConvSpec, PathParameters
 from faigfast.ops.linear import operation as _linear  # noqa: F401  registers the operation
 from faigfast.ops.registry import kernel
 
-_GEOMETRY: Geometry = ([1, 1], [0, 0], [1, 1], False, [0, 0], 1)
-_NO_SLOPE = (None, None)
+_SPEC = ConvSpec(padding=(0, 0))
 
 
 def _pixels(x: Tensor) -> Tensor:
@@ -45,10 +44,8 @@ def _register(
         alpha: Tensor, sum_w: Tensor | None, sum_b: Tensor | None,
     ) -> Tensor:  # fmt: skip
         """As `faigfast.ops.linear.operation.linear`."""
-        y, _ = conv(
-            _pixels(x), w0[..., None, None], _taps(dw), b0, db, *_NO_SLOPE, alpha, None, None,
-            None, None, *_GEOMETRY, "none", 0.0, 1.0, 1,
-        )  # fmt: skip
+        parameters = PathParameters(w0[..., None, None], _taps(dw), b0, db, None, None, alpha)
+        y, _ = conv(_pixels(x), parameters, None, _SPEC)
         return _rows(y)
 
     @kernel(
@@ -59,15 +56,15 @@ def _register(
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `faigfast.ops.linear.operation.linear_backward`."""
         empty = torch.empty(0, dtype=x.dtype, device=x.device)
+        parameters = PathParameters(w0[..., None, None], _taps(dw), None, None, None, None, alpha)
         gx, gw, gb, _ = conv_backward(
-            _pixels(gy), _pixels(x), empty, w0[..., None, None], _taps(dw), None, *_NO_SLOPE,
-            alpha, x.shape[1], [*needs, False], *_GEOMETRY, "none", 0.0, 1.0, 1,
-        )  # fmt: skip
+            Backward(_pixels(gy), _pixels(x), empty, parameters, x.shape[1], [*needs, False], _SPEC)
+        )
         return _rows(gx) if needs[0] else gx, gw.flatten(2) if needs[1] else gw, gb
 
 
 _register("triton", "triton", _triton_refuses, triton_conv.conv, triton_conv.conv_backward)
 _register(
-    "simd", "cpu", lambda x, w0, alpha: cpu_conv.refuses(x, w0[..., None, None], _GEOMETRY),
+    "simd", "cpu", lambda x, w0, alpha: cpu_conv.refuses(x, w0[..., None, None], _SPEC),
     cpu_conv.conv, cpu_conv.conv_backward,
 )  # fmt: skip

@@ -15,6 +15,7 @@ from faigfast.engine.chains import NodeChain
 from faigfast.ops.conv.chain import ChannelBuffer, Concatenation
 from faigfast.ops.conv.cpu_queue import Queue
 from faigfast.ops.conv.operation import conv, conv_backward
+from faigfast.ops.conv.spec import ConvSpec, PathParameters
 from faigfast.ops.path_values import dense, pitched
 from faigfast.ops.registry import Use, using
 
@@ -59,12 +60,13 @@ def test_kernels_add_some_channels_of_a_wider_gradient(size, isa, points, monkey
     alpha = torch.linspace(0.9, 0.2, points)
     more = torch.randn_like(x)
 
+    parameters = PathParameters(w0, dw, None, None, None, None, alpha)
+
     def gradient(more):
         queue = Queue()
         gx = queue.convolve_backward(
-            dense(gy), None, pitched(x), w0, dw, None, None, alpha, more, 2, [True, *[False] * 3],
-            "none", 0.0, 1.0, 1,
-        )[0]  # fmt: skip
+            dense(gy), None, pitched(x), parameters, more, 2, [True, *[False] * 3], ConvSpec()
+        )[0]
         queue.run()
         return gx
 

@@ -23,6 +23,7 @@ from cases.path_operations import (
 from faigfast.backend.cpu import extension as _extension
 from faigfast.ops.conv.cpu_queue import Queue
 from faigfast.ops.conv.operation import conv, conv_backward
+from faigfast.ops.conv.spec import ConvSpec, PathParameters
 from faigfast.ops.registry import Use, using
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
@@ -328,11 +329,12 @@ def test_a_gradient_passes_the_activation_that_gave_x(before, channels, size, is
     case = conv_case(channels=channels, size=size, points=2, images=3).to(torch.float32)
     (_, _), (_, given) = arguments(case)
     gy, more = given[0].movedim(2, -1).contiguous(), torch.randn_like(x)
-    layer = x, *given[3:5], None, None, given[8], more, 3, [True, False, False, False]
+    parameters = PathParameters(*given[3:5], None, None, None, None, given[8])
+    layer = x, parameters, more, 3, [True, False, False, False]
     queue = Queue()
     with kernels(), poisoned():
         plain, passed = (
-            queue.convolve_backward(gy, None, *layer, "none", 0.0, 1.0, 1, one)[0]
+            queue.convolve_backward(gy, None, *layer, ConvSpec(), one)[0]
             for one in (("none", 0.0), before)
         )
     queue.run()

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from faigfast.backend.cpu import extension as _extension
 from faigfast.ops.conv import cpu_queue
 from faigfast.ops.conv.cpu_queue import Queue
+from faigfast.ops.conv.spec import ConvSpec, PathParameters
 
 pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 ALPHA = torch.tensor([0.25, 0.75])
@@ -39,7 +40,8 @@ def pixels(*size, channels=8):
 
 
 def queued(queue, x, w):
-    return queue.convolve(x, w[0], w[1] - w[0], None, None, ALPHA, None, "relu", 0.0, 1.0, 1)
+    parameters = PathParameters(w[0], w[1] - w[0], None, None, None, None, ALPHA)
+    return queue.convolve(x, parameters, None, ConvSpec(activation="relu"))
 
 
 def plain(x, w):
