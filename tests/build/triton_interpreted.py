@@ -35,6 +35,7 @@ from faigfast.kernels import conv as orchestra
 from faigfast.kernels import conv_weight_gradient, tiles
 from faigfast.kernels.launch import Launch, Tile
 from faigfast.ops import score_reduction, score_reduction_reference
+from faigfast.ops.conv.spec import backward_of
 from faigfast.ops.registry import Use, using
 from faigfast.ops.squared_error.operation import squared_error, squared_error_backward
 
@@ -214,7 +215,7 @@ def test_only_what_is_needed_is_computed():
         one = list(given)
         one[10] = needs
         with using(Use("triton")):
-            parts = kernel_backward(*one)
+            parts = kernel_backward(backward_of(one))
         assert [part.numel() > 0 for part in parts] == needs
 
 
