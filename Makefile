@@ -15,7 +15,7 @@ CLANG_FORMAT := .venv/bin/python -c "import clang_format; clang_format.clang_for
 PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --durations=15
 SLOW := build or interpreter
 
-.PHONY: demo test test-slow test-all gpu sanitize bench docs lint format env
+.PHONY: demo test test-slow test-all coverage gpu sanitize bench docs lint format env
 
 demo: env
 	.venv/bin/faigfast demo
@@ -27,6 +27,10 @@ test-slow: env
 	$(PYTEST) -m "$(SLOW)"
 
 test-all: test test-slow
+
+# The short suite again, with lines and branches counted; a third slower.
+coverage: env
+	$(PYTEST) -m "not ($(SLOW))" --cov --cov-report=term
 
 gpu:
 	@$${PYTHON:-python3} scripts/gpu.py $(STAGE) $(if $(filter no,$(BUILD)),--no-build)

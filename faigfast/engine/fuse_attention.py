@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from faigfast.ops.attention.operation import attention
-from faigfast.ops.registry import choose
+from faigfast.ops.registry import choose, is_observed
 
 aten = torch.ops.aten
 
@@ -58,7 +58,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, steps: Sequence[Step], *addends: Ten
     Tensor
         [..., N, E].
     """
-    arguments = _windows(q, k, v, steps, addends)
+    arguments = None if is_observed() else _windows(q, k, v, steps, addends)
     if arguments is not None and choose(attention.name, *arguments).name != "plain":
         y, _ = attention(*arguments)
         return y.reshape(*_lead(q.shape, steps), *y.shape[2:])

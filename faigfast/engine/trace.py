@@ -8,11 +8,11 @@ computation: two networks, or two sizes of an image, with one digest share one g
 import hashlib
 import operator
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from faigfast.engine.calls import CallRecorder, content_name
+from faigfast.engine.effects import draws, effects_of
 from faigfast.integration.path import WeightPath
 from faigfast.models.state import copy_of
 
@@ -42,14 +43,6 @@ _READING: frozenset[Any] = frozenset(
     )
 ) | {Tensor.data.__set__}  # type: ignore[attr-defined]  # fmt: skip
 _MASKS = (torch.bool, torch.uint8)
-# These return values to Python that depend on shapes and types alone.
-_OF_SHAPES = {
-    f"aten::{name}"
-    for name in (
-        "dim", "is_complex", "is_floating_point", "is_same_size", "is_signed", "numel", "size",
-        "storage_offset", "stride",
-    )
-}  # fmt: skip
 
 
 class NotCaptured(Exception):
@@ -238,15 +231,15 @@ class _StepRecorder:
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation; record it if it depends on an input."""
         with no_python_dispatcher():
-            kind = _kind(func)
-            if kind.random and draws(func, args, kwargs):
+            effects = effects_of(func)
+            if effects.random and draws(func, args, kwargs):
                 raise NotCaptured(f"{func} draws random numbers")
             given = [value for value in _tensors((args, kwargs)) if value in self.nodes]
             if not given:
                 return func(*args, **kwargs)
-            if kind.by_values and self._depends_on_values(func, args):
+            if effects.by_values and self._depends_on_values(func, args):
                 raise NotCaptured(f"data-dependent operation: {func}")
-            if kind.writes and not (isinstance(args[0], Tensor) and args[0] in self.nodes):
+            if effects.writes and not (isinstance(args[0], Tensor) and args[0] in self.nodes):
                 raise Aliased
             if torch.is_autocast_enabled(given[0].device.type):
                 raise NotCaptured("it changes types by autocast")
@@ -348,35 +341,6 @@ class _Watch(CallRecorder):
 
 
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
-
-
-class _Kind(NamedTuple):
-    """Effects of an operation beside computing tensors."""
-
-    random: bool
-    writes: bool
-    by_values: bool  # a Python value, or the result's shape, may depend on values
-
-
-@cache
-def _kind(func: Any) -> _Kind:
-    numbers = any("Tensor" not in str(part.type) for part in func._schema.returns)
-    return _Kind(
-        torch.Tag.nondeterministic_seeded in func.tags,
-        func._schema.is_mutable,
-        torch.Tag.dynamic_output_shape in func.tags
-        or (numbers and func._schema.name not in _OF_SHAPES),
-    )
-
-
-def draws(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether an operation that may draw random numbers does so with these arguments."""
-    # Dropout and attention have this tag even where they drop nothing.
-    given = {argument.name: argument.default_value for argument in func._schema.arguments}
-    given |= dict(zip(given, args, strict=False)) | dict(kwargs)
-    if "dropout_p" in given:
-        return bool(given["dropout_p"])
-    return given.get("train", given.get("training")) is not False
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -1,4 +1,5 @@
-import copy
+"""Masking by every method: areas, whole units, finished parts, given sets, refusals."""
+
 import math
 from dataclasses import replace
 
@@ -6,210 +7,19 @@ import numpy as np
 import pytest
 import torch
 from cases.analysis import RECIPES, photographs, study_parts  # noqa: F401
-from skimage.color import rgb2ycbcr
-from skimage.metrics import structural_similarity
 from torch import nn
-from torch.nn import functional as F
 
 import faigfast
 from faigfast.analysis.baselines import rank_by
-from faigfast.analysis.contrasts import Contrast, check_contrasts, one_against_rest, overlap
+from faigfast.analysis.contrasts import Contrast, one_against_rest
 from faigfast.analysis.data_frames import text_table
-from faigfast.analysis.evaluation import (
-    crops,
-    cut_crops,
-    evaluate,
-    measure,
-    over_photographs,
-    restore,
-)
+from faigfast.analysis.evaluation import crops, cut_crops, measure
 from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.masking import mask, mask_sets
-from faigfast.analysis.metrics import gradient_map, output_difference, ssim
 from faigfast.analysis.report.figures import method_curves, svg
 from faigfast.analysis.report.tables import area_sentences, areas, masked_networks, masked_sets
-from faigfast.analysis.swap_units import (
-    output_channels,
-    random_swap_units,
-    swap_unit_numbers,
-    top_swap_units,
-)
-from faigfast.data.degradations import round_to_8_bit
+from faigfast.analysis.swap_units import random_swap_units, swap_unit_numbers, top_swap_units
 from faigfast.filters.filter_set import FilterSet
-from faigfast.filters.index import FilterIndex
-
-
-def noisy_pair(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    gt = round_to_8_bit(F.avg_pool2d(torch.rand(2, 3, 30, 37, generator=generator), 3, 1, 1))
-    return round_to_8_bit(gt + 0.05 * torch.randn(gt.shape, generator=generator)), gt
-
-
-# Metrics
-
-
-@pytest.mark.parametrize("border", [0, 3])
-@pytest.mark.parametrize("channel", ["rgb", "y"])
-def test_ssim_is_skimages(border, channel):
-    output, gt = noisy_pair()
-    inner = (slice(border, 30 - border), slice(border, 37 - border))
-    for n, value in enumerate(ssim(output, gt, border=border, channel=channel).tolist()):
-        a, b = (x[n].permute(1, 2, 0).double().numpy()[inner] for x in (output, gt))
-        if channel == "y":
-            a, b = (rgb2ycbcr(x)[..., :1] / 255 for x in (a, b))
-        expected = structural_similarity(
-            a, b, data_range=1.0, gaussian_weights=True, use_sample_covariance=False, channel_axis=2
-        )
-        assert value == pytest.approx(expected, abs=2e-4)
-
-
-def test_ssim_of_equal_images_is_one_and_small_ones_are_refused():
-    _, gt = noisy_pair()
-    assert ssim(gt, gt).tolist() == pytest.approx([1.0, 1.0])
-    with pytest.raises(ValueError, match="border 10 leaves \\[10, 17\\] of an image \\[30, 37\\]"):
-        ssim(gt, gt, border=10)
-
-
-def authors_map(image):
-    """The published steps on one RGB image [3, H, W], written out."""
-    bgr = np.round(image.flip(0).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-    x = np.repeat(bgr.astype(np.float32) / 255, 3, axis=2)  # of three channels, not of one
-    x = torch.from_numpy(x).permute(2, 0, 1)[None, :3]
-    v = torch.tensor([[0.0, -1, 0], [0, 0, 0], [0, 1, 0]]).expand(3, 1, 3, 3)
-    maps = [F.conv2d(x, k, padding=1, groups=3) for k in (v, v.transpose(2, 3).contiguous())]
-    return (maps[0] ** 2 + maps[1] ** 2 + 1e-6).sqrt()
-
-
-def test_output_difference_in_the_authors_form():
-    one, other = noisy_pair()
-    for n, value in enumerate(output_difference(one, other, form="authors").tolist()):
-        a, b = authors_map(one[n]), authors_map(other[n])
-        assert value == pytest.approx(1000 * float(((a - b) ** 2).mean()), rel=1e-5)
-
-
-def test_output_difference_on_gray():
-    one, other = noisy_pair()
-    gray = one.clone()
-    gray[:] = (one * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    rounded = round_to_8_bit(gray)
-    # Of an image that is gray already both forms are one.
-    torch.testing.assert_close(gradient_map(rounded), gradient_map(rounded, "authors"))
-    assert (output_difference(one, one) == 0).all()
-    assert (output_difference(one, other) > 0).all()
-    with pytest.raises(ValueError, match="form is 'grey'"):
-        output_difference(one, other, form="grey")
-
-
-def test_measure_restores_once_and_agrees_with_evaluate(study_parts):  # noqa: F811
-    (_, target), _, kept, _ = study_parts
-    calls = []
-    counting = copy.deepcopy(target)
-    counting.register_forward_hook(lambda *_: calls.append(1))
-    reference = {name: restore(target, lq) for name, lq in kept.lq.items()}
-    values = measure(
-        counting, kept, border=2, metrics=("psnr", "ssim", "difference"), reference=reference
-    )
-    assert len(calls) == len(kept.lq) * -(-len(kept.names) // 8)
-    for name, expected in evaluate(target, kept, border=2).items():
-        assert torch.equal(values["psnr"][name], expected)
-        assert (values["difference"][name] < 1e-6).all()
-    with pytest.raises(ValueError, match="metric is 'lpips'"):
-        measure(target, kept, border=2, metrics=("lpips",))
-
-
-def test_intervals_over_photographs_are_students():
-    values = torch.tensor([1.0, 3.0, 4.0, 6.0, 0.0])
-    mean, half, positive, count = over_photographs(values, ["a", "a", "b", "b", "c"])
-    means = torch.tensor([2.0, 5.0, 0.0])
-    assert mean == pytest.approx(float(means.mean()))
-    assert half == pytest.approx(4.302653 * float(means.std()) / 3**0.5)
-    assert (positive, count) == (2, 3)
-    assert np.isnan(over_photographs(values, ["a"] * 5)[1])
-
-
-# Contrasts and units
-
-
-def test_contrasts_are_read_and_checked(study_parts):  # noqa: F811
-    *_, result = study_parts
-    assert Contrast.parse("blur:") == Contrast("blur:", "blur", ())
-    named = Contrast.parse("mine = blur : noise, clean".replace(" = ", "=").replace(" : ", ":"))
-    assert named == Contrast("mine", "blur", ("noise", "clean"))
-    assert torch.equal(named.scores(result), result.contrast("blur"))
-    assert torch.equal(Contrast.parse("blur:").scores(result), result.mean("blur"))
-    for text, words in (
-        ("fog", "names the degradation 'fog'"),
-        ("blur:fog", "names the degradation 'fog'"),
-        ("blur:blur", "against itself"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            check_contrasts([Contrast.parse(text)], result.degradations)
-    with pytest.raises(ValueError, match="given twice"):
-        check_contrasts([Contrast.parse("blur")] * 2, result.degradations)
-    with pytest.raises(ValueError, match="expected \\[NAME=\\]"):
-        Contrast.parse("a:b:c")
-
-
-def test_overlap_of_sets(study_parts):  # noqa: F811
-    *_, result = study_parts
-    one = result.top("blur", 0.1)
-    half = one[: len(one) // 2]
-    shares = overlap({"one": one, "half": half})
-    expected = [[1.0, len(half) / len(one)], [1.0, 1.0]]
-    torch.testing.assert_close(shares, torch.tensor(expected, dtype=torch.float64))
-    other = FilterSet(one.indices, one.total, "0" * 16)
-    with pytest.raises(ValueError, match="belong to the networks"):
-        overlap({"one": one, "other": other})
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-def test_output_channels_of_every_kind_of_layer(groups):
-    net = nn.Sequential(
-        nn.Conv2d(4, 6, 3, groups=groups),
-        nn.ConvTranspose2d(6, 4, 3, groups=groups),
-        nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 2, 1)),
-    )
-    index = FilterIndex.of(net)
-    channels = output_channels(net, index)
-    x = torch.rand(1, 4, 7, 7)
-    before = [x]
-    for layer in net:
-        before.append(layer(before[-1]))
-    for n, key in enumerate(list(channels)[:2]):
-        for flat, expected in enumerate(channels[key].tolist()):
-            layer = copy.deepcopy(net[n])
-            row, column = divmod(flat, layer.weight.shape[1])
-            with torch.no_grad():
-                layer.weight[row, column] += 1
-            moved = (layer(before[n]) - before[n + 1]).abs().amax((0, 2, 3)) > 1e-6
-            assert moved.nonzero().flatten().tolist() == [expected]
-    assert len(channels) == 3 and len(channels[index.layers[2]]) == 8
-
-
-def test_units_are_whole_and_best_first(study_parts):  # noqa: F811
-    (_, target), *_, result = study_parts
-    blur = Contrast("blur", "blur")
-    kernels = top_swap_units(target, result, blur, 0.2, "kernel")
-    assert torch.equal(kernels.indices, result.top("blur", 0.2).indices)
-    score = result.contrast("blur")
-    for by in ("channel", "layer"):
-        unit = swap_unit_numbers(target, result.index, by)
-        chosen = top_swap_units(target, result, blur, 0.2, by)
-        assert len(chosen) <= len(kernels) or len(unit[chosen.indices].unique()) == 1
-        picked = unit[chosen.indices].unique_consecutive()
-        assert len(picked.unique()) == len(picked)
-        for number in picked.tolist():
-            assert torch.isin((unit == number).nonzero().flatten(), chosen.indices).all()
-        means = torch.stack([score[unit == n].mean() for n in range(int(unit.max()) + 1)])
-        assert torch.equal(picked, means.argsort(descending=True, stable=True)[: len(picked)])
-    assert len(swap_unit_numbers(target, result.index, "layer").unique()) == len(
-        result.index.layers
-    )
-    with pytest.raises(ValueError, match="by is 'pixel'"):
-        swap_unit_numbers(target, result.index, "pixel")
-
-
-# Masking
 
 
 @pytest.fixture(scope="module")

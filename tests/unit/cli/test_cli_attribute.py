@@ -1,3 +1,5 @@
+"""What `faigfast attribute` writes and says, its options and its configuration."""
+
 import csv
 import hashlib
 import json
@@ -12,7 +14,6 @@ from torch import nn
 
 import faigfast
 from faigfast.cli.main import main
-from faigfast.cli.run_folder import alone_in
 from faigfast.data import Degradation, DegradedFolder, PairedFolders
 
 one_thread, files, here = command_line.one_thread, command_line.files, command_line.here
@@ -231,6 +232,23 @@ def test_half_precision_checkpoints(here, files):
     assert load(here).precision == "bf16" and load(here).degradations == ("clean",)
 
 
+@pytest.mark.parametrize("method", ["input", "relative", "gradient", "signed", "random"])
+def test_rivals_leave_the_same_files(here, method, capsys):
+    assert main([*attribute(here, *RECIPES), "--method", method]) == 0
+    result = load(here)
+    assert result.setting.method == method
+    best = faigfast.FilterSet.load(here / "blur_index.txt")
+    assert torch.equal(best.indices, result.ranking("blur").indices)
+    manifest = json.loads((here / "manifest.json").read_text())
+    assert manifest["made_from"]["method"] == method
+    assert all(i["degradations"]["blur"]["points"] >= 0 for i in manifest["images"])
+    capsys.readouterr()
+    assert main(attribute(here, *RECIPES)) == 1
+    assert "method was" in one_line(capsys)
+    assert main([*attribute(here, *RECIPES), "--method", "lime"]) == 1
+    assert "method is 'lime'" in one_line(capsys)
+
+
 # Configuration
 
 
@@ -251,194 +269,3 @@ def test_configuration_makes_a_round_trip_and_the_command_line_wins(here, capsys
     swapped = ["attribute", "b.safetensors", "a.pth", "--config", str(config), "--overwrite"]
     assert main(swapped) == 0
     assert load(here).setting.baseline == first.setting.target
-
-
-# The folder of a run
-
-
-@pytest.fixture
-def count(monkeypatch):
-    """Calls of an Attributor; set `stop` to be interrupted in that one."""
-    calls = type("Calls", (), {"n": 0, "stop": None})()
-    original = faigfast.Attributor.__call__
-
-    def counting(*args):
-        calls.n += 1
-        if calls.n == calls.stop:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    monkeypatch.setattr(faigfast.Attributor, "__call__", counting)
-    return calls
-
-
-def test_an_interrupted_run_goes_on(here, count, capsys):
-    argv = attribute(here, *RECIPES)
-    argv.remove("--quiet")
-    count.stop = 2
-    assert main(argv) == 130
-    assert capsys.readouterr().err.endswith(
-        "\nfaigfast: interrupted: 1 of 3 images finished; the same command goes on with the rest\n"
-    )
-    assert [p.name for p in here.iterdir()] == ["parts"]
-    assert sorted(p.name for p in (here / "parts").iterdir()) == ["000000.safetensors", "run.json"]
-    count.n, count.stop = 0, None
-    assert main([*argv, "--steps", "3"]) == 1  # another run does not touch it
-    assert "steps was 2 and is 3" in capsys.readouterr().err
-    assert main([*argv, "--overwrite"]) == 0  # which removes another run's results only
-    assert count.n == 2
-    assert "going on: 1 of 3" in capsys.readouterr().err
-    assert not (here / "parts").exists()
-    same(load(here), expected(recipes()))
-    manifest = json.loads((here / "manifest.json").read_text())
-    assert manifest["time"]["images_computed"] == 2
-    for n in range(8):  # as in one go, in whatever order a file names things
-        whole = here.parent / str(n)
-        assert main(attribute(whole, *RECIPES)) == 0
-        other = json.loads((whole / "manifest.json").read_text())
-        assert other["scores_sha256"] == manifest["scores_sha256"]
-
-
-def test_a_finished_run_is_not_computed_again(here, count, capsys):
-    assert main(attribute(here, *RECIPES)) == 0
-    before = json.loads((here / "manifest.json").read_text())
-    first = capsys.readouterr().out
-    count.n = 0
-    assert main(attribute(here, "--top", "0.25", "--degrade", *RECIPES)) == 0
-    assert count.n == 0
-    assert capsys.readouterr().out.splitlines()[:3] == first.splitlines()[:3]
-    after = json.loads((here / "manifest.json").read_text())
-    assert after["time"] == before["time"] and after["made_from"] == before["made_from"]
-    assert (here / "blur_top_0.25_index.txt").exists()
-    assert not (here / "blur_top_0.01_index.txt").exists()
-    assert not (here / "parts").exists()
-    assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 0
-    assert count.n == 3  # unless told
-    again = json.loads((here / "manifest.json").read_text())
-    assert again["scores_sha256"] == before["scores_sha256"]
-    assert again["time"]["images_computed"] == 3 and not (here / "parts").exists()
-
-
-def test_another_run_is_refused_unless_told(here, files, capsys):
-    assert main(attribute(here, *RECIPES)) == 0
-    (here / "diary.txt").write_text("mine")
-    for words, change in (
-        (("noise=0.2", "blur=1"), "degradations.noise was 'noise=0.1' and is 'noise=0.2'"),
-        (("--seed", "1", "--degrade", *RECIPES), "seed was 0 and is 1"),
-    ):
-        capsys.readouterr()
-        assert main(attribute(here, *words)) == 1
-        assert change in one_line(capsys)
-    assert main(attribute(here, "--overwrite", "--degrade", "clean")) == 0
-    names = {path.name for path in here.iterdir()}
-    assert names == {
-        "clean_index.txt",
-        "clean_top_0.01_index.txt",
-        "diary.txt",
-        "filters.csv",
-        "manifest.json",
-        "scores.safetensors",
-    }
-
-
-def test_files_of_an_unknown_run_are_refused(here, capsys):
-    here.mkdir()
-    (here / "scores.safetensors").write_bytes(b"somebody's")
-    assert main(attribute(here, *RECIPES)) == 1
-    assert "scores.safetensors without its manifest.json" in one_line(capsys)
-    (here / "manifest.json").write_text("{")
-    assert main(attribute(here, *RECIPES)) == 1
-    assert "manifest.json is not of faigfast attribute" in one_line(capsys)
-    # What is not ours is never removed, asked or not.
-    assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 1
-    assert "manifest.json is not of faigfast attribute" in one_line(capsys)
-    assert (here / "scores.safetensors").read_bytes() == b"somebody's"
-    (here / "manifest.json").unlink()
-    assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 0
-    assert load(here).images == 3
-
-
-def test_files_beside_the_results_stay(here):
-    (here / "parts").mkdir(parents=True)
-    for name in ("mine.png", "parts/precious.safetensors"):
-        (here / name).write_text("mine")
-    assert main(attribute(here, *RECIPES)) == 0
-    assert main(attribute(here, "--overwrite", "--steps", "3", "--degrade", *RECIPES)) == 0
-    assert {(here / name).read_text() for name in ("mine.png", "parts/precious.safetensors")} == {
-        "mine"
-    }
-
-
-def test_scores_that_are_not_the_runs_are_computed_again_when_asked(here, capsys):
-    assert main(attribute(here, *RECIPES)) == 0
-    scores = load(here)
-    (here / "scores.safetensors").write_bytes(b"another's")
-    capsys.readouterr()
-    assert main(attribute(here, *RECIPES)) == 1
-    assert "is missing or is not what was computed" in one_line(capsys)
-    assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 0
-    same(load(here), scores)
-
-
-def test_images_without_their_run_are_refused(here, capsys):
-    (here / "parts").mkdir(parents=True)
-    (here / "parts" / "000000.safetensors").write_bytes(b"")
-    assert main(attribute(here, *RECIPES)) == 1
-    assert "images without their run.json" in one_line(capsys)
-
-
-def test_one_process_in_a_folder(here, capsys):
-    here.mkdir()
-    with alone_in(here):
-        assert main(attribute(here, *RECIPES)) == 1
-    assert "in use by another" in one_line(capsys)
-    assert main(attribute(here, *RECIPES)) == 0
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("--rule", "lft"),
-        ("--steps", "0"),
-        ("--rule", "midpoint", "--emulate"),
-        ("--objective", "l3"),
-        ("--backend", "abacus"),
-        ("--precision", "fp8"),
-    ],
-)
-def test_a_typo_leaves_nothing(here, words):
-    assert main(attribute(here, *words, "--degrade", "blur=1")) == 1
-    assert not here.exists()
-
-
-def test_a_run_that_failed_before_its_first_image_does_not_hold_the_folder(here, capsys):
-    assert main(attribute(here, "--parameters", "bdy.*", "--degrade", "blur=1")) == 1
-    assert [path.name for path in (here / "parts").iterdir()] == ["run.json"]
-    assert main(attribute(here, "--parameters", "body.*", "--degrade", "blur=1")) == 0
-    manifest = json.loads((here / "manifest.json").read_text())
-    assert manifest["made_from"]["parameters"] == ["body.*"]
-
-
-def test_output_that_cannot_be_written_is_found_before_computing(here, count, capsys):
-    here.write_text("a file")
-    for output in (here, here / "inside"):
-        assert main(attribute(output, *RECIPES)) == 1
-        assert f"--output {output} cannot be written" in one_line(capsys)
-    assert count.n == 0
-
-
-@pytest.mark.parametrize("method", ["input", "relative", "gradient", "signed", "random"])
-def test_rivals_leave_the_same_files(here, method, capsys):
-    assert main([*attribute(here, *RECIPES), "--method", method]) == 0
-    result = load(here)
-    assert result.setting.method == method
-    best = faigfast.FilterSet.load(here / "blur_index.txt")
-    assert torch.equal(best.indices, result.ranking("blur").indices)
-    manifest = json.loads((here / "manifest.json").read_text())
-    assert manifest["made_from"]["method"] == method
-    assert all(i["degradations"]["blur"]["points"] >= 0 for i in manifest["images"])
-    capsys.readouterr()
-    assert main(attribute(here, *RECIPES)) == 1
-    assert "method was" in one_line(capsys)
-    assert main([*attribute(here, *RECIPES), "--method", "lime"]) == 1
-    assert "method is 'lime'" in one_line(capsys)

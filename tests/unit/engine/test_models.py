@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from cases.hard_networks import LOOPED, NETWORKS, SLOW, SPATIAL, Outputs, near, outputs_loss
+from cases.hard_networks import Outputs, outputs_loss
+from cases.network_table import LOOPED, NETWORKS, SLOW, SPATIAL, near
 from cases.networks import kinked, pair, untouched
 from torch import nn
 

@@ -7,9 +7,9 @@ import weakref
 import pytest
 import torch
 from cases.hard_networks import Body, MixesBatch
-from cases.networks import images, pair, smooth, untouched
+from cases.networks import images, pair, smooth
+from cases.verification import fall_back, wrong
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from faigfast import attribute
 from faigfast.attribution import attributor as attribution
@@ -23,7 +23,6 @@ from faigfast.integration.path import WeightPath
 
 aten = torch.ops.aten
 
-
 pytestmark = pytest.mark.usefixtures("folded")
 
 
@@ -36,28 +35,6 @@ class Scaled(Body):
 
     def between(self, y):
         return y + 1e-4 * self.tiny * y.square()
-
-
-def fall_back(nets, words, batch=None):
-    """The engine's result is the reference's, point by point, for a reason with these words."""
-    batch = images(3) if batch is None else batch
-    expected = attribute(*nets, batch, backend="reference", steps=3)
-    with untouched(*nets, data=batch):
-        result = attribute(*nets, batch, backend="torch", steps=3)
-    assert torch.equal(result.scores(), expected.scores())
-    assert torch.equal(result.completeness, expected.completeness)
-    assert [n for n in result.notes if n.startswith("runs point by point: ") and words in n]
-
-
-def wrong(monkeypatch, op, change):
-    """Let the rule of an operation give something else."""
-    right = rules.OPERATION_RULES.get(op)
-
-    def changed(points, **given):
-        value = right(points, **given)
-        return value if value is None else Samples(change(value.data))
-
-    monkeypatch.setitem(rules.OPERATION_RULES, op, changed)
 
 
 @pytest.mark.parametrize("factor", [1 + 1e-5, 1.1, -1])
@@ -255,185 +232,3 @@ def test_plans_differ_by_what_moves_and_by_type_and_not_by_size():
         )
     ]
     assert len({id(found) for found in made}) == 3 and made[3] is made[0]
-
-
-# --- what a graph of operations does not show
-
-
-class Clamps(torch.autograd.Function):
-    """A clamp that passes gradients on as if it did nothing, as it does inside of [0, 1]."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.clamp(0, 1)
-
-    @staticmethod
-    def backward(ctx, gy):
-        return gy
-
-
-class ClampsGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, gy):
-        return gy.clamp(-1, 1)
-
-
-class StraightThrough(Body):
-    def forward(self, x):
-        return Clamps.apply(self.tail(self.head(x)) * 0.1 + 0.5)
-
-
-class Clipped(Body):
-    def between(self, y):
-        return ClampsGradient.apply(y)
-
-
-class InCheckpoint(Body):
-    def between(self, y):
-        return checkpoint(ClampsGradient.apply, y, use_reentrant=False)
-
-
-class TensorHook(Body):
-    def between(self, y):
-        y = y * 1
-        if y.requires_grad:
-            y.register_hook(lambda gy: gy.clamp(-1, 1))
-        return y
-
-
-class NodeHook(Body):
-    def between(self, y):
-        y = y * 1
-        if y.grad_fn is not None:
-            y.grad_fn.register_prehook(lambda grads: (grads[0].clamp(-1, 1),))
-        return y
-
-
-class ModuleHook(Body):
-    def __init__(self):
-        super().__init__()
-        self.middle = nn.Conv2d(4, 4, 1)
-        self.middle.register_full_backward_hook(
-            lambda module, gx, gy: tuple(g.clamp(-1, 1) for g in gx)
-        )
-
-    def between(self, y):
-        return self.middle(y)
-
-
-class ModulePreHook(Body):
-    def __init__(self):
-        super().__init__()
-        self.middle = nn.Conv2d(4, 4, 1)
-        self.middle.register_full_backward_pre_hook(lambda module, gy: (gy[0].clamp(-1, 1),))
-
-    def between(self, y):
-        return self.middle(y)
-
-
-OWN = {
-    StraightThrough: "Clamps may have a gradient of its own",
-    Clipped: "ClampsGradient may have a gradient of its own",
-    InCheckpoint: "ClampsGradient may have a gradient of its own",
-    TensorHook: "a hook may change its gradients",
-    NodeHook: "a hook may change its gradients",
-    ModuleHook: "a hook may change its gradients",
-    ModulePreHook: "a hook may change its gradients",
-}
-
-
-@pytest.mark.parametrize("make", OWN)
-def test_gradients_that_only_later_images_show_are_not_lost(make):
-    """The first image, which is compared, gives no reason to clamp."""
-    nets, (x, gt) = pair(make), images(3)
-    x[0] *= 0.2
-    x[1:] *= 12
-    with torch.no_grad():
-        gt[0] = nets[1](x[:1])[0] + 1e-3
-    fall_back(nets, OWN[make], (x, gt))
-
-
-def test_functions_of_torch_itself_are_captured():
-    class Saves(Body):
-        def between(self, y):
-            return checkpoint(torch.sin, y, use_reentrant=False)
-
-    before = vars(torch.autograd.Function)["apply"]
-    result = attribute(*pair(Saves), images(), steps=3)
-    assert not [note for note in result.notes if "point by point" in note]
-    assert vars(torch.autograd.Function)["apply"] is before
-
-
-class TwoOutputs(Body):
-    def forward(self, x):
-        return {"y": super().forward(x), "x": x + 0}
-
-    def between(self, y):
-        return y
-
-
-def _reads(output, gt):
-    return (output["y"] - output["x"] * gt).square().flatten(1).sum(1)
-
-
-def _writes(output, gt):
-    return (output["y"] - output["x"].mul_(2) * gt).square().flatten(1).sum(1)
-
-
-def test_an_objective_may_write_on_what_points_share():
-    nets, batch = pair(TwoOutputs), images(3)
-    for objective in (_writes, _reads, _writes):
-        options = {"objective": objective, "steps": 3}
-        expected = attribute(*nets, batch, backend="reference", **options)
-        result = attribute(*nets, batch, **options)
-        torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-11, atol=1e-16)
-        assert not [note for note in result.notes if "point by point" in note]
-
-
-def test_what_was_checked_for_one_objective_is_checked_for_another(monkeypatch):
-    """A wrong gradient behind an output that the first objective does not read."""
-    wrong(monkeypatch, aten.conv2d.default, lambda y: 2 * y - y.detach() if y.shape[3] == 5 else y)
-
-    class Aside(Body):
-        def __init__(self):
-            super().__init__()
-            self.aside = nn.Conv2d(3, 5, 1)
-
-        def forward(self, x):
-            return self.tail(torch.tanh(self.head(x))), self.aside(x)
-
-    nets, batch = pair(Aside), images(3)
-    first = lambda o, gt: (o[0] - gt).square().flatten(1).sum(1)  # noqa: E731
-    both = lambda o, gt: first(o, gt) + o[1].flatten(1).sum(1)  # noqa: E731
-    assert not attribute(*nets, batch, steps=3, backend="torch", objective=first).notes
-    result = attribute(*nets, batch, steps=3, backend="torch", objective=both)
-    assert "gradient of" in result.notes[0]
-    assert not attribute(*nets, batch, steps=3, backend="torch", objective=first).notes
-
-
-def test_an_objective_is_not_kept_alive():
-    nets, batch = pair(smooth), images(1)
-    objective = lambda o, gt: (o - gt).square().flatten(1).sum(1)  # noqa: E731
-    gone = weakref.ref(objective)
-    attribute(*nets, batch, steps=1, objective=objective)
-    del objective
-    gc.collect()
-    assert gone() is None
-
-
-def test_an_objective_without_weak_references():
-    class Slotted:
-        __slots__ = ()
-
-        def __call__(self, output, gt):
-            return (output - gt).square().flatten(1).sum(1)
-
-    nets, batch = pair(smooth), images(2)
-    expected = attribute(*nets, batch, steps=2)
-    for _ in range(2):
-        result = attribute(*nets, batch, steps=2, objective=Slotted())
-        assert torch.equal(result.scores(), expected.scores())

@@ -247,3 +247,15 @@ def test_the_gradient_without_a_bias():
     given, gy = case((2, 2, 3, 5, 4, 6), bias="none")
     *_, summed = attention_backward(gy, *given, attention(*given)[1], False)
     assert summed.numel() == 0
+
+
+@needs_extension
+def test_memory_is_counted_without_a_note_of_kernels():
+    torch.manual_seed(1)
+    networks = [Attention("factor before") for _ in range(2)]
+    batch = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
+    free, tight = (
+        faigfast.attribute(*networks, batch, steps=3, memory=memory) for memory in (None, 1 << 20)
+    )
+    near([tight.scores()], [free.scores()])
+    assert not [note for note in tight.notes if "kernel" in note]
