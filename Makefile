@@ -1,6 +1,7 @@
 # make demo   environment, build and FAIG on real photographs
 # make test   environment, build, linters and the short suite; make test-slow the other tests:
-#             sanitizers, wheels, GPU kernels compiled and interpreted; make test-all both
+#             sanitizers, wheels, GPU kernels compiled and interpreted; make test-all both;
+#             make coverage: the short suite with lines and branches counted
 # make gpu    build, tests and figures on an NVIDIA GPU, with the Python that has torch for it;
 #             STAGE=correctness, pairs, sanitizers, kernels, end_to_end, end_to_end_small, experiment
 #             or hopper runs one stage, BUILD=no takes what is built

@@ -238,7 +238,8 @@ def main() -> None:
     survivors = []
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place)
-        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         compiled = [str(f.relative_to(ROOT)) for name in COMPILED for f in ROOT.glob(name)]
         for name in [*listed.stdout.split("\n"), *compiled]:
             if name and (ROOT / name).exists():

@@ -11,7 +11,8 @@ from faigfast.cli.options import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BESIDE_CODE = ("README.md", "CONTRIBUTING.md", "csrc/README.md", "faigfast/engine/README.md")
+DOCUMENTS = [*(ROOT / name for name in BESIDE_CODE), *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = FENCED.findall(README)
 # Code: fenced blocks and what stands between single backticks.
