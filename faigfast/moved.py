@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -62,8 +63,13 @@ class _Alias(Loader):
     def exec_module(self, module: ModuleType) -> None:
         text = f"{module.__name__} is {self.moved} now; the old name goes with the next release"
         warnings.warn(text, DeprecationWarning, stacklevel=2)
-        # What the import gives is what stands here afterwards.
-        sys.modules[module.__name__] = import_module(self.moved)
+        moved = import_module(self.moved)
+        if hasattr(moved, "__path__"):
+            # A package keeps a module of its own: imports below it would set attributes of `moved`.
+            module.__path__ = []
+            module.__getattr__ = partial(getattr, moved)  # type: ignore[method-assign]
+        else:
+            sys.modules[module.__name__] = moved  # the import system gives this one
 
 
 def install() -> None:

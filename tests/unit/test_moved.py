@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 
 import pytest
@@ -14,8 +15,21 @@ def test_an_old_name_gives_the_module_and_warns(name, monkeypatch):
     old, new = f"faigfast.{name}", new_name(f"faigfast.{name}")
     monkeypatch.delitem(sys.modules, old, raising=False)
     with pytest.warns(DeprecationWarning, match=f"{new} now"):
-        assert import_module(old) is import_module(new)
-    assert import_module(new).__spec__.name == new
+        module = import_module(old)
+    moved = import_module(new)
+    assert moved.__spec__.name == new
+    assert module is moved or (hasattr(moved, "__path__") and module.__doc__ is None)
+    assert all(getattr(module, key) is value for key, value in vars(moved).items() if key[0] != "_")
+
+
+def test_old_names_leave_the_new_packages_as_they_are():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from faigfast.findings.report import Page
+    import faigfast.analysis.report.page
+
+    assert faigfast.analysis.report.page.Page is Page
+    assert faigfast.analysis.report.__name__ == "faigfast.analysis.report"
 
 
 def test_other_names_are_not_found():
