@@ -29,7 +29,7 @@ test-slow: env
 
 test-all: test test-slow
 
-# The short suite again, with lines and branches counted; a third slower.
+# The short suite again, with lines and branches counted: two to three times as long.
 coverage: env
 	$(PYTEST) -m "not ($(SLOW))" --cov --cov-report=term
 
