@@ -29,7 +29,7 @@ def fuse_attention(graph: fx.Graph) -> None:
         product: Any = next(iter(softmax.users))
         if len(softmax.users) > 1 or not _is_matmul(product) or product.args[0] is not softmax:
             continue
-        scores = _scores(softmax) if _is_last(softmax) else None
+        scores = _match_scores(softmax) if _is_last(softmax) else None
         if scores is None:
             continue
         q_k, steps, addends = scores
@@ -61,7 +61,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, steps: Sequence[Step], *addends: Ten
     arguments = None if is_observed() else _windows(q, k, v, steps, addends)
     if arguments is not None and choose(attention.name, *arguments).name != "plain":
         y, _ = attention(*arguments)
-        return y.reshape(*_lead(q.shape, steps), *y.shape[2:])
+        return y.reshape(*v.shape[:-2], *y.shape[2:])  # leading sizes are those of the scores
     scores, rest = q @ k, iter(addends)
     for step in steps:
         if isinstance(step, tuple):
@@ -78,15 +78,16 @@ def _windows(
     lead = [size for size in q.shape[:-2] if size != 1]
     if len(lead) > 2 or len(addends) > 2 or q.shape[-1] > k.shape[-1]:
         return None
+    if q.shape[:-2] != k.shape[:-2]:
+        return None
     full = [1] * (2 - len(lead)) + lead
-    for part in (k, v):
-        if [size for size in part.shape[:-2] if size != 1] != lead:
-            return None
-    shape, rest, parts = [*q.shape[:-1], k.shape[-1]], iter(addends), []
+    rows_and_columns = [q.shape[-2], k.shape[-1]]
+    shape, rest, parts = [*q.shape[:-2], *rows_and_columns], iter(addends), []
     for step in steps:
         if isinstance(step, tuple):
             shape = _resolved(step, shape)
-            if [size for size in shape[:-2] if size != 1] != lead:
+            sizes = [size for size in shape[:-2] if size != 1]
+            if sizes != lead or shape[-2:] != rows_and_columns:
                 return None
         elif step is None:
             part = next(rest)
@@ -97,6 +98,8 @@ def _windows(
             parts.append(part.reshape([1] * (2 - len(lead)) + kept + sizes[-2:]))
         else:
             q = q * step
+    if list(v.shape[:-2]) != shape[:-2]:
+        return None
     # `attention` takes one addend with a gradient, shared by all windows, and one without.
     parts.sort(key=lambda part: not part.requires_grad)
     bias, mask = (*parts, None, None)[:2]
@@ -114,16 +117,7 @@ def _resolved(view: Sequence[int], shape: Sequence[int]) -> list[int]:
     return [math.prod(shape) // known if size == -1 else size for size in view]
 
 
-def _lead(q: Sequence[int], steps: Sequence[Step]) -> list[int]:
-    """Leading sizes of the scores: views insert or drop sizes of 1 alone."""
-    views = [step for step in steps if isinstance(step, tuple)]
-    if not views:
-        return list(q[:-2])
-    lead = list(views[-1][:-2])
-    return _resolved(lead, q[:-2])
-
-
-def _scores(softmax: Any) -> tuple[fx.Node, list[Step], list[fx.Node]] | None:
+def _match_scores(softmax: Any) -> tuple[fx.Node, list[Step], list[fx.Node]] | None:
     """Go back from softmax to its product q k; give that, the steps between, and their addends."""
     steps: list[Step] = []
     addends: list[fx.Node] = []
@@ -143,6 +137,8 @@ def _scores(softmax: Any) -> tuple[fx.Node, list[Step], list[fx.Node]] | None:
             steps.append(None)
             addends.append(second)
         elif node.target in _FACTORS and isinstance(second, int | float) and _is_matmul(before):
+            if not second:  # no inverse
+                return None
             steps.append(_FACTORS[node.target](second))
         else:
             return None

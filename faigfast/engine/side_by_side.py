@@ -36,4 +36,4 @@ def _linear(network: nn.Module) -> float:
         else 3 * layer.embed_dim**2
         for layer in layers if isinstance(layer, nn.Linear | nn.MultiheadAttention)
     )  # fmt: skip
-    return linear / sum(part.numel() for part in network.parameters())
+    return linear / max(1, sum(part.numel() for part in network.parameters()))

@@ -9,9 +9,12 @@ SMOOTH = ("none", "sigmoid", "gelu", "gelu_tanh", "silu")
 
 
 @st.composite
-def conv_cases(draw, activations=SMOOTH, integers=False):
-    """Cases of one to three dimensions, all layouts, groups, strides, dilations and shuffles."""
-    rank = draw(st.sampled_from((1, 2, 2, 2, 3)))
+def conv_cases(draw, activations=SMOOTH, integers=False, for_kernels=False):
+    """Cases of one to three dimensions, all layouts, groups, strides, dilations and shuffles.
+
+    With `for_kernels` most of them are served by the C++ kernels: two dimensions, some channels.
+    """
+    rank = 2 if for_kernels else draw(st.sampled_from((1, 2, 2, 2, 3)))
     most = {1: 20, 2: 11, 3: 5}[rank]
 
     def sides(low, high):
@@ -22,11 +25,18 @@ def conv_cases(draw, activations=SMOOTH, integers=False):
     )
     transposed, groups = draw(st.booleans()), draw(st.sampled_from((1, 1, 1, 2, 3)))
     shuffle = draw(st.sampled_from((1, 1, 2))) if rank == 2 else 1
-    inputs, outputs = (groups * draw(st.integers(1, 9)) for _ in range(2))
-    output_padding = 0
-    for n, k, s, d, p in zip(size, kernel, stride, dilation, padding, strict=True):
+    least = 5 if for_kernels else 1
+    inputs, outputs = (groups * draw(st.integers(least, 9)) for _ in range(2))
+    output_padding = tuple(
+        draw(st.integers(0, max(s, d) - 1)) if transposed else 0
+        for s, d in zip(stride, dilation, strict=True)
+    )
+    for n, k, s, d, p, e in zip(
+        size, kernel, stride, dilation, padding, output_padding, strict=True
+    ):
         reach = d * (k - 1)
-        out = (n - 1) * s - 2 * p + reach + 1 if transposed else (n + 2 * p - reach - 1) // s + 1
+        bare = (n - 1) * s - 2 * p + reach + 1 + e
+        out = bare if transposed else (n + 2 * p - reach - 1) // s + 1
         assume(out > 0)
     return conv_case(
         points=draw(st.integers(1, 3)), images=draw(st.integers(1, 3)),

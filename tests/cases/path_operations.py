@@ -259,7 +259,7 @@ def conv_case(
         [value] * rank if isinstance(value, int) else list(value)
         for value in (stride, padding, dilation)
     ]
-    extra = [output_padding] * rank
+    extra = [output_padding] * rank if isinstance(output_padding, int) else list(output_padding)
     geometry = (*sides, transposed, extra, groups)
     shape = (c, o // groups, *kernel) if transposed else (o, c // groups, *kernel)
     gain = (c // groups * torch.Size(kernel).numel()) ** -0.5

@@ -12,9 +12,10 @@ FAIGFAST_INLINE Vec exponential(Vec x) {
     constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
     constexpr float kRound = 12582912.f;  // 1.5 · 2²³: adding it rounds to integers
     constexpr int32_t kRoundBits = 0x4b400000, kBias = 127, kMantissa = 23;
-    const Vec shifted = x * kLog2E + kRound;
+    const Vec within = x < kLeast ? broadcast(kLeast) : x;
+    const Vec shifted = within * kLog2E + kRound;
     const Vec n = shifted - kRound;
-    const Vec r = x - n * kLn2High - n * kLn2Low;
+    const Vec r = within - n * kLn2High - n * kLn2Low;
     Vec p = broadcast(1.9875691500e-4f);
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;

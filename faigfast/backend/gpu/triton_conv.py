@@ -60,7 +60,9 @@ def _too_many(x: Tensor, w0: Tensor, spec: ConvSpec) -> str:
     from faigfast.kernels.geometry import Geometry
 
     samples, channels, *size = x.shape[1:]
-    g = Geometry.of((1, samples, *size, channels), w0.shape, *spec[:3], shuffle=1)
+    g = Geometry.of(
+        (1, samples, *size, channels), w0.shape, spec.stride, spec.padding, spec.dilation, shuffle=1
+    )
     most = samples * max(g.height * g.width, g.out_height * g.out_width)
     return "" if most < MOST_PIXELS else f"one point has {most} pixels, more than 32 bits count"
 
@@ -75,7 +77,9 @@ def _kernel_layer(shape: torch.Size, parameters: PathParameters, spec: ConvSpec,
         w=(w0.movedim(1, -1).contiguous(), None if dw is None else dw.movedim(1, -1).contiguous()),
         s=(_contiguous(s0), _contiguous(ds)),
         alpha=alpha.float().contiguous(),
-        geometry=Geometry.of(shape, w0.shape, *spec[:3], spec.shuffle),
+        geometry=Geometry.of(
+            shape, w0.shape, spec.stride, spec.padding, spec.dilation, spec.shuffle
+        ),
         activation=FUSED[spec.activation],
         slope=spec.slope,
         scale=spec.scale,

@@ -33,10 +33,14 @@ def _strided(part: Tensor | None, shape: torch.Size) -> tuple[int, list[int]]:
 def _attention_arguments(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None
 ) -> object:
-    sizes = [*q.shape[:3], k.shape[3], q.shape[3], v.shape[3]]
+    windows, heads, rows, depth = q.shape
+    columns, width = k.shape[3], v.shape[3]
+    sizes = [windows, heads, rows, columns, depth, width]
     scores = torch.Size(sizes[:4])
     return _extension.module.Attention(  # type: ignore[union-attr]
-        sizes=sizes, q=_strided(q, q.shape), k=_strided(k, k.shape), v=_strided(v, v.shape),
+        sizes=sizes, q=_strided(q, q.shape),
+        k=_strided(k, torch.Size((windows, heads, depth, columns))),
+        v=_strided(v, torch.Size((windows, heads, columns, width))),
         bias=_strided(bias, scores), mask=_strided(mask, scores),
         threads=torch.get_num_threads(),
     )  # fmt: skip
@@ -63,7 +67,7 @@ def attention_backward(
     """As `faigfast.ops.attention.operation.attention_backward`."""
     bias, mask, gy = _dense(bias, k), _dense(mask, k), gy.contiguous()
     windows, heads, rows, depth = q.shape
-    columns, width = v.shape[2:]
+    columns, width = k.shape[3], v.shape[3]
     gq = q.new_empty(windows, heads, rows, depth)
     gk = q.new_empty(windows, heads, depth, columns)
     gv = q.new_empty(windows, heads, width, columns)

@@ -19,7 +19,7 @@ def attention(
     q, k, v : Tensor
         [W, H, N, D], [W, H, D, M] and [W, H, M, E].
     bias : Tensor, optional
-        [1, H, N, M], shared by all windows; H or N may be 1 too: shared by all heads or rows.
+        [W, H, N, M]; any of the four may be 1. W is 1 where the bias has a gradient.
     mask : Tensor, optional
         [W, H, N, M] without a gradient; W, H or N may be 1 too.
 
@@ -60,6 +60,12 @@ def _scores(q: Tensor, k: Tensor, bias: Tensor | None, mask: Tensor | None) -> T
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    bias = inputs[3]
+    if ctx.needs_input_grad[4] or (ctx.needs_input_grad[3] and bias.shape[0] != 1):
+        raise ValueError(
+            "attention has a gradient for a bias that all windows share, not for a mask or a bias "
+            f"{list(bias.shape) if bias is not None else None} of each window"
+        )
     ctx.save_for_backward(*inputs, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)

@@ -36,7 +36,7 @@ def refuses(x: Tensor, w0: Tensor, spec: ConvSpec) -> str:
     if len(grid) != 2:
         return f"the kernel is {size}, not of two dimensions"
     if kind != "squares" and spec.shuffle > 1:
-        return f"what a kernel of {size} gives is shuffled, which only 3×3 and larger ones do"
+        return f"its result is shuffled, which a kernel of {size} that runs as {kind!r} does not do"
     if kind != "squares" and w0.numel() > MOST_WEIGHTS:
         return f"a kernel of {size} has {w0.numel()} weights, more than {MOST_WEIGHTS}"
     if kind == "direct" and w0.shape[1] < LEAST_CHANNELS:
@@ -52,9 +52,9 @@ def conv(
     """As `faigfast.ops.conv.operation.conv`."""
     activation, keeps = spec.activation, spec.keeps_more(residual)
     fused = activation in FUSED
-    whole = fused and not keeps  # else backward needs a value before the last step
-    rest = dense(residual) if whole and residual is not None else None
-    in_kernel = spec if whole else spec._replace(scale=1.0)
+    epilogue_in_kernel = fused and not keeps  # else backward needs a value before the last step
+    rest = dense(residual) if epilogue_in_kernel and residual is not None else None
+    in_kernel = spec if epilogue_in_kernel else spec._replace(scale=1.0)
     if not fused:
         in_kernel = spec.without_epilogue()
     queue = Queue()

@@ -211,6 +211,11 @@ def test_doctor_survives_a_wrong_instruction_set(capsys, monkeypatch):
 # Processes
 
 
+def obey_interrupts():
+    """A suite in the background ignores SIGINT, and so would its processes."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*words, **options):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
     # As with `pip install -e .`: importable from every folder.
@@ -218,7 +223,8 @@ def start(*words, **options):
     environment["PYTHONPATH"] = os.pathsep.join([root, environment.get("PYTHONPATH", "")])
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     argv = [sys.executable, "-m", "faigfast", *words]
-    return subprocess.Popen(argv, env=environment, **pipes, **options)
+    options |= pipes | {"env": environment, "preexec_fn": obey_interrupts}
+    return subprocess.Popen(argv, **options)
 
 
 def test_a_process_that_is_interrupted_leaves_whole_files(here):
@@ -258,7 +264,9 @@ tqdm._get_free_pos = interrupt
 sys.argv = ["faigfast", *{argv!r}]
 sys.exit(main())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, preexec_fn=obey_interrupts
+    )
     assert (done.returncode, done.stdout) == (130, "")
     cropped, interrupted = done.stderr.splitlines()
     assert "1 of 3 images do not divide" in cropped
@@ -283,7 +291,9 @@ Attribution.save = save_and_drop
 sys.argv = ["faigfast", *{attribute(here, *RECIPES, steps=2000)!r}]
 sys.exit(main())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, preexec_fn=obey_interrupts
+    )
     assert (done.returncode, done.stdout) == (130, "")
     assert re.fullmatch("faigfast: interrupted: 1 of 3 images finished; .*\n", done.stderr)
     assert not (here / "out").exists() and len(list((here / "parts").glob("0*"))) == 1

@@ -131,9 +131,10 @@ def test_threads_change_nothing(isa):
 
 @needs_extension
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_what_is_not_finite_goes_where_torch_lets_it_go(value, isa):
+def test_nonfinite_masks_as_in_torch(value, isa):
     given, _ = case((2, 2, 9, 20, 4, 5), mask="full")
     given[4][1, 0, 3, 17] = value
+    given[4][0, 0, 5] = value
     with using(Use("cpu")):
         y, _ = attention(*given)
     torch.testing.assert_close(y, plain(*given), equal_nan=True)
@@ -199,6 +200,16 @@ class Attention(nn.Module):
             return (q @ k.mT + v @ q.mT).softmax(-1) @ v
         if self.form == "temperature":
             return (q @ k.mT * self.temperature).softmax(-1) @ v
+        if self.form == "fewer keys":
+            return (q @ k[:, :, :9].mT).softmax(-1) @ v[:, :, :9]
+        if self.form == "one softmax for all rows":
+            scores = (q @ k.mT).view(len(q), self.heads, 1, -1)
+            return (scores.softmax(-1) @ v.repeat(1, 1, v.shape[2], 1)).expand_as(v)
+        if self.form == "rows as columns":
+            scores = (q @ k[:, :, :8].mT).view(len(q), self.heads, 8, -1)
+            return (scores.softmax(-1) @ v).repeat(1, 1, 2, 1)
+        if self.form == "all windows":
+            return ((q[:, None] @ k.mT[None]).softmax(-1) @ v[None]).mean(1)
         if self.form == "seen twice":
             weights = (q @ k.mT).softmax(-1)
             return weights @ v + weights.mean()
@@ -206,8 +217,23 @@ class Attention(nn.Module):
         return ((q.mT @ k).softmax(-1) @ v.mT).mT
 
 
-FUSED = ["divided", "factor before", "bias first", "bias of columns", "masked in a view"]
-APART = ["bias of the image", "temperature", "seen twice", "channels"]
+FUSED = [
+    "fewer keys",
+    "divided",
+    "factor before",
+    "bias first",
+    "bias of columns",
+    "masked in a view",
+]
+APART = [
+    "one softmax for all rows",
+    "rows as columns",
+    "all windows",
+    "bias of the image",
+    "temperature",
+    "seen twice",
+    "channels",
+]
 
 
 @needs_extension
@@ -241,6 +267,27 @@ def test_attribution_by_torch_alone():
         for backend in ("torch", "reference")
     )
     near([result.scores()], [exact.scores()])
+
+
+def test_a_gradient_of_a_mask_is_refused():
+    given, _ = case((2, 2, 3, 5, 4, 6), mask="full", dtype=torch.float64)
+    given[4].requires_grad_()
+    with pytest.raises(ValueError, match="not for a mask"):
+        attention(*given)
+    given[4] = given[4].detach()
+    given[3] = torch.zeros(2, 2, 3, 5, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(ValueError, match="of each window"):
+        attention(*given)
+
+
+@needs_extension
+def test_sizes_that_do_not_fit_are_refused_before_the_kernel():
+    given, _ = case((2, 2, 3, 5, 4, 6), mask="full")
+    for place in (1, 2):
+        other = [*given]
+        other[place] = given[place][..., :2, :].contiguous()
+        with using(Use("cpu")), pytest.raises(RuntimeError, match=r"expand|size"):
+            attention(*other)
 
 
 def test_the_gradient_without_a_bias():

@@ -217,8 +217,8 @@ REFUSED = {
     "kernel is 3, not of two": dict(size=(9,)),
     "4 channels to a group": dict(channels=(4, 20), kernel=5, padding=2),
     "1 channel to a group": dict(channels=(6, 18), groups=6),
-    "kernel of 1×1 gives is shuffled": dict(kernel=1, padding=0, channels=(3, 8), shuffle=2),
-    "3×3 gives is shuffled": dict(stride=2, channels=(3, 8), shuffle=2),
+    "shuffled, which a kernel of 1×1": dict(kernel=1, padding=0, channels=(3, 8), shuffle=2),
+    "shuffled, which a kernel of 3×3": dict(stride=2, channels=(3, 8), shuffle=2),
 }
 
 
