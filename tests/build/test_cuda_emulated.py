@@ -24,7 +24,10 @@ from faigfast.ops import score_reduction, score_reduction_reference
 from faigfast.ops.registry import KERNELS, Use, using
 from faigfast.ops.squared_error.operation import squared_error, squared_error_backward
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
+pytestmark = [
+    pytest.mark.build,
+    pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,10 @@ from torch.nn import functional as F
 from faigfast.ops.conv.operation import conv
 from faigfast.ops.registry import Use, choose, using
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
+pytestmark = [
+    pytest.mark.build,
+    pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler"),
+]
 
 
 @pytest.fixture(scope="module")
