@@ -37,7 +37,7 @@ gpu:
 	@$${PYTHON:-python3} scripts/gpu.py $(STAGE) $(if $(filter no,$(BUILD)),--no-build)
 
 sanitize: env
-	$(RUN) pytest tests/build/test_sanitizers.py
+	$(RUN) pytest tests/builds/test_sanitizers.py
 
 bench: env
 	$(RUN) pytest benchmarks

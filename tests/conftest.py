@@ -6,10 +6,10 @@ import pytest
 
 from faigfast.backend.cpu import extension as _extension
 
-# Cases hold no tests; Triton's interpreter needs processes of its own: see build/test_triton.py.
+# Cases hold no tests; Triton's interpreter needs processes of its own: see builds/test_triton.py.
 collect_ignore = ["cases"]
 if os.environ.get("TRITON_INTERPRET") != "1":
-    collect_ignore.append("build/triton_interpreted.py")
+    collect_ignore.append("builds/triton_interpreted.py")
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from cases.cuda_layers import CASES, SHAPES
 from cases.cuda_emulation import compiler, emulated, extension
+from cases.cuda_layers import CASES, SHAPES
 from cases.networks import images, kinked, pair
 from cases.path_operations import (
     assert_equal,

@@ -22,9 +22,9 @@ from cases.path_operations import (
     poisoned,
     prelu_case,
 )
+from cases.triton_calls import CASES, KINDS, OTHERS, masters_of
 from torch import nn
 from triton.runtime import interpreter
-from cases.triton_calls import CASES, KINDS, OTHERS, masters_of
 
 from faigfast import attribute
 from faigfast.backend.catalogue import backends, choose

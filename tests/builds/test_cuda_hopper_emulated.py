@@ -4,8 +4,8 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from cases.cuda_layers import HOPPER, LAYER, forward
 from cases.cuda_emulation import compiler, emulated, extension
+from cases.cuda_layers import HOPPER, LAYER, forward
 from cases.path_operations import assert_near, conv_case, expected, explain, found, poisoned
 from torch.nn import functional as F
 
