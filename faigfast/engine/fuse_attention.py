@@ -26,7 +26,7 @@ _FACTORS: dict[Any, Callable[[float], float]] = {
 def fuse_attention(graph: fx.Graph) -> None:
     """Replace two products, and the sums and softmax between them, by a call of `attend`."""
     for softmax in list(graph.find_nodes(op="call_function", target=aten.softmax.int)):
-        product: Any = next(iter(softmax.users))
+        product: Any = next(iter(softmax.users), None)
         if len(softmax.users) > 1 or not _is_matmul(product) or product.args[0] is not softmax:
             continue
         scores = _match_scores(softmax) if _is_last(softmax) else None
@@ -48,8 +48,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, steps: Sequence[Step], *addends: Ten
     ----------
     q, k, v : Tensor
         [..., N, D], [..., D, M] and [..., M, E].
-    steps : sequence
-        Factors, shapes of views, and None for a sum with the next addend.
+    steps : sequence of Step
+        What turns q k into the scores.
     addends : Tensor
         One for every step that is None, in order.
 

@@ -29,11 +29,7 @@ def _refuses(x: Tensor, *parts: Tensor | None) -> str:
     return refuses(x, *(part for part in parts if part is not None))
 
 
-def _tensors(parameters: PathParameters) -> tuple[Tensor | None, ...]:
-    return parameters[:6]
-
-
-@conv_kernel("cuda", lambda x, parameters, *_: _refuses(x, *_tensors(parameters)), "cuda")
+@conv_kernel("cuda", lambda x, parameters, *_: _refuses(x, *parameters[:6]), "cuda")
 def conv(
     x: Tensor, parameters: PathParameters, residual: Tensor | None, spec: ConvSpec
 ) -> tuple[Tensor, Tensor]:
