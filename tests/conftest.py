@@ -1,4 +1,4 @@
-"""What pytest leaves out when it looks for tests and doctests, and what several files need."""
+"""Folders that pytest leaves out, and fixtures for several files."""
 
 import os
 
@@ -6,15 +6,15 @@ import pytest
 
 from faigfast.backend.cpu import extension as _extension
 
-# Cases hold no tests; Triton's interpreter needs processes of its own: see builds/test_triton.py.
+# `cases` holds no tests. Triton's interpreter needs its own process: see builds/test_triton.py.
 collect_ignore = ["cases"]
 if os.environ.get("TRITON_INTERPRET") != "1":
     collect_ignore.append("builds/triton_interpreted.py")
 
 
 @pytest.fixture
-def folded(monkeypatch):
-    """Let the engine take two points of two images together, as it does not on a CPU."""
+def wide_chunks(monkeypatch):
+    """Let the engine take two points of two images together, which it does not do on a CPU."""
     from faigfast.engine import chunking
     from faigfast.engine.memory import Chunk
 
@@ -24,5 +24,5 @@ def folded(monkeypatch):
 
 @pytest.fixture(params=[] if _extension.module is None else _extension.module.supported())
 def isa(request, monkeypatch):
-    """Have the C++ kernels run in every instruction set that works here."""
+    """Run the C++ kernels in every instruction set of this machine."""
     monkeypatch.setenv("FAIGFAST_ISA", request.param)

@@ -1,4 +1,4 @@
-"""The CUDA kernels and what calls them, run on the CPU, against plain PyTorch."""
+"""The CUDA kernels and their callers, run on the CPU and compared with plain PyTorch."""
 
 from contextlib import contextmanager
 
@@ -14,7 +14,7 @@ from cases.path_operations import (
     errors,
     expected,
     explain,
-    found,
+    operation_values,
     poisoned,
 )
 
@@ -37,13 +37,13 @@ def module():
 
 @pytest.fixture(params=["0", "1"], ids=["forward", "backward"])
 def order(request, monkeypatch):
-    """In which order the threads of a block run; a missing barrier would show in one of them."""
+    """Order in which the threads of a block run. One of the orders would show a missing barrier."""
     monkeypatch.setenv("FAIGFAST_ORDER", request.param)
 
 
 @pytest.fixture
 def kernels(module):
-    """Whatever runs inside `with kernels():` may not be left to plain PyTorch."""
+    """Fail if an operation inside `with kernels():` falls back to plain PyTorch."""
 
     @contextmanager
     def run():
@@ -59,7 +59,7 @@ def kernels(module):
 def test_convolutions(name, kernels, order):
     case = conv_case(**CASES[name])
     with kernels():
-        result = found(case.to(torch.float32))
+        result = operation_values(case.to(torch.float32))
     assert_near(result, expected(case), 1e-5)
 
 
@@ -68,8 +68,8 @@ def test_convolutions(name, kernels, order):
 def test_convolutions_in_16_bits(name, dtype, bound, kernels):
     case = conv_case(**CASES[name])
     with kernels():
-        result = found(case.to(dtype))
-    # Units that flip at the kink weigh much in tensors so small.
+        result = operation_values(case.to(dtype))
+    # In tensors this small, one unit that flips at the kink is a large share of the error.
     worst = errors(result, expected(case.to(dtype).to(torch.float64)))
     assert all(error <= 4 * bound for error in worst.values()), worst
     assert sum(worst.values()) <= bound * len(worst), worst
@@ -81,7 +81,7 @@ def test_integers_are_equal_to_the_bit(name, kernels):
     options = CASES[name] | dict(scale=0.5, slope=0.5, integers=True)
     case = conv_case(**options)
     with kernels():
-        result = found(case.to(torch.float32))
+        result = operation_values(case.to(torch.float32))
     assert_equal(result, expected(case))
 
 
@@ -91,7 +91,7 @@ def test_it_repeats_to_the_bit_in_any_order_of_threads(kernels, monkeypatch):
     for value in "0101":
         monkeypatch.setenv("FAIGFAST_ORDER", value)
         with kernels():
-            results.append(found(case.to(torch.float32)))
+            results.append(operation_values(case.to(torch.float32)))
     for other in results[1:]:
         assert_equal(other, results[0])
 
@@ -111,7 +111,7 @@ def test_scores(shape, last, dtype, kernels, order):
 
 
 def test_scores_of_more_tiles_than_blocks(kernels, monkeypatch):
-    """A block's next tile must wait until all threads have summed theirs."""
+    """A block may start its next tile only after all threads have summed the current one."""
     monkeypatch.setenv("FAIGFAST_ORDER", "1")
     total = torch.arange(4200 * 18.0).view(4200, 1, 2, 3, 3)
     delta = torch.full((1, 2, 3, 3), -1.0)
@@ -181,7 +181,7 @@ def test_weights_at_all_points(shape, layout, to, module):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_end_to_end(precision, module):
-    """The backend "cuda" from `attribute` down, the losses of all points together."""
+    """The backend "cuda" called through `attribute`, with the losses of all points in one call."""
     models, batch = pair(kinked, torch.float32), images(3, size=(9, 7), dtype=torch.float32)
     reference = attribute(*models, batch, steps=6, backend="reference", precision=precision)
     with emulated(module):

@@ -1,4 +1,4 @@
-"""The Hopper convolution on the CPU: its own code, with what the PTX document says of Hopper."""
+"""The Hopper convolution on the CPU: its own code on an emulation of the PTX instructions."""
 
 from contextlib import contextmanager
 
@@ -6,7 +6,14 @@ import pytest
 import torch
 from cases.cuda_emulation import compiler, emulated, extension
 from cases.cuda_layers import HOPPER, LAYER, forward
-from cases.path_operations import assert_near, conv_case, expected, explain, found, poisoned
+from cases.path_operations import (
+    assert_near,
+    conv_case,
+    expected,
+    explain,
+    operation_values,
+    poisoned,
+)
 from torch.nn import functional as F
 
 from faigfast.ops.conv.operation import conv
@@ -38,7 +45,7 @@ def kernels(module, monkeypatch):
 @pytest.mark.parametrize("name", HOPPER)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_integers_are_equal_to_the_bit(name, dtype, kernels, monkeypatch):
-    """Sums of small integers are exact in float32; results are rounded once."""
+    """Sums of small integers are exact in float32, so the result is rounded only once."""
     if dtype == torch.bfloat16 and name not in ("odd", "residual"):
         pytest.skip("the type only changes the multiplication")
     monkeypatch.setenv("FAIGFAST_CORES", "2")
@@ -51,7 +58,7 @@ def test_integers_are_equal_to_the_bit(name, dtype, kernels, monkeypatch):
 @pytest.mark.parametrize("cores", ["1", "3", "5", "100"])
 @pytest.mark.parametrize("order", ["0", "1"])
 def test_any_number_of_blocks_and_order_of_threads(cores, order, kernels, monkeypatch):
-    """Blocks that begin and end inside a point, that hold several points, and that hold nothing."""
+    """Blocks may begin and end inside a point, hold several points, or hold none."""
     monkeypatch.setenv("FAIGFAST_CORES", cores)
     monkeypatch.setenv("FAIGFAST_ORDER", order)
     case = conv_case(**LAYER, size=(20, 17), points=3, images=1, residual="points")
@@ -61,7 +68,7 @@ def test_any_number_of_blocks_and_order_of_threads(cores, order, kernels, monkey
 
 
 def test_warps_that_lag_behind_a_change_of_point(kernels, monkeypatch):
-    """One tile a point: a group that has none of a point must not let its weights go too early."""
+    """One tile a point: a warp group without a tile must not release the point's weights early."""
     monkeypatch.setenv("FAIGFAST_CORES", "1")
     monkeypatch.setenv("FAIGFAST_ORDER", "2")
     case = conv_case(**LAYER, size=(3, 5), points=5, images=1, activation="relu")
@@ -73,7 +80,7 @@ def test_warps_that_lag_behind_a_change_of_point(kernels, monkeypatch):
 def test_values_of_any_size(kernels):
     case = conv_case(channels=(64, 64), size=(13, 18), points=2, images=1, activation="relu")
     with kernels():
-        result = found(case.to(torch.float16))
+        result = operation_values(case.to(torch.float16))
     assert_near(result, expected(case.to(torch.float16).to(torch.float64)), 0.03)
 
 

@@ -1,4 +1,4 @@
-"""What can be proved of the CUDA kernels without a device: they compile, and into what."""
+"""Checks of the CUDA kernels that need no device: they compile, and to which instructions."""
 
 import shutil
 import sys
@@ -25,7 +25,7 @@ pytestmark = [
     ),
 ]
 
-# Of a multiprocessor's 65536 registers and 2048 threads: the block must fit.
+# A block must fit a multiprocessor, which has 65536 registers and 2048 threads.
 MOST = {"convolution64": 168}
 OTHERS = 96
 
@@ -50,7 +50,7 @@ def test_every_file_is_compiled_for_every_card(reports, kernels):
     expected = {(f, t) for f in files - resources.HOPPER for t in resources.TARGETS}
     expected |= {(f, "sm_90a") for f in resources.HOPPER}
     assert set(reports) == expected
-    launched = files - {"device"}  # which has no kernel
+    launched = files - {"device"}  # device.cu has no kernel
     assert {kernel.file for kernel in kernels} == launched
     for name in launched - resources.HOPPER:
         per_target = [{k.name for k in kernels if (k.file, k.target) == (name, t)}
@@ -70,16 +70,16 @@ def test_registers_leave_room(kernels):
 def test_nothing_was_warned_of(reports):
     for text in reports.values():
         lines = [line for line in text.splitlines() if "warning" in line.lower()]
-        assert not lines  # of setmaxnreg or wgmma, say, that are not done as they are written
+        assert not lines  # the compiler warns when it ignores setmaxnreg or serialises wgmma
 
 
 def test_hoppers_instructions_are_there(folder, reports):
     counts, where = resources.instructions(folder)
     assert all(counts.values()), (where, counts)
     if where == "machine code":
-        # Two types, two strips of a tile, nine taps, four steps of sixteen channels; no more.
+        # Two types × two strips of a tile × nine taps × four steps of sixteen channels.
         assert counts["HGMMA"] == 2 * 2 * 9 * 4
-        # Nine taps may be a loop; a halo tile and a residual, in and out.
+        # Loads of weights (the nine taps may be a loop), halo tile and residual; stores of results.
         assert counts["UTMALDG"] >= 2 * 3 and counts["UTMASTG"] >= 2
 
 
@@ -95,6 +95,6 @@ def test_a_spill_would_be_seen(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(resources, "CSRC", tmp_path)
     monkeypatch.setattr(resources, "TARGETS", {"sm_80": "compute_80"})
-    (found,) = resources.kernels(resources.compile_all(tmp_path))
-    assert found.name == "large" if shutil.which("c++filt") else "large" in found.name
-    assert found.spills or found.stack
+    (kernel,) = resources.kernels(resources.compile_all(tmp_path))
+    assert kernel.name == "large" if shutil.which("c++filt") else "large" in kernel.name
+    assert kernel.spills or kernel.stack

@@ -103,7 +103,7 @@ def test_a_wheel_with_the_extension(source, tmp_path):
     assert "faigfast/kernels/__init__.py" in names
     assert any(name.startswith("faigfast/_C.") for name in names)
     assert not [name for name in names if name.endswith((".cpp", ".h", ".cu", ".cuh", ".o"))]
-    # Everything in the package that is not Python travels too.
+    # The wheel also holds every file of the package that is not Python.
     tree = tmp_path / "tree"
     data = [p for p in (source / "faigfast").rglob("*") if p.is_file()]
     assert {p.relative_to(source).as_posix() for p in data} <= set(names)
@@ -111,7 +111,7 @@ def test_a_wheel_with_the_extension(source, tmp_path):
     target = install(wheel, tmp_path / "site")
     shutil.rmtree(tree)
     before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
-    # A compiler that fails would be noticed at import.
+    # The import must compile nothing: this compiler always fails.
     text = python(target, SCORES + "print(_extension.module.compiled())", CXX=FALSE)
     assert "'portable'" in text
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
@@ -164,7 +164,7 @@ def test_builds_that_fail_loudly(mode, message, source, tmp_path):
 
 @needs_compiler
 def test_cuda_that_cannot_be_built_leaves_the_rest(source, tmp_path):
-    """Under `auto`; with a driver that seems to be there and an nvcc that fails."""
+    """FAIGFAST_BUILD is `auto`, the driver seems to exist and nvcc fails."""
     home = tmp_path / "home"
     (home / "bin").mkdir(parents=True)
     nvcc = home / "bin" / "nvcc"
@@ -173,7 +173,7 @@ def test_cuda_that_cannot_be_built_leaves_the_rest(source, tmp_path):
     tree = tmp_path / "tree"
     shutil.copytree(source, tree)
     setup = tree / "setup.py"
-    # One instruction set is enough here.
+    # A fake machine name limits the build to one instruction set.
     pretend = "import ctypes, platform\nctypes.CDLL = platform.machine = lambda *_: 'there'\n"
     setup.write_text(pretend + setup.read_text())
     run = subprocess.run(
@@ -215,7 +215,7 @@ FAKE = "#!/bin/sh\n[ -e .venv/without_pip ] && [ $2 = pip ] && exit 1\nexit 0\n"
 
 @pytest.fixture
 def tree(tmp_path):
-    """A tree with a .venv whose interpreter does nothing, and that well."""
+    """A tree with a .venv whose interpreter does nothing and succeeds."""
     for file in ("scripts/environment.sh", "pyproject.toml", "setup.py", "faigfast/version.py"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
@@ -260,7 +260,7 @@ def test_an_environment_of_others_without_pip_is_left_alone(tree, variables):
 def test_a_broken_environment_of_ours_is_made_anew(tree):
     (tree / ".venv" / "without_pip").touch()
     (tree / ".venv" / "python.stamp").touch()
-    # Ends before anything is installed: the new environment's interpreter is the false one.
+    # `python -m venv` fails, so the script stops before it installs anything.
     python = tree / "python"
     python.write_text(f'#!/bin/sh\n[ "$1" = -m ] && exec false\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
@@ -280,7 +280,7 @@ def test_another_interpreter_is_refused_and_nothing_deleted(tree):
         "remove .venv to change, or leave PYTHON out\n"
     )
     assert stamp.exists() and (tree / ".venv" / "bin" / "python").exists()
-    assert make_environment(tree).returncode == 0  # the default may change silently
+    assert make_environment(tree).returncode == 0  # without PYTHON any stamp is accepted
 
     lines = [sys.version, os.path.realpath(sys.executable), os.path.realpath(sys.prefix)]
     stamp.write_text("\n".join(lines) + "\n")

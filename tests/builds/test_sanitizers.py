@@ -1,8 +1,7 @@
 """The compiled kernels under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
 
-Without Python; and for NEON, by an emulator. Data races are looked for with clang, whose OpenMP
-runtime tells ThreadSanitizer by the tool Archer of its barriers; of GCC's it would give false
-alarms.
+No Python is involved. NEON code runs in an emulator. The race tests use clang: its OpenMP runtime
+reports barriers to ThreadSanitizer through the tool Archer. GCC's runtime gives false alarms.
 """
 
 import os
@@ -23,7 +22,7 @@ READ_PREFETCHED = ["-include", ROOT / "tests" / "cpp" / "read_prefetched.h"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-# As in setup.py; an instruction set that dispatch.cpp knows and this does not fails to link.
+# As in setup.py. An instruction set of dispatch.cpp that is missing here fails to link.
 X86 = platform.machine().lower() in ("x86_64", "amd64") and sys.platform.startswith("linux")
 ISAS = {"portable": []} | ({"avx2": AVX2, "avx512": AVX512} if X86 else {})
 
@@ -35,7 +34,7 @@ int main() { return omp_get_max_threads() == 0; }
 int main() {}
 #endif
 """
-# The search for leaks is forbidden in some containers; what is kept is asked for by the drivers.
+# Some containers forbid the search for leaks. The drivers check kept memory.
 ENVIRONMENT = os.environ | {"ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "2"}
 
 
@@ -47,20 +46,20 @@ def run(*command, **more):
 
 @pytest.fixture(scope="module")
 def compiler(tmp_path_factory):
-    """A compiler that builds sanitized programs which start, with the flags of that."""
+    """Command line of a compiler whose sanitized programs start here."""
     folder = tmp_path_factory.mktemp("probe")
     source, program = folder / "probe.cpp", folder / "probe"
     source.write_text(ONE_LINE)
-    found = list(filter(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
-    if not found:
+    compilers = list(filter(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
+    if not compilers:
         pytest.skip("there is no C++ compiler")
-    for cxx in found:
-        # GCC's OpenMP gives no false alarm; a compiler without any checks the serial kernels.
+    for cxx in compilers:
+        # GCC's OpenMP gives no false alarm here. Without OpenMP the serial kernels are tested.
         for openmp in (["-fopenmp"], []):
             build = run(cxx, *SANITIZE, *openmp, source, "-o", program)
             if build.returncode == 0 and run(program).returncode == 0:
                 return [cxx, "-std=c++17", "-g", "-O1", "-Wall", *SANITIZE, *openmp]
-    pytest.skip(f"no sanitized program can be built and started with {', '.join(found)}")
+    pytest.skip(f"no sanitized program can be built and started with {', '.join(compilers)}")
 
 
 def build(compiler, csrc, folder, isas=ISAS):
@@ -97,7 +96,7 @@ def sanitized(compiler, tmp_path_factory):
 
 
 def clean(program, **environment):
-    """Run a driver: right and without a word of the sanitizers, for all that works here."""
+    """Run a driver in every instruction set of this machine; the sanitizers must stay silent."""
     result = run(program, **environment)
     assert result.returncode == 0, result.stdout + result.stderr
     names = result.stdout.split()
@@ -123,7 +122,7 @@ def test_the_kernels_are_right_on_neon(tmp_path):
 
 
 def test_the_cuda_kernels_keep_to_their_memory(compiler, tmp_path):
-    """Emulated, each thread a fiber, on memory of exactly their sizes."""
+    """The emulation runs each thread as a fiber, on buffers of exactly the needed size."""
     folder = ROOT / "tests" / "cpp" / "cuda"
     emulate = ["-include", folder / "emulated_hopper.h", "-Wno-unknown-pragmas", "-x", "c++"]
     sources = [folder / "driver.cpp", *sorted((ROOT / "csrc" / "cuda").glob("*.cu"))]
@@ -142,7 +141,7 @@ def test_the_cuda_kernels_keep_to_their_memory(compiler, tmp_path):
     assert result.stdout.split() == [
         "path_weights", "score_reduction", "loss_gradient", "mask_gradient", "convolution64"
     ]  # fmt: skip
-    # Of fibers, which it knows in the main.
+    # The sanitizer warns of fibers (makecontext), which it mostly supports.
     others = [line for line in result.stderr.splitlines() if "makecontext" not in line]
     assert not others
 
@@ -153,7 +152,7 @@ def test_the_convolution_is_clean_under_valgrind(tmp_path):
     if cxx is None:
         pytest.skip("there is no C++ compiler")
     folder = build([cxx, "-std=c++17", "-g", "-O1", *READ_PREFETCHED], ROOT / "csrc", tmp_path)
-    # It knows no AVX-512.
+    # Valgrind has no AVX-512.
     result = run("valgrind", "-q", "--error-exitcode=7", folder / "convolution", "avx512")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "portable" in result.stdout.split()
@@ -173,7 +172,7 @@ def test_a_read_past_the_end_would_be_seen(compiler, tmp_path):
     assert result.returncode != 0 and "heap-buffer-overflow" in result.stderr
 
 
-# A thread writes what the others read; between them stands a barrier, or not.
+# One thread writes and the others read, with or without a barrier in between.
 TWO_THREADS = """
 int main(int more, char**) {
     int values[64] = {}, sums[64] = {};
@@ -189,7 +188,7 @@ int main(int more, char**) {
 }
 """
 RACE = "WARNING: ThreadSanitizer: data race"
-# What keeps threads apart, by file and number in it, with what can leave it out at run time.
+# Every barrier and lock, by file and number in it; races.h can skip each one at run time.
 LOCK = "std::lock_guard<std::mutex> lock(mutex);"
 BARRIER = "#pragma omp barrier"
 LEAVE_OUT = {
@@ -202,7 +201,7 @@ LEFT_OUT = ["convolution_0", "convolution_1", "image_gradients_0", "memory_0", "
 
 @pytest.fixture(scope="module")
 def races(tmp_path_factory):
-    """Clang with ThreadSanitizer, and the environment in which it understands barriers."""
+    """Clang with ThreadSanitizer, and environment variables that load Archer."""
     cxx = shutil.which("clang++")
     if cxx is None:
         pytest.skip("there is no clang++, with whose OpenMP runtime data races are looked for")
@@ -220,8 +219,8 @@ def races(tmp_path_factory):
         if result.returncode == 0:
             result = run(program, ARCHER_OPTIONS="verbose=1", **environment)
         if result.returncode != code or "Archer detected" not in result.stdout:
-            found = result.stderr.strip() or "no word of Archer"
-            pytest.skip(f"{cxx} has no ThreadSanitizer with libomp and Archer here: {found}")
+            reason = result.stderr.strip() or "no word of Archer"
+            pytest.skip(f"{cxx} has no ThreadSanitizer with libomp and Archer here: {reason}")
     return [*command, "-include", ROOT / "tests" / "cpp" / "races.h"], environment
 
 
@@ -237,7 +236,7 @@ def test_the_kernels_have_no_data_races(driver, races, raced):
 
 @pytest.fixture(scope="module")
 def leaky(races, tmp_path_factory):
-    """The same of a copy in which every barrier and lock is left out where it is asked for."""
+    """Drivers built from a copy in which each barrier and lock can be skipped on request."""
     folder = tmp_path_factory.mktemp("leaky")
     csrc, names = shutil.copytree(ROOT / "csrc", folder / "csrc"), []
     for path in sorted(p for p in (csrc / "cpu").rglob("*") if p.is_file()):

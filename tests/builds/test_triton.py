@@ -15,19 +15,17 @@ pytestmark = [
         reason="Triton is not installed: its kernels were not run in the interpreter",
     ),
 ]
-WHOLE = "attribution or overflow"  # networks, which take as long as all kernels
-
-
-SOME = {"kernels": f"not ({WHOLE})", "networks": WHOLE}
+NETWORK_TESTS = "attribution or overflow"  # whole networks take as long as all kernels together
+SELECTIONS = {"kernels": f"not ({NETWORK_TESTS})", "networks": NETWORK_TESTS}
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    """Both parts at once, one core each."""
+    """Both halves of the tests at once, one core each."""
     names = "triton_interpreted.py", "triton_large_offsets.py"
     files = [Path(__file__).with_name(name) for name in names]
     started = {}
-    for name, some in SOME.items():
+    for name, some in SELECTIONS.items():
         folder = tmp_path_factory.mktemp(name)
         environment = {
             **os.environ, "TRITON_INTERPRET": "1", "TRITON_CACHE_DIR": str(folder),
@@ -45,7 +43,7 @@ def running(tmp_path_factory):
         process.wait()
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", SELECTIONS)
 def test_kernels_in_the_interpreter(name, running):
     file, process = running[name]
     code, output = process.wait(), file.read_text()

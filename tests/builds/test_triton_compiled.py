@@ -1,4 +1,4 @@
-"""The Triton kernels compiled for cards that are not here: matrix instructions, and no spills."""
+"""The Triton kernels compiled for absent cards: they use matrix instructions and never spill."""
 
 import multiprocessing
 import re
@@ -21,7 +21,7 @@ pytestmark = [
 ]
 MODES = ("fp16", "bf16", "tf32", "bf16x3", "ieee")
 MATRIX = {80: "mma.sync", 90: "wgmma.mma_async"}
-SHARED = {80: 163, 90: 227}  # KB that a program can have
+SHARED = {80: 163, 90: 227}  # KB of shared memory per program
 # Consumer cards (sm_86, sm_89, sm_120) take the code of sm_80 and have 99 KB: first tiles must fit.
 FIRST = {80: 99, 90: 227}
 WORKERS = 2
@@ -32,8 +32,8 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
-def layers(mode):
-    """Those of networks in fp16; in bf16, which differs in the type alone, one."""
+def shapes_in(mode):
+    """Layer shapes to compile. bf16 differs from fp16 only in the type, so one is enough."""
     from faigfast.kernels import cases
 
     if mode == "bf16":
@@ -42,30 +42,30 @@ def layers(mode):
 
 
 def tasks():
-    """Mode, layer and whether all tiles are meant, for each card; "" are the other kernels."""
+    """(mode, layer, all tiles?, capability); mode "" stands for the kernels without a product."""
     for capability in MATRIX:
         for mode in MODES:
-            for shape in layers(mode):
-                yield mode, shape.name, mode == "fp16" and shape == layers(mode)[0], capability
+            for shape in shapes_in(mode):
+                yield mode, shape.name, mode == "fp16" and shape == shapes_in(mode)[0], capability
         yield "", "", False, capability
 
 
 def compiled(task):
-    """In a process of its own: what is wrong with each kernel, "" if nothing is."""
+    """Compile in a process of its own and describe each kernel's problem, "" if it has none."""
     from faigfast.kernels import aot, cases
 
     mode, name, every, capability = task
     if not mode:
         return [wrong(case, aot.compiled(case.launch, capability), capability, True)
                 for case in cases.others()]  # fmt: skip
-    shape = next(shape for shape in layers(mode) if shape.name == name)
-    found, seen = [], set()
+    shape = next(shape for shape in shapes_in(mode) if shape.name == name)
+    problems, seen = [], set()
     for case in cases.every_tile(mode, shape) if every else cases.first_tiles(mode, shape):
         made, kernel = aot.compiled(case.launch, capability), case.launch.name
-        found.append(wrong(case, made, capability, kernel not in seen))
+        problems.append(wrong(case, made, capability, kernel not in seen))
         seen.add(kernel)
     assert len(seen) == 3
-    return found
+    return problems
 
 
 def wrong(case, made, capability, first):
@@ -74,7 +74,7 @@ def wrong(case, made, capability, first):
     rows = case.launch.arguments.get("M", 0)
     if case.mode == "ieee" or not rows:
         multiplies = not made.instructions
-    elif rows >= 64:  # the least of wgmma
+    elif rows >= 64:  # wgmma needs 64 rows
         multiplies = bool(made.instructions.get(MATRIX[capability]))
     else:
         multiplies = bool(made.instructions)
@@ -84,7 +84,7 @@ def wrong(case, made, capability, first):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """All at once, on two cores."""
+    """All compilations, on two cores."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -97,11 +97,11 @@ def results(tmp_path_factory):
 @pytest.mark.parametrize("capability", MATRIX)
 @pytest.mark.parametrize("mode", [*MODES, ""])
 def test_every_kernel(mode, capability, results):
-    """In every precision on every layer; with "" those that multiply no matrices."""
-    found = [line for task, result in results.items()
+    """Every precision on every layer. Mode "" covers the kernels without a matrix product."""
+    problems = [line for task, result in results.items()
              if task[0] == mode and task[3] == capability for line in result.result()]  # fmt: skip
-    assert len(found) >= (3 if mode == "bf16" else 15)
-    assert not any(found), "\n".join(filter(None, found))
+    assert len(problems) >= (3 if mode == "bf16" else 15)
+    assert not any(problems), "\n".join(filter(None, problems))
 
 
 def test_a_spill_would_be_seen():

@@ -1,7 +1,7 @@
 """The Triton kernels in Triton's interpreter; test_triton.py runs this file in its own process.
 
-The interpreter takes tensors of a CPU, checks every index, and multiplies in float32 whatever the
-mode of the products is; bfloat16 it cuts off where a device rounds.
+The interpreter takes CPU tensors, checks every index and multiplies in float32 in every mode. It
+truncates to bfloat16 where a device rounds.
 """
 
 import os
@@ -17,8 +17,8 @@ from cases.path_operations import (
     conv_case,
     expected,
     explain,
-    found,
     linear_case,
+    operation_values,
     poisoned,
     prelu_case,
 )
@@ -43,7 +43,7 @@ assert os.environ["TRITON_INTERPRET"] == "1"
 
 
 def mended(patch):
-    """Let a number of the interpreter end a loop: numpy 2.5 refuses what Triton 3.6 does."""
+    """Let a value of the interpreter end a loop; numpy 2.5 refuses Triton 3.6's way."""
 
     def patched(tensor, *scope):
         patch(tensor, *scope)
@@ -54,13 +54,13 @@ def mended(patch):
 
 interpreter._patch_lang_tensor = mended(interpreter._patch_lang_tensor)
 
-# Relative L2 of every value and gradient: of float32 1e-6 was seen, of the others a third of these.
+# Relative L2 of every value and gradient. Measured: 1e-6 for float32, a third of the bound else.
 BOUNDS = {"ieee": 1e-5, "tf32": 1e-5, "bf16x3": 1e-4, "fp16": 2e-3, "bf16": 4e-2}
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Tiles that a test fills more than once; all work is shared out as on a device."""
+    """Tiles smaller than a test's tensors; work is split between programs as on a device."""
     take(monkeypatch, Tile(32, 16, 16))
 
 
@@ -70,22 +70,22 @@ def take(monkeypatch, tile):
 
 
 def assert_right(mode="ieee", masters=False, exact=False, **options):
-    check(conv_case(**options), mode, masters, exact)
+    assert_case_right(conv_case(**options), mode, masters, exact)
 
 
-def check(case, mode="ieee", masters=False, exact=False):
+def assert_case_right(case, mode="ieee", masters=False, exact=False):
     kind = KINDS.get(mode, torch.float32)
     given = case.to(kind)
-    if masters:  # weights and points in float32 beside images of 16 bits
+    if masters:  # float32 weights and points, 16-bit images
         given = masters_of(case, kind)
     use = Use("triton", mode=mode)
     with using(use), poisoned():
-        result = found(given)
+        result = operation_values(given)
     assert not use.refused
     if exact:
         assert_equal(result, expected(case.to(torch.float64)))
     else:
-        # Of 16 bits what goes in is rounded first, so that masks agree.
+        # Round the inputs to 16 bits first, so that both sides have the same masks.
         rounded = given.to(torch.float64)
         assert_near(result, expected(rounded), BOUNDS[mode])
 
@@ -99,13 +99,13 @@ def test_cases(name):
 @pytest.mark.parametrize("mode", ["fp16", "bf16", "tf32", "bf16x3"])
 def test_modes(mode, formed, monkeypatch):
     take(monkeypatch, Tile(32, 16, 16, formed=formed))
-    # Near a kink rounding chooses the side: the slopes on both are nearly the same here.
+    # Near a kink, rounding decides the side, so both slopes are nearly equal here.
     options = dict(activation="leaky_relu", slope=0.9, residual="points", size=(3, 4))
     assert_right(mode, masters=mode in KINDS, **options)
 
 
 def test_integers_are_exact():
-    """Sums of small integers have no rounding, so tiles must add exactly what there is."""
+    """Sums of small integers are exact, so a tile that adds too much or too little shows."""
     assert_right(exact=True, integers=True, activation="relu", size=(5, 4))
     options = dict(channels=(2, 8), shuffle=2, activation="relu", scale=2.0, residual="points")
     assert_right(exact=True, integers=True, size=(3, 3), **options)
@@ -121,7 +121,7 @@ def test_work_is_shared_out_and_summed_in_runs(monkeypatch):
 
 
 def test_three_products_of_bfloat16_are_nearly_float32():
-    """What a device rounds to nearest, by torch: the sum of the three products of the kernel."""
+    """The kernel's three products, computed by torch, which rounds to nearest as a device does."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 576, generator=generator) for _ in range(2))
     (ah, al), (bh, bl) = ((v.bfloat16(), (v - v.bfloat16()).bfloat16()) for v in (a, b))
@@ -134,18 +134,18 @@ def test_three_products_of_bfloat16_are_nearly_float32():
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_operations(name):
     make, options = OTHERS[name]
-    check(make(**options))
+    assert_case_right(make(**options))
 
 
 @pytest.mark.parametrize("make", [linear_case, affine_case, prelu_case])
 def test_other_operations_of_integers_are_exact(make):
-    check(make(integers=True), exact=True)
+    assert_case_right(make(integers=True), exact=True)
 
 
 @pytest.mark.parametrize("mode", ["fp16", "bf16"])
 @pytest.mark.parametrize("make", [linear_case, affine_case])
 def test_other_operations_in_16_bits(make, mode):
-    check(make(), mode, masters=True)
+    assert_case_right(make(), mode, masters=True)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 5, 3, 3), (1, 20, 10, 1, 3)], ids=str)
@@ -192,15 +192,15 @@ def test_what_it_refuses_runs_plainly_and_is_told(why):
         assert why in explain(name, *given)["triton"]
     use = Use("triton")
     with using(use):
-        result = found(case)
+        result = operation_values(case)
     assert len(use.refused) == 2 and all(why in reason for reason in use.refused)
-    assert_near(result, found(case), 0)
+    assert_near(result, operation_values(case), 0)
 
 
 def test_plain_kernels_take_masters_too():
     case = conv_case(channels=(4, 4), groups=2, activation="prelu")
     given = masters_of(case, torch.float16)
-    result = found(given)
+    result = operation_values(given)
     assert result.y.dtype == torch.float16 and result.sums[0].dtype == torch.float32
     assert_near(result, expected(given.to(torch.float64)), BOUNDS["fp16"])
 
@@ -224,7 +224,7 @@ def test_infinities_and_nan_do_not_stay_hidden():
         case = conv_case(points=1, images=1, size=(7, 7), activation="relu").to(torch.float32)
         case.x[0, 0, 0, :, 1, 1] = value
         with using(Use("triton")):
-            y = found(case).y
+            y = operation_values(case).y
         assert not y[..., :3, :3].isfinite().all() and y[..., 3:, 3:].isfinite().all()
 
 
@@ -237,11 +237,11 @@ def test_more_pixels_than_32_bits_count_are_refused():
     assert "2147483648 rows" in explain(name, x, *given[1:])["triton"]
 
 
-# --- the whole way
+# --- whole networks
 
 
 class Tail(nn.Module):
-    """PReLU, a scaled residual, a pixel shuffle and a part that no kernel serves."""
+    """PReLU, a scaled residual, a pixel shuffle and an operation without a kernel."""
 
     def __init__(self):
         super().__init__()
@@ -301,7 +301,7 @@ def test_an_overflow_is_found_and_computed_again(monkeypatch):
 
 
 class Small(nn.Module):
-    """Its first layer's gradients are larger than those of its output."""
+    """A network whose first layer has larger gradients than its output."""
 
     def __init__(self):
         super().__init__()

@@ -12,20 +12,20 @@ from faigfast.kernels import conv_weight_gradient
 from faigfast.kernels.geometry import Geometry
 from faigfast.kernels.launch import Tile
 
-FAR = (8193, 16384)  # lines and pixels of 16 channels; most of it is never touched
+FAR = (8193, 16384)  # height and width, with 16 channels; most of it is never touched
 
 
 def far(seed, kind=np.float16):
-    """One image of zeros that take no memory, but for its last two lines."""
-    image = torch.from_numpy(np.zeros((1, 1, *FAR, 16), kind))
-    assert image.numel() > 2**31
+    """One image [1, 1, H, W, 16] of zeros, which take no memory, except for its last two lines."""
+    x = torch.from_numpy(np.zeros((1, 1, *FAR, 16), kind))
+    assert x.numel() > 2**31
     generator = torch.Generator().manual_seed(seed)
-    image[..., -2:, :, :] = torch.randint(-3, 4, (2, FAR[1], 16), generator=generator).half()
-    return image
+    x[..., -2:, :, :] = torch.randint(-3, 4, (2, FAR[1], 16), generator=generator).half()
+    return x
 
 
-def last_lines(image):
-    return image[0, 0, -2:].movedim(-1, 0).float()
+def last_lines(x):
+    return x[0, 0, -2:].movedim(-1, 0).float()
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def far_layer():
 
 @pytest.fixture
 def run_last(monkeypatch):
-    """Run the last programs alone; what they write must not be copied as a whole afterwards."""
+    """Run only the last programs of a launch, without the copy of whole tensors afterwards."""
     builder, offsets = interpreter.interpreter_builder, {}
     given = builder.create_get_program_id
 
@@ -77,7 +77,7 @@ def test_input_gradients_far_into_a_point(far_layer, run_last):
 
 
 def test_weight_gradients_far_into_a_point(far_layer, run_last, monkeypatch):
-    monkeypatch.setattr(orchestra, "ON_CPU", 2**31)  # every run is a share
+    monkeypatch.setattr(orchestra, "ON_CPU", 2**31)  # one share per run
     x, gy = far(2), far(3)
     launch, (gw, _, _) = orchestra.weight_gradient_launch(
         far_layer, gy, None, x, 1, (True, False, False), Tile(16, 16, 16)

@@ -1,14 +1,14 @@
-"""A pair of networks whose errors show, and errors by hand, for the tests of accuracy."""
+"""A tiny pair with measurable errors, and errors by hand, for the accuracy tests."""
 
 from cases.networks import randomise
 
 from faigfast.zoo import SRCNNStyle
 
-NAMES = ("one", "two")  # of the pictures
+NAMES = ("one", "two")  # picture names
 
 
 def tiny(name):
-    """A pair far enough apart for errors that show."""
+    """A pair far enough apart for measurable errors."""
     nets = (SRCNNStyle((3, 5), scale=2) for _ in range(2))
     return tuple(randomise(net, seed).eval() for seed, net in enumerate(nets, 1))
 

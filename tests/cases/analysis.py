@@ -1,4 +1,4 @@
-"""A small pair and small crops for the tests of the findings."""
+"""A small pair and small crops for the analysis tests."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ RECIPES = {
 
 
 def small_pair(seed=0):
-    """Two networks, far enough apart for meaningful changes of the loss."""
+    """Two networks far enough apart to change the loss clearly."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         nets = [SRResNet(width=4, blocks=1, scale=2) for _ in range(2)]
@@ -37,8 +37,8 @@ def study_parts():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     data = crops(photographs(), RECIPES, 24)
-    found, kept = data.part(slice(0, None, 4)), data.without(slice(0, None, 4))
+    attributed, kept = data.part(slice(0, None, 4)), data.without(slice(0, None, 4))
     nets = small_pair()
-    result = faigfast.attribute(*nets, {"lq": found.lq, "gt": found.gt}, steps=3)
-    yield nets, found, kept, result
+    result = faigfast.attribute(*nets, {"lq": attributed.lq, "gt": attributed.gt}, steps=3)
+    yield nets, attributed, kept, result
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""The pieces with which BasicSR's networks are written out by hand."""
+"""Helpers to write BasicSR's networks out by hand."""
 
 import torch
 from torch.nn import functional as F
@@ -16,7 +16,7 @@ def conv(x, state, name):
 
 
 def shaken(net):
-    """Move every parameter away from a start where much is zero."""
+    """Move every parameter away from an initialisation with many zeros."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -25,9 +25,9 @@ def shaken(net):
 
 
 def weights(**kernels):
-    """Spell out the weight and the bias of convolutions, by name and shape of the weight."""
-    found = {}
+    """Shapes of the weights and biases of convolutions, from the weights' names and shapes."""
+    tensors = {}
     for name, shape in kernels.items():
         name = name.replace("__", ".")
-        found |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    return found
+        tensors |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    return tensors

@@ -1,4 +1,4 @@
-"""Networks whose convolutions 3×3 follow each other, and what gets in their way."""
+"""Networks with 3×3 convolutions in a row, and operations that interrupt the row."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ def conv(inputs=4, outputs=4, kernel=3, padding=1, **options):
 
 
 class Net(nn.Module):
-    """Some layers, and what `way` does with them."""
+    """Some layers, and a function `way` that connects them."""
 
     def __init__(self, way, **layers):
         super().__init__()
@@ -171,9 +171,9 @@ class Picture(nn.Module):
 class WithImage(Net):
     def forward(self, x):
         self.__dict__["image"] = x
-        found = super().forward(x)
+        y = super().forward(x)
         del self.__dict__["image"]
-        return found
+        return y
 
 
 NETS = {

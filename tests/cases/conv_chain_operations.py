@@ -1,4 +1,4 @@
-"""Chains of links and joints with all that they take, and what they should give."""
+"""Chains of convolutions and concatenations, with their arguments and expected results."""
 
 from functools import partial
 
@@ -9,34 +9,34 @@ from torch.nn import functional as F
 from faigfast.ops.conv.chain import Chain, Concatenation, ConvParameters, Link, run
 from faigfast.ops.conv.operation import conv
 
-BOUND = 1e-5  # relative L2 of every value and gradient; 1e-6 is what was seen
+BOUND = 1e-5  # relative L2 of every value and gradient; 1e-6 measured
 NOTHING = (None, None, None)
 GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 ACTIVATIONS = {"none": lambda z, _: z, "relu": lambda z, _: F.relu(z), "leaky_relu": F.leaky_relu}
-cat = Concatenation  # short for the tables
+cat = Concatenation
 
 
 def link(x, channels, residual=None, activation="none", slope=0.0, scale=1.0, shuffle=1):
-    """A convolution of value x to so many channels."""
+    """A convolution of value number `x` to this many channels."""
     return channels, partial(
         Link, x, residual, activation=activation, slope=slope, scale=scale, shuffle=shuffle
     )
 
 
 def made(widths, links, outputs):
-    """A chain of inputs with so many channels, and the channels of its layers."""
-    widths, layers, steps = list(widths), [], []
+    """A chain whose inputs have `widths` channels, and the (in, out) channels of its layers."""
+    widths, layer_channels, steps = list(widths), [], []
     inputs = len(widths)
     for step in links:
         if isinstance(step, Concatenation):
             widths.append(sum(widths[part] for part in step.takes))
         else:
             channels, make = step
-            step = make(layer=len(layers))
-            layers.append((widths[step.x], channels))
+            step = make(layer=len(layer_channels))
+            layer_channels.append((widths[step.x], channels))
             widths.append(channels // step.shuffle**2)
         steps.append(step)
-    return Chain(inputs, tuple(steps), outputs), layers
+    return Chain(inputs, tuple(steps), outputs), layer_channels
 
 
 LEAKY = dict(activation="leaky_relu", slope=0.1)
@@ -98,8 +98,8 @@ def case(name, points=2, images=2, samples=1, size=(7, 5), shared=(), layout="co
          weights="moves", biases="moves"):  # fmt: skip
     """A chain, its inputs [P, M, C, H, W], (w0, Δ) and (b0, Δ) of its layers, α and N, in float64.
 
-    `shared` are the inputs that all points share; `weights` and `biases` are a kind of
-    `Numbers.on_line` for all layers, or some for layers in turn.
+    All points share the inputs in `shared`. `weights` and `biases` are a kind of `Numbers.on_line`
+    for all layers, or a list of kinds for the layers in turn.
     """
     widths, links, outputs = CHAINS[name]
     chain, channels = made(widths, links, tuple(outputs))
@@ -123,14 +123,14 @@ def _of(kinds, i):
 
 
 def upstream(outputs, without=()):
-    """A gradient for every output but some."""
+    """A gradient for every output that is not in `without`."""
     generator = torch.Generator().manual_seed(99)
     random = partial(torch.randn, generator=generator, dtype=torch.float64)
     return [None if i in without else random(y.shape).to(y) for i, y in enumerate(outputs)]
 
 
 def values(outputs, leaves, without=()):
-    """Outputs, and the gradients of leaves, by one backward."""
+    """Outputs, and the gradients of leaves by one backward pass."""
     gys = upstream(outputs, without)
     pairs = [
         (y, gy) for y, gy in zip(outputs, gys, strict=True) if gy is not None and y.requires_grad
@@ -140,15 +140,15 @@ def values(outputs, leaves, without=()):
 
 
 def prepared(given, still=()):
-    """Arguments of the operation in float32, and what gets gradients: inputs but some, layers."""
+    """Arguments of the operation in float32, and its leaves: inputs not in `still`, and layers."""
     chain, inputs, layers, alpha, images = given
     inputs = [x.float().detach().requires_grad_(i not in still) for i, x in enumerate(inputs)]
     lines = [
         [NOTHING if part is None else with_sums(_float(part), images) for part in layer]
         for layer in layers
     ]
-    sums = [part[2] for layer in lines for part in layer if part[2] is not None]
-    leaves = [x for x in inputs if x.requires_grad] + sums
+    gradient_sums = [part[2] for layer in lines for part in layer if part[2] is not None]
+    leaves = [x for x in inputs if x.requires_grad] + gradient_sums
     return (
         chain,
         inputs,
@@ -158,8 +158,8 @@ def prepared(given, still=()):
     ), leaves
 
 
-def found(given, run=run, still=(), without=()):
-    """By the operation: outputs, gradients of inputs but some, and of layers."""
+def operation_values(given, run=run, still=(), without=()):
+    """By the operation: outputs, gradients of inputs not in `still`, gradients of layers."""
     arguments, leaves = prepared(given, still)
     return values(run(*arguments), leaves, without)
 
@@ -169,7 +169,7 @@ def _float(part):
 
 
 def one_by_one(chain, inputs, layers, alpha, images):
-    """The same by an operation for every link."""
+    """The outputs of a chain, by one operation per link."""
     known = list(inputs)
     for step in chain.links:
         if isinstance(step, Concatenation):
@@ -191,8 +191,8 @@ def expected(given, still=(), without=()):
     """By plain PyTorch in float64, one image at one point after the other."""
     chain, inputs, layers, alpha, images = given
     inputs = [x.detach().clone().requires_grad_(i not in still) for i, x in enumerate(inputs)]
-    # Added to the parameters of every image: their gradients are those of the sums.
-    sums = [
+    # A zero offset per image, added to its parameters, collects the sum of the gradients.
+    offsets = [
         [None if part is None or part[1] is None else
          part[0].new_zeros(images, *part[0].shape).requires_grad_() for part in layer]
         for layer in layers
@@ -208,7 +208,7 @@ def expected(given, still=(), without=()):
                 w, b = (
                     None if part is None else part[0] if part[1] is None
                     else part[0] + a * part[1] + own[n]
-                    for part, own in zip(layers[step.layer], sums[step.layer], strict=True)
+                    for part, own in zip(layers[step.layer], offsets[step.layer], strict=True)
                 )  # fmt: skip
                 z = F.conv2d(known[step.x], w, b, padding=1)
                 z = F.pixel_shuffle(ACTIVATIONS[step.activation](z, step.slope), step.shuffle)
@@ -218,7 +218,7 @@ def expected(given, still=(), without=()):
     outputs = [
         torch.cat(column).unflatten(0, (len(alpha), -1)) for column in zip(*rows, strict=True)
     ]
-    flat = [own for layer in sums for own in layer if own is not None]
+    flat = [own for layer in offsets for own in layer if own is not None]
     return values(outputs, [x for x in inputs if x.requires_grad] + flat, without)
 
 
@@ -232,4 +232,4 @@ def assert_near(result, reference, bound=BOUND):
 
 
 def assert_right(given, **options):
-    assert_near(found(given, **options), expected(given, **options))
+    assert_near(operation_values(given, **options), expected(given, **options))

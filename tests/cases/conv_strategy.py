@@ -1,10 +1,10 @@
-"""Drawn geometries of path convolutions."""
+"""Hypothesis strategies for geometries of path convolutions."""
 
 from cases.path_operations import conv_case
 from hypothesis import assume
 from hypothesis import strategies as st
 
-# Without kinks, at which rounding changes gradients by as much as they are.
+# No kinks: there, rounding can change a gradient completely.
 SMOOTH = ("none", "sigmoid", "gelu", "gelu_tanh", "silu")
 
 
@@ -12,7 +12,7 @@ SMOOTH = ("none", "sigmoid", "gelu", "gelu_tanh", "silu")
 def conv_cases(draw, activations=SMOOTH, integers=False, for_kernels=False):
     """Cases of one to three dimensions, all layouts, groups, strides, dilations and shuffles.
 
-    With `for_kernels` most of them are served by the C++ kernels: two dimensions, some channels.
+    With `for_kernels` the C++ kernels serve most of them: two dimensions, some channels.
     """
     rank = 2 if for_kernels else draw(st.sampled_from((1, 2, 2, 2, 3)))
     most = {1: 20, 2: 11, 3: 5}[rank]

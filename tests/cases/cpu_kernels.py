@@ -1,21 +1,21 @@
-"""Cases of path operations by the C++ kernels."""
+"""Path operations by the C++ kernels."""
 
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import torch
-from cases.path_operations import assert_near, expected, found, poisoned
+from cases.path_operations import assert_near, expected, operation_values, poisoned
 
 from faigfast.backend.cpu.allocator import empty
 from faigfast.ops.conv import chain, cpu_queue, cpu_weights
 from faigfast.ops.registry import Use, using
 
-BOUND = 1e-5  # relative L2 of every value and gradient; 2e-6 is what was seen
+BOUND = 1e-5  # relative L2 of every value and gradient; 2e-6 measured
 
 
 @contextmanager
 def kernels():
-    """Nothing may be left to plain PyTorch."""
+    """Fail if an operation falls back to plain PyTorch."""
     use = Use("cpu")
     with using(use):
         yield
@@ -24,7 +24,7 @@ def kernels():
 
 @contextmanager
 def poisoned_results():
-    """Fill the memory of torch and of the kernels with NaN before a kernel writes on it."""
+    """Fill the memory of torch and of the kernels with NaN before a kernel writes to it."""
     with poisoned(), ExitStack() as patches:
         for module in (chain, cpu_queue, cpu_weights):
             patches.enter_context(
@@ -36,5 +36,5 @@ def poisoned_results():
 def assert_right(case, bound=BOUND):
     case = case.to(torch.float32)
     with kernels(), poisoned_results():
-        result = found(case)
+        result = operation_values(case)
     assert_near(result, expected(case.to(torch.float64)), bound)

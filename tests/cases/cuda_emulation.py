@@ -1,4 +1,4 @@
-"""The CUDA extension compiled for the CPU: each thread is a fiber, and no GPU is needed."""
+"""The CUDA extension compiled for the CPU, where each thread is a fiber. It needs no GPU."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ def compiler():
 
 @cache
 def extension():
-    """Compile kernels and module, under the sanitizer of undefined behaviour; load the module."""
+    """Compile kernels and module with UndefinedBehaviorSanitizer, and load the module."""
     with TemporaryDirectory() as folder:
         return _build(Path(folder))
 
@@ -61,8 +61,8 @@ def _build(folder):
 
 
 def run(command):
-    found = subprocess.run([str(word) for word in command], capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
+    completed = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr
 
 
 @contextmanager
@@ -89,6 +89,6 @@ _data_ptr = torch.Tensor.data_ptr
 
 
 def _address(tensor):
-    """Only dense tensors may be taken by their address."""
+    """Address of a tensor, which must be dense."""
     assert tensor.is_contiguous() or tensor.ndim == 3, tensor.stride()
     return _data_ptr(tensor)

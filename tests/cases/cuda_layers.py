@@ -1,4 +1,4 @@
-"""Layers on which the CUDA kernels are tried, emulated and on a device."""
+"""Layers for the tests of the CUDA kernels, emulated and on a device."""
 
 import torch
 
@@ -33,14 +33,14 @@ CASES = {
 }
 
 
-# Of sums of weight gradients [N, O, I, *k].
+# Shapes [N, O, I, *k] of gradient sums.
 SHAPES = [
     (1, 1, 1, 1, 1), (2, 7, 5, 3, 3), (3, 33, 40, 3, 3), (2, 3, 5, 1, 1), (2, 5, 3, 9, 9),
     (2, 4, 3, 1, 5), (2, 5, 4, 2, 2), (2, 3, 5, 3, 3, 3), (2, 300, 3, 4, 4), (2, 6, 5, 3),
 ]  # fmt: skip
 
 
-# Of the Hopper kernel; sums of small integers are exact in float32, and rounded once.
+# Layers of the Hopper kernel. Sums of small integers are exact in float32 and rounded once.
 LAYER = dict(channels=(64, 64), layout="channels last", integers=True)
 
 
@@ -62,7 +62,7 @@ HOPPER = {
 
 
 def forward(case, dtype):
-    """The path operation of a case, forward alone."""
+    """The path operation of a case, forward only."""
     case = case.to(dtype)
     with torch.no_grad():
         return case.run(

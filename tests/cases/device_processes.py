@@ -1,4 +1,4 @@
-"""What processes of other devices import: networks and objectives that fail when told to."""
+"""Networks and objectives for the processes of other devices; some fail on purpose."""
 
 import os
 

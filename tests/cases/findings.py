@@ -1,4 +1,4 @@
-"""Photographs, arguments and tables for the tests of the commands that find something out."""
+"""Photographs, arguments and tables for the tests of the analysis commands."""
 
 import json
 

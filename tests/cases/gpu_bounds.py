@@ -1,7 +1,7 @@
-"""How far a precision may lie from the literal loop in float64 on the trained pairs."""
+"""Largest allowed distance of a precision from the literal loop in float64, on trained pairs."""
 
-# Median and worst relative L1 of an image's scores, and the least overlap of the top 1 %. bf16 is
-# for those who name it: `auto` takes it only where it keeps 0.99 too, which has a test of its own.
+# Median and worst relative L1 of an image's scores, and the least overlap of the top 1 %. bf16 may
+# be worse because `auto` takes it only at an overlap of 0.99, which another test checks.
 BOUNDS = {
     "fp32": (1e-4, 2e-3, 0.995),
     "bf16x3": (1e-3, 1e-2, 0.99),

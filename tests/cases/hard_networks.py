@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class Body(nn.Module):
-    """Two 3×3 convolutions, head and tail, for networks that do something between."""
+    """Two 3×3 convolutions, head and tail; subclasses put an operation between them."""
 
     def __init__(self, width=4):
         super().__init__()
@@ -52,7 +52,7 @@ class InPlace(Body):
 
 
 class InPlaceAfterNothing(Body):
-    """Writes on what dropout in eval mode passes through, and reads the original again."""
+    """Writes to the output of dropout in eval mode, which is its input, and reads the input."""
 
     def between(self, y):
         y = y + 0.1
@@ -62,7 +62,7 @@ class InPlaceAfterNothing(Body):
 
 
 class Nested(nn.Module):
-    """Lists and dicts of modules and parameters, in an order of their own, some used twice."""
+    """Lists and dicts of modules and parameters, used out of order and some of them twice."""
 
     def __init__(self):
         super().__init__()
@@ -88,8 +88,8 @@ class Outputs(Body):
 
 def outputs_loss(output, gt):
     first, x = output["parts"]
-    image = (output["image"] - gt * x).square().flatten(1).sum(1)
-    return image + output["level"] * first.square()
+    image_loss = (output["image"] - gt * x).square().flatten(1).sum(1)
+    return image_loss + output["level"] * first.square()
 
 
 class Buffers(Body):
@@ -134,7 +134,7 @@ class Unbatched(nn.Module):
 
 
 class Detached(Body):
-    """A part without gradient, by detach and by no_grad."""
+    """Parts without gradient, by detach and by no_grad."""
 
     def between(self, y):
         with torch.no_grad():
@@ -160,14 +160,14 @@ class StraightThrough(Body):
 
 
 class MixesBatch(Body):
-    """Means over the batch: of a single image, they are that image."""
+    """Means over the batch, which for one image are the image itself."""
 
     def between(self, y):
         return y - 0.5 * y.mean(0, keepdim=True) + y.sum(0).softmax(0)
 
 
 class Keeps(Body):
-    """Leaves what it computed on itself, counts its calls in a buffer and writes on its input."""
+    """Keeps its result as an attribute, counts calls in a buffer and writes to its input."""
 
     def __init__(self):
         super().__init__()

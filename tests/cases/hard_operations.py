@@ -27,7 +27,7 @@ class Functional(nn.Module):
 
 
 class WeightOfWeights(Body):
-    """Kernels that are computed from parameters: standardised, masked, flipped, a product."""
+    """Kernels computed from parameters: standardised, masked, flipped, a product."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ class WeightOfWeights(Body):
 
 
 class SequenceFirst(nn.Module):
-    """Positions first, samples second: as recurrent nets and attention are often written."""
+    """Positions first, samples second, as in many recurrent nets and attention layers."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ class SequenceFirst(nn.Module):
 
 
 class Reshapes(Body):
-    """reshape(-1), samples and channels in one dimension, batch sizes written out."""
+    """reshape(-1), samples and channels in one dimension, and batch sizes as constants."""
 
     def between(self, y):
         n, c, h, w = y.shape
@@ -89,7 +89,7 @@ class Tables(nn.Module):
 
 
 class Windows(nn.Module):
-    """Attention inside windows: they are split into the batch, shifted by a roll."""
+    """Attention in windows that are part of the batch dimension and shifted by a roll."""
 
     def __init__(self):
         super().__init__()
@@ -111,7 +111,7 @@ class Windows(nn.Module):
 
 
 class DynamicFilter(Body):
-    """A kernel for every image, computed from the image, applied by grouped convolution."""
+    """Computes a kernel from every image and applies it by a grouped convolution."""
 
     def __init__(self):
         super().__init__()
@@ -136,7 +136,7 @@ class Selects(Body):
 
 
 class Squeezes(Body):
-    """Channel attention: pooling to one pixel, 1×1 convolutions, a product with what came in."""
+    """Channel attention: pooling to one pixel, 1×1 convolutions, a product with the input."""
 
     def __init__(self):
         super().__init__()
@@ -147,7 +147,7 @@ class Squeezes(Body):
 
 
 class Resizes(Body):
-    """Interpolation by every method, pooling, and back."""
+    """Interpolation by every method, up and down, and pooling."""
 
     def between(self, y):
         small = F.avg_pool2d(F.pad(y, (1, 0, 0, 1), mode="circular"), 2, ceil_mode=True)
@@ -162,7 +162,7 @@ class Resizes(Body):
 
 
 class Residuals(nn.Module):
-    """What is fused: activations, factors, shuffles and residuals, and their near misses."""
+    """Activations, factors, shuffles and residuals that can be fused, and some that cannot."""
 
     def __init__(self):
         super().__init__()
@@ -187,7 +187,7 @@ class Residuals(nn.Module):
 
 
 class JoinedImage(nn.Module):
-    """A dense block that begins with a concatenation of images alone."""
+    """A dense block whose first concatenation holds only images."""
 
     def __init__(self):
         super().__init__()
@@ -202,7 +202,7 @@ class JoinedImage(nn.Module):
 
 
 class ComplexFilter(Body):
-    """A raw parameter of four dimensions, whose last one must stay last."""
+    """A raw four-dimensional parameter whose last dimension must stay last."""
 
     def __init__(self):
         super().__init__()

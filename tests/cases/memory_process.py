@@ -1,7 +1,7 @@
-"""What a call of the backend "cpu" takes of the process, beside its budget: for a process alone.
+"""Memory of a call of the backend "cpu", measured in a process of its own.
 
-For each network given by name, a line of JSON: the budget, what a chunk needs, and the bytes by
-which the process grew at its most.
+Prints a line of JSON for each network name: the budget, the bytes that a chunk needs, and the
+largest growth of the process in bytes.
 """
 
 import gc
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script it finds its own folder alone
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a script has only its own folder on the path
 from cases.networks import pair
 
 from faigfast import attribute
@@ -23,17 +23,17 @@ from faigfast.engine.memory import Chunk
 from faigfast.zoo import RRDBNet, SRResNet
 
 POINTS = 8
-NETS = {  # with the side of an image; large beside the 32 MiB that the kernels take at least
+NETS = {  # network and image side; they need far more than the kernels' minimum of 32 MiB
     "SRResNet": (lambda: SRResNet(width=32, blocks=2, scale=2), 128, 2),
     "RRDBNet": (lambda: RRDBNet(width=32, growth=16, blocks=1, scale=4), 64, 4),
 }
 
 
 def grown(call):
-    """By how much the process grew at its most."""
+    """Largest growth of the process in bytes."""
     gc.collect()
     free_cached()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is what it takes now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = own_peak()
     call()
     return own_peak() - before
@@ -57,7 +57,7 @@ def measure(name):
         result = attribute(*nets, (x, gt), steps=POINTS, memory=budget, backend="cpu")
         assert result.backend == "cpu"
 
-    call(10**11)  # the graph and its check, which come once
+    call(10**11)  # only the first call makes and checks the graph
     budget = needs[Chunk(POINTS, 1)]
     peak = grown(lambda: call(budget))
     integrate.fit_chunk = original
@@ -68,6 +68,6 @@ if __name__ == "__main__":
     torch.set_num_threads(2)
     chunking.PREFERRED_CHUNKS = dict.fromkeys(("cpu", "cuda"), Chunk(POINTS, 1))
     chunking.BYTES_PER_THREAD = {}
-    memory.upper_bound = lambda *_: math.inf  # so that everything is counted
+    memory.upper_bound = lambda *_: math.inf  # force the exact count
     for name in sys.argv[1:]:
         print(json.dumps(measure(name)))

@@ -1,4 +1,4 @@
-"""The hard networks and stacks of layers by name, and pairs of them that lie near each other."""
+"""The hard networks and stacks of layers by name, and pairs that lie near each other."""
 
 import torch
 from cases.hard_networks import (
@@ -125,14 +125,14 @@ NETWORKS = {
 }
 # fmt: on
 SPATIAL = {1: (7,), 2: (5, 4), 3: (3, 4, 3)}
-# These cannot be captured, or not rightly, and run point by point: why.
+# Networks without a correct graph, which run point by point, and the reason.
 SLOW = {"control flow on values": "data-dependent", "own gradient": "OwnGradient may have"}
-# One operation of these has no rule and cannot be mapped.
+# Networks with an operation that has no rule and cannot be mapped.
 LOOPED = {"sequence first": "aten.gru.input"}
 
 
 def near(make, dtype=torch.float64):
-    """Give a target near the baseline: on the line between two random nets a norm may vanish."""
+    """A target near the baseline. On a line between two random nets, a norm may vanish."""
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         baseline, target = make().to(dtype), make().to(dtype)

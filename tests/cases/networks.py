@@ -1,4 +1,4 @@
-"""Tiny networks, images, the authors' loop written out, and a watch over what must not change."""
+"""Tiny networks, images, the authors' loop, and a check that arguments stay unchanged."""
 
 import random
 import re
@@ -39,7 +39,7 @@ def kinked(channels=3, width=4):
 
 
 def randomise(net, seed):
-    """Every parameter and floating buffer random, variances positive."""
+    """Draw every parameter and floating buffer at random, with positive variances."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, value in net.state_dict().items():
@@ -67,11 +67,10 @@ def images(n=2, channels=3, size=(6, 5), dtype=torch.float64, seed=0):
 def authors_scores(make, baseline, target, x, gt, steps=100):
     """FAIG [F] of one image, from two state dicts, by the published loop.
 
-    A new network for every point 1 - s/S, its interpolated state dict loaded, one backward of the
-    summed squared error; then gradients times the difference of the weights, over S, absolute,
-    summed over each kernel.
+    For every point 1 - s/S a new network loads the interpolated state dict and runs one backward of
+    the summed squared error. The score of a kernel is the sum of |gradient · Δ / S| over it.
     """
-    sums = {}
+    grads = {}
     for s in range(steps):
         share = s / steps
         net = make().to(x.dtype)
@@ -88,9 +87,9 @@ def authors_scores(make, baseline, target, x, gt, steps=100):
         for name, layer in net.named_modules():
             if isinstance(layer, CONVOLUTIONS):
                 key = f"{name}.weight" if name else "weight"
-                sums[key] = sums.get(key, 0) + layer.weight.grad
+                grads[key] = grads.get(key, 0) + layer.weight.grad
     kernels = []
-    for key, gradient in sums.items():
+    for key, gradient in grads.items():
         change = (target[key] - baseline[key]) * gradient / steps
         kernels.append(change.abs().flatten(2).sum(2).flatten())
     return torch.cat(kernels)
@@ -130,7 +129,7 @@ def _same(a, b):
 
 @contextmanager
 def untouched(*models, data=()):
-    """Assert on leaving that models, tensors and random generators are as they were."""
+    """Assert on exit that models, tensors and random generators are unchanged."""
     models_before = [_inside(model) for model in models]
     data_before = [value.detach().clone() for value in data]
     torch_state, python_state = torch.get_rng_state(), random.getstate()
@@ -146,8 +145,8 @@ def untouched(*models, data=()):
         assert _same(before, value.detach()) and value.grad is None, f"data {i} changed"
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert random.getstate() == python_state
-    found = np.random.get_state()
-    assert np.array_equal(found[1], numpy_state[1]) and found[2:] == numpy_state[2:]
+    numpy_after = np.random.get_state()
+    assert np.array_equal(numpy_after[1], numpy_state[1]) and numpy_after[2:] == numpy_state[2:]
     assert flags == (
         torch.is_grad_enabled(),
         torch.is_autocast_enabled("cpu"),
@@ -156,7 +155,7 @@ def untouched(*models, data=()):
 
 
 def same(a, b):
-    """Two results are equal to the bit."""
+    """Whether two results are equal to the bit."""
     return (
         a.degradations == b.degradations
         and all(torch.equal(a.scores(d), b.scores(d)) for d in a.degradations)
@@ -167,7 +166,7 @@ def same(a, b):
 
 
 def refused(kind, words, *models, batch=None, data=(), **options):
-    """Assert that `attribute` refuses in one sentence with these words; give it."""
+    """Assert that `attribute` refuses with one sentence that has these words, and return it."""
     watched = [model for model in models if isinstance(model, nn.Module)]
     for model in watched:
         model.train()
@@ -181,7 +180,7 @@ def refused(kind, words, *models, batch=None, data=(), **options):
 
 
 def completeness(baseline, target, batch, steps=40, **options):
-    """Worst completeness over the images, with everything watched."""
+    """Worst completeness over the images; checks that the call leaves all arguments unchanged."""
     data = [t for t in batch if isinstance(t, torch.Tensor)]
     with untouched(baseline, target, data=data):
         result = attribute(baseline, target, batch, rule="gauss-legendre", steps=steps, **options)

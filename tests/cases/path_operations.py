@@ -1,4 +1,4 @@
-"""Path operations beside the same computation by plain autograd, point by point, image by image."""
+"""Path operations, and the same computation by plain autograd for one point and image at a time."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 import faigfast.engine.op_rules  # noqa: F401 - it registers every kernel
-from faigfast.ops import registry as table
+from faigfast.ops import registry
 from faigfast.ops.affine import affine
 from faigfast.ops.conv.operation import conv
 from faigfast.ops.embedding import embedding
@@ -32,10 +32,10 @@ NOTHING = (None, None, None)
 
 @dataclass(frozen=True)
 class Case:
-    """One call: x [P, N, ...] or [1, N, ...], some (w0, Δ) or None, residual as y or [1, N, ...].
+    """One call: x [P, N, ...] or [1, N, ...], `line` of (w0, Δ) or None, residual [P or 1, N, ...].
 
-    `run(x, [(w0, dw, sums)], alpha, residual)` is the path operation; `plain(x, values, residual)`
-    the same of one image at one point.
+    `run(x, [(w0, dw, sums)], alpha, residual)` is the path operation. `plain(x, values, residual)`
+    computes the same for one image at one point.
     """
 
     run: object
@@ -46,10 +46,10 @@ class Case:
     images: int
     residual: torch.Tensor | None = None
     integers: bool = False
-    alike: bool = False  # whether all points have one gradient at y, that takes no more memory
+    alike: bool = False  # whether all points share one gradient at y
 
     def to(self, kind):
-        """In another type, or on another device."""
+        """The case in another type or on another device."""
 
         def cast(t):
             return t.to(kind) if isinstance(t, torch.Tensor) and t.is_floating_point() else t
@@ -61,7 +61,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Values:
-    """Results: y and gradients of x and the residual by point and image, of the line by image."""
+    """y, gradients of x and residual by point and image, gradients of the line by image."""
 
     y: torch.Tensor
     gx: torch.Tensor | None
@@ -69,14 +69,14 @@ class Values:
     sums: list
 
     def named(self):
-        """Every tensor, with how many of its first dimensions are points and images."""
+        """(name, tensor, number of its leading dimensions that are points and images)."""
         yield "y", self.y, 2
         yield from ((name, t, 2) for name, t in (("gx", self.gx), ("gr", self.gr)) if t is not None)
         yield from ((f"sums {i}", t, 1) for i, t in enumerate(self.sums) if t is not None)
 
 
 def upstream(case, y):
-    """Gradient at y, the same for every way of computing it."""
+    """Gradient at y, equal for every computation of the case."""
     generator = torch.Generator().manual_seed(99)
     shape = (1, *y.shape[1:]) if case.alike else y.shape
     if case.integers:
@@ -86,8 +86,8 @@ def upstream(case, y):
     return gy.to(y).expand(y.shape)
 
 
-def found(case, gy=None, alpha=slice(None)):
-    """By the path operation; `gy` of y's shape, `alpha` some of the points."""
+def operation_values(case, gy=None, alpha=slice(None)):
+    """Values and gradients by the path operation; `gy` has y's shape, `alpha` selects points."""
     x, residual = case.x, case.residual
     if x is not None:
         x = x[alpha] if len(x) > 1 else x
@@ -102,27 +102,27 @@ def found(case, gy=None, alpha=slice(None)):
         y.detach(),
         None if x is None else x.grad,
         None if residual is None else residual.grad,
-        [None if sums is None else sums.grad for _, _, sums in line],
+        [None if grad_sum is None else grad_sum.grad for _, _, grad_sum in line],
     )
 
 
 def arguments(case):
-    """(name, arguments) of the operations that run, the path operation and its backward."""
+    """(name, arguments) of the path operation and its backward, as they run."""
     calls = []
 
     def watched(operation, *args):
         calls.append((operation, args))
         return choose(operation, *args)
 
-    choose = table.choose
-    with mock.patch.object(table, "choose", watched):
-        found(case)
+    choose = registry.choose
+    with mock.patch.object(registry, "choose", watched):
+        operation_values(case)
     return calls
 
 
 def explain(operation, *args):
-    """Why each kernel of an operation does not serve these arguments; "" where it does."""
-    return {kernel.name: kernel.refuses(*args) for kernel in table.KERNELS[operation]}
+    """Reason why each kernel of an operation refuses these arguments, "" where it serves them."""
+    return {kernel.name: kernel.refuses(*args) for kernel in registry.KERNELS[operation]}
 
 
 def with_sums(part, images):
@@ -131,11 +131,11 @@ def with_sums(part, images):
 
 
 def expected(case):
-    """By plain autograd, one image at one point after the other."""
+    """Values and gradients by plain autograd, one image at one point at a time."""
     x, residual = (None if t is None else t.detach().clone() for t in (case.x, case.residual))
     grads = [None if t is None or not t.is_floating_point() else torch.zeros_like(t)
              for t in (x, residual)]  # fmt: skip
-    sums = [
+    grad_sums = [
         None if part is None or part[1] is None else part[0].new_zeros(case.images, *part[0].shape)
         for part in case.line
     ]
@@ -156,10 +156,10 @@ def expected(case):
         for one, grad in zip(ones, grads, strict=True):
             if grad is not None:
                 grad[p % len(grad), n] += one.grad
-        for value, total in zip(values, sums, strict=True):
+        for value, total in zip(values, grad_sums, strict=True):
             if total is not None:
                 total[n] += value.grad
-    return Values(y, *grads, sums)
+    return Values(y, *grads, grad_sums)
 
 
 def at(w0, dw, alpha):
@@ -174,7 +174,7 @@ def errors(result, reference):
         assert name == other and a.shape == b.shape, (name, a.shape, other, b.shape)
         a, b = (t.cpu().double().reshape(t.shape[:dims].numel(), -1) for t in (a, b))
         difference, norm = (a - b).norm(dim=1), b.norm(dim=1)
-        # Nothing must be nothing.
+        # 0/0: a zero reference needs a zero result.
         relative = torch.where(difference == 0, 0.0, difference / norm)
         worst[name] = relative.max().item()
     return worst
@@ -207,7 +207,7 @@ def poisoned():
 
 
 class Numbers:
-    """Random tensors, one after the other: of a normal distribution, or small integers."""
+    """Random tensors in sequence, of a normal distribution or of small integers."""
 
     def __init__(self, integers, seed):
         self.generator = torch.Generator().manual_seed(seed)
@@ -219,7 +219,7 @@ class Numbers:
         return gain * torch.randn(shape, generator=self.generator, dtype=torch.float64)
 
     def on_line(self, *shape, kind="moves", gain=1.0):
-        """(w0, Δ), (w0, None) or None; Δ is even where there are integers, for α of a half."""
+        """(w0, Δ), (w0, None) or None. Integer Δ is even, so that half of it is an integer."""
         if kind is None:
             return None
         w0, dw = self(*shape, gain=gain), self(*shape, gain=gain)
@@ -232,16 +232,16 @@ class Numbers:
 
 
 def laid_out(x, layout):
-    """[P, N, ..., C, *spatial] with other strides, and in `images alike` with other values."""
+    """x [P, N, ..., C, *spatial] with other strides; `images alike` repeats the first image."""
     if layout == "contiguous":
         return x
     if layout == "channels last":
         return x.movedim(3, -1).contiguous().movedim(-1, 3)
     if layout == "strided":
-        whole = torch.full((*x.shape[:-1], 2 * x.shape[-1] + 1), torch.nan, dtype=x.dtype)
-        whole = whole.transpose(0, 1).contiguous().transpose(0, 1)
-        whole[..., 1::2] = x
-        return whole[..., 1::2]
+        strided = torch.full((*x.shape[:-1], 2 * x.shape[-1] + 1), torch.nan, dtype=x.dtype)
+        strided = strided.transpose(0, 1).contiguous().transpose(0, 1)
+        strided[..., 1::2] = x
+        return strided[..., 1::2]
     assert layout == "images alike"
     return x[:, :1].expand(x.shape)
 
@@ -295,7 +295,7 @@ def conv_case(
         return case
     values = [None if part is None else part[0] for part in line]
     like = plain(x[0, 0], values, None)
-    # Not laid out as the convolution's result is.
+    # Another layout than the convolution's result.
     given = numbers(points if residual == "points" else 1, images, *like.shape)
     return replace(case, residual=laid_out(given, "channels last"))
 

@@ -1,4 +1,4 @@
-"""Calls of path operations that the Triton kernels serve, for the interpreter and for a device."""
+"""Calls of path operations for the Triton kernels, in the interpreter and on a device."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ KINDS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def masters_of(case, kind):
-    """Images of 16 bits; weights and points stay float32."""
+    """The case with 16-bit images and float32 weights and points."""
     wide = case.to(torch.float32)
     return replace(case.to(kind), line=wide.line, alpha=wide.alpha)
 

@@ -1,15 +1,15 @@
-"""Operations that go wrong, and what the engine must then do: run point by point."""
+"""Wrong operations, after which the engine must run point by point."""
 
 import torch
 from cases.networks import images, untouched
 
 from faigfast import attribute
-from faigfast.engine import op_rules as rules
+from faigfast.engine import op_rules
 from faigfast.engine.samples import Samples
 
 
 def fall_back(nets, words, batch=None):
-    """The engine's result is the reference's, point by point, for a reason with these words."""
+    """Assert that the engine runs point by point, gives these words as reason, and is right."""
     batch = images(3) if batch is None else batch
     expected = attribute(*nets, batch, backend="reference", steps=3)
     with untouched(*nets, data=batch):
@@ -20,11 +20,11 @@ def fall_back(nets, words, batch=None):
 
 
 def wrong(monkeypatch, op, change):
-    """Let the rule of an operation give something else."""
-    right = rules.OPERATION_RULES.get(op)
+    """Change the result of an operation's rule."""
+    right = op_rules.OPERATION_RULES.get(op)
 
     def changed(points, **given):
         value = right(points, **given)
         return value if value is None else Samples(change(value.data))
 
-    monkeypatch.setitem(rules.OPERATION_RULES, op, changed)
+    monkeypatch.setitem(op_rules.OPERATION_RULES, op, changed)

@@ -1,4 +1,4 @@
-"""faigfast against the authors' algorithm, which `cases.networks.authors_scores` writes out."""
+"""faigfast against the authors' algorithm in `cases.networks.authors_scores`."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from faigfast.zoo import SRCNNStyle, SRResNet
 
 
 def blurred_and_noisy(n, size, scale, dtype, seed=0):
-    """(blur, noise, gt): smooth random images, as far as the mathematics cares."""
+    """(blur, noise, gt) from smooth random images."""
     generator = torch.Generator().manual_seed(seed)
     gt = torch.rand(n, 3, size // 2, size // 2, generator=generator, dtype=torch.float64)
     gt = torch.nn.functional.interpolate(gt, size=(size * scale,) * 2, mode="bilinear")
@@ -23,7 +23,7 @@ def blurred_and_noisy(n, size, scale, dtype, seed=0):
 
 
 def authors_contrast(make, baseline, target, blur, noise, gt, steps=100):
-    """Mean over images of FAIG(blur) - FAIG(noise), as a NumPy average of one image at a time."""
+    """Mean over images of FAIG(blur) - FAIG(noise), one image at a time, averaged by NumPy."""
     scores = {"blur": [], "noise": []}
     for n in range(len(gt)):
         for name, x in (("blur", blur), ("noise", noise)):
@@ -37,7 +37,7 @@ def authors_contrast(make, baseline, target, blur, noise, gt, steps=100):
     return stacked, average
 
 
-def check(make, baseline, target, batch, scores_within, contrast_within, overlap=None):
+def assert_parity(make, baseline, target, batch, scores_within, contrast_within, overlap=None):
     blur, noise, gt = batch
     expected, contrast = authors_contrast(
         make, baseline.state_dict(), target.state_dict(), blur, noise, gt
@@ -52,22 +52,22 @@ def check(make, baseline, target, batch, scores_within, contrast_within, overlap
     )
     assert result.evaluations == 100
     for name in ("blur", "noise"):
-        found = result.scores(name)
-        distance = (found - expected[name]).abs().sum(1) / expected[name].sum(1)
+        scores = result.scores(name)
+        distance = (scores - expected[name]).abs().sum(1) / expected[name].sum(1)
         assert distance.max() <= scores_within, name
-    found = result.contrast("blur").numpy()
-    assert np.abs(found - contrast).sum() <= contrast_within * np.abs(contrast).sum()
-    assert np.array_equal(result.contrast("noise").numpy(), -found)
+    blur_contrast = result.contrast("blur").numpy()
+    assert np.abs(blur_contrast - contrast).sum() <= contrast_within * np.abs(contrast).sum()
+    assert np.array_equal(result.contrast("noise").numpy(), -blur_contrast)
     for name, sign in (("blur", 1), ("noise", -1)):
         ranking = result.top(name, 1.0).indices.numpy()
         theirs = np.argsort(sign * contrast)[::-1]
         if overlap is None:
-            # Filters that tie to rounding may stand in either order.
+            # Filters that differ only by rounding may come in either order.
             gap = np.abs(contrast[ranking] - contrast[theirs])
             assert gap.max() <= 1e-12 * np.abs(contrast).max()
         for share in (0.01, 0.03, 0.1):
             count = max(1, int(share * len(theirs)))
-            # What our choice is worth by their numbers; filters no signal reaches tie at zero.
+            # The authors' contrast of our filters and of theirs; unreached filters tie at zero.
             ours, best = ((sign * contrast)[order[:count]].sum() for order in (ranking, theirs))
             assert ours >= best * (1 - contrast_within)
         count = max(1, int(0.01 * len(theirs)))
@@ -89,7 +89,7 @@ def test_float64_to_1e_10(case):
     make, scale = CASES[case]
     baseline, target = pair(make)
     batch = blurred_and_noisy(2 if scale == 2 else 1, 6, scale, torch.float64)
-    result = check(make, baseline, target, batch, 1e-10, 1e-10)
+    result = assert_parity(make, baseline, target, batch, 1e-10, 1e-10)
     assert (result.scores("blur").sum(1) > 0).all()
 
 
@@ -98,7 +98,7 @@ def test_float32_to_rounding(case):
     make, scale = CASES[case]
     baseline, target = pair(make, torch.float32)
     batch = blurred_and_noisy(2, 6, scale, torch.float32)
-    check(make, baseline, target, batch, 2e-4, 2e-3, overlap=0.9)
+    assert_parity(make, baseline, target, batch, 2e-4, 2e-3, overlap=0.9)
 
 
 def test_the_other_rules_are_not_the_authors():
@@ -112,7 +112,7 @@ def test_the_other_rules_are_not_the_authors():
 
 
 def test_sources_of_the_difference_between_one_backward_and_many():
-    """A batch through one backward is not the authors' mean over images."""
+    """One backward of a batch does not give the authors' mean over images."""
     make, scale = CASES["srresnet x2"]
     baseline, target = pair(make)
     blur, _, gt = blurred_and_noisy(4, 8, scale, torch.float64)
@@ -148,7 +148,7 @@ def wide():
 
 @pytest.fixture(scope="module")
 def trained():
-    """The trained pair of the package; random weights hide errors."""
+    """The package's trained pair, since random weights hide errors."""
     from faigfast.zoo.pairs import shipped_pair
 
     return shipped_pair()
@@ -158,12 +158,12 @@ def test_trained_pair_in_float64(trained):
     nets = [wide().double() for _ in trained]
     for net, source in zip(nets, trained, strict=True):
         net.load_state_dict(source.state_dict())
-    result = check(wide, *nets, photographs(torch.float64, 32, 1), 1e-10, 1e-10)
+    result = assert_parity(wide, *nets, photographs(torch.float64, 32, 1), 1e-10, 1e-10)
     assert (result.losses[:, :, 1] < result.losses[:, :, 0]).all(), "the target restores"
 
 
 def test_trained_pair_in_float32(trained):
-    check(wide, *trained, photographs(torch.float32, 32, 2), 2e-3, 5e-3, overlap=0.95)
+    assert_parity(wide, *trained, photographs(torch.float32, 32, 2), 2e-3, 5e-3, overlap=0.95)
 
 
 def test_ten_midpoints_do_the_work_of_the_authors_hundred(trained):

@@ -1,4 +1,4 @@
-"""The guide's code blocks run from top to bottom, as a reader would run them."""
+"""The guide's code blocks run from top to bottom, as for a reader."""
 
 import re
 from pathlib import Path
@@ -22,5 +22,5 @@ def test_a_page_runs(page, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     psnr = dict(re.findall(r"^(\w+ (?:target|masked)) ([\d.]+)$", printed, re.MULTILINE))
     blur, noise = (float(psnr[f"{n} target"]) - float(psnr[f"{n} masked"]) for n in NAMES)
-    assert blur > 3 * abs(noise)  # what the page says
+    assert blur > 3 * abs(noise)  # the page says so
     assert (tmp_path / "blur_index.txt").is_file()

@@ -1,4 +1,4 @@
-"""What the README and the documents beside it say exists, exists."""
+"""Every name in the README and the other documents exists."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ BESIDE_CODE = ("README.md", "CONTRIBUTING.md", "csrc/README.md", "faigfast/engin
 DOCUMENTS = [*(ROOT / name for name in BESIDE_CODE), *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = FENCED.findall(README)
-# Code: fenced blocks and what stands between single backticks.
+# Code: fenced blocks and text between single backticks.
 CODE = [text for _, text in BLOCKS] + re.findall(r"`([^`\n]+)`", FENCED.sub("", README))
 
 

@@ -40,7 +40,7 @@ def test_small_integers_are_equal_to_the_bit(name, dtype, kernels):
 
 @pytest.mark.parametrize("points, size", [(3, (250, 260)), (40, (48, 48)), (1, (1356, 510))])
 def test_large_integers_are_equal_to_the_bit_again_and_again(points, size, kernels):
-    """More tiles than blocks, many points a block, odd edges; a race would come and go."""
+    """More tiles than blocks, many points a block, odd edges; repeated because races are random."""
     case = conv_case(**LAYER, size=size, points=points, images=1, activation="relu")
     case = case.to(torch.float32).to("cuda")
     exact = forward(case, torch.float32).half()

@@ -11,7 +11,7 @@ from cases.path_operations import (
     conv_case,
     errors,
     expected,
-    found,
+    operation_values,
     poisoned,
 )
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(WHY), reason=WHY)]
 
 @contextmanager
 def kernels():
-    """Nothing may be left to plain PyTorch."""
+    """Fail if an operation falls back to plain PyTorch."""
     use = Use("cuda")
     with using(use), poisoned(), proper_float32():
         yield
@@ -44,7 +44,7 @@ def on_device(case, dtype):
 def test_convolutions(name):
     case = conv_case(**CASES[name])
     with kernels():
-        result = found(on_device(case, torch.float32))
+        result = operation_values(on_device(case, torch.float32))
     assert_near(result, expected(case), 1e-5)
 
 
@@ -53,7 +53,7 @@ def test_convolutions(name):
 def test_convolutions_in_16_bits(name, dtype, bound):
     case = conv_case(**CASES[name]).to(dtype)
     with kernels():
-        result = found(case.to("cuda"))
+        result = operation_values(case.to("cuda"))
     worst = errors(result, expected(case.to(torch.float64)))
     assert sum(worst.values()) <= bound * len(worst), worst
     assert all(part is None or part.dtype == torch.float32 for part in result.sums)
@@ -64,10 +64,10 @@ def test_convolutions_in_16_bits(name, dtype, bound):
 def test_small_integers_are_equal_to_the_bit(name, dtype):
     case = conv_case(**(CASES[name] | dict(scale=0.5, slope=0.5, integers=True)))
     with kernels():
-        result = found(on_device(case, dtype))
+        result = operation_values(on_device(case, dtype))
     if dtype == torch.float32:
         assert_equal(result, expected(case))
-    else:  # rounded once, where they are large
+    else:  # large values are rounded once
         assert_near(result, expected(case), 1e-3)
 
 
@@ -75,9 +75,9 @@ def test_small_integers_are_equal_to_the_bit(name, dtype):
 def test_larger(channels):
     case = conv_case(channels=channels, size=(47, 31), points=3, images=2, activation="relu")
     with kernels():
-        results = [found(on_device(case, torch.float32)) for _ in range(2)]
+        results = [operation_values(on_device(case, torch.float32)) for _ in range(2)]
     assert_near(results[0], expected(case), 1e-5)
-    # The sums of the mask kernel, which has no atomic additions.
+    # The mask kernel sums without atomic additions.
     assert torch.equal(results[0].sums[1], results[1].sums[1])
 
 

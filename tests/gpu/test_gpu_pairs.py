@@ -1,4 +1,4 @@
-"""All backends of a GPU on the trained pairs, against the literal loop in float64."""
+"""All GPU backends on the trained pairs, against the literal loop in float64."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module", params=PAIRS)
 def pair(request):
-    """Networks, crops of photographs that they were not trained on, and what is exact."""
+    """Networks, crops of photographs outside their training set, and exact scores."""
     pytest.importorskip("skimage")
     from faigfast.analysis.evaluation import crops
     from faigfast.data import KEPT_OUT, Degradation, photographs
@@ -40,7 +40,7 @@ def pair(request):
 
 
 def overlaps(exact, result):
-    """Which part of the top 1 % both have, by degradation."""
+    """Common share of the top 1 %, by degradation."""
     tops = (
         [set(part.top(name, TOP).indices.tolist()) for part in (exact, result)]
         for name in exact.degradations
@@ -66,8 +66,8 @@ def test_rankings(backend, precision, tuned, pair, monkeypatch):
     median, worst, least = BOUNDS[precision]
     errors = []
     for name in exact.degradations:
-        found, expected = result.scores(name).double(), exact.scores(name).double()
-        errors.append((found - expected).abs().sum(1) / expected.sum(1))
+        scores, expected = result.scores(name).double(), exact.scores(name).double()
+        errors.append((scores - expected).abs().sum(1) / expected.sum(1))
     errors, kept = torch.cat(errors), overlaps(exact, result)
     print(f"{backend} {precision}: errors {errors.tolist()}, overlap {kept}")
     assert errors.median() <= median and errors.max() <= worst, errors
@@ -76,7 +76,7 @@ def test_rankings(backend, precision, tuned, pair, monkeypatch):
 
 @pytest.mark.parametrize("only", FASTEST_FIRST)
 def test_what_auto_takes_keeps_the_ranking(only, pair, monkeypatch):
-    """Each precision as the only one that may be taken in place of float32."""
+    """Let `auto` choose between float32 and one other precision at a time."""
     monkeypatch.setattr(auto_precision, "FASTEST_FIRST", (only,))
     monkeypatch.setattr(auto_precision, "_known", {})
     nets, batch, exact = pair
@@ -87,7 +87,7 @@ def test_what_auto_takes_keeps_the_ranking(only, pair, monkeypatch):
 
 
 def test_what_is_taken_where_nothing_is_said(pair):
-    """The precision is measured, the kernels chosen, and the ranking float64's."""
+    """The default measures the precision, chooses the kernels and keeps float64's ranking."""
     nets, batch, exact = pair
     result = attribute(*nets, batch, steps=STEPS)
     assert any(note.startswith("precision: ") for note in result.notes), result.notes

@@ -1,4 +1,4 @@
-"""A photograph of usual size through a network of usual size, on a GPU."""
+"""A photograph and a network of usual size on a GPU."""
 
 import re
 
@@ -10,7 +10,7 @@ from faigfast.bench.families import FAMILIES
 from faigfast.bench.workloads import drawn
 from faigfast.engine import integrate
 
-SIZE = 1356, 2040  # of the ground truth, twice that of what goes in
+SIZE = 1356, 2040  # of the ground truth, twice the input's
 STEPS = 4
 
 pytestmark = [
@@ -29,19 +29,19 @@ def photograph(size, device):
 
 @pytest.fixture
 def chunks(monkeypatch):
-    """Points at once and segments of the network, of every chunk that was run."""
-    found, run = [], integrate.accumulate
+    """(points, segments of the network) of every chunk that ran."""
+    calls, run = [], integrate.accumulate
 
     def seen(plan, prepared, points, factors, gt, loss, segments):
-        found.append((len(factors), segments))
+        calls.append((len(factors), segments))
         return run(plan, prepared, points, factors, gt, loss, segments)
 
     monkeypatch.setattr(integrate, "accumulate", seen)
-    return found
+    return calls
 
 
 def attributed(nets, batch, chunks, **options):
-    """Scores, the peak of memory in bytes, and the chunks; all of it is told."""
+    """Attribute, print and return the scores, the peak of memory in bytes and the chunks."""
     on_gpu = batch[0].is_cuda
     if on_gpu:
         torch.cuda.empty_cache()
@@ -61,16 +61,16 @@ def attributed(nets, batch, chunks, **options):
 
 
 def assert_whole_and_in_segments(nets, batch, chunks, **options):
-    whole, peak, made = attributed(nets, batch, chunks, **options)
-    assert whole.isfinite().all() and whole.sum() > 0
+    unsegmented, peak, made = attributed(nets, batch, chunks, **options)
+    assert unsegmented.isfinite().all() and unsegmented.sum() > 0
     assert all(points <= STEPS for points, _ in made)
     with pytest.raises(ValueError, match="memory is 1 bytes") as refused:
         attribute(*nets, batch, steps=STEPS, memory=1, **options)
     (least,) = re.findall(r"needs (\d+)", str(refused.value))
     segmented, lower, made = attributed(nets, batch, chunks, memory=int(least), **options)
     assert made and all(points == 1 and segments > 1 for points, segments in made), made
-    # Two runs in 16 bits differ where rounding chooses the side of a kink.
-    assert (segmented - whole).abs().sum() <= 2e-2 * whole.sum()
+    # Two 16-bit runs differ where rounding decides the side of a kink.
+    assert (segmented - unsegmented).abs().sum() <= 2e-2 * unsegmented.sum()
     return peak, lower
 
 

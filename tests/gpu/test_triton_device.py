@@ -1,10 +1,10 @@
-"""The Triton kernels on a GPU, every mode against float64; skipped where there is none."""
+"""The Triton kernels on a GPU, every mode against float64. Skipped without a GPU."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from cases.path_operations import assert_near, conv_case, expected, found, poisoned
+from cases.path_operations import assert_near, conv_case, expected, operation_values, poisoned
 from cases.triton_calls import CASES, KINDS, OTHERS, masters_of
 
 from faigfast import attribute
@@ -23,7 +23,7 @@ pytestmark = [
 ]
 # Relative L2 of every value and gradient of one point and image.
 BOUNDS = {"ieee": 1e-5, "bf16x3": 1e-5, "tf32": 2e-3, "fp16": 2e-3, "bf16": 2e-2}
-# Near a kink rounding chooses the side, so the slopes on both are nearly the same.
+# Near a kink, rounding decides the side, so both slopes are nearly equal.
 SMOOTH = dict(activation="leaky_relu", slope=0.9)
 
 
@@ -41,12 +41,12 @@ def on_gpu(case):
     return replace(case, line=line, **parts)
 
 
-def check(case, mode="ieee", masters=False):
+def assert_right(case, mode="ieee", masters=False):
     kind = KINDS.get(mode, torch.float32)
     given = on_gpu(masters_of(case, kind) if masters else case.to(kind))
     use = Use("triton", mode=mode)
     with using(use), poisoned():
-        result = found(given)
+        result = operation_values(given)
     assert not use.refused
     assert_near(result, expected(given.to(torch.float64)), BOUNDS[mode])
 
@@ -55,21 +55,23 @@ def check(case, mode="ieee", masters=False):
 @pytest.mark.parametrize("name", CASES)
 def test_cases(name, tuned, monkeypatch):
     monkeypatch.setenv("FAIGFAST_TUNE", tuned)
-    check(conv_case(**CASES[name]))
+    assert_right(conv_case(**CASES[name]))
 
 
 @pytest.mark.parametrize("channels", [(3, 64), (64, 64), (64, 3), (100, 48), (256, 16)], ids=str)
 @pytest.mark.parametrize("mode", BOUNDS)
 def test_modes(mode, channels):
     case = conv_case(channels=channels, size=(47, 31), residual="points", **SMOOTH)
-    check(case, mode, masters=mode in KINDS)
-    check(conv_case(channels=(64, 256), shuffle=2, size=(9, 7), **SMOOTH), mode, mode in KINDS)
+    assert_right(case, mode, masters=mode in KINDS)
+    assert_right(
+        conv_case(channels=(64, 256), shuffle=2, size=(9, 7), **SMOOTH), mode, mode in KINDS
+    )
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_operations(name):
     make, options = OTHERS[name]
-    check(make(**options))
+    assert_right(make(**options))
 
 
 SMALL = ["7×5", "shuffled, residual", "prelu", "kernel 5, stride 2, dilation 2"]
@@ -79,16 +81,16 @@ SMALL = ["7×5", "shuffled, residual", "prelu", "kernel 5, stride 2, dilation 2"
     (name, "ieee") for name in SMALL[1:]
 ])  # fmt: skip
 def test_small_layers(name, mode, monkeypatch):
-    """Under memcheck and racecheck too, as all whose names say small."""
+    """Memcheck and racecheck run this test too, as every test with "small" in its name."""
     monkeypatch.setenv("FAIGFAST_TUNE", "0")
     smooth = SMOOTH if mode != "ieee" else {}
-    check(conv_case(**(CASES[name] | smooth)), mode, masters=mode in KINDS)
+    assert_right(conv_case(**(CASES[name] | smooth)), mode, masters=mode in KINDS)
 
 
 @pytest.mark.parametrize("name", ["linear", "affine", "affine, channels last", "prelu"])
 def test_small_operations(name):
     make, options = OTHERS[name]
-    check(make(**options))
+    assert_right(make(**options))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 5, 3, 3), (3, 33, 40, 3, 3)], ids=str)
@@ -123,7 +125,7 @@ def test_small_squared_errors(shape, kind):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16x3", "tf32", "fp16", "bf16"])
 def test_trained_pair(precision):
-    """Top-1 % overlap of the ranking with float64, and no part of the network left out."""
+    """The top 1 % overlaps with float64's, and no network runs point by point."""
     baseline, target = (net.cuda() for net in shipped_pair())
     generator = torch.Generator().manual_seed(0)
     x = torch.nn.functional.interpolate(

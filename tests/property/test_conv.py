@@ -1,4 +1,4 @@
-"""What holds of a path convolution of any geometry, by the plain twin and by the C++ kernels."""
+"""Properties of path convolutions of any geometry, by plain PyTorch and by the C++ kernels."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from cases.path_operations import (
     Values,
     assert_equal,
     expected,
-    found,
+    operation_values,
     poisoned,
     upstream,
 )
@@ -24,7 +24,7 @@ drawn = settings(max_examples=30, deadline=None, derandomize=True)
 
 
 def assert_close(result, reference):
-    """Relative L2 of 1e-5, but for the few numbers that are small by cancellation."""
+    """Relative L2 of at most 1e-5, except for numbers that are small by cancellation."""
     for (name, one, _), (_, other, _) in zip(result.named(), reference.named(), strict=True):
         assert one.shape == other.shape, name
         difference = (one.double() - other.double()).norm()
@@ -34,8 +34,8 @@ def assert_close(result, reference):
 def by(backend, case, **arguments):
     use = Use(backend)
     with using(use):
-        result = found(case, **arguments)
-    assume(not use.refused)  # else plain PyTorch would be compared with itself
+        result = operation_values(case, **arguments)
+    assume(not use.refused)  # a refused case would compare plain PyTorch with itself
     return result
 
 
@@ -54,7 +54,7 @@ def test_it_is_near_autograd(data, backend):
 @drawn
 @given(case=conv_cases(("none", "relu"), integers=True))
 def test_integers_are_equal_to_the_bit(case, backend):
-    if backend:  # Winograd's transforms have thirds
+    if backend:  # Winograd's transforms have thirds, which round
         pytest.skip("the C++ kernels are near, not equal")
     assert_equal(by(backend, case.to(torch.float32)), expected(case.to(torch.float64)))
 
@@ -74,11 +74,11 @@ def test_gradients_of_points_add_up(data, backend):
         shared = len(getattr(together, name)) == 1 and len(parts) > 1
         return sum(parts) if shared else torch.cat(parts)
 
-    sums = [
+    weight_grads = [
         None if parts[0] is None else sum(parts)
         for parts in zip(*(one.sums for one in alone), strict=True)
     ]
-    added_up = Values(torch.cat([one.y for one in alone]), joined("gx"), joined("gr"), sums)
+    added_up = Values(torch.cat([one.y for one in alone]), joined("gx"), joined("gr"), weight_grads)
     assert_close(together, added_up)
 
 

@@ -1,4 +1,4 @@
-"""What importing faigfast and its Triton kernels loads; import-linter holds the directions."""
+"""Modules loaded by importing faigfast and its Triton kernels; import-linter checks the rest."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ OPTIONAL = ("jsonargparse", "yaml", "matplotlib", "pandas", "PIL", "skimage", "s
 
 
 def top_imports(file):
-    """Modules that a file imports where it begins."""
+    """Modules that a file imports at its top."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -34,7 +34,7 @@ def test_nothing_imports_triton_where_a_module_begins():
 
 
 def loaded(code):
-    """The packages in memory after a fresh interpreter has run some code."""
+    """Packages loaded after a fresh interpreter has run some code."""
     code += "\nimport sys\nprint(*{name.split('.')[0] for name in sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(run.stdout.split()) - set(sys.stdlib_module_names)

@@ -1,4 +1,4 @@
-"""Files of filters that were found in another pair."""
+"""Filter sets of another pair."""
 
 import copy
 
@@ -21,24 +21,24 @@ one_thread, files, here = command_line.one_thread, command_line.files, command_l
 
 
 @pytest.fixture(scope="module")
-def found():
+def pair_and_filters():
     baseline, target = pair(kinked)
     images = tuple(torch.rand(2, 1, 3, 6, 6, dtype=torch.float64))
     return baseline, target, faigfast.attribute(baseline, target, images, steps=1).top(None, 0.2)
 
 
-def test_the_pair_of_a_set_is_known(found):
-    baseline, target, filters = found
+def test_the_pair_of_a_set_is_known(pair_and_filters):
+    baseline, target, filters = pair_and_filters
     other = randomise(copy.deepcopy(target), 9)
     filters.check_pair(baseline, target)
     with pytest.raises(ValueError, match=rf"target is the network {filters.target}, not \w{{64}}"):
         filters.check_pair(baseline, other)
     with pytest.raises(ValueError, match=f"baseline is the network {filters.baseline}, not"):
         filters.check_pair(other, target)
-    for ends in ((target, baseline), (target, other), (other, baseline)):
+    for networks in ((target, baseline), (target, other), (other, baseline)):
         with pytest.raises(ValueError, match="other order"):
-            filters.check_pair(*ends)
-    FilterSet(filters.indices).check_pair(other, baseline)  # of nobody knows which pair
+            filters.check_pair(*networks)
+    FilterSet(filters.indices).check_pair(other, baseline)  # a set of no known pair fits any
     with pytest.raises(ValueError, match="the networks differ"):
         FilterSet(filters.indices).check_pair(kinked(width=5), target)
 
@@ -51,14 +51,14 @@ def test_the_number_of_filters_counts_without_an_index():
 
 
 def test_masking_and_retraining_refuse_another_pair(study_parts, tmp_path):  # noqa: F811
-    (baseline, target), found, kept, result = study_parts
+    (baseline, target), attributed, kept, result = study_parts
     other = copy.deepcopy(target)
     other.conv_first.weight.data[0] += 0.1
     top = result.top("blur", 0.1)
     with pytest.raises(ValueError, match="set 'blur': the filters' target is the network"):
         mask_sets(baseline, other, {"blur": top}, kept, border=2)
-    for ends, words in (((baseline, other), "target is"), ((target, baseline), "other order")):
-        study = Study(*ends, found, kept, 2)
+    for networks, words in (((baseline, other), "target is"), ((target, baseline), "other order")):
+        study = Study(*networks, attributed, kept, 2)
         with pytest.raises(ValueError, match=f"set 'blur': .*{words}"):
             retrain_all(
                 study, photographs(), RECIPES, Schedule(2, 1e-2, 2), tmp_path, fraction=0.1,

@@ -22,7 +22,7 @@ from faigfast.analysis.contrasts import one_against_rest
 from faigfast.analysis.data_frames import NO_PARQUET
 from faigfast.analysis.evaluation import crops
 from faigfast.analysis.prediction_trials import LEVELS
-from faigfast.analysis.report import full_report as whole
+from faigfast.analysis.report import builder, full_report
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.sections import ability, use
 from faigfast.analysis.report.sections.material import Material
@@ -59,12 +59,12 @@ def folder(files, tmp_path_factory):
             inner.setattr("faigfast.analysis.report.sections.filters.channel_importance", stopped)
             assert main(argv) == 130
         assert not (folder / "report.html").exists()
-        states = {p: p.stat().st_mtime_ns for p in folder.rglob("state.pth")}
+        states = {p: p.stat().st_mtime_ns for p in folder.rglob("state.part")}
         parts = {p: p.stat().st_mtime_ns for p in (folder / "parts").iterdir()}
         assert states and len(parts) > 40
         assert main(argv) == 0
         for path, changed in {**states, **parts}.items():
-            if path.name != "findings.json":
+            if path.name != "run.json":
                 assert path.stat().st_mtime_ns == changed, f"{path.name} was computed again"
     finally:
         patch.undo()
@@ -110,13 +110,13 @@ def test_tables_stand_beside_the_page(folder):
     assert {"faig", "input", "signed", "random"} <= set(masking.method)
     assert {"SSIM of Y", "output difference, authors' form"} <= set(masking.columns)
     content = json.loads((folder / "report.json").read_text())
-    tables = {f"{name}.{end}" for name in names for end in ("csv", "parquet")}
-    assert set(content["files"]) == tables | {"report.html"} and content["notes"] == []
+    data_files = {f"{name}.{end}" for name in names for end in ("csv", "parquet")}
+    assert set(content["files"]) == data_files | {"report.html"} and content["notes"] == []
     assert content["command"].startswith("faigfast report a.pth") and content["seconds"] > 0
 
 
 MATCHES = ("overlap", "correlation", "neighbour")
-# How a command of the page begins, or ends; which tables it gives, under names here and there.
+# "begin … end" of a command on the page → tables it writes, as name or (name in report, name).
 GIVES = {
     "mask": ["masking", "masking-areas", "completeness"],
     "mask … channel": ["units"],
@@ -133,7 +133,7 @@ GIVES = {
 
 
 def command_of(folder, which):
-    """The first command of the page that begins, and ends, like this; in words."""
+    """Words of the page's first command with this begin and end."""
     text = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
     commands = re.findall(r'<p class="command"><code>(.*?)</code>', text)
     start, _, end = which.partition(" … ")
@@ -141,7 +141,7 @@ def command_of(folder, which):
 
 
 def gives_its_numbers(folder, which, output):
-    """Run a command as the page prints it, and compare its tables with the report's."""
+    """Run a command from the page and compare its tables with the report's."""
     words = command_of(folder, which)
     assert main([*words, "--output", str(output), "--quiet"]) == 0
     for names in GIVES[which]:
@@ -150,7 +150,7 @@ def gives_its_numbers(folder, which, output):
             same_units(output, folder, words[-1])
             continue
         one, other = (pandas.read_csv(f / f"{n}.csv") for f, n in ((output, here), (folder, there)))
-        # Margins are differences of scores: without AVX rounding is up to 3e-3 of them.
+        # Margins are differences of scores: without AVX they differ by rounding, up to 3e-3.
         margins = [name for name in one if name == "mean margin"]
         pandas.testing.assert_frame_equal(one[margins], other[margins], rtol=5e-3)
         one, other = (part.drop(columns=margins) for part in (one, other))
@@ -158,11 +158,11 @@ def gives_its_numbers(folder, which, output):
 
 
 def same_units(output, folder, by):
-    """The report has a column for what the command has a row for."""
-    units = pandas.read_csv(folder / "masking-units.csv")
+    """The report has a column for each row of the command's table."""
+    unit_rows = pandas.read_csv(folder / "masking-units.csv")
     masked = pandas.read_csv(output / "masking.csv")
     masked = masked[masked.method == "faig"]
-    rows = units[units.by == by].to_dict("records")
+    rows = unit_rows[unit_rows.by == by].to_dict("records")
     assert rows
     for row in rows:
         same = masked[(masked.filters == row["filters"])]
@@ -196,7 +196,7 @@ def browse(page, tmp_path, *more):
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, False), (1280, True)])
 def test_a_browser_shows_the_page(folder, tmp_path, width, dark):
     page = tmp_path / "page.html"
-    # What a reader may do: sort a table; then measure whether anything sticks out.
+    # Sort a table as a reader may, then check that nothing overflows the page.
     probe = """<script>
       const table = document.querySelectorAll("table")[2], head = table.tHead.rows[0].cells;
       head[head.length - 1].click(); head[2].click();
@@ -215,7 +215,7 @@ def test_a_browser_shows_the_page(folder, tmp_path, width, dark):
           parent.document.documentElement.dataset[key] = value;
     </script></body>"""
     text = (folder / "report.html").read_text(encoding="utf-8").replace("</body>", probe)
-    # A window of the browser is never narrower than 500 pixels; a frame may be.
+    # A browser window has at least 500 pixels of width. A frame may be narrower.
     frame = f'<iframe srcdoc="{html.escape(text)}" width="{width}" height="2000" frameborder="0">'
     page.write_text(
         f"<!doctype html><html style='color-scheme: light dark'><body>{frame}</iframe></body>",
@@ -228,7 +228,7 @@ def test_a_browser_shows_the_page(folder, tmp_path, width, dark):
     assert f'data-inner="{width}"' in root, root
     assert 'data-sorted="true"' in root and 'data-wide="false"' in root, root
     assert 'data-empty="0"' in root
-    # The text turns light on a dark page.
+    # Text is light on a dark page.
     assert f'data-dark="{str(dark).lower()}"' in root, root
     ink = int(re.search(r'data-ink="(\d+)"', root)[1])
     assert ink > 200 if dark else ink < 60
@@ -286,13 +286,13 @@ def test_recipes_and_contrasts_of_ones_own_go_through_all_parts(
     assert "blur-2" not in text and "Left out" not in text
     names = ["mist-1", "mist-4", "fog"]
     assert list(pandas.read_csv(tmp_path / "prediction-by-overlap.csv").truth) == ["all", *names]
-    table = pandas.read_csv(tmp_path / "levels.csv")
-    assert table[["degradation", "level", "other level"]].values.tolist() == [["mist", 1, 4]]
-    found = pandas.read_csv(tmp_path / "overlap.csv")
-    assert found[["filters", "others"]].values.tolist() == [names[:2], names[::2], names[1:]]
-    found = pandas.read_csv(tmp_path / "overlap-of-contrasts.csv")
+    levels = pandas.read_csv(tmp_path / "levels.csv")
+    assert levels[["degradation", "level", "other level"]].values.tolist() == [["mist", 1, 4]]
+    overlap = pandas.read_csv(tmp_path / "overlap.csv")
+    assert overlap[["filters", "others"]].values.tolist() == [names[:2], names[::2], names[1:]]
+    contrast_overlap = pandas.read_csv(tmp_path / "overlap-of-contrasts.csv")
     pairs = [["fog", "mist-4"], ["fog", "sharp"], ["mist-4", "sharp"]]
-    assert found[["filters", "others"]].values.tolist() == pairs
+    assert contrast_overlap[["filters", "others"]].values.tolist() == pairs
     assert "not retrained: sharp" in text
     assert set(pandas.read_csv(tmp_path / "retraining.csv").degradation) == {"fog", "mist-4"}
     for name in ("modulate … 1.5", "predict", "retrain", "overlap"):
@@ -300,21 +300,21 @@ def test_recipes_and_contrasts_of_ones_own_go_through_all_parts(
     words = command_of(tmp_path, "overlap … mist-1")
     assert main([*words, "--output", str(tmp_path / "y"), "--quiet"]) == 0
     one = pandas.read_csv(tmp_path / "y" / "overlap.csv")
-    pandas.testing.assert_frame_equal(one, found, rtol=1e-3)
+    pandas.testing.assert_frame_equal(one, contrast_overlap, rtol=1e-3)
 
 
-# How large a page is, and what it says about what it lacks
+# Size of the page, and notes about missing parts
 
 
 def many_degradations(folder, size=144):
-    """What a report is made from, with ten degradations and crops that do not compress."""
+    """Material of a report with ten degradations and incompressible crops."""
     nets = small_pair()
     generator = torch.Generator().manual_seed(5)
     images = {f"p{n}": torch.rand(3, size, size, generator=generator) for n in range(3)}
     data = crops(images, {name: Degradation.parse(r, 2) for name, r in LEVELS.items()}, size)
     part = {name: x[:1, :, :8, :8] for name, x in data.lq.items()}
     given = attribute(*nets, {"lq": part, "gt": data.gt[:1, :, :16, :16]}, steps=1)
-    contrasts = one_against_rest(list(LEVELS))[:5]  # enough: they cost most
+    contrasts = one_against_rest(list(LEVELS))[:5]  # contrasts cost most, and five are enough
     study = Study(*nets, data, data, 2, contrasts, given=given)
     return Material(study, folder, defaultdict(str), data, data)
 
@@ -328,8 +328,8 @@ def test_a_page_of_ten_degradations_stays_small(tmp_path, one_thread):
     assert len(text) < 7_500_000
     assert text.count("not shown: blur-3, noise-0.05.") == 2
     assert "the middle 128×128 pixels of crops of 144×144" in text
-    image = base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", text)[1])
-    assert Image.open(io.BytesIO(image)).size == (128, 128)
+    png = base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", text)[1])
+    assert Image.open(io.BytesIO(png)).size == (128, 128)
 
 
 def test_long_tables_are_shown_in_part(tmp_path):
@@ -346,14 +346,14 @@ def test_a_page_says_what_it_lacks(tmp_path, monkeypatch):
     def missing(*_, **__):
         raise ImportError("pyarrow")
 
-    monkeypatch.setattr(whole, "SECTIONS", {"one": section})
+    monkeypatch.setattr(full_report, "SECTIONS", {"one": section})
     material = many_degradations(tmp_path, 16)
-    assert whole.write_report(material, "t", "c")[2] == []
-    monkeypatch.setattr(whole, "MOST_BYTES", 2000)
+    assert full_report.write_full_report(material, "t", "c")[1] == []
+    monkeypatch.setattr(builder, "MOST_BYTES", 2000)
     monkeypatch.setattr(pandas.DataFrame, "to_parquet", missing)
     (tmp_path / "numbers.parquet").unlink()
     material.files.clear()
-    _, _, notes = whole.write_report(material, "t", "c")
+    _, notes = full_report.write_full_report(material, "t", "c")
     assert notes[0] == NO_PARQUET and "more than 0.002" in notes[1]
     text = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "pip install 'faigfast[report]'" in text and "more than 0.002" in text

@@ -62,7 +62,7 @@ def top(study_parts):  # noqa: F811
 
 
 def kernels(net, index):
-    """All kernels [F, 9], flat in the order of the index."""
+    """All kernels [F, 9] in the order of the index."""
     state = net.state_dict()
     return torch.cat([state[layer].flatten(2).flatten(0, 1) for layer in index.layers])
 
@@ -73,12 +73,12 @@ def kernels(net, index):
 def test_other_places_are_as_many_in_each_layer(study_parts, top):  # noqa: F811
     index = study_parts[3].index
     other = other_places(top, index, seed=1)
-    layers = layer_numbers(index)
-    counts = [layers[s.indices].bincount(minlength=9).tolist() for s in (top, other)]
+    layer_of = layer_numbers(index)
+    counts = [layer_of[s.indices].bincount(minlength=9).tolist() for s in (top, other)]
     assert counts[0] == counts[1] and len(other) == len(top)
-    full = {n for n, c in enumerate(counts[0]) if 2 * c <= int((layers == n).sum())}
+    full = {n for n, c in enumerate(counts[0]) if 2 * c <= int((layer_of == n).sum())}
     common = set(top.indices.tolist()) & set(other.indices.tolist())
-    assert not {n for n in common if int(layers[n]) in full}
+    assert not {n for n in common if int(layer_of[n]) in full}
     assert torch.equal(other.indices, other_places(top, index, seed=1).indices)
     everything = FilterSet(torch.arange(len(index)), len(index), index.fingerprint)
     assert len(other_places(everything, index)) == len(index)
@@ -138,13 +138,13 @@ def test_the_table_of_experiments(study_parts, top):  # noqa: F811
         measure(experiment("weights moved", *nets, top, seed), kept, border=2)["psnr"]["blur"]
         for seed in (0, 1)
     ]
-    found = part.values["weights moved"]["psnr"]["blur"]
-    torch.testing.assert_close(found, torch.stack(runs).mean(0))
+    moved_psnr = part.values["weights moved"]["psnr"]["blur"]
+    torch.testing.assert_close(moved_psnr, torch.stack(runs).mean(0))
     for name in RECIPES:
         base, full = (float(part.values[e]["psnr"][name].mean()) for e in ("baseline", "target"))
-        ends = (0.0, 1.0) if full > base else (math.nan, math.nan)
-        found = part.kept("baseline", name), part.kept("target", name)
-        assert found == pytest.approx(ends, nan_ok=True)
+        expected_shares = (0.0, 1.0) if full > base else (math.nan, math.nan)
+        kept_shares = part.kept("baseline", name), part.kept("target", name)
+        assert kept_shares == pytest.approx(expected_shares, nan_ok=True)
     assert len(locations_data_frame([part])) == 2 + len(EXPERIMENTS)
     assert svg(location_bars([part])).startswith("<svg")
 
@@ -195,11 +195,11 @@ def test_levels_are_contrasted_with_other_degradations_alone(many):
     contrasts = {c.name: c for c in level_contrasts(many.degradations)}
     assert contrasts["blur-2"].against == ("noise-0.1", "clean")
     assert contrasts["clean"].against == ("blur-1", "blur-2", "blur-3", "noise-0.1")
-    table = levels(many, 0.1)
-    assert table[["level", "other level"]].values.tolist() == [["1", "2"], ["1", "3"], ["2", "3"]]
+    pairs = levels(many, 0.1)
+    assert pairs[["level", "other level"]].values.tolist() == [["1", "2"], ["1", "3"], ["2", "3"]]
     a, b = (contrasts[name].top(many, 0.1) for name in ("blur-1", "blur-3"))
     common = len(set(a.indices.tolist()) & set(b.indices.tolist())) / len(a)
-    assert table["common, %"][1] == pytest.approx(100 * common)
+    assert pairs["common, %"][1] == pytest.approx(100 * common)
     with pytest.raises(ValueError, match="expected two levels of one"):
         levels(type(many)(**{**vars(many), "by_degradation": {"a": many.scores("clean")}}), 0.1)
 
@@ -207,10 +207,10 @@ def test_levels_are_contrasted_with_other_degradations_alone(many):
 def test_overlap_of_many_contrasts(many):
     sets = {name: many.top(name, 0.1) for name in many.degradations}
     scores = {name: many.contrast(name) for name in many.degradations}
-    table = overlap_data_frame(sets, scores)
-    assert len(table) == 10
+    overlaps = overlap_data_frame(sets, scores)
+    assert len(overlaps) == 10
     expected = torch.corrcoef(torch.stack([scores["blur-1"], scores["clean"]]))[0, 1]
-    row = table[(table.filters == "blur-1") & (table.others == "clean")].iloc[0]
+    row = overlaps[(overlaps.filters == "blur-1") & (overlaps.others == "clean")].iloc[0]
     assert row["correlation"] == pytest.approx(float(expected))
     assert agreement(scores).shape == (5, 5)
     names = list(sets)
@@ -223,21 +223,23 @@ def test_overlap_of_many_contrasts(many):
 
 def test_counts_and_shares_by_layer(study_parts, top):  # noqa: F811
     index = study_parts[3].index
-    table = distribution({"mine": top}, index)
+    by_layer = distribution({"mine": top}, index)
     located = [index.locate(n)[0] for n in top.indices.tolist()]
-    for row, layer, shape in zip(table.to_dict("records"), index.layers, index.shapes, strict=True):
+    for row, layer, shape in zip(
+        by_layer.to_dict("records"), index.layers, index.shapes, strict=True
+    ):
         assert row["mine, number"] == located.count(layer)
         assert row["filters"] == shape[0] * shape[1]
         share = located.count(layer) / row["filters"]
         assert row["mine, % of layer"] == pytest.approx(100 * share)
         assert row["mine, × chance"] == pytest.approx(share * len(index) / len(top))
-    assert table["mine, number"].sum() == len(top)
+    assert by_layer["mine, number"].sum() == len(top)
     among = torch.zeros(len(index), dtype=torch.bool)
-    among[top.indices] = True  # a choice of all that are scored is what chance gives
-    assert table["filters"].sum() > int(among.sum())
-    found = distribution({"mine": top}, index, among)
-    expected = found["mine, % of layer"] / 100
-    assert found["mine, × chance"].tolist() == pytest.approx(expected.tolist())
+    among[top.indices] = True  # a set of all scored filters is as frequent as chance
+    assert by_layer["filters"].sum() > int(among.sum())
+    by_layer_among = distribution({"mine": top}, index, among)
+    expected = by_layer_among["mine, % of layer"] / 100
+    assert by_layer_among["mine, × chance"].tolist() == pytest.approx(expected.tolist())
     assert svg(layer_distribution({"mine": top}, index)).startswith("<svg")
 
 
@@ -255,9 +257,9 @@ def test_what_changed_in_the_filters(study_parts):  # noqa: F811
     assert change.sum_change[:2].tolist() == pytest.approx(
         [float(kernel[0].sum()), -2 * float(kernel[1].sum())], rel=1e-5
     )
-    table = changes(baseline, target, {"mine": FilterSet(torch.tensor([0, 1]))})
-    assert list(table.filters) == ["all filters", "mine"]
-    assert table["turned round, %"][1] == 50
+    by_filters = changes(baseline, target, {"mine": FilterSet(torch.tensor([0, 1]))})
+    assert list(by_filters.filters) == ["all filters", "mine"]
+    assert by_filters["turned round, %"][1] == 50
 
 
 def test_pointwise_kernels_have_no_direction():
@@ -270,14 +272,14 @@ def test_pointwise_kernels_have_no_direction():
 
 def test_heads_are_the_best_kernels(study_parts, top):  # noqa: F811
     (baseline, target), *_, result = study_parts
-    found = top_kernels(baseline, target, top, 5)
-    assert len(found) == 5
-    for (name, before, after), flat in zip(found, top.indices.tolist(), strict=False):
+    kernels = top_kernels(baseline, target, top, 5)
+    assert len(kernels) == 5
+    for (name, before, after), flat in zip(kernels, top.indices.tolist(), strict=False):
         layer, row, column = result.index.locate(flat)
         assert name == f"{layer.removesuffix('.weight')} {row},{column}"
         assert torch.equal(before, baseline.state_dict()[layer][row, column])
         assert torch.equal(after, target.state_dict()[layer][row, column])
-    assert svg(kernel_changes_figure(found, "title")).startswith("<svg")
+    assert svg(kernel_changes_figure(kernels, "title")).startswith("<svg")
     far = FilterSet(torch.tensor([10**6]))
     for function in (top_kernels, lambda a, b, f: changes(a, b, {"x": f})):
         with pytest.raises(ValueError, match="1000000 does not exist"):
@@ -316,7 +318,7 @@ def test_torchs_own_pruning_takes_the_scores(study_parts):  # noqa: F811
     assert sorted(dead.tolist()) == sorted(least.tolist())
     prune.l1_unstructured(net.conv_hr, "weight", 0.5, importance_scores=scores["conv_hr"])
     gone = (net.conv_hr.weight_mask.flatten(2).sum(2) == 0).sum()
-    assert int(gone) >= 7  # whole filters go, since a filter's weights share its score
+    assert int(gone) >= 7  # a filter's weights share its score, so whole filters go
 
 
 def test_torch_pruning_removes_the_least_channels(study_parts):  # noqa: F811
@@ -344,18 +346,18 @@ def test_torch_pruning_removes_the_least_channels(study_parts):  # noqa: F811
 def test_the_documents_example_of_pruning_runs(study_parts, name):  # noqa: F811
     pytest.importorskip("torch_pruning")
     baseline, target = shipped_pair(name)
-    _, found, *_ = study_parts
+    _, attributed, *_ = study_parts
     one = slice(0, 1)
-    batch = {"lq": {d: x[one] for d, x in found.lq.items()}, "gt": found.gt[one]}
+    batch = {"lq": {d: x[one] for d, x in attributed.lq.items()}, "gt": attributed.gt[one]}
     result = faigfast.attribute(baseline, target, batch, steps=1)
     text = (Path(__file__).parents[3] / "docs" / "how-to" / "prune.md").read_text(encoding="utf-8")
     (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "pruner" in b]
-    net, x = copy.deepcopy(target), found.lq["blur"][one]
+    net, x = copy.deepcopy(target), attributed.lq["blur"][one]
     exec(block, {"net": net, "x": x, "result": result})
     convolutions = [[m for m in n.modules() if isinstance(m, nn.Conv2d)] for n in (target, net)]
     widths = [[m.out_channels for m in of] for of in convolutions]
-    whole = (max(widths[0]), 3)  # before the pixel shuffle, and the image's
-    assert widths[1] == [width if width in whole else width // 2 for width in widths[0]]
+    unpruned_widths = (max(widths[0]), 3)  # the layer before the pixel shuffle, and the last
+    assert widths[1] == [width if width in unpruned_widths else width // 2 for width in widths[0]]
     assert widths[1][-1] == 3
     assert net(x).shape == target(x).shape
 
@@ -366,8 +368,8 @@ def test_index_of_a_copy_is_the_index(study_parts):  # noqa: F811
 
 
 def test_layers_without_scores_have_no_importance(study_parts):  # noqa: F811
-    nets, found, *_ = study_parts
-    batch = {"lq": found.lq, "gt": found.gt}
+    nets, attributed, *_ = study_parts
+    batch = {"lq": attributed.lq, "gt": attributed.gt}
     result = faigfast.attribute(*nets, batch, steps=1, parameters=["body*"])
     names = {name for name, layer in nets[1].named_modules() if isinstance(layer, nn.Conv2d)}
     body = {name for name in names if name.startswith("body")}

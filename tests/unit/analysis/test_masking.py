@@ -12,7 +12,7 @@ from faigfast.analysis.report.tables import completeness_table, masking_table, v
 from faigfast.data import KEPT_OUT, Degradation, photographs
 from faigfast.zoo.pairs import shipped_pair
 
-LEAST_GAIN = {"blur": 2.0, "noise": 5.0}  # dB of the target over the baseline
+LEAST_GAIN = {"blur": 2.0, "noise": 5.0}  # target's gain over the baseline in dB
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def data():
 
 @pytest.fixture(scope="module")
 def result(pair, data):
-    found = data.part(ATTRIBUTED)
-    return faigfast.attribute(*pair, {"lq": found.lq, "gt": found.gt})
+    attributed = data.part(ATTRIBUTED)
+    return faigfast.attribute(*pair, {"lq": attributed.lq, "gt": attributed.gt})
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def test_crops_are_cuts_of_the_degraded_photograph():
     data = crops({"a": image, "small": image[:, :20]}, DEGRADATIONS, size=24, seed=3)
     assert data.names == ("a 0,0", "a 0,1", "a 1,0", "a 1,1")
     assert torch.equal(data.gt[3], image[:, 24:48, 24:48])
-    whole = DEGRADATIONS["noise"](image[None, :, :48, :48], seed=3)
-    assert torch.equal(data.lq["noise"][1], whole[0, :, :12, 12:24])
+    degraded = DEGRADATIONS["noise"](image[None, :, :48, :48], seed=3)
+    assert torch.equal(data.lq["noise"][1], degraded[0, :, :12, 12:24])
 
 
 def test_parts_of_the_crops_are_disjoint_and_complete(data):

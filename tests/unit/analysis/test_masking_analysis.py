@@ -24,8 +24,8 @@ from faigfast.filters.filter_set import FilterSet
 
 @pytest.fixture(scope="module")
 def masking(study_parts):  # noqa: F811
-    nets, found, kept, result = study_parts
-    batch = {"lq": found.lq, "gt": found.gt}
+    nets, attributed, kept, result = study_parts
+    batch = {"lq": attributed.lq, "gt": attributed.gt}
     results = {"faig": result} | {
         m: rank_by(m, *nets, batch, steps=3) for m in ("gradient", "change", "input")
     }
@@ -65,56 +65,56 @@ def test_the_area_is_a_trapezoid(masking):
 
 
 def test_whole_units_count_as_large_as_they_are(study_parts):  # noqa: F811
-    """Layers differ in size: areas take the share that is masked, up to what all methods reach."""
-    nets, found, kept, result = study_parts
-    change = rank_by("change", *nets, {"lq": found.lq, "gt": found.gt})
+    """Layers differ in size, so areas use the masked share, up to the share all methods reach."""
+    nets, attributed, kept, result = study_parts
+    change = rank_by("change", *nets, {"lq": attributed.lq, "gt": attributed.gt})
     given = {"faig": result, "change": change}
     total = len(result.index)
-    layers = swap_unit_numbers(nets[1], result.index, "layer")
-    found = mask(*nets, given, kept, fractions=(0.1, 0.8), border=2, by="layer")
-    for m in found.masked:
+    layer_numbers = swap_unit_numbers(nets[1], result.index, "layer")
+    masking_result = mask(*nets, given, kept, fractions=(0.1, 0.8), border=2, by="layer")
+    for m in masking_result.masked:
         assert m.share * total == pytest.approx(m.count, abs=0.51)
     for contrast in ("blur", "noise"):
         tops = top_swap_units(nets[1], result, Contrast(contrast, contrast), 0.8, "layer")
-        assert found.curve("faig", contrast)[-1].share == len(tops) / total
-    curves = {m: found.curve(m, "blur") for m in ("faig", "change", "random")}
-    ends = {m: curve[-1].share for m, curve in curves.items()}
-    end = min(ends.values())
-    assert end < max(ends.values()), "else nothing is cut off"
+        assert masking_result.curve("faig", contrast)[-1].share == len(tops) / total
+    curves = {m: masking_result.curve(m, "blur") for m in ("faig", "change", "random")}
+    last_shares = {m: curve[-1].share for m, curve in curves.items()}
+    common_share = min(last_shares.values())
+    assert common_share < max(last_shares.values()), "else nothing is cut off"
     for method, curve in curves.items():
         places = [0.0, *(m.share for m in curve)]
-        heights = [0.0, *(float(found.cost(m, "blur").mean()) for m in curve)]
-        grid = np.linspace(0, end, 20001)
-        expected = np.trapezoid(np.interp(grid, places, heights), grid) / end
-        area = float(found.area(method, "blur", "blur").mean())
+        heights = [0.0, *(float(masking_result.cost(m, "blur").mean()) for m in curve)]
+        grid = np.linspace(0, common_share, 20001)
+        expected = np.trapezoid(np.interp(grid, places, heights), grid) / common_share
+        area = float(masking_result.area(method, "blur", "blur").mean())
         assert area == pytest.approx(expected, rel=1e-3)
     like = result.top("blur", 0.8)
     for one in random_swap_units(nets[1], result, like, "layer", 3):
         assert len(one) <= len(like)
-        whole = torch.isin(layers, layers[one.indices].unique())
-        assert torch.equal(whole.nonzero().flatten(), one.indices.sort().values)
+        in_layers = torch.isin(layer_numbers, layer_numbers[one.indices].unique())
+        assert torch.equal(in_layers.nonzero().flatten(), one.indices.sort().values)
 
 
 def test_a_target_without_gain_has_no_share_of_it(study_parts):  # noqa: F811
     nets, _, kept, result = study_parts
-    setting = replace(result.setting, baseline="", target="")
-    result = replace(result, setting=setting)
+    settings = replace(result.setting, baseline="", target="")
+    result = replace(result, setting=settings)
     same = mask(nets[1], nets[1], result, kept, fractions=(0.1,), border=2)
     assert all(math.isnan(same.lost(m, "blur")) for m in same.masked)
     assert masked_networks(same)["undone, %"].isna().all()
 
 
 def test_tables_figures_and_sentences_hold_the_measurements(masking):
-    table = masked_networks(masking)
-    assert len(table) == 3 * (2 + len(masking.masked))
-    row = table[(table.method == "faig") & (table.filters == "blur") & (table.input == "noise")]
+    masked = masked_networks(masking)
+    assert len(masked) == 3 * (2 + len(masking.masked))
+    row = masked[(masked.method == "faig") & (masked.filters == "blur") & (masked.input == "noise")]
     expected = float(masking.curve("faig", "blur")[0].psnr["noise"].mean())
     assert row["PSNR, dB"].iloc[0] == pytest.approx(expected)
     area = areas(masking)
     assert len(area) == 3 * 5
-    line = area[(area.method == "change") & (area.filters == "noise")].iloc[0]
+    area_row = area[(area.method == "change") & (area.filters == "noise")].iloc[0]
     ahead = masking.area("faig", "noise", "noise") - masking.area("change", "noise", "noise")
-    assert line["FAIG ahead"] == pytest.approx(float(ahead.mean()))
+    assert area_row["FAIG ahead"] == pytest.approx(float(ahead.mean()))
     head, rows = text_table(area)
     assert all(len(r) == len(head) for r in rows)
     said = area_sentences(masking)
@@ -145,12 +145,12 @@ def test_what_is_finished_is_not_computed_again(study_parts, tmp_path, monkeypat
         run(FinishedParts(tmp_path, {"a": 1}))
     before = len(calls)
     resumed = run(FinishedParts(tmp_path, {"a": 1}))
-    assert len(calls) - before == 2 * (3 + 3) - 3  # without the three that were finished
+    assert len(calls) - before == 2 * (3 + 3) - 3  # three were finished before
     again = run(FinishedParts(tmp_path, {"a": 1}))
     assert len(calls) - before == 2 * (3 + 3) - 3
     monkeypatch.undo()
-    whole = run(None)
-    for one, other, third in zip(resumed.masked, whole.masked, again.masked, strict=True):
+    uninterrupted = run(None)
+    for one, other, third in zip(resumed.masked, uninterrupted.masked, again.masked, strict=True):
         for name in RECIPES:
             assert torch.equal(one.psnr[name], other.psnr[name])
             assert torch.equal(one.psnr[name], third.psnr[name])
@@ -158,9 +158,9 @@ def test_what_is_finished_is_not_computed_again(study_parts, tmp_path, monkeypat
         FinishedParts(tmp_path, {"a": 2})
     known = sorted((tmp_path / "parts").iterdir())
     other = FinishedParts(tmp_path, {"a": 2}, overwrite=True)
-    assert sorted((tmp_path / "parts").iterdir()) == known  # nothing is done before the first part
+    assert sorted((tmp_path / "parts").iterdir()) == known  # files change only at the first part
     other.tensors("x", lambda: {"y": torch.ones(2)})
-    assert len(list((tmp_path / "parts").glob("*.safetensors"))) == 1
+    assert len(list((tmp_path / "parts").glob("*.part"))) == 1
     with pytest.raises(ValueError, match="another run: a was 2 and is 1"):
         FinishedParts(tmp_path, {"a": 1})
 
@@ -168,7 +168,7 @@ def test_what_is_finished_is_not_computed_again(study_parts, tmp_path, monkeypat
 def test_a_damaged_part_is_computed_again(tmp_path):
     finished_parts = FinishedParts(tmp_path, {})
     finished_parts.tensors("x", lambda: {"y": torch.ones(2)})
-    (file,) = (tmp_path / "parts").glob("*.safetensors")
+    (file,) = (tmp_path / "parts").glob("*.part")
     file.write_bytes(b"damaged")
     assert torch.equal(
         finished_parts.tensors("x", lambda: {"y": torch.zeros(2)})["y"], torch.zeros(2)

@@ -37,7 +37,7 @@ def test_luma_is_skimages(pair):
 
 def test_y_psnr_sees_luma_alone(pair):
     _, gt = pair
-    chroma = torch.tensor([128.553, -65.481, 0.0]).view(1, 3, 1, 1) / 2000  # Y stays
+    chroma = torch.tensor([128.553, -65.481, 0.0]).view(1, 3, 1, 1) / 2000  # leaves Y unchanged
     gt = gt * 0.5 + 0.25
     changed = gt + chroma
     assert (psnr(changed, gt, channel="y") > psnr(changed, gt) + 10).all()
@@ -99,9 +99,9 @@ def test_pairs_of_signals_and_of_volumes_are_masked(layer, sides):
     gt, *lq = (torch.rand(3, 2, *sides, dtype=torch.float64) for _ in range(3))
     data = Crops(dict(zip(("a", "b"), lq, strict=True)), gt, ("x 0,0", "x 0,1", "y 0,0"))
     result = faigfast.attribute(*nets, {"lq": data.lq, "gt": gt}, steps=2)
-    found = mask(*nets, result, data, fractions=[1.0], border=1)
-    whole = found.find("a", 1.0)  # all filters, but not the biases, are the baseline's
+    masking_result = mask(*nets, result, data, fractions=[1.0], border=1)
+    masked = masking_result.find("a", 1.0)  # filters of the baseline, biases of the target
     edited = result.top("a", 1.0).swap(*nets)
     with torch.no_grad():
         expected = psnr(edited(data.lq["b"]), gt, border=1)
-    torch.testing.assert_close(whole.psnr["b"], expected)
+    torch.testing.assert_close(masked.psnr["b"], expected)

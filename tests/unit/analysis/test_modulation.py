@@ -32,19 +32,19 @@ def test_one_is_the_target_and_zero_masks(study_parts, sets):  # noqa: F811
 
 def test_filters_of_two_sets_take_the_product(study_parts):  # noqa: F811
     (baseline, target), *_ = study_parts
-    whole = {"a": FilterSet(torch.arange(4)), "b": FilterSet(torch.arange(2, 6))}
+    sets = {"a": FilterSet(torch.arange(4)), "b": FilterSet(torch.arange(2, 6))}
     key = next(iter(target.state_dict()))
-    net = modulated(baseline, target, whole, {"a": 0.5, "b": 1.5})
-    low, high, found = (n.state_dict()[key].flatten(0, 1) for n in (baseline, target, net))
+    net = modulated(baseline, target, sets, {"a": 0.5, "b": 1.5})
+    low, high, mixed = (n.state_dict()[key].flatten(0, 1) for n in (baseline, target, net))
     for flat, strength in enumerate([0.5, 0.5, 0.75, 0.75, 1.5, 1.5, 1.0]):
         expected = low[flat] + strength * (high[flat] - low[flat])
-        torch.testing.assert_close(found[flat], expected)
+        torch.testing.assert_close(mixed[flat], expected)
 
 
 def test_curves_and_grids_are_measurements(study_parts, sets):  # noqa: F811
     nets, _, kept, _ = study_parts
     one = modulate(*nets, sets, kept, strengths=(0, 0.5, 1, 1.5), border=2)
-    assert len(one.strengths) == 7  # both at 1 is one network
+    assert len(one.strengths) == 7  # strength 1 of both sets is one network
     strengths, values = one.curve("noise")
     assert strengths == [0, 0.5, 1, 1.5]
     expected = measure(sets["noise"].swap(*nets, 0.5), kept, border=2)["psnr"]
@@ -53,8 +53,8 @@ def test_curves_and_grids_are_measurements(study_parts, sets):  # noqa: F811
     grid = modulate(*nets, sets, kept, strengths=(0.5, 1), together=True, border=2)
     assert grid.strengths == ((0.5, 0.5), (0.5, 1), (1, 0.5), (1, 1))
     assert torch.equal(grid.find(noise=0.5)["psnr"]["blur"], expected["blur"])
-    table = grid.to_frame()
-    assert len(table) == 4 * 3 and {"strength of noise", "input", "PSNR, dB"} <= set(table.columns)
+    rows = grid.to_frame()
+    assert len(rows) == 4 * 3 and {"strength of noise", "input", "PSNR, dB"} <= set(rows.columns)
     assert svg(modulation_curves(one)).startswith("<svg")
 
 

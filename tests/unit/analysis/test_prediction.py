@@ -22,7 +22,7 @@ from faigfast.analysis.prediction_trials import (
 
 
 def made_up(seed=0, n=6, filters=200):
-    """Three labels whose examples differ by known filters beside what the scene does."""
+    """Three labels whose examples differ by known filters and by a random scene."""
     base = torch.rand(filters, generator=torch.Generator().manual_seed(9)).double() + 0.5
     generator = torch.Generator().manual_seed(seed)
     rows = []
@@ -38,10 +38,10 @@ def test_known_differences_are_found(match):
     labels, rows = made_up()
     signatures = Signatures(labels, rows, fraction=0.1)
     for label, unseen in zip(labels, made_up(seed=1)[1], strict=True):
-        for found in signatures.predict(unseen, match):
-            assert found.label == label and found.margin > 0
-            assert found.scores[label] == max(found.scores.values())
-            assert (found.degradation, found.level) == split_label(label)
+        for prediction in signatures.predict(unseen, match):
+            assert prediction.label == label and prediction.margin > 0
+            assert prediction.scores[label] == max(prediction.scores.values())
+            assert (prediction.degradation, prediction.level) == split_label(label)
     assert signatures.sets[1, 20:40].all() and signatures.sets.sum(1).tolist() == [20, 20, 20]
 
 
@@ -57,7 +57,7 @@ def test_matches_are_what_they_say():
     overlap = signatures.matches(shares, "overlap")[0, 1]
     assert float(overlap) == pytest.approx(len(top & other) / 20)
     one = signatures.matches(rows[1][:1], "neighbour")
-    assert float(one[0, 1]) == pytest.approx(1.0)  # an image it knows
+    assert float(one[0, 1]) == pytest.approx(1.0)  # a learnt image
 
 
 def test_labels_are_taken_apart():
@@ -67,16 +67,18 @@ def test_labels_are_taken_apart():
 
 def test_a_trial_counts():
     truth = ("a-1", "a-1", "a-2", "b", "b")
-    found = ("a-1", "a-2", "a-2", "b", "a-1")
-    one = PredictionTrial(("a-1", "a-2", "b"), truth, found, (0.1,) * 5, ("x",) * 5, "overlap")
-    assert one.right().tolist() == [1, 0, 1, 1, 0]
-    assert one.right(exact=False).tolist() == [1, 1, 1, 1, 0]
-    assert one.confusion().tolist() == [[0.5, 0.5, 0], [0, 1, 0], [0.5, 0, 0.5]]
-    table = one.to_frame().set_index("truth")
-    assert table.loc["all", "and level right, %"] == 60
-    assert table.loc["all", "degradation right, %"] == 80
+    predicted = ("a-1", "a-2", "a-2", "b", "a-1")
+    trial = PredictionTrial(
+        ("a-1", "a-2", "b"), truth, predicted, (0.1,) * 5, ("x",) * 5, "overlap"
+    )
+    assert trial.right().tolist() == [1, 0, 1, 1, 0]
+    assert trial.right(exact=False).tolist() == [1, 1, 1, 1, 0]
+    assert trial.confusion().tolist() == [[0.5, 0.5, 0], [0, 1, 0], [0.5, 0, 0.5]]
+    accuracy = trial.to_frame().set_index("truth")
+    assert accuracy.loc["all", "and level right, %"] == 60
+    assert accuracy.loc["all", "degradation right, %"] == 80
     low, high = wilson(4, 5)
-    assert table.loc["all", "degradation from"] == pytest.approx(100 * low)
+    assert accuracy.loc["all", "degradation from"] == pytest.approx(100 * low)
     assert low < 0.8 < high <= 1
 
 
@@ -100,8 +102,10 @@ def test_images_are_predicted_from_learnt_ones(study_parts):  # noqa: F811
     data = crops(images, RECIPES, 24)
     signatures = learn(*nets, data, steps=2)
     assert signatures.labels == tuple(RECIPES) and signatures.examples[0].shape[0] == 12
-    found = predict_degradation(*nets, signatures, data.lq["noise"][:2], steps=2, match="neighbour")
-    assert [p.label for p in found] == ["noise", "noise"]
+    predictions = predict_degradation(
+        *nets, signatures, data.lq["noise"][:2], steps=2, match="neighbour"
+    )
+    assert [p.label for p in predictions] == ["noise", "noise"]
     out = leave_one_photograph_out(signatures, data.photographs, "correlation")
     assert len(out.truth) == 36 and set(out.photographs) == {"one", "two"}
     keep = [name != "two" for name in data.photographs]
@@ -139,7 +143,7 @@ def test_refused(study_parts):  # noqa: F811
 
 
 def test_one_example_a_label_is_told_by_its_filters():
-    """Then nothing is known of the spread within a label, and all filters count alike."""
+    """One example shows no spread within its label, so all filters have equal weight."""
     examples = tuple(torch.tensor([row]).double() for row in ([3, 1, 1, 1], [1, 1, 1, 3]))
     signatures = Signatures(("a", "b"), examples, fraction=0.25)
     assert signatures.within_label_deviation.tolist() == [1, 1, 1, 1]

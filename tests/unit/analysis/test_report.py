@@ -90,13 +90,16 @@ def test_bars_of_channels_are_sorted_within_their_layer():
 
 
 def test_curves_that_leave_the_picture_are_named():
-    ends = {"baseline": {"psnr": {"a": torch.zeros(2)}}, "target": {"psnr": {"a": torch.ones(2)}}}
+    pair_values = {
+        "baseline": {"psnr": {"a": torch.zeros(2)}},
+        "target": {"psnr": {"a": torch.ones(2)}},
+    }
     lost = {"faig": 1.0, "signed": 2.5, "change": -0.3, "input": 1.9}
     masked = tuple(
         Measurement("a", 0.1, 0.1, {"psnr": {"a": torch.ones(2) - loss}}, method)
         for method, loss in lost.items()
     )
-    masking = Masking(ends, masked, (Contrast("a", "a"),), ("p", "q"))
+    masking = Masking(pair_values, masked, (Contrast("a", "a"),), ("p", "q"))
     assert methods_beyond_axis(masking) == {"a": ["signed", "change"]}
     (axis,) = method_curves(masking).axes
     assert axis.get_ylim() == (AXIS_LIMITS[0], AXIS_LIMITS[1])
@@ -120,7 +123,7 @@ def test_the_interval_of_an_undone_share_is_the_bootstraps():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The demonstration on pieces of the photographs."""
+    """Output of the demonstration on pieces of the photographs."""
     patch = pytest.MonkeyPatch()
     pieces = {name: image[:, 100:260, 150:310] for name, image in photographs(KEPT_OUT).items()}
     patch.setattr(demo, "photographs", lambda names: pieces if names == KEPT_OUT else {})

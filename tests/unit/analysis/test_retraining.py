@@ -31,7 +31,7 @@ def patches():
 
 
 def changed(one, other, index):
-    """Flat indices of the filters that differ, and the names of all other tensors that do."""
+    """Flat indices of differing filters, and names of other differing tensors."""
     flat, others = [], []
     for key, value in one.state_dict().items():
         differs = value != other.state_dict()[key]
@@ -52,7 +52,7 @@ def boundary_filters(index):
 def test_the_chosen_filters_learn_and_nothing_else(study_parts, tmp_path, optimizer):  # noqa: F811
     (baseline, _), *_ = study_parts
     index = FilterIndex.of(baseline)
-    chosen = boundary_filters(index)  # where the authors' script drops some
+    chosen = boundary_filters(index)  # the authors' script drops some of these
     before = {key: value.clone() for key, value in baseline.state_dict().items()}
     network = retrain(
         baseline, FilterSet(torch.tensor(chosen)), patches(), SHORT, tmp_path, optimizer=optimizer
@@ -84,7 +84,7 @@ def test_a_function_is_known_by_the_optimiser_that_it_makes(study_parts, tmp_pat
 
     first, again = run(0.5), run(0.5)
     assert changed(first, again, FilterIndex.of(baseline)) == ([], [])
-    with pytest.raises(ValueError, match=r"belongs to another run.*momentum=0.5.*momentum=0.9"):
+    with pytest.raises(ValueError, match=r"of another run.*momentum=0.5.*momentum=0.9"):
         run(0.9)
 
 
@@ -117,7 +117,7 @@ def test_all_parameters_learn_as_a_training_does(study_parts, tmp_path):  # noqa
 def test_a_killed_retraining_goes_on(study_parts, tmp_path, monkeypatch):  # noqa: F811
     (baseline, _), *_ = study_parts
     few = FilterSet(torch.tensor([0, 20, 40]))
-    whole = retrain(baseline, few, patches(), SHORT, tmp_path / "whole")
+    uninterrupted = retrain(baseline, few, patches(), SHORT, tmp_path / "whole")
     monkeypatch.setattr("faigfast.training.trainer.SAVE_EVERY", 2)
     source = patches()
     original = source.batch
@@ -133,11 +133,11 @@ def test_a_killed_retraining_goes_on(study_parts, tmp_path, monkeypatch):  # noq
     with pytest.raises(KeyboardInterrupt):
         retrain(baseline, few, source, SHORT, tmp_path / "stopped")
     again = retrain(baseline, few, source, SHORT, tmp_path / "stopped")
-    assert len(calls) == 4 + 4  # from the second iteration on
-    for key, value in whole.state_dict().items():
+    assert len(calls) == 4 + 4  # it resumes after the second iteration
+    for key, value in uninterrupted.state_dict().items():
         assert torch.equal(value, again.state_dict()[key])
     other = FilterSet(torch.tensor([0, 20, 41]))
-    with pytest.raises(ValueError, match="belongs to another run"):
+    with pytest.raises(ValueError, match="holds the results of another run"):
         retrain(baseline, other, patches(), SHORT, tmp_path / "stopped")
     assert faigfast.training.trainer.SAVE_EVERY == 2
 
@@ -156,15 +156,15 @@ def test_discovered_random_and_all_are_compared(part, study_parts):  # noqa: F81
     (baseline, _), _, _, result = study_parts
     assert list(part.values) == ["baseline", "target", "discovered", "random", "all"]
     index = FilterIndex.of(baseline)
-    found, _ = changed(baseline, part.networks["discovered"], index)
+    discovered, _ = changed(baseline, part.networks["discovered"], index)
     chance, _ = changed(baseline, part.networks["random"], index)
-    assert set(found) <= set(result.top("blur", 0.2).indices.tolist())
-    assert len(chance) == pytest.approx(len(found), abs=3) and set(chance) != set(found)
-    table = retraining_data_frame([part]).set_index("network")
+    assert set(discovered) <= set(result.top("blur", 0.2).indices.tolist())
+    assert len(chance) == pytest.approx(len(discovered), abs=3) and set(chance) != set(discovered)
+    by_network = retraining_data_frame([part]).set_index("network")
     base, full, now = (float(part.psnr(n).mean()) for n in ("baseline", "target", "all"))
     expected = 100 * (now - base) / (full - base) if full > base else math.nan
-    assert table.loc["all", "recovered, %"] == pytest.approx(expected, nan_ok=True)
-    assert table.loc["discovered", "filters"] == part.count
+    assert by_network.loc["all", "recovered, %"] == pytest.approx(expected, nan_ok=True)
+    assert by_network.loc["discovered", "filters"] == part.count
     (said,) = retraining_sentences([part])
     gains = "retraining the" if full > base else "the target gains nothing over the baseline"
     assert said.startswith(f"blur: {gains}") and "random ones" in said
@@ -172,10 +172,10 @@ def test_discovered_random_and_all_are_compared(part, study_parts):  # noqa: F81
 
 
 def test_every_degradation_that_can_be_learnt(study_parts, tmp_path):  # noqa: F811
-    nets, found, kept, result = study_parts
-    study = Study(*nets, found, kept, 2, given=result)
+    nets, attributed, kept, result = study_parts
+    study = Study(*nets, attributed, kept, 2, given=result)
     parts = retrain_all(study, photographs(), RECIPES, SHORT, tmp_path, fraction=0.1, patch=8)
-    assert [part.degradation for part in parts] == ["blur", "noise"]  # not clean
+    assert [part.degradation for part in parts] == ["blur", "noise"]  # "clean" cannot be learnt
     with pytest.raises(ValueError, match="sets name 'fog'"):
         retrain_all(
             study, photographs(), RECIPES, SHORT, tmp_path, fraction=0.1, patch=8,

@@ -46,7 +46,7 @@ def test_ssim_of_equal_images_is_one_and_small_ones_are_refused():
 def authors_map(image):
     """The published steps on one RGB image [3, H, W], written out."""
     bgr = np.round(image.flip(0).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-    x = np.repeat(bgr.astype(np.float32) / 255, 3, axis=2)  # of three channels, not of one
+    x = np.repeat(bgr.astype(np.float32) / 255, 3, axis=2)  # the authors repeat the channels
     x = torch.from_numpy(x).permute(2, 0, 1)[None, :3]
     v = torch.tensor([[0.0, -1, 0], [0, 0, 0], [0, 1, 0]]).expand(3, 1, 3, 3)
     maps = [F.conv2d(x, k, padding=1, groups=3) for k in (v, v.transpose(2, 3).contiguous())]
@@ -65,7 +65,7 @@ def test_output_difference_on_gray():
     gray = one.clone()
     gray[:] = (one * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
     rounded = round_to_8_bit(gray)
-    # Of an image that is gray already both forms are one.
+    # Both forms agree for a gray image.
     torch.testing.assert_close(gradient_map(rounded), gradient_map(rounded, "authors"))
     assert (output_difference(one, one) == 0).all()
     assert (output_difference(one, other) > 0).all()

@@ -13,10 +13,10 @@ from faigfast.analysis.study import Study, study_identity
 
 @pytest.fixture
 def study(study_parts, tmp_path):  # noqa: F811
-    nets, found, kept, _ = study_parts
-    finished_parts = FinishedParts(tmp_path, study_identity(*nets, found, kept))
+    nets, attributed, kept, _ = study_parts
+    finished_parts = FinishedParts(tmp_path, study_identity(*nets, attributed, kept))
     # Nine crops are attributed.
-    return Study(*nets, kept, found, 2, finished_parts=finished_parts, steps=2)
+    return Study(*nets, kept, attributed, 2, finished_parts=finished_parts, steps=2)
 
 
 def equal(one, other):
@@ -29,10 +29,10 @@ def equal(one, other):
 def test_parts_make_the_whole(study, method):
     result = study.attribution(method)
     batch = {"lq": study.attributed.lq, "gt": study.attributed.gt}
-    whole = rank_by(method, study.baseline, study.target, batch, steps=2)
-    assert result.setting == whole.setting and result.degradations == whole.degradations
-    for name in whole.degradations:
-        torch.testing.assert_close(result.mean(name), whole.mean(name), rtol=1e-4, atol=1e-7)
+    at_once = rank_by(method, study.baseline, study.target, batch, steps=2)
+    assert result.setting == at_once.setting and result.degradations == at_once.degradations
+    for name in at_once.degradations:
+        torch.testing.assert_close(result.mean(name), at_once.mean(name), rtol=1e-4, atol=1e-7)
 
 
 def test_finished_parts_are_read_again(study, monkeypatch):
@@ -43,14 +43,14 @@ def test_finished_parts_are_read_again(study, monkeypatch):
 
     monkeypatch.setattr("faigfast.analysis.study.rank_by", never)
     assert equal(first, study.attribution())
-    # Other crops, points or options are other parts.
+    # Other crops, points or options make other parts.
     for change in ({"attributed": study.measured}, {"steps": 3}, {"options": {"rule": "graded"}}):
         with pytest.raises(AssertionError, match="computed again"):
             dataclasses.replace(study, **change).attribution()
 
 
 def test_a_given_attribution_is_taken_or_refused(study, study_parts):  # noqa: F811
-    nets, found, _, result = study_parts
+    nets, attributed, _, result = study_parts
     given = dataclasses.replace(study, given=result)
     assert given.attribution() is result
     tops = given.tops(0.1)
@@ -59,14 +59,14 @@ def test_a_given_attribution_is_taken_or_refused(study, study_parts):  # noqa: F
     named = dataclasses.replace(given, contrasts=(Contrast("mine", "blur", ("clean",)),))
     expected = result.top("blur", 0.1, "clean")
     assert torch.equal(named.tops(0.1)["mine"].indices, expected.indices)
-    alone = faigfast.attribute(*nets, (found.lq["blur"], found.gt), steps=2)
+    alone = faigfast.attribute(*nets, (attributed.lq["blur"], attributed.gt), steps=2)
     with pytest.raises(ValueError, match="the attribution is of lq; expected"):
         dataclasses.replace(study, given=alone)
 
 
 def test_a_study_of_another_pair_does_not_share_parts(study, study_parts, tmp_path):  # noqa: F811
-    _, found, kept, _ = study_parts
+    _, attributed, kept, _ = study_parts
     study.attribution()
     others = small_pair(seed=5)
     with pytest.raises(ValueError, match="another run: baseline was"):
-        FinishedParts(tmp_path, study_identity(*others, found, kept))
+        FinishedParts(tmp_path, study_identity(*others, attributed, kept))

@@ -1,4 +1,4 @@
-"""Networks that are not a plain stack: what moves, what is scored, what is left as it was."""
+"""Networks that are not a plain stack: moving tensors, scored tensors, unchanged tensors."""
 
 import copy
 
@@ -13,7 +13,7 @@ from faigfast import attribute
 
 
 class Scaled(nn.Module):
-    """Parameters that are no convolution's: scales, a table, a bias map, a dense layer."""
+    """Parameters outside convolutions: scales, a table, a bias map, a dense layer."""
 
     def __init__(self):
         super().__init__()
@@ -125,7 +125,7 @@ MODELS = {
 
 
 def near(make):
-    """A target near the baseline: on the line between two random nets a norm may vanish."""
+    """A target near the baseline. On a line between two random nets, a norm may vanish."""
     baseline, target = make().double(), make().double()
     baseline(images()[0])
     target.load_state_dict(baseline.eval().state_dict())
@@ -146,7 +146,7 @@ def test_every_tensor_is_counted_and_nothing_is_left_behind(name, mode):
     for net in (baseline, target):
         net.train(mode == "train")
         net.requires_grad_(mode != "frozen")
-    # Near a zero of a norm or a large slope the line bends more.
+    # The loss bends more near a zero of a norm or at a large slope.
     bound = 1e-3 if "norm" in name else 1e-6
     assert completeness(baseline, target, (x, gt), steps=64) < bound
 
@@ -212,7 +212,7 @@ def test_a_module_used_under_two_names():
 
 
 def test_batch_norms_statistics_matter_to_the_sum():
-    """Left out, they would leave completeness open: it is closed because they are counted."""
+    """Completeness holds only if the statistics count."""
     make, _ = MODELS["batch norm"]
     baseline, target = pair(make)
     batch = images()

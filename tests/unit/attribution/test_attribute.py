@@ -74,7 +74,7 @@ def test_a_net_linear_in_its_weights_is_exact_with_any_symmetric_rule(make, rule
     baseline, target = pair(make)
     x, gt = images(3)
     result = attribute(baseline, target, (x, gt), rule=rule, steps=steps)
-    # The gradient is linear in α: its mean is the mean of the two ends.
+    # The gradient is linear in α, so its mean over the path is the mean at the two ends.
     for n in range(3):
         grads = []
         for net in (baseline, target):
@@ -82,8 +82,8 @@ def test_a_net_linear_in_its_weights_is_exact_with_any_symmetric_rule(make, rule
             (net(x[n : n + 1]) - gt[n : n + 1]).square().sum().backward()
             grads.append(net.weight.grad)
             net.weight.grad = None
-        integral = (target.weight - baseline.weight) * (grads[0] + grads[1]) / 2
-        expected = integral.abs().flatten(2).sum(2).flatten()
+        weight_scores = (target.weight - baseline.weight) * (grads[0] + grads[1]) / 2
+        expected = weight_scores.abs().flatten(2).sum(2).flatten()
         torch.testing.assert_close(result.scores()[n], expected.detach(), rtol=1e-13, atol=1e-13)
     assert result.completeness.max() < 1e-13
     if rule == "gauss-kronrod":
@@ -182,10 +182,10 @@ def test_emulation_predicts_the_authors_scores(rule):
     batch = images()
     many = attribute(baseline, target, batch, rule=rule, steps=100)
     few = attribute(baseline, target, batch, rule=rule, steps=100, emulate=True)
-    integral = attribute(baseline, target, batch, rule="gauss-legendre", steps=12)
+    exact = attribute(baseline, target, batch, rule="gauss-legendre", steps=12)
     assert few.evaluations == 17 and few.setting.steps == 100 and few.setting.emulate
     distance = (many.scores() - few.scores()).abs().sum()
-    assert distance < (many.scores() - integral.scores()).abs().sum() / 50
+    assert distance < (many.scores() - exact.scores()).abs().sum() / 50
     torch.testing.assert_close(few.completeness, many.completeness, rtol=2e-2, atol=0)
 
 
@@ -209,7 +209,7 @@ def test_the_absolute_value_is_taken_for_each_image():
     x, gt = images(6)
     x[3:] *= -1
     result = attribute(baseline, target, (x, gt), steps=20)
-    integral = 0
+    mean_grad = 0
     nodes = (np.arange(20) + 0.5) / 20
     net = smooth().double()
     for alpha in nodes:
@@ -221,8 +221,8 @@ def test_the_absolute_value_is_taken_for_each_image():
         )
         net.zero_grad()
         (net(x) - gt).square().sum().backward()
-        integral = integral + net[0].weight.grad / 20
-    inside = ((target[0].weight - baseline[0].weight) * integral).abs().flatten(2).sum(2).flatten()
+        mean_grad = mean_grad + net[0].weight.grad / 20
+    inside = ((target[0].weight - baseline[0].weight) * mean_grad).abs().flatten(2).sum(2).flatten()
     outside = result.scores()[:, : len(inside)].sum(0)
     assert (outside >= inside - 1e-12).all()
     assert (outside - inside).sum() > 0.1 * outside.sum()
@@ -230,28 +230,28 @@ def test_the_absolute_value_is_taken_for_each_image():
 
 @pytest.mark.parametrize("rule, steps", RULES)
 def test_every_rule_is_its_sum_over_the_nodes(rule, steps):
-    """Nodes and weights reach the gradients as §2 writes them."""
+    """The engine uses nodes and weights as in §2."""
     baseline, target = pair(smooth)
     x, gt = images(1)
     nodes = faigfast.integration.quadrature.quadrature(rule, steps)
     first, last = baseline.state_dict(), target.state_dict()
-    sums = {}
+    grads = {}
     net = smooth().double()
     for alpha, weight in zip(nodes.nodes.tolist(), nodes.weights.tolist(), strict=True):
         net.load_state_dict({k: first[k] + alpha * (last[k] - first[k]) for k in first})
         net.zero_grad()
         (net(x) - gt).square().sum().backward()
         for key, value in net.named_parameters():
-            sums[key] = sums.get(key, 0) + weight * value.grad
+            grads[key] = grads.get(key, 0) + weight * value.grad
     expected = torch.cat(
         [
-            ((last[k] - first[k]) * sums[k]).abs().flatten(2).sum(2).flatten()
+            ((last[k] - first[k]) * grads[k]).abs().flatten(2).sum(2).flatten()
             for k in ("0.weight", "2.weight")
         ]
     )
     result = attribute(baseline, target, (x, gt), rule=rule, steps=steps)
     torch.testing.assert_close(result.scores()[0], expected, rtol=1e-12, atol=1e-15)
-    total = sum(((last[k] - first[k]) * sums[k]).sum().item() for k in first)
+    total = sum(((last[k] - first[k]) * grads[k]).sum().item() for k in first)
     change = (result.losses[0, 0, 1] - result.losses[0, 0, 0]).item()
     assert result.completeness.item() == pytest.approx(
         abs(total - change) / abs(change), rel=1e-6, abs=1e-13
@@ -296,16 +296,16 @@ def test_the_default_points_of_an_image_follow_from_its_size(rule, small, large,
         nn.init.constant_(net.weight, number)
     sizes = [(64, 64), (63, 65), (2, 2048)]
     batches = [(torch.rand(1, 1, *size), torch.rand(1, 2, *size)) for size in sizes]
-    whole = attribute(*nets, batches, rule=rule, backend=backend)
-    assert whole.points.tolist() == [[large, small, large]] and whole.evaluations == small
+    together = attribute(*nets, batches, rule=rule, backend=backend)
+    assert together.points.tolist() == [[large, small, large]] and together.evaluations == small
     parts = []
     for batch, points in zip(batches, (large, small, large), strict=True):
         parts.append(attribute(*nets, batch, rule=rule, backend=backend))
         asked = attribute(*nets, batch, rule=rule, steps=points, backend=backend)
         assert torch.equal(parts[-1].scores(), asked.scores())
-    assert same(parts[0].merge(parts[1:]), whole)
-    whole.save(tmp_path / "scores.safetensors")
-    assert same(faigfast.Attribution.load(tmp_path / "scores.safetensors"), whole)
+    assert same(parts[0].merge(parts[1:]), together)
+    together.save(tmp_path / "scores.safetensors")
+    assert same(faigfast.Attribution.load(tmp_path / "scores.safetensors"), together)
     degradations = {"lq": {"a": batches[0][0], "b": batches[1][0]}}
     truths = {"gt": {"a": batches[0][1], "b": batches[1][1]}}
     both = attribute(*nets, degradations | truths, rule=rule, backend=backend)

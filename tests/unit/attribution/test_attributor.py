@@ -1,4 +1,4 @@
-"""Attributor: one pair, many batches; networks that change, move or fail meanwhile."""
+"""Attributor: one pair, many batches, and networks that change, move or fail in between."""
 
 import gc
 import threading
@@ -14,12 +14,12 @@ from faigfast import Attributor, attribute
 from faigfast.engine import graph as graphs
 from faigfast.engine import integrate
 
-pytestmark = pytest.mark.usefixtures("folded")
+pytestmark = pytest.mark.usefixtures("wide_chunks")
 SIZES = [(6, 5), (4, 7), (24, 19), (6, 5)]
 
 
 def close(one, two):
-    scores = (result.by_degradation["lq"] for result in (one, two))  # or their mean
+    scores = (result.by_degradation["lq"] for result in (one, two))  # per image, or the mean
     torch.testing.assert_close(*scores, rtol=1e-11, atol=1e-16)
     torch.testing.assert_close(one.losses, two.losses, rtol=1e-12, atol=0)
 
@@ -45,9 +45,9 @@ def test_calls_are_those_of_attribute(options):
         for n, size in enumerate(SIZES):
             batch = images(2, size=size, seed=n)
             expected = attribute(*pair(kinked), batch, **options)
-            found = attributor(batch)
-            close(found, expected)
-            assert found.setting == expected.setting and found.notes == expected.notes
+            result = attributor(batch)
+            close(result, expected)
+            assert result.setting == expected.setting and result.notes == expected.notes
 
 
 def test_networks_are_traced_once_for_all_sizes(monkeypatch):
@@ -67,7 +67,7 @@ def test_networks_are_traced_once_for_all_sizes(monkeypatch):
     attributor = Attributor(*pair(kinked), steps=2)
     for size in SIZES:
         attributor(images(1, size=size))
-    # Each size by the target; nothing for a size that is known.
+    # Each new size is traced once with the target. A known size is not traced.
     assert len(made) == 1 and traced == SIZES[:3]
 
 
@@ -97,7 +97,7 @@ def test_a_known_size_asks_the_networks_nothing():
 
 @pytest.mark.parametrize("seen", [True, False])
 def test_weights_that_change_in_place(seen):
-    """As an optimizer does, which torch counts, and by `.data`, which needs `refresh`."""
+    """Torch counts the changes of an optimizer. Changes by `.data` need `refresh`."""
     nets, batch = pair(kinked), images(2)
     attributor = Attributor(*nets, steps=3)
     before = attributor(batch)
@@ -106,10 +106,10 @@ def test_weights_that_change_in_place(seen):
         (weight if seen else weight.data).mul_(1.5)
     if not seen:
         attributor.refresh()
-    found = attributor(batch)
-    assert not torch.equal(found.scores(), before.scores())
-    close(found, attribute(*nets, batch, steps=3))
-    assert found.setting.target != before.setting.target
+    after = attributor(batch)
+    assert not torch.equal(after.scores(), before.scores())
+    close(after, attribute(*nets, batch, steps=3))
+    assert after.setting.target != before.setting.target
 
 
 class Scaled(Body):
@@ -192,7 +192,7 @@ def test_a_call_that_fails_leaves_it_usable(failure, call, monkeypatch):
 
 def test_what_was_not_compared_before_a_failure_is_compared_after(monkeypatch):
     nets, batch = pair(kinked), images(1)
-    attributor, ends = Attributor(*nets, steps=2), integrate.endpoint_losses_differ
+    attributor, original = Attributor(*nets, steps=2), integrate.endpoint_losses_differ
 
     def interrupted(*args):
         raise KeyboardInterrupt
@@ -201,7 +201,7 @@ def test_what_was_not_compared_before_a_failure_is_compared_after(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         attributor(batch)
     monkeypatch.setattr(
-        integrate, "endpoint_losses_differ", lambda *args: ends(*args) or "they differ"
+        integrate, "endpoint_losses_differ", lambda *args: original(*args) or "they differ"
     )
     assert "runs point by point: they differ" in attributor(batch).notes
 
@@ -211,20 +211,20 @@ def test_threads_with_attributors_of_their_own():
     batch = images(3)
     expected = [attribute(*nets, batch, steps=8) for nets in pairs]
     attributors = [Attributor(*nets, steps=8) for nets in pairs]
-    found, start = [[], []], threading.Barrier(2)
+    by_thread, start = [[], []], threading.Barrier(2)
 
     def run(n):
         start.wait()
         for _ in range(3):
-            found[n].append(attributors[n](batch))
+            by_thread[n].append(attributors[n](batch))
 
     threads = [threading.Thread(target=run, args=[n]) for n in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(same(result, expected[n]) for n in range(2) for result in found[n])
-    assert [len(results) for results in found] == [3, 3]
+    assert all(same(result, expected[n]) for n in range(2) for result in by_thread[n])
+    assert [len(results) for results in by_thread] == [3, 3]
 
 
 def test_a_block_ends_with_everything_dropped():
@@ -257,6 +257,6 @@ def test_arguments_are_refused_at_once():
 def test_a_data_set_and_its_mean():
     nets, data = pair(kinked), [images(n, size=size, seed=n) for n, size in enumerate(SIZES, 1)]
     attributor = Attributor(*nets, steps=3)
-    whole, parts = attributor(iter(data)), [attributor(batch) for batch in data]
-    close(whole, parts[0].merge(parts[1:]))
-    assert whole.images == 10
+    combined, parts = attributor(iter(data)), [attributor(batch) for batch in data]
+    close(combined, parts[0].merge(parts[1:]))
+    assert combined.images == 10

@@ -1,4 +1,4 @@
-"""Arguments that are refused: the kind of error, its words, nothing left behind."""
+"""Refused arguments: type and words of the error, and no side effects."""
 
 import re
 
@@ -173,7 +173,7 @@ def test_an_interrupt_leaves_everything_as_it_was():
 
 @pytest.mark.parametrize("kernel", [2.0, 0.0])
 def test_gradients_that_overflow_are_refused(kernel):
-    """A finite loss whose gradient is not: the root of zero."""
+    """The loss is finite and its gradient is not: the root of zero."""
     nets = pair(lambda: nn.Conv2d(1, 1, 1, bias=False))
     x = torch.full((1, 1, 2, 2), kernel).double()
 

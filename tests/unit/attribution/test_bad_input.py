@@ -1,4 +1,4 @@
-"""Networks and images that are refused: the kind of error, its words, nothing left behind."""
+"""Refused networks and images: type and words of the error, and no side effects."""
 
 import copy
 
@@ -172,7 +172,7 @@ def test_ranks_the_network_does_not_take(shape, layer):
 def test_ranks_of_other_networks(layer):
     nets = pair(lambda: nn.Sequential(layer(1, 1, 1)))
     refused(ValueError, "x|rank|images", *nets, batch=images(2, 1))
-    # One axis is missing: torch would take the images for channels of a single one.
+    # One axis is missing, so torch would read the images as channels of one image.
     x = torch.rand(1, *(4,) * (1 if "1d" in layer.__name__ else 3)).double()
     refused(ValueError, "rank|x", *nets, batch=(x, x.clone()))
 

@@ -1,4 +1,4 @@
-"""Whatever the caller does, results are the same; models, images and generators stay."""
+"""Results do not depend on the caller's state; models, images and generators stay unchanged."""
 
 import functools
 import math
@@ -49,8 +49,8 @@ def test_scripted_parts():
 
     nets = pair(scripted)
     expected = attribute(*nets, images(1), steps=2, backend="reference").scores()
-    found = attribute(*nets, images(1), steps=2).scores()
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-12)
+    scores = attribute(*nets, images(1), steps=2).scores()
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_callers_context_does_not_reach_inside(context, objective):
     with context(), untouched(baseline, target, data=batch):
         result = attribute(baseline, target, batch, objective=objective)
     assert same(result, expected)
-    with context():  # images and networks that were made inside
+    with context():  # make images and networks inside
         inner = tuple(t.clone() for t in batch)
         nets = pair(kinked, torch.float32)
         result = attribute(*nets, inner, objective=objective)
@@ -180,7 +180,7 @@ class Remembered(Body):
 
 
 class Cached(Body):
-    """A table for each size, in a dict."""
+    """Caches a table for each size in a dict."""
 
     def __init__(self):
         super().__init__()
@@ -194,7 +194,7 @@ class Cached(Body):
 
 
 class LazyBuffer(Body):
-    """A table that becomes a buffer when it is first needed."""
+    """Registers a table as a buffer at the first call."""
 
     def __init__(self):
         super().__init__()
@@ -209,7 +209,7 @@ class LazyBuffer(Body):
 
 
 class Listed(Body):
-    """Features in a list, a dict and an object, for whoever wants them."""
+    """Keeps its features in a list, a dict and an object."""
 
     def __init__(self):
         super().__init__()
@@ -229,7 +229,7 @@ def test_what_a_network_caches_has_values(make):
     expected = attribute(*pair(make), data[:2], steps=3, backend="reference")
     result = attribute(*nets, data[:2], steps=3, backend="torch")
     torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-11, atol=1e-16)
-    attribute(*nets, data[2], steps=1, backend="torch")  # compared on a corner
+    attribute(*nets, data[2], steps=1, backend="torch")  # a corner of the image is compared
     assert not result.notes
     for x, _ in data:
         assert type(nets[1](x)) is torch.Tensor and nets[1](x).detach().numpy().shape == x.shape
@@ -301,8 +301,8 @@ def test_threads_may_share_networks(backend):
 
 
 def flushes():
-    """Whether this thread and torch's threads under it take denormal numbers as 0."""
-    flushed = torch.full((1 << 20,), 1e-40) * 1 == 0  # in parts, one a thread
+    """Whether this thread and torch's worker threads flush denormal numbers to 0."""
+    flushed = torch.full((1 << 20,), 1e-40) * 1 == 0  # large enough for all threads
     assert flushed.all() or not flushed.any()
     return bool(flushed.all())
 
@@ -348,7 +348,7 @@ def test_the_reference_computes_with_denormal_numbers():
 @pytest.mark.skipif(_extension.module is None, reason="torch alone keeps nothing")
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
 def test_memory_that_torch_freed_goes_back_at_the_end_of_a_block():
-    """In a process of its own, whose heap is small."""
+    """In a process of its own, which has a small heap."""
     lines = """
 import re, torch
 from faigfast import Attributor

@@ -1,4 +1,4 @@
-"""Wrappers, buffers, hooks and other habits of networks, and that nothing is left behind."""
+"""Wrappers, buffers, hooks and other habits of networks, without side effects."""
 
 import copy
 import random
@@ -86,7 +86,7 @@ def test_networks_that_return_more_than_a_tensor():
 
 
 class Buffered(nn.Module):
-    """Integer, boolean and non-persistent buffers that forward uses."""
+    """Uses integer, boolean and non-persistent buffers in forward."""
 
     def __init__(self):
         super().__init__()
@@ -123,7 +123,7 @@ def test_networks_that_differ_in_their_code_are_refused():
 
 
 class Writes(nn.Module):
-    """Counts its calls and keeps a running level in buffers, also in eval mode."""
+    """Counts calls and keeps a running level in buffers, also in eval mode."""
 
     def __init__(self):
         super().__init__()

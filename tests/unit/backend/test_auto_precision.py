@@ -1,4 +1,4 @@
-"""The precision that "auto" takes on a GPU; a CPU and PyTorch's 16 bits stand in for it."""
+"""The precision that "auto" chooses on a GPU, simulated by a CPU and PyTorch's 16 bits."""
 
 from types import SimpleNamespace
 
@@ -14,15 +14,15 @@ from faigfast.backend.gpu.auto_precision import decide, possible
 
 @pytest.fixture
 def measuring(monkeypatch):
-    """Attribute on a CPU as if other precisions were faster there; gives what was compared."""
+    """Let a CPU measure precisions as a GPU does; lists the compared precisions."""
     monkeypatch.setattr(attribution, "TYPES", ("cpu",))
     monkeypatch.setattr(auto_precision, "_known", {})
     compared = []
     differences = auto_precision.differences
 
-    def watched(found, exact):
-        compared.append(found.precision)
-        return differences(found, exact)
+    def watched(result, exact):
+        compared.append(result.precision)
+        return differences(result, exact)
 
     monkeypatch.setattr(auto_precision, "differences", watched)
     return compared
@@ -74,13 +74,13 @@ def test_few_points_leave_room_for_16_bits(measuring, rule, steps):
     assert result.precision == "fp16" and measuring == ["fp16"]
     (note,) = [note for note in result.notes if note.startswith("precision: ")]
     assert note.startswith("precision: fp16, measured on a crop of 6×5; the rule's own error is ")
-    # What was estimated, and what it was compared with.
+    # The estimated error of the rule, and the measured error of the precision.
     rule_error, own = (float(part.split()[-1]) for part in note.split("; ")[1:])
     exact = attribute(*nets, batch, backend="reference", precision="fp64", steps=100)
     for name in exact.degradations:
         expected = exact.scores(name)[0]
-        found = (result.scores(name)[0].double() - expected).abs().sum() / expected.sum()
-        assert own <= rule_error and 0.1 * rule_error < found < 10 * rule_error, note
+        error = (result.scores(name)[0].double() - expected).abs().sum() / expected.sum()
+        assert own <= rule_error and 0.1 * rule_error < error < 10 * rule_error, note
 
 
 def test_an_accurate_rule_asks_for_float32(measuring):
@@ -140,7 +140,7 @@ def test_a_crop_that_the_network_does_not_take_leaves_float32(measuring, monkeyp
 
 def test_a_batch_that_is_out_of_range_is_attributed_in_float32(measuring):
     nets, (x, gt) = pair(kinked, torch.float32), images(2, dtype=torch.float32)
-    gt[1] *= 3e4  # not the image that is measured
+    gt[1] *= 3e4  # the other image is measured
     given = dict(backend="torch", steps=3)
     result = attribute(*nets, (x, gt), **given)
     assert result.precision == "fp32" and measuring == ["fp16"]

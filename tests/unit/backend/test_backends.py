@@ -21,9 +21,9 @@ NAMES = ["reference", "torch", "cpu", "triton", "cuda"]
 
 
 def test_every_backend_has_a_reason():
-    table = backends()
-    assert list(table) == NAMES
-    for name, backend in table.items():
+    by_name = backends()
+    assert list(by_name) == NAMES
+    for name, backend in by_name.items():
         assert backend.name == name
         assert backend.reason
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -31,7 +31,7 @@ def test_every_backend_has_a_reason():
     here = ["reference", "torch"] + ["cpu"] * (_extension.module is not None)
     here += ["triton"] * (not _triton.refuses())
     here += ["cuda"] * (_extension_cuda.problem() == "")
-    assert [name for name in NAMES if table[name].available] == here
+    assert [name for name in NAMES if by_name[name].available] == here
 
 
 def test_it_prints_as_a_table():
@@ -74,9 +74,9 @@ def test_a_backend_that_is_asked_for_does_not_import_another():
 
 def test_many_points_in_one_pass_are_claimed_where_they_run_so(monkeypatch):
     monkeypatch.setattr(_extension, "module", SimpleNamespace(compiled=lambda: [], isa=lambda: ""))
-    table = backends()
-    assert "many points of the line in one pass" in table["cpu"].reason
-    assert "on a CPU one image at one point of the line at a time" in table["torch"].reason
+    by_name = backends()
+    assert "many points of the line in one pass" in by_name["cpu"].reason
+    assert "on a CPU one image at one point of the line at a time" in by_name["torch"].reason
 
 
 def test_single_points_side_by_side_for_transformers():
@@ -111,7 +111,7 @@ def test_cpu_kernels_are_refused_elsewhere():
 
 
 class TritonCard:
-    """What is found of Triton and a GPU."""
+    """Fakes a version of Triton and a GPU."""
 
     def __init__(self, monkeypatch, version="3.6.0", gpu="", capability=(9, 0)):
         for function in (_triton.missing, _triton.no_gpu):
@@ -132,7 +132,7 @@ def forget():
 
 
 @pytest.mark.parametrize(
-    "found, device, words",
+    "card, device, words",
     [
         (dict(version=""), "cuda", "Triton is not installed"),
         (dict(version="3.4.1"), "cuda", "Triton is 3.4.1; the kernels need 3.5 or later"),
@@ -141,8 +141,8 @@ def forget():
         (dict(), "cpu", "its kernels run on GPUs, and the networks are on cpu"),
     ],
 )
-def test_triton_is_refused_with_what_was_found_and_what_serves(found, device, words, monkeypatch):
-    TritonCard(monkeypatch, **found)
+def test_triton_is_refused_with_what_was_found_and_what_serves(card, device, words, monkeypatch):
+    TritonCard(monkeypatch, **card)
     with pytest.raises(ValueError, match=f"'triton' cannot be used on {device}: .*{words}") as e:
         choose("triton", device)
     assert f"'auto' takes '{choose('auto', device)[0]}' here" in str(e.value)
@@ -185,7 +185,7 @@ def test_precisions_of_triton_are_refused_elsewhere(precision):
 
 
 class CudaCard:
-    """Lets torch seem to have a GPU of some kind, and the extension a driver."""
+    """Fakes a GPU of some kind, and a driver for the extension."""
 
     def __init__(self, monkeypatch, capability=(9, 0), driver=13000, available=True):
         extension = SimpleNamespace(driver_version=lambda: driver, runtime_version=lambda: 13010)
@@ -232,7 +232,8 @@ def test_cuda_where_there_is_a_card(card):
     assert row.available and "not yet run on a device" in row.reason
     assert row.details["extension"] == "built with CUDA 13.1 for sm_80 and sm_90a"
     assert choose("cuda", "cuda:0") == ("cuda", "")
-    assert choose("auto", "cuda")[0] == "torch"  # until it has run on a device
+    # cuda is no default before it has run on a device.
+    assert choose("auto", "cuda")[0] == "torch"
     with pytest.raises(ValueError, match="'cuda' cannot be used on cpu: tensors are on cpu"):
         choose("cuda", "cpu")
 
@@ -245,10 +246,10 @@ def test_cuda_without_the_extension(monkeypatch):
 
 
 def test_single_points_side_by_side_for_many_small_convolutions():
-    def network(layers, kernel=1, groups=1):
+    def network(depth, kernel=1, groups=1):
         sizes = dict(kernel_size=kernel, groups=groups)
-        return nn.Sequential(*(nn.Conv2d(4, 4, **sizes) for _ in range(layers)))
+        return nn.Sequential(*(nn.Conv2d(4, 4, **sizes) for _ in range(depth)))
 
     cases = (201,), (201, 3, 4), (200,), (300, 3)
-    found = [better_side_by_side(network(*case)) for case in cases]
-    assert found == [True, True, False, False]
+    side_by_side = [better_side_by_side(network(*case)) for case in cases]
+    assert side_by_side == [True, True, False, False]

@@ -1,4 +1,4 @@
-"""Several devices at once, with several CPUs standing in for them."""
+"""Several devices at once, simulated by several CPUs."""
 
 import multiprocessing
 from functools import partial
@@ -22,11 +22,13 @@ one_thread, files, here = command_line.one_thread, command_line.files, command_l
 CPUS = ["cpu", "cpu"]
 
 
-def same_scores(found, expected, rtol=1e-9):
-    assert found.images == expected.images and found.degradations == expected.degradations
+def same_scores(result, expected, rtol=1e-9):
+    assert result.images == expected.images and result.degradations == expected.degradations
     for name in expected.degradations:
-        torch.testing.assert_close(found.scores(name), expected.scores(name), rtol=rtol, atol=1e-12)
-    torch.testing.assert_close(found.losses, expected.losses, rtol=rtol, atol=0)
+        torch.testing.assert_close(
+            result.scores(name), expected.scores(name), rtol=rtol, atol=1e-12
+        )
+    torch.testing.assert_close(result.losses, expected.losses, rtol=rtol, atol=0)
 
 
 @pytest.fixture(autouse=True)
@@ -39,22 +41,22 @@ def test_images_come_back_in_their_order(capfd):
     nets, (x, gt) = pair(), images(5)
     batch = {"lq": {"blur": x, "noise": x.flip(0)}, "gt": gt}
     options = dict(steps=3, objective=half_squared, parameters=["0*"], backend="torch")
-    found = attribute(*nets, batch, devices=CPUS, progress=True, **options)
-    same_scores(found, attribute(*nets, batch, **options))
+    result = attribute(*nets, batch, devices=CPUS, progress=True, **options)
+    same_scores(result, attribute(*nets, batch, **options))
     assert "image" in capfd.readouterr().err
-    (note,) = [note for note in found.notes if note.startswith("devices: ")]
+    (note,) = [note for note in result.notes if note.startswith("devices: ")]
     assert sorted(note.removeprefix("devices: ").split(", ")) == ["cpu 2 images", "cpu 3 images"]
-    # Batches of several sizes, of which there are more than devices; only their mean is kept.
+    # More batch sizes than devices; only the mean is kept.
     several = [images(n, size=size) for n, size in ((1, (6, 5)), (3, (4, 4)), (1, (7, 6)))]
-    found = attribute(*nets, iter(several), devices=["cpu"] * 2, steps=2, per_image=False)
+    result = attribute(*nets, iter(several), devices=["cpu"] * 2, steps=2, per_image=False)
     same = attribute(*nets, iter(several), steps=2, per_image=False)
-    torch.testing.assert_close(found.mean(None), same.mean(None))
-    assert found.images == 5 and torch.equal(found.losses, same.losses)
+    torch.testing.assert_close(result.mean(None), same.mean(None))
+    assert result.images == 5 and torch.equal(result.losses, same.losses)
 
 
 def test_a_device_that_fails_is_named_and_the_image_too():
     nets, (x, gt) = pair(), images(4)
-    gt[3] *= 1e200  # in the second share
+    gt[3] *= 1e200  # an image of the second device
     with pytest.raises(ValueError, match=r"^cpu: degradation 'lq', image 3: .*finite"):
         attribute(*nets, (x, gt), devices=CPUS, steps=2)
 
@@ -103,7 +105,7 @@ def test_all_gpus(monkeypatch):
 
 
 def told_precision(baseline, target, batch, *, precision="auto", **options):
-    """Attribute; what is "auto" is measured to be float32 for one image, and refused for more."""
+    """Attribute with "auto" as float32 for one image; refuse "auto" for more images."""
     if precision == "auto":
         assert len(batch["gt"]["lq"]) == 1
         precision = "fp32"
@@ -114,13 +116,13 @@ def test_one_precision_is_settled_for_all():
     nets, (x, gt) = pair(), images(5)
     parts = [Batch({"lq": x[:3]}, {"lq": gt[:3]}), Batch({"lq": x[3:]}, {"lq": gt[3:]})]
     pool = Devices(known_devices(CPUS), *nets, told_precision, {"steps": 2})
-    pool.settle = True  # as on GPUs
+    pool.settle = True  # the default on GPUs
     with pool:
-        found = list(pool.map(parts))
-    assert [part.images for part in found] == [1, 2, 2]
-    assert {part.precision for part in found} == {"fp32"}
+        results = list(pool.map(parts))
+    assert [part.images for part in results] == [1, 2, 2]
+    assert {part.precision for part in results} == {"fp32"}
     expected = attribute(*nets, (x, gt), steps=2, precision="fp32")
-    same_scores(found[0].merge(found[1:]), expected, rtol=1e-4)
+    same_scores(results[0].merge(results[1:]), expected, rtol=1e-4)
 
 
 def test_the_command_line_spreads_images(here, capsys):

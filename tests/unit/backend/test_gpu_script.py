@@ -1,4 +1,4 @@
-"""What `make gpu` does around the stages; the stages themselves small, and on a CPU."""
+"""The script of `make gpu`, with small stages on a CPU."""
 
 import json
 import os
@@ -24,7 +24,7 @@ PATH = ROOT / "scripts" / "gpu.py"
 
 @pytest.fixture
 def script(monkeypatch, tmp_path):
-    """The script as it is where there is a GPU, whose results go elsewhere."""
+    """The script with a fake GPU and its results in a temporary folder."""
     monkeypatch.syspath_prepend(str(PATH.parent))
     module = import_module("gpu")
     monkeypatch.setenv("FAIGFAST_RESULTS", str(tmp_path / "results"))
@@ -53,7 +53,7 @@ def run(script, monkeypatch):
 
 
 def left(stage, kind="txt"):
-    """What a stage left."""
+    """Text of a stage's result file."""
     path = import_module("gpu_results").path_of(stage, kind)
     return json.loads(path.read_text()) if kind == "json" else path.read_text()
 
@@ -101,7 +101,7 @@ def test_every_stage_is_documented(script, stages):
 
 
 def test_what_fails_or_hangs_costs_only_itself(script, stages, run, monkeypatch, capsys):
-    """Of one stage a step fails and one hangs, of the next one cannot be tried."""
+    """One step of the first stage fails and one hangs; a step of the second cannot run."""
     Step = stages.Step
     monkeypatch.setattr(script, "SECONDS", 4)
     monkeypatch.setattr(script, "STAGES", {
@@ -153,7 +153,7 @@ def test_a_share_is_sure_and_what_is_left_goes_on(script, stages, run, monkeypat
 
 
 def test_nothing_that_a_step_started_outlives_it(script, tmp_path):
-    """A test runner under a sanitizer starts processes of its own, which hold the GPU."""
+    """A sanitizer starts child processes, which would keep the GPU busy."""
     inner = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(60)"
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
     code, output = script.wait(python(outer), 3, tmp_path / "log")
@@ -164,7 +164,7 @@ def test_nothing_that_a_step_started_outlives_it(script, tmp_path):
         except ProcessLookupError:
             return
         if Path(f"/proc/{int(output)}/stat").read_text().split()[2] == "Z":
-            return  # dead, and nobody asked how
+            return  # a zombie counts as dead
         time.sleep(0.1)
     pytest.fail("a process of the step goes on")
 
@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_written_is_named(run, monkeypatch, tmp_path, ca
 
 
 def test_what_cannot_be_built_goes_on_with_less(script, monkeypatch, capsys):
-    """Without CUDA where nvcc fails, and without any extension where no compiler works."""
+    """It drops CUDA if nvcc fails, and the whole extension if no compiler works."""
     build = script.built
     tried, works = [], set()
 
@@ -254,7 +254,7 @@ def test_compute_sanitizer_is_looked_for(stages, monkeypatch, tmp_path):
     assert stages.sanitizer() == ""
     (step,) = stages.sanitizers()
     assert step.asks and not step.command and step.why == "it was not found"
-    # nvcc on the path is a link into the toolkit.
+    # First, nvcc on the path is a link into the toolkit.
     toolkit = tmp_path / "cuda-13.0" / "bin"
     toolkit.mkdir(parents=True)
     for name in ("nvcc", "compute-sanitizer"):
@@ -262,7 +262,7 @@ def test_compute_sanitizer_is_looked_for(stages, monkeypatch, tmp_path):
     (tmp_path / "nvcc").symlink_to(toolkit / "nvcc")
     assert stages.sanitizer() == str(toolkit / "compute-sanitizer")
     (tmp_path / "nvcc").unlink()
-    # Or a script that calls it.
+    # Then it is a script that calls the toolkit's nvcc.
     (toolkit / "nvcc").write_text(f"#!/bin/sh\necho '#$ _HERE_={toolkit}' >&2\n")
     (tmp_path / "nvcc").write_text(f'#!/bin/sh\nexec {toolkit / "nvcc"} "$@"\n')
     (tmp_path / "nvcc").chmod(0o755)
@@ -274,7 +274,7 @@ def test_compute_sanitizer_is_looked_for(stages, monkeypatch, tmp_path):
 
 
 def measure(run, stage, *steps):
-    """Run the steps of a stage that measure, here and one after the other."""
+    """Run the measuring steps of a stage in sequence in this process."""
     import_module("gpu_results").Results.begin(stage)
     for step in steps:
         assert run("--run", stage, step) == 0
@@ -346,7 +346,7 @@ def test_the_stage_of_the_experiment(run, stages, monkeypatch):
 
 
 def test_every_precision_is_held_to_its_ranking():
-    """What `auto` takes of them is held to 0.99 beside."""
+    """Another test holds the choices of `auto` to an overlap of 0.99."""
     assert set(FASTEST_FIRST) | {"fp32"} == set(BOUNDS)
     assert {name for name, (_, _, least) in BOUNDS.items() if least < 0.99} == {"bf16"}
 

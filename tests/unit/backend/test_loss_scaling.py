@@ -1,4 +1,4 @@
-"""Gradients of 16 bits stay in range from the loss to the first layer; by fp16 on a CPU."""
+"""16-bit gradients stay in range from the loss to the first layer, tested in fp16 on a CPU."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from faigfast.engine.op_rules import Points
 from faigfast.engine.run import path_tensors, prepare, take_gradients, with_gradient_sums
 from faigfast.integration.objective import squared_error
 from faigfast.integration.path import WeightPath
-from faigfast.ops import registry as table
+from faigfast.ops import registry
 from faigfast.ops.registry import Use, using
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
@@ -29,12 +29,12 @@ HALF = torch.float16
 
 
 class Deep(nn.Module):
-    """Layers that shrink gradients to a fifth each, around a residual; one weight is used twice."""
+    """Layers that each shrink gradients to a fifth, a residual, and one weight used twice."""
 
-    def __init__(self, layers=20, width=4):
+    def __init__(self, depth=20, width=4):
         super().__init__()
         self.head = nn.Conv2d(3, width, 3, padding=1)
-        self.body = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(layers))
+        self.body = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(depth))
         self.tail = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, x):
@@ -46,11 +46,11 @@ class Deep(nn.Module):
         return self.tail(torch.tanh(self.body[0](x)))
 
 
-def deep_pair(layers):
+def deep_pair(depth):
     generator = torch.Generator().manual_seed(0)
     nets = []
     for _ in range(2):
-        net = Deep(layers)
+        net = Deep(depth)
         with torch.no_grad():
             for name, value in net.named_parameters():
                 gain = 2.0**-1.5 if name.startswith("body") else 1.0
@@ -64,14 +64,14 @@ def deep_pair(layers):
 def images(n=2):
     generator = torch.Generator().manual_seed(1)
     x, gt = (torch.rand(n, 3, 5, 6, generator=generator) for _ in range(2))
-    gt[-1] *= 300  # gradients of images differ
+    gt[-1] *= 300  # gradients of the images differ in size
     return x, gt
 
 
 def exact(nets, x, gt):
     """Σ_s w_s ∂L/∂γ of every image, in float64."""
     path = WeightPath(*nets, torch.float64)
-    sums = {key: torch.zeros(len(x), *value.shape).double() for key, value in path.delta.items()}
+    grads = {key: torch.zeros(len(x), *value.shape).double() for key, value in path.delta.items()}
     for alpha, weight in zip(ALPHAS, WEIGHTS, strict=True):
         for n in range(len(x)):
             point = path.at(alpha)
@@ -79,13 +79,13 @@ def exact(nets, x, gt):
                 point, x[n : n + 1].double(),
                 lambda y, n=n: squared_error(y, gt[n : n + 1].double()).sum().backward(),
             )  # fmt: skip
-            for key in sums:
-                sums[key][n] += weight * point[key].grad
-    return sums
+            for key in grads:
+                grads[key][n] += weight * point[key].grad
+    return grads
 
 
 def in_half(nets, x, gt, segments=1, scale=None):
-    """Compute the same by the engine, activations in fp16."""
+    """Compute the gradients of `exact` by the engine with fp16 activations."""
     path = WeightPath(*nets, torch.float32)
     plan = Graphs().plan_of(path, x[:1])
     scale = scale or GradientScale()
@@ -93,7 +93,7 @@ def in_half(nets, x, gt, segments=1, scale=None):
         given = with_gradient_sums(path_tensors(path, HALF), len(x))
         prepared = prepare(plan, given, x)
         for alpha, weight in zip(ALPHAS, WEIGHTS, strict=True):
-            # The second point apart, and twice half of it: exponents are chosen anew.
+            # Each point in two halves, so that every call chooses its exponents again.
             for share in (0.5, 0.5):
                 points = Points.at([alpha, alpha], x)
                 accumulate(
@@ -102,12 +102,12 @@ def in_half(nets, x, gt, segments=1, scale=None):
         return take_gradients(given), plan
 
 
-def worst(found, expected):
-    """Relative L2 error of a tensor's gradient of an image."""
+def worst(grads, expected):
+    """Worst relative L2 error over tensors and images, and all errors."""
     errors = {}
     for key, value in expected.items():
         for n, one in enumerate(value):
-            errors[key, n] = float((found[key][n].double() - one).norm() / one.norm())
+            errors[key, n] = float((grads[key][n].double() - one).norm() / one.norm())
     return max(errors.values()), errors
 
 
@@ -118,22 +118,22 @@ def test_every_layer_of_a_deep_network_has_its_gradient(monkeypatch, segments, t
         monkeypatch.setattr(losses, "fits", lambda *_: False)
     nets, (x, gt) = deep_pair(20), images()
     expected = exact(nets, x, gt)
-    # Below what fp16 holds, even from where the loss gradient is put.
+    # Too small for fp16, even after the scaling of the loss gradient.
     assert float(expected["body.1.weight"][0].norm()) < 2.0**-36
-    found, plan = in_half(nets, x, gt, segments)
+    grads, plan = in_half(nets, x, gt, segments)
     assert plan.scaling_segments == 3
-    error, errors = worst(found, expected)
+    error, errors = worst(grads, expected)
     assert error < 2e-2, errors
-    assert all(value.dtype == torch.float32 for value in found.values())
+    assert all(value.dtype == torch.float32 for value in grads.values())
 
 
 def test_one_scale_for_all_layers_would_lose_the_first(monkeypatch):
     monkeypatch.setattr(scaling_segments, "LAYERS_PER_SEGMENT", 10**6)
     nets, (x, gt) = deep_pair(20), images()
-    found, plan = in_half(nets, x, gt)
+    grads, plan = in_half(nets, x, gt)
     assert plan.scaling_segments == 1
-    assert found["body.1.weight"].abs().max() == 0
-    assert worst(found, exact(nets, x, gt))[0] > 0.9
+    assert grads["body.1.weight"].abs().max() == 0
+    assert worst(grads, exact(nets, x, gt))[0] > 0.9
 
 
 def test_an_overflow_between_stretches_shows_in_the_sums(monkeypatch):
@@ -141,34 +141,34 @@ def test_an_overflow_between_stretches_shows_in_the_sums(monkeypatch):
     expected = exact(nets, x, gt)
     monkeypatch.setattr(gradient_scale, "TOP", 17)  # above fp16's range
     scale = GradientScale()
-    found = in_half(nets, x, gt, scale=scale)[0]
-    assert not all(value.isfinite().all() for value in found.values())
+    grads = in_half(nets, x, gt, scale=scale)[0]
+    assert not all(value.isfinite().all() for value in grads.values())
     times = 0
-    while scale.overflowed(found):
-        found, times = in_half(nets, x, gt, scale=scale)[0], times + 1
+    while scale.overflowed(grads):
+        grads, times = in_half(nets, x, gt, scale=scale)[0], times + 1
     assert times >= 1 and scale.lowered == -gradient_scale.STEP * times
-    assert worst(found, expected)[0] < 2e-2
+    assert worst(grads, expected)[0] < 2e-2
 
 
 def test_a_change_of_scale_is_exact_and_the_same_for_all_that_passes():
     scale, before, after = GradientScale(), ScalingSegment(), ScalingSegment()
     after.exponents = torch.tensor([3, -5], dtype=torch.int32)
     values = [torch.zeros(2, 2, 4, dtype=HALF, requires_grad=True) for _ in range(3)]
-    sums = torch.zeros(2, 3, requires_grad=True)
+    gradient_sums = torch.zeros(2, 3, requires_grad=True)
     one, other, _ = rescaled(values, scale, before, after)
     sizes = torch.tensor([2.0**-20, 3.0]).view(1, 2, 1)
     big = torch.tensor([5 * 2.0**-20, 1.0]).view(1, 2, 1)
     loss = (one * sizes.half()).sum() + (other * big.half()).sum()
     loss.backward()
     assert values[2].grad is None
-    # The largest of both, below 2^8 and at least half of it.
+    # The larger of the two maxima is below 2^8 and at least 2^7.
     largest = torch.stack([part.grad.abs().amax((0, 2)) for part in values[:2]]).amax(0)
     assert bool(((largest >= 2.0**7) & (largest < 2.0**8)).all())
     factor = power_of_two(before.exponents - after.exponents).view(1, 2, 1)
     assert torch.equal(values[0].grad.float(), (sizes.half() * factor).expand(2, 2, 4))
     assert torch.equal(values[1].grad.float(), (big.half() * factor).expand(2, 2, 4))
-    unscaled(sums, before).backward(power_of_two(before.exponents).view(2, 1).expand(2, 3))
-    assert torch.equal(sums.grad, torch.ones(2, 3))
+    unscaled(gradient_sums, before).backward(power_of_two(before.exponents).view(2, 1).expand(2, 3))
+    assert torch.equal(gradient_sums.grad, torch.ones(2, 3))
 
 
 @pytest.mark.parametrize("value", [0.0, float("inf"), float("nan")])
@@ -201,16 +201,16 @@ def test_what_overflowed_on_one_image_does_not_lower_the_next(monkeypatch):
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_all_operations_of_the_trained_pairs_get_the_type_of_activations(name, monkeypatch):
-    """A type that a network takes from its images is written in the graph, and must not widen."""
+    """The graph holds the type that a network takes from its images. It must not widen values."""
     nets = shipped_pair(name)
-    types, run = {}, table.choose
+    types, run = {}, registry.choose
 
     def watched(operation, *args):
         types.setdefault(operation, set()).add(args[0].dtype)
         return run(operation, *args)
 
-    monkeypatch.setattr(table, "choose", watched)
+    monkeypatch.setattr(registry, "choose", watched)
     x = torch.rand(1, 3, 16, 16)
     in_half(nets, x, torch.rand(1, 3, 32, 32))
-    paths = {op: found for op, found in types.items() if op in ("conv", "linear", "affine")}
-    assert paths and all(found == {HALF} for found in paths.values()), types
+    paths = {op: dtypes for op, dtypes in types.items() if op in ("conv", "linear", "affine")}
+    assert paths and all(dtypes == {HALF} for dtypes in paths.values()), types

@@ -1,4 +1,4 @@
-"""Choosing a tile: timed once, remembered by device and compiler, and shown by doctor."""
+"""Choice of a tile: timed once, stored by device and compiler, and shown by doctor."""
 
 import json
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ GPU = torch.device("cuda")
 
 @pytest.fixture
 def tuning(tmp_path, monkeypatch):
-    """The module as on a GPU that takes as long as a tile has rows."""
+    """The tuning module with a fake GPU, on which a tile takes as long as it has rows."""
     from faigfast.kernels import tuning
 
     monkeypatch.setenv("FAIGFAST_CACHE", str(tmp_path))

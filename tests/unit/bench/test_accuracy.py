@@ -1,4 +1,4 @@
-"""The accuracy of every rule, the command that writes it, and the pairs that are shipped."""
+"""The accuracy of every rule, its command, and the shipped pairs."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ SIZE = 8
 one_thread = command_line.one_thread
 
 
-# One of each kind, and fewer points than converged rules should have.
+# One rule of each kind, with fewer points than a converged rule needs.
 REFERENCE = RuleVariant("graded", 80, precision="fp64")
 CROSS_CHECK = RuleVariant("gauss-legendre", 80)
 SOME = (
@@ -55,7 +55,7 @@ def pictures(names):
 
 @pytest.fixture(scope="module")
 def small(one_thread):
-    """Tiny networks and pictures in place of the shipped ones."""
+    """Replace the shipped networks and pictures by tiny ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accuracy, "shipped_pair", tiny)
         patch.setattr(accuracy, "photographs", pictures)
@@ -75,20 +75,20 @@ def measured(small):
 
 @pytest.fixture
 def quick(small, measured, monkeypatch):
-    """What was measured, at once."""
+    """Let the command return a finished measurement; lists its calls."""
     calls = []
 
-    def found(*arguments, **options):
+    def recorded(*arguments, **options):
         calls.append((*arguments, options))
         return measured
 
-    monkeypatch.setattr(command, "measure_accuracy", found)
+    monkeypatch.setattr(command, "measure_accuracy", recorded)
     return calls
 
 
 @pytest.fixture(scope="module")
 def batch():
-    """The images that are measured, cut by hand."""
+    """The measured crops, cut by hand."""
     square = torch.stack([image[:, 1:25, 3:27] for image in pictures(NAMES).values()])
     degradations = {
         "blur": Degradation(blur=2.0, scale=2),
@@ -163,11 +163,11 @@ def test_figures_are_those_of_the_plain_loop(name, options, measured, batch, ref
 
 def test_the_check_is_compared_with_the_reference(measured, batch, reference):
     row = measured[1][0].agreement
-    check = faigfast.attribute(
+    cross_check = faigfast.attribute(
         *tiny(""), batch, rule=CROSS_CHECK.rule, steps=CROSS_CHECK.steps, backend="torch"
-    )  # of so small an error rounding is a part
+    )  # rounding is part of an error this small
     assert row.name == str(CROSS_CHECK) and row.points.tolist() == 4 * [CROSS_CHECK.steps]
-    assert row.errors.tolist() == pytest.approx(errors_by_hand(check, reference), rel=1e-2)
+    assert row.errors.tolist() == pytest.approx(errors_by_hand(cross_check, reference), rel=1e-2)
     assert row.errors.max() < 0.2 * find(measured, "left 20").errors.min()
 
 
@@ -217,7 +217,7 @@ def test_cells():
 
 
 def rows_of(text, pair):
-    """First cells of the table of a pair in a document."""
+    """First cells of a pair's table in a document."""
     block = text.partition(f"\n### {pair}:")[2].partition("\n### ")[0].partition(END)[0]
     cells = [line.split(" | ")[0].removeprefix("| ") for line in block.splitlines() if "|" in line]
     return cells[2:]
@@ -305,7 +305,7 @@ def test_fallbacks_are_said(measured, capsys, monkeypatch):
     assert "runs point by point: a reason" in capsys.readouterr().out
 
 
-# What is shipped
+# Shipped pairs
 
 
 @pytest.mark.parametrize("name", PAIRS)

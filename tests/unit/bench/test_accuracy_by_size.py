@@ -1,4 +1,4 @@
-"""The accuracy of rules by the size of the ground truth, and the command that writes it."""
+"""The accuracy of rules by the size of the ground truth, and its command."""
 
 import pytest
 import torch
@@ -45,24 +45,24 @@ def test_rules_on_every_size(sized):
         assert all(len(row.errors) == 2 * size.images for row in size.rows)
     images = crops(distinct(NAMES), by_size.degradations_of(tiny("")[1]), 16)
     batch = {"lq": images.lq, "gt": images.gt}
-    exact, found = (
+    exact, midpoint = (
         faigfast.attribute(*tiny(""), batch, rule=rule, steps=steps, backend="reference")
         for rule, steps in (("graded", 160), ("midpoint", 15))
     )
-    errors = errors_by_hand(found, exact)
+    errors = errors_by_hand(midpoint, exact)
     assert sizes[1].rows[2].errors.tolist() == pytest.approx(errors, rel=1e-2, abs=1e-5)
 
 
 def test_crops_are_spread_over_each_photograph():
-    whole = crops(distinct(NAMES), {"blur": Degradation(blur=2.0, scale=2)}, 8)  # 4 by 6 of each
-    part = by_size.of_each_photograph(whole, 3)
+    data = crops(distinct(NAMES), {"blur": Degradation(blur=2.0, scale=2)}, 8)  # 4×6 of each
+    part = by_size.of_each_photograph(data, 3)
     places = [4, 12, 20, 28, 36, 44]
-    assert part.names == tuple(whole.names[n] for n in places)
-    assert part.gt.equal(whole.gt[places]) and part.lq["blur"].equal(whole.lq["blur"][places])
+    assert part.names == tuple(data.names[n] for n in places)
+    assert part.gt.equal(data.gt[places]) and part.lq["blur"].equal(data.lq["blur"][places])
     assert (
-        by_size.of_each_photograph(whole, 24).names
-        == by_size.of_each_photograph(whole, 99).names
-        == whole.names
+        by_size.of_each_photograph(data, 24).names
+        == by_size.of_each_photograph(data, 99).names
+        == data.names
     )
 
 

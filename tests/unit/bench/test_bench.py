@@ -21,13 +21,13 @@ HONEST = ["authors", "loop", "vmap", "faigfast-reference"]
 
 @pytest.mark.parametrize("name", [*rivals.contenders()])
 def test_everyone_computes_the_same(name, monkeypatch):
-    # The whole of torch.compile but its C++ code generation, which takes half a minute.
+    # torch.compile without C++ code generation, which takes half a minute.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     problem = workload("tiny-8x2").problem(3).to(torch.float64)
     before = [copy.deepcopy(net.state_dict()) for net in (problem.baseline, problem.target)]
     run = rivals.contenders()[name](problem)
     expected = runner.exact(problem)
-    for _ in range(2):  # a second run starts from what the first leaves
+    for _ in range(2):  # the second run starts from the state after the first
         scores, losses = run()
         assert scores.shape == (2, 136) and losses.shape == (2, 2)
         assert max(runner.errors((scores, losses), expected)) < 1e-12
@@ -51,9 +51,9 @@ def test_report(tmp_path):
         assert row.error < 1e-4 and not row.reason and row.memory is None
     assert section.ratios(section.row("loop")) == [1.0, 1.0]
     assert section.flops == 2 * 3 * 3 * 2 * 64 * by_hand(4, 1)
-    table = report.table()
-    assert "tiny-8x2: SRResNet 4×1" in table and "every image" in table
-    assert all(f"\n  {name} " in table for name in HONEST)
+    text = report.table()
+    assert "tiny-8x2: SRResNet 4×1" in text and "every image" in text
+    assert all(f"\n  {name} " in text for name in HONEST)
 
     report.save(tmp_path / "report.json")
     saved = json.loads((tmp_path / "report.json").read_text())
@@ -231,7 +231,7 @@ def test_workloads(name):
     first, last = problem.baseline.state_dict(), problem.target.state_dict()
     for key, value in last.items():
         if value.numel() < 100:
-            continue  # too few to show the noise's deviation
+            continue  # too few pixels to estimate the noise's deviation
         moved, size = ((t.square().mean().sqrt().item()) for t in (value - first[key], first[key]))
         assert moved == pytest.approx(0.1 * size + 0.001, rel=0.2)
 
@@ -255,7 +255,7 @@ def test_list_of_workloads():
 
 
 @pytest.mark.parametrize(
-    "arguments, kind, found, expected",
+    "arguments, kind, wrong_value, expected",
     [
         ({"workloads": ["srresnet"]}, ValueError, "'srresnet'", "srresnet-48x1"),
         ({"workloads": ["resnet-48x1"]}, ValueError, "'resnet-48x1'", "pair-64x4"),
@@ -270,7 +270,7 @@ def test_list_of_workloads():
         ({"repeats": True}, TypeError, "repeats is True", "integer"),
     ],
 )
-def test_bad_arguments(arguments, kind, found, expected):
+def test_bad_arguments(arguments, kind, wrong_value, expected):
     with pytest.raises(kind) as caught:
         benchmark(**{"workloads": ["tiny-8x1"], "progress": False, **arguments})
-    assert found in str(caught.value) and expected in str(caught.value)
+    assert wrong_value in str(caught.value) and expected in str(caught.value)

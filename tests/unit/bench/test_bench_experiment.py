@@ -1,4 +1,4 @@
-"""The experiment of the paper as a whole, tiny and on a CPU."""
+"""The whole experiment of the paper, tiny and on a CPU."""
 
 import json
 import statistics
@@ -17,28 +17,28 @@ tiny = partial(
 
 
 def test_every_way_is_compared_and_timed(tmp_path):
-    found = tiny(ways=[("torch", "fp32"), ("cuda", "fp16")])
-    theirs, own, absent = found.rows
-    assert found.title == (
+    result = tiny(ways=[("torch", "fp32"), ("cuda", "fp16")])
+    theirs, own, absent = result.rows
+    assert result.title == (
         "SRResNet 4×1 ×2, random; 3 drawn images, 0.00 megapixels of ground truth; blur, noise; "
         "both directions"
     )
-    # One point is not as accurate as theirs, 16 of the graded rule are.
-    assert own.ran == "torch fp32" and own.points == 16 and own.error <= found.goal == theirs.error
+    # One point is less accurate than the authors' 100; 16 points of the graded rule are enough.
+    assert own.ran == "torch fp32" and own.points == 16 and own.error <= result.goal == theirs.error
     assert len(own.seconds) == 2 and own.off < 1e-3 and theirs.off < 1e-3
     assert theirs.scaled.startswith("2 of 100 points of one image of 24×20 under one degradation")
     assert len(theirs.seconds) == 3 and absent.seconds == []
     assert "backend 'cuda' cannot be used on cpu" in absent.reason
-    lines = found.table().splitlines()
+    lines = result.table().splitlines()
     assert lines[3].split()[0] == "authors*" and " 100 " in lines[3] and "no speed" in lines[5]
-    found.save(tmp_path / "found.json")
-    saved = json.loads((tmp_path / "found.json").read_text())
+    result.save(tmp_path / "experiment.json")
+    saved = json.loads((tmp_path / "experiment.json").read_text())
     assert saved["rows"][1]["seconds"] == own.seconds and saved["machine"]["cpu"]
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Less exact accuracies."""
+    """Measure errors against a rule of few points."""
     monkeypatch.setattr(module, "CONVERGED", ("gauss-legendre", 4))
 
 
@@ -74,9 +74,9 @@ def test_the_authors_way_may_fail_alone(quick, monkeypatch):
 
 def test_the_authors_way_is_scaled_by_its_work(monkeypatch):
     monkeypatch.setattr(module, "_seconds", lambda run, device: 1.0)
-    found = tiny(ways=[])
-    # Pixels of all over those of one, points with the ends, degradations, directions.
-    assert found.rows[0].seconds == pytest.approx([(2 * 480 + 320) / 480 * 302 / 8 * 2 * 2] * 3)
+    result = tiny(ways=[])
+    # All pixels / one image's pixels · points with ends / timed ones · degradations · directions.
+    assert result.rows[0].seconds == pytest.approx([(2 * 480 + 320) / 480 * 302 / 8 * 2 * 2] * 3)
 
 
 def test_what_is_not_as_accurate_or_wrong_has_no_speed(monkeypatch):

@@ -1,4 +1,4 @@
-"""The benchmark of the GPU's kernels, small and on a CPU."""
+"""The benchmark of the GPU kernels, small and on a CPU."""
 
 import json
 from functools import partial
@@ -23,42 +23,42 @@ def brief(monkeypatch):
 
 
 def test_torch_alone(brief, tmp_path):
-    found = quick(who=["torch", "cuda", "triton"])
-    speeds = {(row.what, row.who): row for row in found.rows}
-    # Passes of each precision by those who have it, and of the second layer; four operations more.
-    assert len(speeds) == len(found.rows) == 3 * (3 * 3 + 2 + 1) + 3 * 3 + 4 * 3
-    for row in found.rows:
+    result = quick(who=["torch", "cuda", "triton"])
+    speeds = {(row.what, row.who): row for row in result.rows}
+    # Passes of two layers in each backend's precisions, and four pointwise operations.
+    assert len(speeds) == len(result.rows) == 3 * (3 * 3 + 2 + 1) + 3 * 3 + 4 * 3
+    for row in result.rows:
         if row.who == "torch":
             assert row.seconds and row.error is not None and not row.reason
             assert row.kernel == "plain" or "score" in row.what
         else:
             assert not row.seconds and row.reason
-    table = found.table()
-    assert "forward, 8 channels, 2×6², fp16" in table and "of matmul" in table
-    assert table.count("\n  cuda, ") == table.count("\n  triton, ") == 1
-    assert " and 15 more: " in table
-    found.save(tmp_path / "kernels.json")
+    text = result.table()
+    assert "forward, 8 channels, 2×6², fp16" in text and "of matmul" in text
+    assert text.count("\n  cuda, ") == text.count("\n  triton, ") == 1
+    assert " and 15 more: " in text
+    result.save(tmp_path / "kernels.json")
     saved = json.loads((tmp_path / "kernels.json").read_text())
-    assert saved["rows"][0]["seconds"] == found.rows[0].seconds
+    assert saved["rows"][0]["seconds"] == result.rows[0].seconds
     assert saved["matmul"] > 0 and saved["copy"] > 0 and saved["machine"]["cpu"]
 
 
 @pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
 def test_the_kernels_that_serve_are_named(brief):
     with emulated(extension()):
-        found = quick(who=["cuda", "hopper"], kinds=["fp16"])
-    assert not [row for row in found.rows if row.reason], found.table()
-    names = {(row.who, row.kernel) for row in found.rows}
-    # The Hopper kernel serves the second layer alone, and the first falls back to cuda.
+        result = quick(who=["cuda", "hopper"], kinds=["fp16"])
+    assert not [row for row in result.rows if row.reason], result.table()
+    names = {(row.who, row.kernel) for row in result.rows}
+    # The Hopper kernel serves only the second layer; the first falls back to cuda.
     assert names == {("cuda", "cuda"), ("cuda", "path_weights"), ("hopper", "hopper"),
                      ("hopper", "cuda")}  # fmt: skip
 
 
 def test_what_is_wrong_has_no_speed(brief, monkeypatch):
     monkeypatch.setattr(gpu, "BOUNDS", dict.fromkeys(gpu.KINDS, 0.0))
-    found = quick(who=["torch"], pointwise=False)
-    assert all("over the bound of 0" in row.reason and not row.seconds for row in found.rows)
-    assert "no speed" in found.table()
+    result = quick(who=["torch"], pointwise=False)
+    assert all("over the bound of 0" in row.reason and not row.seconds for row in result.rows)
+    assert "no speed" in result.table()
 
 
 def test_rows_are_told_of_one_by_one_and_join(brief):
@@ -76,7 +76,7 @@ def test_rows_are_told_of_one_by_one_and_join(brief):
 
 
 def test_what_cannot_be_made_costs_its_rows(brief, monkeypatch):
-    """A layer or an operation without memory for it: the others are measured."""
+    """A layer or operation without enough memory costs no other row."""
     layer = gpu.ConvolutionLayer
 
     def some(channels, *arguments):
@@ -97,8 +97,8 @@ def test_what_cannot_be_made_costs_its_rows(brief, monkeypatch):
             (name, fails if "loss" in name else make) for name, make in makers(device).items()
         ),
     )
-    found = quick(who=["torch"], kinds=["fp16"])
-    reasons = [row.reason for row in found.rows]
+    result = quick(who=["torch"], kinds=["fp16"])
+    reasons = [row.reason for row in result.rows]
     assert [bool(reason) for reason in reasons] == [True] * 3 + [False] * 5 + [True, False]
     assert "3 GiB" in reasons[0] and reasons[-2] == "no such thing"
 
@@ -114,8 +114,8 @@ def test_a_device_that_fails_is_blamed_on_one_row(brief, monkeypatch):
 
     monkeypatch.setattr(gpu.ConvolutionLayer, "run", fails)
     monkeypatch.setattr(gpu, "works", lambda device: "input gradient" not in calls)
-    found = quick(who=["torch"], kinds=["fp16"])
-    first, second, *others = found.rows
+    result = quick(who=["torch"], kinds=["fp16"])
+    first, second, *others = result.rows
     assert first.seconds and second.reason.endswith("an illegal memory access was encountered")
     assert {row.reason for row in others} == {
         f"not measured: the device failed in {second.what}, torch"

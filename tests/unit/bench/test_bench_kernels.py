@@ -1,4 +1,4 @@
-"""The kernels' own benchmark: what it measures, and the document it writes."""
+"""The benchmark of the C++ kernels and its document."""
 
 import json
 import sys
@@ -32,16 +32,16 @@ def small(monkeypatch):
 @pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 def test_every_instruction_set_and_pass_is_measured(monkeypatch):
     monkeypatch.setenv("FAIGFAST_ISA", "portable")
-    found = measure_kernels(progress=False)
+    speeds = measure_kernels(progress=False)
     isas = _extension.module.supported()
-    assert list(found.peak) == isas and min(found.peak.values()) > 0
-    assert len(found.found) == 2 * len(module.PASSES) * (len(isas) + 1)
-    assert all(row["gflops"] > 0 for row in found.found)
-    assert 0 < max(found.errors.values()) < 1e-5
+    assert list(speeds.peak) == isas and min(speeds.peak.values()) > 0
+    assert len(speeds.found) == 2 * len(module.PASSES) * (len(isas) + 1)
+    assert all(row["gflops"] > 0 for row in speeds.found)
+    assert 0 < max(speeds.errors.values()) < 1e-5
     assert _extension.module.isa() == "portable"
-    assert len(found.others) == 5 * len(module.PASSES)
-    left = {row["layer"] for row in found.others if row["own"] is None}
-    assert left == {"5×5, 3 → 8"} and all(row["torch"] > 0 for row in found.others)
+    assert len(speeds.others) == 5 * len(module.PASSES)
+    left = {row["layer"] for row in speeds.others if row["own"] is None}
+    assert left == {"5×5, 3 → 8"} and all(row["torch"] > 0 for row in speeds.others)
 
 
 @pytest.mark.skipif(_extension.module is None, reason=_extension.missing)

@@ -1,4 +1,4 @@
-"""Workloads of many sizes, and of networks that another package has."""
+"""Workloads of many sizes, and of another package's networks."""
 
 import sys
 from functools import partial
@@ -34,7 +34,7 @@ def test_a_folder_has_images_of_many_sizes():
 
 @pytest.fixture
 def small(monkeypatch):
-    """Images of three sizes, two of which are each other's, turned."""
+    """Images of three sizes, two of them transposed versions of each other."""
     monkeypatch.setattr(sys.modules["faigfast.bench.workloads"], "SIZES", ((5, 8), (8, 5), (7, 6)))
     return workload("tiny-folder")
 
@@ -105,8 +105,8 @@ def test_a_module_is_imported_without_its_package(tmp_path, monkeypatch):
     (folder / "net.py").write_text("from .other import value\n")
     (folder / "other.py").write_text("value = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
-    found = spandrel._import_alone("outer_package.inner.net")
-    assert isinstance(found, ModuleType) and found.value == 3
+    net = spandrel._import_alone("outer_package.inner.net")
+    assert isinstance(net, ModuleType) and net.value == 3
     assert not {"outer_package", "outer_package.inner"} & sys.modules.keys()
     with pytest.raises(ImportError):
         spandrel._import_alone("outer_package.absent.net")
@@ -118,6 +118,6 @@ def test_networks_of_spandrel(family):
         pytest.skip(spandrel.missing(family))
     problem = workload(f"{family}-16x1").problem(1)
     assert problem.target(problem.x).shape == problem.gt.shape
-    found = rivals.loop(problem)(), rivals.authors(problem)()
-    assert max(runner.errors(*found)) < 1e-4
-    assert first_run(f"{family}-16x1", "loop", 1, 1).seconds > 0  # where no other was imported
+    scores = rivals.loop(problem)(), rivals.authors(problem)()
+    assert max(runner.errors(*scores)) < 1e-4
+    assert first_run(f"{family}-16x1", "loop", 1, 1).seconds > 0  # nothing else is imported

@@ -1,4 +1,4 @@
-"""The cost of a call: the line through calls that were timed, and the table."""
+"""The cost of a call: the line through timed calls, and the table."""
 
 import json
 
@@ -16,28 +16,28 @@ def test_the_line_through_what_was_timed():
         for n in (1, 2, 4)
         for p in (2, 8, 16)
     ]
-    found = Cost(samples)
-    assert found.fit("cpu") == pytest.approx((0.03, 0.02, 0.1))
+    cost = Cost(samples)
+    assert cost.fit("cpu") == pytest.approx((0.03, 0.02, 0.1))
     assert "30.0 ms a call, 20.0 ms an image, 100.0 ms a point of one; 2.9% of a call" in (
-        found.table()
+        cost.table()
     )
 
 
 def test_calls_are_timed_in_turn(tmp_path):
-    found = measure_cost(
+    cost = measure_cost(
         "tiny-8", points=(1, 3), images=(1, 2), backends=("torch",), repeats=2, progress=False
     )
-    assert [(s.images, s.points, len(s.seconds)) for s in found.samples] == [
+    assert [(s.images, s.points, len(s.seconds)) for s in cost.samples] == [
         (1, 1, 2), (1, 3, 2), (2, 1, 2), (2, 3, 2)
     ]  # fmt: skip
-    assert all(second > 0 for sample in found.samples for second in sample.seconds)
-    found.save(tmp_path / "cost.json")
+    assert all(second > 0 for sample in cost.samples for second in sample.seconds)
+    cost.save(tmp_path / "cost.json")
     written = json.loads((tmp_path / "cost.json").read_text())
     assert len(written["samples"]) == 4
     (first,) = written["first"]
     assert first["points"] == 10 and len(first["first"]) == len(first["later"]) == 2
     assert all(part > 0 for call in first["first"] for part in call["parts"].values())
-    assert "first calls of one image and 10 points" in found.table()
+    assert "first calls of one image and 10 points" in cost.table()
     with pytest.raises(ValueError, match="repeats is 0"):
         measure_cost(repeats=0)
 

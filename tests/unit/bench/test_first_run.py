@@ -1,4 +1,4 @@
-"""First runs, every one in a process of its own, beside the warm ones."""
+"""First runs, each in a process of its own, and warm runs."""
 
 import json
 import os
@@ -19,10 +19,10 @@ def quick(**options):
 
 
 def test_a_first_run_in_a_process_of_its_own():
-    found = first_run("tiny-8x1", "loop", 1, 1)
-    assert 0 < found.seconds < 60
-    # Python with torch takes more than 50 MiB, and a tiny network next to nothing.
-    assert 50 * 2**20 < found.peak < 4 * 2**30
+    first = first_run("tiny-8x1", "loop", 1, 1)
+    assert 0 < first.seconds < 60
+    # Python with torch takes more than 50 MiB, and a tiny network almost nothing.
+    assert 50 * 2**20 < first.peak < 4 * 2**30
     assert own_peak() > 50 * 2**20
 
 
@@ -33,7 +33,7 @@ def test_what_fails_in_a_fresh_process_is_said():
 
 @pytest.fixture
 def counted(monkeypatch):
-    """First runs of which each takes a second more, and a byte."""
+    """Fake first runs: each takes a second and a byte more than the one before."""
     calls = []
 
     def counting(*words):

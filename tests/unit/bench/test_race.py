@@ -1,4 +1,4 @@
-"""The race to the authors' accuracy: who takes part, what is compared, what is written."""
+"""The race to the authors' accuracy: contenders, comparison and output."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from faigfast.bench.rivals import loop, own
 from faigfast.bench.workloads import Problem
 from faigfast.zoo import SwinIR
 
-module = sys.modules[run_race.__module__]  # whose name in the package is the function's
+module = sys.modules[run_race.__module__]  # the function hides the module of the same name
 
 FEW = (("loop", "left", 6), ("faigfast-torch", "left", 6), ("faigfast-torch", "graded", 4))
 
@@ -25,7 +25,7 @@ def tiny():
 
 
 @pytest.fixture(scope="module")
-def found():
+def measured():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CONVERGED", ("gauss-legendre", 12))
         patch.setattr(module, "SIZE", 16)
@@ -46,12 +46,12 @@ def test_faigfast_runs_with_its_defaults():
         assert ("faigfast-torch", *default) in entrants()
 
 
-def test_errors_are_those_of_the_rule(found):
-    first, engine, graded = found.pairs["tiny"]
+def test_errors_are_those_of_the_rule(measured):
+    first, engine, graded = measured.pairs["tiny"]
     assert first.errors == pytest.approx(engine.errors, rel=1e-2)
     assert max(graded.errors) < max(first.errors)
-    assert len(first.errors) == 2 * len(found.images) and found.images
-    assert all(len(row.seconds) == 2 for row in found.pairs["tiny"])
+    assert len(first.errors) == 2 * len(measured.images) and measured.images
+    assert all(len(row.seconds) == 2 for row in measured.pairs["tiny"])
 
 
 def test_errors_against_a_direct_computation():
@@ -73,10 +73,10 @@ def test_errors_against_a_direct_computation():
     assert row.errors == pytest.approx(expected.tolist(), rel=1e-3)
 
 
-def test_table_and_file(found, tmp_path):
-    table = found.table()
-    assert "tiny" in table and "× loop, left 100" in table and "graded" in table
-    found.save(tmp_path / "race.json")
+def test_table_and_file(measured, tmp_path):
+    text = measured.table()
+    assert "tiny" in text and "× loop, left 100" in text and "graded" in text
+    measured.save(tmp_path / "race.json")
     kept = json.loads((tmp_path / "race.json").read_text())
     assert [row["rule"] for row in kept["pairs"]["tiny"]] == ["left", "left", "graded"]
 

@@ -44,14 +44,14 @@ def test_every_file_holds_what_the_library_gives(here, files, capsys, words, dat
     )
     for name in result.degradations:
         for part, fraction in (("", 1.0), ("_top_0.05", 0.05), ("_top_0.5", 0.5)):
-            found = faigfast.FilterSet.load(here / f"{name}{part}_index.txt")
+            saved = faigfast.FilterSet.load(here / f"{name}{part}_index.txt")
             wanted = result.top(name, fraction)
-            assert torch.equal(found.indices, wanted.indices)
-            assert (found.baseline, found.target) == (wanted.baseline, wanted.target)
+            assert torch.equal(saved.indices, wanted.indices)
+            assert (saved.baseline, saved.target) == (wanted.baseline, wanted.target)
     with open(here / "filters.csv", newline="") as file:
-        table = list(csv.DictReader(file))
-    assert len(table) == len(result.index)
-    for row in table[:: len(table) // 7]:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(result.index)
+    for row in rows[:: len(rows) // 7]:
         place = result.index.locate(int(row["flat"]))
         assert (row["layer"], int(row["out"]), int(row["in"])) == place
         for name in result.degradations:
@@ -136,7 +136,12 @@ def test_a_tolerance_is_told_of(here, capsys, tol, reached):
         ("7Mb", 7_000_000),
     ],
 )
-def test_memory_takes_units(here, monkeypatch, text, count):
+def test_memory_takes_units(parser, here, text, count):
+    options = parser.parse_args(attribute(here, "--memory", text, "--degrade", "clean"))
+    assert options.attribute.memory == count
+
+
+def test_memory_reaches_the_library(here, monkeypatch):
     seen = []
     original = faigfast.Attributor
 
@@ -145,14 +150,14 @@ def test_memory_takes_units(here, monkeypatch, text, count):
         return original(*args, **{**options, "memory": None})
 
     monkeypatch.setattr(faigfast, "Attributor", looking)
-    assert main(attribute(here, "--memory", text, "--degrade", "clean", steps=1)) == 0
-    assert set(seen) == {count}
+    assert main(attribute(here, "--memory", "2GB", "--degrade", "clean", steps=1)) == 0
+    assert set(seen) == {2 * 10**9}
 
 
 @pytest.mark.parametrize("text", ["2 potatoes", "GB", "2TB", "1e9x", ""])
-def test_memory_of_another_form(here, capsys, text):
+def test_memory_of_another_form(parser, here, capsys, text):
     with pytest.raises(SystemExit) as end:
-        main(attribute(here, "--memory", text, "--degrade", "clean"))
+        parser.parse_args(attribute(here, "--memory", text, "--degrade", "clean"))
     assert end.value.code == 2
     assert f"memory is {text!r}; expected bytes, or a number of kB, MB, GB" in one_line(capsys)
 

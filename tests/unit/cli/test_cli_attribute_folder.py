@@ -8,7 +8,7 @@ from cases.command_line import RECIPES, attribute, expected, load, one_line, rec
 
 import faigfast
 from faigfast.cli.main import main
-from faigfast.cli.run_folder import alone_in
+from faigfast.io.lock import alone_in
 
 one_thread, files, here = command_line.one_thread, command_line.files, command_line.here
 
@@ -38,7 +38,7 @@ def test_an_interrupted_run_goes_on(here, count, capsys):
         "\nfaigfast: interrupted: 1 of 3 images finished; the same command goes on with the rest\n"
     )
     assert [p.name for p in here.iterdir()] == ["parts"]
-    assert sorted(p.name for p in (here / "parts").iterdir()) == ["000000.safetensors", "run.json"]
+    assert sorted(p.name for p in (here / "parts").iterdir()) == ["000000.part", "run.json"]
     count.n, count.stop = 0, None
     assert main([*argv, "--steps", "3"]) == 1  # another run does not touch it
     assert "steps was 2 and is 3" in capsys.readouterr().err
@@ -50,9 +50,9 @@ def test_an_interrupted_run_goes_on(here, count, capsys):
     manifest = json.loads((here / "manifest.json").read_text())
     assert manifest["time"]["images_computed"] == 2
     for n in range(8):  # as in one go, in whatever order a file names things
-        whole = here.parent / str(n)
-        assert main(attribute(whole, *RECIPES)) == 0
-        other = json.loads((whole / "manifest.json").read_text())
+        uninterrupted = here.parent / str(n)
+        assert main(attribute(uninterrupted, *RECIPES)) == 0
+        other = json.loads((uninterrupted / "manifest.json").read_text())
         assert other["scores_sha256"] == manifest["scores_sha256"]
 
 
@@ -104,15 +104,13 @@ def test_files_of_an_unknown_run_are_refused(here, capsys):
     assert main(attribute(here, *RECIPES)) == 1
     assert "scores.safetensors without its manifest.json" in one_line(capsys)
     (here / "manifest.json").write_text("{")
+    (here / "other_index.txt").write_text("theirs")
     assert main(attribute(here, *RECIPES)) == 1
-    assert "manifest.json is not of faigfast attribute" in one_line(capsys)
-    # What is not ours is never removed, asked or not.
-    assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 1
-    assert "manifest.json is not of faigfast attribute" in one_line(capsys)
+    assert "manifest.json is not of faigfast attribute; choose another" in one_line(capsys)
     assert (here / "scores.safetensors").read_bytes() == b"somebody's"
-    (here / "manifest.json").unlink()
     assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 0
     assert load(here).images == 3
+    assert (here / "other_index.txt").read_text() == "theirs"
 
 
 def test_files_beside_the_results_stay(here):
@@ -139,9 +137,9 @@ def test_scores_that_are_not_the_runs_are_computed_again_when_asked(here, capsys
 
 def test_images_without_their_run_are_refused(here, capsys):
     (here / "parts").mkdir(parents=True)
-    (here / "parts" / "000000.safetensors").write_bytes(b"")
+    (here / "parts" / "000000.part").write_bytes(b"")
     assert main(attribute(here, *RECIPES)) == 1
-    assert "images without their run.json" in one_line(capsys)
+    assert "files without their run.json" in one_line(capsys)
 
 
 def test_one_process_in_a_folder(here, capsys):
@@ -170,7 +168,7 @@ def test_a_typo_leaves_nothing(here, words):
 
 def test_a_run_that_failed_before_its_first_image_does_not_hold_the_folder(here, capsys):
     assert main(attribute(here, "--parameters", "bdy.*", "--degrade", "blur=1")) == 1
-    assert [path.name for path in (here / "parts").iterdir()] == ["run.json"]
+    assert not (here / "parts").exists()
     assert main(attribute(here, "--parameters", "body.*", "--degrade", "blur=1")) == 0
     manifest = json.loads((here / "manifest.json").read_text())
     assert manifest["made_from"]["parameters"] == ["body.*"]

@@ -1,6 +1,7 @@
 """`faigfast attribute` on images of one size: in groups, read ahead, hashed while computing."""
 
 import json
+import shutil
 import threading
 from functools import partial
 
@@ -16,24 +17,37 @@ from faigfast.cli import reading
 from faigfast.cli.main import main
 from faigfast.cli.output import sha256
 from faigfast.cli.reading import group_by_size, read_ahead
-from faigfast.cli.run_folder import one_by_one
+from faigfast.cli.run_folder import RunFolder, one_by_one
 from faigfast.data import Degradation, DegradedFolder, write_image
+from faigfast.data.images import read_hashed
+from faigfast.result import Attribution
 
 one_thread, files, here = command_line.one_thread, command_line.files, command_line.here
 
-SIZES = {"a": (24, 24), "b": (24, 26), "c": (24, 24), "d": (24, 24), "e": (24, 26), "f": (24, 24)}
-GROUPS = [["a", "c"], ["b", "e"], ["d", "f"]]  # of at most two images
+NAMES, SIZE = tuple("abcdef"), (24, 26)
+WIDE = ("b", "e")  # where there are two sizes: the groups are then a c, b e and d f
+
+
+def write_images(folder, sizes):
+    generator = torch.Generator().manual_seed(2)
+    for name, size in sizes.items():
+        write_image(folder / f"{name}.png", torch.rand(3, *size, generator=generator))
+    return folder
 
 
 @pytest.fixture
 def photographs(here, monkeypatch):
-    """Six images of two sizes, in groups of at most two."""
+    """Six images of one size, in groups of two."""
     monkeypatch.setattr(reading, "IMAGES", 2)
-    generator = torch.Generator().manual_seed(2)
-    folder = here.parent / "photographs"
-    for name, size in SIZES.items():
-        write_image(folder / f"{name}.png", torch.rand(3, *size, generator=generator))
-    return folder
+    return write_images(here.parent / "photographs", dict.fromkeys(NAMES, SIZE))
+
+
+@pytest.fixture
+def two_sizes(here, monkeypatch):
+    """Six images of two sizes, in groups of two that are not neighbours."""
+    monkeypatch.setattr(reading, "IMAGES", 2)
+    sizes = {name: SIZE if name in WIDE else (24, 24) for name in NAMES}
+    return write_images(here.parent / "photographs", sizes)
 
 
 @pytest.fixture
@@ -73,7 +87,7 @@ def same_but_for_rounding(one, other):
 
 
 def kept(output):
-    return [path.stem for path in sorted((output / "parts").glob("*.safetensors"))]
+    return [path.stem for path in sorted((output / "parts").glob("*.part"))]
 
 
 def no_thread_is_left():
@@ -88,15 +102,15 @@ def no_thread_is_left():
     [((), {}), (("--tol", "0.3"), {"tol": 0.3, "steps": 27})],
     ids=["fixed", "tol"],
 )
-def test_groups_give_what_single_images_give(photographs, here, calls, words, options):
-    assert main(attribute(photographs, here, *words, steps=options.get("steps", 2))) == 0
-    assert calls.images == [len(names) for names in GROUPS]
-    data = degraded(photographs)
+def test_groups_give_what_single_images_give(two_sizes, here, calls, words, options):
+    assert main(attribute(two_sizes, here, *words, steps=options.get("steps", 2))) == 0
+    assert calls.images == [2, 2, 2]
+    data = degraded(two_sizes)
     same_but_for_rounding(load(here), expected(data, **options))
     manifest = json.loads((here / "manifest.json").read_text())
-    assert [image["name"] for image in manifest["images"]] == list(SIZES)
-    hashes = {name: {"gt": sha256(photographs / f"{name}.png")} for name in SIZES}
-    assert list(manifest["made_from"]["images"]) == list(SIZES)
+    assert [image["name"] for image in manifest["images"]] == list(NAMES)
+    hashes = {name: {"gt": sha256(two_sizes / f"{name}.png")} for name in NAMES}
+    assert list(manifest["made_from"]["images"]) == list(NAMES)
     assert manifest["made_from"]["images"] == hashes
     assert no_thread_is_left()
 
@@ -106,11 +120,11 @@ def test_rivals_in_groups(photographs, here, method):
     assert main(attribute(photographs, here, "--method", method)) == 0
     pair = faigfast.load_pair("a.pth", "b.safetensors")
     batches = degraded(photographs).batches()
-    single = [rank_by(method, *pair, batch, steps=2) for batch in batches]
-    found, wanted = load(here), single[0].merge(single[1:])
-    assert found.images == 6 and found.setting == wanted.setting
-    for name in found.degradations:
-        torch.testing.assert_close(found.mean(name), wanted.mean(name), rtol=1e-4, atol=1e-6)
+    by_image = [rank_by(method, *pair, batch, steps=2) for batch in batches]
+    result, wanted = load(here), by_image[0].merge(by_image[1:])
+    assert result.images == 6 and result.setting == wanted.setting
+    for name in result.degradations:
+        torch.testing.assert_close(result.mean(name), wanted.mean(name), rtol=1e-4, atol=1e-6)
 
 
 def test_groups_go_to_devices(photographs, here, monkeypatch):
@@ -148,11 +162,13 @@ def test_images_of_a_result_one_by_one(photographs):
         assert torch.equal(image.losses[:, 0], result.losses[:, n])
 
 
-def test_errors_name_the_image(photographs, here, calls, capsys):
+def test_errors_name_the_image(two_sizes, here, calls, capsys):
     calls.at, calls.failure = 2, ValueError("degradation 'blur', image 1: the loss is nan")
-    assert main(attribute(photographs, here)) == 1
+    assert main(attribute(two_sizes, here)) == 1
     assert "degradation 'blur', image 'e': the loss is nan" in one_line(capsys)
     assert kept(here) == ["000000", "000002"] and no_thread_is_left()
+    assert main(attribute(two_sizes, here)) == 0  # goes on with both groups that are missing
+    same_but_for_rounding(load(here), expected(degraded(two_sizes)))
 
 
 def test_errors_of_devices_name_the_image(photographs, here, capsys, monkeypatch):
@@ -162,7 +178,7 @@ def test_errors_of_devices_name_the_image(photographs, here, capsys, monkeypatch
 
     monkeypatch.setattr(Devices, "map", fails)
     assert main(attribute(photographs, here, "--devices", "cpu")) == 1
-    assert "cpu: degradation 'blur', image 'e': the loss is nan" in one_line(capsys)
+    assert "cpu: degradation 'blur', image 'd': the loss is nan" in one_line(capsys)
 
 
 # Reading
@@ -190,12 +206,12 @@ def test_reading_is_one_group_ahead(photographs):
 
 
 def test_an_image_that_cannot_be_read_is_named_when_it_is_due(photographs, here, capsys):
-    whole = (photographs / "e.png").read_bytes()
-    (photographs / "e.png").write_bytes(whole[:100])  # the header, which is read first, is whole
+    content = (photographs / "d.png").read_bytes()
+    (photographs / "d.png").write_bytes(content[:100])  # the header, which is read first, is whole
     assert main(attribute(photographs, here)) == 1
-    assert "e.png cannot be read" in one_line(capsys)
-    assert kept(here) == ["000000", "000002"] and no_thread_is_left()
-    (photographs / "e.png").write_bytes(whole)
+    assert "d.png cannot be read" in one_line(capsys)
+    assert kept(here) == ["000000", "000001"] and no_thread_is_left()
+    (photographs / "d.png").write_bytes(content)
     assert main(attribute(photographs, here)) == 0
     same_but_for_rounding(load(here), expected(degraded(photographs)))
 
@@ -215,8 +231,8 @@ def test_an_interrupted_run_goes_on_with_the_groups_that_are_missing(
 ):
     interrupted(photographs, here, calls, at=3)
     assert "4 of 6 images finished" in capsys.readouterr().err
-    assert kept(here) == ["000000", "000001", "000002", "000004"] and no_thread_is_left()
-    (here / "parts" / "000004.safetensors").unlink()  # as if it had ended while it saved a group
+    assert kept(here) == ["000000", "000001", "000002", "000003"] and no_thread_is_left()
+    (here / "parts" / "000003.part").unlink()  # as if it had ended while it saved a group
     assert main(attribute(photographs, here)) == 0
     assert calls.images == [1, 2]
     same_but_for_rounding(load(here), expected(degraded(photographs)))
@@ -225,47 +241,38 @@ def test_an_interrupted_run_goes_on_with_the_groups_that_are_missing(
     assert set(manifest["made_from"]["images"]["b"]) == {"gt"}
 
 
-def test_a_run_begins_before_its_images_are_hashed(photographs, here, calls):
-    interrupted(photographs, here, calls, at=1)
-    run = json.loads((here / "parts" / "run.json").read_text())
-    assert run["made_from"]["images"] == {name: {} for name in SIZES}
-
-
 def test_only_images_with_results_are_hashed_to_go_on(photographs, here, calls, monkeypatch):
     interrupted(photographs, here, calls, at=2)
     asked = []
-    original = reading.hash_files
-    monkeypatch.setattr(
-        reading, "hash_files", lambda images, name: asked.append(name) or original(images, name)
-    )
+    monkeypatch.setattr(reading, "sha256", lambda path: asked.append(path.stem) or sha256(path))
     interrupted(photographs, here, calls, at=1)
-    assert asked[:2] == ["a", "c"] and len(asked) == len(set(asked))
+    assert asked == ["a", "b"]
 
 
 def replaced(path):
-    write_image(path, torch.zeros(3, *SIZES[path.stem]))
+    write_image(path, torch.zeros(3, *SIZE))
     return sha256(path)
 
 
 def test_an_image_that_was_replaced_is_refused(photographs, here, calls, capsys):
     interrupted(photographs, here, calls, at=2)
-    old, new = sha256(photographs / "c.png"), replaced(photographs / "c.png")
+    old, new = sha256(photographs / "b.png"), replaced(photographs / "b.png")
     capsys.readouterr()
     refusal = (
-        f"{here} holds the results of another run: images.c.gt was {old!r} and is {new!r}; choose "
-        "another --output or add --overwrite"
+        f"{here} holds the results of another run: images.b.gt was {old!r} and is {new!r}; choose "
+        "another folder, or add --overwrite"
     )
     assert main(attribute(photographs, here)) == 1
     assert refusal in one_line(capsys)
-    assert calls.images == [] and kept(here) == ["000000", "000002"]
+    assert calls.images == [] and kept(here) == ["000000", "000001"]
     assert main(attribute(photographs, here, "--overwrite")) == 0
-    assert calls.images == [2, 2, 2]
+    assert calls.images == [1, 2, 2]
     same_but_for_rounding(load(here), expected(degraded(photographs)))
     old, new = new, sha256(photographs / "a.png")
-    (photographs / "c.png").write_bytes((photographs / "a.png").read_bytes())
+    (photographs / "b.png").write_bytes((photographs / "a.png").read_bytes())
     capsys.readouterr()
     assert main(attribute(photographs, here)) == 1  # so is the finished run's
-    assert f"images.c.gt was {old!r} and is {new!r}" in one_line(capsys)
+    assert f"images.b.gt was {old!r} and is {new!r}" in one_line(capsys)
 
 
 def test_an_image_without_a_result_may_be_replaced(photographs, here, calls):
@@ -289,26 +296,71 @@ def test_other_images_are_refused(photographs, here, calls, capsys, change):
     assert f"holds the results of another run: images.{name} was " in one_line(capsys)
 
 
-def test_a_run_that_knows_all_hashes_goes_on(photographs, here, calls):
+@pytest.mark.parametrize("damage", ["empty", "half", "flipped", "no hashes"])
+def test_damaged_results_are_computed_again(photographs, here, calls, damage):
     interrupted(photographs, here, calls, at=2)
-    file = here / "parts" / "run.json"
-    run = json.loads(file.read_text())
-    hashes = {name: {"gt": sha256(photographs / f"{name}.png")} for name in SIZES}
-    run["made_from"]["images"] = hashes  # as of a version that hashed before it computed
-    file.write_text(json.dumps(run))
+    part = here / "parts" / "000000.part"
+    if damage == "no hashes":
+        Attribution.load(part).save(part)
+    else:
+        whole = part.read_bytes()
+        flipped = whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:]
+        part.write_bytes({"empty": b"", "half": whole[:500], "flipped": flipped}[damage])
     assert main(attribute(photographs, here)) == 0
-    assert calls.images == [2, 2]
+    assert calls.images == [1, 2, 2]
+    same_but_for_rounding(load(here), expected(degraded(photographs)))
 
 
-def test_a_result_without_hashes_is_refused(photographs, here, calls, capsys):
+def test_an_image_that_changes_while_it_is_read_has_the_hash_of_what_was_read(
+    photographs, here, monkeypatch
+):
+    original = read_hashed
+
+    def replace_after(path):
+        result = original(path)
+        replaced(path)
+        return result
+
+    before = {name: sha256(photographs / f"{name}.png") for name in NAMES}
+    monkeypatch.setattr("faigfast.data.folders.read_hashed", replace_after)
+    assert main(attribute(photographs, here)) == 0
+    manifest = json.loads((here / "manifest.json").read_text())
+    assert {n: h["gt"] for n, h in manifest["made_from"]["images"].items()} == before
+
+
+def test_degradations_in_another_order_are_refused_at_the_start(photographs, here, calls, capsys):
     interrupted(photographs, here, calls, at=2)
-    file = here / "parts" / "run.json"
-    run = json.loads(file.read_text())
-    run["made_from"]["images"]["a"] = {}
-    file.write_text(json.dumps(run))
+    argv = attribute(photographs, here)
+    first = argv.index("--degrade") + 1
+    argv[first], argv[first + 1] = argv[first + 1], argv[first]
     capsys.readouterr()
+    assert main(argv) == 1
+    assert "holds the results of another run: order was " in one_line(capsys)
+    assert calls.images == []
+
+
+def test_auto_takes_the_backend_of_the_finished_images(photographs, here, calls, monkeypatch):
+    interrupted(photographs, here, calls, at=2)
+    before = Attribution.load(here / "parts" / "000000.part").backend
+    other = "torch" if before == "cpu" else "reference"
+    monkeypatch.setattr(
+        "faigfast.attribution.attributor.choose",
+        lambda name, *_: (other if name == "auto" else name, ""),
+    )
+    assert main(attribute(photographs, here)) == 0
+    assert load(here).backend == before
+
+
+def test_an_output_that_vanishes_stops_the_run(photographs, here, calls, capsys, monkeypatch):
+    original = RunFolder.keep
+
+    def keep_and_remove(*arguments):
+        original(*arguments)
+        shutil.rmtree(here)
+
+    monkeypatch.setattr(RunFolder, "keep", keep_and_remove)
     assert main(attribute(photographs, here)) == 1
-    assert "images.a.gt was None and is " in one_line(capsys)
+    assert "was removed or emptied by another program" in one_line(capsys)
 
 
 def test_reading_takes_one_thread_of_torch_and_leaves_the_others(monkeypatch, request):

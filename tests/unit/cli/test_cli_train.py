@@ -46,10 +46,10 @@ def test_train_goes_on_and_measures(here, files, one_photograph, capsys, monkeyp
     assert err == ""
     assert (here / "command.txt").read_text() == shlex.join(["faigfast", *argv]) + "\n"
 
-    whole = here.parent / "whole"
-    assert main([word if word != str(here) else str(whole) for word in argv]) == 0
+    uninterrupted = here.parent / "uninterrupted"
+    assert main([word if word != str(here) else str(uninterrupted) for word in argv]) == 0
     for name in ("baseline", "target"):
-        one, other = (faigfast.load_model(f / f"{name}.safetensors") for f in (here, whole))
+        one, other = (faigfast.load_model(f / f"{name}.safetensors") for f in (here, uninterrupted))
         for key, value in one.state_dict().items():
             assert torch.equal(value, other.state_dict()[key])
 
@@ -70,7 +70,7 @@ def test_train_goes_on_and_measures(here, files, one_photograph, capsys, monkeyp
         assert f"{psnr[name].mean():.2f} ±" in row
     capsys.readouterr()
     assert main([*argv, "--rates", "1e-3", "1e-3"]) == 1
-    assert "belongs to another run" in one_line(capsys)
+    assert "holds the results of another run" in one_line(capsys)
     torch.random.set_rng_state(state)
 
 
@@ -125,7 +125,7 @@ def test_bad_training(here, one_photograph, capsys, words, message):
     with torch.random.fork_rng():
         assert main(["train", "--output", str(here), "--quiet", *words]) == 1
     assert message in one_line(capsys)
-    assert not list(here.rglob("*"))  # found before anything was trained
+    assert not list(here.rglob("*"))  # refused before anything was trained
 
 
 def test_a_finished_pair_keeps_its_record(here, files, one_photograph, capsys):
@@ -140,7 +140,7 @@ def test_a_finished_pair_keeps_its_record(here, files, one_photograph, capsys):
         assert json.loads((here / "training.json").read_text())["torch"] == "another"
         assert (here / "command.txt").read_text() == command
         for name in ("baseline", "target"):
-            (here / name / "state.pth").unlink()
+            (here / name / "state.part").unlink()
         again += ["--probability", "0.25"]
         assert main(again) == 0
     renewed = json.loads((here / "training.json").read_text())

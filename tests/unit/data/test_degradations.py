@@ -106,11 +106,11 @@ def test_bilinear_by_3_picks_the_centre_and_by_4_the_middle_four():
 def test_bicubic_is_pillows(scale, size):
     x = image(1, 3, *size, dtype=torch.float32)
     out = downsample(x, scale, "bicubic")
-    for channel, found in zip(x[0], out[0], strict=True):
+    for channel, downsampled in zip(x[0], out[0], strict=True):
         small = Image.fromarray(channel.numpy())
         assert small.mode == "F"
         resized = small.resize((size[1] // scale, size[0] // scale), Image.Resampling.BICUBIC)
-        np.testing.assert_allclose(found.numpy(), np.asarray(resized), rtol=0, atol=2e-6)
+        np.testing.assert_allclose(downsampled.numpy(), np.asarray(resized), rtol=0, atol=2e-6)
 
 
 def test_bicubic_is_antialiased_and_bilinear_is_not():
@@ -168,9 +168,9 @@ def test_noise_does_not_touch_the_global_generator_or_the_input():
 
 def test_noise_is_the_same_in_every_dtype():
     x = torch.zeros(1, 3, 8, 8)
-    single = add_noise(x, 0.1, torch.Generator().manual_seed(1))
-    double = add_noise(x.double(), 0.1, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(single.double(), double, rtol=1e-6, atol=0)
+    noisy32 = add_noise(x, 0.1, torch.Generator().manual_seed(1))
+    noisy64 = add_noise(x.double(), 0.1, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(noisy32.double(), noisy64, rtol=1e-6, atol=0)
 
 
 def test_rounding_is_that_of_a_png():
@@ -267,7 +267,7 @@ def test_scales_that_are_refused(scale):
 
 
 def photographs():
-    """Two images that are not square; of float levels, since means of bytes tie in rounding."""
+    """Two images that are not square. Float levels avoid ties when means of bytes are rounded."""
     return [image(3, *size, seed=i) for i, size in enumerate(((40, 55), (61, 38)))]
 
 
@@ -280,14 +280,14 @@ def test_sharp_patches_are_the_degraded_gt(scale):
 
 
 def test_blurred_patches_are_the_blurred_gt_inside():
-    """Far from the border of the patch, where it is not mirrored but continued."""
+    """Compare only far from the patch's border: the image continues there, the patch mirrors."""
     patches = Patches(
         photographs(), scale=2, patch=14, blur=(1.0,), probability=1.0, resizes=(1.0,)
     )
     lq, gt = patches.batch(10, seed=0)
     again = Degradation(blur=1.0)(gt)
     inside = (..., slice(5, 9), slice(5, 9))
-    # Taps five standard deviations away cost less than a level.
+    # Taps five standard deviations away change less than one level.
     assert (lq[inside] - again[inside]).abs().max() <= 1.01 / 255
     assert (lq - Degradation()(gt)).abs().max() > 0.1
 

@@ -25,7 +25,7 @@ def save(path, height=8, width=10, seed=0, **options):
 
 
 def png16(path, array):
-    """A 16-bit PNG written by hand: Pillow cannot write those in colour."""
+    """Write a 16-bit PNG by hand, because Pillow cannot write one in colour."""
     height, width, channels = array.shape
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
 
@@ -53,11 +53,11 @@ def test_every_kind_of_image_becomes_rgb(tmp_path, mode):
     image = rgba.convert("RGB").convert(mode) if mode in ("1", "L", "P") else image
     image = rgba.convert(mode) if mode in ("LA", "RGB") else image
     image.save(tmp_path / "a.png", **({"transparency": 3} if mode == "gif-like" else {}))
-    found = read_image(tmp_path / "a.png")
-    assert found.dtype == torch.float32 and found.is_contiguous() and found.shape == (3, 5, 7)
-    assert torch.equal(found, to_tensor(image.convert("RGB")).float())
-    if mode == "RGBA":  # alpha is dropped, not painted over
-        assert torch.equal(found, to_tensor(np.asarray(rgba)[..., :3]).float())
+    loaded = read_image(tmp_path / "a.png")
+    assert loaded.dtype == torch.float32 and loaded.is_contiguous() and loaded.shape == (3, 5, 7)
+    assert torch.equal(loaded, to_tensor(image.convert("RGB")).float())
+    if mode == "RGBA":  # alpha is dropped, not blended
+        assert torch.equal(loaded, to_tensor(np.asarray(rgba)[..., :3]).float())
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -65,10 +65,10 @@ def test_16_bit_png_keeps_every_bit(tmp_path, channels):
     array = pixels(6, 5, channels, top=65536).reshape(6, 5, channels)
     array[0, 0], array[0, 1] = 65535, 1
     png16(tmp_path / "a.png", array)
-    found = read_image(str(tmp_path / "a.png"))
+    loaded = read_image(str(tmp_path / "a.png"))
     colour = np.repeat(array, 3, 2) if channels == 1 else array[..., :3]
-    torch.testing.assert_close(found.double() * 65535, to_tensor(colour, 1), rtol=0, atol=4e-3)
-    assert found[0, 0, 0] == 1
+    torch.testing.assert_close(loaded.double() * 65535, to_tensor(colour, 1), rtol=0, atol=4e-3)
+    assert loaded[0, 0, 0] == 1
 
 
 def test_16_bit_gray_with_alpha_is_refused(tmp_path):
@@ -294,7 +294,7 @@ def test_damaged_images_are_named(pairs):
     path = pairs / "blur" / "b.PNG"
     content = path.read_bytes()
     path.write_bytes(content[:60])
-    data = PairedFolders(pairs / "gt", pairs / "blur")  # the header alone is whole
+    data = PairedFolders(pairs / "gt", pairs / "blur")  # only the header is intact
     assert data[0]["name"] == "a"
     with pytest.raises(ValueError, match=r"b\.PNG cannot be read"):
         data[1]
@@ -312,7 +312,7 @@ def recipes():
 
 @pytest.fixture
 def photographs(tmp_path):
-    for name in "abc":  # one picture thrice, so that only the noise can differ
+    for name in "abc":  # the same picture three times, so that only the noise differs
         save(tmp_path / "gt" / f"{name}.png", 24, 28)
     return tmp_path / "gt"
 

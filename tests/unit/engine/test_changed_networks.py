@@ -1,4 +1,4 @@
-"""Networks that change between two calls: plans that were made before are not used any more."""
+"""Networks that change between two calls: the engine drops old plans."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ from faigfast import attribute
 from faigfast.engine import graph as graphs
 from faigfast.models.fingerprint import fingerprint
 
-pytestmark = pytest.mark.usefixtures("folded")
+pytestmark = pytest.mark.usefixtures("wide_chunks")
 
 
 class Changes(Body):
@@ -161,7 +161,7 @@ class ByGlobals(Body):
         return helper(y.detach() if stop else y)
 
 
-# Seen by gradients alone, and by no attribute of the network.
+# Only the gradients show these changes, not the network's attributes.
 OUTSIDE = {
     "a global": lambda nets, patch: patch.setitem(globals(), "STOP", True),
     "a global setting": lambda nets, patch: patch.setitem(SETTINGS, "stop", True),
@@ -191,12 +191,12 @@ def test_what_lies_outside_the_network_is_seen_too(name, monkeypatch, request):
         request.addfinalizer(hook.remove)
     expected = attribute(*nets, batch, steps=3, backend="reference").scores()
     assert not torch.equal(before.scores(), expected)
-    found = attribute(*nets, batch, steps=3).scores()
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-16)
+    scores = attribute(*nets, batch, steps=3).scores()
+    torch.testing.assert_close(scores, expected, rtol=1e-11, atol=1e-16)
 
 
 class Caches(Body):
-    """Keeps what it once computed from its weights."""
+    """Caches a value computed from its weights."""
 
     def __init__(self):
         super().__init__()
@@ -220,7 +220,7 @@ def test_a_network_that_keeps_what_it_made_of_its_weights_is_refused(backend):
 
 
 class Tiled(Body):
-    """Does something that small images do not show."""
+    """Computes differently for large images."""
 
     def __init__(self):
         super().__init__()
@@ -244,7 +244,7 @@ def test_a_fingerprint_follows_values_however_they_are_written():
     assert fingerprint(net) == first
     net[0].weight.data[0, 0, 0, 0] += 1
     second = fingerprint(net)
-    net[0].bias.detach().numpy()[1] += 1  # of which not even a version tells
+    net[0].bias.detach().numpy()[1] += 1  # does not change the tensor's version
     third = fingerprint(net)
     net[0].bias.detach().numpy()[1] -= 1
     net[0].weight.data = net[0].weight.data.to(torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Chains of convolutions in networks: which are found, and that scores are those without them."""
+"""Chains of convolutions in networks: detection, and equal scores with and without them."""
 
 import copy
 from collections import Counter
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.mis
 
 
 class Runs(list):
-    """Chains that ran as one operation; none does while they are off."""
+    """List of the chains that ran as one operation; `off` switches chains off."""
 
     off = False
 
@@ -55,12 +55,12 @@ def ran(monkeypatch):
 def relative(one, other):
     one, other = (result.scores().double() for result in (one, other))
     difference, norm = (one - other).norm(dim=1), other.norm(dim=1)
-    # Nothing must be nothing.
+    # A zero reference needs a zero result.
     return torch.where(difference == 0, 0.0, difference / norm).max().item()
 
 
 def compared(nets, data, ran, **options):
-    """The result with chains, which are those without and of the reference."""
+    """Result with chains, compared with the result without them and with the reference."""
     wide = [copy.deepcopy(net).double() for net in nets]
     result = faigfast.attribute(*nets, data, backend="cpu", **options)
     assert not any("point by point" in note for note in result.notes), result.notes
@@ -73,13 +73,13 @@ def compared(nets, data, ran, **options):
         *wide, tuple(t.double() for t in data), backend="reference", **options
     )
     assert relative(result, plain) < 1e-5 and result.notes == plain.notes
-    # Of the biases too.
+    # Gradients of biases count too.
     torch.testing.assert_close(result.completeness, plain.completeness, rtol=0, atol=1e-4)
-    assert relative(result, wanted) < 2e-3  # at kinks, as without chains
+    assert relative(result, wanted) < 2e-3  # kinks, as without chains
     return result
 
 
-# Images one pixel wide where channels are joined, or pixels shuffled.
+# Images one pixel wide, at concatenations and pixel shuffles.
 SIZES = [(name, (7, 5)) for name in NETS] + [
     (name, (side, 1)) for side in (1, 6) for name in ("dense", "joined apart", "resized")
 ]
@@ -89,7 +89,7 @@ SIZES = [(name, (7, 5)) for name in NETS] + [
 def test_scores(name, size, ran):
     data = images(3, size=size, dtype=torch.float32)
     compared(pair(NETS[name], torch.float32), data, ran, steps=3)
-    assert bool(ran) == (name != "in place")  # which is written with other operations
+    assert bool(ran) == (name != "in place")  # in-place networks use other operations
 
 
 @pytest.mark.parametrize("way", [dense, used_everywhere, joined_apart])
@@ -113,13 +113,14 @@ def test_segments_make_the_values_of_chains_again(segments, monkeypatch):
     started, original = [], chains.ops.run
 
     def run(operation, *args):
-        started.append(operation)  # in a segment that is made again, it does not end
+        started.append(operation)  # a recomputed segment stops early
         return original(operation, *args)
 
     monkeypatch.setattr(chains.ops, "run", run)
     faigfast.attribute(*nets, data, backend="cpu", steps=4)
-    whole, *parts = Counter(map(id, started)).values()
-    assert whole == (2 if segments == 1 else 1)  # for the ends, and once for all points
+    unsegmented, *parts = Counter(map(id, started)).values()
+    # Once for the ends, and without segments once for all points.
+    assert unsegmented == (2 if segments == 1 else 1)
     assert parts == ([] if segments == 1 else [2, 2, 2])
 
 
@@ -156,8 +157,8 @@ def test_networks_with_only_some_tensors_that_move(kept, ran):
     assert ran
 
 
-def found_in(make, still=()):
-    """How many convolutions each chain has that is found in a network, in order."""
+def chain_lengths(make, still=()):
+    """Number of convolutions of each chain in a network, in order."""
     baseline, target = pair(make, torch.float32)
     state = baseline.state_dict()
     target.load_state_dict(
@@ -180,8 +181,8 @@ def normed():
     return parametrizations.weight_norm(conv())
 
 
-# Between two convolutions 3×3, the second of which another follows.
-ENDS = {
+# Operations between two chains of two 3×3 convolutions each.
+BREAKS_CHAIN = {
     "prelu": nn.PReLU,
     "gelu": nn.GELU,
     "tanh": nn.Tanh,
@@ -199,14 +200,14 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", BREAKS_CHAIN)
 def test_what_ends_a_chain(name):
-    # The convolution before takes the first two with it.
+    # The convolution before takes prelu or gelu as its activation and leaves the chain.
     taken = name in ("prelu", "gelu")
-    assert found_in(stack(conv, ENDS[name], conv)) == ([2] if taken else [2, 2])
+    assert chain_lengths(stack(conv, BREAKS_CHAIN[name], conv)) == ([2] if taken else [2, 2])
 
 
-GOES_ON = {
+CONTINUES_CHAIN = {
     "relu": nn.ReLU,
     "relu in place": lambda: nn.ReLU(inplace=True),
     "leaky relu": lambda: nn.LeakyReLU(0.2, inplace=True),
@@ -218,32 +219,32 @@ GOES_ON = {
 }
 
 
-@pytest.mark.parametrize("name", GOES_ON)
+@pytest.mark.parametrize("name", CONTINUES_CHAIN)
 def test_what_does_not_end_a_chain(name):
-    found = found_in(stack(conv, GOES_ON[name], conv))
-    assert found == [5 if name in ("shuffle", "no bias", "padding of two") else 4]
+    lengths = chain_lengths(stack(conv, CONTINUES_CHAIN[name], conv))
+    assert lengths == [5 if name in ("shuffle", "no bias", "padding of two") else 4]
 
 
 def test_one_is_no_chain():
-    assert found_in(stack(nn.Tanh)) == []
+    assert chain_lengths(stack(nn.Tanh)) == []
 
 
 def test_negative_slopes_and_activations_before_a_sum_are_no_links():
-    """The sign of the result does not tell that of what went in."""
-    assert found_in(stack(conv, lambda: nn.LeakyReLU(-0.2), conv)) == [2, 2]
+    """The sign of the result does not determine the sign of the input."""
+    assert chain_lengths(stack(conv, lambda: nn.LeakyReLU(-0.2), conv)) == [2, 2]
 
     def summed(net, x):
         return net.c[1](F.relu(net.c[0](x)) + x)
 
-    assert found_in(lambda: Net(summed)) == [2]
+    assert chain_lengths(lambda: Net(summed)) == [2]
 
 
 def test_what_stands_still_is_no_link():
     make = stack(conv, conv, conv, conv)
-    assert found_in(make) == [6]
-    assert found_in(make, ("2.weight",)) == [6]  # the bias moves
-    assert found_in(make, ("2.weight", "2.bias")) == [2, 3]
-    assert found_in(make, ("0.weight", "0.bias")) == [5]
+    assert chain_lengths(make) == [6]
+    assert chain_lengths(make, ("2.weight",)) == [6]  # the bias moves
+    assert chain_lengths(make, ("2.weight", "2.bias")) == [2, 3]
+    assert chain_lengths(make, ("0.weight", "0.bias")) == [5]
 
 
 def test_other_dimensions_are_no_links():
@@ -255,17 +256,17 @@ def test_other_dimensions_are_no_links():
         def forward(self, x):
             return self.c(x[0])[None]
 
-    assert found_in(Flat) == []
+    assert chain_lengths(Flat) == []
 
 
 def test_joins_belong_to_a_chain_only_before_its_last_link():
-    def ends(net, x):
+    def tanh_of_join(net, x):
         return net.shrink8(torch.tanh(torch.cat((x, net.c[0](x)), 1).contiguous()))
 
     for make in (lambda: Net(dense, grow=conv(8, 5), shrink=conv(13)),
                  lambda: Net(joined_and_added, eight=conv(8, 8), shrink8=conv(8))):  # fmt: skip
-        assert found_in(make) == [5]
-    assert found_in(lambda: Net(ends, shrink8=conv(8))) == [2, 2]
+        assert chain_lengths(make) == [5]
+    assert chain_lengths(lambda: Net(tanh_of_join, shrink8=conv(8))) == [2, 2]
 
 
 ZOO = {
@@ -282,9 +283,9 @@ def test_the_zoo_runs_in_chains(name, ran):
     x, gt = images(2, size=(6, 5), dtype=torch.float32)
     gt = gt.repeat(1, 1, scale, scale)
     compared(nets, (x, gt), ran, steps=3)
-    runs = found_in(make)
-    layers = sum(isinstance(layer, nn.Conv2d) for layer in make().modules())
-    assert sum(runs) >= layers - 3 and {len(chain.parameters) for chain in ran} >= set(runs)
+    runs = chain_lengths(make)
+    convolutions = sum(isinstance(layer, nn.Conv2d) for layer in make().modules())
+    assert sum(runs) >= convolutions - 3 and {len(chain.parameters) for chain in ran} >= set(runs)
 
 
 def test_blocks_need_no_sum_of_images_in_backward():
@@ -294,7 +295,7 @@ def test_blocks_need_no_sum_of_images_in_backward():
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
         faigfast.attribute(*nets, batch, backend="cpu", **options)
     shapes = [list(event.input_shapes[0]) for event in seen.events() if event.name == "aten::add"]
-    # Of features at all points; those of the network itself, which is compared, have none.
+    # Sums of features at all points. The network itself, which runs for comparison, has fewer axes.
     assert not [shape for shape in shapes if len(shape) > 4 and shape[-3:] == [16, 12, 12]]
 
 
@@ -309,7 +310,7 @@ def test_callers_without_gradients(ran):
 
 
 class Image(torch.Tensor):
-    """A tensor that says so."""
+    """A subclass of Tensor."""
 
 
 def test_odd_inputs(ran):
@@ -319,15 +320,15 @@ def test_odd_inputs(ran):
                 torch.stack((x, x + 1), -1)[..., 0], nn.Parameter(x)):  # fmt: skip
         result = faigfast.attribute(*nets, (odd, gt), backend="cpu", steps=3)
         assert relative(result, expected) < 1e-6
-    alike = faigfast.attribute(*nets, (x[:1].expand(3, -1, -1, -1), gt[:1].expand(3, -1, -1, -1)),
-                               backend="cpu", steps=3)  # fmt: skip
-    assert (alike.scores() - expected.scores()[:1]).norm() < 1e-6 * expected.scores()[0].norm()
+    expanded = tuple(part[:1].expand(3, -1, -1, -1) for part in (x, gt))
+    result = faigfast.attribute(*nets, expanded, backend="cpu", steps=3)
+    assert (result.scores() - expected.scores()[:1]).norm() < 1e-6 * expected.scores()[0].norm()
 
 
 def test_a_loss_that_is_not_finite_is_told_as_without_chains(ran):
     nets, data = pair(NETS["blocks"], torch.float32), images(2, dtype=torch.float32)
     faigfast.attribute(*nets, data, backend="cpu", steps=3)
-    with torch.no_grad():  # only their product, between the ends, is too large
+    with torch.no_grad():  # only the product of both weights between the ends is too large
         for i, net in enumerate(nets):
             for layer, factor in ((net.head, 1e13), (net.tail, 1e-13)):
                 layer.weight.mul_(factor if i else 1 / factor)

@@ -1,4 +1,4 @@
-"""Dense blocks: channels joined in memory that has room for more, and kernels that read parts."""
+"""Dense blocks: concatenation in memory with spare room, and kernels that read parts of it."""
 
 import copy
 
@@ -24,7 +24,7 @@ ISAS = [] if _extension.module is None else _extension.module.supported()
 
 
 def wide(part):
-    """The same values among NaN, channels-last."""
+    """The same values, channels-last, inside a larger tensor of NaN."""
     room = torch.full((*part.shape[:2], *part.shape[3:], 31), torch.nan)
     room[..., 4 : 4 + part.shape[2]] = part.movedim(2, -1)
     return room[..., 4 : 4 + part.shape[2]].movedim(-1, 2)
@@ -40,7 +40,7 @@ def test_kernels_read_some_channels_of_a_wider_image(size, isa, points, monkeypa
     x = forward[0]
 
     strided = wide(x)
-    # One column tells no distance between pixels.
+    # The stride between pixels is ambiguous for one column.
     assert (pitched(strided).data_ptr() == strided.data_ptr()) == (size[1] > 1)
     with using(Use("cpu")):
         assert torch.equal(conv(strided, *forward[1:])[0], conv(*forward)[0])
@@ -82,14 +82,14 @@ def test_room_is_filled_step_by_step():
         room.put(part)
     first = room.pixels()
     assert room.fits(5, 4) and not room.fits(5, 5) and not room.fits(3, 2)
-    room.put(parts[2])  # that all points share
+    room.put(parts[2])  # shared by all points
     both = room.pixels()
     assert both.data_ptr() == first.data_ptr()
     assert torch.equal(both, torch.cat((*parts[:2], parts[2].expand(2, -1, -1, -1, -1)), -1))
 
 
 class Dense(nn.Module):
-    """Two dense blocks, whose layers take what `order` makes of all values before."""
+    """Two dense blocks; `order` joins the values before each layer."""
 
     def __init__(self, order, width=10, growth=7):
         super().__init__()
@@ -125,7 +125,7 @@ def flat(x, layers):
 
 
 def branching(x, layers):
-    """Two values are joined to the same one: only one of them finds room."""
+    """Joins two values to the same one. Only one of them fits into the spare room."""
     one = torch.cat((x, layers[0](x)), 1)
     new = layers[1](one)
     two, other = torch.cat((one, new), 1), torch.cat((one, 2 * new), 1)
@@ -134,7 +134,7 @@ def branching(x, layers):
 
 
 def written_on(x, layers):
-    """What is joined is changed before others are joined to it."""
+    """Changes a concatenation before it joins more values to it."""
     one = F.relu_(torch.cat((x, layers[0](x)), 1))
     two = torch.cat((one, layers[1](one)), 1)
     two.mul_(0.5)
@@ -142,14 +142,14 @@ def written_on(x, layers):
 
 
 def backwards(x, layers):
-    """New values come first."""
+    """Puts new values first."""
     for layer in layers[:-1]:
         x = torch.cat((layer(x), x), 1)
     return layers[-1](x)
 
 
 def twice(x, layers):
-    """One value is joined to itself, and goes elsewhere too."""
+    """Joins one value to itself, and uses it elsewhere too."""
     one = torch.cat((x, layers[0](x)), 1)
     two = torch.cat((one, layers[1](one)), 1)
     three = torch.cat((two, layers[2](two) + two[:, :7]), 1)
@@ -183,5 +183,5 @@ def test_scores_are_those_of_plain_concatenations(order):
         for link in part.operation.links
         if isinstance(link, Concatenation)
     ]
-    if order in (nested, flat):  # which concatenates the first value alone, too
+    if order in (nested, flat):  # flat also concatenates the first value alone
         assert rooms == [31] * (6 if order is nested else 8)

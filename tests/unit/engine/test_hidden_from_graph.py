@@ -1,4 +1,4 @@
-"""What a graph of operations does not show: gradients of one's own, hooks and objectives."""
+"""Things that a graph of operations does not show: custom gradients, hooks and objectives."""
 
 import gc
 import weakref
@@ -15,11 +15,11 @@ from faigfast import attribute
 
 aten = torch.ops.aten
 
-pytestmark = pytest.mark.usefixtures("folded")
+pytestmark = pytest.mark.usefixtures("wide_chunks")
 
 
 class Clamps(torch.autograd.Function):
-    """A clamp that passes gradients on as if it did nothing, as it does inside of [0, 1]."""
+    """A clamp to [0, 1] whose gradient is always the identity."""
 
     @staticmethod
     def forward(ctx, x):
@@ -106,7 +106,7 @@ OWN = {
 
 @pytest.mark.parametrize("make", OWN)
 def test_gradients_that_only_later_images_show_are_not_lost(make):
-    """The first image, which is compared, gives no reason to clamp."""
+    """The clamp changes no value of the first image, which is the compared one."""
     nets, (x, gt) = pair(make), images(3)
     x[0] *= 0.2
     x[1:] *= 12

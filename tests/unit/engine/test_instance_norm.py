@@ -1,4 +1,4 @@
-"""Instance norm of one image: torch's own gradient is wrong where channels come last (2.13)."""
+"""Instance norm of one image: torch 2.13's own gradient is wrong for channels-last."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from faigfast.backend.catalogue import backends
 
 
 class Written(nn.InstanceNorm2d):
-    """Instance norm by plain arithmetic."""
+    """Instance norm in plain arithmetic."""
 
     def forward(self, x):
         x = x - x.mean((2, 3), keepdim=True)

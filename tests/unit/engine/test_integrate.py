@@ -21,7 +21,7 @@ from faigfast.integration.objective import squared_error
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Step
 
-pytestmark = pytest.mark.usefixtures("folded")
+pytestmark = pytest.mark.usefixtures("wide_chunks")
 
 
 def close(one, two):
@@ -96,7 +96,7 @@ def test_memory_does_not_grow_with_the_number_of_batches():
             yield images(2, seed=i)
 
     attribute(*nets, data(9), steps=2, per_image=False)
-    # What is left after a batch are figures of an image, not its scores.
+    # After a batch the engine keeps figures of each image, not its scores.
     assert alive[-1] - alive[3] <= 5 * 2 * 8
     alive.clear()
     attribute(*nets, data(9), steps=2)
@@ -110,7 +110,7 @@ def test_progress_counts_points_of_images(capsys):
     assert "36/36" in captured.err and "point·image/s" in captured.err and not captured.out
     attribute(*nets, iter([(x, gt), (x, gt)]), steps=4, progress=True)
     err = capsys.readouterr().err
-    assert "24/24" in err and "/12" not in err  # full only in the end
+    assert "24/24" in err and "/12" not in err  # the bar is full only at the end
 
 
 def test_progress_of_a_list_knows_what_is_left(monkeypatch):
@@ -124,7 +124,7 @@ def test_progress_of_a_list_knows_what_is_left(monkeypatch):
 
     monkeypatch.setattr(attribution, "tqdm", Watched)
     attribute(*nets, [images(2), images(1), images(3)], steps=5, progress=True)
-    # As if the batches to come were as those that came: 3/2 of 15 points of images, rounded down.
+    # The estimate takes later batches to equal the earlier ones: 3/2 · 15 points, rounded down.
     assert [total for total, _ in groupby(totals) if total] == [30, 22, 30]
 
 
@@ -170,7 +170,7 @@ def test_the_image_whose_loss_is_not_finite_on_the_line_is_named():
     x = x + 0.5
     gt[:], gt[3] = 0, 1
 
-    def pole(output, gt):  # at the middle of the line, for one image
+    def pole(output, gt):  # a pole at the middle of the line, for one image
         return ((output.square() + 1 - gt).reciprocal()).flatten(1).sum(1)
 
     with pytest.raises(ValueError, match="'lq', image 3: the loss is inf"):
@@ -217,23 +217,23 @@ def test_an_image_does_not_depend_on_what_else_is_in_the_batch():
 
 
 def test_what_gets_no_gradient_in_a_later_step_is_weighed_as_the_rest():
-    """Sums of the steps before count less with every refinement, whatever comes in a step."""
+    """A refinement scales down all earlier sums, also of tensors without a new gradient."""
     nets = pair(smooth)
-    line = WeightPath(*nets)
+    path = WeightPath(*nets)
     index = FilterIndex.of(nets[1])
-    sums = GradientAccumulator(line, index, frozenset(line.delta), [(1.0, 2.0)])
-    nodes, ones = np.array([0.5]), {key: torch.ones(1, *d.shape) for key, d in line.delta.items()}
-    sums.add(Step(nodes, nodes), {key: value.clone() for key, value in ones.items()})
+    accumulator = GradientAccumulator(path, index, frozenset(path.delta), [(1.0, 2.0)])
+    nodes, ones = np.array([0.5]), {key: torch.ones(1, *d.shape) for key, d in path.delta.items()}
+    accumulator.add(Step(nodes, nodes), {key: value.clone() for key, value in ones.items()})
     rest = {key: value for key, value in ones.items() if key.startswith("0.")}
-    sums.add(Step(nodes, nodes, keep=0.5), rest)
+    accumulator.add(Step(nodes, nodes, keep=0.5), rest)
     wanted = {key: 1.5 if key in rest else 0.5 for key in ones}
-    assert {key: float(value.mean()) for key, value in sums.total.items()} == wanted
+    assert {key: float(value.mean()) for key, value in accumulator.total.items()} == wanted
 
 
 @pytest.mark.parametrize(
     "size, images, nodes, expected",
     [
-        # [points of each chunk], images of one: as many as share a point's weights.
+        # ([points of each chunk], images of a chunk)
         ((48, 48), 4, 8, ([4, 4], 4)),
         ((64, 64), 6, 9, ([3, 3, 3], 4)),
         ((48, 48), 1, 8, ([8], 1)),
@@ -251,9 +251,9 @@ def test_chunks_of_the_kernels_in_cpp(size, images, nodes, expected, monkeypatch
     monkeypatch.setattr(
         chunking, "BYTES_PER_THREAD", {"cpu": (1 << 16) * 64 / torch.get_num_threads()}
     )
-    layers = 1, 64, 64, 256  # bytes a pixel
+    bytes_per_pixel = 1, 64, 64, 256
     plan = SimpleNamespace(
-        bytes_of_sample=0, sample=layers, size=lambda layer: layer * x.shape[2:].numel(),
+        bytes_of_sample=0, sample=bytes_per_pixel, size=lambda layer: layer * x.shape[2:].numel(),
         side_by_side=False, runs_alone=lambda backend: not backend,
     )  # fmt: skip
     chunk = engine._chunk(plan, x, x, images)

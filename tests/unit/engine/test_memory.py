@@ -1,4 +1,4 @@
-"""Chunks fit their budget, results do not depend on it, and what does not fit is refused or cut."""
+"""Chunks fit their budget, which does not change results; too large images are cut or refused."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ WIDE = Chunk(4, 4)
 
 
 @pytest.fixture(autouse=True)
-def folded(monkeypatch):
+def wide_chunks(monkeypatch):
     monkeypatch.setattr(chunking, "PREFERRED_CHUNKS", dict.fromkeys(("cpu", "cuda"), WIDE))
     monkeypatch.setattr(chunking, "BYTES_PER_THREAD", {})
 
@@ -56,28 +56,28 @@ def data(size, scale, images=4):
 
 
 def least(nets, batch):
-    """What one point of one image takes, by the refusal."""
-    with untouched(*nets), pytest.raises(ValueError, match="memory is 1 bytes; one image") as found:
+    """Bytes for one point of one image, from the error message."""
+    with untouched(*nets), pytest.raises(ValueError, match="memory is 1 bytes; one image") as error:
         attribute(*nets, batch, steps=2, memory=1)
-    return int(re.search(r"needs (\d+)", str(found.value))[1])
+    return int(re.search(r"needs (\d+)", str(error.value))[1])
 
 
 def peak(function):
-    """Bytes of torch's allocations at their most, above those at the beginning.
+    """Largest growth of torch's allocations in bytes.
 
-    Not of the C++ kernels, which have memory of their own.
+    It leaves out the C++ kernels, which allocate memory themselves.
     """
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         function()
     now = most = 0
-    for event in sorted(found.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+    for event in sorted(profiled.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
         if event.name() == "[memory]":
             now += event.nbytes()
             most = max(most, now)
     return most
 
 
-# In float64 torch's own convolutions make an image in columns, which no tensor shows.
+# In float64 torch's convolutions allocate columns of the image, which no tensor shows.
 @pytest.mark.parametrize(
     "name, dtype", [*((name, torch.float32) for name in NETS), ("SRResNet", torch.float64)]
 )
@@ -99,11 +99,11 @@ def test_the_peak_stays_within_the_budget_and_results_do_not_change(name, dtype,
     peaks = []
 
     def measured(*args):
-        if peaks:  # the first images are as good as the others
+        if peaks:  # measuring the first images is enough
             return start(*args)
-        found = []
-        peaks.append(peak(lambda: found.append(start(*args))))
-        return found[0]
+        results = []
+        peaks.append(peak(lambda: results.append(start(*args))))
+        return results[0]
 
     monkeypatch.setattr(integrate.Engine, "_images", measured)
     shapes = set()
@@ -116,7 +116,7 @@ def test_the_peak_stays_within_the_budget_and_results_do_not_change(name, dtype,
         shapes.add(used[0])
         error = (result.scores() - expected.scores()).norm() / expected.scores().norm()
         assert error < 1e-4
-    # The budgets made a difference, and the least of them cut the network where that helps.
+    # The budgets give different chunks, and the smallest cuts the network where that helps.
     assert len(shapes) >= 3
     assert name == "EDSR" or max(shape[2] for shape in shapes) > 1
     assert max(shape[0] * shape[1] for shape in shapes) > 1
@@ -127,17 +127,17 @@ def test_the_peak_stays_within_the_budget_and_results_do_not_change(name, dtype,
     not os.access("/proc/self/clear_refs", os.W_OK), reason="the system tells no peak of memory"
 )
 def test_the_process_grows_by_no_more_than_the_budget_with_the_kernels_in_cpp():
-    """Their tensors lie in memory of their own, which torch does not know of."""
+    """The kernels allocate their tensors themselves, so only the process shows them."""
     script = Path(__file__).parents[2] / "cases" / "memory_process.py"
     result = subprocess.run(
         [sys.executable, str(script), "SRResNet", "RRDBNet"], capture_output=True, text=True,
-        # Of the C library: what is freed is given back at once.
+        # The C library returns freed memory at once.
         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 16)},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     cases = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(cases) == 2
-    # Seen: 0.98 and 0.93. With a fifth less counted it would be 1.23 and 1.16.
+    # Measured: 0.98 and 0.93. If a fifth were missing from the count: 1.23 and 1.16.
     assert all(0.75 <= case["peak"] / case["budget"] <= 1.1 for case in cases), cases
 
 
@@ -207,10 +207,10 @@ def test_out_of_memory_halves_the_chunk_and_counts_nothing_twice(failures, late,
     def fails(plan, prepared, points, *args):
         chunk = len(points.nodes), points.images, args[-1]
         calls.append(chunk)
-        found = original(plan, prepared, points, *args)
+        accumulated = original(plan, prepared, points, *args)
         if len(set(calls)) <= failures and calls.count(chunk) > late:
             raise torch.OutOfMemoryError("no memory left")
-        return found
+        return accumulated
 
     monkeypatch.setattr(integrate, "accumulate", fails)
 
@@ -306,14 +306,14 @@ def test_what_is_needed_is_counted_for_each_backend(monkeypatch):
     for order in (("torch", "cpu"), ("cpu", "torch")):
         attribution._graphs.pop(nets[1], None)
         for backend in order:
-            with pytest.raises(ValueError, match="needs") as found:
+            with pytest.raises(ValueError, match="needs") as error:
                 attribute(*nets, batch, steps=1, memory=1, backend=backend)
-            needs.setdefault(backend, set()).add(str(found.value))
-    assert [len(found) for found in needs.values()] == [1, 1]
+            needs.setdefault(backend, set()).add(str(error.value))
+    assert [len(messages) for messages in needs.values()] == [1, 1]
 
 
 def test_segments_are_run_again_by_the_same_kernels_in_whatever_thread(monkeypatch):
-    """Of a GPU autograd has a thread of its own, which knows nothing of where the call stands."""
+    """For a GPU, autograd runs in a thread of its own, without the call's context."""
     nets = pair(lambda: RCAN(width=8, groups=1, blocks=2, squeeze=2, scale=2), torch.float32)
     batch = data((12, 12), 2, images=1)
     monkeypatch.setattr(
@@ -333,7 +333,7 @@ def test_segments_are_run_again_by_the_same_kernels_in_whatever_thread(monkeypat
 
     monkeypatch.setattr(torch.Tensor, "backward", in_a_thread)
     monkeypatch.setattr(execute, "_run", watched)
-    found = attribute(*nets, batch, steps=2, backend="cpu").scores()
+    scores = attribute(*nets, batch, steps=2, backend="cpu").scores()
     assert {backend for in_main, backend in used if not in_main} == {"cpu"}
-    assert (True, "cpu") in used  # beside the comparison of a known plan, by torch's own kernels
-    torch.testing.assert_close(found, expected)
+    assert (True, "cpu") in used  # torch's own kernels compare the plan
+    torch.testing.assert_close(scores, expected)

@@ -1,4 +1,4 @@
-"""What is counted before a chunk is taken: enough, also inside of operations, and not too often."""
+"""The count of memory before a chunk is chosen: enough, also inside operations, and rarely."""
 
 import pytest
 from cases.hard_networks import Body
@@ -11,7 +11,7 @@ from faigfast.engine.memory import Chunk
 
 
 class Attends(Body):
-    """Attention between all pixels with a mask: its weights are many times its values."""
+    """Masked attention between all pixels. Its weights take more memory than its values."""
 
     def between(self, y):
         tokens = y.flatten(2).mT[:, None]  # [N, 1, H·W, 4]
@@ -47,7 +47,7 @@ def test_small_networks_are_not_counted(monkeypatch):
         (
             lambda c: 1000 * c.samples + 1000,
             [(8, 1), (1, 1), (1, 2), (1, 4)],
-        ),  # cutting does not help
+        ),  # segments do not help
         (lambda c: 1000 * c.samples // c.segments, [(8, 1), (1, 1), (1, 2), (1, 4), (1, 8)]),
         (lambda c: 20 * c.samples + 10, [(8, 1), (4, 1)]),
     ],

@@ -1,4 +1,4 @@
-"""Many points of the line in one pass give the literal loop's numbers, whatever the network."""
+"""Many points in one pass give the literal loop's results for any network."""
 
 import copy
 
@@ -16,7 +16,7 @@ from faigfast.engine.memory import Chunk
 from faigfast.models.state import copy_of
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRCNNStyle, SRResNet, SwinIR
 
-# Points, images and segments held at once, for 3 images and 4 points: with and without remainder.
+# (points, images, segments) of a chunk for 3 images and 4 points, with and without remainder.
 CHUNKS = (Chunk(3, 2), Chunk(1, 1), Chunk(2, 4), Chunk(2, 2, segments=3))
 
 pytestmark = pytest.mark.filterwarnings(
@@ -40,14 +40,14 @@ def batch_for(net, size, dtype=torch.float64, images=3):
 
 
 def distance(one, two):
-    """Relative L2 of scores, losses and completeness; the worst image counts."""
+    """Worst relative L2 error over scores, losses and completeness of all images."""
     scores = [r.scores().double() for r in (one, two)]
-    found = ((scores[0] - scores[1]).norm(dim=1) / scores[1].norm(dim=1)).max().item()
-    losses = ((one.losses - two.losses) / two.losses).abs().max().item()
-    # The sum over all tensors, as part of the larger loss rather than of a small difference.
+    score_error = ((scores[0] - scores[1]).norm(dim=1) / scores[1].norm(dim=1)).max().item()
+    loss_error = ((one.losses - two.losses) / two.losses).abs().max().item()
+    # Completeness is relative to the change of the loss; relate it to the larger loss instead.
     change = (two.losses[..., 1] - two.losses[..., 0]).abs() / two.losses.amax(-1)
-    sums = ((one.completeness - two.completeness).abs() * change).max().item()
-    return max(found, losses, sums)
+    completeness_error = ((one.completeness - two.completeness).abs() * change).max().item()
+    return max(score_error, loss_error, completeness_error)
 
 
 def slow_notes(result):
@@ -73,14 +73,14 @@ def test_float64(name, monkeypatch):
         if name in SLOW:
             assert "point by point: " in notes[0] and SLOW[name] in notes[0]
         elif name in LOOPED and (notes or chunk.points * chunk.images > 1):
-            # Notes stay with the plan that this and the chunks before shared.
+            # Notes belong to the plan, which all chunks share.
             assert len(notes) == 1 and f"{LOOPED[name]} runs sample by sample" in notes[0]
         else:
             assert not notes
     assert result.backend == "torch"
 
 
-# Rounding flips units at their kinks.
+# Rounding flips units at kinks.
 KINKED = {
     "selects",
     "residuals",

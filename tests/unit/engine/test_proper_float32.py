@@ -1,4 +1,4 @@
-"""Float32 is float32: cuDNN and cuBLAS must not round it to tf32 inside."""
+"""Float32 stays float32: cuDNN and cuBLAS must not round to tf32."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def flags():
 
 @pytest.fixture
 def tf32():
-    """A caller who lets everything be rounded, each operation by its own flag."""
+    """A caller allows tf32 everywhere, by one flag per operation."""
     before = flags()
     parts = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
     for part in parts:
@@ -48,7 +48,7 @@ def test_an_attribution_asks_for_it(tf32, backend):
 
 
 def test_where_one_operation_was_set_apart():
-    """Torch's older flags cannot be read then."""
+    """Torch's older flags cannot be read in this case."""
     conv, before = torch.backends.cudnn.conv, torch.backends.cudnn.conv.fp32_precision
     conv.fp32_precision = "tf32" if before == "ieee" else "ieee"
     try:

@@ -1,4 +1,4 @@
-"""Chunks at the same time: the same numbers, from run to run too, and nothing left behind."""
+"""Chunks in parallel: the same results in every run, and no side effects."""
 
 import os
 import threading
@@ -11,15 +11,14 @@ from cases.networks import images, pair
 from torch import nn
 
 import faigfast
-from faigfast.engine import chunking, integrate
-from faigfast.engine import one_sample as single
+from faigfast.engine import chunking, integrate, one_sample
 from faigfast.engine.threads import run_concurrently, worker_blocks
 from faigfast.integration.objective import is_ours, squared_error
 
 
 @pytest.fixture
 def threads(monkeypatch):
-    """Let small networks run as large ones do."""
+    """Let small networks use threads as large ones do."""
     monkeypatch.setattr(chunking, "LARGE_SAMPLE", 0)
     before = torch.get_num_threads()
     yield torch.set_num_threads
@@ -82,16 +81,16 @@ def test_an_interruption_while_items_are_given_out_leaves_none_running(threads, 
 @pytest.mark.parametrize("options", [{"steps": 7}, {"tol": 0.05}, {"rule": "gauss-kronrod"}])
 def test_the_same_numbers_with_any_number_of_threads(threads, options):
     nets, data = pair(net), images(2, size=(9, 11))
-    found = []
+    results = []
     for count in (1, 2, 4, 4):
         threads(count)
-        found.append(faigfast.attribute(*nets, data, backend="torch", **options))
-    for other in found[1:]:
-        torch.testing.assert_close(other.scores(), found[0].scores(), rtol=1e-4, atol=1e-7)
-        assert torch.equal(other.points, found[0].points)
-    assert torch.equal(found[2].scores(), found[3].scores()), "from run to run to the bit"
+        results.append(faigfast.attribute(*nets, data, backend="torch", **options))
+    for other in results[1:]:
+        torch.testing.assert_close(other.scores(), results[0].scores(), rtol=1e-4, atol=1e-7)
+        assert torch.equal(other.points, results[0].points)
+    assert torch.equal(results[2].scores(), results[3].scores()), "from run to run to the bit"
     reference = faigfast.attribute(*nets, data, backend="reference", **options)
-    torch.testing.assert_close(found[2].scores(), reference.scores(), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(results[2].scores(), reference.scores(), rtol=1e-3, atol=1e-6)
 
 
 def test_points_really_run_at_the_same_time(threads, monkeypatch):
@@ -169,23 +168,23 @@ def test_a_forked_process_has_threads_of_its_own(threads):
     assert list(run_concurrently(lambda _, n: n, range(4), 2)) == [0, 1, 2, 3]
     child = os.fork()
     if not child:  # pragma: no cover
-        found = list(run_concurrently(lambda _, n: n, range(4), 2))
-        os._exit(0 if found == [0, 1, 2, 3] else 1)
+        results = list(run_concurrently(lambda _, n: n, range(4), 2))
+        os._exit(0 if results == [0, 1, 2, 3] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
 def test_large_convolutions_take_their_bias_gradients_apart(kind, monkeypatch):
-    """Small ones stand in for them."""
+    """Small convolutions count as large ones here."""
     made = []
-    original = single.convolution
+    original = one_sample.convolution
 
     def convolution(*args):
         made.append(args)
         return original(*args)
 
-    monkeypatch.setattr(single, "convolution", convolution)
-    monkeypatch.setattr(single, "LARGE_OUTPUT", 0)
+    monkeypatch.setattr(one_sample, "convolution", convolution)
+    monkeypatch.setattr(one_sample, "LARGE_OUTPUT", 0)
     spatial = {nn.Conv1d: (9,), nn.Conv2d: (6, 5), nn.Conv3d: (3, 4, 5)}[kind]
     nets = pair(
         lambda: nn.Sequential(

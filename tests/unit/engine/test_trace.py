@@ -1,4 +1,4 @@
-"""Traces and glances: what they tell apart, what they refuse, and that nothing stays behind."""
+"""Traces and glances: distinctions, refusals, and no side effects."""
 
 import sys
 from subprocess import run
@@ -61,12 +61,12 @@ def test_a_graph_computes_what_the_network_does(name, size):
     made = traced(ZOO[name], size=size)
     graph = fx.GraphModule(made.root, capture(made))
     with torch.no_grad():
-        found = graph(*_tensors(path, nets[1]).values(), x)
-        torch.testing.assert_close(found, nets[1](x), rtol=1e-12, atol=1e-12)
+        y = graph(*_tensors(path, nets[1]).values(), x)
+        torch.testing.assert_close(y, nets[1](x), rtol=1e-12, atol=1e-12)
 
 
 class Does(Body):
-    """Computes one thing or another between its convolutions."""
+    """Runs a given function between its convolutions."""
 
     def __init__(self, between):
         super().__init__()
@@ -161,12 +161,12 @@ def test_writes_that_others_see_are_followed_by_functions(body):
 
 
 def test_tables_are_constants_with_the_values_that_they_had():
-    table = torch.ones(4, 1, 1, dtype=torch.float64)
+    buffer = torch.ones(4, 1, 1, dtype=torch.float64)
 
     def twice(y):
-        y = y * table
-        table.mul_(2)
-        return y * table
+        y = y * buffer
+        buffer.mul_(2)
+        return y * buffer
 
     made = traced(lambda: Does(twice))
     assert [
@@ -203,12 +203,12 @@ def test_numbers_that_only_large_images_feel_are_noticed():
     for net in nets:
         net.tile = 40
     expected = attribute(*nets, batch, steps=1, backend="reference").scores()
-    found = attribute(*nets, batch, steps=1, backend="torch").scores()
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-16)
+    scores = attribute(*nets, batch, steps=1, backend="torch").scores()
+    torch.testing.assert_close(scores, expected, rtol=1e-11, atol=1e-16)
 
 
 def test_sizes_that_were_one_are_not_taken_for_others():
-    """What was added to an image of one pixel as its like is broadcast in larger ones."""
+    """A 1×1 tensor matches a one-pixel image and is broadcast in larger ones."""
 
     class Pools(Body):
         def between(self, y):
@@ -251,8 +251,8 @@ print([name for name in ("sympy", "torch._dynamo", "triton") if name in sys.modu
 
 
 def test_a_first_call_imports_no_compiler():
-    found = run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
-    assert found.stdout == "[]\n"
+    completed = run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+    assert completed.stdout == "[]\n"
 
 
 def test_a_trace_keeps_no_values(monkeypatch):

@@ -1,4 +1,4 @@
-"""A captured plan is compared with its network before it is trusted, and noticed when it is old."""
+"""The engine compares a captured plan with its network before use, and detects old plans."""
 
 import copy
 import gc
@@ -13,9 +13,8 @@ from torch import nn
 
 from faigfast import attribute
 from faigfast.attribution import attributor as attribution
-from faigfast.engine import chunking, integrate
+from faigfast.engine import chunking, integrate, op_rules
 from faigfast.engine import graph as graphs
-from faigfast.engine import op_rules as rules
 from faigfast.engine.graph import Graphs
 from faigfast.engine.memory import Chunk
 from faigfast.engine.samples import Samples
@@ -23,7 +22,7 @@ from faigfast.integration.path import WeightPath
 
 aten = torch.ops.aten
 
-pytestmark = pytest.mark.usefixtures("folded")
+pytestmark = pytest.mark.usefixtures("wide_chunks")
 
 
 class Scaled(Body):
@@ -55,15 +54,15 @@ def test_a_missing_gradient_is_noticed(monkeypatch):
 
 
 def test_a_wrong_gradient_of_one_tiny_tensor_is_noticed(monkeypatch):
-    raw = rules.Points.raw
+    raw = op_rules.Points.raw
 
     def changed(points, value):
-        found = raw(points, value)
-        if isinstance(value, rules.Moving) and value.w0.shape == (1,):
-            found = Samples(found.data * 1.5 - 0.5 * found.data.detach())
-        return found
+        samples = raw(points, value)
+        if isinstance(value, op_rules.Moving) and value.w0.shape == (1,):
+            samples = Samples(samples.data * 1.5 - 0.5 * samples.data.detach())
+        return samples
 
-    monkeypatch.setattr(rules.Points, "raw", changed)
+    monkeypatch.setattr(op_rules.Points, "raw", changed)
     fall_back(pair(Scaled), "gradient of 'tiny'")
 
 
@@ -75,11 +74,11 @@ def test_a_gradient_that_the_network_does_not_have_is_noticed(monkeypatch):
     make = graphs._plan
 
     def attached(path, trace):
-        found = make(path, trace)
-        for node in found.graph.nodes:
+        plan = make(path, trace)
+        for node in plan.graph.nodes:
             if node.target is aten.detach.default:
                 node.target = aten.alias.default
-        return found
+        return plan
 
     monkeypatch.setattr(graphs, "_plan", attached)
     fall_back(pair(Detaches), "gradient of 'tiny'")
@@ -87,7 +86,7 @@ def test_a_gradient_that_the_network_does_not_have_is_noticed(monkeypatch):
 
 @pytest.fixture
 def long(monkeypatch):
-    """Compare the first part of a run in place of a run before, as for graphs of many nodes."""
+    """Compare the first chunk of a run instead of an extra run, as for graphs of many nodes."""
     monkeypatch.setattr(integrate, "MOST_NODES", 0)
     monkeypatch.setattr(chunking, "PREFERRED_CHUNKS", dict.fromkeys(("cpu", "cuda"), Chunk(1, 1)))
     before = torch.get_num_threads()
@@ -97,7 +96,7 @@ def long(monkeypatch):
 
 
 def wrong_alone(monkeypatch, change):
-    """Let convolutions of a graph that runs one image at one point give something else."""
+    """Change convolutions in graphs that run one image at one point."""
     make = graphs.sample_module
 
     def changed(graph, nodes):
@@ -158,7 +157,7 @@ def test_a_long_graph_is_compared_beforehand_where_only_an_end_is_computed(long,
 
 @pytest.mark.parametrize("chunk", [Chunk(1, 2), Chunk(2, 1), Chunk(2, 2), Chunk(2, 2, 2)])
 def test_every_shape_of_a_chunk_is_checked(chunk, monkeypatch):
-    """Wrong only for several points, or only for several images."""
+    """The result is wrong only for several points, or only for several images."""
     monkeypatch.setattr(chunking, "PREFERRED_CHUNKS", dict.fromkeys(("cpu", "cuda"), chunk))
 
     def mixed(y):
@@ -231,4 +230,4 @@ def test_plans_differ_by_what_moves_and_by_type_and_not_by_size():
             (WeightPath(a, b), x[..., 1:]),
         )
     ]
-    assert len({id(found) for found in made}) == 3 and made[3] is made[0]
+    assert len({id(graph) for graph in made}) == 3 and made[3] is made[0]

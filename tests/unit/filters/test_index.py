@@ -1,4 +1,4 @@
-"""FilterIndex: numbers of filters, which weights count, and fingerprints."""
+"""FilterIndex: numbers of filters, scored weights, and fingerprints."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def enumerate_filters(net):
 
 
 class Odd(nn.Module):
-    """Convolutions of every kind, and tensors that look like their weights."""
+    """Convolutions of every kind, and other tensors of the same shapes."""
 
     def __init__(self):
         super().__init__()
@@ -144,12 +144,12 @@ def test_fingerprints_tell_names_and_shapes_apart_not_values():
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 3)),
         kinked(width=5),
     ]
-    found = {FilterIndex.of(net).fingerprint for net in (a, *others)}
-    assert len(found) == 4 and all(len(text) == 16 for text in found)
+    fingerprints = {FilterIndex.of(net).fingerprint for net in (a, *others)}
+    assert len(fingerprints) == 4 and all(len(text) == 16 for text in fingerprints)
 
 
 def test_all_at_once_are_located_as_one():
     index = FilterIndex(("a", "b", "c"), ((2, 3, 3, 3), (1, 4, 1, 1), (3, 1, 5, 5)))
-    layers, rows, columns = index.locate_all(torch.arange(len(index)))
-    found = list(zip(layers, rows.tolist(), columns.tolist(), strict=True))
-    assert found == [index.locate(flat) for flat in range(len(index))]
+    names, rows, columns = index.locate_all(torch.arange(len(index)))
+    located = list(zip(names, rows.tolist(), columns.tolist(), strict=True))
+    assert located == [index.locate(flat) for flat in range(len(index))]

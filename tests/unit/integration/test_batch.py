@@ -1,4 +1,4 @@
-"""Every form in which images are given."""
+"""Every accepted form of the images."""
 
 import pytest
 import torch

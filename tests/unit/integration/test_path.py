@@ -29,9 +29,9 @@ def test_the_ends_are_the_models_to_the_bit(dtype):
     baseline, target = pair(kinked, dtype)
     with torch.no_grad():  # θ̄ + 1·(θ − θ̄) loses the small one
         baseline[0].weight[0, 0, 0, 0], target[0].weight[0, 0, 0, 0] = 1e4, 1e-4
-    line = WeightPath(baseline, target)
+    path = WeightPath(baseline, target)
     for alpha, model in ((0.0, baseline), (1.0, target)):
-        point = line.at(alpha)
+        point = path.at(alpha)
         assert point.keys() == model.state_dict().keys()
         for key, value in model.state_dict().items():
             assert torch.equal(point[key].detach(), value), key
@@ -40,39 +40,39 @@ def test_the_ends_are_the_models_to_the_bit(dtype):
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 0.7, 1.0])
 def test_points_between_and_their_difference(alpha):
     baseline, target = pair()
-    line = WeightPath(baseline, target)
+    path = WeightPath(baseline, target)
     first, last = baseline.state_dict(), target.state_dict()
-    for key, value in line.at(alpha).items():
+    for key, value in path.at(alpha).items():
         expected = first[key] + alpha * (last[key] - first[key])
         torch.testing.assert_close(value.detach(), expected, rtol=1e-15, atol=1e-15)
-        assert torch.equal(line.delta[key], last[key] - first[key])
+        assert torch.equal(path.delta[key], last[key] - first[key])
         assert value.requires_grad and value.is_leaf
 
 
 def test_points_are_independent_of_each_other_and_of_the_models():
     baseline, target = pair()
-    line = WeightPath(baseline, target)
-    point = line.at(0.0)
+    path = WeightPath(baseline, target)
+    point = path.at(0.0)
     with torch.no_grad():
         for value in point.values():
             value.fill_(7)
-    assert torch.equal(line.at(0.0)["0.weight"].detach(), baseline[0].weight)
-    before = line.at(0.5)["0.weight"].detach().clone()
+    assert torch.equal(path.at(0.0)["0.weight"].detach(), baseline[0].weight)
+    before = path.at(0.5)["0.weight"].detach().clone()
     with torch.no_grad():
         baseline[0].weight.zero_()
         target[0].weight.zero_()
-    assert torch.equal(line.at(0.5)["0.weight"].detach(), before)
+    assert torch.equal(path.at(0.5)["0.weight"].detach(), before)
 
 
 def test_a_call_gives_what_the_module_with_these_weights_gives():
     baseline, target = pair(smooth)
-    line = WeightPath(baseline, target)
+    path = WeightPath(baseline, target)
     x = torch.rand(2, 3, 6, 5, dtype=torch.float64)
-    assert torch.equal(line.call(line.at(0.0), x), baseline(x))
-    assert torch.equal(line.call(line.at(1.0), x), target(x))
+    assert torch.equal(path.call(path.at(0.0), x), baseline(x))
+    assert torch.equal(path.call(path.at(1.0), x), target(x))
     middle = copy.deepcopy(target)
-    middle.load_state_dict({k: v.detach() for k, v in line.at(0.3).items()})
-    assert torch.equal(line.call(line.at(0.3), x), middle(x))
+    middle.load_state_dict({k: v.detach() for k, v in path.at(0.3).items()})
+    assert torch.equal(path.call(path.at(0.3), x), middle(x))
 
 
 def test_parameters_and_floating_buffers_move_and_others_are_the_targets():
@@ -80,31 +80,31 @@ def test_parameters_and_floating_buffers_move_and_others_are_the_targets():
     with torch.no_grad():
         target.count.fill_(5)
         target.flags.fill_(False)
-    line = WeightPath(baseline, target)
-    assert set(line.delta) == {"conv.weight", "conv.bias", "scale", "offset"}
-    assert "count" not in line.at(0.5) and "flags" not in line.at(0.5)
+    path = WeightPath(baseline, target)
+    assert set(path.delta) == {"conv.weight", "conv.bias", "scale", "offset"}
+    assert "count" not in path.at(0.5) and "flags" not in path.at(0.5)
     x = torch.rand(1, 1, 2, 2, dtype=torch.float64)
     expected = baseline.conv(x) * baseline.scale + baseline.offset + 5 + 2
-    torch.testing.assert_close(line.call(line.at(0.0), x), expected, rtol=1e-14, atol=0)
+    torch.testing.assert_close(path.call(path.at(0.0), x), expected, rtol=1e-14, atol=0)
 
 
 def test_tensors_that_are_equal_stand_still():
     baseline, target = pair()
     with torch.no_grad():
         target[0].weight.copy_(baseline[0].weight)
-    line = WeightPath(baseline, target)
-    assert "0.weight" not in line.delta
-    assert not line.at(0.5)["0.weight"].requires_grad
-    assert torch.equal(line.at(0.5)["0.weight"], baseline[0].weight)
+    path = WeightPath(baseline, target)
+    assert "0.weight" not in path.delta
+    assert not path.at(0.5)["0.weight"].requires_grad
+    assert torch.equal(path.at(0.5)["0.weight"], baseline[0].weight)
 
 
 def test_a_line_in_another_dtype_leaves_integers_alone():
     baseline, target = pair(Holder, torch.float32)
-    line = WeightPath(baseline, target, torch.float64)
-    assert {value.dtype for value in line.at(0.3).values()} == {torch.float64}
-    assert line.fixed["count"].dtype == torch.int64
-    assert line.fixed["cache"].dtype == torch.float64
-    out = line.call(line.at(1.0), torch.rand(1, 1, 2, 2, dtype=torch.float64))
+    path = WeightPath(baseline, target, torch.float64)
+    assert {value.dtype for value in path.at(0.3).values()} == {torch.float64}
+    assert path.fixed["count"].dtype == torch.int64
+    assert path.fixed["cache"].dtype == torch.float64
+    out = path.call(path.at(1.0), torch.rand(1, 1, 2, 2, dtype=torch.float64))
     assert out.dtype == torch.float64
 
 
@@ -122,11 +122,11 @@ def test_integer_parameters_are_not_interpolated(differ):
     baseline, target = (randomise(Table(), seed) for seed in (1, 2))
     if differ:
         baseline.order.data = torch.tensor([0, 1])
-    line = WeightPath(baseline, target, torch.float64)
+    path = WeightPath(baseline, target, torch.float64)
     x = torch.rand(1, 2, 3, 3, dtype=torch.float64)
     expected = copy.deepcopy(target).double()
-    torch.testing.assert_close(line.call(line.at(1.0), x), expected(x))
-    assert "order" not in line.delta
+    torch.testing.assert_close(path.call(path.at(1.0), x), expected(x))
+    assert "order" not in path.delta
 
 
 class Tied(nn.Module):
@@ -144,10 +144,10 @@ class Tied(nn.Module):
 
 def test_a_shared_tensor_stands_once_under_its_first_name():
     baseline, target = pair(Tied)
-    line = WeightPath(baseline, target)
-    assert list(line.delta) == ["first.weight", "first.bias", "second.bias"]
+    path = WeightPath(baseline, target)
+    assert list(path.delta) == ["first.weight", "first.bias", "second.bias"]
     x = torch.rand(1, 2, 4, 4, dtype=torch.float64)
-    torch.testing.assert_close(line.call(line.at(1.0), x), target(x), rtol=1e-14, atol=0)
+    torch.testing.assert_close(path.call(path.at(1.0), x), target(x), rtol=1e-14, atol=0)
 
 
 def test_a_tensor_that_only_the_target_shares_is_refused():
@@ -164,15 +164,15 @@ def test_gradients_of_batch_norms_statistics_are_those_of_finite_differences(mak
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
     baseline, target = pair(lambda: nn.Sequential(conv(2, 3, 1), make(3, affine=affine), nn.Tanh()))
     x = torch.rand(1, 2, *(3,) * rank, dtype=torch.float64)
-    line = WeightPath(baseline, target)
-    assert {"1.running_mean", "1.running_var"} <= set(line.delta)
-    assert "1.num_batches_tracked" not in line.delta
-    point = line.at(0.4)
+    path = WeightPath(baseline, target)
+    assert {"1.running_mean", "1.running_var"} <= set(path.delta)
+    assert "1.num_batches_tracked" not in path.delta
+    point = path.at(0.4)
     gradients = torch.autograd.grad(
-        line.call(point, x).square().sum(), [point[k] for k in line.delta]
+        path.call(point, x).square().sum(), [point[k] for k in path.delta]
     )
     plain = copy.deepcopy(target)
-    for key, gradient in zip(line.delta, gradients, strict=True):
+    for key, gradient in zip(path.delta, gradients, strict=True):
         for i in range(gradient.numel()):
             values = []
             for step in (1e-6, -1e-6):
@@ -210,9 +210,9 @@ def test_batch_norm_in_every_spelling(through):
 
     baseline, target = pair(Net)
     x = torch.rand(1, 2, 3, 3, dtype=torch.float64)
-    line = WeightPath(baseline, target)
-    point = line.at(1.0)
-    out = line.call(point, x)
+    path = WeightPath(baseline, target)
+    point = path.at(1.0)
+    out = path.call(point, x)
     torch.testing.assert_close(out, target(x), rtol=1e-13, atol=1e-14)
     (gradient,) = torch.autograd.grad(out.sum(), [point["norm.running_mean"]])
     assert gradient.abs().min() > 0
@@ -228,9 +228,9 @@ def test_the_input_is_not_written_on():
             return self.conv(x.mul_(2))
 
     baseline, target = pair(Writes)
-    line = WeightPath(baseline, target)
+    path = WeightPath(baseline, target)
     x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
-    assert torch.equal(line.call(line.at(1.0), x), line.call(line.at(1.0), x))
+    assert torch.equal(path.call(path.at(1.0), x), path.call(path.at(1.0), x))
     assert torch.equal(x, torch.ones_like(x))
 
 
@@ -250,9 +250,9 @@ def test_a_buffer_the_network_writes_on_starts_afresh_at_every_call():
     baseline, target = pair(Counts)
     for net in (baseline, target):
         net.level.fill_(1)
-    line = WeightPath(baseline, target)
+    path = WeightPath(baseline, target)
     x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
-    first, second = (line.call(line.at(0.5), x) for _ in range(2))
+    first, second = (path.call(path.at(0.5), x) for _ in range(2))
     assert torch.equal(first, second)
     assert (target.calls.item(), target.level.item()) == (0, 1)
 
@@ -269,7 +269,7 @@ def test_channels_last_weights_and_empty_tensors():
             return self.conv(x)
 
     baseline, target = (net.to(memory_format=torch.channels_last) for net in pair(Net))
-    line = WeightPath(baseline, target)
-    assert set(line.delta) == {"conv.weight", "conv.bias"}
+    path = WeightPath(baseline, target)
+    assert set(path.delta) == {"conv.weight", "conv.bias"}
     x = torch.rand(1, 3, 4, 4, dtype=torch.float64)
-    assert torch.equal(line.call(line.at(1.0), x), target(x))
+    assert torch.equal(path.call(path.at(1.0), x), target(x))

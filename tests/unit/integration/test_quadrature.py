@@ -35,8 +35,8 @@ G7_WEIGHTS = [
 SYMMETRIC = ("midpoint", "trapezoid", "gauss-legendre", "gauss-kronrod")
 
 
-def integral(rule, power, weights=None):
-    """Error of the rule on α^power."""
+def rule_error(rule, power, weights=None):
+    """Error of the rule on α^power over [0, 1]."""
     weights = rule.weights if weights is None else weights
     return math.fsum(w * a**power for a, w in zip(rule.nodes, weights, strict=True)) - 1 / (
         power + 1
@@ -44,9 +44,9 @@ def integral(rule, power, weights=None):
 
 
 def exact_to(rule, weights=None):
-    """Largest degree, all below included, that is integrated to rounding."""
+    """Largest degree up to which the rule is exact to rounding."""
     degree = 0
-    while degree < 60 and abs(integral(rule, degree + 1, weights)) < 1e-14:
+    while degree < 60 and abs(rule_error(rule, degree + 1, weights)) < 1e-14:
         degree += 1
     return degree
 
@@ -114,7 +114,7 @@ def test_degrees_of_exactness(n):
     gauss = quadrature("gauss-legendre", n)
     assert exact_to(gauss) == 2 * n - 1 or (n > 8 and exact_to(gauss) > 2 * n - 1)
     kronrod = quadrature("gauss-kronrod", 2 * n + 1)
-    # By symmetry odd n gains a degree.
+    # By symmetry, an odd n gains a degree.
     assert exact_to(kronrod) >= 3 * n + 1 + n % 2
     assert exact_to(kronrod, kronrod.embedded) >= 2 * n - 1
 
@@ -140,13 +140,13 @@ def test_kronrod_extends_gauss(n):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("steps", [3, 5, 11, 101])
 def test_every_rule_has_steps_nodes_within_the_line_and_weights_of_sum_one(rule, steps):
-    found = quadrature(rule, steps)
-    assert found.nodes.shape == found.weights.shape == (steps,)
-    assert found.nodes.dtype == found.weights.dtype == np.float64
-    assert found.nodes.min() >= 0 and found.nodes.max() <= 1
-    assert len(set(found.nodes.tolist())) == steps
-    assert math.fsum(found.weights) == pytest.approx(1, abs=1e-15)
-    assert integral(found, 1) == pytest.approx(
+    quad = quadrature(rule, steps)
+    assert quad.nodes.shape == quad.weights.shape == (steps,)
+    assert quad.nodes.dtype == quad.weights.dtype == np.float64
+    assert quad.nodes.min() >= 0 and quad.nodes.max() <= 1
+    assert len(set(quad.nodes.tolist())) == steps
+    assert math.fsum(quad.weights) == pytest.approx(1, abs=1e-15)
+    assert rule_error(quad, 1) == pytest.approx(
         {"left": 0.5 / steps, "right": -0.5 / steps}.get(rule, 0), abs=1e-15
     )
 
@@ -154,9 +154,9 @@ def test_every_rule_has_steps_nodes_within_the_line_and_weights_of_sum_one(rule,
 @pytest.mark.parametrize("rule", SYMMETRIC)
 @pytest.mark.parametrize("steps", [3, 9, 31])
 def test_symmetric_rules_are_symmetric(rule, steps):
-    found = quadrature(rule, steps)
-    np.testing.assert_allclose(found.nodes + found.nodes[::-1], 1, rtol=0, atol=3e-16)
-    np.testing.assert_allclose(found.weights, found.weights[::-1], rtol=1e-15)
+    quad = quadrature(rule, steps)
+    np.testing.assert_allclose(quad.nodes + quad.nodes[::-1], 1, rtol=0, atol=3e-16)
+    np.testing.assert_allclose(quad.weights, quad.weights[::-1], rtol=1e-15)
 
 
 @pytest.mark.parametrize("rule", ["left", "right"])
@@ -174,7 +174,7 @@ def test_emulation_predicts_the_sum_of_many_points(rule, steps, function):
     inner = inner.weights @ function(inner.nodes) - exact
     assert abs(inner) < 2e-4
     assert abs(predicted - sum_of_many) < left_out * 2 / steps + abs(inner)
-    # The rest is Euler and Maclaurin's next term, (g'(1) − g'(0)) / 12 S².
+    # The remainder is the next Euler–Maclaurin term, (g'(1) − g'(0)) / 12 S².
     slope = (function(1.0) - function(1 - 1e-6)) - (function(1e-6) - function(0.0))
     rest = predicted - sum_of_many - inner
     assert rest == pytest.approx(-slope / 1e-6 / 12 / steps**2, rel=0.3)
@@ -190,8 +190,8 @@ def test_emulations_nodes_and_weights():
         assert rule.nodes[0] == 0 and rule.nodes[-1] == 1 and rule.embedded is None
         np.testing.assert_allclose(rule.nodes, 0.6 * t + 0.4 * (3 * t**2 - 2 * t**3), atol=1e-15)
         np.testing.assert_allclose(rule.weights[1:-1], shares[1:-1], rtol=1e-14)
-        ends = shares[[0, -1]] + (-sign * 0.01, sign * 0.01)
-        np.testing.assert_allclose(rule.weights[[0, -1]], ends, rtol=1e-14)
+        end_weights = shares[[0, -1]] + (-sign * 0.01, sign * 0.01)
+        np.testing.assert_allclose(rule.weights[[0, -1]], end_weights, rtol=1e-14)
         assert math.fsum(rule.weights) == pytest.approx(1, abs=1e-15)
     np.testing.assert_allclose(right.weights, left.weights[::-1], rtol=1e-14)
 

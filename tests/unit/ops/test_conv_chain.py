@@ -11,9 +11,9 @@ from cases.conv_chain_operations import (
     assert_right,
     case,
     expected,
-    found,
     link,
     one_by_one,
+    operation_values,
     prepared,
     upstream,
     values,
@@ -53,7 +53,7 @@ def test_values_and_gradients(name, size):
 @pytest.mark.parametrize("name", CHAINS)
 def test_forward_is_that_of_the_links_to_the_bit(name):
     given = case(name, points=3, samples=2, size=(9, 6))
-    together, apart = found(given), found(given, one_by_one)
+    together, apart = operation_values(given), operation_values(given, one_by_one)
     seen = len(given[0].outputs)
     assert_near(together[:seen], apart[:seen], 0)
     assert_near(together[seen:], apart[seen:], 2e-6)
@@ -142,7 +142,7 @@ def test_inputs_may_be_some_channels_of_others():
 def test_infinities_and_nan_come_out_where_they_do_link_by_link(value):
     given = case("dense", size=(9, 8))
     given[1][0][0, 1, 2, 6, 6] = value
-    together, apart = found(given), found(given, one_by_one)
+    together, apart = operation_values(given), operation_values(given, one_by_one)
     assert not together[0].isfinite().all()
     for one, other in zip(together, apart, strict=True):
         assert torch.equal(one.isfinite(), other.isfinite())
@@ -153,7 +153,7 @@ def test_two_calls_give_the_same_in_several_threads_too():
 
     def call(_):
         with using(Use("cpu")):
-            return found(given)
+            return operation_values(given)
 
     once, *others = [call(None), call(None)]
     with ThreadPoolExecutor(2) as threads:
@@ -243,7 +243,7 @@ def test_a_residual_is_not_kept(alive, monkeypatch):
 
 def test_values_are_made_again_in_a_checkpoint(alive):
     given = case("dense, seen")
-    plain = found(given)
+    plain = operation_values(given)
     arguments, leaves = prepared(given)
     chain, inputs, *rest = arguments
     alive.counts.clear()

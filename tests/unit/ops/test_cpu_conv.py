@@ -16,7 +16,7 @@ from cases.path_operations import (
     errors,
     expected,
     explain,
-    found,
+    operation_values,
     poisoned,
 )
 
@@ -150,7 +150,7 @@ def test_large_images_give_the_same_bits_however_they_are_streamed(name, isa, st
         stream(way)
         assert _extension.module.streaming() is way
         with kernels(), poisoned():
-            results.append(found(case))
+            results.append(operation_values(case))
     assert_near(results[0], expected(case.to(torch.float64)), BOUND)
     assert all(set(errors(one, results[0]).values()) == {0.0} for one in results)
 
@@ -189,7 +189,7 @@ def test_threads_change_nothing_but_rounding(name, isa):
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             with kernels():
-                results.append([found(case) for _ in range(2)])
+                results.append([operation_values(case) for _ in range(2)])
     finally:
         torch.set_num_threads(before)
     for once, again in results:
@@ -230,9 +230,9 @@ def test_what_it_refuses_runs_plainly_and_is_told(why):
         assert why in explain(name, *given)["simd"]
     use = Use("cpu")
     with using(use):
-        result = found(case)
+        result = operation_values(case)
     assert len(use.refused) == 2 and all(why in reason for reason in use.refused)
-    assert_near(result, found(case), 0)
+    assert_near(result, operation_values(case), 0)
 
 
 def test_without_the_extension_it_refuses(monkeypatch):
@@ -244,11 +244,11 @@ def test_without_the_extension_it_refuses(monkeypatch):
 
 def test_it_runs_only_where_its_backend_is_in_use():
     case = conv_case(activation="relu").to(torch.float32)
-    plain = found(case)
+    plain = operation_values(case)
     with kernels():
-        fast = found(case)
+        fast = operation_values(case)
     assert 0 < errors(fast, plain)["y"] < 1e-5
-    assert errors(found(case), plain)["y"] == 0
+    assert errors(operation_values(case), plain)["y"] == 0
 
 
 @pytest.mark.parametrize("options", [
@@ -278,7 +278,7 @@ def test_infinities_and_nan_do_not_stay_hidden(isa):
         case = case.to(torch.float32)
         case.x[0, 0, 0, :, 6, 6] = value
         with kernels():
-            y = found(case).y
+            y = operation_values(case).y
         assert not y[..., 5:8, 5:8].isfinite().all()
         assert y[..., :3, :3].isfinite().all() and y[..., 9:, 9:].isfinite().all()
 
@@ -309,7 +309,7 @@ def test_memory_is_kept_serves_images_of_other_sizes_and_can_be_given_back():
 def test_kernels_give_their_scratch_memory_back():
     case = conv_case().to(torch.float32)
     with kernels():
-        found(case)
+        operation_values(case)
     assert _extension.module.cached() > 0
 
 

@@ -24,9 +24,9 @@ def numbers(size, seed=0):
 def fast(y, gt, weights):
     use = Use("cpu")
     with using(use):
-        found = *squared_error(y, gt), squared_error_backward(y, gt, weights)
+        values = *squared_error(y, gt), squared_error_backward(y, gt, weights)
     assert not use.refused
-    return found
+    return values
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -51,14 +51,14 @@ def test_any_layout(isa):
 def test_threads_change_nothing(isa):
     given, before = numbers((2, 2, 20000)), torch.get_num_threads()
     try:
-        found = []
+        by_threads = []
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            found.append(fast(*given))
+            by_threads.append(fast(*given))
     finally:
         torch.set_num_threads(before)
-    for others in found[1:]:
-        for one, other in zip(others, found[0], strict=True):
+    for others in by_threads[1:]:
+        for one, other in zip(others, by_threads[0], strict=True):
             assert torch.equal(one, other)
 
 

@@ -11,8 +11,8 @@ from cases.path_operations import (
     conv_case,
     embedding_case,
     expected,
-    found,
     linear_case,
+    operation_values,
     parameter_case,
     poisoned,
     prelu_case,
@@ -96,14 +96,14 @@ every_operation = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize(("make", "options"), EACH)
 def test_values_and_gradients(make, options, dtype):
     case = make(**options).to(dtype)
-    assert_near(found(case), expected(case.to(torch.float64)), DTYPES[dtype])
+    assert_near(operation_values(case), expected(case.to(torch.float64)), DTYPES[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("make", "options"), EACH)
 def test_integers_are_equal_to_the_bit(make, options, dtype):
     case = make(**options, integers=True).to(dtype)
-    assert_equal(found(case), expected(case.to(torch.float64)))
+    assert_equal(operation_values(case), expected(case.to(torch.float64)))
 
 
 @every_operation
@@ -111,16 +111,20 @@ def test_a_gradient_from_a_sum_has_no_memory_of_its_own(make):
     case = make(images=3)
     y = expected(case).y
     ones = torch.ones((), dtype=y.dtype)
-    assert_near(found(case, gy=ones.expand(y.shape)), found(case, gy=torch.ones_like(y)), 1e-14)
+    assert_near(
+        operation_values(case, gy=ones.expand(y.shape)),
+        operation_values(case, gy=torch.ones_like(y)),
+        1e-14,
+    )
 
 
 @pytest.mark.parametrize("points", [1, 3])
 @every_operation
 def test_what_memory_held_before_does_not_show(make, points):
     case = make(points=points).to(torch.float32)
-    clean = found(case)
+    clean = operation_values(case)
     with poisoned():
-        assert_equal(found(case), clean)
+        assert_equal(operation_values(case), clean)
 
 
 @every_operation
@@ -136,7 +140,7 @@ def test_values_that_are_computed_again_for_backward(make):
 
         return checkpoint(run, x, residual, *given, use_reentrant=False)
 
-    assert_equal(found(replace(case, run=again)), found(case))
+    assert_equal(operation_values(replace(case, run=again)), operation_values(case))
 
 
 @every_operation
@@ -148,7 +152,7 @@ def test_the_order_of_images_does_not_matter(make):
         return None if t is None else t.index_select(dim, order)
 
     other = replace(case, x=moved(case.x), residual=moved(case.residual))
-    result, reference = found(other, gy=moved(gy)), found(case, gy=gy)
+    result, reference = operation_values(other, gy=moved(gy)), operation_values(case, gy=gy)
     reference = replace(
         reference,
         y=moved(reference.y),
@@ -163,11 +167,11 @@ def test_the_order_of_images_does_not_matter(make):
 def test_an_image_does_not_see_the_others(make):
     case = make(images=3)
     gy = torch.randn(expected(case).y.shape, generator=torch.Generator().manual_seed(5)).double()
-    every = found(case, gy=gy)
+    every = operation_values(case, gy=gy)
     for n in range(3):
         x, residual = (t if t is None else t[:, n : n + 1] for t in (case.x, case.residual))
         alone = replace(case, x=x, residual=residual, images=1)
-        result = found(alone, gy=gy[:, n : n + 1])
+        result = operation_values(alone, gy=gy[:, n : n + 1])
         torch.testing.assert_close(result.y, every.y[:, n : n + 1], rtol=1e-13, atol=1e-13)
         for total, several in zip(result.sums, every.sums, strict=True):
             if total is not None:
@@ -181,16 +185,16 @@ def test_an_image_does_not_see_the_others(make):
 def test_points_in_two_calls_add_up(name, shared):
     case = MAKERS[name](points=5, **({"shared": True} if shared else {}))
     gy = torch.randn(expected(case).y.shape, generator=torch.Generator().manual_seed(5)).double()
-    whole = found(case, gy=gy)
-    parts = [found(case, gy=gy, alpha=part) for part in (slice(0, 2), slice(2, 5))]
-    torch.testing.assert_close(torch.cat([part.y for part in parts]), whole.y, rtol=0, atol=0)
-    for i, total in enumerate(whole.sums):
+    in_one_call = operation_values(case, gy=gy)
+    parts = [operation_values(case, gy=gy, alpha=part) for part in (slice(0, 2), slice(2, 5))]
+    torch.testing.assert_close(torch.cat([part.y for part in parts]), in_one_call.y, rtol=0, atol=0)
+    for i, total in enumerate(in_one_call.sums):
         if total is not None:
             several = sum(part.sums[i] for part in parts)
             torch.testing.assert_close(several, total, rtol=1e-13, atol=1e-13)
-    if shared and whole.gx is not None:
+    if shared and in_one_call.gx is not None:
         several = parts[0].gx + parts[1].gx
-        torch.testing.assert_close(several, whole.gx, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(several, in_one_call.gx, rtol=1e-13, atol=1e-13)
 
 
 @every_operation
@@ -200,8 +204,8 @@ def test_weights_of_points_scale_what_is_summed(make):
     gy = torch.randn(expected(case).y.shape, generator=torch.Generator().manual_seed(5)).double()
     weights = torch.tensor([0.2, 0.5, -0.3], dtype=torch.float64)
     shape = (3, *[1] * (gy.ndim - 1))
-    result = found(case, gy=gy * weights.view(shape))
-    each = [found(case, gy=gy, alpha=slice(p, p + 1)) for p in range(3)]
+    result = operation_values(case, gy=gy * weights.view(shape))
+    each = [operation_values(case, gy=gy, alpha=slice(p, p + 1)) for p in range(3)]
     for i, total in enumerate(result.sums):
         if total is not None:
             several = sum(w * one.sums[i] for w, one in zip(weights, each, strict=True))
@@ -214,7 +218,7 @@ def test_sixteen_bits(name, dtype):
     # At a kink rounding would choose the side.
     smooth = {"fused conv": lambda: conv_case(activation="gelu", scale=0.5, residual="points")}
     case = {**MAKERS, **smooth}[name]().to(dtype)
-    result = found(case)
+    result = operation_values(case)
     assert result.y.dtype == dtype
     assert all(total is None or total.dtype == torch.float32 for total in result.sums)
     assert_near(result, expected(case.to(torch.float64)), 8 * torch.finfo(dtype).eps)
@@ -254,7 +258,7 @@ def test_sums_over_many_points_are_not_rounded_to_sixteen_bits(name, dtype, poin
         line[0] = (-line[0][0], line[0][1])
         line[1] = (0 * line[1][0], line[1][1])
     case = replace(case, x=x, line=line, residual=full(case.residual)).to(dtype)
-    result = found(case, gy=full(found(case).y))
+    result = operation_values(case, gy=full(operation_values(case).y))
     for total in (*result.sums, result.gx, result.gr):
         if total is not None:
             assert torch.equal(total.abs(), torch.full_like(total, points))
@@ -278,7 +282,7 @@ def test_sums_over_an_image_are_not_rounded_to_sixteen_bits(case, places):
     if len(line) == 3:
         line[1] = (line[1][0] - 1, line[1][1])  # the slope's gradient is the convolution, -1
     case = replace(case, x=x, line=line).to(torch.bfloat16)
-    result = found(case, gy=torch.ones_like(found(case).y))
+    result = operation_values(case, gy=torch.ones_like(operation_values(case).y))
     for i in places:
         assert torch.equal(result.sums[i].abs(), torch.full_like(result.sums[i], 385))
 
@@ -288,7 +292,7 @@ def test_nothing_moves(name):
     """Without Δ and sums an operation is PyTorch's, with the gradient of x alone."""
     case = MAKERS[name]()
     still = replace(case, line=[part and (part[0], None) for part in case.line])
-    result = found(still)
+    result = operation_values(still)
     assert result.sums == [None] * len(case.line)
     assert_near(result, expected(still), 1e-12)
 
@@ -306,7 +310,7 @@ def test_nothing_moves(name):
 )
 def test_channels_last_stays_channels_last(make, points, images):
     case = make(layout="channels last", points=points, images=images).to(torch.float32)
-    result = found(case)
+    result = operation_values(case)
     for t in (result.y, result.gx):
         for one in t.flatten(1, 2):  # [M, C, ...]
             assert one.movedim(1, -1).is_contiguous()
@@ -316,14 +320,14 @@ def test_channels_last_stays_channels_last(make, points, images):
 def test_an_embedding_refuses_rows_that_are_not_in_the_table(index):
     case = embedding_case(table=(5, 3))
     with pytest.raises(IndexError):
-        found(replace(case, x=torch.full_like(case.x, index)))
+        operation_values(replace(case, x=torch.full_like(case.x, index)))
 
 
 def test_a_parameter_used_twice_collects_both_gradients():
     case = linear_case(features=(4, 4), points=3)
     (w0, dw), _ = case.line
-    sums = new_gradient_sums(w0.shape, 2, w0)
-    line = [(w0, dw, sums), (None, None, None)]
+    gradient_sums = new_gradient_sums(w0.shape, 2, w0)
+    line = [(w0, dw, gradient_sums), (None, None, None)]
     y = case.run(case.run(case.x, line, case.alpha, None), line, case.alpha, None)
     y.square().sum().backward()
     for n in range(2):
@@ -332,16 +336,16 @@ def test_a_parameter_used_twice_collects_both_gradients():
             w = (w0 + a * dw).requires_grad_()
             (case.x[p, n] @ w.T @ w.T).square().sum().backward()
             total = total + w.grad
-        torch.testing.assert_close(sums.grad[n], total, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(gradient_sums.grad[n], total, rtol=1e-12, atol=1e-12)
 
 
 def test_gradients_of_chunks_add_up_where_they_are_collected():
     case = affine_case(points=4)
     (w0, dw), (b0, db) = case.line
-    sums = [new_gradient_sums(w0.shape, 2, w0), new_gradient_sums(b0.shape, 2, b0)]
-    line = [(w0, dw, sums[0]), (b0, db, sums[1])]
+    gradient_sums = [new_gradient_sums(w0.shape, 2, w0), new_gradient_sums(b0.shape, 2, b0)]
+    line = [(w0, dw, gradient_sums[0]), (b0, db, gradient_sums[1])]
     for part in (slice(0, 1), slice(1, 4)):
         case.run(case.x[part], line, case.alpha[part], None).sum().backward()
-    once = found(case, gy=torch.ones_like(case.x))
-    for total, reference in zip(sums, once.sums, strict=True):
+    once = operation_values(case, gy=torch.ones_like(case.x))
+    for total, reference in zip(gradient_sums, once.sums, strict=True):
         torch.testing.assert_close(total.grad, reference, rtol=1e-13, atol=1e-13)

@@ -11,7 +11,7 @@ from cases.path_operations import (
     assert_near,
     conv_case,
     expected,
-    found,
+    operation_values,
     upstream,
 )
 
@@ -75,9 +75,9 @@ GEOMETRIES = {
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_geometries(name, dtype):
     case = conv_case(**GEOMETRIES[name], activation="silu", residual="points").to(dtype)
-    assert_near(found(case), expected(case.to(torch.float64)), DTYPES[dtype])
+    assert_near(operation_values(case), expected(case.to(torch.float64)), DTYPES[dtype])
     bare = conv_case(**GEOMETRIES[name], seed=1).to(dtype)
-    assert_near(found(bare), expected(bare.to(torch.float64)), DTYPES[dtype])
+    assert_near(operation_values(bare), expected(bare.to(torch.float64)), DTYPES[dtype])
 
 
 FUSED = {
@@ -97,14 +97,14 @@ def test_activation_scale_and_residual(name, scale, residual):
     options = dict(**FUSED[name], scale=scale, residual=residual, channels=(2, 4), size=(4, 3))
     for points, images, samples in ((2, 2, 2), (1, 2, 1), (1, 1, 1), (3, 1, 1)):
         case = conv_case(points=points, images=images, samples=samples, **options)
-        assert_near(found(case), expected(case), 1e-12)
+        assert_near(operation_values(case), expected(case), 1e-12)
 
 
 @pytest.mark.parametrize("name", FUSED)
 def test_activations_in_float32(name):
     case = conv_case(**FUSED[name], scale=0.2, residual="points", channels=(5, 16), points=1)
     case = case.to(torch.float32)
-    assert_near(found(case), expected(case.to(torch.float64)), 1e-5)
+    assert_near(operation_values(case), expected(case.to(torch.float64)), 1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -121,7 +121,7 @@ def test_integers_are_equal_to_the_bit(activation, scale, residual, dtype):
         dict(size=(9,), channels=(4, 6), groups=2),
     ):
         case = conv_case(**options, **more).to(dtype)
-        assert_equal(found(case), expected(case.to(torch.float64)))
+        assert_equal(operation_values(case), expected(case.to(torch.float64)))
 
 
 ROLES = ("x", "weight", "bias", "slope", "residual")
@@ -135,18 +135,18 @@ def test_only_what_is_needed_has_a_gradient(needed, images):
     """Every set of roles gets the gradients that all together get."""
     options = dict(points=2, images=images, activation="prelu", residual="points", scale=0.5)
     case = conv_case(channels=(2, 3), size=(3, 4), **options)
-    every = found(case)
+    every = operation_values(case)
     given = dict(zip(ROLES, (case.x, *(w for w, _ in case.line), case.residual), strict=True))
-    sums = {
+    gradient_sums = {
         role: new_gradient_sums(given[role].shape, images, given[role]) if role in needed else None
         for role in ROLES[1:4]
     }
     x, residual = (given[r].clone().requires_grad_(r in needed) for r in ("x", "residual"))
-    line = [(*part, total) for part, total in zip(case.line, sums.values(), strict=True)]
+    line = [(*part, total) for part, total in zip(case.line, gradient_sums.values(), strict=True)]
     y = case.run(x, line, case.alpha, residual)
     y.backward(upstream(case, y))
     grads = dict(x=x.grad, residual=residual.grad) | {
-        role: None if total is None else total.grad for role, total in sums.items()
+        role: None if total is None else total.grad for role, total in gradient_sums.items()
     }
     full = dict(zip(ROLES, (every.gx, *every.sums, every.gr), strict=True))
     for role in ROLES:
@@ -167,7 +167,9 @@ def test_layouts_of_the_gradient(points, name, gy):
         "channels last": upstream(case, y).movedim(3, -1).contiguous().movedim(-1, 3),
         "strided": upstream(case, torch.cat([y, y], -1))[..., ::2],
     }[gy]
-    assert_near(found(case, gy=given), found(case, gy=given.contiguous()), 1e-14)
+    assert_near(
+        operation_values(case, gy=given), operation_values(case, gy=given.contiguous()), 1e-14
+    )
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -200,9 +202,9 @@ def test_what_is_not_needed_is_empty(points, images, needs):
     (_, _), (_, given) = arguments(case)
     full = conv_backward(*given[:10], [True] * 4, *given[11:])
     some = conv_backward(*given[:10], list(needs), *given[11:])
-    for need, part, whole in zip(needs, some, full, strict=True):
-        assert part.shape == (whole.shape if need else (0,))
-        torch.testing.assert_close(part, whole[:] if need else whole.new_empty(0))
+    for need, gradient, wanted in zip(needs, some, full, strict=True):
+        assert gradient.shape == (wanted.shape if need else (0,))
+        torch.testing.assert_close(gradient, wanted[:] if need else wanted.new_empty(0))
     assert full[0].shape == (points, images, 3, 7, 5)
     assert [len(part) for part in full[1:]] == [images] * 3
 

@@ -36,10 +36,12 @@ def test_ends_of_the_line(dtype):
     ids=str,
 )
 def test_sums_fill_no_memory_and_are_wide(dtype, expected):
-    sums = new_gradient_sums(torch.Size((64, 64, 3, 3)), 5, torch.empty(0, dtype=dtype))
-    assert sums.shape == (5, 64, 64, 3, 3) and sums.dtype == expected == wide(dtype)
-    assert sums.is_leaf and sums.requires_grad and not sums.any()
-    assert sums.untyped_storage().nbytes() == expected.itemsize
+    gradient_sums = new_gradient_sums(torch.Size((64, 64, 3, 3)), 5, torch.empty(0, dtype=dtype))
+    assert gradient_sums.shape == (5, 64, 64, 3, 3) and gradient_sums.dtype == expected == wide(
+        dtype
+    )
+    assert gradient_sums.is_leaf and gradient_sums.requires_grad and not gradient_sums.any()
+    assert gradient_sums.untyped_storage().nbytes() == expected.itemsize
 
 
 def test_room_keeps_the_layout():

@@ -2,10 +2,17 @@
 
 import pytest
 import torch
-from cases.path_operations import arguments, assert_equal, conv_case, expected, explain, found
+from cases.path_operations import (
+    arguments,
+    assert_equal,
+    conv_case,
+    expected,
+    explain,
+    operation_values,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from faigfast.ops import registry as table
+from faigfast.ops import registry
 from faigfast.ops.conv.operation import conv, conv_backward
 from faigfast.ops.registry import KERNELS, choose, kernel, plain
 
@@ -15,7 +22,9 @@ ONE = (torch.ones(2, 3),)
 @pytest.fixture
 def operation(monkeypatch):
     """Entry of the table that is gone after the test."""
-    monkeypatch.setitem(KERNELS, "doubled", [table.Kernel("plain", lambda x: 2 * x, lambda x: "")])
+    monkeypatch.setitem(
+        KERNELS, "doubled", [registry.Kernel("plain", lambda x: 2 * x, lambda x: "")]
+    )
     return "doubled"
 
 
@@ -76,7 +85,7 @@ def ran(monkeypatch):
 
 def test_a_registered_kernel_runs_where_it_serves(ran):
     case = conv_case(size=(9,))
-    assert_equal(found(case), found(case))
+    assert_equal(operation_values(case), operation_values(case))
     assert ran == ["conv", "conv_backward"] * 2
     (_, given), (_, given_back) = arguments(case)
     assert explain("conv", *given)["noted"] == explain("conv_backward", *given_back)["noted"] == ""
@@ -88,7 +97,7 @@ def test_a_registered_kernel_runs_where_it_serves(ran):
 
 def test_a_registered_kernel_does_not_run_where_it_refuses(ran):
     case = conv_case(size=(3, 4))
-    found(case)
+    operation_values(case)
     assert not ran
     assert explain("conv", *arguments(case)[0][1])["noted"] == "not 1-d"
 
@@ -106,7 +115,7 @@ def test_plain_computes_without_the_table(monkeypatch):
     case = conv_case(activation="relu", residual="points")
     (_, given), _ = arguments(case)
     run = plain(torch.ops.faigfast.conv.default)
-    monkeypatch.setattr(table, "choose", None)
+    monkeypatch.setattr(registry, "choose", None)
     with torch.no_grad():
         y, _ = run(*given)
     torch.testing.assert_close(y.unflatten(1, (2, 1)), expected(case).y, rtol=1e-12, atol=1e-12)

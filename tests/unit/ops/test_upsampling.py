@@ -24,10 +24,10 @@ def test_result_and_gradient_are_those_of_torch(shape, size, factors):
     expected = torch.ops.aten.upsample_nearest2d.vec(x, size, factors)
     gy = torch.randn_like(expected)
     (gradient,) = torch.autograd.grad(expected, x, gy)
-    found = upsample_nearest(x, size, factors)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    torch.testing.assert_close(torch.autograd.grad(found, x, gy)[0], gradient)
-    assert found.movedim(1, -1).is_contiguous()
+    y = upsample_nearest(x, size, factors)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(y, x, gy)[0], gradient)
+    assert y.movedim(1, -1).is_contiguous()
 
 
 def test_it_serves_dense_float32_of_its_backend_only():

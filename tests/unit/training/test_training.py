@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from faigfast.data.patches import Patches
-from faigfast.training.trainer import Schedule, train, train_pair
+from faigfast.training.trainer import Schedule, _read_state, train, train_pair
 from faigfast.zoo import SRResNet
 
 
@@ -52,7 +52,7 @@ def files(folder):
 
 
 class Dies(nn.Module):
-    """Raises in the call of a given number."""
+    """Raises in its n-th call."""
 
     def __init__(self, net, after, error=KeyboardInterrupt):
         super().__init__()
@@ -87,13 +87,13 @@ def test_training_lowers_the_loss_and_averages_the_weights(tmp_path):
     assert [line["iteration"] for line in log] == [100, 120]
     assert log[1]["loss"] < log[0]["loss"] and log[1]["rate"] < log[0]["rate"] < 5e-3
     assert all(line["seconds"] > 0 for line in log)
-    assert files(tmp_path) == ["log.jsonl", "state.pth"]
+    assert files(tmp_path) == ["log.jsonl", "run.json", "state.part"]
 
 
 def test_the_recipe_is_adam_on_the_absolute_error_along_a_cosine_with_an_average(
     tmp_path, monkeypatch
 ):
-    # Adam enlarges rounding of gradients near zero: both have one layout.
+    # Adam amplifies rounding of gradients near zero, so both use one layout.
     net, twin = network(), network().to(memory_format=torch.channels_last)
     average = train(net, patches(), SHORT, tmp_path)
     optimizer = torch.optim.Adam(twin.parameters(), 1e-2, betas=(0.9, 0.99))
@@ -114,7 +114,7 @@ def test_the_recipe_is_adam_on_the_absolute_error_along_a_cosine_with_an_average
         optimizer.zero_grad()
         (twin(lq.to(memory_format=torch.channels_last)) - gt).abs().mean().backward()
         optimizer.step()
-        decay = min(0.999, (1 + i) / (10 + i))
+        decay = min(0.999, (1 + i) / (10 + i)) if i else 0  # the average begins at iteration 0
         for key, value in twin.state_dict().items():
             mean[key] = decay * mean[key] + (1 - decay) * value
     for key in mean:
@@ -152,14 +152,14 @@ def test_every_iteration_has_patches_of_its_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize("after", [0, 3, 4, 5, 11])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, frequent, after, error):
-    whole = train(Dies(network(), 99), patches(noise=(0.1,)), SHORT, tmp_path / "whole")
+    uninterrupted = train(Dies(network(), 99), patches(noise=(0.1,)), SHORT, tmp_path / "whole")
     with pytest.raises(error):
         train(Dies(network(), after, error), patches(noise=(0.1,)), SHORT, tmp_path / "cut")
-    assert set(files(tmp_path / "cut")) <= {"log.jsonl", "state.pth"}
-    # What is in the network at the new start does not matter once a state was saved.
+    assert set(files(tmp_path / "cut")) <= {"log.jsonl", "run.json", "state.part"}
+    # A saved state replaces the network's weights at the restart.
     fresh = network(seed=0 if after < 4 else 5)
     resumed = train(Dies(fresh, 99), patches(noise=(0.1,)), SHORT, tmp_path / "cut")
-    assert equal(whole, resumed)
+    assert equal(uninterrupted, resumed)
     logs = [
         [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
         for name in ("whole", "cut")
@@ -195,18 +195,18 @@ def test_a_process_that_was_killed_is_resumed(tmp_path, frequent):
         env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert process.returncode == -signal.SIGKILL, process.stderr
-    assert torch.load(folder / "state.pth", weights_only=True)["done"] == 4
-    assert files(folder) == ["log.jsonl", "state.pth"]
+    assert _read_state(folder / "state.part")["done"] == 4
+    assert files(folder) == ["log.jsonl", "run.json", "state.part"]
     resumed = train(network(seed=7), patches(), SHORT, folder)
-    whole = train(network(), patches(), SHORT, tmp_path / "whole")
-    assert equal(whole, resumed)
+    uninterrupted = train(network(), patches(), SHORT, tmp_path / "whole")
+    assert equal(uninterrupted, resumed)
 
 
 def test_a_finished_run_is_returned_as_it_is(tmp_path):
     first = train(network(), patches(), SHORT, tmp_path)
-    before = (tmp_path / "state.pth").read_bytes()
+    before = (tmp_path / "state.part").read_bytes()
     assert equal(train(Dies(network(1), 0).net, patches(), SHORT, tmp_path), first)
-    assert (tmp_path / "state.pth").read_bytes() == before
+    assert (tmp_path / "state.part").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -222,13 +222,13 @@ def test_a_finished_run_is_returned_as_it_is(tmp_path):
 )
 def test_a_state_of_another_run_is_refused(tmp_path, schedule, recipe):
     train(network(), patches(), SHORT, tmp_path)
-    before = (tmp_path / "state.pth").read_bytes()
+    before = (tmp_path / "state.part").read_bytes()
     net = network(3)
     state = copy.deepcopy(net.state_dict())
-    with pytest.raises(ValueError, match=r"state\.pth belongs to another run"):
+    with pytest.raises(ValueError, match=r"holds the results of another run: "):
         train(net, patches(), schedule, tmp_path, recipe=recipe)
     assert equal(net.state_dict(), state)
-    assert (tmp_path / "state.pth").read_bytes() == before
+    assert (tmp_path / "state.part").read_bytes() == before
 
 
 def test_recipes_with_tuples_are_those_that_were_saved(tmp_path):
@@ -237,13 +237,24 @@ def test_recipes_with_tuples_are_those_that_were_saved(tmp_path):
     assert equal(train(network(), patches(), SHORT, tmp_path, recipe=recipe), first)
 
 
-@pytest.mark.parametrize("content", [b"", b"text", "half"])
-def test_a_damaged_state_is_named(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"text", "half", "flipped"])
+def test_a_damaged_state_is_named_and_the_training_starts_again(tmp_path, content):
+    first = train(network(), patches(), SHORT, tmp_path)
+    path = tmp_path / "state.part"
+    before = path.read_bytes()
+    flipped = before[:-500] + bytes([before[-500] ^ 1]) + before[-499:]
+    path.write_bytes({"half": before[:1000], "flipped": flipped}.get(content, content))
+    with pytest.warns(UserWarning, match=r"state\.part is damaged"):
+        assert equal(train(network(), patches(), SHORT, tmp_path), first)
+
+
+def test_a_log_that_a_kill_cut_short_is_complete_after_resuming(tmp_path, frequent):
     train(network(), patches(), SHORT, tmp_path)
-    path = tmp_path / "state.pth"
-    path.write_bytes(path.read_bytes()[:1000] if content == "half" else content)
-    with pytest.raises(ValueError, match=r"state\.pth"):
-        train(network(), patches(), SHORT, tmp_path)
+    log = tmp_path / "log.jsonl"
+    whole = log.read_text()
+    log.write_text(whole.splitlines(keepends=True)[0])
+    train(network(), patches(), SHORT, tmp_path)
+    assert log.read_text() == whole
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path, frequent):
@@ -258,7 +269,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path, fre
 
     with pytest.raises(FloatingPointError, match="loss is nan at iteration 5"):
         train(Explodes(), patches(), SHORT, tmp_path)
-    state = torch.load(tmp_path / "state.pth", weights_only=True)
+    state = _read_state(tmp_path / "state.part")
     assert state["done"] == 4
     assert all(value.isfinite().all() for value in state["network"].values())
 
@@ -290,8 +301,9 @@ def run_pair(folder, net=None, **options):
 def test_a_pair_of_files_with_everything_that_made_them(tmp_path):
     baseline, target = run_pair(tmp_path)
     assert files(tmp_path) == [
-        "baseline.safetensors", "baseline/log.jsonl", "baseline/state.pth", "target.safetensors",
-        "target/log.jsonl", "target/state.pth", "training.json",
+        "baseline.safetensors", "baseline/log.jsonl", "baseline/run.json", "baseline/state.part",
+        "target.safetensors", "target/log.jsonl", "target/run.json", "target/state.part",
+        "training.json",
     ]  # fmt: skip
     assert baseline == tmp_path / "baseline.safetensors"
     weights = load_file(baseline), load_file(target)
@@ -312,7 +324,7 @@ def test_the_target_starts_from_the_averaged_baseline(tmp_path):
 
 @pytest.mark.parametrize("after", [6, 14, 21])
 def test_a_pair_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, frequent, after):
-    whole = list(map(load_file, run_pair(tmp_path / "whole")))
+    uninterrupted = list(map(load_file, run_pair(tmp_path / "whole")))
     net, calls = network(), []
 
     def stop(*_):
@@ -326,16 +338,16 @@ def test_a_pair_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, frequent, 
     assert not (tmp_path / "cut" / "target.safetensors").exists()
     assert (tmp_path / "cut" / "baseline.safetensors").exists() == (after > 12)
     resumed = list(map(load_file, run_pair(tmp_path / "cut")))
-    assert all(equal(a, b) for a, b in zip(whole, resumed, strict=True))
+    assert all(equal(a, b) for a, b in zip(uninterrupted, resumed, strict=True))
     assert files(tmp_path / "whole") == files(tmp_path / "cut")
 
 
 def test_a_pair_of_another_recipe_is_refused(tmp_path):
     run_pair(tmp_path)
     for options in ({"blur": (3.0,)}, {"noise": ()}, {"patch": 5}, {"probability": 0.4}):
-        with pytest.raises(ValueError, match="belongs to another run"):
+        with pytest.raises(ValueError, match="holds the results of another run"):
             run_pair(tmp_path, **options)
-    with pytest.raises(ValueError, match="belongs to another run"):
+    with pytest.raises(ValueError, match="holds the results of another run"):
         run_pair(tmp_path, SRResNet(width=5, blocks=1, scale=2))
 
 
@@ -357,7 +369,7 @@ def test_a_record_stays_until_the_recipe_is_another(tmp_path):
         run_pair(tmp_path)
         assert json.loads(path.read_text())["torch"] == torch.__version__
     path.write_text(first)
-    (tmp_path / "target" / "state.pth").unlink()
+    (tmp_path / "target" / "state.part").unlink()
     run_pair(tmp_path, noise=(0.2,))
     assert json.loads(path.read_text())["torch"] == torch.__version__
     assert json.loads(path.read_text())["target"]["noise"] == [0.2]

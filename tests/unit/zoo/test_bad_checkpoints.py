@@ -1,4 +1,4 @@
-"""Checkpoints that are missing, damaged, hostile, of another kind or of another network."""
+"""Checkpoints that are missing, damaged, malicious, of another kind or another network."""
 
 import pickle
 import zipfile
@@ -72,7 +72,7 @@ def test_hostile_pickles_do_not_run(tmp_path, hide, kind):
             load(path)
     assert not witness.exists()
     torch.load(path, weights_only=False) if hide == "whole" else None
-    assert witness.exists() == (hide == "whole")  # the trap is a real one
+    assert witness.exists() == (hide == "whole")  # the exploit works when it is loaded
 
 
 def test_whole_pickled_modules_are_refused(tmp_path):

@@ -29,7 +29,7 @@ def same(a, b):
 
 
 class Tied(nn.Module):
-    """A network of no known family: two names of one weight, an integer buffer."""
+    """A network of no known family, with two names of one weight and an integer buffer."""
 
     def __init__(self):
         super().__init__()
@@ -209,7 +209,7 @@ def test_into_that_is_no_module(tmp_path):
 def test_round_trip_under_the_users_keys_and_wrapping(tmp_path, key, prefix):
     net = network()
     stored = prefixed(net.state_dict(), prefix)
-    stored.move_to_end(prefix + "conv_first.weight")  # an order of their own
+    stored.move_to_end(prefix + "conv_first.weight")  # another order
     old, new = tmp_path / "old.pth", tmp_path / "new.pth"
     torch.save(stored if key is None else {"epoch": 7, key: stored}, old)
     save_model(load_model(old), new, like=old)

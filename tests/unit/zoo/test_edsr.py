@@ -9,8 +9,8 @@ from faigfast.zoo import EDSR
 
 
 def test_edsr_has_basicsrs_keys_in_their_order():
-    found = shapes(EDSR(width=4, blocks=2, scale=4))
-    assert list(found.items()) == list(
+    by_key = shapes(EDSR(width=4, blocks=2, scale=4))
+    assert list(by_key.items()) == list(
         weights(
             conv_first=(4, 3, 3, 3),
             body__0__conv1=(4, 4, 3, 3),

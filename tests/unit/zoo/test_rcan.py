@@ -9,8 +9,8 @@ from faigfast.zoo.rcan import ChannelAttention
 
 
 def test_rcan_has_basicsrs_keys_in_their_order():
-    found = shapes(RCAN(width=6, groups=1, blocks=2, scale=3, squeeze=4))
-    assert list(found.items()) == list(
+    by_key = shapes(RCAN(width=6, groups=1, blocks=2, scale=3, squeeze=4))
+    assert list(by_key.items()) == list(
         weights(
             conv_first=(6, 3, 3, 3),
             body__0__residual_group__0__rcab__0=(6, 6, 3, 3),
@@ -33,11 +33,11 @@ def test_channel_attention_is_the_formula():
     layer = shaken(ChannelAttention(6, squeeze=2)).double()
     state = {key: value.squeeze() for key, value in layer.state_dict().items()}
     x = torch.randn(2, 6, 3, 5, dtype=torch.float64)
-    for image, found in zip(x, layer(x), strict=True):
-        mean = image.sum((1, 2)) / 15
+    for sample, scaled in zip(x, layer(x), strict=True):
+        mean = sample.sum((1, 2)) / 15
         narrow = state["attention.1.weight"] @ mean + state["attention.1.bias"]
         factor = state["attention.3.weight"] @ narrow.clamp(min=0) + state["attention.3.bias"]
-        torch.testing.assert_close(found, image / (1 + torch.exp(-factor))[:, None, None])
+        torch.testing.assert_close(scaled, sample / (1 + torch.exp(-factor))[:, None, None])
 
 
 def test_rcan_is_the_formula():

@@ -14,14 +14,14 @@ from faigfast.zoo.rrdbnet import RRDB
 
 
 def test_rrdbnet_has_basicsrs_keys_in_their_order():
-    found = shapes(RRDBNet(width=4, blocks=1, scale=2, growth=2))
+    by_key = shapes(RRDBNet(width=4, blocks=1, scale=2, growth=2))
     dense = {
         f"body__0__rdb{i}__conv{j}": (2 if j < 5 else 4, 2 + 2 * j, 3, 3)
         for i in (1, 2, 3)
         for j in (1, 2, 3, 4, 5)
     }
     plain = ("conv_body", "conv_up1", "conv_up2", "conv_hr")
-    assert list(found.items()) == list(
+    assert list(by_key.items()) == list(
         weights(
             conv_first=(4, 12, 3, 3),
             **dense,

@@ -1,4 +1,4 @@
-"""SwinIR: BasicSR's keys and mathematics, and its hidden channels."""
+"""SwinIR: BasicSR's keys and mathematics, and hidden channels."""
 
 import itertools
 
@@ -105,11 +105,11 @@ def test_infer_finds_the_hidden_channels_exactly(hidden):
 
 
 def attention_by_hand(x, state, window, shift, heads):
-    """Attend pixel by pixel: to those of the same window that the shift did not bring there."""
+    """Attention pixel by pixel, within a window and without pixels that the shift wrapped."""
     height, width, channels = x.shape
     size, y = channels // heads, torch.zeros_like(x)
     qkv = x @ state["attn.qkv.weight"].T + state["attn.qkv.bias"]
-    table = state["attn.relative_position_bias_table"]
+    biases = state["attn.relative_position_bias_table"]
     pixels = list(itertools.product(range(height), range(width)))
     for row, column in pixels:
         near = [
@@ -125,7 +125,7 @@ def attention_by_hand(x, state, window, shift, heads):
             scores = torch.stack(
                 [
                     qkv[row, column, q] @ qkv[r, c, k] / size**0.5
-                    + table[(row - r + window - 1) * (2 * window - 1) + column - c + window - 1][
+                    + biases[(row - r + window - 1) * (2 * window - 1) + column - c + window - 1][
                         head
                     ]
                     for r, c in near
@@ -165,8 +165,8 @@ def test_swinir_reflects_up_to_whole_windows_and_cuts(height, width):
     net = shaken(SwinIR(3, 4, (2,), (2,), 3, 8, image_size=16)).double()
     x = torch.rand(1, 3, height, width, dtype=torch.float64)
     added = ((0, 0), (0, 0), (0, -height % 8), (0, -width % 8))
-    whole = torch.from_numpy(np.pad(x.numpy(), added, mode="reflect"))
-    torch.testing.assert_close(net(x), net(whole)[:, :, : 3 * height, : 3 * width])
+    padded = torch.from_numpy(np.pad(x.numpy(), added, mode="reflect"))
+    torch.testing.assert_close(net(x), net(padded)[:, :, : 3 * height, : 3 * width])
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -11,16 +11,18 @@ def shapes(net):
 
 
 def test_srcnn_has_the_papers_layers():
-    found = shapes(SRCNNStyle(scale=2))
+    by_key = shapes(SRCNNStyle(scale=2))
     wide = {f"features.{i}.weight": (128, 128, 3, 3) for i in (4, 6, 8, 10, 15)}
-    assert {key: shape for key, shape in found.items() if key.endswith("weight")} == {
+    assert {key: shape for key, shape in by_key.items() if key.endswith("weight")} == {
         "features.0.weight": (64, 3, 3, 3),
         "features.2.weight": (128, 64, 3, 3),
         **wide,
         "features.12.weight": (512, 128, 3, 3),
         "features.17.weight": (3, 128, 3, 3),
     }
-    assert all(found[key.replace("weight", "bias")] == (found[key][0],) for key in list(found)[::2])
+    assert all(
+        by_key[key.replace("weight", "bias")] == (by_key[key][0],) for key in list(by_key)[::2]
+    )
 
 
 @pytest.mark.parametrize("scale, stages", [(1, []), (2, [2]), (3, [3]), (4, [2, 2])])
@@ -67,12 +69,12 @@ def test_infer_finds_the_sizes_whatever_the_order_of_keys(net):
     net.eval()
     state = net.state_dict()
     rng = torch.get_rng_state()
-    found = infer_network(dict(sorted(state.items(), reverse=True)))
+    inferred = infer_network(dict(sorted(state.items(), reverse=True)))
     assert torch.equal(torch.get_rng_state(), rng)
-    assert type(found) is type(net)
-    found.load_state_dict(state)
+    assert type(inferred) is type(net)
+    inferred.load_state_dict(state)
     x = torch.rand(1, state[next(iter(state))].shape[1], 6, 5)
-    assert torch.equal(found(x), net(x))
+    assert torch.equal(inferred(x), net(x))
 
 
 def test_unknown_keys_give_every_familys_reason():

@@ -1,4 +1,4 @@
-"""EDSR, RCAN, RRDBNet and SwinIR alike: sizes, inference from keys, starts and training."""
+"""EDSR, RCAN, RRDBNet and SwinIR: sizes, inference from keys, initialisation and training."""
 
 import pytest
 import torch
@@ -67,17 +67,17 @@ def label(net):
 def test_infer_finds_the_sizes_whatever_the_order_of_keys(net):
     state = shaken(net).state_dict()
     rng = torch.get_rng_state()
-    found = infer_network(dict(sorted(state.items(), reverse=True)))
+    inferred = infer_network(dict(sorted(state.items(), reverse=True)))
     assert torch.equal(torch.get_rng_state(), rng)
-    assert type(found) is type(net)
-    assert list(found.state_dict()) == list(state)
-    for key, buffer in found.named_buffers():  # masks and positions follow from the sizes
+    assert type(inferred) is type(net)
+    assert list(inferred.state_dict()) == list(state)
+    for key, buffer in inferred.named_buffers():  # masks and positions depend only on the sizes
         assert key == "mean" or torch.equal(buffer, state[key])
-    found.eval().load_state_dict(state)
+    inferred.eval().load_state_dict(state)
     unshuffled = {1: 4, 2: 2}.get(net.scale, 1) if isinstance(net, RRDBNet) else 1
     channels = state["conv_first.weight"].shape[1] // unshuffled**2
     x = torch.rand(1, channels, 8, 12)
-    assert torch.equal(found(x), net(x))
+    assert torch.equal(inferred(x), net(x))
 
 
 def test_infer_takes_published_values_that_nothing_tells():
@@ -125,7 +125,7 @@ EDGE = "layers.0.residual_group.blocks.1.attn_mask"
 
 
 def changed(net, **changes):
-    """Give a state dict with "." written as "__" in the names, None for what is taken out."""
+    """State dict with changed tensors; "__" in a name means ".", and None removes the tensor."""
     state = {**net.state_dict(), **{k.replace("__", "."): v for k, v in changes.items()}}
     return {key: value for key, value in state.items() if value is not None}
 
@@ -193,7 +193,7 @@ def test_networks_start_as_basicsrs_do():
     kaiming = (2 / (144 * 9)) ** 0.5  # the fifth convolution takes 16 + 4·32 channels
     assert rrdb.rdb1.conv5.weight.std().item() == pytest.approx(0.1 * kaiming, rel=0.05)
     assert not rrdb.rdb1.conv5.bias.any()
-    # PyTorch's own: uniform within ±1/√fan_in
+    # PyTorch's default: uniform within ±1/√fan_in
     bound = (32 * 9) ** -0.5
     assert 0.98 * bound < edsr.body[0].conv1.weight.abs().max() <= bound
     block = swin.layers[0].residual_group.blocks[0]
@@ -256,7 +256,7 @@ def test_train_builds_the_network_that_is_asked_for(network, family, tensors):
     words = f"train --output here --network {network} --width 6 --depth 2 --scale 3".split()
     net = _network(build_parser().parse_args(words).train)
     assert type(net) is family and net.scale == 3
-    found = shapes(net)
-    assert {key: found[key] for key in tensors} == tensors
-    assert not [key for key in found if key.startswith(("body.2.", "layers.2."))]
+    by_key = shapes(net)
+    assert {key: by_key[key] for key in tensors} == tensors
+    assert not [key for key in by_key if key.startswith(("body.2.", "layers.2."))]
     assert type(infer_network(net.state_dict())) is family
