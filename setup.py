@@ -219,7 +219,9 @@ setup(
     # Never a bare `kernels` at the top level: that name belongs to others.
     package_dir={"faigfast.kernels": "kernels"},
     package_data={
-        "faigfast": ["**/*.json", "**/*.jsonl", "**/*.safetensors", "**/*.txt", "py.typed"]
+        "faigfast": [
+            "**/*.jinja", "**/*.json", "**/*.jsonl", "**/*.safetensors", "**/*.txt", "py.typed"
+        ]
     },
     exclude_package_data={"": ["_build_info.json"]},  # the one written above, not an older one
     ext_modules=[

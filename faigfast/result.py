@@ -1,24 +1,20 @@
 """Attribution: the scores of all filters for all images, their contrasts and rankings."""
 
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from numbers import Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
 from faigfast.integration.settings import AttributionSettings, differences
-from faigfast.io.atomic import atomic_write
 from faigfast.io.saved_attribution import check_arrays
+from faigfast.io.tensor_file import load_tensors, save_tensors
 from faigfast.io.text_table import counted
 
 if TYPE_CHECKING:
@@ -320,11 +316,11 @@ class Attribution:
             columns[f"contrast_{name}"] = self.contrast(name)[flat]
         return pandas.DataFrame(columns)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to one safetensors file."""
-        arrays = {f"scores.{i}": v.contiguous() for i, v in enumerate(self.by_degradation.values())}
-        arrays |= {name: getattr(self, name).contiguous() for name in ARRAYS}
-        metadata = {
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Give everything as named tensors and metadata in JSON types, for `from_tensors`."""
+        tensors = {f"scores.{i}": v for i, v in enumerate(self.by_degradation.values())}
+        tensors |= {name: getattr(self, name) for name in ARRAYS}
+        return tensors, {
             "format": FORMAT,
             "degradations": list(self.degradations),
             "layers": self.index.layers,
@@ -332,8 +328,40 @@ class Attribution:
             "setting": asdict(self.setting),
             "notes": self.notes,
         }
-        with atomic_write(path) as temporary:
-            save_file(arrays, temporary, {k: json.dumps(v) for k, v in metadata.items()})
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+    ) -> "Attribution":
+        """Rebuild an attribution from what `to_tensors` gave.
+
+        Raises
+        ------
+        ValueError
+            If the tensors and the metadata are not those of an attribution.
+        """
+        try:
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT!r}")
+            shapes = tuple(tuple(shape) for shape in metadata["shapes"])
+            index = FilterIndex(tuple(metadata["layers"]), shapes)
+            names = metadata["degradations"]
+            if len(set(names)) != len(names):
+                raise ValueError(f"degradations {names}, expected each once")
+            check_arrays(tensors, index, len(names))
+            return cls(
+                index,
+                {name: tensors[f"scores.{i}"] for i, name in enumerate(names)},
+                setting=AttributionSettings(**metadata["setting"]),
+                notes=tuple(metadata["notes"]),
+                **{name: tensors[name] for name in ARRAYS},
+            )
+        except (KeyError, TypeError) as problem:
+            raise ValueError(f"{type(problem).__name__} {problem}") from None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one safetensors file, with a digest of its content."""
+        save_tensors(path, *self.to_tensors())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Attribution":
@@ -344,32 +372,12 @@ class Attribution:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file holds no attribution.
+            If the file holds no attribution, or its content changed since it was written.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is not a file; expected a saved attribution")
+        tensors, metadata = load_tensors(path)
         try:
-            with safe_open(path, "pt") as file:
-                metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
-                # Copies, since memory-mapped tensors would change with the file.
-                arrays = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT!r}")
-            shapes = tuple(tuple(shape) for shape in metadata["shapes"])
-            index = FilterIndex(tuple(metadata["layers"]), shapes)
-            names = metadata["degradations"]
-            if len(set(names)) != len(names):
-                raise ValueError(f"degradations {names}, expected each once")
-            check_arrays(arrays, index, len(names))
-            return cls(
-                index,
-                {name: arrays[f"scores.{i}"] for i, name in enumerate(names)},
-                setting=AttributionSettings(**metadata["setting"]),
-                notes=tuple(metadata["notes"]),
-                **{name: arrays[name] for name in ARRAYS},
-            )
-        except (SafetensorError, ValueError, KeyError, TypeError) as problem:
+            return cls.from_tensors(tensors, metadata)
+        except ValueError as problem:
             raise ValueError(f"{path} is not a saved attribution: {problem}") from None
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from faigfast.analysis.evaluation import crops, mean_and_interval, restore
 from faigfast.analysis.masking import FRACTIONS, Masking, mask
 from faigfast.analysis.metrics import psnr
+from faigfast.analysis.report.builder import write_report
 from faigfast.analysis.report.figures import (
     data_uri,
     layer_distribution,
@@ -19,6 +20,7 @@ from faigfast.analysis.report.figures import (
     svg,
 )
 from faigfast.analysis.report.page import Page
+from faigfast.analysis.report.sections.ability import add_completeness
 from faigfast.analysis.report.tables import completeness_table, masking_table, verdicts
 from faigfast.attribution.one_call import attribute
 from faigfast.data import KEPT_OUT, Degradation, photographs
@@ -36,6 +38,12 @@ CROP = 96  # ground-truth pixels
 SHOWN_CROP = 192
 SHOWN_FRACTION = FRACTIONS[0]
 MONTAGE = ("chelsea, blur", "chelsea, noise")  # rows of masking.png
+INTRODUCTION = (
+    "Which filters of a blind super-resolution network remove blur, and which remove noise? Filter "
+    "attribution with integrated gradients (FAIG) ranks the filters. Masking sets the top filters "
+    "back to their values before the network was trained on degraded images: the ability that the "
+    "network then loses is the ability that these filters give it."
+)
 # Every fourth crop is attributed, every second of the others is restored.
 ATTRIBUTED, MEASURED = slice(0, None, 4), slice(0, None, 2)
 
@@ -85,50 +93,48 @@ def run_demo(
         f"{len(attributed.names)} other crops."
     )
     head, rows = masking_table(masking)
-    verdict = verdicts(masking)
-
-    page = Page("FAIG on the shipped pair")
-    page.text(
-        "Which filters of a blind super-resolution network remove blur, and which remove noise? "
-        "The filters that filter attribution with integrated gradients (FAIG) ranks highest are "
-        "put back to what they were before the network was trained on degraded images; what the "
-        "network can no longer do is what they did."
-    )
-    for sentence in verdict:
-        page.text(sentence)
-    page.heading("Photographs, 1 % of the filters masked")
     examples = _examples(baseline, target, result, images)
-    for title, columns in examples.items():
-        page.text(title)
-        page.strip([(data_uri(image), caption) for caption, image in columns.items()])
-    page.heading("PSNR against masked share")
-    page.figure(svg(masking_curves(masking)))
-    page.table(head, rows)
-    page.text(conditions, note=True)
-    page.heading("Where the top 1 % lie")
-    tops = {name: result.top(name, SHOWN_FRACTION) for name in result.degradations}
-    page.figure(svg(layer_distribution(tops, result.index)))
-    page.heading("Completeness")
-    page.text(
-        "The attributions of all tensors must add up to the difference of the two networks' "
-        "losses; the relative error of that sum tells how well the integral was taken."
-    )
-    page.table(*completeness_table(result))
-    page.text(
-        f"Rule {result.setting.rule}, {result.evaluations} points, backend {result.backend}, "
-        f"{result.precision}. {' '.join(result.notes)}",
-        note=True,
-    )
-    page.heading("Command")
-    page.code(f"faigfast demo --steps {steps}")
-    page.save(output / "report.html")
+
+    def restored(page: Page) -> None:
+        page.heading("Photographs, 1 % of the filters masked")
+        for title, columns in examples.items():
+            page.text(title)
+            page.strip([(data_uri(image), caption) for caption, image in columns.items()])
+
+    def masked(page: Page) -> None:
+        page.heading("PSNR against masked share")
+        page.figure(svg(masking_curves(masking)))
+        page.table(head, rows)
+        page.text(conditions, note=True)
+
+    def layers(page: Page) -> None:
+        page.heading("Layers of the top 1 %")
+        tops = {name: result.top(name, SHOWN_FRACTION) for name in result.degradations}
+        page.figure(svg(layer_distribution(tops, result.index)))
+
+    def completeness(page: Page) -> None:
+        page.heading("Completeness")
+        add_completeness(page, result)
+        page.table(*completeness_table(result))
+
+    write_report(
+        output / "report.html",
+        "FAIG on the shipped pair",
+        [INTRODUCTION, *verdicts(masking)],
+        {
+            "photographs": restored, "masking": masked, "layers": layers,
+            "completeness": completeness,
+        },
+        f"faigfast demo --steps {steps}",
+        progress=progress,
+    )  # fmt: skip
     with atomic_write(output / "masking.png") as path:
         side_by_side([examples[name] for name in MONTAGE]).savefig(path, dpi=110)
     write_json(output / "figures.json", _figures(masking))
 
     print(aligned(head, rows))
     print(f"\n{conditions}\n")
-    print("\n".join(verdict))
+    print("\n".join(verdicts(masking)))
     print(f"\n{output / 'report.html'}, after {time.perf_counter() - start:.0f} s")
     return output / "report.html"
 

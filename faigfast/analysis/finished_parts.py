@@ -1,22 +1,20 @@
-"""FinishedParts: finished parts of a long run on disk, so that an interrupted run goes on."""
+"""FinishedParts: parts of an analysis that are read from disk, or computed and kept."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from faigfast.io.atomic import atomic_write, write_json
-from faigfast.io.differences import difference
+from faigfast.io.parts import Parts
+from faigfast.io.tensor_file import load_tensors, save_tensors
 from faigfast.result import Attribution
 
+T = TypeVar("T")
 PARTS = "parts"
-IDENTITY = "findings.json"
 
 
 class FinishedParts:
@@ -44,25 +42,11 @@ class FinishedParts:
         made_from: Mapping[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
-        self.parts = None if folder is None else Path(folder) / PARTS
-        self.stale = False
-        if self.parts is None:
-            return
-        identity = json.loads(json.dumps(dict(made_from or {})))
-        file = self.parts / IDENTITY
-        if file.exists():
-            try:
-                kept = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError:
-                kept = {}
-            change = difference(kept, identity)
-            if change and not overwrite:
-                raise ValueError(
-                    f"{self.parts} holds parts of another run: {change}; choose another --output "
-                    "or add --overwrite"
-                )
-            self.stale = bool(change or overwrite)
-        self.identity: dict[str, Any] | None = identity
+        self._parts = None
+        if folder is not None:
+            self._parts = Parts(Path(folder) / PARTS, made_from or {}, overwrite)
+            if overwrite:
+                self._parts.discard()
 
     def tensors(
         self,
@@ -71,43 +55,32 @@ class FinishedParts:
         keys: Collection[str] | None = None,
     ) -> dict[str, Tensor]:
         """Read the tensors of a part, or compute and keep them; a part has exactly `keys`."""
-        path = self._path(name)
-        if path is not None and path.exists():
-            try:
-                tensors = load_file(path)
-                if keys is None or tensors.keys() == set(keys):
-                    return tensors
-            except SafetensorError:
-                pass
-            path.unlink()  # damaged, so computed again
-        tensors = compute()
-        if path is not None:
-            with atomic_write(path) as temporary:
-                save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
-        return tensors
+
+        def read(path: Path) -> dict[str, Tensor]:
+            tensors, _ = load_tensors(path)
+            if keys is not None and tensors.keys() != set(keys):
+                raise ValueError(f"{path} holds {', '.join(tensors)}; expected {', '.join(keys)}")
+            return tensors
+
+        return self._kept(name, compute, read, lambda tensors, path: save_tensors(path, tensors))
 
     def attribution(self, name: str, compute: Callable[[], Attribution]) -> Attribution:
         """Read an attribution, or compute and keep it."""
-        path = self._path(name)
-        if path is not None and path.exists():
-            try:
-                return Attribution.load(path)
-            except ValueError:
-                path.unlink()
-        result = compute()
-        if path is not None:
-            result.save(path)
-        return result
+        return self._kept(name, compute, Attribution.load, Attribution.save)
 
-    def _path(self, name: str) -> Path | None:
-        if self.parts is None:
-            return None
-        if self.identity is not None:  # late, so that refused options change nothing
-            if self.stale:
-                for file in self.parts.glob("*.safetensors"):
-                    file.unlink()
-            write_json(self.parts / IDENTITY, self.identity)
-            self.identity = None
+    def _kept(
+        self,
+        name: str,
+        compute: Callable[[], T],
+        read: Callable[[Path], T],
+        write: Callable[[T, Path], None],
+    ) -> T:
+        if self._parts is None:
+            return compute()
         readable = "".join(c if c.isalnum() or c in ".-" else "-" for c in name)[:60]
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        return self.parts / f"{readable}-{digest}.safetensors"
+        file = f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        result = self._parts.load(file, read)
+        if result is None:
+            result = compute()
+            self._parts.save(file, partial(write, result))
+        return result

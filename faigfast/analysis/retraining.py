@@ -29,7 +29,7 @@ from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
 from faigfast.models.fingerprint import digest_of, fingerprint
 from faigfast.models.state import blaming, copy_of, unwrap
-from faigfast.training.trainer import STATE, Optimize, Schedule, check_optimizer, train
+from faigfast.training.trainer import Optimize, Schedule, check_optimizer, train
 
 if TYPE_CHECKING:
     import pandas
@@ -96,9 +96,6 @@ def retrain(
         "filters": "all" if filters is None else filters.digest,
         **(recipe or {}),
     }
-    check_optimizer(optimizer)
-    if overwrite:  # after the checks above, so that a refused call deletes nothing
-        (Path(folder) / STATE).unlink(missing_ok=True)
     averaged_state = train(
         network,
         patches,
@@ -107,6 +104,7 @@ def retrain(
         recipe=identity,
         trainable=masks,
         optimizer=optimizer,
+        overwrite=overwrite,
         progress=progress,
     )
     network.load_state_dict(averaged_state)

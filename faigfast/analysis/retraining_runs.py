@@ -1,7 +1,7 @@
 """Retraining runs: their patches, and the files of their states."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -11,7 +11,8 @@ from torch import Tensor
 from faigfast.analysis.study import Study
 from faigfast.data.degradations import Degradation
 from faigfast.data.patches import Patches
-from faigfast.training.trainer import STATE, Schedule, check_state
+from faigfast.io.parts import refuse_other_run
+from faigfast.training.trainer import Schedule
 
 RETRAINED_NETWORKS = ("discovered", "random", "all")
 
@@ -62,19 +63,13 @@ def training_patches(
     }
 
 
-def state_files(names: Iterable[str], folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Files of the training states for some degradations."""
-    for name, network in product(names, RETRAINED_NETWORKS):
-        yield Path(folder) / f"{name}-{network}" / STATE
-
-
 def check_states(names: Iterable[str], schedule: Schedule, folder: str | os.PathLike[str]) -> None:
     """Refuse a folder with trainings of another schedule.
 
     Raises
     ------
     ValueError
-        Naming the file and the difference.
+        Naming the folder and the difference.
     """
-    for file in state_files(names, folder):
-        check_state(file, asdict(schedule))
+    for name, network in product(names, RETRAINED_NETWORKS):
+        refuse_other_run(Path(folder) / f"{name}-{network}", asdict(schedule), partly=True)

@@ -23,12 +23,13 @@ import faigfast
 from faigfast.analysis.baselines import METHODS, WEIGHT_METHODS, rank_by
 from faigfast.analysis.contrasts import NAMES
 from faigfast.analysis.report.tables import completeness_table
+from faigfast.backend.catalogue import NAMES as BACKENDS
 from faigfast.backend.catalogue import choose
 from faigfast.backend.gpu.devices import Devices, Run, known_devices
 from faigfast.backend.precision import PRECISIONS, check_precision
 from faigfast.cli.output import command_line, note, sha256, writable_folder
 from faigfast.cli.reading import Group, Images, group_by_size, hash_images, read_ahead
-from faigfast.cli.run_folder import FILTERS_CSV, SCORES, RunFolder, alone_in
+from faigfast.cli.run_folder import FILTERS_CSV, SCORES, Hashes, RunFolder
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import DegradedFolder, PairedFolders
 from faigfast.integration.batch import Batch
@@ -36,6 +37,7 @@ from faigfast.integration.objective import resolve_objective
 from faigfast.integration.refinement import schedule
 from faigfast.io.atomic import atomic_write
 from faigfast.io.environment import describe_machine, describe_versions
+from faigfast.io.lock import alone_in
 from faigfast.io.text_table import aligned, counted
 from faigfast.result import Attribution
 
@@ -70,6 +72,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         **{role: sha256(Path(options[role])) for role in ROLES},
         # The content of folders counts, not their path: the run folder hashes the images.
         "degradations": {k: v if options.degrade else "folder" for k, v in origins.items()},
+        "order": list(origins),  # of the degradations in the results
         **{name: options[name] for name in (*SETTINGS, *IMAGES, *OWN)},
         **({"device": devices[0].type} if devices and devices[0].type != "cpu" else {}),
         # Absent for FAIG: run folders of older versions have no method.
@@ -205,18 +208,26 @@ def _compute(
     devices: list[torch.device],
 ) -> tuple[Attribution, dict[str, Any]]:
     """Attribute the images that the folder does not hold yet; give the result and times."""
-    kept = [n for n in range(len(images)) if folder.part(n).exists()]
-    if kept:
-        note(f"going on: {len(kept)} of {len(images)} images are in {folder.parts}", options.quiet)
+    kept = sorted(folder.finished)
     given = {name: options[name] for name in SETTINGS} | {"memory": options.memory}
-    if kept and devices:  # the precision measured on the first image holds for all
-        measured = Attribution.load(folder.part(kept[0])).precision
-        given["precision"] = measured if measured in PRECISIONS else options.precision
+    if kept:
+        note(
+            f"going on: {len(kept)} of {len(images)} images are in {folder.parts.folder}",
+            options.quiet,
+        )
+        # What "auto" chose for the first images holds for all.
+        setting = folder.load(kept[0]).setting
+        if given["precision"] == "auto" and setting.precision in PRECISIONS:
+            given["precision"] = setting.precision
+        if given["backend"] == "auto" and setting.backend in BACKENDS:
+            given["backend"] = setting.backend
+            choose(setting.backend, devices[0] if devices else "cpu", given["precision"])
     started, start = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
     groups = _missing(images, set(kept), options, devices)
     order = [n for group in groups for n in group]
     reading = read_ahead(images, groups, next(pair[1].parameters()).dtype)
-    parts = _batches(reading, folder)
+    hashes: Hashes = {}
+    parts = _batches(reading, hashes)
     faig = options.method == "faig"
     rank: Run = faigfast.attribute if faig else partial(rank_by, options.method, seed=options.seed)
     if devices and groups:
@@ -236,7 +247,7 @@ def _compute(
         try:
             for result in results:
                 own = order[done : done + result.images]
-                folder.keep(own, result)
+                folder.keep(own, result, hashes)
                 done += len(own)
                 bar.update(len(own))
         except ValueError as error:
@@ -247,7 +258,7 @@ def _compute(
             position = order[int(text[1]) + (0 if devices else done)]
             name = f", image {images.names[position]!r}:"
             raise ValueError(str(error).replace(text[0], name, 1)) from error
-    first_one, *others = (Attribution.load(folder.part(n)) for n in range(len(images)))
+    first_one, *others = (folder.load(n) for n in range(len(images)))
     return first_one.merge(others), {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - start, 3),
@@ -268,10 +279,10 @@ def _missing(
     return [group for group in missing if group]
 
 
-def _batches(groups: Iterable[Group], folder: RunFolder) -> Iterator[Batch]:
-    """Yield the batches of groups; the folder receives their hashes."""
+def _batches(groups: Iterable[Group], hashes: Hashes) -> Iterator[Batch]:
+    """Yield the batches of groups; `hashes` receives their hashes."""
     for group in groups:
-        folder.hashes |= group.hashes
+        hashes |= group.hashes
         yield group.batch
 
 
@@ -291,9 +302,9 @@ def _progress_in_interrupt(folder: RunFolder, images: int) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        done = sum(folder.part(n).exists() for n in range(images))
         raise KeyboardInterrupt(
-            f"{done} of {counted(images, 'image')} finished; the same command goes on with the rest"
+            f"{len(folder.finished)} of {counted(images, 'image')} finished; the same command goes "
+            "on with the rest"
         ) from None
 
 

@@ -5,8 +5,11 @@ from typing import Any
 
 from faigfast.analysis.demo import run_demo
 from faigfast.cli.output import writable_folder
+from faigfast.io.lock import alone_in
 
 
 def run(options: Any, words: Sequence[str]) -> None:
     """Run the demo, which prints its table and the report's path itself."""
-    run_demo(writable_folder(options.output), steps=options.steps, progress=not options.quiet)
+    folder = writable_folder(options.output)
+    with alone_in(folder):
+        run_demo(folder, steps=options.steps, progress=not options.quiet)

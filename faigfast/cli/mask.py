@@ -14,7 +14,6 @@ from faigfast.analysis.report.tables import (
     masked_networks,
     masked_sets,
 )
-from faigfast.cli.run_folder import alone_in
 from faigfast.cli.study import (
     check_shares,
     describe,
@@ -25,6 +24,7 @@ from faigfast.cli.study import (
     publish,
     read_sets,
 )
+from faigfast.io.lock import alone_in
 
 
 def run(options: Any, words: Sequence[str]) -> None:

@@ -13,9 +13,9 @@ from faigfast.analysis.modulation import check_strength, modulate, modulated, mo
 from faigfast.analysis.report.figures import modulation_curves, side_by_side
 from faigfast.analysis.report.tables import modulation_sentences
 from faigfast.cli.output import note, writable_file
-from faigfast.cli.run_folder import alone_in
 from faigfast.cli.study import describe, open_study, publish, target_file
 from faigfast.filters.filter_set import FilterSet
+from faigfast.io.lock import alone_in
 from faigfast.zoo.checkpoints import checkpoint_path
 
 

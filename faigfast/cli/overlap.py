@@ -5,8 +5,8 @@ from typing import Any
 
 from faigfast.analysis.contrasts import has_levels, levels, overlap, overlap_data_frame
 from faigfast.analysis.report.figures import matrix
-from faigfast.cli.run_folder import alone_in
 from faigfast.cli.study import describe_attributed, open_study, publish
+from faigfast.io.lock import alone_in
 
 
 def run(options: Any, words: Sequence[str]) -> None:

@@ -10,8 +10,8 @@ from faigfast.analysis.evaluation import restore
 from faigfast.analysis.prediction import MATCHES, own_output_scores
 from faigfast.analysis.prediction_trials import LEVELS, try_predictions
 from faigfast.analysis.report.figures import matrix
-from faigfast.cli.run_folder import alone_in
 from faigfast.cli.study import learned_crops, open_study, publish, read_folder, training_photographs
+from faigfast.io.lock import alone_in
 from faigfast.models.state import blaming
 
 

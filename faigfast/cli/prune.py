@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from faigfast.analysis.contrasts import Contrast, check_contrasts
 from faigfast.analysis.pruning import channel_importance, importance_data_frame
 from faigfast.analysis.report.figures import channel_bars
-from faigfast.cli.run_folder import alone_in
 from faigfast.cli.study import describe_attributed, open_study, publish
 from faigfast.io.atomic import atomic_write
+from faigfast.io.lock import alone_in
 
 
 def run(options: Any, words: Sequence[str]) -> None:

@@ -32,7 +32,7 @@ class Group:
     batch : Batch
         Their tensors, lq [N, 3, h, w] and gt [N, 3, H, W].
     hashes : dict of str to dict of str to str
-        SHA-256 of their files, by name and role.
+        SHA-256 of the bytes that were decoded, by name and role.
     """
 
     names: list[str]
@@ -77,15 +77,10 @@ def group_by_size(
     return sorted(groups)
 
 
-def hash_files(images: Images, name: str) -> dict[str, str]:
-    """SHA-256 of every file of an image, by role."""
-    return {role: sha256(path) for role, path in images.files(name).items()}
-
-
 def hash_images(images: Images, quiet: bool, names: Iterable[str]) -> dict[str, dict[str, str]]:
     """SHA-256 of every file of some images, by name and role, with a progress bar."""
     bar = tqdm(names, desc="hashing", unit="image", disable=quiet, leave=False)
-    return {name: hash_files(images, name) for name in bar}
+    return {name: {role: sha256(path) for role, path in images.files(name).items()} for name in bar}
 
 
 def read_ahead(
@@ -140,15 +135,14 @@ def _compute_alone() -> None:
 
 
 def _read(images: Images, positions: Sequence[int], dtype: torch.dtype, stop: Event) -> Group:
-    """Hash and read images one after the other, until `stop` is set."""
+    """Read images one after the other, until `stop` is set."""
     names = [images.names[position] for position in positions]
     items, hashes = [], {}
     for name, position in zip(names, positions, strict=True):
         if stop.is_set():
             raise CancelledError
-        # Hash first: if the file is replaced before it is read, the next run refuses it.
-        hashes[name] = hash_files(images, name)
         items.append(images[position])
+        hashes[name] = items[-1]["sha256"]
     lq = {
         degradation: torch.stack([item["lq"][degradation] for item in items]).to(dtype)
         for degradation in items[0]["lq"]

@@ -14,12 +14,11 @@ from faigfast.analysis import retraining
 from faigfast.analysis.contrasts import Contrast
 from faigfast.analysis.evaluation import METRICS
 from faigfast.analysis.prediction_trials import LEVELS
-from faigfast.analysis.report.full_report import write_report
+from faigfast.analysis.report.full_report import PAGE, write_full_report
 from faigfast.analysis.report.sections import Material
 from faigfast.analysis.report.sections.material import PATCH, RETRAINING
 from faigfast.analysis.report.sections.use import one_contrast_each
 from faigfast.cli.output import command_line, note
-from faigfast.cli.run_folder import alone_in
 from faigfast.cli.study import (
     describe,
     learned_crops,
@@ -30,6 +29,7 @@ from faigfast.cli.study import (
 )
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_machine, describe_versions
+from faigfast.io.lock import alone_in
 from faigfast.training.trainer import Schedule
 
 COMPARED = 9  # about so many crops compare filters under many degradations
@@ -104,12 +104,12 @@ def run(options: Any, words: Sequence[str]) -> None:
         of = "Of levels" if labels.lq.keys() != study.measured.lq.keys() else "Of these"
         data = f"Degradations: {', '.join(study.measured.lq)}. {of}: {counts}{learned}."
         remarks = [data, describe(study), on]
-        page, seconds, notes = write_report(material, title, command_line(words), remarks)
+        seconds, notes = write_full_report(material, title, command_line(words), remarks)
         content = {
             "command": command_line(words),
             "remarks": remarks,
             "notes": notes,
-            "files": [page, *material.files],
+            "files": [PAGE, *material.files],
             "seconds": round(seconds, 1),
             "versions": versions,
             "machine": hardware,
@@ -117,8 +117,8 @@ def run(options: Any, words: Sequence[str]) -> None:
         write_json(material.folder / "report.json", content)
         for text in notes:
             note(text, options.quiet)
-        size = (material.folder / page).stat().st_size / 1e6
-        print(f"wrote {material.folder / page}, {size:.1f} MB, after {seconds:.0f} s")
+        size = (material.folder / PAGE).stat().st_size / 1e6
+        print(f"wrote {material.folder / PAGE}, {size:.1f} MB, after {seconds:.0f} s")
 
 
 def _name(options: Any, network: nn.Module) -> str:

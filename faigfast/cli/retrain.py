@@ -7,7 +7,6 @@ from typing import Any
 import faigfast
 from faigfast.analysis.report.figures import retraining_bars
 from faigfast.analysis.retraining import retrain_all, retraining_data_frame, retraining_sentences
-from faigfast.cli.run_folder import alone_in
 from faigfast.cli.study import (
     describe,
     describe_measured,
@@ -22,6 +21,7 @@ from faigfast.cli.study import (
     target_file,
     training_photographs,
 )
+from faigfast.io.lock import alone_in
 from faigfast.training.trainer import Schedule
 
 

@@ -1,42 +1,26 @@
 """RunFolder: the folder of one attribution, with finished images, results and their identity."""
 
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from faigfast.io.atomic import write_json
 from faigfast.io.differences import difference
+from faigfast.io.parts import REMEDY, Parts
+from faigfast.io.tensor_file import load_tensors, save_tensors
 from faigfast.models.fingerprint import digest_of
 from faigfast.result import ARRAYS, Attribution
 
 SCORES = "scores.safetensors"
 FILTERS_CSV = "filters.csv"
 MANIFEST = "manifest.json"
-IDENTITY = "run.json"
-PART = "[0-9]" * 6 + ".safetensors"
+PARTS = "parts"
+HASHES = "hashes"  # metadata of a part
 
 Hashes = dict[str, dict[str, str]]  # SHA-256 of the files of images, by name and role
-
-
-@contextmanager
-def alone_in(path: Path) -> Iterator[None]:
-    """Lock a folder against other processes; the lock ends with the process at the latest."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ValueError(f"{path} is in use by another faigfast command") from None
-    finally:
-        os.close(handle)
 
 
 class RunFolder:
@@ -52,8 +36,7 @@ class RunFolder:
     names : sequence of str
         Names of the images, by position.
     hash_images : callable
-        Hashes the images of some names. The folder hashes only images whose results it holds;
-        the caller adds the other images to `hashes`.
+        Hashes the images of some names, to compare them with the images of results in the folder.
     overwrite : bool
         Remove finished results and results of another run.
 
@@ -61,8 +44,8 @@ class RunFolder:
     ----------
     manifest : dict or None
         Manifest of the run, if it is finished.
-    hashes : dict of str to dict of str to str
-        SHA-256 of the files of the images that were read, by name and role.
+    finished : set of int
+        Positions of images whose result the folder holds.
 
     Raises
     ------
@@ -79,136 +62,120 @@ class RunFolder:
         overwrite: bool,
     ) -> None:
         self.path = path
-        self.parts = path / "parts"
         self._settings = json.loads(json.dumps(made_from))
         self._names = names
         self._hash_images = hash_images
-        self.hashes: Hashes = {}
-        if (path / MANIFEST).is_dir() or self.parts.is_file():
-            raise ValueError(f"{path} holds a folder {MANIFEST} or a file parts; choose another")
-        if overwrite and (path / MANIFEST).exists():
-            self._remove()
-        try:
-            self.manifest = self._find()
-        except ValueError:
-            if not overwrite:
-                raise
-            self._remove()
-            self.manifest = None
-        if self.manifest is None:
-            self._write_identity()
+        self._hashes: Hashes = {}  # of images whose result is in the folder
+        parts = path / PARTS
+        if (path / MANIFEST).is_dir() or parts.is_symlink() or parts.is_file():
+            raise ValueError(
+                f"{path} holds a folder {MANIFEST}, or {PARTS} as a file or a link; choose another"
+            )
+        replaced = overwrite and (path / MANIFEST).exists()
+        if replaced:
+            self._remove_results()
+        positions = {name: position for position, name in enumerate(names)}
+        self.parts = Parts(parts, {**self._settings, "images": positions}, overwrite)
+        if replaced:
+            self.parts.discard()
+        self.manifest = self._read_manifest()
+        self.finished = set() if self.manifest else self._find_finished(overwrite)
 
-    def part(self, position: int) -> Path:
-        """Path of the result of one image."""
-        return self.parts / f"{position:06d}.safetensors"
+    def load(self, position: int) -> Attribution:
+        """Load the result of one finished image."""
+        return Attribution.load(self.parts.path(_part(position)))
 
-    def keep(self, positions: Sequence[int], result: Attribution) -> None:
-        """Keep every image of a result as a part; their `hashes` must be known."""
-        # First, since a part without hashes is refused; hashes without a part are ignored.
-        self._write_identity()
+    def keep(self, positions: Sequence[int], result: Attribution, hashes: Hashes) -> None:
+        """Keep every image of a result as a part, with the hashes of its files."""
         for position, image in zip(positions, one_by_one(result), strict=True):
-            image.save(self.part(position))
+            name = self._names[position]
+            tensors, metadata = image.to_tensors()
+            metadata[HASHES] = self._hashes[name] = hashes[name]
+            write = partial(save_tensors, tensors=tensors, metadata=metadata)
+            self.parts.save(_part(position), write)
+            self.finished.add(position)
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest; remove old files and the parts."""
         before = (self.manifest or {}).get("files", [])
-        scores = _hash(self.path / SCORES)
-        manifest = {**manifest, "made_from": self._made_from(), "scores_sha256": scores}
+        images = {name: self._hashes[name] for name in self._names}
+        manifest = {
+            **manifest,
+            "made_from": {**self._settings, "images": images},
+            "scores_sha256": _hash(self.path / SCORES),
+        }
         write_json(self.path / MANIFEST, manifest)
         self._remove_files([name for name in before if name not in manifest["files"]])
-        self._remove_parts()
+        self.parts.clear()
 
-    def _made_from(self) -> dict[str, Any]:
-        """Give everything the results depend on; images that were not read have no hashes."""
-        images = {name: self.hashes.get(name, {}) for name in self._names}
-        return {**self._settings, "images": images}
-
-    def _write_identity(self) -> None:
-        write_json(self.parts / IDENTITY, {"made_from": self._made_from()})
-
-    def _find(self) -> dict[str, Any] | None:
-        """Read the manifest, if there is one; refuse files of another run."""
-        manifest = self._same_run(self.path / MANIFEST)
-        # Only with images: a run that failed at once does not block the folder.
-        started = any(self.parts.glob(PART))
-        unfinished = self._same_run(self.parts / IDENTITY) if started else None
-        if started and unfinished is None:
-            raise ValueError(
-                f"{self.parts} holds images without their {IDENTITY}; choose another --output or "
-                "add --overwrite"
-            )
-        scores = self.path / SCORES
-        if manifest and _hash(scores) != manifest.get("scores_sha256"):
-            raise ValueError(
-                f"{scores} is missing or is not what was computed; add --overwrite to compute it "
-                "again"
-            )
-        for name in (SCORES, FILTERS_CSV):
-            if manifest is None and unfinished is None and (self.path / name).exists():
-                raise ValueError(
-                    f"{self.path} holds a {name} without its {MANIFEST}; choose another --output "
-                    "or add --overwrite"
-                )
-        return manifest
-
-    def _same_run(self, file: Path) -> dict[str, Any] | None:
-        """Read a file with the identity of results; refuse another run's."""
+    def _read_manifest(self) -> dict[str, Any] | None:
+        """Read the manifest, if there is one; refuse another run's."""
+        file = self.path / MANIFEST
         if not file.exists():
             return None
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             settings = dict(content["made_from"])
-            hashes = dict(settings.pop("images"))
+            images = dict(settings.pop("images"))
         except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{file} is not of faigfast attribute; {REMEDY}") from None
+        if change := difference(settings, self._settings):
+            raise ValueError(f"{self.path} holds the results of another run: {change}; {REMEDY}")
+        now = self._hash_images(self._names)
+        if change := difference(images, now, "images"):
+            raise ValueError(f"{self.path} holds the results of another run: {change}; {REMEDY}")
+        scores = self.path / SCORES
+        if _hash(scores) != content.get("scores_sha256"):
             raise ValueError(
-                f"{file} is not of faigfast attribute; choose another --output or add --overwrite"
-            ) from None
-        if change := difference(settings, self._settings) or self._replaced(file, hashes):
-            raise ValueError(
-                f"{self.path} holds the results of another run: {change}; choose another --output "
-                "or add --overwrite"
+                f"{scores} is missing or is not what was computed; add --overwrite to compute it "
+                "again"
             )
+        self._hashes = now
         return content
 
-    def _replaced(self, file: Path, hashes: Hashes) -> str:
-        """Name the first image whose hash differs from the image of the result in the folder."""
-        known = {
-            name
-            for position, name in enumerate(self._names)
-            if file.name == IDENTITY and name in hashes and not self.part(position).exists()
-        }
-        asked = [name for name in self._names if name not in known and name not in self.hashes]
-        self.hashes |= self._hash_images(asked)
-        now = {name: hashes[name] if name in known else self.hashes[name] for name in self._names}
-        return difference(hashes, now, "images")
+    def _find_finished(self, overwrite: bool) -> set[int]:
+        """Find undamaged parts; refuse, or leave out, parts of images that changed since."""
+        kept: Hashes = {}
+        for position, name in enumerate(self._names):
+            if hashes := self.parts.load(_part(position), _hashes_of):
+                kept[name] = hashes
+        now = self._hash_images(list(kept)) if kept else {}
+        change = difference(kept, now, "images")
+        results = [name for name in (SCORES, FILTERS_CSV) if (self.path / name).exists()]
+        if not kept and results:
+            change = f"{results[0]} without its {MANIFEST}"
+        if change and not overwrite:
+            raise ValueError(f"{self.path} holds the results of another run: {change}; {REMEDY}")
+        self._hashes = {name: hashes for name, hashes in kept.items() if hashes == now[name]}
+        return {position for position, name in enumerate(self._names) if name in self._hashes}
 
-    def _remove(self) -> None:
-        self.hashes.clear()
-        names: list[str] = []
-        if (self.path / MANIFEST).exists():
-            try:
-                manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-                names = [name for name in manifest["files"] if manifest["made_from"]]
-            except (ValueError, KeyError, TypeError):
-                raise ValueError(
-                    f"{self.path / MANIFEST} is not of faigfast attribute; choose another --output"
-                ) from None
-        # The manifest goes first: results without it are known to be incomplete.
+    def _remove_results(self) -> None:
+        """Remove the manifest first: results without it are known to be incomplete."""
+        try:
+            manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+            names = [str(name) for name in manifest["files"] if manifest["made_from"]]
+        except (ValueError, KeyError, TypeError):  # damaged, or of another program
+            names = []
         self._remove_files([MANIFEST, SCORES, FILTERS_CSV, *names])
-        self._remove_parts()
 
     def _remove_files(self, names: list[str]) -> None:
         for name in names:
             # Only files of this command, whatever a manifest lists.
-            if name in (MANIFEST, SCORES, FILTERS_CSV) or str(name).endswith("_index.txt"):
+            if name in (MANIFEST, SCORES, FILTERS_CSV) or name.endswith("_index.txt"):
                 (self.path / Path(name).name).unlink(missing_ok=True)
 
-    def _remove_parts(self) -> None:
-        if self.parts.is_dir():
-            for file in [*self.parts.glob(PART), self.parts / IDENTITY]:
-                file.unlink(missing_ok=True)
-            if not any(self.parts.iterdir()):
-                self.parts.rmdir()
+
+def _part(position: int) -> str:
+    return f"{position:06d}"
+
+
+def _hashes_of(path: Path) -> dict[str, str]:
+    """Give the hashes of the image in a part, whose digest is checked."""
+    tensors, metadata = load_tensors(path)
+    Attribution.from_tensors(tensors, metadata)
+    if not isinstance(metadata.get(HASHES), dict):
+        raise ValueError(f"{path} is a result without the hashes of its image")
+    return metadata[HASHES]
 
 
 def one_by_one(result: Attribution) -> Iterator[Attribution]:
@@ -226,6 +193,6 @@ def one_by_one(result: Attribution) -> Iterator[Attribution]:
 def _hash(scores: Path) -> str:
     """Hash the tensors of a file, in any order; "" for other files."""
     try:
-        return digest_of(load_file(scores))
-    except (OSError, SafetensorError):
+        return digest_of(load_tensors(scores)[0])
+    except (FileNotFoundError, ValueError):
         return ""

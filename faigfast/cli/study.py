@@ -29,7 +29,6 @@ from faigfast.analysis.study import Study, study_identity
 from faigfast.backend.catalogue import choose
 from faigfast.cli.attribute import named_recipes, open_images, own_network
 from faigfast.cli.output import command_line, note, sha256, writable_folder
-from faigfast.cli.run_folder import alone_in
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import image_files
 from faigfast.data.images import read_image
@@ -39,6 +38,7 @@ from faigfast.filters.index import FilterIndex
 from faigfast.integration.quadrature import node_count
 from faigfast.io.atomic import write_json, write_text
 from faigfast.io.environment import describe_machine, describe_versions
+from faigfast.io.lock import alone_in
 from faigfast.io.text_table import aligned
 from faigfast.models.state import blaming
 from faigfast.zoo.pairs import PAIRS, shipped_folder, shipped_pair

@@ -14,6 +14,7 @@ from faigfast.data.folders import image_files
 from faigfast.data.images import read_image
 from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
 from faigfast.io.atomic import write_json, write_text
+from faigfast.io.lock import alone_in
 from faigfast.io.text_table import aligned
 from faigfast.training.trainer import Schedule, train_pair
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRCNNStyle, SRResNet, SwinIR
@@ -37,29 +38,30 @@ def run(options: Any, words: Sequence[str]) -> None:
     )
     baseline, target = schedules
     degradations = _degradations(options)
-    record = folder / "training.json"
-    before = record.read_bytes() if record.exists() else None
-    files = train_pair(
-        folder,
-        _network(options),
-        images,
-        scale=options.scale,
-        baseline=baseline,
-        target=target,
-        blur=tuple(options.blur),
-        noise=tuple(options.noise),
-        probability=options.probability,
-        patch=options.patch,
-        progress=not options.quiet,
-    )
-    pair = faigfast.load_pair(*files)
-    evaluation, text = _evaluate(pair, kept_out, degradations, options.scale)
-    write_json(folder / "evaluation.json", evaluation)
-    command = folder / "command.txt"
-    if not command.exists() or record.read_bytes() != before:  # the command that made the pair
-        write_text(command, command_line(words) + "\n")
-    print(text)
-    print(f"wrote {', '.join(file.name for file in files)} and evaluation.json in {folder}")
+    with alone_in(folder):
+        record = folder / "training.json"
+        before = record.read_bytes() if record.exists() else None
+        files = train_pair(
+            folder,
+            _network(options),
+            images,
+            scale=options.scale,
+            baseline=baseline,
+            target=target,
+            blur=tuple(options.blur),
+            noise=tuple(options.noise),
+            probability=options.probability,
+            patch=options.patch,
+            progress=not options.quiet,
+        )
+        pair = faigfast.load_pair(*files)
+        evaluation, text = _evaluate(pair, kept_out, degradations, options.scale)
+        write_json(folder / "evaluation.json", evaluation)
+        command = folder / "command.txt"
+        if not command.exists() or record.read_bytes() != before:  # the command that made the pair
+            write_text(command, command_line(words) + "\n")
+        print(text)
+        print(f"wrote {', '.join(file.name for file in files)} and evaluation.json in {folder}")
 
 
 def _network(options: Any) -> nn.Module:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from faigfast.data.images import PathLike, image_size, read_image
+from faigfast.data.images import PathLike, image_size, read_hashed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 SHOWN = 3  # names in a message before "and N more"
@@ -123,10 +123,11 @@ class _ImageFolder(Dataset):
         """Height and width of every cropped ground truth, by name."""
         return {name: (h * self.scale, w * self.scale) for name, (h, w) in self._low_sizes.items()}
 
-    def _ground_truth(self, name: str) -> Tensor:
+    def _ground_truth(self, name: str) -> tuple[Tensor, str]:
+        """Read a ground truth [3, H, W] and the hash of its file."""
         height, width = self._low_sizes[name]
-        image = read_image(self._gt[name])
-        return image[:, : height * self.scale, : width * self.scale].contiguous()
+        image, digest = read_hashed(self._gt[name])
+        return image[:, : height * self.scale, : width * self.scale].contiguous(), digest
 
 
 class PairedFolders(_ImageFolder):
@@ -162,9 +163,10 @@ class PairedFolders(_ImageFolder):
 
     Notes
     -----
-    Item: {"lq": {degradation: [3, h, w]}, "gt": [3, H, W], "name": str}, float32 in [0, 1], with
-    H = scale·h and W = scale·w. A ground truth that does not divide by the scale loses its last
-    rows or columns; so does a degraded image whose size was rounded up from it.
+    Item: {"lq": {degradation: [3, h, w]}, "gt": [3, H, W], "name": str, "sha256": {role: str}},
+    images float32 in [0, 1], with H = scale·h and W = scale·w; `sha256` holds the hash of every
+    file that was read. A ground truth that does not divide by the scale loses its last rows or
+    columns; so does a degraded image whose size was rounded up from it.
 
     Examples
     --------
@@ -226,11 +228,12 @@ class PairedFolders(_ImageFolder):
         """Read one image and its degraded versions."""
         name = self.names[position]
         height, width = self._low_sizes[name]
-        lq = {
-            degradation: read_image(files[name])[:, :height, :width].contiguous()
-            for degradation, files in self._lq.items()
-        }
-        return {"lq": lq, "gt": self._ground_truth(name), "name": name}
+        gt, digest = self._ground_truth(name)
+        lq, hashes = {}, {"gt": digest}
+        for degradation, files in self._lq.items():
+            image, hashes[f"lq {degradation}"] = read_hashed(files[name])
+            lq[degradation] = image[:, :height, :width].contiguous()
+        return {"lq": lq, "gt": gt, "name": name, "sha256": hashes}
 
 
 class DegradedFolder(_ImageFolder):
@@ -290,11 +293,11 @@ class DegradedFolder(_ImageFolder):
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Read one image and degrade it."""
         name = self.names[position]
-        gt = self._ground_truth(name)
+        gt, digest = self._ground_truth(name)
         index = position % len(self)  # -1 is the last image, with the last image's noise
         seed = int(np.random.SeedSequence((self.seed, index)).generate_state(1)[0])
         lq = {key: degrade(gt[None], seed=seed)[0] for key, degrade in self.degradations.items()}
-        return {"lq": lq, "gt": gt, "name": name}
+        return {"lq": lq, "gt": gt, "name": name, "sha256": {"gt": digest}}
 
 
 def _first_names(names: list[str]) -> str:

@@ -1,8 +1,10 @@
 """Reading and writing of single images."""
 
+import hashlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,16 @@ def read_image(path: PathLike) -> Tensor:
     ValueError
         If it is not an image, is damaged, or has gray, alpha and 16 bits at once.
     """
-    return torch.from_numpy(_open(path, _pixels)).permute(2, 0, 1).contiguous()
+    return read_hashed(path)[0]
+
+
+def read_hashed(path: PathLike) -> tuple[Tensor, str]:
+    """Read a photograph as `read_image` does, with the SHA-256 of the bytes that were decoded."""
+    with _naming(path):
+        content = Path(path).read_bytes()
+        array = _pixels(content)
+    image = torch.from_numpy(array).permute(2, 0, 1).contiguous()  # [3, H, W]
+    return image, hashlib.sha256(content).hexdigest()
 
 
 def write_image(path: PathLike, image: Tensor) -> None:
@@ -106,7 +117,12 @@ def image_size(path: PathLike) -> tuple[int, int]:
     ImportError, FileNotFoundError, ValueError
         As `read_image`.
     """
-    return _open(path, _size)
+    pillow = _pillow()
+    with _naming(path), pillow.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        # getexif() of a PNG without EXIF would decode all of its pixels.
+        turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) > 4
+    return (width, height) if turned else (height, width)
 
 
 def _pillow() -> Any:
@@ -117,14 +133,15 @@ def _pillow() -> Any:
     return Image
 
 
-def _open(path: PathLike, read: Callable[[Any], Any]) -> Any:
-    """Open an image and call `read` on it; errors name the file."""
-    pillow = _pillow()
+@contextmanager
+def _naming(path: PathLike) -> Iterator[None]:
+    """Turn any error of reading or decoding into one that names the file."""
     try:
-        with pillow.open(path, formats=FORMATS) as image:
-            return read(image)
+        yield
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no image {path}") from None
+    except ImportError:
+        raise
     except Exception as error:  # decoders raise many types for a damaged file
         raise ValueError(
             f"{path} cannot be read as one of {', '.join(FORMATS)}, truncated, damaged or of "
@@ -132,27 +149,21 @@ def _open(path: PathLike, read: Callable[[Any], Any]) -> Any:
         ) from error
 
 
-def _size(image: Any) -> tuple[int, int]:
-    """Height and width in the EXIF orientation, from the header alone."""
-    width, height = image.size
-    # getexif() of a PNG without EXIF would decode all of its pixels.
-    turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) > 4
-    return (width, height) if turned else (height, width)
-
-
-def _pixels(image: Any) -> np.ndarray:
-    """Return [H, W, 3], float32 in [0, 1]."""
-    layout = image.tile[0][3] if image.tile else None  # how the file stores a pixel
-    if layout == "LA;16B":
-        raise ValueError("it is gray with alpha at 16 bit; expected gray, RGB or RGBA")
-    if layout in ("RGB;16B", "RGBA;16B"):
-        high_byte = _rgb(image)  # Pillow keeps no other of 16 bits
-        with _pillow().open(image.filename, formats=FORMATS) as second_image:
-            # Reading in the other byte order keeps the low byte.
-            second_image.tile = [(*second_image.tile[0][:3], layout.replace("16B", "16L"))]
-            return (256 * high_byte + _rgb(second_image)) / 65535
-    is_16_bit = image.mode.startswith("I")  # gray
-    return _rgb(image) / (65535 if is_16_bit else 255)
+def _pixels(content: bytes) -> np.ndarray:
+    """Decode to [H, W, 3], float32 in [0, 1]."""
+    pillow = _pillow()
+    with pillow.open(io.BytesIO(content), formats=FORMATS) as image:
+        layout = image.tile[0][3] if image.tile else None  # how the file stores a pixel
+        if layout == "LA;16B":
+            raise ValueError("it is gray with alpha at 16 bit; expected gray, RGB or RGBA")
+        is_16_bit = image.mode.startswith("I")  # gray
+        values = _rgb(image)
+    if layout not in ("RGB;16B", "RGBA;16B"):
+        return values / (65535 if is_16_bit else 255)
+    # Pillow keeps the high byte alone; reading in the other byte order keeps the low byte.
+    with pillow.open(io.BytesIO(content), formats=FORMATS) as image:
+        image.tile = [(*image.tile[0][:3], layout.replace("16B", "16L"))]
+        return (256 * values + _rgb(image)) / 65535
 
 
 def _rgb(image: Any) -> np.ndarray:

@@ -2,15 +2,13 @@
 
 import os
 import platform
-import re
-import shutil
-import subprocess
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils import collect_env
 
 from faigfast.backend.cpu import extension as _extension
 from faigfast.backend.gpu import extension as _extension_cuda
@@ -37,31 +35,14 @@ def describe_gpu(device: torch.device | str) -> dict[str, str]:
     if torch.device(device).type != "cuda":
         return {}
     gpu = torch.cuda.get_device_properties(device)
+    driver = collect_env.get_nvidia_driver_version(collect_env.run) or "unknown"
     triton = find_spec("triton") and version("triton")
     return {
         "gpu": f"{gpu.name}, sm_{gpu.major}{gpu.minor}, {gpu.multi_processor_count} "
-        f"multiprocessors, {gpu.total_memory / 2**30:.0f} GiB; driver {_driver()}, CUDA "
+        f"multiprocessors, {gpu.total_memory / 2**30:.0f} GiB; driver {driver}, CUDA "
         f"{torch.version.cuda} of torch, triton {triton or 'missing'}, CUDA extension "
         f"{_extension_cuda.describe()}"
     }
-
-
-def _driver() -> str:
-    """Version of NVIDIA's driver."""
-    path = Path("/proc/driver/nvidia/version")
-    words = path.read_text().split() if path.exists() else []
-    numbers = [word for word in words if re.fullmatch(r"\d+(\.\d+)+", word)]
-    if numbers:
-        return numbers[0]
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return "unknown"
-    query = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return (answer.split() or ["unknown"])[0]
 
 
 def describe_versions() -> dict[str, str]:

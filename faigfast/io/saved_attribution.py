@@ -1,12 +1,14 @@
 """Checks of the arrays in the file of a saved attribution."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from faigfast.filters.index import FilterIndex
 
 
-def check_arrays(arrays: dict[str, Tensor], index: FilterIndex, degradations: int) -> None:
+def check_arrays(arrays: Mapping[str, Tensor], index: FilterIndex, degradations: int) -> None:
     """Refuse arrays of a file whose shapes do not fit together."""
     if len(index.layers) != len(index.shapes):
         raise ValueError(f"{len(index.layers)} layers and {len(index.shapes)} shapes")

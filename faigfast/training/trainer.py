@@ -1,10 +1,12 @@
 """Training of one network on degraded patches; a killed run resumes from its saved state."""
 
 import hashlib
+import io
 import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,18 +17,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from faigfast.data.patches import Patches
 from faigfast.io.atomic import atomic_write, write_json, write_text
-from faigfast.io.differences import difference
+from faigfast.io.parts import Parts
+from faigfast.io.tensor_file import load_tensors, save_tensors
 
 SAVE_EVERY = 100  # iterations: the most that a kill or Ctrl-C loses
 LOG_EVERY = 100
 Optimize = Callable[[list[nn.Parameter], float], torch.optim.Optimizer]
 SEED_STRIDE = 1_000_003  # iterations between the streams of two seeds; torch takes 32 bits
 
-STATE = "state.pth"  # file that a training resumes from
+STATE = "state"  # part that a training resumes from
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ def train(
     recipe: dict[str, Any] | None = None,
     trainable: Mapping[str, Tensor] | None = None,
     optimizer: Optimize | str = "Adam",
+    overwrite: bool = False,
     progress: bool = False,
 ) -> dict[str, Tensor]:
     """Train a network, saving its state every 100 iterations; call again to resume.
@@ -94,7 +99,8 @@ def train(
     schedule : Schedule
         Length and rate.
     folder : path-like
-        Receives `state.pth` and `log.jsonl` (iteration, mean loss, rate, seconds per iteration).
+        Receives `state.part` and `run.json`, from which the training resumes, and `log.jsonl`
+        (iteration, mean loss, rate, seconds per iteration).
     recipe : dict, optional
         Whatever else defines the run, in JSON's types; a saved state of another run is refused.
     trainable : mapping of str to Tensor, optional
@@ -103,6 +109,8 @@ def train(
         decay), and the network trains in eval mode. None: every parameter.
     optimizer : str or callable
         Name of a class of `torch.optim`, or a function (parameters, rate) -> optimiser.
+    overwrite : bool
+        Discard the state in `folder`, of this run or another, and start again.
     progress : bool
         Show a progress bar.
 
@@ -120,7 +128,6 @@ def train(
         If the loss is not finite.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train(trainable is None)
     frozen = _FrozenEntries(network, trainable)
@@ -129,34 +136,34 @@ def train(
     identity = {**asdict(schedule), **_optimiser_description(optimiser), **(recipe or {})}
     identity = json.loads(json.dumps(identity))
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, schedule.iterations, 1e-7)
-    average = {key: value.clone() for key, value in network.state_dict().items()}
+    average = AveragedModel(network, avg_fn=partial(_growing_average, schedule.ema_decay))
     log: list[dict[str, float]] = []
     done = 0
 
-    state_path = folder / STATE
-    check_state(state_path, identity)
-    if state_path.exists():
-        saved = _read_state(state_path)
+    parts = Parts(folder, identity, overwrite)
+    if overwrite:
+        parts.discard()
+    if saved := parts.load(STATE, _read_state):
         network.load_state_dict(saved["network"])
         optimiser.load_state_dict(saved["optimizer"])
         cosine.load_state_dict(saved["cosine"])
-        average, log, done = saved["average"], saved["log"], saved["done"]
+        average.load_state_dict(saved["average"])
+        log, done = saved["log"], saved["done"]
+        _write_log(folder, log)  # a kill may have come between the state and its log
+    elif parts.path(STATE).exists() and not overwrite:
+        warnings.warn(f"{parts.path(STATE)} is damaged: the training starts again", stacklevel=2)
 
     def save() -> None:
-        with atomic_write(state_path) as path:
-            torch.save(
-                {
-                    "identity": identity,
-                    "network": network.state_dict(),
-                    "optimizer": optimiser.state_dict(),
-                    "cosine": cosine.state_dict(),
-                    "average": average,
-                    "log": log,
-                    "done": done,
-                },
-                path,
-            )
-        write_text(folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in log))
+        state = {
+            "network": network.state_dict(),
+            "optimizer": optimiser.state_dict(),
+            "cosine": cosine.state_dict(),
+            "average": average.state_dict(),
+            "log": log,
+            "done": done,
+        }
+        parts.save(STATE, partial(_write_state, state))
+        _write_log(folder, log)
 
     losses: list[float] = []
     start = time.perf_counter()
@@ -182,14 +189,7 @@ def train(
             optimiser.step()
             frozen.restore()
             cosine.step()
-            # A decay that grows with the iterations lets a short run forget its starting weights.
-            decay = min(schedule.ema_decay, (1 + done) / (10 + done))
-            with torch.no_grad():
-                for key, value in network.state_dict().items():
-                    if value.is_floating_point():
-                        average[key].lerp_(value, 1 - decay)
-                    else:
-                        average[key].copy_(value)
+            average.update_parameters(network)
             done += 1
             bar.update()
             if done % LOG_EVERY == 0 or done == schedule.iterations:
@@ -200,26 +200,12 @@ def train(
                 losses, start = [], time.perf_counter()
             if done % SAVE_EVERY == 0 or done == schedule.iterations:
                 save()
-    return average
+    return average.module.state_dict()
 
 
-def check_state(path: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse the state of a training that differs from this one in a known part of its identity.
-
-    Raises
-    ------
-    ValueError
-        If there is such a file; the message says what differs.
-    """
-    if not path.exists():
-        return
-    saved = _read_state(path)["identity"]
-    known = json.loads(json.dumps(dict(identity)))
-    if change := difference({key: saved.get(key) for key in known}, known):
-        raise ValueError(
-            f"{path} belongs to another run: {change}; remove it, overwrite it or choose another "
-            "folder"
-        )
+def _growing_average(decay: float, average: Tensor, value: Tensor, count: Tensor) -> Tensor:
+    """Average with a decay that grows: a short run forgets its first iterations."""
+    return average.lerp(value, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
 
 
 class _FrozenEntries:
@@ -290,17 +276,22 @@ def _optimiser_description(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     return {"optimizer": f"{kind.__module__}.{kind.__qualname__}({options})"}
 
 
+def _write_state(state: dict[str, Any], path: Path) -> None:
+    """Write a state of any optimiser as the bytes of `torch.save`, in a file with a digest."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    save_tensors(path, {STATE: torch.frombuffer(content.getbuffer(), dtype=torch.uint8)})
+
+
 def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        saved = torch.load(path, weights_only=True)
-        if "identity" in saved:
-            return saved
-    except Exception as problem:  # torch raises many types for a damaged file
-        raise ValueError(
-            f"{path} cannot be read as the state of a training ({type(problem).__name__}); remove "
-            "it to start again"
-        ) from problem
-    raise ValueError(f"{path} is not the state of a training; remove it to start again")
+    tensors, _ = load_tensors(path)
+    if STATE not in tensors:
+        raise ValueError(f"{path} is not the state of a training")
+    return torch.load(io.BytesIO(tensors[STATE].numpy().tobytes()), weights_only=True)
+
+
+def _write_log(folder: Path, log: list[dict[str, float]]) -> None:
+    write_text(folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in log))
 
 
 def train_pair(

@@ -1,78 +1,57 @@
 """The full report: every analysis of a pair on one page."""
 
-import time
-from collections.abc import Sequence
-
-from tqdm import tqdm
+from collections.abc import Callable, Sequence
 
 from faigfast.analysis.data_frames import without_parquet
+from faigfast.analysis.report.builder import write_report
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.sections import SECTIONS, Material
 
-MOST_BYTES = 10_000_000  # of a page that still fits into an e-mail
+PAGE = "report.html"
 
 
-def write_report(
+def write_full_report(
     material: Material, title: str, command: str, remarks: Sequence[str] = ()
-) -> tuple[str, float, list[str]]:
+) -> tuple[float, list[str]]:
     """Run all analyses and write `report.html`, and each table as CSV and Parquet.
 
     Parameters
     ----------
     material : Material
         Study, crops and options; finished parts of the study are not computed again.
-    title : str
-        Title of the page.
-    command : str
-        The command that makes the report.
-    remarks : sequence of str
-        Data and machine that the numbers come from.
+    title, command, remarks
+        As in `faigfast.analysis.report.builder.write_report`.
 
     Returns
     -------
-    page : str
-        Name of the file in the material's folder.
-    seconds : float
-        Run time.
-    notes : list of str
-        Missing or too large parts; the page shows these notes too.
+    seconds, notes
+        As `write_report`.
 
     Raises
     ------
     ImportError
         If an extra is missing, by name.
     """
-    start = time.perf_counter()
-    page = Page(title)
     apart = ", measured on crops that were not attributed" if material.study.given is None else ""
-    page.text(
+    introduction = (
         "Which filters of a restoration network remove which degradation? Filter attribution with "
         f"integrated gradients (FAIG) ranks them; here is what follows from the ranking{apart}."
     )
-    for remark in remarks:
-        page.text(remark, note=True)
-    page.text(
+    reading = (
         "± is half of a 95 % confidence interval, over crops where nothing else is said. Tables "
-        "sort by a click on a head. Below each part stands the command that gives its numbers.",
-        note=True,
+        "sort by a click on a head. Below each part is the command that gives its numbers."
     )
-    page.list_contents()
-    bar = tqdm(SECTIONS.items(), "report", unit="part", disable=not material.study.progress)
-    for name, section in bar:
-        bar.set_postfix_str(name)
-        section(page, material)
-    seconds = time.perf_counter() - start
-    page.heading("Command")
-    page.code(command)
-    page.text(f"Computed in {seconds:.0f} s, without what an earlier run had finished.", note=True)
-    notes = without_parquet(material.files)
-    size = len(page.html().encode())
-    if size > MOST_BYTES:
-        notes.append(
-            f"the page has {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:g}; fewer degradations "
-            "or contrasts make it smaller"
-        )
-    for text in notes:
-        page.text(f"{text[0].upper()}{text[1:]}.", note=True)
-    page.save(material.folder / "report.html")
-    return "report.html", seconds, notes
+    return write_report(
+        material.folder / PAGE,
+        title,
+        [introduction],
+        {name: _with(material, section) for name, section in SECTIONS.items()},
+        command,
+        remarks=[*remarks, reading],
+        notes=lambda: without_parquet(material.files),
+        progress=material.study.progress,
+    )
+
+
+def _with(material: Material, section: Callable[[Page, Material], None]) -> Callable[[Page], None]:
+    return lambda page: section(page, material)

@@ -4,10 +4,15 @@ import copy
 import os
 import pickle
 import re
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
-from multiprocessing import connection, get_context
+from multiprocessing import active_children, get_context, parent_process
+from threading import Thread
 from typing import Any
 
 import torch
@@ -24,7 +29,6 @@ GUARD = (
     "a script that uses several devices begins its work under `if __name__ == '__main__':`, since "
     "their processes read it"
 )
-KINDS = {kind.__name__: kind for kind in (ValueError, TypeError)}  # others are RuntimeError
 
 
 def known_devices(devices: Any) -> list[torch.device]:
@@ -131,13 +135,10 @@ def _copy_images(part: Batch, images: slice) -> Batch:
 
 @dataclass
 class _Worker:
-    """A device, its process, and the numbers of its current part and that part's first image."""
+    """A device, the pool of its one process, and the images that it has attributed."""
 
     name: str
-    process: Any
-    pipe: Any
-    part: int | None = None
-    start: int = 0
+    pool: ProcessPoolExecutor
     images: int = 0
 
 
@@ -186,29 +187,23 @@ class Devices:
         self.workers: list[_Worker] = []
 
     def __enter__(self) -> "Devices":
-        """Start the processes."""
+        """Make a pool of one process for each device; processes start with their first batch."""
+        self._others = set(active_children())
         context = get_context("spawn")  # a forked process cannot use a GPU
         sharing = len(self.devices) if self.devices[0].type == "cpu" else 1
         threads = max(1, torch.get_num_threads() // sharing)
-        for device in self.devices:
-            own, other = context.Pipe()
-            process = context.Process(
-                target=_serve, args=(other, str(device), threads), daemon=True
-            )
-            process.start()
-            other.close()
-            self.workers.append(_Worker(str(device), process, own))
-        for worker in self.workers:
-            self._send(worker, self.arguments)
+        for device in map(str, self.devices):
+            arguments = (self.arguments, device, threads)
+            pool = ProcessPoolExecutor(1, context, _open_device, arguments)
+            self.workers.append(_Worker(device, pool))
         return self
 
     def __exit__(self, *failure: object) -> None:
         """End the processes, busy or not."""
+        for process in set(active_children()) - self._others:
+            process.terminate()
         for worker in self.workers:
-            worker.process.terminate()
-        for worker in self.workers:
-            worker.process.join()
-            worker.pipe.close()
+            worker.pool.shutdown(cancel_futures=True)
 
     @property
     def images(self) -> list[tuple[str, int]]:
@@ -224,28 +219,29 @@ class Devices:
             The error of a device, with its name, and images counted over all batches.
         """
         tasks = self._numbered(parts)
+        idle, running = list(self.workers), dict[Future[Attribution], tuple[_Worker, int, int]]()
         done: dict[int, Attribution] = {}
         settled: dict[str, str] = {}
-        following, given, more = 0, 0, True
-        while more or given > following:
-            idle = [worker for worker in self.workers if worker.part is None]
-            if self.settle and not settled and given:
-                idle = []
-            while idle and more:
+        given = following = 0
+        while True:
+            first_measures = self.settle and not settled
+            while idle and not (first_measures and given):
                 task = next(tasks, None)
-                more = task is not None
-                if task is not None:
-                    worker = idle.pop(0)
-                    worker.part, worker.start = given, task[0]
-                    self._send(worker, pickle.dumps((task[1], settled)))
-                    given += 1
-                    if self.settle and not settled:
-                        break
-            if given > following and following not in done:
-                for number, result in self._answers():
-                    done[number] = result
-                    if self.settle and not settled:
-                        settled["precision"] = result.precision
+                if task is None:
+                    break
+                start, part = task
+                future = idle[0].pool.submit(_attribute, part, settled)
+                running[future] = (idle.pop(0), given, start)
+                given += 1
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                worker, number, start = running.pop(future)
+                result = done[number] = _result(future, worker.name, start)
+                worker.images += result.images
+                idle.append(worker)
+                if self.settle:
+                    settled.setdefault("precision", result.precision)
             while following in done:
                 yield done.pop(following)
                 following += 1
@@ -260,60 +256,51 @@ class Devices:
                 yield start, piece
                 start += piece.images
 
-    def _answers(self) -> Iterator[tuple[int, Attribution]]:
-        """Wait for results of at least one device; raise a device's error with its name."""
-        busy = {worker.pipe: worker for worker in self.workers if worker.part is not None}
-        for pipe in connection.wait(list(busy)):
-            worker = busy[pipe]
-            try:
-                kind, content = pickle.loads(worker.pipe.recv_bytes())
-            except (EOFError, OSError):
-                raise self._ended(worker) from None
-            if kind != "done":
-                image = re.search(r"(?<=image )\d+(?=:)", content)  # of this part
-                text = content
-                if image:
-                    number = worker.start + int(image[0])
-                    text = f"{content[: image.start()]}{number}{content[image.end() :]}"
-                raise KINDS.get(kind, RuntimeError)(f"{worker.name}: {text}")
-            done, worker.part = worker.part, None
-            assert done is not None
-            worker.images += content.images
-            yield done, content
 
-    def _send(self, worker: _Worker, content: bytes) -> None:
-        try:
-            worker.pipe.send_bytes(content)
-        except (BrokenPipeError, OSError):
-            raise self._ended(worker) from None
+def _result(future: Future[Attribution], device: str, start: int) -> Attribution:
+    """Give the result of a process, or raise its error with the device's name.
 
-    @staticmethod
-    def _ended(worker: _Worker) -> RuntimeError:
-        worker.process.join(5)
-        return RuntimeError(
-            f"{worker.name}: its process ended with exit code {worker.process.exitcode}; {GUARD}"
-        )
-
-
-def _serve(pipe: Any, name: str, threads: int) -> None:
-    """Attribute batches from the pipe on one device; runs in a process of its own."""
-    torch.set_num_threads(threads)
-    device = torch.device(name)
+    Images in the message are counted from `start`, the first image of the part.
+    """
     try:
+        return future.result()
+    except BrokenProcessPool:
+        raise RuntimeError(f"{device}: its process ended; {GUARD}") from None
+    except Exception as problem:
+        expected = isinstance(problem, (ValueError, TypeError))
+        text = str(problem) if expected else f"{type(problem).__name__}: {problem}"
+        text = re.sub(r"(?<=image )\d+(?=:)", lambda n: str(start + int(n[0])), text, count=1)
+        kind = ValueError if isinstance(problem, ValueError) else TypeError
+        raise (kind if expected else RuntimeError)(f"{device}: {text}") from problem
+
+
+# In a device's process: its device, and the networks and options, pickled until the first batch.
+_here: dict[str, Any] = {}
+
+
+def _open_device(arguments: bytes, name: str, threads: int) -> None:
+    """Prepare the process of a device."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    _here.update(arguments=arguments, device=torch.device(name))
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _attribute(part: Batch, settled: dict[str, str]) -> Attribution:
+    """Attribute a batch in the process of a device."""
+    device = _here["device"]
+    if "run" not in _here:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        pair, run, options = pickle.loads(pipe.recv_bytes())
-        pair = [net.to(device) for net in pair]
-        while True:
-            part, settled = pickle.loads(pipe.recv_bytes())
-            moved = Batch(
-                *({k: v.to(device) for k, v in side.items()} for side in (part.lq, part.gt))
-            )
-            result = run(*pair, {"lq": moved.lq, "gt": moved.gt}, **{**options, **settled})
-            pipe.send_bytes(pickle.dumps(("done", result)))
-    except (EOFError, KeyboardInterrupt):  # the parent is done, or reports the interrupt
-        os._exit(0)
-    except BaseException as problem:
-        kind = next((k for k, v in KINDS.items() if isinstance(problem, v)), type(problem).__name__)
-        text = str(problem) if kind in KINDS else f"{type(problem).__name__}: {problem}"
-        pipe.send_bytes(pickle.dumps((kind, text)))
+        pair, run, options = pickle.loads(_here.pop("arguments"))
+        _here["run"] = partial(run, *(net.to(device) for net in pair))
+        _here["options"] = options
+    lq, gt = ({k: v.to(device) for k, v in side.items()} for side in (part.lq, part.gt))
+    return _here["run"]({"lq": lq, "gt": gt}, **{**_here["options"], **settled})

@@ -27,6 +27,7 @@ from faigfast.analysis.report.tables import (
     masked_networks,
     undone_share,
 )
+from faigfast.result import Attribution
 
 SHOWN_PHOTOGRAPHS = 3  # one crop each
 
@@ -48,13 +49,18 @@ def pair_quality(page: Page, material: Material) -> None:
         for name in study.measured.lq
     ]
     material.put(page, "pair", data_frame(rows))
-    page.text(
-        "The attributions of all tensors must add up to the difference of the two networks' "
-        "losses; the relative error of that sum:"
-    )
+    add_completeness(page, result)
     material.put(page, "completeness", data_frame(completeness_rows(result)))
-    page.text(f"{result.sampling}, {result.backend} {result.precision}. {' '.join(result.notes)}")
     page.code(material.commands["mask"])
+
+
+def add_completeness(page: Page, result: Attribution) -> None:
+    """Say how the integral was taken, and what its completeness error means."""
+    page.text(
+        f"{result.sampling}, {result.backend} {result.precision}. {' '.join(result.notes)} The "
+        "attributions of all tensors must add up to the difference of the two networks' losses; "
+        "the relative error of that sum:"
+    )
 
 
 def restored_photographs(page: Page, material: Material) -> None:

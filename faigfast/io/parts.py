@@ -1,0 +1,142 @@
+"""Parts: finished parts of a long run in one folder, so that the same run resumes from them."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from faigfast.io.atomic import write_json
+from faigfast.io.differences import difference
+
+T = TypeVar("T")
+IDENTITY = "run.json"
+SUFFIX = ".part"
+REMEDY = "choose another folder, or add --overwrite"
+
+
+class Parts:
+    """Finished parts by name, with the identity of the run that made them.
+
+    A new object changes nothing on disk until the first part is saved.
+
+    Parameters
+    ----------
+    folder : path-like
+        Holds one file for each part, and `run.json`; made when the first part is saved.
+    identity : mapping
+        Everything that all parts depend on, in JSON types.
+    overwrite : bool
+        Remove parts of another run instead of refusing them.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds parts of another run, or parts without `run.json`.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        identity: Mapping[str, Any],
+        overwrite: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self._identity = json.loads(json.dumps(dict(identity)))
+        self._begun = False
+        self._foreign = False
+        if not self._files():  # a run that failed before its first part does not block the folder
+            return
+        try:
+            refuse_other_run(self.folder, self._identity)
+        except ValueError:
+            if not overwrite:
+                raise
+            self._foreign = True
+
+    def path(self, name: str) -> Path:
+        """Path of a part."""
+        return self.folder / f"{name}{SUFFIX}"
+
+    def load(self, name: str, read: Callable[[Path], T]) -> T | None:
+        """Read a part; None if it is missing, damaged or of another run.
+
+        Parameters
+        ----------
+        name : str
+            As given to `save`.
+        read : callable
+            Reads the file; raises ValueError if the file is damaged.
+        """
+        if self._foreign or not self.path(name).is_file():
+            return None
+        try:
+            return read(self.path(name))
+        except ValueError:
+            return None
+
+    def save(self, name: str, write: Callable[[Path], object]) -> None:
+        """Write a part; the first one removes parts of another run.
+
+        Raises
+        ------
+        ValueError
+            If the part cannot be written, or the folder was removed since the last part.
+        """
+        file = self.folder / IDENTITY
+        if not self._begun:
+            if self._foreign:
+                self.clear()
+            write_json(file, self._identity)
+            self._begun = True
+        elif not file.is_file():
+            raise ValueError(f"{self.folder} was removed or emptied by another program; run again")
+        write(self.path(name))
+
+    def clear(self) -> None:
+        """Remove all parts, and the folder unless it holds other files."""
+        for file in [*self._files(), self.folder / IDENTITY]:
+            file.unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+        self._begun = self._foreign = False
+
+    def discard(self) -> None:
+        """Ignore all parts, of this run too; the first part that is saved removes them."""
+        self._foreign = True
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob(f"*{SUFFIX}"))
+
+
+def refuse_other_run(
+    folder: str | os.PathLike[str], identity: Mapping[str, Any], partly: bool = False
+) -> None:
+    """Refuse the parts of a run of another identity.
+
+    Parameters
+    ----------
+    folder : path-like
+        Of `Parts`; it may be missing.
+    identity : mapping
+        As in `Parts`.
+    partly : bool
+        Compare the given keys alone.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds such parts; the message names the difference.
+    """
+    file = Path(folder) / IDENTITY
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = {key: kept.get(key) for key in (identity if partly else kept.keys())}
+    except FileNotFoundError:
+        if partly:
+            return
+        raise ValueError(f"{folder} holds files without their {IDENTITY}; {REMEDY}") from None
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(f"{file} is damaged or of another program; {REMEDY}") from None
+    if change := difference(kept, json.loads(json.dumps(dict(identity)))):
+        raise ValueError(f"{folder} holds the results of another run: {change}; {REMEDY}")
