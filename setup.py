@@ -220,7 +220,12 @@ setup(
     package_dir={"faigfast.kernels": "kernels"},
     package_data={
         "faigfast": [
-            "**/*.jinja", "**/*.json", "**/*.jsonl", "**/*.safetensors", "**/*.txt", "py.typed"
+            "**/*.jinja",
+            "**/*.json",
+            "**/*.jsonl",
+            "**/*.safetensors",
+            "**/*.txt",
+            "py.typed",
         ]
     },
     exclude_package_data={"": ["_build_info.json"]},  # the one written above, not an older one
