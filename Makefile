@@ -42,7 +42,9 @@ sanitize: env
 bench: env
 	$(RUN) pytest benchmarks
 
-# Needs the extra docs: .venv/bin/python -m pip install '.[docs]'. Pages go to site/.
+# Needs the extra docs; the editable install compiles the extension again (minutes):
+# .venv/bin/python -m pip install -c .venv/torch.txt --no-build-isolation -e '.[docs]'
+# Pages go to site/.
 docs: env
 	$(RUN) mkdocs build --strict
 

@@ -1,10 +1,18 @@
 """`python -m faigfast` and the script `faigfast`."""
 
+import os
+import signal
 import sys
+from typing import Any
 
 
 def main() -> int:
     """Run the command line and return its exit code; 2 where jsonargparse is not installed."""
+    # An exception inside an import could be lost; nothing is written yet, so leave at once.
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _leave)
     try:
         from faigfast.cli.main import main as run
     except ModuleNotFoundError as error:
@@ -15,7 +23,15 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return run()
+
+
+def _leave(number: int, frame: Any) -> None:
+    os.write(2, b"faigfast: interrupted\n")
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

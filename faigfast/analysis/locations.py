@@ -37,9 +37,9 @@ EXPERIMENTS = {
     "masked, other places": ("as many in each layer, elsewhere, go back to the baseline's", True),
     "masked, anywhere": ("as many, wherever, go back to the baseline's", True),
     "weights shuffled": ("the discovered filters of a layer exchange their weights", True),
-    "inputs shuffled": ("those of an output channel exchange the inputs they read", True),
+    "inputs shuffled": ("the discovered filters of an output channel exchange their inputs", True),
     "weights moved": (
-        "masked, and the discovered weights stand at other places of their layer",
+        "masked, and other filters of the layer take the discovered filters' weights",
         True,
     ),
     "grafted": ("the baseline with the discovered filters of the target", False),

@@ -13,6 +13,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from tqdm import tqdm
 
 from faigfast.attribution.computation import SIGNED, Computation
+from faigfast.attribution.uncompiled import uncompiled
 from faigfast.backend.catalogue import choose
 from faigfast.backend.cpu.allocator import free_cached
 from faigfast.backend.gpu.auto_precision import EXACT, TYPES, RuleSettings, attribute_in_fastest
@@ -34,6 +35,7 @@ attribution_lock = RLock()  # networks in use hold other tensors and are in eval
 _graphs = WeakIdKeyDictionary()  # by target, for the next call of `attribute`; no weights
 
 
+@uncompiled
 def attribute_once(
     baseline: nn.Module, target: nn.Module, batch: Any, **settings: Any
 ) -> Attribution:
@@ -126,6 +128,7 @@ class Attributor:
             self._graphs = _graphs_of.setdefault(self._modules[1], Graphs())
         self.refresh()
 
+    @uncompiled
     def __call__(self, batch: Any) -> Attribution:
         """Attribute a batch or an iterable of batches, in any form that `attribute` takes.
 

@@ -1,7 +1,7 @@
 """Computation: two networks and settings, ready to attribute batches of images."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,6 +16,7 @@ from faigfast.engine.accumulator import GradientAccumulator
 from faigfast.engine.endpoints import compare_endpoints
 from faigfast.engine.graph import Graphs
 from faigfast.engine.integrate import Engine
+from faigfast.engine.memory import default_budget
 from faigfast.engine.verify_in_run import PointByPoint
 from faigfast.filters.index import FilterIndex
 from faigfast.integration.batch import Batch
@@ -30,7 +31,7 @@ from faigfast.integration.objective import Objective
 from faigfast.integration.path import WeightPath
 from faigfast.integration.refinement import Steps
 from faigfast.integration.settings import AttributionSettings
-from faigfast.models.state import own_type
+from faigfast.models.state import as_out_of_memory, own_type
 from faigfast.result import Attribution
 
 SIGNED = "signed"
@@ -140,11 +141,27 @@ class Computation:
         scores: list[ImageScores | None] = [None] * len(images)
         for positions in group_by_shape(images):
             on_cpu = self.engine is not None and self.engine.device.type == "cpu"
-            with computing() if on_cpu else nullcontext():
-                group_scores = list(self.integrate([images[i] for i in positions], bar))
+            group = [images[i] for i in positions]
+            with computing() if on_cpu else nullcontext(), self._memory_errors(group[0]):
+                group_scores = list(self.integrate(group, bar))
             for position, image_scores in zip(positions, group_scores, strict=True):
                 scores[position] = image_scores
         return self.collect(tuple(batch.lq), shape, [part for part in scores if part])
+
+    @contextmanager
+    def _memory_errors(self, image: NamedImage) -> Iterator[None]:
+        """Say for which images the memory of a CPU ran out, and what would take less."""
+        try:
+            with as_out_of_memory():
+                yield
+        except torch.OutOfMemoryError as problem:
+            if image.x.device.type != "cpu":
+                raise
+            budget = self.memory or default_budget(image.x.device)
+            raise ValueError(
+                f"memory ran out at {image.name} of x {list(image.x.shape)} with memory={budget}: "
+                f"{problem}; expected memory={budget // 2} or less, or smaller images"
+            ) from problem
 
     def steps_of(self, image: NamedImage) -> Steps:
         """Give the function that iterates over the steps for an image."""

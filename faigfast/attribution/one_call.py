@@ -102,7 +102,8 @@ def attribute(
     -----
     Source: Xie et al., NeurIPS 2021. The absolute value is taken for each image, after the sum
     over the line. Calls from several threads wait for each other; nothing else may use the networks
-    meanwhile.
+    meanwhile. Random generators are left as they were, except while other threads run, whose draws
+    a rewound generator would repeat.
 
     Examples
     --------

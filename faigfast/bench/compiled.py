@@ -48,12 +48,14 @@ class CompiledKernels:
         ]  # fmt: skip
         version, oldest = _triton.version(), ".".join(map(str, _triton.OLDEST))
         return (
-            f"What Triton {version} makes of the kernels. They run from {oldest} on: a device may "
-            f"have another version, and other registers.\n\n{markdown(HEAD, table_rows)}\n\n"
-            f"Compiled by Triton {version} with torch {self.versions['torch']}; a tile is pixels × "
-            "channels × depth, of weight gradients outputs × channels × pixels. Registers and "
-            "spills are a thread's, shared memory a program's, matrix instructions those in the "
-            "PTX; ieee has none by intention."
+            f"The table describes the code that Triton {version} generates for the kernels. The "
+            f"kernels support Triton {oldest} and later; another version may use a different "
+            f"number of registers.\n\n{markdown(HEAD, table_rows)}\n\n"
+            f"Triton {version} compiled the kernels, with torch {self.versions['torch']}. The tile "
+            "of a forward pass or an input gradient is pixels × channels × depth. The tile of a "
+            "weight gradient is outputs × channels × pixels. Registers and spills are counted per "
+            "thread, shared memory per program. Matrix instructions are counted in the PTX; "
+            "kernels in ieee mode use none, by design."
         )
 
     def save(self, path: str | PathLike[str]) -> None:

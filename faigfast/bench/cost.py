@@ -75,9 +75,10 @@ class Cost:
     command: list[str] = field(default_factory=list)
 
     def fit(self, backend: str) -> tuple[float, float, float]:
-        """Least squares for a backend: seconds a call, an image (two end losses), a point of one.
+        """Fit seconds per call, per image (its two end losses) and per point of an image.
 
-        Relative errors are minimised, so that long calls do not decide alone.
+        A least-squares fit for one backend minimises the relative errors, so that long calls do not
+        decide alone.
         """
         rows = [sample for sample in self.samples if sample.backend == backend]
         terms = np.array([[1, row.images, row.images * row.points] for row in rows], float)
@@ -96,14 +97,16 @@ class Cost:
                 cells.append((*case, f"{row.median:.3f}", f"{fitted:.3f}"))
             share = call / (call + image + CALL_POINTS * point)
             remarks.append(
-                f"{backend}: {1e3 * call:.1f} ms a call, {1e3 * image:.1f} ms an image, "
-                f"{1e3 * point:.1f} ms a point of one; "
-                f"{share:.1%} of a call of one image and {CALL_POINTS} points is fixed"
+                f"{backend}: {1e3 * call:.1f} ms per call (fixed), {1e3 * image:.1f} ms per image, "
+                f"{1e3 * point:.1f} ms per point of an image; "
+                f"the fixed time is {share:.1%} of a call of one image and {CALL_POINTS} points"
             )
         conditions = (
             f"{self.family}², {self.machine['cpu']}, {self.machine['threads']} of "
             f"{self.machine['cores']} cores, {self.machine['instructions']}, "
-            f"torch {self.versions['torch']}; medians of calls after two on the same pair"
+            f"torch {self.versions['torch']}\n"
+            "seconds: median of the timed calls, after two untimed calls on the same networks\n"
+            "fitted: fixed time + images · (time per image + points · time per point)"
         )
         parts = ["", first_table(self.first)] if self.first else []
         return "\n".join([aligned(HEADER, cells), "", *remarks, conditions, *parts])

@@ -24,11 +24,14 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
 LATER = 3  # calls after the first two; their median is the later call
 HEADER = ("ms", "first call", "later call", *PARTS, "rest")
 REMARK = (
-    "first call: in a process of its own, after the imports; later call: median of the third to "
-    "fifth there. What\nthe first takes beyond a later one: networks, to run the two networks as "
-    "they are and write down what they\ncompute; plan, to make a plan of that; comparing, to "
-    "compare it with the networks; rest, all else, such as memory\npages and weights brought into "
-    "the kernels' order. Medians of as many processes."
+    "first call: time of the first call in a new process, after the imports\n"
+    "later call: median time of the third to fifth call in the same process\n"
+    "The other columns divide the difference between first and later call into parts:\n"
+    "networks: run the two networks unchanged and record their operations\n"
+    "plan: make a plan from the recorded operations\n"
+    "comparing: compare the plan's results with the networks' results\n"
+    "rest: all other work, such as new memory pages and the conversion of weights to the kernels' "
+    "layout\nEvery figure is a median over the processes."
 )
 
 

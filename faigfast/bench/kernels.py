@@ -102,15 +102,17 @@ class Kernels:
                         rows.append((f"{channels}, {size}²", *cells))
             head = ("channels, size", *PASSES)
             parts.append(
-                f"### {isa}\n\nMultiply-adds in registers: {peak:.0f} GFLOP/s. Worst relative L2 "
-                f"error of any pass: {self.errors[isa]:.1e}.\n\n{markdown(head, rows)}"
+                f"### {isa}\n\nPeak of multiply-adds in registers: {peak:.0f} GFLOP/s. Worst "
+                f"relative L2 error of any pass: {self.errors[isa]:.1e}.\n\n{markdown(head, rows)}"
             )
         parts.append(self._table_of_others())
         parts.append(
             f"{self.machine['cpu']}, {self.machine['threads']} threads, torch "
-            f"{self.versions['torch']} with {self.machine['instructions']}. A cell: effective "
-            "GFLOP/s, that is those a direct convolution would need; share of the peak and of the "
-            "ceiling, four times the peak; × torch's own convolution (oneDNN) in the same run."
+            f"{self.versions['torch']} with {self.machine['instructions']}. A cell of the first "
+            "tables has four figures: effective GFLOP/s, which is the work of a direct convolution "
+            "divided by the time; this speed divided by the peak; this speed divided by the "
+            "ceiling, which is four times the peak; this speed divided by the speed of torch's own "
+            "convolution (oneDNN) in the same run."
         )
         return "\n\n".join(parts)
 
@@ -129,9 +131,11 @@ class Kernels:
             (name, *(cell(row) for row in self.others if row["layer"] == name)) for name in names
         ]
         return (
-            f"### Other layers, {isa}\n\nA cell: effective GFLOP/s of torch's own (oneDNN), as the "
-            "engine uses it, point by point, with bias, convolutions with ReLU; share of the peak; "
-            "where kernels of ours serve the layer, theirs.\n\n"
+            f"### Other layers, {isa}\n\nEvery layer has a bias; convolutions also have a ReLU. A "
+            "cell starts with the speed of torch's own operation (oneDNN), which the engine calls "
+            "point by point: effective GFLOP/s, and this speed divided by the peak. If a kernel of "
+            "faigfast supports the layer, two figures follow the arrow: the kernel's effective "
+            "GFLOP/s, and its speed divided by torch's speed.\n\n"
             f"{markdown(('layer', *PASSES), rows)}"
         )
 

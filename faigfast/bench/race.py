@@ -96,11 +96,15 @@ class Race:
         remarks = (
             f"{self.machine['cpu']}, {self.machine['threads']} of {self.machine['cores']} cores, "
             f"{self.machine['instructions']}, torch {self.versions['torch']}, float32\n"
-            f"images: {', '.join(self.images)}, of {SIZE}×{SIZE} pixels, each blurred and noisy; "
-            f"the defaults\nof these are {' and '.join(f'{rule} {n}' for rule, n in defaults())}; "
-            "seconds: median of the repeats, contenders in turn;\n× loop: how many times less than "
-            "the tuned loop with the authors' 100 points;\nerror: relative L1 of an image's scores "
-            f"against {CONVERGED[0]} {CONVERGED[1]} in float64, over images"
+            f"images: {', '.join(self.images)}\n"
+            f"Each crop has {SIZE}×{SIZE} pixels of ground truth and is degraded once by blur and "
+            "once by noise.\npoints: the defaults for images of this size are "
+            f"{' and '.join(f'{rule} {n}' for rule, n in defaults())}\n"
+            "seconds: median over the repeats; each repeat runs every contender once, in rotating "
+            "order\n× loop, left 100: time of the tuned loop with the authors' 100 points divided "
+            "by the contender's time,\nmedian over the repeats\n"
+            "mean error, worst: relative L1 error of an image's scores against "
+            f"{CONVERGED[0]} {CONVERGED[1]} in float64,\nmean and maximum over the images"
         )
         return "\n\n".join([*blocks, remarks])
 

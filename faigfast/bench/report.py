@@ -129,19 +129,26 @@ class BenchmarkResult:
             *([self.machine["gpu"]] if "gpu" in self.machine else []),
             f"{self.machine['cpu']}, {self.machine['threads']} of {self.machine['cores']} cores, "
             f"{self.machine['instructions']}, torch {self.versions['torch']}",
-            "seconds: median of the repeats, contenders in turn; GFLOP/s: images·points·3·forward "
-            "work of the convolutions in them;",
-            f"× {YARDSTICK}: how many times less than the tuned loop, median over repeats; "
-            "first: seconds of the first run in a process",
-            "of its own, where libraries were imported and networks and images made before, median "
-            "of as many processes in",
-            f"turn; × {YARDSTICK}'s: how many times less than the tuned loop's first run; error: "
-            "relative L1 of the scores against",
-            f"float64, worst image (over {self.bound:g}: no speed); MiB: peak memory of the whole "
-            "process of a first run.",
+            "seconds: median over the repeats; each repeat runs every contender once, in rotating "
+            "order",
+            "GFLOP/s: work divided by seconds; the work is images·points·3·forward work of the "
+            "convolutions",
+            f"× {YARDSTICK}: the tuned loop's time divided by the contender's time, median over "
+            "the repeats",
+            "first: seconds of the first run in a new process, median over as many processes as "
+            "repeats; the process imports",
+            "libraries and makes networks and images before the timed run",
+            f"× {YARDSTICK}'s: the tuned loop's first-run time divided by the contender's "
+            "first-run time, median over the processes",
+            "error: relative L1 error of the scores against float64, worst image; a contender "
+            f"with an error above {self.bound:g} gets no speed",
+            "MiB: peak memory of the process of a first run",
         ]
         if self.narrow_bounds:
-            remarks.append(f"In 16 bits the bound is {self.narrow_bounds[0]:g}.")
+            remarks.append(
+                "error of fp16 and bf16 contenders: a contender with an error above "
+                f"{self.narrow_bounds[0]:g} gets no speed"
+            )
         return "\n\n".join([*blocks, "\n".join(remarks)])
 
     def content(self) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from faigfast.bench import accuracy_by_size as by_size
 from faigfast.bench.accuracy import (
+    AUTHORS,
     BLUR,
     CROSS_CHECK,
+    EMULATED,
     NOISE,
     REFERENCE,
     SIZE,
@@ -29,21 +31,24 @@ from faigfast.zoo.pairs import PAIRS
 
 WIDTH = 110
 READING = (
-    "Evaluations: points of the line for an image; where images differ, their mean (and range). "
-    "Error: relative L1 error of an image's scores, mean and worst of the images. Contrast: the "
-    "same error of the mean scores under blur less those under noise. Top: share of the "
-    f"{100 * TOP_FRACTION:g} % of filters ranked highest for a degradation that the converged rule "
-    "ranks there too. Completeness: the worst image's error. Estimate: mean of what the rule "
-    "itself says its errors are; ÷ error: the estimate over the error, median; covered: images "
-    "whose error is not above the estimate. The last row compares what is emulated with the rule "
-    "it stands for."
+    "Evaluations: number of points on the line for one image; if it differs between images, their "
+    "mean (and range). Mean error, worst: relative L1 error of an image's scores, mean and maximum "
+    "over the images. Contrast: relative L1 error of the contrast, which is the mean scores under "
+    "blur minus the mean scores under noise. Top: for a degradation, the fraction of the converged "
+    f"rule's top {100 * TOP_FRACTION:g} % of filters that are also in this rule's top. "
+    "Completeness: largest completeness error of any image. Estimate: the rule's own estimate of "
+    "its error, mean over the images. Estimate ÷ error: estimate divided by actual error, median "
+    "over the images. Covered: number of images whose error is at most the estimate. The last row "
+    f"compares {EMULATED} with {AUTHORS}; every other row compares a rule with the converged rule."
 )
 
 READING_BY_SIZE = (
-    "Relative L1 error of an image's scores, mean (and worst; of the mean scores under blur less "
-    "those under noise). The fewer points of a rule are its default where images of "
-    f"{math.isqrt(LARGE)}×{math.isqrt(LARGE)} pixels or more go in, half as wide as their ground "
-    "truth; the more points are below."
+    "A cell has three figures. The first is the relative L1 error of an image's scores, mean over "
+    "the images. In brackets follow the largest error of any image and the relative L1 error of "
+    "the contrast, which is the mean scores under blur minus the mean scores under noise. Two "
+    "columns of one rule show its two default numbers of points: the smaller number is for input "
+    f"images of {math.isqrt(LARGE)}×{math.isqrt(LARGE)} pixels or more, the larger number for "
+    "smaller input images. An input image is half as wide and half as high as its ground truth."
 )
 
 Typesetter = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
@@ -82,8 +87,9 @@ def _all_rules(options: Any) -> Document:
         options.pairs or PAIRS, size=size, progress=not options.quiet
     )
     conditions = (
-        f"The middle {size}×{size} pixels (ground truth) of {_degraded(names)}: {2 * len(names)} "
-        f"images. The rules run in float32, the converged one, {REFERENCE}, in float64. {_where()}"
+        f"Ground truth: the middle {size}×{size} pixels of {_degraded(names)}, which gives "
+        f"{2 * len(names)} images. The converged rule, {REFERENCE}, runs in float64; all other "
+        f"rules run in float32. {_where()}"
     )
     return names, (conditions, READING), [partial(_block, section) for section in sections]
 
@@ -93,15 +99,18 @@ def _by_size(options: Any) -> Document:
     pairs = options.pairs or by_size.PAIRS
     names, sizes = by_size.measure_by_size(pairs, progress=not options.quiet)
     conditions = (
-        f"Crops spread over {_degraded(names)}; all in float32, against {by_size.REFERENCE}. "
-        f"{_where()}"
+        f"Ground truth: crops spread over {_degraded(names)}. All rules run in float32; the "
+        f"converged rule is {by_size.REFERENCE}. {_where()}"
     )
     blocks = [partial(_size_block, pair, [s for s in sizes if s.pair == pair]) for pair in pairs]
     return names, (conditions, READING_BY_SIZE), blocks
 
 
 def _degraded(names: Sequence[str]) -> str:
-    return f"{', '.join(names)}, each blurred (σ = {BLUR:g}) and noisy ({NOISE:g})"
+    return (
+        f"{', '.join(names)}. Each crop is degraded once by blur (σ = {BLUR:g}) and once by noise "
+        f"(σ = {NOISE:g})"
+    )
 
 
 def _where() -> str:
@@ -132,16 +141,19 @@ def _three(row: RuleAccuracy) -> str:
 def _block(section: PairAccuracy, typeset: Typesetter) -> str:
     """Title, agreement, table and notes of one pair."""
     comparison = section.agreement
-    overlap = " and ".join(f"{share:.3f} ({name})" for name, share in comparison.overlap.items())
+    overlap = " and ".join(
+        f"{share:.3f} under {name}" for name, share in comparison.overlap.items()
+    )
     mean, worst = _short(comparison.errors.mean()), _short(comparison.errors.max())
     agreement = (
-        f"{REFERENCE} in float64 and {CROSS_CHECK} in float32 differ by {mean} on average, {worst} "
-        f"in the worst image and {_short(comparison.contrast)} in the contrast; {overlap} of the "
-        f"top {100 * TOP_FRACTION:g} % are the same."
+        f"Two converged rules, {REFERENCE} in float64 and {CROSS_CHECK} in float32, differ by "
+        f"{mean} on average over the images, by {worst} in the worst image and by "
+        f"{_short(comparison.contrast)} in the contrast. The fraction of the top "
+        f"{100 * TOP_FRACTION:g} % of filters that both rules select is {overlap}."
     )
     head = ["rule", "evaluations", "mean error", "worst", "contrast"]
     head += [f"top, {name}" for name in comparison.overlap]
-    head += ["completeness", "estimate", "÷ error", "covered"]
+    head += ["completeness", "estimate", "estimate ÷ error", "covered"]
     text = typeset(head, [_cells(row) for row in section.rows])
     return "\n\n".join([section.title, fill(agreement, WIDTH), text, *section.notes])
 

@@ -29,13 +29,13 @@ from faigfast.backend.gpu.devices import Devices, Run, known_devices
 from faigfast.backend.precision import PRECISIONS, check_precision
 from faigfast.cli.output import command_line, note, sha256, writable_folder
 from faigfast.cli.reading import Group, Images, group_by_size, hash_images, read_ahead
-from faigfast.cli.run_folder import FILTERS_CSV, SCORES, Hashes, RunFolder
+from faigfast.cli.result_files import planned_files, write_files
+from faigfast.cli.run_folder import SCORES, Hashes, RunFolder
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import DegradedFolder, PairedFolders
 from faigfast.integration.batch import Batch
 from faigfast.integration.objective import resolve_objective
 from faigfast.integration.refinement import schedule
-from faigfast.io.atomic import atomic_write
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.io.lock import alone_in
 from faigfast.io.text_table import aligned, counted
@@ -80,20 +80,21 @@ def run(options: Any, words: Sequence[str]) -> None:
         "faigfast": versions["faigfast"],
         "torch": versions["torch"],
     }
+    files = planned_files(origins, options.top)
     path = writable_folder(options.output)
     with alone_in(path):
         hashes = partial(hash_images, images, options.quiet)
-        folder = RunFolder(path, made_from, images.names, hashes, options.overwrite)
+        folder = RunFolder(path, made_from, images.names, hashes, files, options.overwrite)
         for text in images.notes:
             note(text, options.quiet)
         if folder.manifest:
             note(f"{folder.path} holds this run already; nothing is computed again", options.quiet)
             result = Attribution.load(folder.path / SCORES)
-            manifest |= {key: folder.manifest[key] for key in ("machine", "time")}
+            manifest |= {key: folder.manifest.get(key) for key in ("machine", "time")}
         else:
             result, manifest["time"] = _compute(pair, images, folder, options, devices)
         notes = [*images.notes, *result.notes]
-        files = _write(folder.path, result, options.top, notes)
+        files = write_files(folder.path, result, options.top, notes)
         manifest |= {
             "used": {
                 "backend": result.backend,
@@ -301,37 +302,11 @@ def _progress_in_interrupt(folder: RunFolder, images: int) -> Iterator[None]:
     """Add the number of finished images to the message of an interrupt."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
+    except KeyboardInterrupt as stop:
+        raise type(stop)(
             f"{len(folder.finished)} of {counted(images, 'image')} finished; the same command goes "
             "on with the rest"
         ) from None
-
-
-def _write(path: Path, result: Attribution, top: Sequence[float], notes: list[str]) -> list[str]:
-    """Write all files except the manifest; give their names."""
-    result.save(path / SCORES)
-    files = [SCORES]
-    try:
-        frame = result.to_frame()
-    except ImportError as error:
-        notes.append(f"no {FILTERS_CSV}: {error}")
-    else:
-        with atomic_write(path / FILTERS_CSV) as temporary:
-            frame.to_csv(temporary, index=False)
-        files.append(FILTERS_CSV)
-    for name in result.degradations:
-        result.ranking(name).save(path / f"{name}_index.txt")
-        files.append(f"{name}_index.txt")
-        for share in top:
-            file = f"{name}_top_{share}_index.txt"
-            try:
-                result.top(name, share).save(path / file)
-            except ValueError as error:  # --parameters scores fewer filters
-                notes.append(f"no {file}: {error}")
-            else:
-                files.append(file)
-    return files
 
 
 def _by_image(result: Attribution, names: Sequence[str]) -> list[dict[str, Any]]:

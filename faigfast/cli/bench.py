@@ -80,8 +80,11 @@ def _finish(
         write_between(output, "bench", body)
     elif output is not None and output.endswith(".md"):
         title = TITLES.get(type(result), "Speed")
-        compares = "" if isinstance(result, Cost) else ", which compares before it times"
-        written = f"Written by `{command_line(words)}`{compares}."
+        written = f"Written by `{command_line(words)}`."
+        if not isinstance(result, Cost):
+            written += (
+                " The command compares the contenders' scores with float64 before it times them."
+            )
         write_text(output, f"# {title}\n\n{written}\n\n```\n{result.table()}\n```\n")
     elif output is not None:
         result.save(output)

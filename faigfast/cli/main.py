@@ -1,15 +1,13 @@
 """The command line: one parser, errors in one line, and the exit codes.
 
-0 done, 1 an error, 2 wrong arguments, 130 interrupted (Ctrl-C), 141 the reader of a pipe has gone.
+0 done, 1 an error, 2 wrong arguments, 130 interrupted (Ctrl-C), 141 the reader of a pipe has gone,
+143 terminated (SIGTERM).
 """
 
-import _thread
 import os
 import sys
-import threading
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from itertools import islice
 from typing import Any, NoReturn
@@ -17,10 +15,11 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser
 
 from faigfast.cli.options import COMMANDS
+from faigfast.cli.signals import exit_code, no_lost_interrupt, terminable
 from faigfast.version import __version__
 
 # Any other exception is a bug of faigfast.
-EXPECTED = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
+EXPECTED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError)
 
 
 class _Parser(ArgumentParser):
@@ -75,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = False
     try:
         try:
-            with _no_lost_interrupt():
+            with terminable(), no_lost_interrupt():
+                _check_words(words)
                 arguments = build_parser().parse_args(_config_first(words))
                 options = arguments[arguments.command]
                 debug = options.debug
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None:  # the process ends: half-made objects print no errors
             sys.unraisablehook = lambda _: None
         print(f"faigfast: interrupted{f': {stop}' if stop.args else ''}", file=sys.stderr)
-        return 130
+        return exit_code(stop)
     except BrokenPipeError:
         # Python flushes once more when it ends, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -102,29 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-@contextmanager
-def _no_lost_interrupt() -> Iterator[None]:
-    """Interrupt again where Python ignores it: in a `__del__` or a callback of a weak reference."""
-    before = sys.unraisablehook
-    timers: list[threading.Timer] = []
-
-    def again(ignored: "sys.UnraisableHookArgs") -> None:
-        if ignored.exc_type is not KeyboardInterrupt:
-            before(ignored)
-            return
-        later = threading.Timer(
-            0.01, _thread.interrupt_main
-        )  # an immediate interrupt would hit this function
-        timers.append(later)
-        later.start()
-
-    sys.unraisablehook = again
-    try:
-        yield
-    finally:
-        for later in timers:  # the interrupt comes here, not in the caller
-            later.join()
-        sys.unraisablehook = before
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse words that no manifest could hold, before anything is computed."""
+    for word in words:
+        if word != word.encode(errors="ignore").decode():
+            raise ValueError(f"{word!r} is not valid UTF-8; expected names that are")
 
 
 def _config_first(words: Iterable[str]) -> list[str]:

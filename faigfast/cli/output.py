@@ -18,6 +18,8 @@ def writable_folder(path: str, option: str = "--output") -> Path:
     ValueError
         If the path is a file, or the folder cannot be made or written.
     """
+    if not path:
+        raise ValueError(f"{option} is empty; expected a folder")
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

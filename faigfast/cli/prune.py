@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from faigfast.analysis.contrasts import Contrast, check_contrasts
 from faigfast.analysis.pruning import channel_importance, importance_data_frame
 from faigfast.analysis.report.figures import channel_bars
 from faigfast.cli.study import describe_attributed, open_study, publish
-from faigfast.io.atomic import atomic_write
 from faigfast.io.lock import alone_in
+from faigfast.io.tensor_file import write_safetensors
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -23,8 +21,10 @@ def run(options: Any, words: Sequence[str]) -> None:
     with alone_in(options.output):
         result = study.attribution()
         scores = channel_importance(study.target, result, keep, options.reduce)
-        with atomic_write(Path(options.output) / "channels.safetensors") as path:
-            save_file({name or "network": v for name, v in scores.items()}, path)
+        write_safetensors(
+            Path(options.output) / "channels.safetensors",
+            {name or "network": values for name, values in scores.items()},
+        )
         remark = (
             "channels.safetensors holds the score of every output channel under its layer's name; "
             "faigfast.analysis.pruning gives them to torch-pruning and torch.nn.utils.prune."

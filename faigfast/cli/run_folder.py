@@ -37,6 +37,8 @@ class RunFolder:
         Names of the images, by position.
     hash_images : callable
         Hashes the images of some names, to compare them with the images of results in the folder.
+    files : sequence of str
+        Names of the files that the run will write; files of others are refused.
     overwrite : bool
         Remove finished results and results of another run.
 
@@ -59,12 +61,14 @@ class RunFolder:
         made_from: dict[str, Any],
         names: Sequence[str],
         hash_images: Callable[[Sequence[str]], Hashes],
+        files: Sequence[str],
         overwrite: bool,
     ) -> None:
         self.path = path
         self._settings = json.loads(json.dumps(made_from))
         self._names = names
         self._hash_images = hash_images
+        self._files = files
         self._hashes: Hashes = {}  # of images whose result is in the folder
         parts = path / PARTS
         if (path / MANIFEST).is_dir() or parts.is_symlink() or parts.is_file():
@@ -130,6 +134,9 @@ class RunFolder:
                 f"{scores} is missing or is not what was computed; add --overwrite to compute it "
                 "again"
             )
+        others = [name for name in self._files if name not in content.get("files", [])]
+        if taken := [name for name in others if (self.path / name).exists()]:
+            raise ValueError(f"{self.path} holds a {taken[0]} of another program; {REMEDY}")
         self._hashes = now
         return content
 
@@ -141,9 +148,8 @@ class RunFolder:
                 kept[name] = hashes
         now = self._hash_images(list(kept)) if kept else {}
         change = difference(kept, now, "images")
-        results = [name for name in (SCORES, FILTERS_CSV) if (self.path / name).exists()]
-        if not kept and results:
-            change = f"{results[0]} without its {MANIFEST}"
+        if not kept and (others := [name for name in self._files if (self.path / name).exists()]):
+            change = f"{others[0]} without its {MANIFEST}"
         if change and not overwrite:
             raise ValueError(f"{self.path} holds the results of another run: {change}; {REMEDY}")
         self._hashes = {name: hashes for name, hashes in kept.items() if hashes == now[name]}

@@ -45,6 +45,8 @@ def image_files(folder: PathLike, what: str = "folder") -> dict[str, Path]:
         raise ValueError(f"{what} {folder} is a file; expected a folder of images")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: path.stem):
+        if path.stem != path.stem.encode(errors="ignore").decode():
+            raise ValueError(f"{what} {folder}: {path.name!r} is not valid UTF-8; rename the file")
         if path.suffix.lower() in SUFFIXES and path.is_file():
             if path.stem in files:
                 raise ValueError(

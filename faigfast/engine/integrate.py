@@ -47,6 +47,7 @@ from faigfast.integration.image_scores import ImageScores
 from faigfast.integration.objective import Objective, is_ours, loss
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Step
+from faigfast.models.state import as_out_of_memory
 from faigfast.ops.registry import Use, using
 
 CACHE_SHARE = 0.25  # of the default budget: memory that the backend "cpu" keeps between calls
@@ -170,7 +171,7 @@ class Engine:
             part, counted = slice(done, done + chunk.images), 0
             smaller = None
             try:
-                with using(self.use):
+                with using(self.use), as_out_of_memory():
                     results = self._images(
                         plan, chunk, steps(), x[part], gt[part], new_accumulator, count, pending
                     )

@@ -2,11 +2,9 @@
 
 import math
 import operator
-import os
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from faigfast.engine.machine_memory import memory_of
 from faigfast.engine.op_rules import CONVOLUTIONS, Moving, Points
 from faigfast.engine.run import Plan, forward, prepare, with_gradient_sums
 from faigfast.engine.samples import Samples
@@ -71,28 +70,8 @@ class DoesNotFit(ValueError):
 
 def default_budget(device: torch.device) -> int:
     """Give a share of the device's memory in bytes: constant while enough is free."""
-    total, free = _on_card(device) if device.type == "cuda" else _of_machine()
-    return int(min(SHARE * total, FREE * free))
-
-
-def _on_card(device: torch.device) -> tuple[int, int]:
-    """Total bytes of a GPU, and free ones, which include torch's unused cache."""
-    free, total = torch.cuda.mem_get_info(device)
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return total, free + unused
-
-
-def _of_machine() -> tuple[int, int]:
-    """Total bytes of the machine or container, and available bytes of the machine."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
-        file = Path("/sys/fs/cgroup") / name
-        if file.is_file() and (text := file.read_text().strip()).isdigit():
-            total = min(total, int(text))
-    meminfo = Path("/proc/meminfo")
-    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
-    available = (int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
-    return total, next(available, total)
+    total, available = memory_of(device)
+    return int(min(SHARE * total, FREE * available))
 
 
 def fit_chunk(

@@ -2,7 +2,8 @@
 
 Every operation runs on real tensors; one that depends on the network's tensors or the image becomes
 a step, and the rest (tables, masks, index maps) constants. The digest of the steps names the
-computation: two networks, or two sizes of an image, with one digest share one graph.
+computation of the target: two sizes of an image with one digest share one plan (`Graphs`). The
+baseline is not traced; its calls of torch functions are compared with the target's `calls`.
 """
 
 import hashlib

@@ -42,7 +42,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with _one_sentence(path):
+            yield temporary
         # mkstemp makes private files; a result gets the permissions of any new file.
         mask = os.umask(0)
         os.umask(mask)
@@ -69,8 +70,8 @@ def _one_sentence(path: Path) -> Iterator[None]:
         yield
     except OSError as problem:
         raise ValueError(
-            f"{path} cannot be written: {problem.strerror}; expected a path in a folder that can "
-            "be written"
+            f"{path} cannot be written: {problem.strerror or problem}; files that were finished "
+            "before are kept"
         ) from problem
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,29 @@ def save_tensors(
     entries = {key: json.dumps(value) for key, value in (metadata or {}).items()}
     content = {key: value.contiguous() for key, value in tensors.items()}
     entries[DIGEST] = json.dumps(_digest(content, entries))
+    write_safetensors(path, content, entries)
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a plain safetensors file, whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be written.
+    """
     with atomic_write(path) as temporary:
-        save_file(content, temporary, entries)
+        try:
+            save_file(dict(tensors), temporary, dict(metadata) if metadata else None)
+        except SafetensorError as problem:
+            number = re.search(r"os error (\d+)", str(problem))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from problem
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,11 +1,8 @@
-"""Fingerprints of networks, tensors and states of random generators."""
+"""Fingerprints of networks and tensors."""
 
 import hashlib
-import pickle
-import random
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,13 +28,3 @@ def digest_of(named: Mapping[str, Tensor]) -> str:
         octets = value.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(octets.numpy().data)
     return digest.hexdigest()
-
-
-def generators() -> str:
-    """Fingerprint the states of all random generators: torch's, NumPy's and Python's."""
-    states = [torch.get_rng_state()]
-    if torch.cuda.is_initialized():
-        states += torch.cuda.get_rng_state_all()
-    arrays = [state.numpy() for state in states]
-    content = pickle.dumps((arrays, random.getstate(), np.random.get_state()))
-    return hashlib.sha256(content).hexdigest()

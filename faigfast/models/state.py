@@ -1,19 +1,18 @@
 """State of a network: its tensors, their identity, and calls that leave no trace on it."""
 
 import copy
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from operator import is_
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from faigfast.backend.precision import proper_float32
+from faigfast.models.generators import rewound
 
 
 def unwrap(model: nn.Module, name: str) -> nn.Module:
@@ -122,15 +121,35 @@ def copy_of(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
+def as_out_of_memory() -> Iterator[None]:
+    """Raise every failed allocation, also those of CPUs, as torch's error for it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as problem:
+        if not _ran_out(problem) or isinstance(problem, torch.OutOfMemoryError):
+            raise
+        raise torch.OutOfMemoryError(_first_line(problem)) from problem
+
+
+def _ran_out(problem: Exception) -> bool:
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(problem, kinds) or "can't allocate memory" in str(problem)
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem) or type(problem).__name__).splitlines()[0]
+
+
+@contextmanager
 def blaming(what: str, kind: type[Exception]) -> Iterator[None]:
     """Turn an error of torch or the network into one sentence that begins with `what`."""
     try:
-        yield
+        with as_out_of_memory():
+            yield
     except torch.OutOfMemoryError:
         raise
     except kind as problem:
-        message = (str(problem) or type(problem).__name__).splitlines()[0]
-        raise ValueError(f"{what}: {message}") from problem
+        raise ValueError(f"{what}: {_first_line(problem)}") from problem
 
 
 def call_as_is(model: nn.Module, x: Tensor) -> Any:
@@ -151,10 +170,9 @@ def _is_same(place: dict[str, Any], kept: dict[str, Any]) -> bool:
 def undisturbed(*models: nn.Module) -> Iterator[None]:
     """Evaluate models inside, with gradients and exact types, and restore them on leaving.
 
-    Modes of all submodules, tensors they keep as attributes or buffers, and every random
-    generator, Python's and NumPy's included, are restored on leaving; other attributes (a list, a
-    number) are not. `no_grad`, `inference_mode`, autocast and TF32 of the caller
-    have no effect inside.
+    Modes of all submodules, tensors they keep as attributes or buffers, and, unless other threads
+    run, all random generators are restored on leaving; other attributes (a list, a number) are not.
+    `no_grad`, `inference_mode`, autocast and TF32 of the caller have no effect inside.
     """
     modules = [module for model in models for module in model.modules()]
     modes = [module.training for module in modules]
@@ -166,18 +184,16 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
     own = [v for m in modules for v in vars(m).values() if isinstance(v, Tensor)]
     # Tensors of inference mode cannot be restored here.
     contents = [(v, v._version, v.detach().clone()) for v in own if not v.is_inference()]
-    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     parameters = (p for m in modules for p in m._parameters.values() if p is not None)
     types = {parameter.device.type for parameter in parameters} - {"meta"}
     device = types.pop() if len(types) == 1 else "cpu"
     with (
-        torch.random.fork_rng(cuda),
+        rewound(),
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device, enabled=False),
         proper_float32(),  # by default cuDNN convolves float32 in TF32
     ):
-        states = random.getstate(), np.random.get_state()
         try:
             for model in models:
                 # Setting the mode of every module takes longer than reading it.
@@ -185,8 +201,6 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
                     model.eval()
             yield
         finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
             for module, mode in zip(modules, modes, strict=True):
                 if type(module).train is not nn.Module.train:  # it may also merge weights
                     module.train(mode)

@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from faigfast.data.patches import Patches
-from faigfast.io.atomic import atomic_write, write_json, write_text
+from faigfast.io.atomic import write_json, write_text
 from faigfast.io.parts import Parts
-from faigfast.io.tensor_file import load_tensors, save_tensors
+from faigfast.io.tensor_file import load_tensors, save_tensors, write_safetensors
 
 SAVE_EVERY = 100  # iterations: the most that a kill or Ctrl-C loses
 LOG_EVERY = 100
@@ -366,8 +365,8 @@ def train_pair(
             recipe={**recipe, **degradation},
             progress=progress,
         )
-        with atomic_write(folder / f"{name}.safetensors") as path:
-            save_file({key: value.contiguous() for key, value in average.items()}, path)
+        weights = {key: value.contiguous() for key, value in average.items()}
+        write_safetensors(folder / f"{name}.safetensors", weights)
         network.load_state_dict(average)
     settings = {
         name: {**asdict(schedule), **degradation}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.io.atomic import atomic_write
+from faigfast.io.tensor_file import write_safetensors
 from faigfast.models.state import check_same_layout, copy_of, unwrap
 from faigfast.zoo import infer_network
 
@@ -248,14 +249,13 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
         metadata = like_checkpoint.metadata
         if suffix != ".safetensors" and metadata is None:
             content = _with_weights(like_checkpoint, state)
+    if suffix == ".safetensors":
+        # The format refuses tensors that share memory, as tied weights do.
+        copies = {name: value.clone() for name, value in state.items()}
+        write_safetensors(path, copies, metadata)
+        return
     with atomic_write(path) as temporary:
-        if suffix == ".safetensors":
-            from safetensors.torch import save_file
-
-            # The format refuses tensors that share memory, as tied weights do.
-            save_file({name: value.clone() for name, value in state.items()}, temporary, metadata)
-        else:
-            torch.save(content, temporary)
+        torch.save(content, temporary)
 
 
 def checkpoint_path(path: PathLike) -> Path:

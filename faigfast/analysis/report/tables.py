@@ -140,7 +140,7 @@ def _lead(values: Tensor, masking: Masking) -> dict[str, Any]:
 
 
 def modulation_sentences(modulation: Modulation, contrasts: Sequence[Contrast]) -> list[str]:
-    """Say for each contrast whether half the strength lies between none and all."""
+    """Say for each contrast whether PSNR at half strength lies between strengths 0 and 1."""
     sentences = []
     for contrast in contrasts:
         strengths, values = modulation.curve(contrast.name)
@@ -154,9 +154,10 @@ def modulation_sentences(modulation: Modulation, contrasts: Sequence[Contrast]) 
         place = float(half.mean() - low.mean()) / way if way else math.nan
         word = "lies between" if 0 < place < 1 else "does not lie between"
         sentences.append(
-            f"{contrast.name}: half the strength {word} none and all, at {100 * place:.0f} % of "
-            f"the way ({difference_text(half - low)} above none), and in {int(inside.sum())} of "
-            f"{len(inside)} crops taken alone."
+            f"{contrast.name}: mean PSNR at half strength {word} mean PSNR at strength 0 and at "
+            f"strength 1. It is at {100 * place:.0f} % of the way from strength 0 to strength 1 "
+            f"({difference_text(half - low)} from strength 0). In {int(inside.sum())} of "
+            f"{len(inside)} crops, the crop's own PSNR at half strength lies between its other two."
         )
     return sentences
 

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -230,7 +231,8 @@ class Devices:
                 if task is None:
                     break
                 start, part = task
-                future = idle[0].pool.submit(_attribute, part, settled)
+                with _without_interrupts():
+                    future = idle[0].pool.submit(_attribute, part, settled)
                 running[future] = (idle.pop(0), given, start)
                 given += 1
             if not running:
@@ -274,13 +276,25 @@ def _result(future: Future[Attribution], device: str, start: int) -> Attribution
         raise (kind if expected else RuntimeError)(f"{device}: {text}") from problem
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Block Ctrl-C here, and for good in processes and threads that start here.
+
+    A terminal sends it to all processes; the parent alone reports it, and ends the others.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 # In a device's process: its device, and the networks and options, pickled until the first batch.
 _here: dict[str, Any] = {}
 
 
 def _open_device(arguments: bytes, name: str, threads: int) -> None:
     """Prepare the process of a device."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _here.update(arguments=arguments, device=torch.device(name))

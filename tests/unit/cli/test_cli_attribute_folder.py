@@ -5,6 +5,7 @@ import json
 import pytest
 from cases import command_line
 from cases.command_line import RECIPES, attribute, expected, load, one_line, recipes, same
+from safetensors import SafetensorError
 
 import faigfast
 from faigfast.cli.main import main
@@ -180,3 +181,60 @@ def test_output_that_cannot_be_written_is_found_before_computing(here, count, ca
         assert main(attribute(output, *RECIPES)) == 1
         assert f"--output {output} cannot be written" in one_line(capsys)
     assert count.n == 0
+
+
+def test_names_that_write_one_file_are_refused_at_the_start(here, capsys):
+    words = ("a=blur=1", "a_top_0.01=noise=0.1")
+    assert main(attribute(here, *words)) == 1
+    assert "two degradations write the file 'a_top_0.01_index.txt'" in one_line(capsys)
+    assert main(attribute(here, f"{'a' * 250}=blur=1")) == 1
+    assert "has a long name" in one_line(capsys)
+    assert not here.exists()
+
+
+def test_an_index_file_of_others_is_not_replaced(here, capsys):
+    here.mkdir()
+    (here / "blur_index.txt").write_text("theirs")
+    assert main(attribute(here, *RECIPES)) == 1
+    assert "blur_index.txt without its manifest.json" in one_line(capsys)
+    assert (here / "blur_index.txt").read_text() == "theirs"
+    assert main(attribute(here, "--overwrite", "--degrade", *RECIPES)) == 0
+    (here / "blur_top_0.25_index.txt").write_text("theirs")
+    capsys.readouterr()
+    assert main(attribute(here, "--top", "0.25", "--degrade", *RECIPES)) == 1
+    assert "blur_top_0.25_index.txt of another program" in one_line(capsys)
+
+
+def test_an_empty_output_and_parts_as_a_link_are_refused(here, capsys):
+    assert main(attribute("", *RECIPES)) == 1
+    assert "--output is empty" in one_line(capsys)
+    here.mkdir()
+    (here / "parts").symlink_to(here.parent)
+    assert main(attribute(here, *RECIPES)) == 1
+    assert "parts as a file or a link" in one_line(capsys)
+
+
+def test_words_that_are_not_utf8_are_refused(here, capsys):
+    assert main(attribute(here, "--degrade", "\udcff=blur=1")) == 1
+    assert "is not valid UTF-8" in one_line(capsys)
+
+
+def test_a_disk_that_is_full_is_named_with_its_path(here, capsys, monkeypatch):
+    def full(*_):
+        raise SafetensorError("Error while serializing: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("faigfast.io.tensor_file.save_file", full)
+        assert main(attribute(here, *RECIPES)) == 1
+    message = one_line(capsys)
+    assert "000000.part cannot be written: No space left on device" in message
+    assert "os error" not in message
+    assert main(attribute(here, *RECIPES)) == 0
+
+
+def test_temporary_files_of_killed_runs_are_removed(here):
+    (here / "parts").mkdir(parents=True)
+    for folder in (here, here / "parts"):
+        (folder / ".faigfast-abc.part").write_bytes(b"half")
+    assert main(attribute(here, *RECIPES)) == 0
+    assert not (here / "parts").exists() and not list(here.glob(".*"))
