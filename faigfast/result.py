@@ -12,7 +12,7 @@ from torch import Tensor
 
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
-from faigfast.integration.settings import AttributionSettings, differences
+from faigfast.integration.settings import AttributionSettings, checked_settings, differences
 from faigfast.io.saved_attribution import check_arrays
 from faigfast.io.tensor_file import load_tensors, save_tensors
 from faigfast.io.text_table import counted
@@ -345,18 +345,21 @@ class Attribution:
                 raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT!r}")
             shapes = tuple(tuple(shape) for shape in metadata["shapes"])
             index = FilterIndex(tuple(metadata["layers"]), shapes)
-            names = metadata["degradations"]
-            if len(set(names)) != len(names):
+            names, notes = metadata["degradations"], metadata["notes"]
+            if not names or len(set(names)) != len(names):
                 raise ValueError(f"degradations {names}, expected each once")
+            for text in (*metadata["layers"], *names, *notes):
+                if not isinstance(text, str):
+                    raise ValueError(f"{text!r} among layers, degradations or notes")
             check_arrays(tensors, index, len(names))
             return cls(
                 index,
                 {name: tensors[f"scores.{i}"] for i, name in enumerate(names)},
-                setting=AttributionSettings(**metadata["setting"]),
-                notes=tuple(metadata["notes"]),
+                setting=checked_settings(metadata["setting"]),
+                notes=tuple(notes),
                 **{name: tensors[name] for name in ARRAYS},
             )
-        except (KeyError, TypeError) as problem:
+        except (KeyError, TypeError, AttributeError) as problem:
             raise ValueError(f"{type(problem).__name__} {problem}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -1,7 +1,8 @@
 """AttributionSettings: how an attribution was computed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,23 @@ class AttributionSettings:
     method: str = "faig"
     contrasted: bool = True
     seed: int | None = None
+
+
+def checked_settings(content: Mapping[str, Any]) -> AttributionSettings:
+    """Read settings from JSON; refuse fields of other names or types.
+
+    Raises
+    ------
+    TypeError
+        Naming the field.
+    """
+    kinds = get_type_hints(AttributionSettings)
+    kinds["tol"] = int | float | None
+    for name, value in dict(content).items():
+        kind = kinds.get(name, object)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"{name} is {value!r}")
+    return AttributionSettings(**content)
 
 
 def differences(one: Any, other: Any) -> str:

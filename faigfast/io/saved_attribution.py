@@ -14,8 +14,14 @@ def check_arrays(arrays: Mapping[str, Tensor], index: FilterIndex, degradations:
         raise ValueError(f"{len(index.layers)} layers and {len(index.shapes)} shapes")
     if not all(len(shape) > 2 and min(shape) > 0 for shape in index.shapes):
         raise ValueError(f"shapes {index.shapes}, expected positive sizes [O, I, *k]")
-    if arrays["scored"].dtype != torch.bool:
-        raise ValueError(f"scored is of {arrays['scored'].dtype}, expected bool")
+    if not all(isinstance(size, int) for shape in index.shapes for size in shape):
+        raise ValueError(f"shapes {index.shapes}, expected integers")
+    for name, value in arrays.items():
+        known = {"scored": value.dtype == torch.bool, "points": value.dtype == torch.int64}
+        if not known.get(name, value.is_floating_point()):
+            raise ValueError(f"{name} is of {value.dtype}")
+        if name.startswith("scores.") and not value.isfinite().all():
+            raise ValueError(f"{name} holds values that are not finite")
     rows, images = len(arrays["scores.0"]), arrays["losses"].shape[1]
     if rows not in (1, images):
         raise ValueError(f"scores of {rows} images beside losses of {images}")
