@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # Head and rows, every cell as text.
 TextTable = tuple[list[str], list[list[str]]]
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed
 NO_PARQUET = "tables are CSV alone; Parquet needs pyarrow: pip install 'faigfast[report]'"
 
 
@@ -53,13 +54,26 @@ def _cell(value: Any, digits: int) -> str:
     return f"{value:.{digits}f}"
 
 
+def write_csv(path: Path, data: "pandas.DataFrame") -> None:
+    """Write a data frame as CSV; no cell is a formula to a spreadsheet."""
+
+    def literal(cell: Any) -> Any:
+        formula = isinstance(cell, str) and cell.startswith(FORMULAS)
+        return f"'{cell}" if formula else cell
+
+    data = data.rename(columns=literal)
+    for name in data.select_dtypes(exclude="number"):
+        data[name] = data[name].map(literal)
+    data.to_csv(path, index=False)
+
+
 def write_data_frame(stem: Path, data: "pandas.DataFrame") -> list[str]:
     """Write a data frame as CSV and, with pyarrow, as Parquet; return the file names.
 
     `without_parquet` words the note for a missing Parquet file.
     """
     with atomic_write(stem.with_name(f"{stem.name}.csv")) as path:
-        data.to_csv(path, index=False)
+        write_csv(path, data)
     files = [f"{stem.name}.csv"]
     try:
         with atomic_write(stem.with_name(f"{stem.name}.parquet")) as path:

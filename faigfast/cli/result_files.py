@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from faigfast.analysis.data_frames import write_csv
 from faigfast.cli.run_folder import FILTERS_CSV, SCORES
 from faigfast.io.atomic import atomic_write
 from faigfast.result import Attribution
@@ -42,7 +43,7 @@ def write_files(
         notes.append(f"no {FILTERS_CSV}: {error}")
     else:
         with atomic_write(path / FILTERS_CSV) as temporary:
-            frame.to_csv(temporary, index=False)
+            write_csv(temporary, frame)
         files.append(FILTERS_CSV)
     for name in result.degradations:
         files.append(_index_file(name))

@@ -57,14 +57,26 @@ def panels(count: int, width: float, height: float) -> tuple["Figure", list[Any]
 
 
 def svg(figure: "Figure") -> str:
-    """Draw a figure as one <svg> element."""
+    """Draw a figure as one <svg> element; dollar signs in names are no mathematics."""
     from matplotlib import rc_context
+    from matplotlib.text import Text
 
+    for part in figure.findobj(Text):
+        part.set_parse_math(False)
     text = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "faigfast"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     drawn = text.getvalue()
     return drawn[drawn.index("<svg") :]
+
+
+def shown(name: str) -> str:
+    """Write a name of the user's so that SVG and legends show it.
+
+    XML has no control characters, and matplotlib hides labels that begin with "_".
+    """
+    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    return f"\N{ZERO WIDTH SPACE}{printable}" if printable.startswith("_") else printable
 
 
 def middle(image: Tensor, side: int) -> Tensor:
@@ -118,9 +130,11 @@ def masking_curves(masking: Masking) -> "Figure":
                 color=palette[name],
                 marker="o",
                 capsize=3,
-                label=f"{name} filters",
+                label=f"{shown(name)} filters",
             )
-        axis.set(title=f"input: {degradation}", xlabel="masked filters, %", ylabel="PSNR, dB")
+        axis.set(
+            title=f"input: {shown(degradation)}", xlabel="masked filters, %", ylabel="PSNR, dB"
+        )
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="small")
     return figure
@@ -197,11 +211,15 @@ def modulation_curves(modulation: Modulation, metric: str = "psnr") -> "Figure":
             if degradation not in inputs:
                 continue
             mean = [float(v[metric][degradation].mean()) for v in values]
-            axis.plot(strengths, mean, color=colour, marker="o", label=f"input: {degradation}")
+            axis.plot(
+                strengths, mean, color=colour, marker="o", label=f"input: {shown(degradation)}"
+            )
         for strength in (0, 1):
             axis.axvline(strength, color="black", linestyle=":", linewidth=1)
         axis.set(
-            title=f"{name} filters", xlabel="strength: 0 baseline, 1 target", ylabel=METRICS[metric]
+            title=f"{shown(name)} filters",
+            xlabel="strength: 0 baseline, 1 target",
+            ylabel=METRICS[metric],
         )
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="small")
@@ -222,7 +240,7 @@ def retraining_bars(parts: Sequence[Retraining]) -> "Figure":
             capsize=4,
             color=["black", COLOURS[0], GRAY, COLOURS[2]],
         )
-        axis.set(title=f"input: {part.degradation}", ylabel="gain over the baseline, dB")
+        axis.set(title=f"input: {shown(part.degradation)}", ylabel="gain over the baseline, dB")
         axis.grid(alpha=0.3, axis="y")
     return figure
 
@@ -237,7 +255,7 @@ def kernel_changes_figure(kernels: Sequence[tuple[str, Tensor, Tensor]], title: 
         for axis, kernel in zip(axes[:, column], rows, strict=True):
             axis.imshow(kernel.numpy(), cmap="RdBu_r", vmin=-most, vmax=most)
             axis.set(xticks=[], yticks=[])
-        axes[0, column].set_title(name.replace(" ", "\n"), fontsize=6)
+        axes[0, column].set_title(shown(name).replace(" ", "\n"), fontsize=6)
     for axis, label in zip(axes[:, 0], ("baseline", "target", "change"), strict=True):
         axis.set_ylabel(label, fontsize="small")
     figure.suptitle(title, fontsize="medium")
@@ -288,7 +306,7 @@ def channel_bars(scores: Mapping[str, Tensor]) -> "Figure":
         axis.set_ylim(max(least, 1e-6 * most) / 2, 2 * most)
     else:  # contrasts are negative too
         axis.set_yscale("symlog", linthresh=float(every.abs().median()) or 1.0)
-    axis.set_xticks(range(len(scores)), list(scores), rotation=90, fontsize="x-small")
+    axis.set_xticks(range(len(scores)), list(map(shown, scores)), rotation=90, fontsize="x-small")
     axis.set(ylabel="score of a channel", xlim=(-1, len(scores)))
     axis.grid(alpha=0.3, axis="y")
     return figure
@@ -308,8 +326,10 @@ def matrix(
             axis.text(
                 m, n, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=8
             )
-    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize="small")
-    axis.set_yticks(range(len(rows)), rows, fontsize="small")
+    axis.set_xticks(
+        range(len(columns)), list(map(shown, columns)), rotation=45, ha="right", fontsize="small"
+    )
+    axis.set_yticks(range(len(rows)), list(map(shown, rows)), fontsize="small")
     axis.set(title=title, ylabel=labels[0], xlabel=labels[1])
     return figure
 
@@ -317,7 +337,7 @@ def matrix(
 def layer_distribution(sets: Mapping[str, FilterSet], index: FilterIndex) -> "Figure":
     """Draw how many filters of each set lie in each layer, in order of depth, beside chance."""
     palette = colours(list(sets))
-    layers = [layer.removesuffix(".weight") for layer in index.layers]
+    layers = [shown(layer.removesuffix(".weight")) for layer in index.layers]
     sizes = layer_numbers(index).bincount(minlength=len(layers))
     width = min(24.0, max(9.2, 0.25 * len(layers)))
     figure, axes = new_figure(len(sets), 1, width, 1.9 * len(sets) + 1)
@@ -326,7 +346,7 @@ def layer_distribution(sets: Mapping[str, FilterSet], index: FilterIndex) -> "Fi
         axis.bar(range(len(layers)), counts.tolist(), color=palette[name])
         chance = (sizes * (len(filters) / len(index))).tolist()
         axis.plot(range(len(layers)), chance, "k_", markersize=5, label="by chance")
-        axis.set(title=f"{name}: {len(filters)} filters", ylabel="filters")
+        axis.set(title=f"{shown(name)}: {len(filters)} filters", ylabel="filters")
         axis.set_xticks(range(len(layers)), [])
         axis.grid(alpha=0.3, axis="y")
     axes[0, 0].legend(fontsize="x-small")

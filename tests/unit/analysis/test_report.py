@@ -9,6 +9,7 @@ import torch
 
 import faigfast.analysis.demo as demo
 from faigfast.analysis.contrasts import Contrast
+from faigfast.analysis.data_frames import write_csv
 from faigfast.analysis.masking import Masking, Measurement
 from faigfast.analysis.report.figures import (
     AXIS_LIMITS,
@@ -17,6 +18,7 @@ from faigfast.analysis.report.figures import (
     colours,
     data_uri,
     layer_distribution,
+    matrix,
     method_curves,
     methods_beyond_axis,
     panels,
@@ -25,6 +27,8 @@ from faigfast.analysis.report.figures import (
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.tables import undone_share
 from faigfast.data import KEPT_OUT, photographs
+from faigfast.filters.filter_set import FilterSet
+from faigfast.filters.index import FilterIndex
 from faigfast.result import Attribution
 
 
@@ -75,6 +79,35 @@ def test_many_names_have_colours_and_panels_wrap():
     figure, axes = panels(5, 2.0, 1.0)
     assert len(axes) == 5 and tuple(figure.get_size_inches()) == (6.0, 2.0)
     assert [axis.get_visible() for axis in figure.axes] == 5 * [True] + [False]
+
+
+ODD_NAMES = ["$a_b$", "_hidden", "<b>&\"'", "100%", "line\nbreak", "\u202eright to left", "\x01"]
+
+
+def test_names_with_any_characters_are_drawn():
+    scores = {name: torch.tensor([1.0, 3.0]) for name in ODD_NAMES}
+    index = FilterIndex(tuple(ODD_NAMES), ((2, 2, 1, 1),) * len(ODD_NAMES))
+    sets = {name: FilterSet(torch.tensor([0, 5])) for name in ODD_NAMES}
+    square = torch.rand(len(ODD_NAMES), len(ODD_NAMES))
+    for figure in (
+        channel_bars(scores),
+        layer_distribution(sets, index),
+        matrix(square, ODD_NAMES, ODD_NAMES, "title", ("of", "also in")),
+    ):
+        drawn = svg(figure)
+        ElementTree.fromstring(drawn)
+        assert "$a_b$" in drawn and "_hidden" in drawn and "&lt;b&gt;" in drawn
+
+
+def test_cells_of_a_csv_are_no_formulas(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    names = ["=1+1", "@SUM(A1)", "-2", "fine", *ODD_NAMES]
+    frame = pandas.DataFrame({"layer": names, "+score": [-1.5] * len(names)})
+    write_csv(tmp_path / "a.csv", frame)
+    again = pandas.read_csv(tmp_path / "a.csv")
+    assert list(again.columns) == ["layer", "'+score"] and (again["'+score"] == -1.5).all()
+    assert list(again["layer"][:4]) == ["'=1+1", "'@SUM(A1)", "'-2", "fine"]
+    assert list(again["layer"][4:]) == ODD_NAMES
 
 
 def test_bars_of_channels_are_sorted_within_their_layer():

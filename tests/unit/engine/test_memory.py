@@ -244,7 +244,7 @@ def test_out_of_memory_with_the_smallest_chunk_is_an_error(monkeypatch):
         raise torch.OutOfMemoryError("no memory left")
 
     monkeypatch.setattr(integrate, "accumulate", fails)
-    with untouched(*nets), pytest.raises(ValueError, match="memory ran out at .*image 0"):
+    with untouched(*nets), pytest.raises(ValueError, match=r"memory ran out at .*image 0"):
         attribute(*nets, batch, steps=2)
 
 
