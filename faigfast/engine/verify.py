@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ def on_copies(objective: Objective) -> Objective:
     if any(objective is known for known in OBJECTIVES.values()):
         return objective
 
+    @wraps(objective)  # which is still the user's
     def copied(output: Any, gt: Tensor) -> Tensor:
         own = tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, output)
         return objective(own, gt)

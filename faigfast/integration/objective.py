@@ -1,8 +1,11 @@
 """Losses of single images."""
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -75,6 +78,24 @@ def is_ours(objective: Objective) -> bool:
     return getattr(objective, "__module__", "").partition(".")[0] == "faigfast"
 
 
+def _evaluate(objective: Objective, output: Any, gt: Tensor) -> Any:
+    """Call an objective so that it may take gradients of its own, also where none are wanted."""
+    parts = [part for part in tree_leaves(output) if isinstance(part, Tensor)]
+    wanted = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
+    if is_ours(objective) or wanted:
+        return objective(output, gt)
+    with torch.enable_grad():
+        value = objective(tree_map(_leaf, output), gt)
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _leaf(value: Any) -> Any:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    # A sum with zero, since the objective may write on an output, but not on a leaf.
+    return value.detach().requires_grad_() + 0
+
+
 def loss(objective: Objective, output: Tensor, gt: Tensor) -> Tensor:
     """Loss of one image, as a scalar that was checked.
 
@@ -85,7 +106,7 @@ def loss(objective: Objective, output: Tensor, gt: Tensor) -> Tensor:
     TypeError
         If it does not give a tensor.
     """
-    value = objective(output, gt.clone())  # it may write on what it is given
+    value = _evaluate(objective, output, gt.clone())  # it may write on what it is given
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"objective gives {kind}; expected a floating-point tensor of shape [B]")

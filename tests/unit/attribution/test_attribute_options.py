@@ -23,6 +23,24 @@ def test_objectives_of_ones_own():
     torch.testing.assert_close(half.scores(), named.scores() / 2, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
+def test_an_objective_may_take_a_gradient_of_its_own(backend):
+    def through_the_output(output, gt):
+        (grad,) = torch.autograd.grad((output - gt).pow(4).sum(), output, create_graph=True)
+        return grad.square().flatten(1).sum(1)
+
+    def written_out(output, gt):
+        return (4 * (output - gt).pow(3)).square().flatten(1).sum(1)
+
+    nets, batch = pair(), images(2)
+    result, expected = (
+        attribute(*nets, batch, objective=objective, steps=3, backend=used)
+        for objective, used in ((through_the_output, backend), (written_out, "reference"))
+    )
+    torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(result.losses, expected.losses, rtol=1e-5, atol=0)
+
+
 def test_an_objective_may_write_on_what_it_is_given():
     baseline, target = pair(kinked)
     x, gt = images()
