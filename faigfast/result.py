@@ -68,8 +68,15 @@ class Attribution:
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        """Replace the note on the images that did not reach `tol`."""
-        notes = [note for note in self.notes if not note.startswith("tol ")]
+        """Replace the notes that depend on all images."""
+        notes = [note for note in self.notes if not note.startswith(("tol ", "completeness: "))]
+        undefined = ~self.completeness.isfinite()  # [D, N]
+        if undefined.any():
+            notes.append(
+                f"completeness: undefined for {int(undefined.any(0).sum())} of "
+                f"{counted(self.images, 'image')}, whose two losses are equal in this precision; "
+                "expected an objective that differs between the networks, or precision='fp64'"
+            )
         missed = ~self.reached  # [D, N]
         if missed.any():
             notes.append(

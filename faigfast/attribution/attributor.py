@@ -99,7 +99,9 @@ class Attributor:
         devices: Any = None,
         _graphs_of: Any = None,
     ) -> None:
-        flags = {"emulate": emulate, "per_image": per_image, "signed": signed}
+        flags = {
+            "emulate": emulate, "per_image": per_image, "signed": signed, "progress": progress,
+        }  # fmt: skip
         for name, flag in flags.items():
             if not isinstance(flag, bool):
                 raise TypeError(f"{name} is {flag!r}; expected True or False")

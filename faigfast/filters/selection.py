@@ -1,6 +1,7 @@
 """The layers that the argument `parameters` selects."""
 
 import fnmatch
+import inspect
 from collections.abc import Callable, Iterable
 
 import torch
@@ -18,7 +19,7 @@ def select(
     if parameters is None:
         return frozenset(index.layers)
     if callable(parameters):
-        answers = {layer: parameters(layer, state[layer]) for layer in index.layers}
+        answers = {layer: _answer(parameters, layer, state[layer]) for layer in index.layers}
         for layer, answer in answers.items():
             if isinstance(answer, Tensor) and (answer.dtype != torch.bool or answer.numel() != 1):
                 raise TypeError(
@@ -48,3 +49,14 @@ def select(
     if not chosen:
         raise ValueError("parameters selects no convolution weight")
     return frozenset(chosen)
+
+
+def _answer(predicate: Callable[[str, Tensor], bool], layer: str, weight: Tensor) -> bool:
+    try:
+        inspect.signature(predicate).bind(layer, weight)
+    except ValueError:  # a built-in function without a signature
+        pass
+    except TypeError as problem:
+        problem = TypeError(f"parameters is a function, but not of (name, tensor): {problem}")
+        raise problem from None
+    return predicate(layer, weight)

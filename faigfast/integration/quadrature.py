@@ -12,6 +12,7 @@ RULES = ("left", "right", "midpoint", "graded", "trapezoid", "gauss-legendre", "
 GRADING = 0.4
 EMULATION_NODES = 17  # fewest that come closer to the authors' sum than its own error, with kinks
 MOST_STEPS = 1_000_000
+MOST_GAUSS = 2001
 
 Array = NDArray[np.float64]
 
@@ -127,6 +128,11 @@ def quadrature(rule: str, steps: int, emulate: bool = False) -> Quadrature:
         weights = np.full(steps, 1 / (steps - 1))
         weights[[0, -1]] /= 2
         return Quadrature(position / (steps - 1), weights)
+    if steps > MOST_GAUSS:
+        raise ValueError(
+            f"steps is {steps}; expected at most {MOST_GAUSS} for {rule}, whose nodes come from a "
+            "matrix of as many rows"
+        )
     if rule == "gauss-legendre":
         return _from_jacobi(_legendre_recurrence(steps))
     if steps < 3 or steps % 2 == 0:

@@ -23,6 +23,28 @@ def test_steps_not_an_integer(steps):
     refused(TypeError, "steps is .*; expected a positive integer", *pair(), steps=steps)
 
 
+@pytest.mark.parametrize("rule", ["gauss-legendre", "gauss-kronrod"])
+def test_steps_that_a_gauss_rule_cannot_have(rule):
+    refused(ValueError, "steps is 1000000; expected at most", *pair(), rule=rule, steps=10**6)
+
+
+def test_predicates_of_other_arguments():
+    for predicate in (lambda: True, lambda name: True, lambda name, tensor, more: True):
+        refused(TypeError, "parameters is a function, but not of", *pair(), parameters=predicate)
+
+
+@pytest.mark.parametrize("option", ["progress", "emulate", "per_image", "signed"])
+def test_flags_of_another_type(option):
+    refused(TypeError, f"{option} is 'x'; expected True or False", *pair(), **{option: "x"})
+
+
+def test_losses_that_round_to_one_number_are_noted():
+    result = attribute(
+        *pair(), images(), steps=2, objective=lambda o, g: 1e20 + (o - g).square().flatten(1).sum(1)
+    )
+    assert any(note.startswith("completeness: undefined for") for note in result.notes)
+
+
 @pytest.mark.parametrize(
     "option, expected",
     [
