@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from faigfast.analysis.input_path import InputPath
 from faigfast.attribution.one_call import attribute
@@ -22,6 +21,7 @@ from faigfast.integration.objective import resolve_objective
 from faigfast.integration.quadrature import quadrature
 from faigfast.integration.refinement import STEPS_OF_OTHERS, schedule
 from faigfast.integration.settings import AttributionSettings
+from faigfast.io.progress import progress_bar
 from faigfast.models.fingerprint import fingerprints
 from faigfast.models.state import check_same_layout, tensors, unwrap
 from faigfast.result import Attribution
@@ -226,7 +226,7 @@ def _input_gradients(
     rule = quadrature("right", steps)  # the authors' nodes: from the clean image on, 0 … 1 − 1/S
     path = InputPath(target, rule, backend, memory)
     rows: dict[str, list[Tensor]] = {}
-    with tqdm(unit="point·image", disable=not progress, leave=None) as bar:
+    with progress_bar(unit="point·image", disable=not progress, leave=None) as bar:
         for batch in checked_batches:
             for name, lq in batch.lq.items():
                 starts = _path_starts(batch, name, clean)

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from faigfast.analysis.evaluation import AGAINST_TARGET, Crops, MetricValues, measure, restore
 from faigfast.analysis.finished_parts import FinishedParts
+from faigfast.io.progress import progress_bar
 
 
 def measure_all(
@@ -66,7 +66,7 @@ def measure_all(
         }
 
     values_by_network: dict[str, MetricValues] = {}
-    for name, build in tqdm(networks.items(), title, unit="network", disable=not progress):
+    for name, build in progress_bar(networks.items(), title, unit="network", disable=not progress):
         key = f"{name} {border} {' '.join(metrics)}"
         entries = {(m, d): f"{m}/{d}" for m in metrics for d in data.lq}
         kept = finished_parts.tensors(key, partial(compute, build), entries.values())

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from faigfast.analysis.contrasts import split_label
 from faigfast.analysis.evaluation import Crops, restore
 from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.attribution.one_call import attribute
 from faigfast.filters.index import FilterIndex
+from faigfast.io.progress import progress_bar
 from faigfast.models.fingerprint import digest_of
 
 MATCHES = ("overlap", "correlation", "neighbour")
@@ -67,7 +67,7 @@ def own_output_scores(
         gt = restore(target, part)
         return {"scores": attribute(baseline, target, (part, gt), steps=steps, **options).scores()}
 
-    for part in tqdm(x.split(PART_SIZE), title, unit="part", disable=not progress):
+    for part in progress_bar(x.split(PART_SIZE), title, unit="part", disable=not progress):
         name = f"own {steps} {sorted(options.items())} {digest_of({'x': part})}"
         rows.append(finished_parts.tensors(name, partial(compute, part))["scores"])
     scores = torch.cat(rows).double()

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
 from faigfast.analysis.baselines import WEIGHT_METHODS, rank_by
 from faigfast.analysis.contrasts import Contrast, one_against_rest
@@ -14,6 +13,7 @@ from faigfast.analysis.evaluation import Crops
 from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.swap_units import check_pair
 from faigfast.filters.filter_set import FilterSet
+from faigfast.io.progress import progress_bar
 from faigfast.models.fingerprint import digest_of, fingerprint
 from faigfast.result import Attribution
 from faigfast.version import __version__
@@ -84,7 +84,9 @@ class Study:
         size = len(self.attributed.names) if method in WEIGHT_METHODS else PART_SIZE
         starts = range(0, len(self.attributed.names), size)
         parts = []
-        for start in tqdm(starts, f"ranking by {method}", unit="part", disable=not self.progress):
+        for start in progress_bar(
+            starts, f"ranking by {method}", unit="part", disable=not self.progress
+        ):
             part = self.attributed.part(slice(start, start + size))
             digest = digest_of({"gt": part.gt, **part.lq})[:16]
             name = f"{method} {self.steps} {sorted(self.options.items())} {list(part.lq)} {digest}"

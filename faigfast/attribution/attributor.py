@@ -23,14 +23,16 @@ from faigfast.engine.graph import Graphs
 from faigfast.filters.index import FilterIndex
 from faigfast.filters.selection import Selection, select
 from faigfast.integration.batch import batches, is_one_batch
-from faigfast.integration.objective import Objective, resolve_objective
+from faigfast.integration.objective import Objective, resolve_objective, without_own_gradients
 from faigfast.integration.path import WeightPath
 from faigfast.integration.refinement import schedule
 from faigfast.integration.settings import AttributionSettings
+from faigfast.io.progress import progress_bar
 from faigfast.models.fingerprint import fingerprints
-from faigfast.models.state import identity, tensors, undisturbed, unwrap
+from faigfast.models.state import identity, refuse_transforms, tensors, undisturbed, unwrap
 from faigfast.result import Attribution
 
+MOST_BATCHES = 10**9  # that a progress bar believes
 attribution_lock = RLock()  # networks in use hold other tensors and are in eval mode
 _graphs = WeakIdKeyDictionary()  # by target, for the next call of `attribute`; no weights
 
@@ -99,6 +101,7 @@ class Attributor:
         devices: Any = None,
         _graphs_of: Any = None,
     ) -> None:
+        refuse_transforms()
         flags = {
             "emulate": emulate, "per_image": per_image, "signed": signed, "progress": progress,
         }  # fmt: skip
@@ -140,6 +143,7 @@ class Attributor:
             As `attribute`; also if the networks have moved or changed their types or shapes,
             or after the end of a `with` block.
         """
+        refuse_transforms()
         if not self._open:
             raise ValueError("the Attributor is closed; expected a call inside its `with` block")
         if self._devices is not None:
@@ -159,7 +163,8 @@ class Attributor:
                 parameters, signed = (self._settings[name] for name in ("parameters", "signed"))
                 key = *fingerprints(*self._modules), id(function), str(parameters), signed
                 return attribute_in_fastest(once, batch, self._first, rule, key, self._progress)
-            with undisturbed(*self._modules), self._progress_bar() as bar:
+            own = without_own_gradients(self._settings["objective"])
+            with undisturbed(*self._modules), own, self._progress_bar() as bar:
                 return self._attribute(batch, bar)
 
     def refresh(self) -> None:
@@ -266,13 +271,13 @@ class Attributor:
         self.refresh()
 
     def _progress_bar(self) -> tqdm:
-        return tqdm(unit="point·image", disable=not self._progress, leave=None)
+        return progress_bar(unit="point·image", disable=not self._progress, leave=None)
 
     def _attribute(self, batch: Any, bar: tqdm) -> Attribution:
         computation = self._computation
         assert computation is not None
         parts: list[Attribution] = []
-        count = 1 if is_one_batch(batch) else length_hint(batch)
+        count = 1 if is_one_batch(batch) else _expected_batches(batch)
         done = 0
         given = batches(batch, self._first.device, self._first.dtype)
         for number, part in enumerate(given, start=1):
@@ -284,6 +289,15 @@ class Attributor:
         bar.refresh()
         notes = tuple(note for note in (self._backend_reason, *computation.notes) if note)
         return replace(parts[0].merge(parts[1:]), notes=notes)
+
+
+def _expected_batches(batch: Any) -> int:
+    """Ask an iterable for its number of batches; 0 if unknown."""
+    try:
+        count = length_hint(batch)
+    except Exception:  # of the caller's own code; iterating shows what is wrong
+        return 0
+    return count if count < MOST_BATCHES else 0
 
 
 def _versions(modules: tuple[nn.Module, nn.Module]) -> list[Any]:

@@ -232,7 +232,7 @@ class Computation:
             completeness=(totals - change).abs() / change.abs(),
             losses=losses,
             error=double([part.error for part in images]).view(shape),
-            points=torch.tensor([part.evaluations for part in images]).view(shape),
+            points=torch.tensor([part.evaluations for part in images], device="cpu").view(shape),
             scored=torch.cat(scored),
             setting=self.settings,
         )

@@ -17,7 +17,6 @@ from typing import Any
 import numpy
 import torch
 from torch import nn
-from tqdm import tqdm
 
 import faigfast
 from faigfast.analysis.baselines import METHODS, WEIGHT_METHODS, rank_by
@@ -38,6 +37,7 @@ from faigfast.integration.objective import resolve_objective
 from faigfast.integration.refinement import schedule
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.io.lock import alone_in
+from faigfast.io.progress import progress_bar
 from faigfast.io.text_table import aligned, counted
 from faigfast.result import Attribution
 
@@ -243,7 +243,7 @@ def _compute(
         _progress_in_interrupt(folder, len(images)),
         closing(reading),
         closing(results),
-        tqdm(total=len(images), initial=len(kept), **bar_options) as bar,
+        progress_bar(total=len(images), initial=len(kept), **bar_options) as bar,
     ):
         try:
             for result in results:

@@ -7,11 +7,11 @@ from itertools import pairwise
 from threading import Event
 
 import torch
-from tqdm import tqdm
 
 from faigfast.cli.output import sha256
 from faigfast.data.folders import DegradedFolder, PairedFolders
 from faigfast.integration.batch import Batch
+from faigfast.io.progress import progress_bar
 
 # Low-resolution pixels of a group over all degradations: 14 images of 48², several seconds.
 # A call costs about a tenth of one such image, 1 % of a group; an interrupt loses one group.
@@ -79,7 +79,7 @@ def group_by_size(
 
 def hash_images(images: Images, quiet: bool, names: Iterable[str]) -> dict[str, dict[str, str]]:
     """SHA-256 of every file of some images, by name and role, with a progress bar."""
-    bar = tqdm(names, desc="hashing", unit="image", disable=quiet, leave=False)
+    bar = progress_bar(names, desc="hashing", unit="image", disable=quiet, leave=False)
     return {name: {role: sha256(path) for role, path in images.files(name).items()} for name in bar}
 
 

@@ -46,7 +46,9 @@ def compare_endpoints(
     if generators() != generator_states and _draw(
         path, modules, objective, x.to(kind), gt.to(kind), by_modules
     ):
-        raise ValueError("the networks draw random numbers in eval mode; expected none")
+        raise ValueError(
+            "the networks draw random numbers in eval mode, or the objective does; expected none"
+        )
     tolerance = torch.finfo(x.dtype).eps ** 0.5
     losses = zip(("model_a", "model_b"), by_modules, on_path, strict=True)
     for argument, as_is, end in losses:

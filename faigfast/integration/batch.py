@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faigfast.models.state import unusual_kind
+
 FORMS = (
     "(x, gt), {'lq': x, 'gt': gt}, {'lq': {'blur': x, ...}, 'gt': gt}, or an iterable of such "
     "batches"
@@ -126,8 +128,8 @@ def _check(value: Any, name: str, device: torch.device, dtype: torch.dtype) -> N
             f"{name} is of {value.dtype}; expected floating point of the networks' range "
             "(images in [0, 1]: x.float() / 255)"
         )
-    if value.layout != torch.strided:
-        raise ValueError(f"{name} is of {value.layout}; expected a dense tensor")
+    if kind := unusual_kind(value):
+        raise ValueError(f"{name} is {kind}; expected a dense tensor with values")
     if value.ndim < 2:
         raise ValueError(f"{name} is {list(value.shape)}; expected [N, C, *spatial]")
     if value.numel() == 0:

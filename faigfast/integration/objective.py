@@ -1,11 +1,14 @@
 """Losses of single images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
+
+from faigfast.integration.signatures import misfit
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -67,10 +70,30 @@ def resolve_objective(objective: str | Objective) -> tuple[str, Objective]:
                 "function (output, gt) that returns one loss for each sample"
             )
         return objective, OBJECTIVES[objective]
-    if not callable(objective):
-        raise TypeError(f"objective is a {type(objective).__name__}; expected a name or a function")
+    if not callable(objective) or isinstance(objective, type):
+        text = (
+            f"the {objective}" if isinstance(objective, type) else f"a {type(objective).__name__}"
+        )
+        raise TypeError(f"objective is {text}; expected a name or a function")
+    if problem := misfit(objective, None, None):
+        raise TypeError(f"objective is a function, but not of (output, gt): {problem}")
     kind = objective if hasattr(objective, "__qualname__") else type(objective)
     return f"{kind.__module__}.{kind.__qualname__}", objective
+
+
+@contextmanager
+def without_own_gradients(objective: Any) -> Iterator[None]:
+    """Leave the parameters of an objective without gradients, where it is a module."""
+    module = getattr(objective, "__self__", objective)
+    parameters = module.parameters() if isinstance(module, nn.Module) else ()
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_()
 
 
 def is_ours(objective: Objective) -> bool:
@@ -106,10 +129,15 @@ def loss(objective: Objective, output: Tensor, gt: Tensor) -> Tensor:
     TypeError
         If it does not give a tensor.
     """
-    value = _evaluate(objective, output, gt.clone())  # it may write on what it is given
+    try:
+        value = _evaluate(objective, output, gt.clone())  # it may write on what it is given
+    except StopIteration as problem:  # which would end the loop over images
+        raise ValueError("objective raises StopIteration; expected a loss") from problem
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"objective gives {kind}; expected a floating-point tensor of shape [B]")
+    if value.layout != torch.strided or value.is_meta:
+        raise ValueError(f"objective gives {value.layout} on {value.device}; expected dense values")
     if value.shape != (1,):
         raise ValueError(
             f"objective gives {list(value.shape)} for one image; expected [1], one loss a sample"

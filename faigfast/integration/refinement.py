@@ -75,6 +75,10 @@ def schedule(
         return None, lambda pixels: quadrature(rule, default_steps(rule, pixels)).steps
     if isinstance(tol, bool) or not isinstance(tol, Real):
         raise TypeError(f"tol is {tol!r}; expected a relative error such as 0.01")
+    try:
+        tol = float(tol)
+    except OverflowError:
+        tol = math.inf
     if not 0 < tol < math.inf:
         raise ValueError(f"tol is {tol!r}; expected a positive relative error such as 0.01")
     if emulate:

@@ -1,8 +1,22 @@
 """AttributionSettings: how an attribution was computed."""
 
+import math
+import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
+
+from faigfast.backend.precision import PRECISIONS
+from faigfast.integration.quadrature import RULES
+
+# The methods of `faigfast.analysis.baselines`, by what they evaluate: losses on the line, the
+# output on a path of images, or the weights alone.
+LINE_METHODS = ("faig", "signed", "gradient")
+OUTPUT_METHODS = ("input",)
+WEIGHT_METHODS = ("change", "relative", "random", "magnitude")
+METHODS = (*LINE_METHODS, *OUTPUT_METHODS, *WEIGHT_METHODS)
+BACKENDS = ("reference", "torch", "cpu", "triton", "cuda")
+TYPES = ("float64", "float32", "bfloat16", "float16")  # precisions of methods without losses
 
 
 @dataclass(frozen=True)
@@ -50,22 +64,69 @@ class AttributionSettings:
     contrasted: bool = True
     seed: int | None = None
 
+    @property
+    def signed(self) -> bool:
+        """Whether scores may be negative."""
+        return self.method == "signed"
 
-def checked_settings(content: Mapping[str, Any]) -> AttributionSettings:
-    """Read settings from JSON; refuse fields of other names or types.
+    @property
+    def has_losses(self) -> bool:
+        """Whether the method evaluates losses."""
+        return self.method in LINE_METHODS
+
+    @property
+    def has_points(self) -> bool:
+        """Whether the method evaluates points of a path."""
+        return self.method not in WEIGHT_METHODS
+
+
+def checked_settings(content: Any) -> AttributionSettings:
+    """Read settings from JSON; refuse fields of other names, types or ranges.
 
     Raises
     ------
-    TypeError
+    ValueError
         Naming the field.
     """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"setting is {reprlib.repr(content)}; expected an object with its fields")
     kinds = get_type_hints(AttributionSettings)
     kinds["tol"] = int | float | None
-    for name, value in dict(content).items():
-        kind = kinds.get(name, object)
+    for name, value in content.items():
+        if name not in kinds:
+            raise ValueError(f"setting holds {reprlib.repr(name)}; expected {', '.join(kinds)}")
+        kind = kinds[name]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise TypeError(f"{name} is {value!r}")
-    return AttributionSettings(**content)
+            expected = getattr(kind, "__name__", kind)
+            raise ValueError(f"setting {name} is {reprlib.repr(value)}; expected {expected}")
+    for entry in fields(AttributionSettings):
+        if entry.name not in content and entry.default is MISSING:
+            raise ValueError(f"setting has no {entry.name}; expected {', '.join(kinds)}")
+    setting = AttributionSettings(**content)
+    _check_values(setting)
+    return setting
+
+
+def _check_values(setting: AttributionSettings) -> None:
+    """Refuse values that no attribution has."""
+    precisions: tuple[str, ...] = tuple(PRECISIONS) if setting.has_losses else TYPES
+    known = {
+        "method": METHODS,
+        "rule": RULES if setting.has_points else ("none",),
+        "backend": BACKENDS,
+        "precision": precisions,
+    }
+    for name, expected in known.items():
+        value = getattr(setting, name)
+        if value not in expected:
+            raise ValueError(
+                f"setting {name} is {reprlib.repr(value)}; expected one of {', '.join(expected)}"
+            )
+    least = 1 if setting.has_points else 0
+    if setting.steps is not None and setting.steps < least:
+        raise ValueError(f"setting steps is {setting.steps}; expected at least {least}")
+    if setting.tol is not None and not 0 < setting.tol < math.inf:
+        raise ValueError(f"setting tol is {setting.tol}; expected a positive number")
 
 
 def differences(one: Any, other: Any) -> str:

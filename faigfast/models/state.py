@@ -2,14 +2,16 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.func import functional_call
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from faigfast.backend.precision import proper_float32
 from faigfast.models.generators import rewound
@@ -32,12 +34,40 @@ def unwrap(model: nn.Module, name: str) -> nn.Module:
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(f"{name} is a scripted module; expected the torch.nn.Module it came from")
+    if "_parameters" not in vars(model):
+        raise TypeError(f"{name} is a module whose __init__ was not called; expected one")
     if any(torch.nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         raise ValueError(f"{name} has parameters without a shape; run it once before")
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     while isinstance(model, wrappers) or hasattr(model, "_orig_mod"):
         model = getattr(model, "module" if isinstance(model, wrappers) else "_orig_mod")
+    for key, value in chain(model.named_parameters(), model.named_buffers()):
+        if kind := unusual_kind(value):
+            raise ValueError(f"{name} holds {key!r}, {kind}; expected dense tensors with values")
     return model
+
+
+def unusual_kind(value: Tensor) -> str:
+    """Name a kind of tensor that cannot be computed with here; "" for others."""
+    if isinstance(value, FakeTensor):
+        return "a fake tensor"
+    if value.is_nested:
+        return "a nested tensor"
+    return "" if value.layout == torch.strided else f"a tensor of {value.layout}"
+
+
+def refuse_transforms() -> None:
+    """Refuse a call in which tensors are not what they seem.
+
+    Raises
+    ------
+    ValueError
+        Inside `torch.vmap`, `torch.func.grad` and the like, or a `FakeTensorMode`.
+    """
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise ValueError("faigfast is called inside a transform of torch.func; expected it outside")
+    if any(isinstance(mode, FakeTensorMode) for mode in _get_current_dispatch_mode_stack()):
+        raise ValueError("faigfast is called inside a FakeTensorMode; expected it outside")
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -166,6 +196,13 @@ def _is_same(place: dict[str, Any], kept: dict[str, Any]) -> bool:
     return all(map(is_, place, kept)) and all(map(is_, place.values(), kept.values()))
 
 
+def _on_cpu_by_default() -> AbstractContextManager[Any]:
+    """Make tensors on the CPU where no device is named, whatever the caller's default."""
+    if torch.get_default_device().type == "cpu":  # the usual case: a context slows every call
+        return nullcontext()
+    return torch.device("cpu")
+
+
 @contextmanager
 def undisturbed(*models: nn.Module) -> Iterator[None]:
     """Evaluate models inside, with gradients and exact types, and restore them on leaving.
@@ -193,6 +230,7 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
         torch.enable_grad(),
         torch.autocast(device, enabled=False),
         proper_float32(),  # by default cuDNN convolves float32 in TF32
+        _on_cpu_by_default(),
     ):
         try:
             for model in models:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from faigfast.data.patches import Patches
 from faigfast.io.atomic import write_json, write_text
 from faigfast.io.parts import Parts
+from faigfast.io.progress import progress_bar
 from faigfast.io.tensor_file import load_tensors, save_tensors, write_safetensors
 
 SAVE_EVERY = 100  # iterations: the most that a kill or Ctrl-C loses
@@ -166,7 +166,7 @@ def train(
 
     losses: list[float] = []
     start = time.perf_counter()
-    bar = tqdm(
+    bar = progress_bar(
         total=schedule.iterations,
         initial=done,
         desc=folder.name,

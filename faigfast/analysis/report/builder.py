@@ -4,9 +4,8 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from tqdm import tqdm
-
 from faigfast.analysis.report.page import Page
+from faigfast.io.progress import progress_bar
 
 MOST_BYTES = 10_000_000  # of a page that still fits into an e-mail
 
@@ -57,7 +56,7 @@ def write_report(
     for remark in remarks:
         page.text(remark, note=True)
     page.list_contents()
-    bar = tqdm(sections.items(), "report", unit="part", disable=not progress)
+    bar = progress_bar(sections.items(), "report", unit="part", disable=not progress)
     for name, section in bar:
         bar.set_postfix_str(name)
         section(page)

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from faigfast.integration.batch import Batch, batches
+from faigfast.io.progress import progress_bar
 from faigfast.io.text_table import counted
 from faigfast.models.state import unwrap
 from faigfast.result import Attribution
@@ -107,7 +107,7 @@ def attribute_on_devices(
     parts: list[Attribution] = []
     with (
         Devices(resolved, model_a, model_b, run, options) as pool,
-        tqdm(unit="image", disable=not progress, leave=None) as bar,
+        progress_bar(unit="image", disable=not progress, leave=None) as bar,
     ):
         for part in pool.map(_shares(batches(batch, *placement), len(resolved))):
             parts.append(part)

@@ -41,6 +41,43 @@ def test_an_objective_may_take_a_gradient_of_its_own(backend):
     torch.testing.assert_close(result.losses, expected.losses, rtol=1e-5, atol=0)
 
 
+def test_an_objective_that_is_a_module_keeps_its_own_gradients():
+    class Weighted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, output, gt):
+            return self.weight * (output - gt).square().flatten(1).sum(1)
+
+    objective, nets, batch = Weighted(), pair(), images(2)
+    result = attribute(*nets, batch, objective=objective, steps=2)
+    assert objective.weight.grad is None and objective.weight.requires_grad
+    expected = attribute(*nets, batch, steps=2)
+    torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "objective, words",
+    [
+        (nn.MSELoss, "objective is the <class"),
+        (lambda output: output, r"objective is a function, but not of \(output, gt\)"),
+        (lambda output, gt: next(iter(())), "objective raises StopIteration"),
+        (lambda output, gt: torch.empty(1, device="meta"), r"objective gives .* on meta"),
+        (lambda output, gt: torch.ones(1).to_sparse(), r"objective gives torch\.sparse_coo"),
+    ],
+)
+def test_objectives_that_are_refused(objective, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        attribute(*pair(), images(1), objective=objective, steps=2)
+
+
+@pytest.mark.parametrize("tol", [10**400, 0, -1.0])
+def test_tolerances_that_are_refused(tol):
+    with pytest.raises(ValueError, match="tol is"):
+        attribute(*pair(), images(1), tol=tol)
+
+
 def test_an_objective_may_write_on_what_it_is_given():
     baseline, target = pair(kinked)
     x, gt = images()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from cases.networks import images, pair
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import faigfast
 
@@ -74,9 +75,64 @@ def test_torch_compile_leaves_a_call_alone():
     assert counter.frame_count <= 2  # before and after the calls
 
 
+class Broken:
+    """A terminal that has gone."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+    def flush(self):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stderr", [Broken(), None])
+def test_a_terminal_that_has_gone_stops_nothing(monkeypatch, stderr):
+    nets, batch = pair(small), images(1)
+    options = {"steps": 2, "progress": True}
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", stderr)
+        result = faigfast.attribute(*nets, batch, **options)
+    thread = threading.Thread(target=lambda: faigfast.attribute(*nets, batch, **options))
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive() and result.images == 1
+
+
+def test_a_default_device_of_the_caller_changes_nothing():
+    nets, batch = pair(small), images(1)
+    expected = faigfast.attribute(*nets, batch, steps=2)
+    with torch.device("meta"):
+        result = faigfast.attribute(*nets, batch, steps=2)
+    assert torch.equal(result.scores(), expected.scores()) and int(result.points.max()) == 2
+
+
+def test_transforms_and_fake_tensors_are_refused():
+    nets, (x, gt) = pair(small), images(1)
+    with pytest.raises(ValueError, match=r"inside a transform of torch\.func"):
+        torch.vmap(lambda one: faigfast.attribute(*nets, (one, gt), steps=2).scores())(x[None])
+    with FakeTensorMode(), pytest.raises(ValueError, match="inside a FakeTensorMode"):
+        faigfast.attribute(*nets, (x, gt), steps=2)
+    with FakeTensorMode():
+        fake = torch.empty(x.shape, dtype=x.dtype)
+    with pytest.raises(ValueError, match="x is a fake tensor"):
+        faigfast.attribute(*nets, (fake, gt), steps=2)
+    with pytest.raises(ValueError, match="x is a nested tensor"):
+        faigfast.attribute(*nets, (torch.nested.nested_tensor([x[0]]), gt), steps=2)
+
+
+def test_networks_with_tensors_without_dense_values_are_refused():
+    nets = pair(small)
+    nets[1].register_buffer("odd", torch.eye(3).to_sparse())
+    with pytest.raises(ValueError, match=r"model_b holds 'odd', a tensor of torch\.sparse_coo"):
+        faigfast.attribute(*nets, images(1), steps=2)
+    with pytest.raises(TypeError, match="whose __init__ was not called"):
+        faigfast.attribute(nn.Module.__new__(nn.Module), nets[0], images(1))
+
+
 LITTLE = """
 import resource, sys, torch, faigfast
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 torch.set_num_threads(1)
 def net():
     return nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 3, 3, padding=1))
