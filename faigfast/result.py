@@ -13,14 +13,13 @@ from torch import Tensor
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
 from faigfast.integration.settings import AttributionSettings, checked_settings, differences
-from faigfast.io.saved_attribution import check_arrays
+from faigfast.io.saved_attribution import FORMAT, check_arrays, check_names
 from faigfast.io.tensor_file import load_tensors, save_tensors
 from faigfast.io.text_table import counted
 
 if TYPE_CHECKING:
     import pandas
 
-FORMAT = "faigfast attribution 2"
 ARRAYS = ("completeness", "losses", "error", "points", "scored")  # fields that are one tensor each
 
 
@@ -170,8 +169,9 @@ class Attribution:
     def _scores_of(self, name: str | None) -> Tensor:
         if name is None and len(self.degradations) == 1:
             name = self.degradations[0]
-        if name not in self.by_degradation:
-            raise ValueError(f"degradation is {name!r}; expected one of {self.degradations}")
+        if not isinstance(name, str) or name not in self.by_degradation:
+            kind = ValueError if isinstance(name, str | int | None) else TypeError
+            raise kind(f"degradation is {name!r}; expected one of {self.degradations}")
         return self.by_degradation[name]
 
     def contrast(self, a: str | None, against: str | Sequence[str] | None = None) -> Tensor:
@@ -201,6 +201,8 @@ class Attribution:
         if against is None:
             others = [d for d in self.degradations if d != a and self.setting.contrasted]
         else:
+            if not isinstance(against, Iterable):
+                raise TypeError(f"against is {against!r}; expected names of {self.degradations}")
             others = [against] if isinstance(against, str) else list(against)
         if others:
             mean = mean - torch.stack([self.mean(name) for name in others]).mean(0)
@@ -281,6 +283,8 @@ class Attribution:
         ValueError
             If a result is of other networks, degradations or settings.
         """
+        if not isinstance(others, Attribution | Iterable):
+            raise TypeError(f"others is {others!r}; expected an Attribution or several")
         parts = [self, *([others] if isinstance(others, Attribution) else others)]
         for part in parts[1:]:
             if not isinstance(part, Attribution):
@@ -348,22 +352,16 @@ class Attribution:
             If the tensors and the metadata are not those of an attribution.
         """
         try:
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"format {metadata.get('format')!r}, expected {FORMAT!r}")
+            check_names(metadata, sum(name.startswith("scores.") for name in tensors))
+            names, setting = metadata["degradations"], checked_settings(metadata.get("setting"))
             shapes = tuple(tuple(shape) for shape in metadata["shapes"])
             index = FilterIndex(tuple(metadata["layers"]), shapes)
-            names, notes = metadata["degradations"], metadata["notes"]
-            if not names or len(set(names)) != len(names):
-                raise ValueError(f"degradations {names}, expected each once")
-            for text in (*metadata["layers"], *names, *notes):
-                if not isinstance(text, str):
-                    raise ValueError(f"{text!r} among layers, degradations or notes")
-            check_arrays(tensors, index, len(names))
+            check_arrays(tensors, index, len(names), setting)
             return cls(
                 index,
                 {name: tensors[f"scores.{i}"] for i, name in enumerate(names)},
-                setting=checked_settings(metadata["setting"]),
-                notes=tuple(notes),
+                setting=setting,
+                notes=tuple(metadata["notes"]),
                 **{name: tensors[name] for name in ARRAYS},
             )
         except (KeyError, TypeError, AttributeError) as problem:

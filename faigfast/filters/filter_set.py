@@ -5,16 +5,19 @@ import math
 import os
 import re
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from faigfast.filters.index import FilterIndex
-from faigfast.io.atomic import write_text
+from faigfast.io.atomic import checked_path, write_text
 from faigfast.models.fingerprint import fingerprints
 from faigfast.models.state import check_same_layout, copy_of, tensors, unwrap
+
+MOST_BYTES = 2**28  # of a file of indices: some 25 million filters
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +49,20 @@ class FilterSet:
 
     def __post_init__(self) -> None:
         """Check the indices, and store them as int64 on the CPU."""
+        check_total(self.total)
         try:
             indices = torch.as_tensor(self.indices)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             raise TypeError(
                 f"indices are a {type(self.indices).__name__}; expected a list of integers"
             ) from None
+        if indices.is_meta or indices.is_nested or indices.layout != torch.strided:
+            kind = "meta" if indices.is_meta else "nested" if indices.is_nested else "sparse"
+            raise TypeError(f"indices are a {kind} tensor; expected a list of integers")
         if indices.numel() == 0:
             raise ValueError("indices are empty; expected at least one filter")
-        if indices.ndim != 1 or indices.is_floating_point() or indices.dtype == torch.bool:
+        whole = not (indices.is_floating_point() or indices.is_complex())
+        if indices.ndim != 1 or not whole or indices.dtype == torch.bool:
             raise ValueError(
                 f"indices are {list(indices.shape)} of {indices.dtype}; expected a list of integers"
             )
@@ -119,10 +127,15 @@ class FilterSet:
         """
         if not isinstance(strength, Real):
             raise TypeError(f"strength is {strength!r}; expected a finite number")
+        try:
+            strength = float(strength)
+        except OverflowError:
+            raise ValueError(
+                "strength is an integer beyond float64; expected a finite number"
+            ) from None
         if not math.isfinite(strength):
             raise ValueError(f"strength is {strength!r}; expected a finite number")
-        baseline, target = unwrap(baseline, "baseline"), unwrap(target, "target")
-        check_same_layout(tensors(baseline), tensors(target))
+        baseline, target = _checked_pair(baseline, target)
         masks = self.masks(FilterIndex.of(target))
         if self.baseline and self.baseline != self.target:
             self._check_order(*fingerprints(baseline, target))
@@ -132,7 +145,7 @@ class FilterSet:
         with torch.inference_mode(False), torch.no_grad():
             for layer, mask in masks.items():
                 mask = mask.to(end[layer].device)
-                changed = torch.lerp(start[layer].to(end[layer]), end[layer], float(strength))
+                changed = torch.lerp(start[layer].to(end[layer]), end[layer], strength)
                 end[layer][mask] = changed[mask]
         return edited
 
@@ -154,6 +167,8 @@ class FilterSet:
         ValueError
             If the filters belong to another network.
         """
+        if not isinstance(index, FilterIndex):
+            raise TypeError(f"index is a {type(index).__name__}; expected a FilterIndex")
         if self.index and self.index != index.fingerprint:
             raise ValueError(
                 f"the filters belong to the network {self.index} with {self.total} filters, not to "
@@ -187,8 +202,7 @@ class FilterSet:
         ValueError
             If baseline or target is another network, with both fingerprints.
         """
-        baseline, target = unwrap(baseline, "baseline"), unwrap(target, "target")
-        check_same_layout(tensors(baseline), tensors(target))
+        baseline, target = _checked_pair(baseline, target)
         self.masks(FilterIndex.of(target))
         known = {"baseline": self.baseline, "target": self.target}
         if not any(known.values()):
@@ -237,15 +251,13 @@ class FilterSet:
         ValueError
             If a line repeats an index or holds none within range; the message gives its number.
         """
-        path = Path(path)
-        if not path.is_file():
+        check_total(total)
+        path = checked_path(path)
+        if not os.path.isfile(path):  # unlike Path.is_file, takes names of any length
             raise FileNotFoundError(f"{path} is not a file; expected filter indices, one a line")
         header = {} if total is None else {"filters": str(total)}
         lines: dict[int, int] = {}
-        try:
-            text = path.read_text()
-        except UnicodeDecodeError:
-            raise ValueError(f"{path} is not a text file of filter indices") from None
+        text = _read_text(path)
         for number, raw in enumerate(text.splitlines(), 1):
             line = raw.strip()
             if line.startswith("# faigfast"):
@@ -270,10 +282,47 @@ class FilterSet:
                 lines[int(line)] = number
         if not lines:
             raise ValueError(f"{path} holds no filter index")
-        return cls(
-            torch.tensor(list(lines)),
-            int(header["filters"]) if "filters" in header else None,
-            header.get("index", ""),
-            header.get("baseline", ""),
-            header.get("target", ""),
-        )
+        try:
+            return cls(
+                torch.tensor(list(lines)),
+                int(header["filters"]) if "filters" in header else None,
+                header.get("index", ""),
+                header.get("baseline", ""),
+                header.get("target", ""),
+            )
+        except ValueError as problem:  # a header below the indices
+            raise ValueError(f"{path}: {problem}") from None
+
+
+def check_total(total: Any) -> None:
+    """Refuse a number of filters that is no integer."""
+    if total is not None and (isinstance(total, bool) or not isinstance(total, Integral)):
+        raise TypeError(f"total is {total!r}; expected the network's number of filters, or None")
+
+
+def _checked_pair(baseline: nn.Module, target: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Take both modules out of their wrappers; refuse meta tensors and other layouts."""
+    baseline, target = unwrap(baseline, "baseline"), unwrap(target, "target")
+    for role, module in (("baseline", baseline), ("target", target)):
+        for key, value in tensors(module).items():
+            if value.is_meta:
+                raise ValueError(
+                    f"{role} holds {key!r} on the device meta, without values; expected a network "
+                    "with values"
+                )
+    check_same_layout(tensors(baseline), tensors(target))
+    return baseline, target
+
+
+def _read_text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise ValueError(
+                f"{path} has {size} bytes; expected filter indices of at most {MOST_BYTES} bytes"
+            )
+        return path.read_text()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text file of filter indices") from None
+    except OSError as problem:
+        raise ValueError(f"{path} cannot be read: {problem.strerror or problem}") from None

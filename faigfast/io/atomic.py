@@ -2,6 +2,7 @@
 
 import json
 import os
+import reprlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,6 +10,19 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".faigfast-"  # first characters of the names of unfinished files
+
+
+def checked_path(path: Any) -> Path:
+    """Refuse anything but the name of a file.
+
+    Raises
+    ------
+    TypeError
+        If `path` is neither a str nor path-like.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path is {reprlib.repr(path)}; expected the name of a file")
+    return Path(path)
 
 
 @contextmanager
@@ -30,10 +44,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises
     ------
+    TypeError
+        If `path` is no path.
     ValueError
         If the folder cannot be made or written, or `path` is a folder or a device.
     """
-    path = Path(os.path.realpath(path))  # a link stays a link: its target is written
+    path = Path(os.path.realpath(checked_path(path)))  # a link stays a link: its target is written
     with _one_sentence(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():

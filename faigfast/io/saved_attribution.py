@@ -1,38 +1,154 @@
-"""Checks of the arrays in the file of a saved attribution."""
+"""Checks of the content of a saved attribution."""
 
+import reprlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from faigfast.filters.index import FilterIndex
 
+if TYPE_CHECKING:
+    from faigfast.integration.settings import AttributionSettings
 
-def check_arrays(arrays: Mapping[str, Tensor], index: FilterIndex, degradations: int) -> None:
-    """Refuse arrays of a file whose shapes do not fit together."""
-    if len(index.layers) != len(index.shapes):
-        raise ValueError(f"{len(index.layers)} layers and {len(index.shapes)} shapes")
-    if not all(len(shape) > 2 and min(shape) > 0 for shape in index.shapes):
-        raise ValueError(f"shapes {index.shapes}, expected positive sizes [O, I, *k]")
-    if not all(isinstance(size, int) for shape in index.shapes for size in shape):
-        raise ValueError(f"shapes {index.shapes}, expected integers")
-    for name, value in arrays.items():
-        known = {"scored": value.dtype == torch.bool, "points": value.dtype == torch.int64}
-        if not known.get(name, value.is_floating_point()):
-            raise ValueError(f"{name} is of {value.dtype}")
-        if name.startswith("scores.") and not value.isfinite().all():
-            raise ValueError(f"{name} holds values that are not finite")
-    rows, images = len(arrays["scores.0"]), arrays["losses"].shape[1]
-    if rows not in (1, images):
-        raise ValueError(f"scores of {rows} images beside losses of {images}")
+FORMAT = "faigfast attribution 2"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_names(metadata: Mapping[str, Any], scores: int) -> None:
+    """Refuse metadata whose format, degradations, layers, shapes or notes `save` cannot write.
+
+    Parameters
+    ----------
+    metadata : mapping
+        Of `Attribution.to_tensors`, or read from JSON.
+    scores : int
+        Number D of tensors of scores.
+
+    Raises
+    ------
+    ValueError
+        Naming the entry.
+    """
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"format is {reprlib.repr(metadata.get('format'))}; expected {FORMAT!r}")
+    for name in ("degradations", "layers", "shapes", "notes"):
+        if name not in metadata:
+            raise ValueError(f"{name} are missing; expected a list")
+        if not isinstance(metadata[name], list | tuple):
+            raise ValueError(f"{name} are {reprlib.repr(metadata[name])}; expected a list")
+    names, layers, shapes = (metadata[key] for key in ("degradations", "layers", "shapes"))
+    if len(names) != scores:
+        raise ValueError(f"degradations are {len(names)} beside {scores} tensors of scores")
+    if len(layers) != len(shapes):
+        raise ValueError(f"layers are {len(layers)} beside {len(shapes)} shapes")
+    for name in ("degradations", "layers", "notes"):
+        for text in metadata[name]:
+            if not isinstance(text, str):
+                raise ValueError(f"{name} hold {reprlib.repr(text)}; expected texts")
+    for name in ("degradations", "layers"):
+        if len(set(metadata[name])) != len(metadata[name]) or not metadata[name]:
+            raise ValueError(f"{name} are {reprlib.repr(metadata[name])}; expected each name once")
+    for shape in shapes:
+        sizes = isinstance(shape, list | tuple) and len(shape) > 2
+        if not sizes or not all(type(size) is int and size > 0 for size in shape):
+            raise ValueError(
+                f"shapes hold {reprlib.repr(shape)}; expected positive integers [O, I, *k]"
+            )
+
+
+def check_arrays(
+    arrays: Mapping[str, Tensor],
+    index: FilterIndex,
+    degradations: int,
+    setting: "AttributionSettings",
+) -> None:
+    """Refuse arrays that an attribution of this setting cannot have.
+
+    Parameters
+    ----------
+    arrays : mapping of str to Tensor
+        Of `Attribution.to_tensors`.
+    index : FilterIndex
+        Of F filters.
+    degradations : int
+        Their number D.
+    setting : AttributionSettings
+        Its method and `per_image` decide which values may occur.
+
+    Raises
+    ------
+    ValueError
+        Naming the array.
+    """
+    scores = [f"scores.{i}" for i in range(degradations)]
+    for name in (*scores, "completeness", "losses", "error", "points", "scored"):
+        if name not in arrays:
+            raise ValueError(f"{name} is missing")
+    _check_shapes(arrays, index.offsets[-1], scores, setting.per_image)
+    _check_types(arrays, scores)
+    _check_values(arrays, scores, setting)
+
+
+def _check_shapes(
+    arrays: Mapping[str, Tensor], filters: int, scores: list[str], per_image: bool
+) -> None:
+    losses = arrays["losses"]
+    images = losses.shape[1] if losses.ndim == 3 else 0
+    if images < 1:
+        raise ValueError(f"losses is {list(losses.shape)}, expected [D, N, 2] of N images")
+    rows = images if per_image else 1
     expected: dict[str, tuple[int, ...]] = {
-        "completeness": (degradations, images),
-        "error": (degradations, images),
-        "losses": (degradations, images, 2),
-        "scored": (len(index),),
-        "points": (degradations, images),
-        **{f"scores.{i}": (rows, len(index)) for i in range(degradations)},
+        **{name: (rows, filters) for name in scores},
+        "completeness": (len(scores), images),
+        "losses": (len(scores), images, 2),
+        "error": (len(scores), images),
+        "points": (len(scores), images),
+        "scored": (filters,),
     }
     for name, shape in expected.items():
         if arrays[name].shape != shape:
-            raise ValueError(f"{name} is {list(arrays[name].shape)}, expected {list(shape)}")
+            raise ValueError(
+                f"{name} is {list(arrays[name].shape)}, expected {list(shape)} for "
+                f"{filters} filters and losses of {images} images, per_image={per_image}"
+            )
+
+
+def _check_types(arrays: Mapping[str, Tensor], scores: list[str]) -> None:
+    for name in (*scores, "completeness", "losses", "error"):
+        if arrays[name].dtype not in FLOATS:
+            raise ValueError(f"{name} is of {arrays[name].dtype}, expected floating point numbers")
+    types = {str(arrays[name].dtype) for name in scores}
+    if len(types) > 1:
+        raise ValueError(f"scores are of {' and '.join(sorted(types))}, expected one type")
+    for name, kind in (("points", torch.int64), ("scored", torch.bool)):
+        if arrays[name].dtype != kind:
+            raise ValueError(f"{name} is of {arrays[name].dtype}, expected {kind}")
+
+
+def _check_values(
+    arrays: Mapping[str, Tensor], scores: list[str], setting: "AttributionSettings"
+) -> None:
+    for name in scores:
+        if not arrays[name].isfinite().all():
+            raise ValueError(f"{name} holds values that are not finite")
+    if setting.has_losses and not arrays["losses"].isfinite().all():
+        raise ValueError("losses holds values that are not finite")
+    nonnegative = ["completeness", "error"]
+    if not setting.signed:
+        nonnegative += scores
+    for name in nonnegative:
+        if (arrays[name] < 0).any():
+            raise ValueError(
+                f"{name} holds {float(arrays[name].nan_to_num().min()):g}; expected no negative "
+                f"number with the method {setting.method!r}"
+            )
+    least = 1 if setting.has_points else 0
+    if (arrays["points"] < least).any():
+        raise ValueError(
+            f"points holds {int(arrays['points'].min())}; expected at least {least} with the "
+            f"method {setting.method!r}"
+        )
+    if not arrays["scored"].any():
+        raise ValueError("scored selects no filter; expected at least one")

@@ -5,14 +5,13 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from faigfast.io.atomic import atomic_write
+from faigfast.io.atomic import atomic_write, checked_path
 from faigfast.models.fingerprint import digest_of
 
 DIGEST = "sha256"
@@ -72,12 +71,14 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
 
     Raises
     ------
+    TypeError
+        If `path` is no path.
     FileNotFoundError
         If there is no such file.
     ValueError
         If the file is damaged, or its content is not that of its digest.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(checked_path(path)):  # unlike Path.is_file, takes names of any length
         raise FileNotFoundError(f"{path} is not a file; expected a safetensors file")
     try:
         with safe_open(path, "pt") as file:
@@ -85,10 +86,9 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
             # Copies, since memory-mapped tensors would change with the file.
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
         metadata = {key: json.loads(value) for key, value in entries.items()}
-    except (SafetensorError, ValueError, OSError) as problem:
+    except (SafetensorError, ValueError, OSError, RecursionError) as problem:
         raise ValueError(f"{path} is truncated, damaged or of another kind: {problem}") from None
-    written = metadata.pop(DIGEST, None)
-    if written is not None and written != _digest(tensors, entries):
+    if DIGEST in metadata and metadata.pop(DIGEST) != _digest(tensors, entries):
         raise ValueError(f"{path} is damaged: its content does not have the digest in it")
     return tensors, metadata
 

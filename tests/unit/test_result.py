@@ -1,63 +1,14 @@
 import itertools
-import json
 from dataclasses import replace
 
 import pytest
 import torch
+from cases.attributions import TWO, equal, made
 from cases.networks import images, kinked, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
-from faigfast import Attribution, FilterIndex, FilterSet, attribute
-from faigfast.integration.settings import AttributionSettings
-
-
-def attribution_settings(**changes):
-    values = {
-        "rule": "midpoint", "steps": 10, "emulate": False, "objective": "squared_error",
-        "backend": "reference", "precision": "fp32", "baseline": "b" * 64, "target": "c" * 64,
-        "tol": None, "per_image": True,
-    }  # fmt: skip
-    return AttributionSettings(**{**values, **changes})
-
-
-def made(scores, scored=None, notes=(), index=None, **changes):
-    """An attribution with these scores, {name: [N][F]}."""
-    scores = {name: torch.as_tensor(value) for name, value in scores.items()}
-    first = next(iter(scores.values()))
-    images, filters = first.shape
-    index = index or FilterIndex(("a.weight", "b.weight"), ((1, 2, 3, 3), (filters - 2, 1, 1, 1)))
-    shape = (len(scores), images)
-    generator = torch.Generator().manual_seed(images)
-    return Attribution(
-        index,
-        scores,
-        torch.rand(shape, generator=generator, dtype=torch.float64),
-        torch.rand(*shape, 2, generator=generator, dtype=torch.float64),
-        torch.full(shape, float("nan"), dtype=torch.float64),
-        torch.full(shape, 10),
-        torch.ones(filters, dtype=torch.bool) if scored is None else torch.tensor(scored),
-        attribution_settings(**changes),
-        notes,
-    )
-
-
-def equal(a, b):
-    return (
-        a.index == b.index
-        and a.degradations == b.degradations
-        and all(torch.equal(a.scores(d), b.scores(d)) for d in a.degradations)
-        and torch.equal(a.completeness, b.completeness)
-        and torch.equal(a.losses, b.losses)
-        and torch.equal(a.error.nan_to_num(-1), b.error.nan_to_num(-1))
-        and torch.equal(a.scored, b.scored)
-        and a.setting == b.setting
-        and a.notes == b.notes
-    )
-
-
-TWO = {"blur": [[1.0, 2.0, 3.0, 0.0], [3.0, 2.0, 1.0, 0.0]], "noise": [[0.0, 2.0, 5.0, 1.0]] * 2}
+from faigfast import FilterIndex, FilterSet, attribute
 
 
 def test_scores_by_name():
@@ -68,6 +19,20 @@ def test_scores_by_name():
         with pytest.raises(ValueError, match=r"degradation is .*expected one of \('blur', 'noise'"):
             result.scores(name)
     assert made({"lq": TWO["blur"]}).scores().tolist() == TWO["blur"]
+
+
+@pytest.mark.parametrize("method", ["scores", "mean", "contrast", "ranking"])
+@pytest.mark.parametrize("name", [["blur"], {}, ("blur", ["noise"]), 1.5, b"blur"])
+def test_names_that_are_no_text(method, name):
+    with pytest.raises(TypeError, match=r"degradation is .*expected one of \('blur', 'noise'"):
+        getattr(made(TWO), method)(name)
+    with pytest.raises(TypeError, match="degradation is "):
+        made(TWO).top(name, 0.5)
+
+
+def test_contrast_against_a_number():
+    with pytest.raises(TypeError, match=r"against is 3; expected names of \('blur', 'noise'"):
+        made(TWO).contrast("blur", against=3)
 
 
 def test_contrast_is_the_mean_difference():
@@ -184,6 +149,12 @@ def test_merge_of_something_else(others):
         made(TWO).merge(others)
 
 
+@pytest.mark.parametrize("others", [None, 3])
+def test_merge_of_nothing(others):
+    with pytest.raises(TypeError, match=f"others is {others}; expected an Attribution"):
+        made(TWO).merge(others)
+
+
 def test_merge_joins_images_in_order():
     a, b = made(TWO, notes=("x",)), made({k: [v[0]] for k, v in TWO.items()}, notes=("y", "x"))
     merged = a.merge(b)
@@ -264,95 +235,6 @@ def test_means_and_contrasts_are_of_one_type(per_image):
         *pair(kinked, torch.float32), images(2, dtype=torch.float32), per_image=per_image, steps=2
     )
     assert result.mean().dtype == result.contrast(None).dtype == torch.float64
-
-
-# --- files
-
-
-def test_save_and_load(tmp_path):
-    result = made(TWO, [True, False, True, True], notes=("fell back: no GPU", "é — ✓"))
-    result.save(tmp_path / "sub" / "result.safetensors")
-    again = Attribution.load(str(tmp_path / "sub" / "result.safetensors"))
-    assert equal(again, result)
-    assert again.top("blur", 0.5).indices.tolist() == result.top("blur", 0.5).indices.tolist()
-    assert again.index.locate(3) == result.index.locate(3)
-    assert [p.name for p in (tmp_path / "sub").iterdir()] == ["result.safetensors"]
-
-
-@pytest.mark.parametrize("names", [("lq",), ("blur", "noise", "scores.0"), ("a b/ü", "")])
-def test_save_and_load_of_a_computed_result(tmp_path, names):
-    a, b = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
-    x = {name: torch.rand(2, 3, 5, 5) for name in names}
-    result = attribute(a, b, {"lq": x, "gt": torch.rand(2, 3, 5, 5)}, rule="gauss-kronrod", steps=3)
-    result.save(tmp_path / "r.safetensors")
-    assert equal(Attribution.load(tmp_path / "r.safetensors"), result)
-    result.merge(result).save(tmp_path / "r.safetensors")
-    assert Attribution.load(tmp_path / "r.safetensors").images == 4
-
-
-def test_files_that_are_not_attributions(tmp_path):
-    path = tmp_path / "x.safetensors"
-    with pytest.raises(FileNotFoundError, match=r"x\.safetensors is not a file"):
-        Attribution.load(path)
-    with pytest.raises(FileNotFoundError):
-        Attribution.load(tmp_path)
-    made(TWO).save(path)
-    saved = path.read_bytes()
-    weights = {"weight": torch.zeros(2)}
-    cases = [b"", b"text", b"\0" * 100, saved[:8], saved[:200], saved[:-1], saved[:-20] + b"x" * 40]
-    for case in cases:
-        path.write_bytes(case)
-        with pytest.raises(ValueError, match=r"x\.safetensors is"):
-            Attribution.load(path)
-    for metadata in (None, {"format": "pt"}, {"format": json.dumps("other 1")}, {"a": "{"}):
-        save_file(weights, path, metadata)
-        with pytest.raises(ValueError, match=r"x\.safetensors is"):
-            Attribution.load(path)
-
-
-@pytest.mark.parametrize("missing", ["degradations", "layers", "shapes", "setting", "notes"])
-@pytest.mark.parametrize("value", ["missing", None, 3])
-def test_metadata_that_is_not_an_attributions(missing, value):
-    tensors, metadata = made(TWO).to_tensors()
-    metadata[missing] = value
-    if value == "missing":
-        del metadata[missing]
-    with pytest.raises(ValueError):
-        Attribution.from_tensors(tensors, metadata)
-
-
-@pytest.mark.parametrize("name", ["scores.0", "completeness", "losses", "error", "scored"])
-@pytest.mark.parametrize("change", ["missing", "shape"])
-def test_tensors_that_are_not_an_attributions(name, change):
-    tensors, metadata = made(TWO).to_tensors()
-    tensors[name] = torch.zeros(7, 9)
-    if change == "missing":
-        del tensors[name]
-    with pytest.raises(ValueError):
-        Attribution.from_tensors(tensors, metadata)
-
-
-def test_a_result_that_cannot_be_written_leaves_nothing_behind(tmp_path):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").write_text("kept")
-    for path in ("folder", "file/below.safetensors"):
-        with pytest.raises((OSError, ValueError), match=path.split("/")[0]):
-            made(TWO).save(tmp_path / path)
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
-
-
-def test_an_interrupted_save_keeps_the_older_file(tmp_path, monkeypatch):
-    path = tmp_path / "r.safetensors"
-    made(TWO).save(path)
-    before = path.read_bytes()
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("faigfast.io.tensor_file.save_file", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        made({"lq": TWO["blur"]}).save(path)
-    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
 # --- table

@@ -144,6 +144,24 @@ def test_strengths_that_are_refused(strength):
         FilterSet([0]).swap(*pair(kinked), strength)
 
 
+def test_a_strength_beyond_float64():
+    with pytest.raises(ValueError, match=r"strength is .*expected a finite number"):
+        FilterSet([0]).swap(*pair(kinked), 10**400)
+
+
+@pytest.mark.parametrize("method", ["swap", "check_pair"])
+def test_networks_without_values(method):
+    net, meta = kinked(), kinked().to("meta")
+    for role, networks in (("baseline", (meta, net)), ("target", (net, meta))):
+        with pytest.raises(ValueError, match=f"{role} holds '0.weight' on the device meta"):
+            getattr(FilterSet([0]), method)(*networks)
+
+
+def test_masks_of_nothing():
+    with pytest.raises(TypeError, match="index is a NoneType; expected a FilterIndex"):
+        FilterSet([0]).masks(None)
+
+
 @pytest.mark.parametrize("model", [None, "net.pth", {}])
 def test_swap_takes_modules(model):
     net = kinked()
@@ -171,6 +189,32 @@ def test_swap_takes_modules(model):
 def test_indices_that_are_refused(indices, total, words):
     with pytest.raises(ValueError, match=words):
         FilterSet(torch.tensor(indices), total)
+
+
+@pytest.mark.parametrize("total", [2.5, float("nan"), True, "12", [12]])
+def test_totals_that_are_refused(tmp_path, total):
+    (tmp_path / "one.txt").write_text("0\n")
+    for make in (
+        lambda: FilterSet([0], total),
+        lambda: FilterSet.load(tmp_path / "one.txt", total),
+    ):
+        with pytest.raises(TypeError, match=r"total is .*; expected the network's number"):
+            make()
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors")
+def test_tensors_that_are_no_list_of_integers():
+    numbers = torch.tensor([0, 1])
+    nested = torch.nested.nested_tensor([numbers[:1], numbers])
+    for kind, indices in (("meta", numbers.to("meta")), ("sparse", numbers.to_sparse())):
+        with pytest.raises(TypeError, match=f"indices are a {kind} tensor; expected a list"):
+            FilterSet(indices)
+    with pytest.raises(TypeError, match="indices are a nested tensor"):
+        FilterSet(nested)
+    with pytest.raises(ValueError, match=r"indices are \[1\] of torch.complex64"):
+        FilterSet(torch.tensor([1j]))
+    with pytest.raises(TypeError, match="indices are a list"):
+        FilterSet([2**70])
 
 
 def test_sets_are_int64_and_can_be_cut():
@@ -221,6 +265,7 @@ def test_numpy_reads_our_file_and_we_read_the_authors(tmp_path):
         ("# faigfast filters=5\n4\n5\n", "line 3.*'5'.*0 to 5 - 1"),
         ("99999999999999999999999\n", "line 1"),
         ("# faigfast filters=many\n1\n", "line 1.*filters=many"),
+        ("4\n# faigfast filters=4\n", "indices run from 4 to 4"),
         ("# faigfast filters=0\n", "no filter index|filters=0"),
         ("", "no filter index"),
         ("# faigfast filters=5\n", "no filter index"),
@@ -241,6 +286,17 @@ def test_files_that_are_refused(tmp_path):
     torch.save(smooth().state_dict(), tmp_path / "net.pth")
     with pytest.raises(ValueError, match=r"net\.pth"):
         FilterSet.load(tmp_path / "net.pth")
+    with pytest.raises(FileNotFoundError, match="aaa is not a file"):
+        FilterSet.load(tmp_path / ("a" * 300))
+    with pytest.raises(ValueError, match="/proc/self/mem cannot be read"):
+        FilterSet.load("/proc/self/mem")
+    with (tmp_path / "sparse.txt").open("wb") as file:
+        file.truncate(50 * 2**30)
+    with pytest.raises(ValueError, match=r"sparse\.txt has 53687091200 bytes; expected"):
+        FilterSet.load(tmp_path / "sparse.txt")
+    for call in (FilterSet([0]).save, FilterSet.load):
+        with pytest.raises(TypeError, match="path is 3; expected the name of a file"):
+            call(3)
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
