@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from faigfast.data.images import PathLike, image_size, read_hashed
+from faigfast.io.regular_file import regular_file, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 SHOWN = 3  # names in a message before "and N more"
@@ -36,27 +37,47 @@ def image_files(folder: PathLike, what: str = "folder") -> dict[str, Path]:
     FileNotFoundError
         If the folder does not exist.
     ValueError
-        If it is a file, has no images or two of one name.
+        If it is a file, has no images or two of one name, or an image's name belongs to a broken
+        link, a named pipe, a socket or a device.
     """
     folder = Path(folder)
     if not folder.exists():
-        raise FileNotFoundError(f"there is no {what} {folder}")
+        raise FileNotFoundError(f"there is no {what} {shown(folder)}")
     if not folder.is_dir():
-        raise ValueError(f"{what} {folder} is a file; expected a folder of images")
+        raise ValueError(f"{what} {shown(folder)} is a file; expected a folder of images")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: path.stem):
         if path.stem != path.stem.encode(errors="ignore").decode():
-            raise ValueError(f"{what} {folder}: {path.name!r} is not valid UTF-8; rename the file")
-        if path.suffix.lower() in SUFFIXES and path.is_file():
+            raise ValueError(
+                f"{what} {shown(folder)}: {path.name!r} is not valid UTF-8; rename the file"
+            )
+        if path.suffix.lower() in SUFFIXES and not path.is_dir():
             if path.stem in files:
                 raise ValueError(
-                    f"{what} {folder} has both {files[path.stem].name} and {path.name}; "
+                    f"{what} {shown(folder)} has both {shown(files[path.stem].name)} and "
+                    f"{shown(path.name)}; "
                     "expected one image of a name"
                 )
-            files[path.stem] = path
+            files[path.stem] = _image_file(path, what)
     if not files:
-        raise ValueError(f"{what} {folder} has no image; expected any of {', '.join(SUFFIXES)}")
+        raise ValueError(
+            f"{what} {shown(folder)} has no image; expected any of {', '.join(SUFFIXES)}"
+        )
     return files
+
+
+def _image_file(path: Path, what: str) -> Path:
+    """Refuse an image's name that belongs to a broken link or to no regular file."""
+    try:
+        return regular_file(path, "image", "a regular file with an image")
+    except (FileNotFoundError, ValueError) as error:
+        reason = str(error)
+        if isinstance(error, FileNotFoundError) and path.is_symlink():
+            reason = (
+                f"{shown(path.name)} is a link to {shown(path.readlink())}, where no file is; "
+                "expected a regular file with an image"
+            )
+        raise ValueError(f"{what} {shown(path.parent)}: {reason}") from None
 
 
 class _ImageFolder(Dataset):
@@ -288,7 +309,8 @@ class DegradedFolder(_ImageFolder):
             low_sizes[name] = (height // self.scale, width // self.scale)
             if not all(low_sizes[name]):
                 raise ValueError(
-                    f"image {path} is {height}×{width}; expected at least the scale {self.scale}"
+                    f"image {shown(path)} is {height}×{width}; expected at least the scale "
+                    f"{self.scale}"
                 )
         self._set_low_sizes(low_sizes)
 
@@ -305,7 +327,7 @@ class DegradedFolder(_ImageFolder):
 def _first_names(names: list[str]) -> str:
     """List the first names and count the rest."""
     rest = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(shown, names[:SHOWN])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _checked_integer(name: str, value: Any, least: int = 1) -> int:

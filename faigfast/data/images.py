@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from faigfast.io.atomic import atomic_write
+from faigfast.io.regular_file import regular_file, shown
 
 ORIENTATION = 0x0112  # EXIF tag; 5 to 8 turn the image on its side
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
@@ -43,7 +45,8 @@ def read_image(path: PathLike) -> Tensor:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not an image, is damaged, or has gray, alpha and 16 bits at once.
+        If it is not an image in a regular file, is damaged, claims more pixels than Pillow's
+        `Image.MAX_IMAGE_PIXELS`, or has gray, alpha and 16 bits at once.
     """
     return read_hashed(path)[0]
 
@@ -51,7 +54,7 @@ def read_image(path: PathLike) -> Tensor:
 def read_hashed(path: PathLike) -> tuple[Tensor, str]:
     """Read a photograph as `read_image` does, with the SHA-256 of the bytes that were decoded."""
     with _naming(path):
-        content = Path(path).read_bytes()
+        content = regular_file(path, "image").read_bytes()
         array = _pixels(content)
     image = torch.from_numpy(array).permute(2, 0, 1).contiguous()  # [3, H, W]
     return image, hashlib.sha256(content).hexdigest()
@@ -86,7 +89,7 @@ def write_image(path: PathLike, image: Tensor) -> None:
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise ValueError(f"path {path} ends in {path.suffix!r}; expected .png")
+        raise ValueError(f"path {shown(path)} ends in {path.suffix!r}; expected .png")
     encoded = encode_png(image)
     with atomic_write(path) as temporary:
         temporary.write_bytes(encoded)
@@ -118,7 +121,7 @@ def image_size(path: PathLike) -> tuple[int, int]:
         As `read_image`.
     """
     pillow = _pillow()
-    with _naming(path), pillow.open(path, formats=FORMATS) as image:
+    with _naming(path), _opened(pillow, regular_file(path, "image")) as image:
         width, height = image.size
         # getexif() of a PNG without EXIF would decode all of its pixels.
         turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) > 4
@@ -139,20 +142,35 @@ def _naming(path: PathLike) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no image {path}") from None
+        raise FileNotFoundError(f"there is no image {shown(path)}") from None
     except ImportError:
         raise
     except Exception as error:  # decoders raise many types for a damaged file
         raise ValueError(
-            f"{path} cannot be read as one of {', '.join(FORMATS)}, truncated, damaged or of "
-            f"another kind: {error}"
+            f"{shown(path)} cannot be read as one of {', '.join(FORMATS)}, truncated, damaged or "
+            f"of another kind: {error}"
         ) from error
+
+
+def _opened(pillow: Any, file: Path | io.BytesIO) -> Any:
+    """Open an image; refuse one that claims more pixels than Pillow's limit."""
+    too_many = (pillow.DecompressionBombWarning, pillow.DecompressionBombError)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pillow.DecompressionBombWarning)
+            return pillow.open(file, formats=FORMATS)
+    except too_many as error:  # "Image size (169000000 pixels) exceeds limit ..."
+        claimed = str(error).partition(" exceeds")[0]
+        raise ValueError(
+            f"{claimed} is above PIL.Image.MAX_IMAGE_PIXELS, {pillow.MAX_IMAGE_PIXELS}; expected "
+            "a smaller image, or a higher PIL.Image.MAX_IMAGE_PIXELS for a file that you trust"
+        ) from None
 
 
 def _pixels(content: bytes) -> np.ndarray:
     """Decode to [H, W, 3], float32 in [0, 1]."""
     pillow = _pillow()
-    with pillow.open(io.BytesIO(content), formats=FORMATS) as image:
+    with _opened(pillow, io.BytesIO(content)) as image:
         layout = image.tile[0][3] if image.tile else None  # how the file stores a pixel
         if layout == "LA;16B":
             raise ValueError("it is gray with alpha at 16 bit; expected gray, RGB or RGBA")
@@ -161,7 +179,7 @@ def _pixels(content: bytes) -> np.ndarray:
     if layout not in ("RGB;16B", "RGBA;16B"):
         return values / (65535 if is_16_bit else 255)
     # Pillow keeps the high byte alone; reading in the other byte order keeps the low byte.
-    with pillow.open(io.BytesIO(content), formats=FORMATS) as image:
+    with _opened(pillow, io.BytesIO(content)) as image:
         image.tile = [(*image.tile[0][:3], layout.replace("16B", "16L"))]
         return (256 * values + _rgb(image)) / 65535
 

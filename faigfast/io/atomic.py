@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+KEPT = "files that were finished before are kept"
 TEMPORARY = ".faigfast-"  # first characters of the names of unfinished files
 
 
@@ -50,7 +51,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the folder cannot be made or written, or `path` is a folder or a device.
     """
     path = Path(os.path.realpath(checked_path(path)))  # a link stays a link: its target is written
-    with _one_sentence(path):
+    with _one_sentence(path, "expected a path in a folder that can be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise OSError(0, "it is a folder or a device")
@@ -58,12 +59,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        with _one_sentence(path):
+        with _one_sentence(path, KEPT):
             yield temporary
         # mkstemp makes private files; a result gets the permissions of any new file.
         mask = os.umask(0)
         os.umask(mask)
-        with _one_sentence(path):
+        with _one_sentence(path, KEPT):
             temporary.chmod(0o666 & ~mask)
             os.replace(temporary, path)
     except BaseException:
@@ -80,15 +81,13 @@ def remove_unfinished(folder: Path) -> None:
 
 
 @contextmanager
-def _one_sentence(path: Path) -> Iterator[None]:
+def _one_sentence(path: Path, remedy: str) -> Iterator[None]:
     """Turn an error of the operating system into one sentence about the path."""
     try:
         yield
     except OSError as problem:
-        raise ValueError(
-            f"{path} cannot be written: {problem.strerror or problem}; files that were finished "
-            "before are kept"
-        ) from problem
+        reason = problem.strerror or problem
+        raise ValueError(f"{path} cannot be written: {reason}; {remedy}") from problem
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K's photographs in [0, 1]
+MAX_DESCRIPTION = 200  # characters in a message
+MAX_MEMBERS = 1_000  # of a list of modules in a checkpoint
 INITIAL_GAIN = 0.1  # a residual net starts near the identity
 
 
@@ -66,8 +68,18 @@ def shape_of(family: str, state: Mapping[str, Tensor], key: str, ndim: int = 4) 
 
 
 def count(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Count the members of a list of modules, such as "body."."""
-    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
+    """Count the members of a list of modules, such as "body.".
+
+    Raises
+    ------
+    ValueError
+        If they are too many to build.
+    """
+    start = len(prefix)
+    members = {key[start:].split(".", 1)[0] for key in state if key.startswith(prefix)}
+    if len(members) > MAX_MEMBERS:
+        raise ValueError(f"{prefix!r} has {len(members)} members; expected at most {MAX_MEMBERS}")
+    return len(members)
 
 
 def check_fits(description: str, network: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -79,6 +91,8 @@ def check_fits(description: str, network: nn.Module, state: Mapping[str, Tensor]
         Naming the first tensor that is missing, unknown or of another shape.
     """
     expected = network.state_dict()
+    if len(description) > MAX_DESCRIPTION:
+        description = f"{description[:MAX_DESCRIPTION]}..."
     for key in [*expected, *state]:
         if key not in state or key not in expected:
             raise ValueError(

@@ -3,8 +3,6 @@
 import copy
 import logging
 import os
-import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -15,14 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.io.atomic import atomic_write
+from faigfast.io.regular_file import shown
 from faigfast.io.tensor_file import write_safetensors
 from faigfast.models.state import check_same_layout, copy_of, unwrap
 from faigfast.zoo import infer_network
+from faigfast.zoo.checkpoint_file import read_content
+from faigfast.zoo.checkpoint_limits import check_tensors, outline, with_memory
 
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
-SAFETENSORS_HEADER_LIMIT = 100_000_000  # of the format itself, in bytes
 
 PathLike = str | os.PathLike[str]
 log = logging.getLogger("faigfast")
@@ -98,27 +98,17 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is a folder, empty, damaged, of another kind, asks for code to be run or holds no
-        dict of tensors.
+        If it is no regular file, empty, damaged, of another kind, asks for code to be run, holds
+        no dict of tensors, or more tensors or longer names than any network has.
     """
     path = _path("path", path)
-    content, metadata = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    content, metadata = read_content(path)
     key = next((k for k in WRAPPERS if isinstance(content.get(k), Mapping) and content[k]), None)
     stored = content if key is None else content[key]
-    place = f"{path}" if key is None else f"{key!r} of {path}"
+    place = shown(path) if key is None else f"{key!r} of {shown(path)}"
     if not stored:
         raise ValueError(f"{place} is an empty dict; expected a dict of tensors")
-    for name, value in stored.items():
-        if not (isinstance(name, str) and isinstance(value, Tensor)):
-            raise ValueError(
-                f"{place} holds {name!r}, a {type(value).__name__}; expected a dict of tensors, "
-                f"plain or under one of {', '.join(WRAPPERS)}"
-            )
-        if value.is_meta or value.layout != torch.strided:
-            raise ValueError(
-                f"{place} holds {name!r} as {value.layout} on {value.device}; expected dense "
-                "tensors with their values"
-            )
+    check_tensors(stored, place, WRAPPERS)
     prefix = _prefix(stored)
     state = {name[len(prefix) :]: value.detach() for name, value in stored.items()}
     return Checkpoint(Source(path, key, prefix), state, content, metadata)
@@ -275,70 +265,14 @@ def _path(argument: str, value: object) -> Path:
     return Path(value)
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Tell the two formats apart by their first bytes; refuse other files."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; expected a PyTorch or safetensors file")
-    try:
-        with open(path, "rb") as file:
-            head = file.read(9)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {path}; expected a checkpoint") from None
-    if not head:
-        raise ValueError(f"{path} is empty; expected a PyTorch or safetensors file")
-    if head[8:] == b"{" and int.from_bytes(head[:8], "little") < SAFETENSORS_HEADER_LIMIT:
-        return True
-    if head[:2] == b"PK" or head[:1] == b"\x80":  # a zip archive, or a pickle of old torch
-        return False
-    raise ValueError(
-        f"{path} begins with {head!r}, as neither a PyTorch nor a safetensors file does"
-    )
-
-
-def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, str] | None]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return content, file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} cannot be read as safetensors, truncated or damaged: {error}"
-        ) from error
-
-
-def _read_torch(path: Path) -> tuple[Mapping[str, Any], None]:
-    try:
-        with open(path, "rb") as file:  # torch would judge a path by its suffix
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a damaged file
-        wanted = re.search(r"GLOBAL (\w+(?:\.\w+)+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and wanted:
-            raise ValueError(
-                f"{path} asks for {wanted[1]}, which could run code and was refused; expected "
-                "weights only, as torch.save(model.state_dict(), path) writes them"
-            ) from error
-        reason = re.split(r"\. |\n", str(error))[0] or type(error).__name__
-        raise ValueError(
-            f"{path} cannot be read as a PyTorch file of weights, truncated, damaged or of "
-            f"another kind: {reason}"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}; expected a dict of tensors")
-    return content, None
-
-
 def _prefix(names: Mapping[str, Tensor]) -> str:
     """Return the prefix that wrappers (DataParallel, torch.compile) gave to all names."""
-    prefix = ""
-    while names:
-        for candidate in PREFIXES:
-            if all(name.startswith(prefix + candidate) for name in names):
-                prefix += candidate
-                break
-        else:
-            break
+    prefix, first, last = "", min(names, default=""), max(names, default="")
+    # All names between the first and the last in order begin as both do.
+    while candidate := next(
+        (p for p in PREFIXES if first.startswith(prefix + p) and last.startswith(prefix + p)), None
+    ):
+        prefix += candidate
     return prefix
 
 
@@ -356,25 +290,30 @@ def _build(checkpoint: Checkpoint, into: nn.Module | None) -> nn.Module:
     path = checkpoint.source.path
     if into is None:
         try:
-            network = infer_network(checkpoint.state)
+            outlined = outline(checkpoint.state, path.stat().st_size, infer_network)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise ValueError(f"{shown(path)}: {error}") from None
+        whose = type(outlined).__name__
+        check_same_layout(outlined.state_dict(), checkpoint.state, whose, shown(path))
+        network = with_memory(outlined)  # all of it is in the file
     else:
         network = copy_of(unwrap(into, "into"))
     whose = "`into`" if into is not None else type(network).__name__
     wanted = _state(network, whose)
     own_prefix = _prefix(wanted)
     state = {own_prefix + name: value for name, value in checkpoint.state.items()}
-    check_same_layout(wanted, state, whose, str(path))
+    check_same_layout(wanted, state, whose, shown(path))
     owners: dict[int, str] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         if state[name].is_floating_point() != tensor.is_floating_point():
             raise ValueError(
-                f"{path} holds {name!r} of {state[name].dtype}; {whose} has {tensor.dtype}"
+                f"{shown(path)} holds {name!r} of {state[name].dtype}; {whose} has {tensor.dtype}"
             )
         owner = owners.setdefault(id(tensor), name)
         if owner != name and not torch.equal(state[owner], state[name]):
-            raise ValueError(f"{path} holds two values for {owner!r} and {name!r}, one in {whose}")
+            raise ValueError(
+                f"{shown(path)} holds two values for {owner!r} and {name!r}, one in {whose}"
+            )
     network.zero_grad()
     for name, tensor in chain(network.named_parameters(), network.named_buffers()):
         if name in state:  # load_state_dict keeps dtypes; the file's dtype is wanted
