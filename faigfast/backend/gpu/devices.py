@@ -199,10 +199,11 @@ class Devices:
             self.workers.append(_Worker(device, pool))
         return self
 
-    def __exit__(self, *failure: object) -> None:
-        """End the processes, busy or not."""
-        for process in set(active_children()) - self._others:
-            process.terminate()
+    def __exit__(self, kind: type[BaseException] | None, *failure: object) -> None:
+        """End the processes: those that may be busy at once, others when they are done."""
+        if kind is not None:
+            for process in set(active_children()) - self._others:
+                process.terminate()
         for worker in self.workers:
             worker.pool.shutdown(cancel_futures=True)
 

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import itertools
 
@@ -359,3 +360,18 @@ def test_one_image_of_the_literal_loop():
     )
     result = attribute(baseline, target, (x, gt), rule="left", steps=13)
     torch.testing.assert_close(result.scores()[0], expected, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_a_loss_of_zero_against_the_own_output_is_rounding(backend):
+    baseline, target = pair(dtype=torch.float32)
+    x = torch.rand(2, 3, 7, 9)
+    with torch.no_grad():
+        gt = target(x)
+    result = attribute(baseline, target, (x, gt), steps=3, backend=backend)
+    assert not any("point by point" in note for note in result.notes)
+    exact = attribute(
+        copy.deepcopy(baseline).double(), copy.deepcopy(target).double(),
+        (x.double(), gt.double()), steps=3, backend="reference",
+    )  # fmt: skip
+    torch.testing.assert_close(result.scores().double(), exact.scores(), rtol=1e-3, atol=1e-9)
