@@ -1,6 +1,7 @@
 # make demo   environment, build and FAIG on real photographs
 # make test   environment, build, linters and the short suite; make test-slow the other tests:
-#             sanitizers, wheels, GPU kernels compiled and interpreted; make test-all both;
+#             sanitizers, wheels, GPU kernels compiled and interpreted, faults; make test-all both;
+#             make faults: the whole fault campaign (docs/lab/faults.md)
 #             make coverage: the short suite with lines and branches counted
 # make gpu    build, tests and figures on an NVIDIA GPU, with the Python that has torch for it;
 #             STAGE=correctness, pairs, sanitizers, kernels, end_to_end, end_to_end_small, experiment
@@ -14,9 +15,9 @@ CLANG_FORMAT := .venv/bin/python -c "import clang_format; clang_format.clang_for
 
 # Each worker computes with one thread; tests of several threads ask for them.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --durations=15
-SLOW := build or interpreter
+SLOW := slow or build or interpreter
 
-.PHONY: demo test test-slow test-all coverage gpu sanitize bench docs lint format env
+.PHONY: demo test test-slow test-all faults coverage gpu sanitize bench docs lint format env
 
 demo: env
 	.venv/bin/faigfast demo
@@ -28,6 +29,10 @@ test-slow: env
 	$(PYTEST) -m "$(SLOW)"
 
 test-all: test test-slow
+
+# The whole fault campaign; test-slow runs its short form.
+faults: env
+	.venv/bin/python scripts/faults --output docs/lab/faults.md
 
 # The short suite again, with lines and branches counted: two to three times as long.
 coverage: env
