@@ -146,6 +146,7 @@ def _train(add: Add) -> None:
         help="with which a patch of the target's training is blurred, and made noisy",
     )
     add("--seed", type=int, default=0, help="of the first weights and of the patches")
+    add("--overwrite", action="store_true", help="discard an earlier training in --output")
     add("--threads", type=int, help="of PyTorch; default its own choice")
     quiet(add)
 

@@ -52,6 +52,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             noise=tuple(options.noise),
             probability=options.probability,
             patch=options.patch,
+            overwrite=options.overwrite,
             progress=not options.quiet,
         )
         pair = faigfast.load_pair(*files)

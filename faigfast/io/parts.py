@@ -32,7 +32,7 @@ class Parts:
     Raises
     ------
     ValueError
-        If the folder holds parts of another run, or parts without `run.json`.
+        If the folder is a link, or holds parts of another run, or parts without `run.json`.
     """
 
     def __init__(
@@ -42,6 +42,8 @@ class Parts:
         overwrite: bool = False,
     ) -> None:
         self.folder = Path(folder)
+        if self.folder.is_symlink():
+            raise ValueError(f"{self.folder} is a link; expected a folder, or none yet")
         self._identity = json.loads(json.dumps(dict(identity)))
         self._begun = False
         self._foreign = False

@@ -149,7 +149,7 @@ def train(
         average.load_state_dict(saved["average"])
         log, done = saved["log"], saved["done"]
         _write_log(folder, log)  # a kill may have come between the state and its log
-    elif parts.path(STATE).exists() and not overwrite:
+    elif parts.path(STATE).is_file() and not overwrite:
         warnings.warn(f"{parts.path(STATE)} is damaged: the training starts again", stacklevel=2)
 
     def save() -> None:
@@ -305,6 +305,7 @@ def train_pair(
     noise: tuple[float, ...] = (0.1,),
     probability: float = 0.5,
     patch: int = 32,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> tuple[Path, Path]:
     """Train a baseline on clean images, then the target from it on degraded ones.
@@ -323,6 +324,8 @@ def train_pair(
         As in `Patches`; the baseline sees neither blur nor noise.
     baseline, target : Schedule
         Schedules of the two trainings.
+    overwrite : bool
+        Discard the states in `folder`, of this run or another, and start again.
     progress : bool
         Show progress bars.
 
@@ -363,6 +366,7 @@ def train_pair(
             schedule,
             folder / name,
             recipe={**recipe, **degradation},
+            overwrite=overwrite,
             progress=progress,
         )
         weights = {key: value.contiguous() for key, value in average.items()}

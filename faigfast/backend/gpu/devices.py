@@ -203,7 +203,7 @@ class Devices:
         """End the processes: those that may be busy at once, others when they are done."""
         if kind is not None:
             for process in set(active_children()) - self._others:
-                process.terminate()
+                process.kill()
         for worker in self.workers:
             worker.pool.shutdown(cancel_futures=True)
 
@@ -279,11 +279,11 @@ def _result(future: Future[Attribution], device: str, start: int) -> Attribution
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Block Ctrl-C here, and for good in processes and threads that start here.
+    """Block Ctrl-C and SIGTERM here, and in processes and threads that start here.
 
-    A terminal sends it to all processes; the parent alone reports it, and ends the others.
+    A terminal sends Ctrl-C to all processes; the parent alone reports it, and ends the others.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
@@ -296,6 +296,7 @@ _here: dict[str, Any] = {}
 
 def _open_device(arguments: bytes, name: str, threads: int) -> None:
     """Prepare the process of a device."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _here.update(arguments=arguments, device=torch.device(name))

@@ -78,6 +78,12 @@ def test_every_flipped_bit_of_a_file_is_noticed(tmp_path):
             assert all(torch.equal(read_back[key], tensors[key]) for key in tensors)
 
 
+def test_a_link_is_no_folder_of_parts(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="is a link"):
+        Parts(tmp_path / "link", IDENTITY)
+
+
 def test_parts_without_their_identity_are_refused(tmp_path):
     (tmp_path / "one.part").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"without their run\.json"):

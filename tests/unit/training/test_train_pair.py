@@ -73,6 +73,13 @@ def test_a_pair_of_another_recipe_is_refused(tmp_path):
         run_pair(tmp_path, SRResNet(width=5, blocks=1, scale=2))
 
 
+def test_a_pair_of_another_recipe_is_overwritten_when_told(tmp_path):
+    run_pair(tmp_path / "one")
+    first = list(map(load_file, run_pair(tmp_path / "other", noise=())))
+    again = list(map(load_file, run_pair(tmp_path / "one", noise=(), overwrite=True)))
+    assert all(equal(a, b) for a, b in zip(first, again, strict=True))
+
+
 def test_a_finished_pair_is_returned(tmp_path):
     first = list(map(load_file, run_pair(tmp_path)))
     second = list(map(load_file, run_pair(tmp_path, network(9))))
