@@ -1,6 +1,7 @@
 """Data frames, and how they are printed and written."""
 
 import math
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,9 @@ def write_csv(path: Path, data: "pandas.DataFrame") -> None:
 
     data = data.rename(columns=literal)
     for name in data.select_dtypes(exclude="number"):
-        data[name] = data[name].map(literal)
+        cells = [literal(cell) for cell in data[name]]
+        if any(map(operator.is_not, cells, data[name])):  # else its integers stay integers
+            data[name] = cells
     data.to_csv(path, index=False)
 
 

@@ -74,8 +74,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files of killed processes from a folder that no other one writes."""
-    for file in folder.glob(f"{TEMPORARY}*"):
+    """Remove the temporary files of killed processes below a folder that no other one writes."""
+    for file in folder.rglob(f"{TEMPORARY}*"):
         with suppress(OSError):
             file.unlink()
 

@@ -13,7 +13,7 @@ from faigfast.io.atomic import remove_unfinished
 def alone_in(path: str | os.PathLike[str]) -> Iterator[None]:
     """Lock an existing folder; the lock ends with the process at the latest.
 
-    Temporary files of killed processes in it and its direct subfolders are removed.
+    Temporary files of killed processes below it are removed.
 
     Raises
     ------
@@ -23,9 +23,7 @@ def alone_in(path: str | os.PathLike[str]) -> Iterator[None]:
     handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for folder in (Path(path), *Path(path).iterdir()):
-            if folder.is_dir() and not folder.is_symlink():
-                remove_unfinished(folder)
+        remove_unfinished(Path(path))
         yield
     except BlockingIOError:
         raise ValueError(f"{path} is in use by another faigfast command") from None

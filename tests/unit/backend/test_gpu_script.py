@@ -323,7 +323,7 @@ def test_the_stages_of_whole_attributions(run, stages, monkeypatch):
 
     monkeypatch.setattr(bench, "benchmark", small)
     text = measure(run, "end_to_end", *(step.name for step in stages.end_to_end()))
-    assert text.count("tiny-8x1") == 3 and text.count("seconds: median of the repeats") == 1
+    assert text.count("tiny-8x1") == 3 and text.count("seconds: median over the repeats") == 1
     assert len(left("end_to_end", "json")["found"]) == 3
     assert {name for names in stages.WHO.values() for name in names} | {"compile"} == set(
         bench.runner.everyone("cuda")

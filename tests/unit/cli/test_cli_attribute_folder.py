@@ -234,7 +234,8 @@ def test_a_disk_that_is_full_is_named_with_its_path(here, capsys, monkeypatch):
 
 def test_temporary_files_of_killed_runs_are_removed(here):
     (here / "parts").mkdir(parents=True)
-    for folder in (here, here / "parts"):
+    (here / "deeper" / "still").mkdir(parents=True)
+    for folder in (here, here / "parts", here / "deeper" / "still"):
         (folder / ".faigfast-abc.part").write_bytes(b"half")
     assert main(attribute(here, *RECIPES)) == 0
-    assert not (here / "parts").exists() and not list(here.glob(".*"))
+    assert not (here / "parts").exists() and not list(here.rglob(".*"))

@@ -24,6 +24,7 @@ from faigfast.engine.graph import Graphs
 from faigfast.engine.memory import Chunk, default_budget
 from faigfast.engine.run import path_tensors
 from faigfast.integration.path import WeightPath
+from faigfast.io import progress
 from faigfast.ops.registry import in_use
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRResNet, SwinIR
 
@@ -214,12 +215,12 @@ def test_out_of_memory_halves_the_chunk_and_counts_nothing_twice(failures, late,
 
     monkeypatch.setattr(integrate, "accumulate", fails)
 
-    class Bar(attribution.tqdm):
+    class Bar(progress.tqdm):
         def update(self, n=1):
             moved.append(n)
             return super().update(n)
 
-    monkeypatch.setattr(attribution, "tqdm", Bar)
+    monkeypatch.setattr(progress, "tqdm", Bar)
     with untouched(*nets):
         result = attribute(*nets, batch, steps=8)
     torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-12, atol=1e-14)
