@@ -97,14 +97,11 @@ class Command:
         Options that make another run of it.
     image : str
         An image that the results depend on.
-    overwrites : bool
-        It has the option --overwrite.
     """
 
     words: tuple[str, ...]
     other: tuple[str, ...]
     image: str
-    overwrites: bool = True
 
     @property
     def argv(self) -> list[str]:
@@ -135,7 +132,6 @@ COMMANDS = {
          "--iterations", "12", "12", "--batch", "2", "--patch", "8"),
         ("--seed", "1"),
         "gt/1.png",
-        overwrites=False,
     ),
     "report": Command(
         ("report", *PAIR, *STUDY, *ONE_LEARNT, "--train", "others", "--iterations", "4",

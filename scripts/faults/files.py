@@ -201,20 +201,14 @@ class Trial:
             return f"not one line: {outcome}"
         if not re.search(r"--\w|[\w.-]+/|\.\w{3,}|\bout\b", outcome.err):
             return f"names no path and no option: {outcome}"
-        if "--overwrite" in outcome.err and not self.command.overwrites:
-            return f"advises an option that {self.command.words[0]} lacks: {outcome}"
         return ""
 
     def go_on(self, refusal: Outcome, undone: bool) -> str:
         """Say what is wrong after an error, once its cause is gone or with --overwrite."""
-        argv = self.command.argv
-        if not undone:
-            if not self.command.overwrites:
-                return ""  # the damaged folder is refused for good
-            argv = [*argv, "--overwrite"]
-        outcome = forked.run(argv, self.folder)
-        if outcome.code == 1 and "--overwrite" in outcome.err and self.command.overwrites:
-            outcome = forked.run([*self.command.argv, "--overwrite"], self.folder)
+        overwriting = [*self.command.argv, "--overwrite"]
+        outcome = forked.run(self.command.argv if undone else overwriting, self.folder)
+        if outcome.code == 1 and "--overwrite" in outcome.err:
+            outcome = forked.run(overwriting, self.folder)
         problem = str(outcome) if outcome.code else self._wrong_results()
         return f"after {refusal.err!r}: {problem}" if problem else ""
 

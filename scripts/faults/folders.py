@@ -52,6 +52,8 @@ def _content(path: Path) -> Any:
     content = path.read_bytes()
     if path.name == "log.jsonl":
         return [_without(json.loads(line), ["seconds"]) for line in content.splitlines()]
+    if path.name == "command.txt":
+        return content.replace(b" --overwrite", b"")
     if path.name == "report.html":
         return re.sub(rb"Computed in \d+ s", b"Computed in some time", content)
     try:
