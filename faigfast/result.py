@@ -166,12 +166,12 @@ class Attribution:
         """Mean over images of a degradation's scores: [F], in float64."""
         return self._scores_of(name).double().mean(0)
 
-    def _scores_of(self, name: str | None) -> Tensor:
+    def _scores_of(self, name: str | None, argument: str = "degradation") -> Tensor:
         if name is None and len(self.degradations) == 1:
             name = self.degradations[0]
         if not isinstance(name, str) or name not in self.by_degradation:
             kind = ValueError if isinstance(name, str | int | None) else TypeError
-            raise kind(f"degradation is {name!r}; expected one of {self.degradations}")
+            raise kind(f"{argument} is {name!r}; expected one of {self.degradations}")
         return self.by_degradation[name]
 
     def contrast(self, a: str | None, against: str | Sequence[str] | None = None) -> Tensor:
@@ -205,7 +205,8 @@ class Attribution:
                 raise TypeError(f"against is {against!r}; expected names of {self.degradations}")
             others = [against] if isinstance(against, str) else list(against)
         if others:
-            mean = mean - torch.stack([self.mean(name) for name in others]).mean(0)
+            means = [self._scores_of(name, "against").double().mean(0) for name in others]
+            mean = mean - torch.stack(means).mean(0)
         return mean
 
     def ranking(self, a: str | None, against: str | Sequence[str] | None = None) -> FilterSet:

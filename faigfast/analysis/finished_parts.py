@@ -3,14 +3,12 @@
 import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from faigfast.io.parts import Parts
-from faigfast.io.tensor_file import load_tensors, save_tensors
 from faigfast.result import Attribution
 
 T = TypeVar("T")
@@ -56,24 +54,23 @@ class FinishedParts:
     ) -> dict[str, Tensor]:
         """Read the tensors of a part, or compute and keep them; a part has exactly `keys`."""
 
-        def read(path: Path) -> dict[str, Tensor]:
-            tensors, _ = load_tensors(path)
+        def read(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> dict[str, Tensor]:
             if keys is not None and tensors.keys() != set(keys):
-                raise ValueError(f"{path} holds {', '.join(tensors)}; expected {', '.join(keys)}")
+                raise ValueError(f"a part holds {', '.join(tensors)}; expected {', '.join(keys)}")
             return tensors
 
-        return self._kept(name, compute, read, lambda tensors, path: save_tensors(path, tensors))
+        return self._kept(name, compute, read, lambda tensors: (tensors, {}))
 
     def attribution(self, name: str, compute: Callable[[], Attribution]) -> Attribution:
         """Read an attribution, or compute and keep it."""
-        return self._kept(name, compute, Attribution.load, Attribution.save)
+        return self._kept(name, compute, Attribution.from_tensors, Attribution.to_tensors)
 
     def _kept(
         self,
         name: str,
         compute: Callable[[], T],
-        read: Callable[[Path], T],
-        write: Callable[[T, Path], None],
+        read: Callable[[dict[str, Tensor], dict[str, Any]], T],
+        content: Callable[[T], tuple[dict[str, Tensor], dict[str, Any]]],
     ) -> T:
         if self._parts is None:
             return compute()
@@ -82,5 +79,5 @@ class FinishedParts:
         result = self._parts.load(file, read)
         if result is None:
             result = compute()
-            self._parts.save(file, partial(write, result))
+            self._parts.save(file, *content(result))
         return result

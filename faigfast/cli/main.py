@@ -7,6 +7,7 @@
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from itertools import islice
@@ -74,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = False
     try:
         try:
-            with terminable(), no_lost_interrupt():
+            with terminable(), no_lost_interrupt(), warnings.catch_warnings():
+                warnings.showwarning = _note_warning  # type: ignore[assignment]
                 _check_words(words)
                 arguments = build_parser().parse_args(_config_first(words))
                 options = arguments[arguments.command]
@@ -130,6 +132,11 @@ def _describe(error: Any) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _note_warning(message: Warning | str, *_: Any) -> None:
+    """Print a warning in one line, without the place in the code."""
+    print(f"faigfast: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _complain(message: str) -> None:

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from faigfast.io.atomic import write_json
 from faigfast.io.differences import difference
 from faigfast.io.parts import REMEDY, Parts
-from faigfast.io.tensor_file import load_tensors, save_tensors
+from faigfast.io.tensor_file import load_tensors
 from faigfast.models.fingerprint import digest_of
 from faigfast.result import ARRAYS, Attribution
 
@@ -86,8 +87,13 @@ class RunFolder:
         self.finished = set() if self.manifest else self._find_finished(overwrite)
 
     def load(self, position: int) -> Attribution:
-        """Load the result of one finished image."""
-        return Attribution.load(self.parts.path(_part(position)))
+        """Load the result of one finished image; ValueError if it was damaged since."""
+        result = self.parts.load(_part(position), Attribution.from_tensors)
+        if result is None:
+            raise ValueError(
+                f"{self.parts.path(_part(position))} was damaged or removed; run again"
+            )
+        return result
 
     def keep(self, positions: Sequence[int], result: Attribution, hashes: Hashes) -> None:
         """Keep every image of a result as a part, with the hashes of its files."""
@@ -95,8 +101,7 @@ class RunFolder:
             name = self._names[position]
             tensors, metadata = image.to_tensors()
             metadata[HASHES] = self._hashes[name] = hashes[name]
-            write = partial(save_tensors, tensors=tensors, metadata=metadata)
-            self.parts.save(_part(position), write)
+            self.parts.save(_part(position), tensors, metadata)
             self.finished.add(position)
 
     def finish(self, manifest: dict[str, Any]) -> None:
@@ -175,12 +180,11 @@ def _part(position: int) -> str:
     return f"{position:06d}"
 
 
-def _hashes_of(path: Path) -> dict[str, str]:
-    """Give the hashes of the image in a part, whose digest is checked."""
-    tensors, metadata = load_tensors(path)
+def _hashes_of(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> dict[str, str]:
+    """Give the hashes of the image in a part, and check the part's result."""
     Attribution.from_tensors(tensors, metadata)
     if not isinstance(metadata.get(HASHES), dict):
-        raise ValueError(f"{path} is a result without the hashes of its image")
+        raise ValueError("a part is a result without the hashes of its image")
     return metadata[HASHES]
 
 

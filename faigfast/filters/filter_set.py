@@ -295,9 +295,14 @@ class FilterSet:
 
 
 def check_total(total: Any) -> None:
-    """Refuse a number of filters that is no integer."""
-    if total is not None and (isinstance(total, bool) or not isinstance(total, Integral)):
-        raise TypeError(f"total is {total!r}; expected the network's number of filters, or None")
+    """Refuse a number of filters that is no positive integer."""
+    if total is None:
+        return
+    expected = "expected the network's number of filters, or None"
+    if isinstance(total, bool) or not isinstance(total, Integral):
+        raise TypeError(f"total is {total!r}; {expected}")
+    if total < 1:
+        raise ValueError(f"total is {total!r}; {expected}")
 
 
 def _checked_pair(baseline: nn.Module, target: nn.Module) -> tuple[nn.Module, nn.Module]:

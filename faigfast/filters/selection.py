@@ -3,8 +3,8 @@
 import fnmatch
 import inspect
 from collections.abc import Callable, Iterable
+from math import prod
 
-import torch
 from torch import Tensor
 
 from faigfast.filters.index import FilterIndex
@@ -21,9 +21,10 @@ def select(
     if callable(parameters):
         answers = {layer: _answer(parameters, layer, state[layer]) for layer in index.layers}
         for layer, answer in answers.items():
-            if isinstance(answer, Tensor) and (answer.dtype != torch.bool or answer.numel() != 1):
+            shape, kind = getattr(answer, "shape", ()), str(getattr(answer, "dtype", "bool"))
+            if prod(shape) != 1 or "bool" not in kind:
                 raise TypeError(
-                    f"parameters gives a tensor {list(answer.shape)} of {answer.dtype} for "
+                    f"parameters gives a {type(answer).__name__} {list(shape)} of {kind} for "
                     f"{layer!r}; expected True or False"
                 )
         chosen = {layer for layer, answer in answers.items() if answer}

@@ -1,7 +1,9 @@
 """Losses of single images."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,10 +85,12 @@ def resolve_objective(objective: str | Objective) -> tuple[str, Objective]:
 
 @contextmanager
 def without_own_gradients(objective: Any) -> Iterator[None]:
-    """Leave the parameters of an objective without gradients, where it is a module."""
-    module = getattr(objective, "__self__", objective)
-    parameters = module.parameters() if isinstance(module, nn.Module) else ()
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    """Leave tensors and the parameters of modules that an objective uses without gradients."""
+    values = list(_used_by(objective))
+    tensors = [value for value in values if isinstance(value, Tensor) and value.is_leaf]
+    modules = [value for value in values if isinstance(value, nn.Module)]
+    tensors += [parameter for module in modules for parameter in module.parameters()]
+    learning = [tensor for tensor in dict.fromkeys(tensors) if tensor.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)
     try:
@@ -94,6 +98,18 @@ def without_own_gradients(objective: Any) -> Iterator[None]:
     finally:
         for parameter in learning:
             parameter.requires_grad_()
+
+
+def _used_by(objective: Any) -> Iterator[Any]:
+    """Give an objective itself, what it is bound to, and the variables that its code names."""
+    if isinstance(objective, partial):
+        yield from (*objective.args, *objective.keywords.values())
+        yield from _used_by(objective.func)
+        return
+    yield from (objective, getattr(objective, "__self__", None))
+    if inspect.isroutine(objective) and hasattr(objective, "__code__"):
+        variables = inspect.getclosurevars(objective)
+        yield from (*variables.nonlocals.values(), *variables.globals.values())
 
 
 def is_ours(objective: Objective) -> bool:

@@ -1,24 +1,31 @@
 """Parts: finished parts of a long run in one folder, so that the same run resumes from them."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import Tensor
+
 from faigfast.io.atomic import write_json
 from faigfast.io.differences import difference
+from faigfast.io.tensor_file import load_tensors, save_tensors
 
 T = TypeVar("T")
 IDENTITY = "run.json"
 SUFFIX = ".part"
+STAMP = "part"  # metadata: digest of the run's identity and the part's name
 REMEDY = "choose another folder, or add --overwrite"
 
 
 class Parts:
     """Finished parts by name, with the identity of the run that made them.
 
-    A new object changes nothing on disk until the first part is saved.
+    Each part is a tensor file that is stamped with its name and its run, so that a part of another
+    run, or one that was renamed, counts as missing. A new object changes nothing on disk until the
+    first part is saved.
 
     Parameters
     ----------
@@ -60,7 +67,7 @@ class Parts:
         """Path of a part."""
         return self.folder / f"{name}{SUFFIX}"
 
-    def load(self, name: str, read: Callable[[Path], T]) -> T | None:
+    def load(self, name: str, read: Callable[[dict[str, Tensor], dict[str, Any]], T]) -> T | None:
         """Read a part; None if it is missing, damaged or of another run.
 
         Parameters
@@ -68,17 +75,29 @@ class Parts:
         name : str
             As given to `save`.
         read : callable
-            Reads the file; raises ValueError if the file is damaged.
+            (tensors, metadata) -> T; raises ValueError if they are not what the caller saved.
         """
         if self._foreign or not self.path(name).is_file():
             return None
         try:
-            return read(self.path(name))
+            tensors, metadata = load_tensors(self.path(name))
+            return read(tensors, metadata) if metadata.pop(STAMP, "") == self._stamp(name) else None
         except ValueError:
             return None
 
-    def save(self, name: str, write: Callable[[Path], object]) -> None:
+    def save(
+        self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None
+    ) -> None:
         """Write a part; the first one removes parts of another run.
+
+        Parameters
+        ----------
+        name : str
+            The file is named after it.
+        tensors : mapping of str to Tensor
+            Of any shapes.
+        metadata : mapping of str to Any
+            In JSON types, without the key "part".
 
         Raises
         ------
@@ -93,7 +112,7 @@ class Parts:
             self._begun = True
         elif not file.is_file():
             raise ValueError(f"{self.folder} was removed or emptied by another program; run again")
-        write(self.path(name))
+        save_tensors(self.path(name), tensors, {**(metadata or {}), STAMP: self._stamp(name)})
 
     def clear(self) -> None:
         """Remove all parts, and the folder unless it holds other files."""
@@ -106,6 +125,9 @@ class Parts:
     def discard(self) -> None:
         """Ignore all parts, of this run too; the first part that is saved removes them."""
         self._foreign = True
+
+    def _stamp(self, name: str) -> str:
+        return hashlib.sha256(json.dumps([self._identity, name]).encode()).hexdigest()
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob(f"*{SUFFIX}"))

@@ -22,7 +22,7 @@ from faigfast.data.patches import Patches
 from faigfast.io.atomic import write_json, write_text
 from faigfast.io.parts import Parts
 from faigfast.io.progress import progress_bar
-from faigfast.io.tensor_file import load_tensors, save_tensors, write_safetensors
+from faigfast.io.tensor_file import write_safetensors
 
 SAVE_EVERY = 100  # iterations: the most that a kill or Ctrl-C loses
 LOG_EVERY = 100
@@ -142,7 +142,7 @@ def train(
     parts = Parts(folder, identity, overwrite)
     if overwrite:
         parts.discard()
-    if saved := parts.load(STATE, _read_state):
+    if saved := parts.load(STATE, _from_tensors):
         network.load_state_dict(saved["network"])
         optimiser.load_state_dict(saved["optimizer"])
         cosine.load_state_dict(saved["cosine"])
@@ -161,7 +161,7 @@ def train(
             "log": log,
             "done": done,
         }
-        parts.save(STATE, partial(_write_state, state))
+        parts.save(STATE, _as_tensors(state))
         _write_log(folder, log)
 
     losses: list[float] = []
@@ -275,17 +275,14 @@ def _optimiser_description(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     return {"optimizer": f"{kind.__module__}.{kind.__qualname__}({options})"}
 
 
-def _write_state(state: dict[str, Any], path: Path) -> None:
-    """Write a state of any optimiser as the bytes of `torch.save`, in a file with a digest."""
+def _as_tensors(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Give a state of any optimiser as the bytes of `torch.save`."""
     content = io.BytesIO()
     torch.save(state, content)
-    save_tensors(path, {STATE: torch.frombuffer(content.getbuffer(), dtype=torch.uint8)})
+    return {STATE: torch.frombuffer(content.getbuffer(), dtype=torch.uint8)}
 
 
-def _read_state(path: Path) -> dict[str, Any]:
-    tensors, _ = load_tensors(path)
-    if STATE not in tensors:
-        raise ValueError(f"{path} is not the state of a training")
+def _from_tensors(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> dict[str, Any]:
     return torch.load(io.BytesIO(tensors[STATE].numpy().tobytes()), weights_only=True)
 
 

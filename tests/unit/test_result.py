@@ -35,6 +35,11 @@ def test_contrast_against_a_number():
         made(TWO).contrast("blur", against=3)
 
 
+def test_contrast_against_a_list_in_a_list():
+    with pytest.raises(TypeError, match=r"against is \['noise'\]; expected one of"):
+        made(TWO).contrast("blur", against=[["noise"]])
+
+
 def test_contrast_is_the_mean_difference():
     result = made(TWO)
     assert result.contrast("blur").tolist() == [2, 0, -3, -1]
@@ -43,7 +48,7 @@ def test_contrast_is_the_mean_difference():
     assert result.contrast("blur", ["noise"]).tolist() == [2, 0, -3, -1]
     assert made({"lq": TWO["blur"]}).contrast(None).tolist() == [2, 2, 2, 0]
     for a, against in (("jpeg", None), ("blur", "jpeg"), ("blur", ["noise", "jpeg"]), (None, None)):
-        with pytest.raises(ValueError, match=r"degradation is .*expected one of"):
+        with pytest.raises(ValueError, match=r"(degradation|against) is .*expected one of"):
             result.contrast(a, against)
 
 

@@ -1,5 +1,7 @@
 """Objectives, selections of parameters and precisions."""
 
+from functools import partial
+
 import pytest
 import torch
 from cases.networks import images, kinked, pair, smooth, untouched
@@ -41,6 +43,10 @@ def test_an_objective_may_take_a_gradient_of_its_own(backend):
     torch.testing.assert_close(result.losses, expected.losses, rtol=1e-5, atol=0)
 
 
+def weighted(weight, output, gt):
+    return weight * (output - gt).square().flatten(1).sum(1)
+
+
 def test_an_objective_that_is_a_module_keeps_its_own_gradients():
     class Weighted(nn.Module):
         def __init__(self):
@@ -48,13 +54,17 @@ def test_an_objective_that_is_a_module_keeps_its_own_gradients():
             self.weight = nn.Parameter(torch.ones(1))
 
         def forward(self, output, gt):
-            return self.weight * (output - gt).square().flatten(1).sum(1)
+            return weighted(self.weight, output, gt)
 
     objective, nets, batch = Weighted(), pair(), images(2)
     result = attribute(*nets, batch, objective=objective, steps=2)
     assert objective.weight.grad is None and objective.weight.requires_grad
     expected = attribute(*nets, batch, steps=2)
     torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-4, atol=1e-7)
+    around = (lambda output, gt: objective(output, gt), partial(weighted, objective.weight))
+    for function in around:
+        assert attribute(*nets, batch, objective=function, steps=2)
+        assert objective.weight.grad is None and objective.weight.requires_grad
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ def test_parameters_that_select_nothing(parameters, words):
     [
         *([1], [None], 5, [torch.rand(1)], b"0.weight"),
         *(lambda name, tensor: tensor > 0, lambda name, tensor: tensor.mean()),
+        lambda name, tensor: tensor.numpy() > 0,
     ],
 )
 def test_parameters_of_the_wrong_kind(parameters):

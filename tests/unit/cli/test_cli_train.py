@@ -128,6 +128,18 @@ def test_bad_training(here, one_photograph, capsys, words, message):
     assert not list(here.rglob("*"))  # refused before anything was trained
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_damaged_state_is_told_in_one_line(here, files, one_photograph, capsys):
+    argv = ["train", "--output", str(here), "--folder", "gt", "--quiet", *TRAIN]
+    with torch.random.fork_rng():
+        assert main(argv) == 0
+        state = here / "target" / "state.part"
+        state.write_bytes(state.read_bytes()[:1000])
+        capsys.readouterr()
+        assert main(argv) == 0
+    assert capsys.readouterr().err == f"faigfast: {state} is damaged: the training starts again\n"
+
+
 def test_a_finished_pair_keeps_its_record(here, files, one_photograph, capsys):
     argv = ["train", "--output", str(here), "--folder", "gt", "--quiet", *TRAIN]
     with torch.random.fork_rng():

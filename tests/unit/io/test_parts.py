@@ -1,5 +1,7 @@
 """Finished parts on disk: read again, computed again where damaged, refused where foreign."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -10,12 +12,11 @@ IDENTITY = {"network": "a", "sizes": (1, 2)}
 
 
 def keep(parts, name, value):
-    parts.save(name, lambda path: save_tensors(path, {"x": torch.tensor([value])}, {"note": name}))
+    parts.save(name, {"x": torch.tensor([value])}, {"note": name})
 
 
 def read(parts, name):
-    result = parts.load(name, load_tensors)
-    return None if result is None else int(result[0]["x"])
+    return parts.load(name, lambda tensors, metadata: int(tensors["x"]))
 
 
 def test_parts_of_the_same_run_are_read_again(tmp_path):
@@ -57,6 +58,16 @@ def test_a_damaged_part_is_missing(tmp_path, damage):
     content = {"empty": b"", "half": path.read_bytes()[: size // 2], "zeroed": bytes(size)}
     path.write_bytes(content[damage])
     assert read(Parts(tmp_path, IDENTITY), "one") is None
+
+
+def test_a_part_that_was_renamed_or_is_of_another_run_is_missing(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    keep(Parts(here, IDENTITY), "one", 1)
+    keep(Parts(there, {**IDENTITY, "network": "b"}), "one", 2)
+    shutil.copy(here / "one.part", here / "two.part")
+    assert read(Parts(here, IDENTITY), "two") is None
+    shutil.copy(there / "one.part", here / "one.part")
+    assert read(Parts(here, IDENTITY), "one") is None
 
 
 def test_every_flipped_bit_of_a_file_is_noticed(tmp_path):
