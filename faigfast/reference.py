@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from faigfast.filters.index import FilterIndex
+from faigfast.integration.gradients import gradients_at
 from faigfast.integration.image_scores import ImageScores
 from faigfast.integration.objective import Objective, loss
 from faigfast.integration.path import WeightPath
@@ -59,11 +60,6 @@ def integrate(
     total = {key: torch.zeros_like(delta, dtype=wide) for key, delta in path.delta.items()}
     coarse = {key: torch.zeros_like(value) for key, value in total.items() if key in scored}
 
-    def backward(output: Tensor) -> None:
-        value = loss(objective, output, gt)
-        if value.requires_grad:
-            value.backward()
-
     def kernel_sums(sums: dict[str, Tensor]) -> Tensor:
         parts = []
         for layer, shape in zip(index.layers, index.shapes, strict=True):
@@ -78,20 +74,20 @@ def integrate(
     with torch.no_grad():
         first, last = (loss(objective, path.call(path.at(a), x), gt).item() for a in (0.0, 1.0))
 
+    def relative_difference(coarse: Tensor, fine: Tensor) -> float:
+        size = float(fine.abs().sum())
+        return float((coarse - fine).abs().sum()) / (size or 1.0)
+
     scores = before = torch.zeros(())
     error, evaluations = float("nan"), 0
     for step in steps:
         for value in total.values():
             value.mul_(step.keep)
         for alpha, weight in zip(step.nodes, step.weights, strict=True):
-            point = path.at(float(alpha))
-            path.call(point, x, backward)
-            if all(point[key].grad is None for key in path.delta):
+            _, gradients = gradients_at(path, float(alpha), x, gt, objective)
+            if not gradients:
                 raise ValueError("the loss does not depend on any weight that differs")
-            for key in path.delta:
-                gradient = point[key].grad
-                if gradient is None:
-                    continue
+            for key, gradient in gradients.items():
                 total[key].add_(gradient, alpha=float(weight))
                 if step.coarse is not None and key in coarse:
                     coarse[key].add_(gradient, alpha=float(weight) * step.coarse)
@@ -99,7 +95,7 @@ def integrate(
             advance()
         if step.compares:
             scores = kernel_sums(total)
-            error = step.factor * float((scores - before).abs().sum() / scores.abs().sum())
+            error = step.factor * relative_difference(before, scores)
             before = scores
             if tol is not None and error <= tol:
                 break
@@ -112,8 +108,9 @@ def integrate(
             )
     scores = kernel_sums(total)
     if embedded:
-        error = float((scores - kernel_sums(coarse)).abs().sum() / scores.abs().sum())
+        error = relative_difference(kernel_sums(coarse), scores)
     change = sum(
         float((path.delta[key].to(torch.float64) * value).sum()) for key, value in total.items()
     )
-    return ImageScores(scores, (first, last), change, error, evaluations)
+    zero_gradient = frozenset(key for key in scored & total.keys() if not total[key].any())
+    return ImageScores(scores, (first, last), change, error, evaluations, zero_gradient)

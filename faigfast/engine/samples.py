@@ -104,7 +104,7 @@ def apply(op: Any, args: Any, kwargs: Any) -> tuple[Any, str]:
     leaves, spec = tree_flatten((args, kwargs))
     samples = [leaf for leaf in leaves if isinstance(leaf, Samples)]
     if not samples:
-        return op(*args, **kwargs), ""
+        return REPLACEMENTS.get(op, op)(*args, **kwargs), ""
     if torch.Tag.pointwise in getattr(op, "tags", ()):
         return _pointwise(op, leaves, spec), ""
     if getattr(op, "overloadpacket", None) in _BATCHED and len(samples) == 1:

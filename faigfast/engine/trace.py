@@ -8,7 +8,6 @@ baseline is not traced; its calls of torch functions are compared with the targe
 
 import hashlib
 import operator
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._dispatch.python import enable_python_dispatcher, no_python_dispatcher
-from torch.autograd import Function
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
@@ -27,6 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from faigfast.engine.calls import CallRecorder, content_name
 from faigfast.engine.effects import draws, effects_of
+from faigfast.engine.own_functions import as_ordinary_code, own_gradients
 from faigfast.integration.path import WeightPath
 from faigfast.models.state import copy_of
 
@@ -149,14 +148,14 @@ def trace(
     with (
         _refusing(),
         without_saving,
-        _own_functions() as functions,
+        as_ordinary_code() as functions,
         _Watch(recorder, [*given.values(), image]) as watch,
         dispatcher,
         recorder,
     ):
         output = run(*given.values(), image)
-    if functions:
-        raise NotCaptured(f"{', '.join(functions)} may have a gradient of its own")
+    if names := own_gradients(functions):
+        raise NotCaptured(f"{', '.join(names)} may have a gradient of its own")
     if watch.hooks:
         raise NotCaptured("a hook may change its gradients")
     made.graph.output(_map_tensors(output, recorder.node))
@@ -181,22 +180,13 @@ def _refusing() -> Iterator[None]:
         raise NotCaptured(f"{type(cause).__name__}: {reason[:200]}") from problem
 
 
-@contextmanager
-def _own_functions() -> Iterator[dict[str, None]]:
-    """Collect the names of the autograd functions that this thread applies, torch's own aside."""
-    applied: dict[str, None] = {}
-    original, here = vars(Function)["apply"], threading.get_ident()
-
-    def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() == here and not cls.__module__.startswith("torch."):
-            applied.setdefault(cls.__qualname__)
-        return original.__func__(cls, *args, **kwargs)
-
-    Function.apply = classmethod(apply)  # type: ignore[method-assign, assignment]
-    try:
-        yield applied
-    finally:
-        Function.apply = original  # type: ignore[method-assign]
+# How Python code reads a value, in the words of the code.
+_READ_BY: dict[Any, str] = {
+    aten.item.default: ".item() of a value",
+    aten._local_scalar_dense.default: ".item() of a value",
+    aten.is_nonzero.default: "a branch on a value",
+    aten.index.Tensor: "an index by a mask of values",
+}
 
 
 class _StepRecorder:
@@ -239,7 +229,7 @@ class _StepRecorder:
             if not given:
                 return func(*args, **kwargs)
             if effects.by_values and self._depends_on_values(func, args):
-                raise NotCaptured(f"data-dependent operation: {func}")
+                raise NotCaptured(f"data-dependent: {_READ_BY.get(func, func)}")
             if effects.writes and not (isinstance(args[0], Tensor) and args[0] in self.nodes):
                 raise Aliased
             if torch.is_autocast_enabled(given[0].device.type):

@@ -6,15 +6,18 @@ from functools import partial, wraps
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from faigfast.engine.losses import accumulate
 from faigfast.engine.memory import Chunk
 from faigfast.engine.op_rules import Points
 from faigfast.engine.run import Plan, prepare, take_gradients, with_gradient_sums
-from faigfast.integration.objective import OBJECTIVES, Objective, loss
+from faigfast.integration.gradients import gradients_at
+from faigfast.integration.objective import OBJECTIVES, Objective
+from faigfast.integration.padding import OnMiddle
 from faigfast.integration.path import WeightPath
+from faigfast.models.state import call_as_is, own_type
 from faigfast.ops.registry import in_use
 
 # Rounding of a product where kernels multiply float32 in another mode.
@@ -39,6 +42,8 @@ def tolerance(path: WeightPath, x: Tensor) -> float:
 
 def on_copies(objective: Objective) -> Objective:
     """Let an objective overwrite its output: points share values that do not depend on them."""
+    if isinstance(objective, OnMiddle):
+        return OnMiddle(on_copies(objective.objective), objective.pad)
     if any(objective is known for known in OBJECTIVES.values()):
         return objective
 
@@ -236,17 +241,8 @@ def _by_network(
     path: WeightPath, alpha: float, x: Tensor, gt: Tensor, objective: Objective
 ) -> LossesAndGradients:
     """Loss [1, 1] and gradients [1, *w] of one image at one point."""
-    point, losses = path.at(alpha), []
-
-    def backward(output: Any) -> None:
-        value = loss(objective, output, gt)
-        losses.append(value.detach().reshape(1, 1))
-        if value.requires_grad:
-            value.backward()
-
-    path.call(point, x, backward)
-    grads = {key: point[key].grad for key in path.delta}
-    return losses[0], {key: _to_wide(grad)[None] for key, grad in grads.items() if grad is not None}
+    loss, gradients = gradients_at(path, alpha, x, gt, objective)
+    return loss.reshape(1, 1), {key: _to_wide(value)[None] for key, value in gradients.items()}
 
 
 def _to_wide(value: Tensor) -> Tensor:
@@ -268,13 +264,44 @@ def _expected(
     return torch.cat(losses), grads
 
 
-def corner(x: Tensor, gt: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Crop a large image to a corner with the same remainder modulo `side`; keep other images."""
+def corner(
+    x: Tensor,
+    gt: Tensor,
+    side: int,
+    network: nn.Module | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Crop a large image to a corner with the same remainder modulo `side`; keep other images.
+
+    Parameters
+    ----------
+    x, gt : Tensor
+        [N, C, *spatial], and the ground truth.
+    side : int
+        Least side of the corner in pixels.
+    network : nn.Module, optional
+        Whose output for the corner gives the size of the corner's ground truth; None: it is as
+        many times as large as gt is.
+    """
     if x.ndim != 4 or gt.ndim != 4 or x.shape[2:].numel() <= (2 * side) ** 2:
         return x, gt
     sides = [min(length, side + length % side) for length in x.shape[2:]]
+    part = x[:, :, : sides[0], : sides[1]]
+    if network is not None:
+        own = _output_sides(network, part)
+        fit = len(own) == 2 and all(a <= b for a, b in zip(own, gt.shape[2:], strict=True))
+        return (part, gt[:, :, : own[0], : own[1]]) if fit else (x, gt)
     factors = [g // s if g % s == 0 else 0 for g, s in zip(gt.shape[2:], x.shape[2:], strict=True)]
     if 0 in factors:
         return x, gt
     high, wide = (length * factor for length, factor in zip(sides, factors, strict=True))
-    return x[:, :, : sides[0], : sides[1]], gt[:, :, :high, :wide]
+    return part, gt[:, :, :high, :wide]
+
+
+def _output_sides(network: nn.Module, x: Tensor) -> tuple[int, ...]:
+    """Sides of a network's output; none if it does not take the image."""
+    try:
+        with torch.no_grad():
+            output = call_as_is(network, x.to(own_type(network)))
+    except ValueError:
+        return ()
+    return tuple(output.shape[2:]) if isinstance(output, Tensor) else ()

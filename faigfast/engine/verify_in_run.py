@@ -31,11 +31,11 @@ class PendingChecks:
 
 
 @contextmanager
-def falling_back() -> Iterator[None]:
+def falling_back(kind: type[Exception] = Exception) -> Iterator[None]:
     """Turn an error into `PointByPoint`; a network that fails by itself raises it again there."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
-    except Exception as problem:
+    except kind as problem:
         raise PointByPoint(failed(problem)) from problem

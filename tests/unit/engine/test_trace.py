@@ -118,8 +118,8 @@ REFUSED = {
     "an item": (lambda y: y * y.mean().item(), "data-dependent"),
     "a list": (lambda y: y * y.detach().mean((0, 1)).tolist()[0][0], "data-dependent: tolist"),
     "numpy": (lambda y: y * float(y.detach().numpy().mean()), "data-dependent: numpy"),
-    "a mask": (lambda y: y * y[y > 0].mean(), "data-dependent operation: aten.index"),
-    "places": (lambda y: y * len(y.nonzero()), "data-dependent operation: aten.nonzero"),
+    "a mask": (lambda y: y * y[y > 0].mean(), "data-dependent: an index by a mask"),
+    "places": (lambda y: y * len(y.nonzero()), "data-dependent: aten.nonzero"),
     "random numbers": (lambda y: y + torch.rand(()), "draws random numbers"),
     "dropout": (F.dropout, "draws random numbers"),
     "autocast": (
