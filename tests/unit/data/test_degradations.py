@@ -236,7 +236,7 @@ def test_recipes_that_are_read(text, blur, noise):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "jpeg", "jpeg=30", "blur", "blur=2,noise=0.1", "blur=1+blur=2", "clean+blur=2",
+    "text", ["", "jpeg", "jpg=30", "blur", "blur=2,noise=0.1", "blur=1+blur=2", "clean+blur=2",
              "blur=2+", "blur=two", "noise=", "=2", "Blur=2"],
 )  # fmt: skip
 def test_recipes_that_are_not(text):
