@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mode
 from typing import Any
@@ -10,81 +11,30 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from faigfast.data.images import PathLike, image_size, read_hashed
-from faigfast.io.regular_file import regular_file, shown
+from faigfast.data.degradations import Degradation
+from faigfast.data.image_files import (
+    SUFFIXES,
+    checked_pattern,
+    first_names,
+    image_files,
+    match_names,
+)
+from faigfast.data.images import PathLike, check_reading, image_size, read_hashed
+from faigfast.io.regular_file import shown
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-SHOWN = 3  # names in a message before "and N more"
-
-
-def image_files(folder: PathLike, what: str = "folder") -> dict[str, Path]:
-    """Find the images of a folder.
-
-    Parameters
-    ----------
-    folder : path-like
-        Folder with PNG, JPEG, BMP or WebP files; subfolders and other files are skipped.
-    what : str
-        Name of the folder in error messages.
-
-    Returns
-    -------
-    dict of str to pathlib.Path
-        File by name without suffix, sorted.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder does not exist.
-    ValueError
-        If it is a file, has no images or two of one name, or an image's name belongs to a broken
-        link, a named pipe, a socket or a device.
-    """
-    folder = Path(folder)
-    if not folder.exists():
-        raise FileNotFoundError(f"there is no {what} {shown(folder)}")
-    if not folder.is_dir():
-        raise ValueError(f"{what} {shown(folder)} is a file; expected a folder of images")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir(), key=lambda path: path.stem):
-        if path.stem != path.stem.encode(errors="ignore").decode():
-            raise ValueError(
-                f"{what} {shown(folder)}: {path.name!r} is not valid UTF-8; rename the file"
-            )
-        if path.suffix.lower() in SUFFIXES and not path.is_dir():
-            if path.stem in files:
-                raise ValueError(
-                    f"{what} {shown(folder)} has both {shown(files[path.stem].name)} and "
-                    f"{shown(path.name)}; "
-                    "expected one image of a name"
-                )
-            files[path.stem] = _image_file(path, what)
-    if not files:
-        raise ValueError(
-            f"{what} {shown(folder)} has no image; expected any of {', '.join(SUFFIXES)}"
-        )
-    return files
-
-
-def _image_file(path: Path, what: str) -> Path:
-    """Refuse an image's name that belongs to a broken link or to no regular file."""
-    try:
-        return regular_file(path, "image", "a regular file with an image")
-    except (FileNotFoundError, ValueError) as error:
-        reason = str(error)
-        if isinstance(error, FileNotFoundError) and path.is_symlink():
-            reason = (
-                f"{shown(path.name)} is a link to {shown(path.readlink())}, where no file is; "
-                "expected a regular file with an image"
-            )
-        raise ValueError(f"{what} {shown(path.parent)}: {reason}") from None
+__all__ = ["SUFFIXES", "DegradedFolder", "PairedFolders", "image_files"]
 
 
 class _ImageFolder(Dataset):
     """Common part of both data sets: ground truth by name, cropped to a multiple of the scale."""
 
-    def __init__(self, gt: PathLike) -> None:
-        self._gt = image_files(gt, "gt folder")
+    def __init__(
+        self, gt: PathLike, recursive: bool, crop_to: int, channels: int, alpha: str
+    ) -> None:
+        check_reading(channels, alpha)
+        self.crop_to = _checked_integer("crop_to", crop_to)
+        self._reading = {"channels": channels, "alpha": alpha}
+        self._gt = image_files(gt, "gt folder", recursive=recursive)
         self._lq: dict[str, dict[str, Path]] = {}  # by degradation, where degraded images are files
         self.names = list(self._gt)
         self.scale = 1
@@ -102,7 +52,7 @@ class _ImageFolder(Dataset):
         Yields
         ------
         dict
-            {"lq": {degradation: [1, 3, h, w]}, "gt": [1, 3, H, W]}.
+            {"lq": {degradation: [1, C, h, w]}, "gt": [1, C, H, W]}.
         """
         for position in range(len(self)):
             item = self[position]
@@ -125,21 +75,41 @@ class _ImageFolder(Dataset):
         lq_files = {f"lq {degradation}": files[name] for degradation, files in self._lq.items()}
         return {"gt": self._gt[name], **lq_files}
 
-    def _set_low_sizes(self, low_sizes: Mapping[str, tuple[int, int]]) -> None:
-        """Keep the low-resolution size of every image; warn of cropped images."""
-        self._low_sizes = low_sizes
-        cropped = [
-            name
-            for name, (height, width) in low_sizes.items()
-            if image_size(self._gt[name]) != (height * self.scale, width * self.scale)
-        ]
+    def _size(self, path: Path) -> tuple[int, int]:
+        """Height and width of a file; transparent pixels are refused here, before any is read."""
+        return image_size(path, alpha=self._reading["alpha"])
+
+    def _set_sizes(self, sizes: Mapping[str, tuple[int, int]]) -> None:
+        """Keep the low-resolution sizes of ground truths of these sizes; warn of cropped images."""
+        step = self.scale * self.crop_to
+        self._low_sizes = {
+            name: (height // step * self.crop_to, width // step * self.crop_to)
+            for name, (height, width) in sizes.items()
+        }
+        for name, (height, width) in sizes.items():
+            if not all(self._low_sizes[name]):
+                least = f"the scale {self.scale}"
+                if self.crop_to > 1:
+                    least = f"{step}, the scale {self.scale} times crop_to={self.crop_to}"
+                raise ValueError(
+                    f"image {shown(self._gt[name])} is {height}×{width}; expected at least {least}"
+                )
+        cropped = [name for name, size in sizes.items() if size != self.sizes[name]]
         if cropped:
+            problem = f"do not divide by the scale {self.scale}"
+            if self.crop_to > 1:
+                problem += f" times crop_to={self.crop_to}"
             note = (
-                f"{len(cropped)} of {len(self)} images do not divide by the scale {self.scale} and "
-                f"are cropped at the bottom and right: {_first_names(cropped)}"
+                f"{len(cropped)} of {len(self)} images {problem} and are cropped at the bottom and "
+                f"right: {first_names(cropped)}"
             )
             self.notes.append(note)
             warnings.warn(note, stacklevel=3)
+
+    @property
+    def low_sizes(self) -> dict[str, tuple[int, int]]:
+        """Height and width of every cropped degraded image, by name."""
+        return dict(self._low_sizes)
 
     @property
     def sizes(self) -> dict[str, tuple[int, int]]:
@@ -147,9 +117,9 @@ class _ImageFolder(Dataset):
         return {name: (h * self.scale, w * self.scale) for name, (h, w) in self._low_sizes.items()}
 
     def _ground_truth(self, name: str) -> tuple[Tensor, str]:
-        """Read a ground truth [3, H, W] and the hash of its file."""
+        """Read a ground truth [C, H, W] and the hash of its file."""
         height, width = self._low_sizes[name]
-        image, digest = read_hashed(self._gt[name])
+        image, digest = read_hashed(self._gt[name], **self._reading)
         return image[:, : height * self.scale, : width * self.scale].contiguous(), digest
 
 
@@ -159,11 +129,23 @@ class PairedFolders(_ImageFolder):
     Parameters
     ----------
     gt : path-like
-        Folder of ground-truth images (PNG, JPEG, BMP or WebP, any size).
+        Folder of ground-truth images (PNG, JPEG, BMP, WebP, TIFF, PPM or AVIF, any size).
     lq : path-like or mapping of str to path-like
         One folder of degraded images, or degradation name to folder; one folder is named "lq".
     scale : int, optional
         Enlargement from degraded image to ground truth; by default that of most images.
+    lq_name : str, optional
+        Names of the degraded images, {} for the name of the ground truth and {scale} for the scale:
+        "{}x2". None: the same names, or else a pattern of published data sets, such as
+        "{}x{scale}", "{}_x{scale}" and "{}_LR", which all images follow.
+    recursive : bool
+        Include subfolders; images are matched within the subfolder of the same name.
+    crop_to : int
+        Crop degraded images to multiples of so many pixels, and ground truths alike.
+    channels : {3, 1}
+        Read colour or gray.
+    alpha : {"refuse", "drop"}
+        What becomes of an alpha channel that is not opaque.
 
     Attributes
     ----------
@@ -172,7 +154,7 @@ class PairedFolders(_ImageFolder):
     scale : int
         As given, or that of most images.
     notes : list of str
-        Changes to the images, mainly cropping; each is also a warning.
+        Patterns of names, and changes to the images, mainly cropping; a change is also a warning.
 
     Raises
     ------
@@ -182,11 +164,12 @@ class PairedFolders(_ImageFolder):
         If a folder does not exist.
     ValueError
         If a folder has no images or two of one name, the names differ between the folders, an
-        image cannot be read, or sizes do not fit the scale; all are named.
+        image cannot be read or has transparent pixels, or sizes do not fit the scale; all are
+        named.
 
     Notes
     -----
-    Item: {"lq": {degradation: [3, h, w]}, "gt": [3, H, W], "name": str, "sha256": {role: str}},
+    Item: {"lq": {degradation: [C, h, w]}, "gt": [C, H, W], "name": str, "sha256": {role: str}},
     images float32 in [0, 1], with H = scale·h and W = scale·w; `sha256` holds the hash of every
     file that was read. A ground truth that does not divide by the scale loses its last rows or
     columns; so does a degraded image whose size was rounded up from it.
@@ -203,25 +186,35 @@ class PairedFolders(_ImageFolder):
     """
 
     def __init__(
-        self, gt: PathLike, lq: PathLike | Mapping[str, PathLike], scale: int | None = None
+        self,
+        gt: PathLike,
+        lq: PathLike | Mapping[str, PathLike],
+        scale: int | None = None,
+        *,
+        lq_name: str | None = None,
+        recursive: bool = False,
+        crop_to: int = 1,
+        channels: int = 3,
+        alpha: str = "refuse",
     ) -> None:
-        super().__init__(gt)
+        super().__init__(gt, recursive, crop_to, channels, alpha)
         folders = lq if isinstance(lq, Mapping) else {"lq": lq}
         if not folders:
             raise ValueError("lq is an empty mapping; expected degradation names and folders")
-        self._lq = {
-            name: image_files(path, f"lq folder {name!r}") for name, path in folders.items()
-        }
-        for name, files in self._lq.items():
-            for some, others, where in ((self._gt, files, "lacks"), (files, self._gt, "adds")):
-                if unmatched := [stem for stem in some if stem not in others]:
-                    raise ValueError(
-                        f"lq folder {name!r} ({folders[name]}) {where} {_first_names(unmatched)}; "
-                        f"expected the names of the gt folder {gt}"
-                    )
-        large = {stem: image_size(path) for stem, path in self._gt.items()}
+        if scale is not None:
+            _checked_integer("scale", scale)
+        if lq_name is not None:
+            checked_pattern(lq_name)
+        for name, folder in folders.items():
+            what = f"lq folder {name!r}"
+            files = image_files(folder, what, recursive=recursive)
+            where = f"{what} ({shown(folder)})"
+            self._lq[name], pattern = match_names(self.names, files, where, lq_name, scale)
+            if pattern != "{}" and lq_name is None:
+                self.notes.append(f"{what}: images are matched by names such as {pattern!r}")
+        large = {stem: self._size(path) for stem, path in self._gt.items()}
         small = {
-            name: {stem: image_size(path) for stem, path in files.items()}
+            name: {stem: self._size(path) for stem, path in files.items()}
             for name, files in self._lq.items()
         }
         if scale is None:
@@ -231,21 +224,19 @@ class PairedFolders(_ImageFolder):
                 for stem, size in sizes.items()
             )
             scale = max(1, mode(ratios))
-        self.scale = scale = _checked_integer("scale", scale)
-        low_sizes = {}
+        self.scale = scale
         for stem, size in large.items():
-            low_sizes[stem] = (size[0] // scale, size[1] // scale)
             for name in small:
                 low_size = small[name][stem]
                 fits = [
                     n in (m // scale, -(-m // scale)) for n, m in zip(low_size, size, strict=True)
                 ]
-                if not all(fits) or not all(low_sizes[stem]):
+                if not all(fits) or min(size) < scale:
                     raise ValueError(
                         f"image {stem!r} is {low_size[0]}×{low_size[1]} in the lq folder {name!r} "
                         f"and {size[0]}×{size[1]} in the gt folder; expected a ratio of {scale}"
                     )
-        self._set_low_sizes(low_sizes)
+        self._set_sizes(large)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Read one image and its degraded versions."""
@@ -254,7 +245,7 @@ class PairedFolders(_ImageFolder):
         gt, digest = self._ground_truth(name)
         lq, hashes = {}, {"gt": digest}
         for degradation, files in self._lq.items():
-            image, hashes[f"lq {degradation}"] = read_hashed(files[name])
+            image, hashes[f"lq {degradation}"] = read_hashed(files[name], **self._reading)
             lq[degradation] = image[:, :height, :width].contiguous()
         return {"lq": lq, "gt": gt, "name": name, "sha256": hashes}
 
@@ -265,13 +256,21 @@ class DegradedFolder(_ImageFolder):
     Parameters
     ----------
     gt : path-like
-        Folder of ground-truth images (PNG, JPEG, BMP or WebP, any size).
-    degradations : mapping of str to callable
-        Degradation name to `faigfast.data.degradations.Degradation`, or to any callable
-        (gt [N, C, H, W], seed=int) -> [N, C, H/scale, W/scale] with an attribute `scale`.
+        Folder of ground-truth images (PNG, JPEG, BMP, WebP, TIFF, PPM or AVIF, any size).
+    degradations : mapping of str to Degradation, str or callable
+        Degradation name to `faigfast.data.degradations.Degradation`; to the text of a recipe, as
+        "blur=2+jpeg=40"; to a function (image [C, H, W] in [0, 1], generator) -> image, as among
+        the steps of a `Degradation`; or to any callable (gt [N, C, H, W], seed=int) ->
+        [N, C, H/scale, W/scale] with an attribute `scale`.
     seed : int
-        The noise of an image follows from the seed and the image's position among sorted names:
-        different for every image, the same on every reading and for every degradation.
+        Random numbers of a recipe follow from the seed, the image's name and the recipe. Recipes of
+        blur and noise alone, and callables with a scale, get a seed that follows from this one and
+        the image's position among sorted names. Both differ from image to image, and are the same
+        on every reading.
+    scale : int, optional
+        Down-sampling factor, which texts and functions need; by default that of the degradations.
+    recursive, crop_to, channels, alpha
+        As in `PairedFolders`; images are cropped before they are degraded.
 
     Attributes
     ----------
@@ -285,8 +284,9 @@ class DegradedFolder(_ImageFolder):
     FileNotFoundError
         If the folder does not exist.
     ValueError
-        If the folder has no images or two of one name, an image cannot be read or is smaller
-        than the scale, the degradations are none or differ in scale, or the seed is negative.
+        If the folder has no images or two of one name, an image cannot be read, has transparent
+        pixels or is smaller than the scale, the degradations are none or differ in scale, or the
+        seed is negative; when an item is read, if it cannot be degraded.
 
     Notes
     -----
@@ -294,25 +294,30 @@ class DegradedFolder(_ImageFolder):
     """
 
     def __init__(
-        self, gt: PathLike, degradations: Mapping[str, Callable[..., Tensor]], seed: int = 0
+        self,
+        gt: PathLike,
+        degradations: Mapping[str, Degradation | str | Callable[..., Tensor]],
+        seed: int = 0,
+        *,
+        scale: int | None = None,
+        recursive: bool = False,
+        crop_to: int = 1,
+        channels: int = 3,
+        alpha: str = "refuse",
     ) -> None:
-        super().__init__(gt)
-        self.degradations = dict(degradations)
-        scales = {name: getattr(d, "scale", None) for name, d in self.degradations.items()}
-        if len(set(scales.values())) != 1:
+        super().__init__(gt, recursive, crop_to, channels, alpha)
+        scales = {name: getattr(d, "scale", scale) for name, d in degradations.items()}
+        if len(set(scales.values())) != 1 or scale not in (None, *scales.values()):
             raise ValueError(f"degradations have the scales {scales}; expected one for all")
         self.scale = _checked_integer("scale", next(iter(scales.values())))
+        self.degradations: dict[str, Callable[..., Tensor]] = {
+            name: recipe
+            if hasattr(recipe, "scale") and callable(recipe)
+            else Degradation.of(recipe, self.scale)
+            for name, recipe in degradations.items()
+        }
         self.seed = _checked_integer("seed", seed, least=0)
-        low_sizes = {}
-        for name, path in self._gt.items():
-            height, width = image_size(path)
-            low_sizes[name] = (height // self.scale, width // self.scale)
-            if not all(low_sizes[name]):
-                raise ValueError(
-                    f"image {shown(path)} is {height}×{width}; expected at least the scale "
-                    f"{self.scale}"
-                )
-        self._set_low_sizes(low_sizes)
+        self._set_sizes({name: self._size(path) for name, path in self._gt.items()})
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Read one image and degrade it."""
@@ -320,14 +325,31 @@ class DegradedFolder(_ImageFolder):
         gt, digest = self._ground_truth(name)
         index = position % len(self)  # -1 is the last image, with the last image's noise
         seed = int(np.random.SeedSequence((self.seed, index)).generate_state(1)[0])
-        lq = {key: degrade(gt[None], seed=seed)[0] for key, degrade in self.degradations.items()}
+        lq = {}
+        for key, degrade in self.degradations.items():
+            with _naming(f"image {shown(self._gt[name])}, degradation {key!r}"):
+                if isinstance(degrade, Degradation):
+                    lq[key] = degrade(gt[None], degrade.seed_of(self.seed, name, seed))[0]
+                else:
+                    lq[key] = degrade(gt[None], seed=seed)[0]
+                size = (len(gt), *self._low_sizes[name])
+                if lq[key].shape != size or not lq[key].isfinite().all():
+                    raise ValueError(
+                        f"it gives {list(lq[key].shape)}; expected finite values {list(size)}"
+                    )
         return {"lq": lq, "gt": gt, "name": name, "sha256": {"gt": digest}}
 
 
-def _first_names(names: list[str]) -> str:
-    """List the first names and count the rest."""
-    rest = len(names) - SHOWN
-    return ", ".join(map(shown, names[:SHOWN])) + (f" and {rest} more" if rest > 0 else "")
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Put the name of an image before any error about it."""
+    try:
+        yield
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # of any callable
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{what}: {error}") from error
 
 
 def _checked_integer(name: str, value: Any, least: int = 1) -> int:

@@ -35,18 +35,20 @@ def _find(name: str) -> Path | None:
     return None
 
 
-def photographs(names: tuple[str, ...]) -> dict[str, Tensor]:
+def photographs(names: tuple[str, ...], channels: int = 3) -> dict[str, Tensor]:
     """Load shipped photographs by file name, without photographs of absent packages.
 
     Parameters
     ----------
     names : tuple of str
         `TRAINING` or `KEPT_OUT`, or any files of the two packages.
+    channels : {3, 1}
+        As in `read_image`.
 
     Returns
     -------
     dict of str to Tensor
-        Name to image [3, H, W], float32 in [0, 1]; gray images have three equal channels.
+        Name to image [C, H, W], float32 in [0, 1]; gray images have three equal channels.
 
     Raises
     ------
@@ -56,4 +58,8 @@ def photographs(names: tuple[str, ...]) -> dict[str, Tensor]:
     if find_spec("skimage") is None:
         raise ImportError("the photographs need scikit-image: pip install 'faigfast[data]'")
     paths = {name: _find(name) for name in names}
-    return {name.partition(".")[0]: read_image(path) for name, path in paths.items() if path}
+    return {
+        name.partition(".")[0]: read_image(path, channels=channels)
+        for name, path in paths.items()
+        if path
+    }
