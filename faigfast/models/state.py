@@ -1,6 +1,7 @@
 """State of a network: its tensors, their identity, and calls that leave no trace on it."""
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
@@ -18,7 +19,10 @@ from faigfast.models.generators import rewound
 
 
 def unwrap(model: nn.Module, name: str) -> nn.Module:
-    """Take the user's own module out of DataParallel, DistributedDataParallel or torch.compile.
+    """Take the user's own module out of its wrapper.
+
+    The wrappers are DataParallel, DistributedDataParallel, torch.compile and the descriptors of
+    the package spandrel.
 
     Raises
     ------
@@ -27,6 +31,7 @@ def unwrap(model: nn.Module, name: str) -> nn.Module:
     ValueError
         If it has lazy parameters.
     """
+    model = _described(model)
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"{name} is a {type(model).__name__}; expected a torch.nn.Module "
@@ -45,6 +50,12 @@ def unwrap(model: nn.Module, name: str) -> nn.Module:
         if kind := unusual_kind(value):
             raise ValueError(f"{name} holds {key!r}, {kind}; expected dense tensors with values")
     return model
+
+
+def _described(model: Any) -> Any:
+    """Take the module out of a descriptor of spandrel; leave anything else."""
+    kind = getattr(sys.modules.get("spandrel"), "ModelBase", None)
+    return model.model if isinstance(kind, type) and isinstance(model, kind) else model
 
 
 def unusual_kind(value: Tensor) -> str:

@@ -168,10 +168,8 @@ class _ShapesOnly(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def outline(
-    state: Mapping[str, Tensor], size: int, infer: Callable[[Mapping[str, Tensor]], nn.Module]
-) -> nn.Module:
-    """Build the network of a state dict without memory, so that one too large is never allocated.
+def check_size(state: Mapping[str, Tensor], size: int) -> None:
+    """Refuse a state dict of which no network is to be built.
 
     Parameters
     ----------
@@ -179,6 +177,33 @@ def outline(
         The tensors of the file.
     size : int
         Bytes of the file.
+
+    Raises
+    ------
+    ValueError
+        If there are too many tensors, or they are far larger than the file, as views of one
+        storage.
+    """
+    _check_number(len(state), "the file", MAX_KNOWN_TENSORS)
+    # Some files share a few small buffers.
+    room = 4 * size + 2**26
+    claimed = max(sum(value.nbytes for value in state.values()), _window_bytes(state))
+    if claimed > room:
+        raise ValueError(
+            f"its tensors claim {claimed} bytes of a file of {size}; expected a stored value for "
+            "every element"
+        )
+
+
+def outline(
+    state: Mapping[str, Tensor], infer: Callable[[Mapping[str, Tensor]], nn.Module]
+) -> nn.Module:
+    """Build the network of a state dict without memory, so that one too large is never allocated.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        The tensors of the file, after `check_size`.
     infer : callable
         Builds the network of a state dict.
 
@@ -190,17 +215,8 @@ def outline(
     Raises
     ------
     ValueError
-        If no network fits, or the tensors are far larger than the file, as views of one storage.
+        If no network fits.
     """
-    _check_number(len(state), "the file", MAX_KNOWN_TENSORS)
-    # Some files share a few small buffers.
-    room = 4 * size + 2**26
-    claimed = max(sum(value.nbytes for value in state.values()), _window_bytes(state))
-    if claimed > room:
-        raise ValueError(
-            f"its tensors claim {claimed} bytes of a file of {size}; expected a stored value for "
-            "every element"
-        )
     with _ShapesOnly(3 * len(state)):  # several families are tried
         return infer(state)
 

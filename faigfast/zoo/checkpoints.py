@@ -18,7 +18,8 @@ from faigfast.io.tensor_file import write_safetensors
 from faigfast.models.state import check_same_layout, copy_of, unwrap
 from faigfast.zoo import infer_network
 from faigfast.zoo.checkpoint_file import read_content
-from faigfast.zoo.checkpoint_limits import check_tensors, outline, with_memory
+from faigfast.zoo.checkpoint_limits import check_size, check_tensors, outline, with_memory
+from faigfast.zoo.spandrel import spandrel_network
 
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")
@@ -123,14 +124,15 @@ def load_model(path: PathLike, into: nn.Module | None = None) -> nn.Module:
         A PyTorch file (.pth, .pt, .ckpt) or a safetensors file; see `read_checkpoint`.
     into : nn.Module, optional
         A network of your own with the file's names and shapes. It is copied, without DataParallel
-        or torch.compile, never changed. Without it the file must fit a network in `faigfast.zoo`.
+        or torch.compile, never changed. Without it the file must fit a network in `faigfast.zoo`
+        or, where the package spandrel is installed, one of its architectures.
 
     Returns
     -------
     nn.Module
         In eval mode, tensors of the file's dtypes (a half-precision file gives a half-precision
         network). Its attribute `faigfast_source` is the `Source` of its weights;
-        the logger "faigfast" reports it at level INFO.
+        the logger "faigfast" reports it at level INFO. A network of spandrel is its raw module.
 
     Raises
     ------
@@ -290,11 +292,15 @@ def _build(checkpoint: Checkpoint, into: nn.Module | None) -> nn.Module:
     path = checkpoint.source.path
     if into is None:
         try:
-            outlined = outline(checkpoint.state, path.stat().st_size, infer_network)
+            check_size(checkpoint.state, path.stat().st_size)
         except ValueError as error:
             raise ValueError(f"{shown(path)}: {error}") from None
-        whose = type(outlined).__name__
-        check_same_layout(outlined.state_dict(), checkpoint.state, whose, shown(path))
+        try:
+            outlined = outline(checkpoint.state, infer_network)
+            whose = type(outlined).__name__
+            check_same_layout(outlined.state_dict(), checkpoint.state, whose, shown(path))
+        except ValueError as unknown:
+            return _of_spandrel(checkpoint, unknown)
         network = with_memory(outlined)  # all of it is in the file
     else:
         network = copy_of(unwrap(into, "into"))
@@ -319,8 +325,23 @@ def _build(checkpoint: Checkpoint, into: nn.Module | None) -> nn.Module:
         if name in state:  # load_state_dict keeps dtypes; the file's dtype is wanted
             tensor.data = tensor.data.to(state[name].dtype)
     network.load_state_dict(state)
-    network.faigfast_source = checkpoint.source  # type: ignore[assignment]
-    log.info("%s: took %s", path, checkpoint.source)
+    return _sourced(network, checkpoint.source)
+
+
+def _of_spandrel(checkpoint: Checkpoint, unknown: ValueError) -> nn.Module:
+    """Give the network that spandrel makes of a checkpoint which is `unknown` to the zoo."""
+    path = checkpoint.source.path
+    try:
+        network = spandrel_network(checkpoint.state, path.stat().st_size)
+    except ValueError as error:
+        raise ValueError(f"{shown(path)}: {unknown}; {error}") from error.__cause__
+    return _sourced(network, checkpoint.source)
+
+
+def _sourced(network: nn.Module, source: Source) -> nn.Module:
+    """Note on a network in eval mode which file its weights are of."""
+    network.faigfast_source = source  # type: ignore[assignment]
+    log.info("%s: took %s", source.path, source)
     return network.eval()
 
 
