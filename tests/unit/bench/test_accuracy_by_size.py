@@ -32,6 +32,7 @@ def sized(monkeypatch):
     monkeypatch.setattr(by_size, "SIZES", {8: 3, 16: 9})
 
 
+@pytest.mark.slow
 def test_rules_on_every_size(sized):
     names, sizes = by_size.measure_by_size(PAIRS[:2], progress=False)
     assert names == NAMES

@@ -16,6 +16,7 @@ tiny = partial(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_way_is_compared_and_timed(tmp_path):
     result = tiny(ways=[("torch", "fp32"), ("cuda", "fp16")])
     theirs, own, absent = result.rows
@@ -79,6 +80,7 @@ def test_the_authors_way_is_scaled_by_its_work(monkeypatch):
     assert result.rows[0].seconds == pytest.approx([(2 * 480 + 320) / 480 * 302 / 8 * 2 * 2] * 3)
 
 
+@pytest.mark.slow
 def test_what_is_not_as_accurate_or_wrong_has_no_speed(monkeypatch):
     (_, own) = tiny(ways=[("torch", "fp32")], points=(1,)).rows
     assert not own.seconds and own.reason.startswith("with 1 point the error is")

@@ -43,6 +43,7 @@ def test_torch_alone(brief, tmp_path):
     assert saved["matmul"] > 0 and saved["copy"] > 0 and saved["machine"]["cpu"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
 def test_the_kernels_that_serve_are_named(brief):
     with emulated(extension()):
@@ -145,6 +146,7 @@ def test_who_takes_part_on_a_gpu():
         benchmark(["tiny-8x1"], contenders=["loop-fp16"], progress=False)
 
 
+@pytest.mark.slow
 def test_backends_that_are_not_there_say_why_in_their_rows(monkeypatch):
     everyone = rivals.contenders("cuda")
     monkeypatch.setattr(runner, "everyone", lambda device: everyone)

@@ -23,6 +23,7 @@ def test_the_line_through_what_was_timed():
     assert "the fixed time is 2.9% of a call" in text
 
 
+@pytest.mark.slow
 def test_calls_are_timed_in_turn(tmp_path):
     cost = measure_cost(
         "tiny-8", points=(1, 3), images=(1, 2), backends=("torch",), repeats=2, progress=False

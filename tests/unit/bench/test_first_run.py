@@ -84,6 +84,7 @@ def test_what_is_scaled_has_memory_and_no_first_run(counted, monkeypatch):
     assert len(loop.first) == 3 and len(counted) == 4
 
 
+@pytest.mark.slow
 def test_a_first_run_that_fails_is_a_note(monkeypatch):
     monkeypatch.setitem(rivals.RIVALS, "only here", rivals.loop)
     report = quick(contenders=["only here"])
