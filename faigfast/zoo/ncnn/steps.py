@@ -1,0 +1,144 @@
+"""Steps of a network: how one layer runs, with the module that holds its weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from faigfast.zoo.ncnn.bin_file import Stored, WeightReader
+from faigfast.zoo.ncnn.param_file import Layer, Parameters
+
+Run = Callable[..., Any]  # module, if there is one, and inputs -> output, or a tuple of them
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Size of a blob as far as it is known before an image is.
+
+    Attributes
+    ----------
+    channels : int or None
+        Channels, or length of a vector; None where unknown.
+    scale : Fraction or None
+        Its size by the input's, up to margins; None where unknown or without meaning.
+    is_input : bool
+        Whether it has the channels of the input.
+    """
+
+    channels: int | None = None
+    scale: Fraction | None = None
+    is_input: bool = False
+
+
+UNKNOWN = Extent()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer, ready to run.
+
+    Attributes
+    ----------
+    run : callable
+        Takes the module, if there is one, and the inputs.
+    outputs : tuple of Extent
+        Sizes of the outputs.
+    module : nn.Module or None
+        Holder of its weights.
+    arrays : tuple of Stored
+        Its arrays in the order of the file; keys are the module's.
+    """
+
+    run: Run
+    outputs: tuple[Extent, ...]
+    module: nn.Module | None = None
+    arrays: tuple[Stored, ...] = ()
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """All that a layer is built from.
+
+    Attributes
+    ----------
+    layer : Layer
+        Its line.
+    parameters : Parameters
+        Its parameters.
+    weights : WeightReader
+        The file at the place of its first array.
+    inputs : tuple of Extent
+        Sizes of its inputs.
+    """
+
+    layer: Layer
+    parameters: Parameters
+    weights: WeightReader
+    inputs: tuple[Extent, ...]
+
+    def expect(self, inputs: int | None = 1, outputs: int | None = 1) -> None:
+        """Refuse another number of inputs or outputs; None takes one or more."""
+        for name, blobs, wanted in (
+            ("inputs", self.layer.inputs, inputs),
+            ("outputs", self.layer.outputs, outputs),
+        ):
+            if len(blobs) != wanted if wanted is not None else not blobs:
+                raise ValueError(
+                    f"{self.layer.place} has {len(blobs)} {name}; expected "
+                    f"{'at least one' if wanted is None else wanted}"
+                )
+
+    def plain(self, key: str, count: int) -> tuple[nn.Parameter, Stored]:
+        """Read a vector that is stored as float32, [count]."""
+        value = self.weights.plain(count, self.layer.place)
+        return nn.Parameter(value), Stored(key, None, torch.flatten)
+
+    def flagged(
+        self,
+        key: str,
+        shape: tuple[int, ...],
+        to_module: Run | None = None,
+        in_file: Run = torch.flatten,
+    ) -> tuple[nn.Parameter, Stored]:
+        """Read a tensor of this shape in the file, whose flag tells the storage."""
+        count = 1
+        for size in shape:
+            count *= size
+        value, flag = self.weights.flagged(count, self.layer.place)
+        value = value.reshape(shape)
+        if to_module is not None:
+            value = to_module(value).contiguous()
+        return nn.Parameter(value), Stored(key, flag, in_file)
+
+
+Builder = Callable[[Blueprint], Step]
+BUILDERS: dict[str, Builder] = {}
+
+
+def layer_type(*kinds: str) -> Callable[[Builder], Builder]:
+    """Register the function that builds layers of these types."""
+
+    def register(builder: Builder) -> Builder:
+        BUILDERS.update(dict.fromkeys(kinds, builder))
+        return builder
+
+    return register
+
+
+def pointwise(blueprint: Blueprint, run: Run) -> Step:
+    """Make a step whose output is as large as its input."""
+    blueprint.expect()
+    return Step(run, blueprint.inputs)
+
+
+def chained(run: Run, then: Run | None) -> Run:
+    """Give `run`, followed by an activation if there is one."""
+    return run if then is None else partial(_both, run, then)
+
+
+def _both(first: Run, second: Run, *inputs: Any) -> Any:
+    return second(first(*inputs))
