@@ -1,0 +1,180 @@
+"""Measure one architecture: scores and times of `attribute`, and of a plain loop."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from networks import INSTANCES, Instance
+from packages import import_packages
+from torch import Tensor, nn
+
+IMAGES = 2
+STEPS = 10
+CALLS = 3  # timed in turn
+SEED = 0
+
+Pair = tuple[nn.Module, nn.Module]
+
+
+def measure(name: str, timed: bool = True) -> dict[str, Any]:
+    """Attribute a small pair of one architecture.
+
+    Parameters
+    ----------
+    name : str
+        Key of `INSTANCES`.
+    timed : bool
+        Also time warm calls and the plain loop.
+
+    Returns
+    -------
+    dict
+        name, backend, notes, error, loop_error, first, warm and loop (seconds); or `refused`, the
+        sentence of a `ValueError` or `TypeError`; or `failed`, any other error.
+    """
+    import faigfast
+
+    instance = INSTANCES[name]
+    baseline, target = pair(instance)
+    x, gt = images(instance, target)
+
+    def attribute() -> Any:
+        return faigfast.attribute(baseline, target, (x, gt), rule="midpoint", steps=STEPS)
+
+    row: dict[str, Any] = {"name": name}
+    try:
+        first, result = _timed(attribute)
+    except (ValueError, TypeError) as problem:
+        return row | {"refused": _sentence(problem)}
+    except Exception as problem:
+        return row | {"failed": f"{type(problem).__name__}: {_sentence(problem)}"}
+    row |= {"backend": result.backend, "notes": list(result.notes), "first": first}
+    row["folded"] = not any(note.startswith("runs point by point") for note in result.notes)
+
+    def loop() -> Tensor:
+        return scores(baseline, target, x, gt, instance.loop_trains)
+
+    try:
+        exact = exact_scores(baseline, target, x, gt, instance.loop_trains)
+    except Exception as problem:
+        return row | {
+            "failed": f"the plain loop, by {type(problem).__name__}: {_sentence(problem)}"
+        }
+    row["error"] = relative_error(result.scores(), exact)
+    row["loop_error"] = relative_error(loop(), exact)
+    if timed:
+        seconds = [(_timed(attribute)[0], _timed(loop)[0]) for _ in range(CALLS)]
+        row["warm"], row["loop"] = map(statistics.median, zip(*seconds, strict=True))
+    return row
+
+
+def pair(instance: Instance) -> Pair:
+    """Make a baseline with seeded weights, and a target a tenth of each tensor's RMS away."""
+    import_packages()
+    torch.manual_seed(SEED)
+    baseline = instance.network().eval()
+    with torch.no_grad():
+        for value in baseline.parameters():
+            if value.is_floating_point() and not value.any():  # it would hide what precedes it
+                value.normal_(std=0.05)
+        target = copy.deepcopy(baseline)
+        for value in target.parameters():
+            if value.is_floating_point():
+                deviation = 0.1 * float(value.square().mean().sqrt()) + 0.001
+                value.add_(torch.randn_like(value), alpha=deviation)
+    return baseline, target
+
+
+def images(instance: Instance, target: nn.Module) -> tuple[Tensor, Tensor]:
+    """Make images x [N, C, H, W] and ground truths of the shape of the target's outputs."""
+    x = torch.rand(IMAGES, instance.channels, *instance.size)
+    with torch.no_grad():
+        shape = copy.deepcopy(target)(x[:1]).shape
+    return x, torch.rand(IMAGES, *shape[1:])
+
+
+def exact_scores(
+    baseline: nn.Module, target: nn.Module, x: Tensor, gt: Tensor, trains: bool
+) -> Tensor:
+    """Give `scores` in float64."""
+    networks = [copy.deepcopy(network).double() for network in (baseline, target)]
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # of constants that the networks make
+    try:
+        return scores(*networks, x.double(), gt.double(), trains)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def scores(baseline: nn.Module, target: nn.Module, x: Tensor, gt: Tensor, trains: bool) -> Tensor:
+    """Score kernels by FAIG's equations: one image and one point of the line after another.
+
+    Parameters
+    ----------
+    baseline, target : nn.Module
+        θ̄ and θ.
+    x, gt : Tensor
+        [N, C, H, W]; images and ground truths.
+    trains : bool
+        Call the networks in training mode.
+
+    Returns
+    -------
+    Tensor
+        [N, F].
+    """
+    start, end = ({k: v.detach() for k, v in m.state_dict().items()} for m in (baseline, target))
+    layers = _layers(target)
+    network = copy.deepcopy(target).train(trains).requires_grad_(True)
+    own = network.state_dict(keep_vars=True)
+    rows = []
+    for image, truth in zip(x.split(1), gt.split(1), strict=True):
+        sums = {layer: torch.zeros_like(start[layer]) for layer in layers}
+        for step in range(STEPS):
+            alpha = (step + 0.5) / STEPS
+            network.zero_grad()
+            for key, value in start.items():
+                if value.is_floating_point():
+                    own[key].data.copy_(value + alpha * (end[key] - value))
+            # Not autograd.grad, which networks with reentrant checkpoints refuse.
+            (network(image) - truth).square().sum().backward()
+            for layer in layers:
+                if own[layer].grad is not None:
+                    sums[layer] += own[layer].grad / STEPS
+        parts = [(sums[k] * (end[k] - start[k])).abs().flatten(2).sum(2) for k in layers]
+        rows.append(torch.cat([part.flatten() for part in parts]))
+    return torch.stack(rows)
+
+
+def relative_error(given: Tensor, exact: Tensor) -> float:
+    """Worst relative L1 error of an image's scores; [N, F] both."""
+    exact = exact.double()
+    difference = (given.double() - exact).abs().sum(1)
+    return float((difference / exact.abs().sum(1)).max())
+
+
+def _layers(network: nn.Module) -> list[str]:
+    """Names of the weights of convolutions, in the order of the state dict."""
+    convolutions = {
+        f"{name}.weight".lstrip(".")
+        for name, module in network.named_modules(remove_duplicate=False)
+        if isinstance(module, nn.modules.conv._ConvNd)
+    }
+    layers: dict[int, str] = {}
+    for name, value in network.state_dict(keep_vars=True).items():
+        if name in convolutions:
+            layers.setdefault(id(value), name)
+    return list(layers.values())
+
+
+def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    begin = time.perf_counter()
+    value = function()
+    return time.perf_counter() - begin, value
+
+
+def _sentence(problem: Exception) -> str:
+    return (str(problem) or type(problem).__name__).splitlines()[0][:400]
