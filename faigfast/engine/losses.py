@@ -14,6 +14,7 @@ from faigfast.engine.op_rules import Points
 from faigfast.engine.run import Plan, Values, forward
 from faigfast.engine.samples import Samples
 from faigfast.integration.objective import Objective, loss, squared_error
+from faigfast.integration.padding import OnMiddle, middle
 from faigfast.ops.path_values import on_device
 from faigfast.ops.registry import in_use
 from faigfast.ops.squared_error.operation import fits, flat
@@ -29,6 +30,9 @@ def losses_at(
     see `check_losses`.
     """
     out = forward(plan, prepared, points, segments)
+    if isinstance(objective, OnMiddle) and _has_rank(out, gt):
+        out = Samples(middle(out.data, gt.shape[2:], objective.pad))
+        objective = objective.objective
     # One by one, each loss would wait for the GPU and have a gradient of its own.
     if objective is squared_error:
         losses = _squared_errors(out, len(points.nodes), gt)
@@ -46,6 +50,11 @@ def losses_at(
 
     rows = [[one(p, n) for n in range(points.images)] for p in range(len(points.nodes))]
     return torch.stack([torch.stack(row) for row in rows])
+
+
+def _has_rank(out: Any, gt: Tensor) -> bool:
+    """Whether an output [P, N, 1, *own] is of images of gt's rank."""
+    return isinstance(out, Samples) and out.data.ndim - 2 == gt.ndim > 2
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,13 @@ def _difference(output: Tensor, gt: Tensor) -> Tensor:
             "one, or pass an objective of your own)"
         )
     if output.shape != gt.shape:
+        smaller = output.ndim == gt.ndim and all(
+            a < b for a, b in zip(output.shape[2:], gt.shape[2:], strict=True)
+        )
         raise ValueError(
             f"gt does not fit: one image's is {list(gt.shape)} and the network's output is "
             f"{list(output.shape)}; expected equal shapes"
+            f"{', or pad= for a network that loses pixels' if smaller else ''}"
         )
     return (output - gt).flatten(1)
 

@@ -48,6 +48,8 @@ class AttributionSettings:
         rivals that are ranked by the score itself.
     seed : int, optional
         Of random scores; None for all others.
+    pad : int
+        Pixels of reflection around every image.
     """
 
     rule: str
@@ -63,6 +65,7 @@ class AttributionSettings:
     method: str = "faig"
     contrasted: bool = True
     seed: int | None = None
+    pad: int = 0
 
     @property
     def signed(self) -> bool:
@@ -125,6 +128,8 @@ def _check_values(setting: AttributionSettings) -> None:
     least = 1 if setting.has_points else 0
     if setting.steps is not None and setting.steps < least:
         raise ValueError(f"setting steps is {setting.steps}; expected at least {least}")
+    if setting.pad < 0:
+        raise ValueError(f"setting pad is {setting.pad}; expected a number of pixels from 0 up")
     if setting.tol is not None and not 0 < setting.tol < math.inf:
         raise ValueError(f"setting tol is {setting.tol}; expected a positive number")
 

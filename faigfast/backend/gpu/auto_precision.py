@@ -39,7 +39,7 @@ class RuleSettings:
     ----------
     backend : str
         Backend as the caller asked for it.
-    rule, points, tol, emulate
+    rule, points, tol, emulate, pad
         As `faigfast.attribute` takes them; points is None where their number depends on the image.
     """
 
@@ -48,6 +48,7 @@ class RuleSettings:
     points: int | None
     tol: float | None
     emulate: bool
+    pad: int = 0
 
 
 def attribute_in_fastest(
@@ -126,9 +127,8 @@ def _measured(
     if not precisions:
         return EXACT, ""
     nested = settings.rule if settings.rule in NESTED and not settings.emulate else "midpoint"
-    crops = {
-        name: corner(part.lq[name][:1], part.gt[name][:1], CORNER_SIDES[-1]) for name in part.lq
-    }
+    side = max(CORNER_SIDES[-1], settings.pad + 1)  # a corner that reflection can pad
+    crops = {name: corner(part.lq[name][:1], part.gt[name][:1], side) for name in part.lq}
     batch = {
         "lq": {name: x for name, (x, _) in crops.items()},
         "gt": {name: gt for name, (_, gt) in crops.items()},
