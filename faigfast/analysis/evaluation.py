@@ -104,7 +104,7 @@ def crops(
     size : int
         Side of the ground-truth crop in pixels, a multiple of the scale.
     seed : int
-        Seed of the noise; every photograph has its own noise.
+        Seed of the random numbers; every photograph has its own, see `Degradation.seed_of`.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def crops(
             image = crop_to_multiple(image, size)
             if image.numel():
                 lq = {
-                    key: degrade(image[None], seed=seed + number)[0]
+                    key: degrade(image[None], degrade.seed_of(seed, name, seed + number))[0]
                     for key, degrade in degradations.items()
                 }
                 yield name, image, lq

@@ -260,7 +260,7 @@ def retrain_all(
     images : dict of str to Tensor
         Photographs [3, H, W] to train on, not the study's.
     recipes : dict of str to Degradation
-        By name; recipes without blur and noise are skipped.
+        By name; clean recipes are skipped.
     schedule : Schedule
         Length and rate.
     folder : path-like
@@ -303,7 +303,7 @@ def retrain_all(
     for name, patches in patches_by_degradation.items():
         recipe = recipes[name]
         training_recipe = {
-            "degradation": [recipe.blur, recipe.noise],
+            "degradation": recipe.text if recipe.steps else [recipe.blur, recipe.noise],
             "patch": patch,
             "photographs": digest_of(images),
         }

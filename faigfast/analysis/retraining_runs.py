@@ -38,7 +38,7 @@ def training_patches(
     ValueError
         If one is unknown or served twice, or no photograph holds a patch.
     """
-    learnable = [name for name, recipe in recipes.items() if recipe.blur or recipe.noise]
+    learnable = [name for name, recipe in recipes.items() if not recipe.clean]
     served = list(names) or [c.degradation for c in study.contrasts]
     if unknown := [name for name in names if name not in learnable]:
         raise ValueError(
@@ -56,6 +56,7 @@ def training_patches(
             patch=patch,
             blur=(recipe.blur,) if recipe.blur else (),
             noise=(recipe.noise,) if recipe.noise else (),
+            recipes=(recipe,) if recipe.steps else (),
             probability=1.0,
         )
         for name, recipe in recipes.items()

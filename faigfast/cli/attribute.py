@@ -31,6 +31,7 @@ from faigfast.cli.reading import Group, Images, group_by_size, hash_images, read
 from faigfast.cli.result_files import planned_files, write_files
 from faigfast.cli.run_folder import SCORES, Hashes, RunFolder
 from faigfast.data.degradations import Degradation
+from faigfast.data.degradations.grammar import split_named
 from faigfast.data.folders import DegradedFolder, PairedFolders
 from faigfast.integration.batch import Batch
 from faigfast.integration.objective import resolve_objective
@@ -173,21 +174,13 @@ def open_images(options: Any, network: nn.Module) -> tuple[Images, dict[str, str
 
 def named_recipes(items: Sequence[str]) -> dict[str, str]:
     """Read the recipes of --degrade by name."""
-    return _by_name("degrade", map(_recipe, items))
+    return _by_name("degrade", map(split_named, items))
 
 
 def _split(item: str) -> tuple[str, str]:
     """Read NAME=VALUE; a VALUE alone is named "lq"."""
     name, equals, value = item.partition("=")
     return (name, value) if equals else ("lq", item)
-
-
-def _recipe(item: str) -> tuple[str, str]:
-    """Read NAME=RECIPE, or a RECIPE alone, which is named after its degradations."""
-    name, _, recipe = item.partition("=")
-    if recipe == "clean" or "=" in recipe.partition("+")[0]:
-        return name, recipe
-    return "+".join(part.partition("=")[0].strip() for part in item.split("+")), item
 
 
 def _by_name(option: str, items: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -5,6 +5,15 @@ from typing import Any
 
 Add = Callable[..., Any]
 
+# Without importing torch; a test compares the steps with the grammar's.
+RECIPES = (
+    "clean, or steps joined by + such as blur=2+noise=0.1+jpeg=40: blur=SIGMA, "
+    "anisotropic=SIGMA_X:SIGMA_Y[:ANGLE], motion=LENGTH[:ANGLE], defocus=RADIUS, "
+    "sinc=CUTOFF[:SIZE], resize=FACTOR[:METHOD], noise=SIGMA, gray-noise=SIGMA, poisson=SCALE, "
+    "speckle=SIGMA, salt-and-pepper=SHARE, jpeg=QUALITY, webp=QUALITY, realesrgan, down (the "
+    "down-sampling, by default before the first step that is no blur)"
+)
+
 
 def degraded_images(add: Add, default: str = "") -> None:
     """Options of the degraded images."""
@@ -20,8 +29,8 @@ def degraded_images(add: Add, default: str = "") -> None:
         type=str,
         nargs="+",
         metavar="NAME=RECIPE",
-        help="or degrade --gt by recipe: blur=SIGMA, noise=SIGMA, blur=SIGMA+noise=SIGMA or clean; "
-        f"without a NAME a recipe is named after what it holds{default}",
+        help=f"or degrade --gt by recipe: {RECIPES}; without a NAME a recipe is named after what "
+        f"it holds{default}",
     )
     add("--scale", type=int, help="enlargement; by default what images or network say")
     add(
@@ -30,7 +39,7 @@ def degraded_images(add: Add, default: str = "") -> None:
         default="bilinear",
         help="of --degrade; bilinear is what the authors' images are",
     )
-    add("--seed", type=int, default=0, help="of the noise of --degrade")
+    add("--seed", type=int, default=0, help="of the random numbers of --degrade")
 
 
 def own_network(add: Add) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from faigfast.cli.common_options import Add, degraded_images, own_network, quiet
+from faigfast.cli.common_options import RECIPES, Add, degraded_images, own_network, quiet
 from faigfast.cli.finding_options import FINDINGS
 
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -137,13 +137,34 @@ def _train(add: Add) -> None:
     add("--rates", type=float, default=[5e-4, 2e-3], help="learning rates at the start", **both)
     add("--batch", type=int, default=16, help="patches in an iteration")
     add("--patch", type=int, default=32, help="side of a low-resolution patch in pixels")
-    add("--blur", type=float, nargs="*", default=[2.0], metavar="SIGMA", help="in pixels")
-    add("--noise", type=float, nargs="*", default=[0.1], metavar="SIGMA", help="of range [0, 1]")
+    add(
+        "--blur",
+        type=float,
+        nargs="*",
+        metavar="SIGMA",
+        help="in pixels; default 2, without --degrade",
+    )
+    add(
+        "--noise",
+        type=float,
+        nargs="*",
+        metavar="SIGMA",
+        help="of range [0, 1]; default 0.1, without --degrade",
+    )
+    add(
+        "--degrade",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="RECIPE",
+        help=f"recipes to choose from: {RECIPES}",
+    )
     add(
         "--probability",
         type=float,
         default=0.5,
-        help="with which a patch of the target's training is blurred, and made noisy",
+        help="with which a patch of the target's training gets one of --degrade; otherwise, with "
+        "which it is blurred, and made noisy",
     )
     add("--seed", type=int, default=0, help="of the first weights and of the patches")
     add("--overwrite", action="store_true", help="discard an earlier training in --output")

@@ -16,7 +16,7 @@ from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
 from faigfast.io.atomic import write_json, write_text
 from faigfast.io.lock import alone_in
 from faigfast.io.text_table import aligned
-from faigfast.training.trainer import Schedule, train_pair
+from faigfast.training.trainer import BLUR, NOISE, Schedule, train_pair
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRCNNStyle, SRResNet, SwinIR
 
 CROP = 96  # side of a kept-out ground truth, in pixels
@@ -37,7 +37,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         for iterations, rate in zip(options.iterations, options.rates, strict=True)
     )
     baseline, target = schedules
-    degradations = _degradations(options)
+    degradations, (blur, noise) = _degradations(options), _strengths(options)
     with alone_in(folder):
         record = folder / "training.json"
         before = record.read_bytes() if record.exists() else None
@@ -48,8 +48,9 @@ def run(options: Any, words: Sequence[str]) -> None:
             scale=options.scale,
             baseline=baseline,
             target=target,
-            blur=tuple(options.blur),
-            noise=tuple(options.noise),
+            blur=blur,
+            noise=noise,
+            recipes=options.degrade,
             probability=options.probability,
             patch=options.patch,
             overwrite=options.overwrite,
@@ -98,13 +99,23 @@ def _shipped(names: tuple[str, ...], quiet: bool) -> dict[str, Tensor]:
     return images
 
 
+def _strengths(options: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Give --blur and --noise; by default those of the paper, none beside --degrade."""
+    blur, noise = (
+        default if value is None and not options.degrade else tuple(value or ())
+        for value, default in ((options.blur, BLUR), (options.noise, NOISE))
+    )
+    return blur, noise
+
+
 def _degradations(options: Any) -> dict[str, Degradation]:
     """Give no degradation, and each degradation of the training alone."""
-    scale = options.scale
+    scale, (blur, noise) = options.scale, _strengths(options)
     return {
         "clean": Degradation(scale=scale),
-        **{f"blur {sigma:g}": Degradation(blur=sigma, scale=scale) for sigma in options.blur},
-        **{f"noise {sigma:g}": Degradation(noise=sigma, scale=scale) for sigma in options.noise},
+        **{f"blur {sigma:g}": Degradation(blur=sigma, scale=scale) for sigma in blur},
+        **{f"noise {sigma:g}": Degradation(noise=sigma, scale=scale) for sigma in noise},
+        **{recipe: Degradation.parse(recipe, scale) for recipe in options.degrade},
     }
 
 

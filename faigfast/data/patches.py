@@ -1,6 +1,6 @@
 """Random training patches of degraded photographs, the same for the same seed and iteration."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from faigfast.data.degradations import (
     gaussian_blur,
     round_to_8_bit,
 )
+from faigfast.data.degradations.recipe import Function
+
+MARGIN = 8  # pixels of low resolution, one block of JPEG
 
 
 def crop_to_multiple(x: Tensor, factor: int) -> Tensor:
@@ -22,10 +25,12 @@ def crop_to_multiple(x: Tensor, factor: int) -> Tensor:
 
 
 class Patches:
-    """Pairs of patches (lq, gt), blurred and noisy with given probabilities.
+    """Pairs of patches (lq, gt), degraded with given probabilities.
 
     All photographs are blurred and shrunk once. A patch is a crop of one, rotated and mirrored
-    at random, with noise of its own, rounded to 8 bit.
+    at random, with noise of its own, rounded to 8 bit. Recipes degrade a patch on its own, with
+    random numbers of its own, after it is rotated; the photograph around it, up to 8 pixels of low
+    resolution, is degraded with it, as far as it is inside on all sides.
 
     Parameters
     ----------
@@ -37,16 +42,22 @@ class Patches:
         Side of the low-resolution patch, in pixels.
     blur, noise : tuple of float
         Strengths to choose from, as in `Degradation`; empty for none.
+    recipes : sequence of Degradation, str or callable
+        Recipes to choose from, as `faigfast.data.DegradedFolder` takes them; empty for none. A
+        patch with a recipe gets no other blur and noise.
     probability : float
-        Probability that a patch is blurred, and, independently, that it is noisy.
+        Probability that a patch gets a recipe; otherwise, that it is blurred, and, independently,
+        that it is noisy.
     resizes : tuple of float
         Sizes of every photograph to crop from, as factors.
 
     Raises
     ------
+    TypeError
+        If a recipe is something else.
     ValueError
-        If a side, the scale or a strength is out of range, the probability outside [0, 1], or no
-        photograph holds one patch.
+        If a side, the scale or a strength is out of range, the probability outside [0, 1], a recipe
+        of another scale or unable to degrade a patch, or no photograph holds one patch.
     """
 
     def __init__(
@@ -57,6 +68,7 @@ class Patches:
         patch: int,
         blur: tuple[float, ...] = (),
         noise: tuple[float, ...] = (),
+        recipes: Sequence[Degradation | str | Function] = (),
         probability: float = 0.5,
         resizes: tuple[float, ...] = (1.0, 0.75, 0.5),
     ) -> None:
@@ -69,6 +81,7 @@ class Patches:
             Degradation(blur=sigma)
         for sigma in noise:
             Degradation(noise=sigma)
+        self.recipes = [Degradation.of(recipe, scale) for recipe in recipes]
         self.scale, self.patch = scale, patch
         self.noise, self.probability = noise, probability
         # For each photograph and size: ground truth, and low resolution, sharp and blurred.
@@ -87,6 +100,8 @@ class Patches:
                 self.sources.append((gt[0], low))
         if not self.sources:
             raise ValueError(f"no photograph holds a patch of {scale * patch}×{scale * patch}")
+        for recipe in self.recipes:  # to find out now, not at some iteration
+            recipe(self.sources[0][0][None, :, : scale * patch, : scale * patch])
         self.areas = torch.tensor([float(gt[0].numel()) for gt, _ in self.sources])
 
     def batch(self, size: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -117,6 +132,10 @@ class Patches:
         chosen = torch.multinomial(self.areas, size, replacement=True, generator=generator)
         pairs = []
         for gt, low in (self.sources[int(i)] for i in chosen):
+            if self.recipes and chance():
+                recipe = self.recipes[integer(len(self.recipes))]
+                pairs.append(self._degraded(gt, recipe, integer))
+                continue
             blurred = len(low) > 1 and chance()
             lq = low[1 + integer(len(low) - 1)] if blurred else low[0]
             top, left = (integer(side - self.patch + 1) for side in lq.shape[-2:])
@@ -133,3 +152,24 @@ class Patches:
                 pair[0] = add_noise(pair[0], sigma, generator)
             pairs.append((round_to_8_bit(pair[0]), pair[1]))
         return torch.stack([lq for lq, _ in pairs]), torch.stack([gt for _, gt in pairs])
+
+    def _degraded(
+        self, gt: Tensor, recipe: Degradation, integer: Callable[[int], int]
+    ) -> tuple[Tensor, Tensor]:
+        """Cut a patch, rotate and mirror it, and degrade it by a recipe."""
+        height, width = (side // self.scale for side in gt.shape[-2:])
+        top, left = integer(height - self.patch + 1), integer(width - self.patch + 1)
+        turns, mirrored = integer(4), integer(2)
+        rest = (top, left, height - self.patch - top, width - self.patch - left)
+        margin = min(MARGIN, *rest)  # equal on all sides, so that it is so after the rotation too
+        rows, columns = (
+            slice(self.scale * (start - margin), self.scale * (start + self.patch + margin))
+            for start in (top, left)
+        )
+        window = torch.rot90(gt[:, rows, columns], turns, (1, 2))
+        window = window.flip(2) if mirrored else window
+        lq = recipe(window[None], seed=integer(2**31))[0]
+        inner, outer = (
+            slice(zoom * margin, zoom * (margin + self.patch)) for zoom in (1, self.scale)
+        )
+        return lq[:, inner, inner], window[:, outer, outer]

@@ -6,8 +6,9 @@ import json
 import math
 import os
 import time
+import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,14 +19,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
+from faigfast.data.degradations import Degradation
+from faigfast.data.degradations.recipe import Function
 from faigfast.data.patches import Patches
 from faigfast.io.atomic import write_json, write_text
 from faigfast.io.parts import Parts
 from faigfast.io.progress import progress_bar
 from faigfast.io.tensor_file import write_safetensors
+from faigfast.training.frozen_entries import FrozenEntries
 
 SAVE_EVERY = 100  # iterations: the most that a kill or Ctrl-C loses
 LOG_EVERY = 100
+BLUR, NOISE = (2.0,), (0.1,)  # of a pair's target, unless recipes are given
 Optimize = Callable[[list[nn.Parameter], float], torch.optim.Optimizer]
 SEED_STRIDE = 1_000_003  # iterations between the streams of two seeds; torch takes 32 bits
 
@@ -129,7 +134,7 @@ def train(
     folder = Path(folder)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train(trainable is None)
-    frozen = _FrozenEntries(network, trainable)
+    frozen = FrozenEntries(network, trainable)
     make_optimiser = check_optimizer(optimizer)
     optimiser = make_optimiser(frozen.parameters, schedule.learning_rate)
     identity = {**asdict(schedule), **_optimiser_description(optimiser), **(recipe or {})}
@@ -207,49 +212,6 @@ def _growing_average(decay: float, average: Tensor, value: Tensor, count: Tensor
     return average.lerp(value, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
 
 
-class _FrozenEntries:
-    """Entries of parameters that a training must not change.
-
-    Parameters
-    ----------
-    network : nn.Module
-        The network before the first step, with the frozen values.
-    trainable : mapping of str to Tensor, optional
-        As in `train`.
-    """
-
-    def __init__(self, network: nn.Module, trainable: Mapping[str, Tensor] | None) -> None:
-        parameters = dict(network.named_parameters())
-        self.parameters = list(parameters.values())
-        self.masks: list[tuple[nn.Parameter, Tensor, Tensor]] = []
-        if trainable is None:
-            return
-        for key, mask in trainable.items():
-            if key not in parameters:
-                raise ValueError(f"trainable holds {key!r}, which is no parameter of the network")
-            value = parameters[key]
-            if mask.dtype != torch.bool or mask.shape != value.shape[: mask.ndim]:
-                raise ValueError(
-                    f"trainable holds {list(mask.shape)} of {mask.dtype} for {key!r}; expected a "
-                    f"bool mask that fits {list(value.shape)}"
-                )
-            mask = mask.view(*mask.shape, *[1] * (value.ndim - mask.ndim)).to(value.device)
-            self.masks.append((value, mask, value.detach().clone()))
-        self.parameters = [value for value, *_ in self.masks]
-
-    def mask_gradients(self) -> None:
-        """Zero the gradients of frozen entries, so that no optimiser state includes them."""
-        for value, mask, _ in self.masks:
-            if value.grad is not None:
-                value.grad.mul_(mask)
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Restore frozen entries that the optimiser moved without a gradient."""
-        for value, mask, frozen_value in self.masks:
-            value.copy_(torch.where(mask, value, frozen_value))
-
-
 def check_optimizer(optimizer: Optimize | str) -> Optimize:
     """Give the function that makes an optimiser; refuse names without a usable class."""
     if not isinstance(optimizer, str):
@@ -298,8 +260,9 @@ def train_pair(
     scale: int,
     baseline: Schedule,
     target: Schedule,
-    blur: tuple[float, ...] = (2.0,),
-    noise: tuple[float, ...] = (0.1,),
+    blur: tuple[float, ...] | None = None,
+    noise: tuple[float, ...] | None = None,
+    recipes: Sequence[Degradation | str | Function] = (),
     probability: float = 0.5,
     patch: int = 32,
     overwrite: bool = False,
@@ -317,8 +280,10 @@ def train_pair(
         With fresh weights, enlarging by `scale`; changed.
     images : dict of str to Tensor
         Photographs [C, H, W] in [0, 1] by name.
-    scale, patch, blur, noise, probability
-        As in `Patches`; the baseline sees neither blur nor noise.
+    scale, patch, blur, noise, recipes, probability
+        As in `Patches`; the baseline sees clean images alone. By default blur (2.0,) and noise
+        (0.1,), none of them where recipes are given. A training with a lambda, a function within a
+        function or an object as a recipe cannot be resumed, since nothing identifies it.
     baseline, target : Schedule
         Schedules of the two trainings.
     overwrite : bool
@@ -334,7 +299,8 @@ def train_pair(
     Raises
     ------
     ValueError
-        If `folder` holds another run, an argument is out of range or no photograph holds a patch.
+        If `folder` holds another run, an argument is out of range or no photograph holds a patch,
+        or a training is to be resumed whose recipe nothing identifies.
     """
     folder = Path(folder)
     recipe: dict[str, Any] = {
@@ -347,15 +313,26 @@ def train_pair(
         "scale": scale,
         "patch": patch,
     }
+    degradations = [Degradation.of(recipe, scale) for recipe in recipes]
+    blur = blur if blur is not None else () if recipes else BLUR
+    noise = noise if noise is not None else () if recipes else NOISE
     stages: dict[str, tuple[Schedule, dict[str, Any]]] = {
         "baseline": (baseline, {"blur": (), "noise": (), "probability": 0.0}),
         "target": (target, {"blur": blur, "noise": noise, "probability": probability}),
     }
     # Both are made before the first training, to check the target's arguments too.
     patches = {
-        name: Patches(images.values(), scale=scale, patch=patch, **degradation)
+        name: Patches(
+            images.values(),
+            scale=scale,
+            patch=patch,
+            recipes=degradations if name == "target" else (),
+            **degradation,
+        )
         for name, (_, degradation) in stages.items()
     }
+    if degradations:  # absent otherwise: trainings of older versions have none
+        stages["target"][1]["recipes"] = _identities(degradations, folder, overwrite)
     for name, (schedule, degradation) in stages.items():
         average = train(
             network,
@@ -375,6 +352,23 @@ def train_pair(
     }
     _record(folder / "training.json", {**recipe, **settings})
     return folder / "baseline.safetensors", folder / "target.safetensors"
+
+
+def _identities(degradations: Sequence[Degradation], folder: Path, overwrite: bool) -> list[str]:
+    """Identify the recipes of a training; refuse to resume where one has no identity."""
+    identities = []
+    for degradation in degradations:
+        identity = degradation.identity
+        if identity is None:
+            if not overwrite and any((folder / name).exists() for name in ("baseline", "target")):
+                raise ValueError(
+                    f"{folder} holds a training, and nothing identifies the recipe "
+                    f"{degradation.text!r}, so that it cannot be resumed; expected a function of a "
+                    "module, or overwrite=True"
+                )
+            identity = f"{degradation.text} of {uuid.uuid4().hex}"
+        identities.append(identity)
+    return identities
 
 
 def _record(path: Path, recipe: dict[str, Any]) -> None:

@@ -162,14 +162,18 @@ class Degradation:
     @property
     def text(self) -> str:
         """The recipe as `parse` reads it; a function appears by its name."""
-        return joined(
-            [s if isinstance(s, Step) else _name(s) for s in self.steps or self._paper_steps()]
-        )
+        return joined([s if isinstance(s, Step) else _name(s) for s in self.sequence])
+
+    @property
+    def sequence(self) -> tuple[Step | Function, ...]:
+        """`steps`, or `blur` and `noise` as steps."""
+        paper = ((Blur, self.blur), (Noise, self.noise))
+        return self.steps or tuple(kind(strength) for kind, strength in paper if strength)
 
     @property
     def clean(self) -> bool:
         """Whether the image is only down-sampled and rounded."""
-        return all(isinstance(step, Down) for step in self.steps or self._paper_steps())
+        return all(isinstance(step, Down) for step in self.sequence)
 
     @property
     def identity(self) -> str | None:
@@ -180,11 +184,38 @@ class Degradation:
         """
         names = [
             str(step) if isinstance(step, Step) else function_identity(step)
-            for step in self.steps or self._paper_steps()
+            for step in self.sequence
         ]
         if None in names:
             return None
         return f"{joined(names)}, {self.downsampling} /{self.scale}"
+
+    def combined(self, other: "Degradation") -> "Degradation | None":
+        """Give a degradation that does what both do, or None if both place the down-sampling.
+
+        Recipes of blur and noise alone give the greater blur and the greater noise. With other
+        steps, those at the resolution of the ground truth come first, each recipe's in its order.
+        """
+        if not (self.steps or other.steps):
+            blur, noise = max(self.blur, other.blur), max(self.noise, other.noise)
+            return Degradation(blur, noise, self.scale, self.downsampling)
+        parts = [recipe._split() for recipe in (self, other)]
+        steps = [step for early, _ in parts for step in early]
+        steps += [step for _, late in parts for step in late]
+        if sum(isinstance(step, Down | RealESRGAN) for step in steps) > 1:
+            return None
+        return Degradation(scale=self.scale, downsampling=self.downsampling, steps=tuple(steps))
+
+    def _split(self) -> tuple[list[Step | Function], list[Step | Function]]:
+        """Give the steps before the down-sampling, and the others."""
+        steps = list(self.sequence)
+        late = [
+            n
+            for n, step in enumerate(steps)
+            if isinstance(step, Step) and not step.before_downsampling
+        ]
+        place = [n for n in late if isinstance(steps[n], Down | RealESRGAN)] or late
+        return (steps[: place[0]], steps[place[0] :]) if place else (steps, [])
 
     def seed_of(self, seed: int, name: str, otherwise: int) -> int:
         """Give the seed of an image of a data set.
@@ -240,11 +271,6 @@ class Degradation:
         if self.noise:
             x = add_noise(x, self.noise, generator)
         return round_to_8_bit(x)
-
-    def _paper_steps(self) -> list[Step]:
-        """`blur` and `noise` as steps."""
-        steps = ((Blur, self.blur), (Noise, self.noise))
-        return [kind(strength) for kind, strength in steps if strength]
 
     def _downsampled(self, x: Tensor) -> Tensor:
         return downsample(x, self.scale, self.downsampling)

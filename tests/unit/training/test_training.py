@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from faigfast.data.patches import Patches
-from faigfast.training.trainer import Schedule, _read_state, train
+from faigfast.io.tensor_file import load_tensors
+from faigfast.training.trainer import Schedule, _from_tensors, train
 
 frequent = training.frequent
 
@@ -150,7 +151,7 @@ def test_a_process_that_was_killed_is_resumed(tmp_path, frequent):
         env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert process.returncode == -signal.SIGKILL, process.stderr
-    assert _read_state(folder / "state.part")["done"] == 4
+    assert _from_tensors(*load_tensors(folder / "state.part"))["done"] == 4
     assert files(folder) == ["log.jsonl", "run.json", "state.part"]
     resumed = train(network(seed=7), patches(), SHORT, folder)
     uninterrupted = train(network(), patches(), SHORT, tmp_path / "whole")
@@ -224,7 +225,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path, fre
 
     with pytest.raises(FloatingPointError, match="loss is nan at iteration 5"):
         train(Explodes(), patches(), SHORT, tmp_path)
-    state = _read_state(tmp_path / "state.part")
+    state = _from_tensors(*load_tensors(tmp_path / "state.part"))
     assert state["done"] == 4
     assert all(value.isfinite().all() for value in state["network"].values())
 

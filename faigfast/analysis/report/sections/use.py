@@ -10,7 +10,6 @@ from faigfast.analysis.report.sections.material import PATCH, RETRAINING, Materi
 from faigfast.analysis.report.tables import modulation_sentences
 from faigfast.analysis.retraining import retrain_all, retraining_data_frame, retraining_sentences
 from faigfast.analysis.study import Study
-from faigfast.data.degradations import Degradation
 from faigfast.filters.filter_set import FilterSet
 
 SHOWN_STRENGTHS = (0.0, 0.5, 1.0, 1.5)
@@ -62,12 +61,9 @@ def _strength_grid(page: Page, material: Material, sets: dict[str, FilterSet]) -
     lq = study.measured.lq[study.contrasts[0].degradation][:1]
     title = study.contrasts[0].degradation
     if recipes[0] is not None and recipes[1] is not None:
-        first, second = recipes[0], recipes[1]
-        both = Degradation(
-            max(first.blur, second.blur), max(first.noise, second.noise), first.scale,
-            first.downsampling,
-        )  # fmt: skip
-        lq, title = both(study.measured.gt[:1]), "both degradations"
+        both = recipes[0].combined(recipes[1])
+        if both is not None:
+            lq, title = both(study.measured.gt[:1]), "both degradations"
     strengths_by_image = [{one: a, other: b} for a in SHOWN_STRENGTHS for b in SHOWN_STRENGTHS]
     images = modulated_images(*pair, sets, lq, strengths_by_image)
     page.text(f"Two at once, on an input with {title}; rows: {one}, columns: {other}.")
