@@ -12,10 +12,13 @@ from torch import Tensor
 
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
-from faigfast.integration.settings import AttributionSettings, checked_settings, differences
+from faigfast.filters.ranking import best_first
+from faigfast.integration.result_notes import with_result_notes
+from faigfast.integration.settings import AttributionSettings, checked_settings
 from faigfast.io.saved_attribution import FORMAT, check_arrays, check_names
 from faigfast.io.tensor_file import load_tensors, save_tensors
 from faigfast.io.text_table import counted
+from faigfast.result_merging import common_layers, joined_scores, mergeable
 
 if TYPE_CHECKING:
     import pandas
@@ -48,7 +51,10 @@ class Attribution:
     setting : AttributionSettings
         Settings of the computation.
     notes : tuple of str
-        Every fallback with its reason, and the number of images that did not reach `tol`.
+        Every fallback with its reason, what cannot be ranked, and the number of images that did not
+        reach `tol`.
+    zero_gradient : tuple of str
+        Scored layers that differ between the networks, but whose gradient is 0 in every image.
 
     Notes
     -----
@@ -65,25 +71,11 @@ class Attribution:
     scored: Tensor
     setting: AttributionSettings
     notes: tuple[str, ...] = field(default=())
+    zero_gradient: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Replace the notes that depend on all images."""
-        notes = [note for note in self.notes if not note.startswith(("tol ", "completeness: "))]
-        undefined = ~self.completeness.isfinite()  # [D, N]
-        if undefined.any():
-            notes.append(
-                f"completeness: undefined for {int(undefined.any(0).sum())} of "
-                f"{counted(self.images, 'image')}, whose two losses are equal in this precision; "
-                "expected an objective that differs between the networks, or precision='fp64'"
-            )
-        missed = ~self.reached  # [D, N]
-        if missed.any():
-            notes.append(
-                f"tol {self.setting.tol:g} was not reached by {int(missed.any(0).sum())} of "
-                f"{counted(self.images, 'image')}: estimated error up to "
-                f"{float(self.error[missed].max()):.1e}; more steps allow more points"
-            )
-        object.__setattr__(self, "notes", tuple(notes))
+        object.__setattr__(self, "notes", with_result_notes(self.notes, self))
 
     def __repr__(self) -> str:
         worst = f"worst completeness error {float(self.completeness.max()):.1e}"
@@ -196,18 +188,20 @@ class Attribution:
         ValueError
             If there is no such degradation.
         """
-        mean = self.mean(a)
-        a = a if a is not None else self.degradations[0]
-        if against is None:
-            others = [d for d in self.degradations if d != a and self.setting.contrasted]
-        else:
-            if not isinstance(against, Iterable):
-                raise TypeError(f"against is {against!r}; expected names of {self.degradations}")
-            others = [against] if isinstance(against, str) else list(against)
+        mean, others = self.mean(a), self._others(a, against)
         if others:
             means = [self._scores_of(name, "against").double().mean(0) for name in others]
             mean = mean - torch.stack(means).mean(0)
         return mean
+
+    def _others(self, a: str | None, against: str | Sequence[str] | None) -> list[str]:
+        """List the degradations that a contrast subtracts."""
+        if against is None:
+            a = a if a is not None else self.degradations[0]
+            return [d for d in self.degradations if d != a and self.setting.contrasted]
+        if not isinstance(against, Iterable):
+            raise TypeError(f"against is {against!r}; expected names of {self.degradations}")
+        return [against] if isinstance(against, str) else list(against)
 
     def ranking(self, a: str | None, against: str | Sequence[str] | None = None) -> FilterSet:
         """Rank all scored filters by their contrast for one degradation.
@@ -225,13 +219,17 @@ class Attribution:
         Raises
         ------
         ValueError
-            If there is no such degradation.
+            If there is no such degradation, or all its scores or contrasts are exactly 0.
         """
-        candidates = self.scored.nonzero().flatten()
-        values = self.contrast(a, against)[candidates]
-        order = torch.argsort(values, descending=True, stable=True)
+        ranked = best_first(
+            self.scored.nonzero().flatten(),
+            self.mean(a),
+            self.contrast(a, against),
+            a if a is not None else self.degradations[0],
+            self._others(a, against),
+        )
         return FilterSet(
-            candidates[order],
+            ranked,
             len(self.index),
             self.index.fingerprint,
             self.setting.baseline,
@@ -261,7 +259,8 @@ class Attribution:
         Raises
         ------
         ValueError
-            If the fraction is outside (0, 1] or asks for more filters than were scored.
+            If the fraction is outside (0, 1] or asks for more filters than were scored, or all
+            scores or contrasts are exactly 0.
         """
         if isinstance(fraction, bool) or not isinstance(fraction, Real):
             raise TypeError(f"fraction is {fraction!r}; expected a number in (0, 1]")
@@ -284,28 +283,16 @@ class Attribution:
         ValueError
             If a result is of other networks, degradations or settings.
         """
-        if not isinstance(others, Attribution | Iterable):
-            raise TypeError(f"others is {others!r}; expected an Attribution or several")
-        parts = [self, *([others] if isinstance(others, Attribution) else others)]
-        for part in parts[1:]:
-            if not isinstance(part, Attribution):
-                raise TypeError(f"others holds a {type(part).__name__}; expected an Attribution")
-            for name in ("index", "degradations", "setting"):
-                own, other = getattr(self, name), getattr(part, name)
-                if own != other:
-                    raise ValueError(
-                        f"results of different {name} cannot be merged: {differences(own, other)}"
-                    )
-            if not torch.equal(part.scored, self.scored):
-                raise ValueError("results that score different filters cannot be merged")
+        parts = mergeable(self, others)
         return replace(
             self,
-            by_degradation={name: _joined(parts, name) for name in self.degradations},
+            by_degradation={name: joined_scores(parts, name) for name in self.degradations},
             completeness=torch.cat([part.completeness for part in parts], dim=1),
             losses=torch.cat([part.losses for part in parts], dim=1),
             error=torch.cat([part.error for part in parts], dim=1),
             points=torch.cat([part.points for part in parts], dim=1),
             notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+            zero_gradient=common_layers(parts),
         )
 
     def to_frame(self) -> "pandas.DataFrame":
@@ -339,6 +326,7 @@ class Attribution:
             "shapes": self.index.shapes,
             "setting": asdict(self.setting),
             "notes": self.notes,
+            "zero_gradient": self.zero_gradient,
         }
 
     @classmethod
@@ -363,6 +351,7 @@ class Attribution:
                 {name: tensors[f"scores.{i}"] for i, name in enumerate(names)},
                 setting=setting,
                 notes=tuple(metadata["notes"]),
+                zero_gradient=tuple(metadata.get("zero_gradient", ())),  # of newer files
                 **{name: tensors[name] for name in ARRAYS},
             )
         except (KeyError, TypeError, AttributeError) as problem:
@@ -388,12 +377,3 @@ class Attribution:
             return cls.from_tensors(tensors, metadata)
         except ValueError as problem:
             raise ValueError(f"{path} is not a saved attribution: {problem}") from None
-
-
-def _joined(parts: Sequence[Attribution], name: str) -> Tensor:
-    """Give the scores of all parts of a degradation, or their mean over images."""
-    scores = torch.cat([part.by_degradation[name] for part in parts])
-    if len(parts) == 1 or parts[0].setting.per_image:
-        return scores
-    weights = torch.tensor([float(part.images) for part in parts], dtype=scores.dtype)
-    return (weights @ scores / weights.sum())[None]

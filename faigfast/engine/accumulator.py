@@ -123,6 +123,8 @@ class GradientAccumulator:
         for key, value in self.total.items():
             parts = (self.path.delta[key] * value).reshape(len(value), -1)
             change += parts.sum(1, dtype=torch.float64)
+        positions = list(positions)
+        zero_gradient = self._zero_gradient(scores, positions)
         for n in positions:
             self.done[self.open[n]] = ImageScores(
                 scores[n],
@@ -130,7 +132,22 @@ class GradientAccumulator:
                 float(change[n]),
                 float(errors[n]),
                 self.evaluations,
+                zero_gradient,
             )
+
+    def _zero_gradient(self, scores: Tensor, positions: list[int]) -> frozenset[str]:
+        """Scored layers that differ, whose gradients are 0 in all images of some positions."""
+        if not positions:
+            return frozenset()
+        counts = (scores[positions] != 0).any(0).cumsum(0)  # [F]
+        counts = torch.nn.functional.pad(counts, (1, 0))[list(self.index.offsets)].diff()
+        layers = zip(self.index.layers, counts.tolist(), strict=True)
+        zero = {key for key, count in layers if not count and key in self.scored}
+        return frozenset(
+            key
+            for key in zero & self.path.delta.keys()
+            if key not in self.total or not self.total[key][positions].any()
+        )
 
     def _scores(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """Score of every filter [N_open, F]; 0 where a layer is not scored."""
@@ -171,6 +188,7 @@ def _first_non_finite(gradient: Tensor) -> int:
 
 
 def _relative_difference(coarse: Tensor | None, fine: Tensor) -> Tensor:
-    """|coarse − fine| / |fine| in L1, image by image [N]."""
+    """|coarse − fine| / |fine| in L1, image by image [N]; 0 where both are 0."""
     coarse = torch.zeros_like(fine) if coarse is None else coarse
-    return (coarse - fine).abs().sum(1) / fine.abs().sum(1)
+    size = fine.abs().sum(1)
+    return (coarse - fine).abs().sum(1) / torch.where(size == 0, 1, size)

@@ -21,6 +21,8 @@ class ImageScores:
         Estimated relative L1 error of the scores; NaN if the rule has no estimate.
     evaluations : int
         Points of the line at which gradients were taken.
+    zero_gradient : frozenset of str
+        Scored layers that differ, but whose gradient is 0 in this image and those beside it.
     """
 
     scores: Tensor
@@ -28,3 +30,4 @@ class ImageScores:
     total: float
     error: float
     evaluations: int
+    zero_gradient: frozenset[str] = frozenset()

@@ -1,6 +1,7 @@
 """The straight line between two networks' tensors: γ(α) = θ̄ + α(θ − θ̄)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from faigfast.integration.writes import recorded_writes
 from faigfast.models.state import all_finite, blaming, check_same_layout, identity, slots, tensors
 
 _CONVOLUTIONS = (
@@ -115,6 +117,8 @@ class WeightPath:
         Tensors that are not interpolated.
     shared : dict of str to str
         From the other keys of a tensor to its first.
+    written : frozenset of str, optional
+        Tensors that the network writes to in a forward; None before the first.
 
     Raises
     ------
@@ -132,6 +136,7 @@ class WeightPath:
         self.delta: dict[str, Tensor] = {}
         self.fixed: dict[str, Tensor] = {}
         self.shared: dict[str, str] = {}
+        self.written: frozenset[str] | None = None
         self._places = frozenset(slots(target))
         keys: dict[tuple[Any, ...], str] = {}
         on_line: list[str] = []
@@ -221,12 +226,23 @@ class WeightPath:
         module : nn.Module, optional
             The network to run in place of the target.
         """
-        given = given | {key: given[owner] for key, owner in self.shared.items()}
-        given = {f"module.{key}": value for key, value in given.items() if key in self._places}
-        with _NormsWrittenOut(x):
+        places = given | {key: given[owner] for key, owner in self.shared.items()}
+        places = {f"module.{key}": value for key, value in places.items() if key in self._places}
+        with _NormsWrittenOut(x), self._writes_recorded(given):
             return functional_call(
-                _NetworkThen(module or self.module), given, (x, then), tie_weights=False
+                _NetworkThen(module or self.module), places, (x, then), tie_weights=False
             )
+
+    @contextmanager
+    def _writes_recorded(self, given: dict[str, Tensor]) -> Iterator[None]:
+        """Record in `written` what the first forward writes to; later ones are let alone."""
+        if self.written is not None:
+            yield
+            return
+        written: set[str] = set()
+        with recorded_writes(given, written):
+            yield
+        self.written = frozenset(written)
 
 
 class _NetworkThen(nn.Module):

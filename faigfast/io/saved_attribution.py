@@ -50,6 +50,9 @@ def check_names(metadata: Mapping[str, Any], scores: int) -> None:
     for name in ("degradations", "layers"):
         if len(set(metadata[name])) != len(metadata[name]) or not metadata[name]:
             raise ValueError(f"{name} are {reprlib.repr(metadata[name])}; expected each name once")
+    zero_gradient = metadata.get("zero_gradient", ())
+    if not isinstance(zero_gradient, list | tuple) or any(k not in layers for k in zero_gradient):
+        raise ValueError(f"zero_gradient is {reprlib.repr(zero_gradient)}; expected some layers")
     for shape in shapes:
         sizes = isinstance(shape, list | tuple) and len(shape) > 2
         if not sizes or not all(type(size) is int and size > 0 for size in shape):

@@ -12,22 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.func import functional_call
+from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from faigfast.backend.precision import proper_float32
 from faigfast.models.generators import rewound
 
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+
 
 def unwrap(model: nn.Module, name: str) -> nn.Module:
     """Take the user's own module out of its wrapper.
 
-    The wrappers are DataParallel, DistributedDataParallel, torch.compile and the descriptors of
-    the package spandrel.
+    The wrappers are DataParallel, DistributedDataParallel, AveragedModel, torch.compile and the
+    descriptors of the package spandrel.
 
     Raises
     ------
     TypeError
-        If `model` is not a module, or a scripted one.
+        If `model` is not a module, or a scripted, traced or exported one.
     ValueError
         If it has lazy parameters.
     """
@@ -41,11 +44,15 @@ def unwrap(model: nn.Module, name: str) -> nn.Module:
         raise TypeError(f"{name} is a scripted module; expected the torch.nn.Module it came from")
     if "_parameters" not in vars(model):
         raise TypeError(f"{name} is a module whose __init__ was not called; expected one")
+    if part := _exported_part(model):
+        raise TypeError(
+            f"{name} is or holds {part}, an exported module; expected the torch.nn.Module it came "
+            "from"
+        )
     if any(torch.nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         raise ValueError(f"{name} has parameters without a shape; run it once before")
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while isinstance(model, wrappers) or hasattr(model, "_orig_mod"):
-        model = getattr(model, "module" if isinstance(model, wrappers) else "_orig_mod")
+    while isinstance(model, _WRAPPERS) or hasattr(model, "_orig_mod"):
+        model = getattr(model, "module" if isinstance(model, _WRAPPERS) else "_orig_mod")
     for key, value in chain(model.named_parameters(), model.named_buffers()):
         if kind := unusual_kind(value):
             raise ValueError(f"{name} holds {key!r}, {kind}; expected dense tensors with values")
@@ -56,6 +63,16 @@ def _described(model: Any) -> Any:
     """Take the module out of a descriptor of spandrel; leave anything else."""
     kind = getattr(sys.modules.get("spandrel"), "ModelBase", None)
     return model.model if isinstance(kind, type) and isinstance(model, kind) else model
+
+
+def _exported_part(model: nn.Module) -> str:
+    """Name the first part of a module that torch.export made, which has no eval mode."""
+    export = sys.modules.get("torch.export._unlift")
+    kind = getattr(export, "_StatefulGraphModule", None)
+    if kind is None:  # nothing was exported in this process
+        return ""
+    names = (name for name, part in model.named_modules() if isinstance(part, kind))
+    return next((repr(name) if name else "a GraphModule" for name in names), "")
 
 
 def unusual_kind(value: Tensor) -> str:
@@ -114,10 +131,7 @@ def check_same_layout(
     """
     for key, value in target.items():
         if key not in baseline:
-            raise ValueError(
-                f"the networks differ: {key!r} {list(value.shape)} is in {in_target} and not in "
-                f"{in_baseline}; expected two networks of one architecture"
-            )
+            raise _difference(key, value, in_target, in_baseline, target, baseline)
         if baseline[key].shape != value.shape:
             raise ValueError(
                 f"the networks differ: {key!r} is {list(baseline[key].shape)} in {in_baseline} and "
@@ -125,10 +139,30 @@ def check_same_layout(
             )
     for key, value in baseline.items():
         if key not in target:
-            raise ValueError(
-                f"the networks differ: {key!r} {list(value.shape)} is in {in_baseline} and not in "
-                f"{in_target}; expected two networks of one architecture"
-            )
+            raise _difference(key, value, in_baseline, in_target, baseline, target)
+
+
+def _difference(
+    key: str,
+    value: Tensor,
+    owner: str,
+    other: str,
+    of_owner: Mapping[str, Tensor],
+    of_other: Mapping[str, Tensor],
+) -> ValueError:
+    """Describe a tensor that only one network has; name the parts that hold a network's keys."""
+    hint = ""
+    pairs = ((owner, of_owner, of_other), (other, of_other, of_owner))
+    for holder, holding, held in pairs:
+        tail = f".{next(iter(held), '')}"
+        parts = [name.removesuffix(tail) for name in holding if name.endswith(tail)]
+        parts = [part for part in parts if all(f"{part}.{name}" in holding for name in held)]
+        if held and parts:
+            hint = f" (it is part {' and '.join(map(repr, parts))} of {holder}: pass that module)"
+    return ValueError(
+        f"the networks differ: {key!r} {list(value.shape)} is in {owner} and not in {other}; "
+        f"expected two networks of one architecture{hint}"
+    )
 
 
 def all_finite(value: Tensor) -> bool:
@@ -214,13 +248,20 @@ def _on_cpu_by_default() -> AbstractContextManager[Any]:
     return torch.device("cpu")
 
 
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run what `torch.compile` or `Module.compile` wrapped as it was written."""
+    if "torch._dynamo" not in sys.modules:  # nothing has been compiled
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
 @contextmanager
 def undisturbed(*models: nn.Module) -> Iterator[None]:
     """Evaluate models inside, with gradients and exact types, and restore them on leaving.
 
     Modes of all submodules, tensors they keep as attributes or buffers, and, unless other threads
     run, all random generators are restored on leaving; other attributes (a list, a number) are not.
-    `no_grad`, `inference_mode`, autocast and TF32 of the caller have no effect inside.
+    `no_grad`, `inference_mode`, autocast, TF32 and compilation by the caller have no effect inside.
     """
     modules = [module for model in models for module in model.modules()]
     modes = [module.training for module in modules]
@@ -242,6 +283,7 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
         torch.autocast(device, enabled=False),
         proper_float32(),  # by default cuDNN convolves float32 in TF32
         _on_cpu_by_default(),
+        _uncompiled(),
     ):
         try:
             for model in models:

@@ -79,7 +79,7 @@ def test_top_is_best_first_with_ties_in_the_order_of_the_index():
     assert result.top(None, 1.0).indices.tolist() == [1, 3, 5, 2, 6, 0, 4, 7]
     assert result.top("lq", 0.5).indices.tolist() == [1, 3, 5, 2]
     assert result.top("lq", 0.25).indices.tolist() == [1, 3]
-    many = made({"lq": torch.zeros(1, 10_000)})
+    many = made({"lq": torch.ones(1, 10_000)})
     assert many.top(None, 0.5).indices.tolist() == list(range(5000))
 
 
@@ -107,7 +107,7 @@ def test_a_fraction_is_rounded_down_to_at_least_one(fraction, filters, count):
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 1000), st.integers(3, 400))
 def test_fractions_of_a_thousand_are_exact(thousandths, filters):
-    result = made({"lq": torch.zeros(1, filters)})
+    result = made({"lq": torch.ones(1, filters)})
     expected = max(1, thousandths * filters // 1000)
     assert len(result.top(None, thousandths / 1000)) == expected
 
@@ -115,7 +115,7 @@ def test_fractions_of_a_thousand_are_exact(thousandths, filters):
 def test_a_fraction_may_be_a_numpy_number():
     import numpy as np
 
-    assert len(made({"lq": torch.zeros(1, 100)}).top(None, np.float64(0.29))) == 29
+    assert len(made({"lq": torch.ones(1, 100)}).top(None, np.float64(0.29))) == 29
 
 
 @pytest.mark.parametrize("fraction", [0, 0.0, -0.1, 1.0001, 2, float("nan"), float("inf")])
