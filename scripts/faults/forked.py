@@ -19,6 +19,7 @@ from typing import TypeVar
 from faigfast.__main__ import main
 
 T = TypeVar("T")
+R = TypeVar("R")
 PATIENCE = 120  # seconds that one command may take
 PIPE = 2**20  # bytes of output that a command may write
 PROCESSES = len(os.sched_getaffinity(0))
@@ -119,11 +120,11 @@ def _read_all(end: int) -> str:
         return (stream.read() or b"").decode(errors="replace")
 
 
-def in_parallel(function: Callable[[T], str], cases: Sequence[T]) -> list[str]:
+def in_parallel(function: Callable[[T], R], cases: Sequence[T]) -> list[R]:
     """Map cases in one forked process for each core."""
     shares = [range(n, len(cases), PROCESSES) for n in range(min(PROCESSES, len(cases)))]
     readers = [_in_child(function, [cases[n] for n in share]) for share in shares]
-    results = [""] * len(cases)
+    results: dict[int, R] = {}
     for share, reader in zip(shares, readers, strict=True):
         with open(reader, "rb") as stream:
             answer = stream.read()
@@ -132,10 +133,10 @@ def in_parallel(function: Callable[[T], str], cases: Sequence[T]) -> list[str]:
             raise RuntimeError("a process of the campaign failed; its traceback is above")
         for n, result in zip(share, pickle.loads(answer), strict=True):
             results[n] = result
-    return results
+    return [results[n] for n in range(len(cases))]
 
 
-def _in_child(function: Callable[[T], str], cases: Sequence[T]) -> int:
+def _in_child(function: Callable[[T], R], cases: Sequence[T]) -> int:
     """Start a process for some cases; give the pipe on which their results will come."""
     reader, writer = os.pipe()
     sys.stdout.flush()

@@ -13,8 +13,8 @@ from folders import contents, difference
 from tally import Tally
 
 NAME = "kills"
-SEQUENCES, SHORT_SEQUENCES = 100, 6  # of each command
-MOST_KILLS = 3
+KILLS, SHORT_KILLS = 104, 6  # of each command; a few come after the run's end
+MOST_KILLS = 3  # of one sequence
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Sequence:
     command : str
         Its name.
     moments : tuple of float
-        In [0, 1): positions among the file events of an undisturbed run.
+        In [0, 1): positions among the file events that an undisturbed run would still have.
     """
 
     command: str
@@ -36,16 +36,19 @@ class Sequence:
 def run(generator: random.Random, short: bool) -> Tally:
     """Kill every command in many sequences."""
     prepare()
-    cases = [
-        Sequence(name, tuple(generator.random() for _ in range(generator.randint(1, MOST_KILLS))))
-        for name in COMMANDS
-        for _ in range(SHORT_SEQUENCES if short else SEQUENCES)
-    ]
+    cases = []
+    for name in COMMANDS:
+        left = SHORT_KILLS if short else KILLS
+        while left > 0:
+            count = min(left, generator.randint(1, MOST_KILLS))
+            cases.append(Sequence(name, tuple(generator.random() for _ in range(count))))
+            left -= count
     with tiny_inputs() as inputs:
         undisturbed = {name: undisturbed_run(COMMANDS[name].argv, inputs) for name in COMMANDS}
-        return Tally.of(
-            NAME, forked.in_parallel(lambda case: _complaint(case, inputs, undisturbed), cases)
-        )
+        outcomes = forked.in_parallel(lambda case: _outcome(case, inputs, undisturbed), cases)
+    bad = [sentence for _, sentence in outcomes if sentence]
+    kills = sum(count for count, _ in outcomes)
+    return Tally(NAME, kills, kills - len(bad), bad)
 
 
 def undisturbed_run(argv: list[str], inputs: Path) -> tuple[dict[str, Any], int]:
@@ -63,16 +66,16 @@ def undisturbed_run(argv: list[str], inputs: Path) -> tuple[dict[str, Any], int]
         return contents(folder / OUTPUT), outcome.count
 
 
-def _complaint(
+def _outcome(
     case: Sequence, inputs: Path, undisturbed: dict[str, tuple[dict[str, Any], int]]
-) -> str:
-    """Run one sequence; give what is wrong, or ""."""
+) -> tuple[int, str]:
+    """Run one sequence; give the number of kills, and what is wrong, or ""."""
     argv = COMMANDS[case.command].argv
     expected, events = undisturbed[case.command]
-    killed = []
+    killed: list[int] = []
     with workplace(inputs) as folder:
         for moment in case.moments:
-            event = 1 + int(moment * events)
+            event = 1 + int(moment * max(events - sum(killed), 1))
             outcome = forked.run(argv, folder, Kill(folder / OUTPUT, event))
             if outcome.code != -signal.SIGKILL:
                 break
@@ -80,7 +83,5 @@ def _complaint(
         else:
             outcome = forked.run(argv, folder)
         sentence = f"{case.command} killed at events {killed} of {events}"
-        if outcome.code:
-            return f"{sentence}: {outcome}"
-        change = difference(expected, contents(folder / OUTPUT))
-        return f"{sentence}: {change}" if change else ""
+        change = str(outcome) if outcome.code else difference(expected, contents(folder / OUTPUT))
+        return len(killed), f"{sentence}: {change}" if change else ""
