@@ -32,8 +32,8 @@ def spandrel_network(state: Mapping[str, Tensor], size: int) -> nn.Module:
     -------
     nn.Module
         The module itself, without spandrel's descriptor, with the weights of the state dict in
-        their own type where they have one. It has attributes `scale` and `channels` (of images that
-        it takes), unless its class uses those names.
+        their own type where they have one. It has attributes `scale` and `channels` (of the images
+        that spandrel's descriptor takes), unless its class uses those names.
 
     Raises
     ------
@@ -56,18 +56,17 @@ def spandrel_network(state: Mapping[str, Tensor], size: int) -> nn.Module:
         raise ValueError(
             f"the package spandrel knows more networks and cannot be imported: {_line(error)}"
         ) from error
-    known = dict(state)
+    known, name = dict(state), "none of its architectures"
     try:
         support = next((s for s in registry.architectures("detection") if s.detect(known)), None)
-        if support is None:
-            raise ValueError(f"none of the {len(registry)} architectures of spandrel fits either")
-        with torch.random.fork_rng(devices=[]), Limits(size, len(state)):
-            descriptor = support.architecture.load(known)
-    except ValueError:
-        raise
-    except Exception as error:
-        name = support.architecture.name if support is not None else "none"
+        if support is not None:
+            name = support.architecture.name
+            with torch.random.fork_rng(devices=[]), Limits(size, len(state)):
+                descriptor = support.architecture.load(known)
+    except Exception as error:  # of code for files that it was not written for
         raise ValueError(f"spandrel takes it for {name} and fails: {_line(error)}") from error
+    if support is None:
+        raise ValueError(f"none of the {len(registry)} architectures of spandrel fits either")
     network: nn.Module = descriptor.model
     types = {value.dtype for value in state.values() if value.is_floating_point()}
     if len(types) == 1:

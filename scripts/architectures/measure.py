@@ -32,7 +32,7 @@ def measure(name: str, timed: bool = True) -> dict[str, Any]:
     Returns
     -------
     dict
-        name, backend, notes, error, loop_error, first, warm and loop (seconds); or `refused`, the
+        name, backend, notes, error, loop_error, first, warm and loop (CPU seconds); or `refused`, the
         sentence of a `ValueError` or `TypeError`; or `failed`, any other error.
     """
     import faigfast
@@ -171,9 +171,9 @@ def _layers(network: nn.Module) -> list[str]:
 
 
 def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    begin = time.perf_counter()
+    begin = time.process_time()
     value = function()
-    return time.perf_counter() - begin, value
+    return time.process_time() - begin, value
 
 
 def _sentence(problem: Exception) -> str:

@@ -106,6 +106,27 @@ def test_a_network_that_spandrel_recognises_and_cannot_build(package, tmp_path):
         load_model(tmp_path / "net.pth")
 
 
+def test_a_small_file_of_a_huge_network(package, tmp_path):
+    state = safmn().state_dict()
+    state["to_feat.weight"] = torch.empty(10**9, 0, 3, 3)
+    torch.save(state, tmp_path / "net.pth")
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="SAFMN and fails: ValueError: its network is far larger"):
+        load_model(tmp_path / "net.pth")
+    assert time.perf_counter() - start < 2
+
+
+def test_names_that_confuse_spandrel(package, monkeypatch, tmp_path):
+    class Confused:
+        def architectures(self, order):
+            raise KeyError(order)
+
+    monkeypatch.setattr(loader, "_registry", Confused)
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "net.pth")
+    with pytest.raises(ValueError, match="none of its architectures and fails: KeyError"):
+        load_model(tmp_path / "net.pth")
+
+
 def test_without_the_package(monkeypatch, tmp_path):
     monkeypatch.setattr(loader, "find_spec", lambda name: None)
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "net.pth")
