@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from faigfast.integration.writes import recorded_writes
 from faigfast.models.state import all_finite, blaming, check_same_layout, identity, slots, tensors
@@ -235,8 +236,8 @@ class WeightPath:
 
     @contextmanager
     def _writes_recorded(self, given: dict[str, Tensor]) -> Iterator[None]:
-        """Record in `written` what the first forward writes to; later ones are let alone."""
-        if self.written is not None:
+        """Record in `written` what the first forward writes to, unless it is being traced."""
+        if self.written is not None or _get_current_dispatch_mode_stack():
             yield
             return
         written: set[str] = set()

@@ -40,7 +40,8 @@ def recorded_writes(given: Mapping[str, Tensor], written: set[str]) -> Iterator[
     written : set of str
         Receives the keys.
     """
-    before = {key: (value.data_ptr(), value._version) for key, value in given.items()}
+    with torch._C.DisableTorchFunction():  # modes of the caller are to see the network alone
+        before = {key: (value.data_ptr(), value._version) for key, value in given.items()}
     recorder = _DataRecorder()
     with recorder:
         yield
