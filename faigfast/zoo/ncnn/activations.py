@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from faigfast.zoo.ncnn.param_file import Parameters
-from faigfast.zoo.ncnn.steps import Blueprint, Run, Step, layer_type, pointwise
+from faigfast.zoo.ncnn.steps import Blueprint, Run, Step, layer_type, module_of, pointwise
 
 LARGEST = torch.finfo(torch.float32).max
 SQRT_2_OVER_PI = 0.79788452  # as rounded in ncnn
@@ -92,10 +92,8 @@ def prelu(blueprint: Blueprint) -> Step:
             "each or one"
         )
     weight, stored = blueprint.plain("weight", count)
-    module = nn.PReLU(1)
-    module.num_parameters = count
-    module.weight = weight
-    return Step(_call, blueprint.inputs, module, (stored,))
+    make_module = partial(module_of, nn.PReLU, (count,), {"weight": weight})
+    return Step(_call, blueprint.inputs, make_module, (stored,))
 
 
 def _call(module: nn.Module, x: Tensor) -> Tensor:

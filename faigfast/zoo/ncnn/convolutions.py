@@ -9,7 +9,16 @@ from torch.nn import functional
 
 from faigfast.zoo.ncnn.activations import fused_activation
 from faigfast.zoo.ncnn.bin_file import Stored
-from faigfast.zoo.ncnn.steps import UNKNOWN, Blueprint, Extent, Run, Step, chained, layer_type
+from faigfast.zoo.ncnn.steps import (
+    UNKNOWN,
+    Blueprint,
+    Extent,
+    Run,
+    Step,
+    chained,
+    layer_type,
+    module_of,
+)
 
 SIZE = 2**31 - 1  # of weights; the file's length limits them
 SAME_UPPER, SAME_LOWER = -233, -234  # padding that keeps the size, the odd pixel after or before
@@ -73,18 +82,14 @@ def _check_channels(blueprint: Blueprint, channels: int) -> None:
 
 
 def _with_bias(
-    blueprint: Blueprint,
-    module: nn.Module,
-    weight: tuple[nn.Parameter, Stored],
-    channels: int,
-    has_bias: bool,
-) -> tuple[Stored, ...]:
-    """Give a module its tensors and list their arrays."""
-    module.weight, stored = weight
+    blueprint: Blueprint, weight: tuple[nn.Parameter, Stored], channels: int, has_bias: bool
+) -> tuple[dict[str, Tensor | None], tuple[Stored, ...]]:
+    """Read the bias, if there is one; give the tensors and list their arrays."""
+    value, stored = weight
     if not has_bias:
-        return (stored,)
-    module.bias, stored_bias = blueprint.plain("bias", channels)
-    return stored, stored_bias
+        return {"weight": value}, (stored,)
+    bias, stored_bias = blueprint.plain("bias", channels)
+    return {"weight": value, "bias": bias}, (stored, stored_bias)
 
 
 @layer_type("Convolution", "ConvolutionDepthWise")
@@ -113,10 +118,9 @@ def convolution(blueprint: Blueprint) -> Step:
     own = (sides[2], sides[0])  # padding of the module itself
     if is_same or sides[0] != sides[1] or sides[2] != sides[3] or (value and any(sides)):
         own = (0, 0)
-    module = nn.Conv2d(
-        inputs, outputs, kernel, stride, own, dilation, groups, has_bias, device="meta"
-    )
-    arrays = _with_bias(blueprint, module, weight, outputs, has_bias)
+    tensors, arrays = _with_bias(blueprint, weight, outputs, has_bias)
+    arguments = (inputs, outputs, kernel, stride, own, dilation, groups, has_bias)
+    make_module = partial(module_of, nn.Conv2d, arguments, tensors)
     run: Run
     if is_same:
         extents = (dilation[1] * (kernel[1] - 1) + 1, dilation[0] * (kernel[0] - 1) + 1)
@@ -135,7 +139,7 @@ def convolution(blueprint: Blueprint) -> Step:
     if scale is not None:
         scale = scale / stride[0] if stride[0] == stride[1] else None
     extent = Extent(outputs, scale)
-    return Step(chained(run, activation), (extent,), module, arrays)
+    return Step(chained(run, activation), (extent,), make_module, arrays, inputs)
 
 
 def _groups(blueprint: Blueprint, outputs: int) -> int:
@@ -201,17 +205,17 @@ def deconvolution(blueprint: Blueprint) -> Step:
         partial(_outputs_first, groups=groups),
     )
     own = (sides[2], sides[0]) if sides[0] == sides[1] and sides[2] == sides[3] else (0, 0)
-    module = nn.ConvTranspose2d(
-        inputs, outputs, kernel, stride, own, added, groups, has_bias, dilation, device="meta"
-    )
-    arrays = _with_bias(blueprint, module, weight, outputs, has_bias)
+    tensors, arrays = _with_bias(blueprint, weight, outputs, has_bias)
+    arguments = (inputs, outputs, kernel, stride, own, added, groups, has_bias, dilation, "zeros")
+    make_module = partial(module_of, nn.ConvTranspose2d, arguments, tensors)
     run: Run = _convolve
     if any(sides) and not any(own):
         run = partial(_deconvolve_cut, sides=sides)
     scale = blueprint.inputs[0].scale
     if scale is not None:
         scale = scale * stride[0] if stride[0] == stride[1] else None
-    return Step(chained(run, activation), (Extent(outputs, scale),), module, arrays)
+    extent = Extent(outputs, scale)
+    return Step(chained(run, activation), (extent,), make_module, arrays, inputs)
 
 
 def _inputs_first(value: Tensor) -> Tensor:
@@ -242,9 +246,9 @@ def inner_product(blueprint: Blueprint) -> Step:
     activation = fused_activation(parameters)
     inputs = _channels(blueprint, count, outputs, "the outputs")
     weight = blueprint.flagged("weight", (outputs, inputs))
-    module = nn.Linear(inputs, outputs, has_bias, device="meta")
-    arrays = _with_bias(blueprint, module, weight, outputs, has_bias)
-    return Step(chained(_multiply, activation), (Extent(outputs),), module, arrays)
+    tensors, arrays = _with_bias(blueprint, weight, outputs, has_bias)
+    make_module = partial(module_of, nn.Linear, (inputs, outputs, has_bias), tensors)
+    return Step(chained(_multiply, activation), (Extent(outputs),), make_module, arrays)
 
 
 def _multiply(module: nn.Linear, x: Tensor) -> Tensor:
@@ -283,7 +287,7 @@ def scale(blueprint: Blueprint) -> Step:
     weight, stored = blueprint.plain("weight", count)
     bias, stored_bias = blueprint.plain("bias", count) if has_bias else (None, None)
     arrays = (stored,) if stored_bias is None else (stored, stored_bias)
-    return Step(_apply, blueprint.inputs, Factor(weight, bias), arrays)
+    return Step(_apply, blueprint.inputs, partial(Factor, weight, bias), arrays)
 
 
 def _scale_by(x: Tensor, factors: Tensor) -> Tensor:
@@ -300,14 +304,15 @@ def batch_norm(blueprint: Blueprint) -> Step:
     blueprint.expect()
     count = blueprint.parameters.integer(0, 0, low=1, high=SIZE)
     _check_channels(blueprint, count)
-    module = nn.BatchNorm2d(count, eps=blueprint.parameters.real(1, 0.0), device="meta")
-    module.num_batches_tracked = None
+    epsilon = blueprint.parameters.real(1, 0.0)
     arrays = []
+    tensors: dict[str, Tensor | None] = {"num_batches_tracked": None}
     for key in ("weight", "running_mean", "running_var", "bias"):
         value, stored = blueprint.plain(key, count)
-        setattr(module, key, value.data if key.startswith("running") else value)
+        tensors[key] = value.data if key.startswith("running") else value
         arrays.append(stored)
-    return Step(_apply, blueprint.inputs, module, tuple(arrays))
+    make_module = partial(module_of, nn.BatchNorm2d, (count, epsilon), tensors)
+    return Step(_apply, blueprint.inputs, make_module, tuple(arrays))
 
 
 class Constant(nn.Module):
@@ -340,7 +345,7 @@ def memory_data(blueprint: Blueprint) -> Step:
         value, stored = blueprint.flagged("value", (math.prod(shape),))
     value.data = value.data.view(1, *shape)
     extent = Extent(shape[0]) if shape else UNKNOWN
-    return Step(_make, (extent,), Constant(value), (stored,))
+    return Step(_make, (extent,), partial(Constant, value), (stored,))
 
 
 def _make(module: nn.Module) -> Tensor:

@@ -46,9 +46,9 @@ class NcnnNetwork(nn.Module):
         self.arrays: tuple[Stored, ...] = ()
         for layer, step in steps:
             name = None
-            if step.module is not None:
+            if step.make_module is not None:
                 name = self._free_name(layer.name)
-                self.add_module(name, step.module)
+                self.add_module(name, step.make_module())
                 self.arrays += tuple(
                     Stored(f"{name}.{stored.key}", stored.flag, stored.in_file)
                     for stored in step.arrays
@@ -116,9 +116,8 @@ def read_network(path: Path) -> NcnnNetwork:
             parameters.check_all_read()
             extents.update(zip(layer.outputs, step.outputs, strict=True))
             steps.append((layer, step))
-            is_first = in_channels is None and given and given[0].is_input
-            if is_first and isinstance(step.module, nn.Conv2d):
-                in_channels = step.module.in_channels
+            if in_channels is None and given and given[0].is_input:
+                in_channels = step.in_channels
         weights.check_at_end()
     network = NcnnNetwork(graph, steps)
     output = extents[graph.outputs()[0]]

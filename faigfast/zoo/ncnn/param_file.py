@@ -10,8 +10,8 @@ from faigfast.io.regular_file import regular_file, shortened, shown
 MAGIC = 7767517  # first line of a text file
 BINARY_MAGIC = MAGIC.to_bytes(4, "little")  # first bytes of a binary one
 EXPECTED = "the text .param file of an ncnn network"
-MAX_BYTES = 2**22  # of a file; Real-ESRGAN's has 116,029
-MAX_LAYERS = 20_000
+MAX_BYTES = 2**21  # of a file; Real-ESRGAN's has 116,029
+MAX_LAYERS = 5_000
 MAX_NAME = 255  # bytes of a name, ncnn's own limit
 MAX_BLOBS = 2_000_000
 MAX_ID = 31  # of a parameter, ncnn's own limit

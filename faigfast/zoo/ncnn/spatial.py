@@ -244,15 +244,12 @@ def _resize(
     if x.ndim == 2:  # a vector is an image of one pixel
         height, width = size or (int(zooms[0]), int(zooms[1]))
         return x[:, :, None, None].expand(-1, -1, height, width)
-    if size is None:
-        if mode == "nearest":
-            return functional.interpolate(x, scale_factor=zooms, mode=mode)
-        size = (int(x.shape[2] * zooms[0]), int(x.shape[3] * zooms[1]))
-    if mode == "nearest":
-        return functional.interpolate(x, size, mode=mode)
     if size == tuple(x.shape[2:]):
         return x
-    return functional.interpolate(x, size, mode=mode, align_corners=aligned)
+    corners = None if mode == "nearest" else aligned
+    # Where a factor gives no whole size, ncnn before October 2026 takes the ratio of the sizes.
+    factors = zooms if size is None else None
+    return functional.interpolate(x, size, factors, mode, align_corners=corners)
 
 
 @layer_type("PixelShuffle")

@@ -1,5 +1,6 @@
 """Steps of a network: how one layer runs, with the module that holds its weights."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -7,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from faigfast.zoo.ncnn.bin_file import Stored, WeightReader
 from faigfast.zoo.ncnn.param_file import Layer, Parameters
@@ -47,16 +48,19 @@ class Step:
         Takes the module, if there is one, and the inputs.
     outputs : tuple of Extent
         Sizes of the outputs.
-    module : nn.Module or None
-        Holder of its weights.
+    make_module : callable or None
+        Makes the holder of its weights, once all files are known to be good.
     arrays : tuple of Stored
         Its arrays in the order of the file; keys are the module's.
+    in_channels : int or None
+        Channels of the input, where the weights tell them.
     """
 
     run: Run
     outputs: tuple[Extent, ...]
-    module: nn.Module | None = None
+    make_module: Callable[[], nn.Module] | None = None
     arrays: tuple[Stored, ...] = ()
+    in_channels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Blueprint:
 
     def plain(self, key: str, count: int) -> tuple[nn.Parameter, Stored]:
         """Read a vector that is stored as float32, [count]."""
+        self.parameters.check_all_read()
         value = self.weights.plain(count, self.layer.place)
         return nn.Parameter(value), Stored(key, None, torch.flatten)
 
@@ -105,10 +110,8 @@ class Blueprint:
         in_file: Run = torch.flatten,
     ) -> tuple[nn.Parameter, Stored]:
         """Read a tensor of this shape in the file, whose flag tells the storage."""
-        count = 1
-        for size in shape:
-            count *= size
-        value, flag = self.weights.flagged(count, self.layer.place)
+        self.parameters.check_all_read()
+        value, flag = self.weights.flagged(math.prod(shape), self.layer.place)
         value = value.reshape(shape)
         if to_module is not None:
             value = to_module(value).contiguous()
@@ -133,6 +136,16 @@ def pointwise(blueprint: Blueprint, run: Run) -> Step:
     """Make a step whose output is as large as its input."""
     blueprint.expect()
     return Step(run, blueprint.inputs)
+
+
+def module_of(
+    kind: Callable[..., nn.Module], arguments: tuple[Any, ...], tensors: dict[str, Tensor | None]
+) -> nn.Module:
+    """Make a module and give it its tensors."""
+    module = kind(*arguments, device="meta")
+    for key, value in tensors.items():
+        setattr(module, key, value)
+    return module
 
 
 def chained(run: Run, then: Run | None) -> Run:
