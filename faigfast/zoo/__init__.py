@@ -5,16 +5,46 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from faigfast.zoo.dncnn import DnCNN
+from faigfast.zoo.drunet import DRUNet
 from faigfast.zoo.edsr import EDSR
+from faigfast.zoo.ffdnet import FFDNet
 from faigfast.zoo.rcan import RCAN
 from faigfast.zoo.rrdbnet import RRDBNet
+from faigfast.zoo.span import SPAN
 from faigfast.zoo.srcnn import SRCNNStyle
 from faigfast.zoo.srresnet import SRResNet
+from faigfast.zoo.srvggnet import SRVGGNetCompact
 from faigfast.zoo.swinir import SwinIR
 
-__all__ = ["EDSR", "RCAN", "RRDBNet", "SRCNNStyle", "SRResNet", "SwinIR", "infer_network"]
+__all__ = [
+    "EDSR",
+    "RCAN",
+    "SPAN",
+    "DRUNet",
+    "DnCNN",
+    "FFDNet",
+    "RRDBNet",
+    "SRCNNStyle",
+    "SRResNet",
+    "SRVGGNetCompact",
+    "SwinIR",
+    "infer_network",
+]
 
-FAMILIES = (SRResNet, SRCNNStyle, EDSR, RRDBNet, RCAN, SwinIR)
+FAMILIES = (
+    SRResNet,
+    SRCNNStyle,
+    EDSR,
+    RRDBNet,
+    RCAN,
+    SwinIR,
+    SRVGGNetCompact,
+    SPAN,
+    DnCNN,
+    FFDNet,
+    DRUNet,
+)
 
 
 def infer_network(state: Mapping[str, Tensor]) -> nn.Module:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -82,8 +82,57 @@ def count(state: Mapping[str, Tensor], prefix: str) -> int:
     return len(members)
 
 
-def check_fits(description: str, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+def extend(x: Tensor, factor: int) -> Tensor:
+    """Repeat the last row and column of x [N, C, H, W] up to multiples of a factor."""
+    for dim in (2, 3):
+        side = x.shape[dim]
+        if side % factor:
+            place = torch.arange(side + -side % factor, device=x.device).clamp(max=side - 1)
+            x = x.index_select(dim, place)
+    return x
+
+
+def reflect(x: Tensor, window: int) -> Tensor:
+    """Reflect [N, C, H, W] at its lower and right edges up to whole windows."""
+    for dim in (2, 3):
+        side = x.shape[dim]
+        if side % window:
+            # Unlike torch's own padding, this reflects again where the image is too small.
+            place = torch.arange(side + -side % window, device=x.device) % max(2 * side - 2, 1)
+            x = x.index_select(dim, torch.minimum(place, 2 * side - 2 - place))
+    return x
+
+
+def last_position(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Give the highest number of a member of a list of modules, such as "model."; 0 without any."""
+    start = len(prefix)
+    heads = {key[start:].split(".", 1)[0] for key in state if key.startswith(prefix)}
+    return max((int(head) for head in heads if re.fullmatch(r"[0-9]{1,4}", head)), default=0)
+
+
+def is_computed(key: str, computed: Collection[str]) -> bool:
+    """Whether a tensor is one that its network computes, such as a mask, by the end of its name."""
+    return key.rpartition(".")[2] in computed
+
+
+def check_fits(
+    description: str,
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    computed: Collection[str] = (),
+) -> None:
     """Refuse a state dict of another network.
+
+    Parameters
+    ----------
+    description : str
+        Beginning of the message.
+    network : nn.Module
+        The network of the sizes that were read off the state dict.
+    state : mapping of str to Tensor
+        The state dict.
+    computed : collection of str
+        Ends of the names of tensors that the network computes; they are not compared.
 
     Raises
     ------
@@ -94,6 +143,8 @@ def check_fits(description: str, network: nn.Module, state: Mapping[str, Tensor]
     if len(description) > MAX_DESCRIPTION:
         description = f"{description[:MAX_DESCRIPTION]}..."
     for key in [*expected, *state]:
+        if is_computed(key, computed):
+            continue
         if key not in state or key not in expected:
             raise ValueError(
                 f"{description} {'does not have' if key in state else 'lacks'} {key!r}"

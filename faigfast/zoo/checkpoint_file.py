@@ -11,6 +11,7 @@ import torch
 
 from faigfast.io.regular_file import regular_file, shown
 from faigfast.zoo.checkpoint_limits import MarkedFile, check_header, check_zip
+from faigfast.zoo.numpy_scalars import numbers_allowed
 
 SAFETENSORS_HEADER_LIMIT = 100_000_000  # of the format itself, in bytes
 EXPECTED = "a PyTorch or safetensors file"
@@ -72,7 +73,10 @@ def _read_torch(path: Path) -> tuple[Mapping[str, Any], None]:
         check_zip(path)
     try:
         # torch would judge a path by its suffix; a file without zip is one pickle after another.
-        with open(path, "rb") if is_zip else MarkedFile(io.FileIO(path)) as file:
+        with (
+            open(path, "rb") if is_zip else MarkedFile(io.FileIO(path)) as file,
+            numbers_allowed(),
+        ):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file
         wanted = re.search(r"GLOBAL (\w+(?:\.\w+)+)", str(error))

@@ -1,11 +1,8 @@
-"""Checkpoints: reading weights from a file, and writing them in the file's own form."""
+"""Checkpoints: networks from files, and weights written in a file's own form."""
 
 import copy
 import logging
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,136 +10,68 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.io.atomic import atomic_write
-from faigfast.io.regular_file import shown
 from faigfast.io.tensor_file import write_safetensors
-from faigfast.models.state import check_same_layout, copy_of, unwrap
-from faigfast.zoo import infer_network
-from faigfast.zoo.checkpoint_file import read_content
-from faigfast.zoo.checkpoint_limits import check_size, check_tensors, outline, with_memory
-from faigfast.zoo.spandrel import spandrel_network
+from faigfast.models.state import check_same_layout, unwrap
+from faigfast.zoo.building import computed_names, fit, fit_pair, state_of, with_weights
+from faigfast.zoo.checkpoint_source import Checkpoint, PathLike, Source, path_of, read_checkpoint
+from faigfast.zoo.name_prefixes import wrapper_prefix
+from faigfast.zoo.ncnn import check_same_graph, write_network
+from faigfast.zoo.weight_types import weight_type
+from faigfast.zoo.written_names import closest_names
 
-WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict")
-PREFIXES = ("module.", "_orig_mod.")
+__all__ = ["Checkpoint", "Source", "load_model", "load_pair", "read_checkpoint", "save_model"]
+
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
+NCNN_SUFFIX = ".param"
 
-PathLike = str | os.PathLike[str]
+State = Mapping[str, Any]
 log = logging.getLogger("faigfast")
 
 
-@dataclass(frozen=True)
-class Source:
-    """Origin of a network's weights, in words by `str()`.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    key : str or None
-        The entry of the file with the weights; None where the file is the state dict itself.
-    prefix : str
-        Start of every name in the file that the network's names lack, such as "module.".
-    """
-
-    path: Path
-    key: str | None
-    prefix: str
-
-    def __str__(self) -> str:
-        """Say "params_ema of baseline.pth"."""
-        return f"{self.key or 'plain state dict'} of {self.path.name}"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Content of a checkpoint file.
-
-    Attributes
-    ----------
-    source : Source
-        The file and the entry with the weights.
-    state : dict of str to Tensor
-        The tensors on the CPU, names without the source's prefix.
-    content : mapping
-        The complete file as stored.
-    metadata : dict of str to str, or None
-        Metadata of a safetensors file.
-    """
-
-    source: Source
-    state: dict[str, Tensor]
-    content: Mapping[str, Any]
-    metadata: dict[str, str] | None = None
-
-
-def read_checkpoint(path: PathLike) -> Checkpoint:
-    """Read the weights of a PyTorch or safetensors file without running code in it.
-
-    The content decides the format, not the suffix. In a PyTorch file the weights are the first of
-    `params_ema`, `params`, `state_dict` and `model_state_dict` that is not empty;
-    otherwise the file itself must be a dict of tensors. "module." and "_orig_mod.", which wrappers
-    put before every name, are removed.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    Checkpoint
-        Its tensors and their entry in the file.
-
-    Raises
-    ------
-    TypeError
-        If `path` is not a path.
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is no regular file, empty, damaged, of another kind, asks for code to be run, holds
-        no dict of tensors, or more tensors or longer names than any network has.
-    """
-    path = _path("path", path)
-    content, metadata = read_content(path)
-    key = next((k for k in WRAPPERS if isinstance(content.get(k), Mapping) and content[k]), None)
-    stored = content if key is None else content[key]
-    place = shown(path) if key is None else f"{key!r} of {shown(path)}"
-    if not stored:
-        raise ValueError(f"{place} is an empty dict; expected a dict of tensors")
-    check_tensors(stored, place, WRAPPERS)
-    prefix = _prefix(stored)
-    state = {name[len(prefix) :]: value.detach() for name, value in stored.items()}
-    return Checkpoint(Source(path, key, prefix), state, content, metadata)
-
-
-def load_model(path: PathLike, into: nn.Module | None = None) -> nn.Module:
+def load_model(
+    path: PathLike | State,
+    into: nn.Module | None = None,
+    key: str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> nn.Module:
     """Read a network from a checkpoint.
 
     Parameters
     ----------
-    path : path-like
-        A PyTorch file (.pth, .pt, .ckpt) or a safetensors file; see `read_checkpoint`.
+    path : path-like or mapping
+        A PyTorch file (.pth, .pt, .ckpt), a safetensors file, or the .param file of an ncnn
+        network with its .bin file beside it; or a state dict in memory.
     into : nn.Module, optional
         A network of your own with the file's names and shapes. It is copied, without DataParallel
         or torch.compile, never changed. Without it the file must fit a network in `faigfast.zoo`
         or, where the package spandrel is installed, one of its architectures.
+    key : str, optional
+        The entry of the file with the weights, such as "params", dotted where it is nested, such
+        as "generator.ema". By default averages (`params_ema`, `params-ema`, `ema`) come before
+        `params`, `state_dict`, `model`, `net`, `netG` and others.
+    dtype : torch.dtype or str, optional
+        Type of the weights: float64, float32, bfloat16 or float16. By default the file's (a
+        half-precision file gives a half-precision network), or float32 where the file mixes types.
 
     Returns
     -------
     nn.Module
-        In eval mode, tensors of the file's dtypes (a half-precision file gives a half-precision
-        network). Its attribute `faigfast_source` is the `Source` of its weights;
-        the logger "faigfast" reports it at level INFO. A network of spandrel is its raw module.
+        In eval mode. Its attribute `faigfast_source` is the `Source` of its weights: the entry,
+        entries passed over, and what loading changed; the logger "faigfast" reports it at level
+        INFO. The prefixes "module.", "_orig_mod.", "model.", "net.", "generator.", "netG." and the
+        like are removed where all names have them and a network then fits. A network of spandrel
+        is its raw module.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     TypeError
-        If `path` is not a path, or `into` is not a module or is a scripted one.
+        If `path` is neither a path nor a mapping, `into` is not a module or is a scripted one, or
+        `key` or `dtype` is of another type.
     ValueError
-        If the file is unusable (see `read_checkpoint`), its network is unknown, or its names or
-        shapes differ from `into`; the first difference is named.
+        If the file is unusable, has no entry `key`, its network is unknown, its names or shapes
+        differ from `into` (the first difference is named), or `dtype` is another.
 
     Examples
     --------
@@ -152,25 +81,35 @@ def load_model(path: PathLike, into: nn.Module | None = None) -> nn.Module:
     ...     print(load_model(f"{folder}/net.pth", into=nn.Conv2d(3, 8, 3)).faigfast_source)
     params of net.pth
     """
-    return _build(read_checkpoint(path), into)
+    wanted = weight_type(dtype)
+    return with_weights(fit(read_checkpoint(path, key), into, wanted))
 
 
 def load_pair(
-    a: PathLike, b: PathLike, into: nn.Module | None = None
+    a: PathLike | State,
+    b: PathLike | State,
+    into: nn.Module | None = None,
+    key: str | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> tuple[nn.Module, nn.Module]:
     """Read a baseline and a target of one architecture.
 
     Parameters
     ----------
-    a, b : path-like
+    a, b : path-like or mapping
         Checkpoints of the baseline and of the target.
     into : nn.Module, optional
         As in `load_model`; both are copies of it.
+    key : str, optional
+        As in `load_model`; both files must have the entry.
+    dtype : torch.dtype or str, optional
+        As in `load_model`.
 
     Returns
     -------
     baseline, target : nn.Module
-        As from `load_model`.
+        As from `load_model`. Two SwinIR trained on patches of different sizes get the masks of one
+        size, since masks are computed.
 
     Raises
     ------
@@ -187,12 +126,19 @@ def load_pair(
     >>> torch.equal(baseline.weight, target.weight)
     True
     """
-    first, second = read_checkpoint(_path("a", a)), read_checkpoint(_path("b", b))
-    check_same_layout(first.state, second.state, f"the baseline {a}", f"the target {b}")
-    return _build(first, into), _build(second, into)
+    wanted = weight_type(dtype)
+    first, second = read_checkpoint(a, key, "a"), read_checkpoint(b, key, "b")
+    if first.network is not None and second.network is not None:
+        places = f"the baseline {first.place}", f"the target {second.place}"
+        check_same_layout(first.state, second.state, *places)
+        check_same_graph(first.network, second.network, *places)
+    pair = fit_pair(fit(first, into, wanted), fit(second, into, wanted))
+    return with_weights(pair[0]), with_weights(pair[1])
 
 
-def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -> None:
+def save_model(
+    model: nn.Module, path: PathLike, like: PathLike | None = None, key: str | None = None
+) -> None:
     """Write a network's weights, whole or not at all.
 
     Parameters
@@ -200,12 +146,19 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
     model : nn.Module
         The network, without any wrapper; its weights are written in their own dtypes.
     path : path-like
-        The suffix chooses the format: .safetensors, or .pth, .pt or .ckpt for PyTorch's.
+        The suffix chooses the format: .safetensors, .pth, .pt or .ckpt for PyTorch's, or .param
+        for ncnn's, which needs such a file as `like` and writes the .bin file beside it too.
     like : path-like, optional
         A checkpoint whose names, order and prefix the new one takes. Where both are PyTorch
         files, it takes the other entries too: only the entry that `load_model` reads is replaced
         and all others (`params` beside `params_ema`, say) stay the same. Where both are
-        safetensors, the metadata is kept. Without `like` a plain state dict is written.
+        safetensors, the metadata is kept. Where both are ncnn's, layers and storage (float16 or
+        float32) are kept. The older names of ESRGAN are written back. A SPAN with branches gets its
+        own branches back where they merge into the network's kernel; other kernels get new
+        branches that merge into them exactly, and the logger "faigfast" warns that training
+        cannot go on from these. Without `like` a plain state dict is written.
+    key : str, optional
+        The entry of `like`, as in `load_model`.
 
     Raises
     ------
@@ -213,7 +166,8 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
         If `model` is not a module or is a scripted one, or `path` or `like` is not a path.
     ValueError
         If the suffix is unknown, the network holds more than tensors, `like` is unusable or has
-        other names or shapes, or the file cannot be written.
+        other names or shapes, or the file cannot be written. For ncnn also if `like` is no .param
+        file or a weight is too large for its float16.
     FileNotFoundError
         If there is no file `like`.
 
@@ -225,20 +179,29 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
     ...     list(read_checkpoint(f"{folder}/net.pth").state)
     ['weight', 'bias']
     """
-    stored = _state(unwrap(model, "model"), "model")
+    network = unwrap(model, "model")
+    stored = state_of(network, "model")
     path = checkpoint_path(path)
     suffix = path.suffix.lower()
     state = {name: value.cpu().contiguous() for name, value in stored.items()}
     content: Mapping[str, Any] = state
     metadata = None
+    if like is None and suffix == NCNN_SUFFIX:
+        raise ValueError(f"path {path} needs a network's layers; expected `like`, a .param file")
+    if like is None and key is not None:
+        raise ValueError(f"key is {key!r} without `like`; expected both, or none of them")
     if like is not None:
-        like_checkpoint = read_checkpoint(_path("like", like))
-        own_prefix = _prefix(state)
+        like_checkpoint = read_checkpoint(path_of("like", like), key)
+        own_prefix = wrapper_prefix(state)
         unprefixed = {name[len(own_prefix) :]: value for name, value in state.items()}
-        check_same_layout(unprefixed, like_checkpoint.state, "`model`", f"`like` ({like})")
-        prefix = like_checkpoint.source.prefix
-        content = state = {prefix + name: unprefixed[name] for name in like_checkpoint.state}
-        metadata = like_checkpoint.metadata
+        if suffix == NCNN_SUFFIX:
+            check_same_layout(unprefixed, like_checkpoint.state, "`model`", f"`like` ({like})")
+            if like_checkpoint.network is None:
+                raise ValueError(f"`like` ({like}) is no ncnn network; expected a .param file")
+            write_network(path, unprefixed, like_checkpoint.network)
+            return
+        state = _in_form(unprefixed, like_checkpoint, computed_names(network), f"`like` ({like})")
+        content, metadata = state, like_checkpoint.metadata
         if suffix != ".safetensors" and metadata is None:
             content = _with_weights(like_checkpoint, state)
     if suffix == ".safetensors":
@@ -252,105 +215,47 @@ def save_model(model: nn.Module, path: PathLike, like: PathLike | None = None) -
 
 def checkpoint_path(path: PathLike) -> Path:
     """Refuse a file name with a suffix that `save_model` does not write."""
-    path = _path("path", path)
-    if path.suffix.lower() not in (".safetensors", *TORCH_SUFFIXES):
+    path = path_of("path", path)
+    if path.suffix.lower() not in (".safetensors", *TORCH_SUFFIXES, NCNN_SUFFIX):
         raise ValueError(
             f"path {path} ends in {path.suffix!r}; expected .safetensors or one of "
-            f"{', '.join(TORCH_SUFFIXES)}"
+            f"{', '.join((*TORCH_SUFFIXES, NCNN_SUFFIX))}"
         )
     return path
 
 
-def _path(argument: str, value: object) -> Path:
-    if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{argument} is a {type(value).__name__}; expected the path of a file")
-    return Path(value)
+def _in_form(
+    state: dict[str, Tensor], like: Checkpoint, computed: tuple[str, ...], place: str
+) -> dict[str, Tensor]:
+    """Give a network's weights under the names and in the order of a checkpoint's entry.
 
-
-def _prefix(names: Mapping[str, Tensor]) -> str:
-    """Return the prefix that wrappers (DataParallel, torch.compile) gave to all names."""
-    prefix, first, last = "", min(names, default=""), max(names, default="")
-    # All names between the first and the last in order begin as both do.
-    while candidate := next(
-        (p for p in PREFIXES if first.startswith(prefix + p) and last.startswith(prefix + p)), None
-    ):
-        prefix += candidate
-    return prefix
-
-
-def _state(network: nn.Module, whose: str) -> dict[str, Tensor]:
-    """Give the state dict of a network; refuse entries that are not tensors."""
-    state = network.state_dict()
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{whose} holds {name!r}, a {type(value).__name__}; expected tensors")
-    return state
-
-
-def _build(checkpoint: Checkpoint, into: nn.Module | None) -> nn.Module:
-    """Make the network of a checkpoint and put the weights in."""
-    path = checkpoint.source.path
-    if into is None:
-        try:
-            check_size(checkpoint.state, path.stat().st_size)
-        except ValueError as error:
-            raise ValueError(f"{shown(path)}: {error}") from None
-        try:
-            outlined = outline(checkpoint.state, infer_network)
-            whose = type(outlined).__name__
-            check_same_layout(outlined.state_dict(), checkpoint.state, whose, shown(path))
-        except ValueError as unknown:
-            return _of_spandrel(checkpoint, unknown)
-        network = with_memory(outlined)  # all of it is in the file
-    else:
-        network = copy_of(unwrap(into, "into"))
-    whose = "`into`" if into is not None else type(network).__name__
-    wanted = _state(network, whose)
-    own_prefix = _prefix(wanted)
-    state = {own_prefix + name: value for name, value in checkpoint.state.items()}
-    check_same_layout(wanted, state, whose, shown(path))
-    owners: dict[int, str] = {}
-    for name, tensor in network.state_dict(keep_vars=True).items():
-        if state[name].is_floating_point() != tensor.is_floating_point():
-            raise ValueError(
-                f"{shown(path)} holds {name!r} of {state[name].dtype}; {whose} has {tensor.dtype}"
-            )
-        owner = owners.setdefault(id(tensor), name)
-        if owner != name and not torch.equal(state[owner], state[name]):
-            raise ValueError(
-                f"{shown(path)} holds two values for {owner!r} and {name!r}, one in {whose}"
-            )
-    network.zero_grad()
-    for name, tensor in chain(network.named_parameters(), network.named_buffers()):
-        if name in state:  # load_state_dict keeps dtypes; the file's dtype is wanted
-            tensor.data = tensor.data.to(state[name].dtype)
-    network.load_state_dict(state)
-    return _sourced(network, checkpoint.source)
-
-
-def _of_spandrel(checkpoint: Checkpoint, unknown: ValueError) -> nn.Module:
-    """Give the network that spandrel makes of a checkpoint which is `unknown` to the zoo."""
-    path = checkpoint.source.path
-    try:
-        network = spandrel_network(checkpoint.state, path.stat().st_size)
-    except ValueError as error:
-        raise ValueError(f"{shown(path)}: {unknown}; {error}") from error.__cause__
-    return _sourced(network, checkpoint.source)
-
-
-def _sourced(network: nn.Module, source: Source) -> nn.Module:
-    """Note on a network in eval mode which file its weights are of."""
-    network.faigfast_source = source  # type: ignore[assignment]
-    log.info("%s: took %s", source.path, source)
-    return network.eval()
+    Parameters
+    ----------
+    state : dict of str to Tensor
+        The network's weights.
+    like : Checkpoint
+        The checkpoint.
+    computed : tuple of str
+        Ends of the names of tensors that the network computes; the checkpoint's are kept.
+    place : str
+        Name of the checkpoint for messages.
+    """
+    wanted = closest_names(like.state, state)
+    start = f"{like.entry.start}{like.source.prefix}{wanted.prefix}"
+    written, remark = wanted.write(state, computed, place)
+    if remark:
+        log.warning("%s", remark)
+    renamed = {start + name: value for name, value in written.items()}
+    # Other tensors of the dict, such as a counter of averages, stay as they are.
+    return {name: renamed.get(name, value) for name, value in like.entry.stored.items()}
 
 
 def _with_weights(checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> Mapping[str, Any]:
     """Give the content of a checkpoint with other tensors as its weights."""
     content: Any = copy.copy(checkpoint.content)
-    if checkpoint.source.key is None:
-        content.update(state)
-    else:
-        content[checkpoint.source.key] = copy.copy(content[checkpoint.source.key])
-        content[checkpoint.source.key].update(state)
+    inner = content
+    for name in checkpoint.entry.path:
+        inner[name] = copy.copy(inner[name])
+        inner = inner[name]
+    inner.update(state)
     return content

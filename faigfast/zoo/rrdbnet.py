@@ -11,6 +11,7 @@ from faigfast.zoo.blocks import check_fits, conv3x3, count, residual_conv, shape
 RESIDUAL_SCALE = 0.2
 NEGATIVE_SLOPE = 0.2
 UNSHUFFLE = {4: 1, 2: 2, 1: 4}  # scale -> factor that makes the input smaller beforehand
+MAX_DOUBLINGS = 6
 
 
 class DenseBlock(nn.Module):
@@ -57,21 +58,25 @@ class RRDBNet(nn.Module):
         Channels of the features.
     blocks : int
         Number of blocks of three dense blocks.
-    scale : {1, 2, 4}
-        Enlargement. The network enlarges by 4; for 2 and 1 its input is pixel-unshuffled by 2 and
-        by 4 beforehand, of which the sides of the image must be multiples.
+    scale : int
+        Enlargement, a power of two.
     growth : int
         Channels that a dense block's convolution adds.
+    unshuffle : int, optional
+        Factor by which the input is pixel-unshuffled beforehand, of which the sides of the image
+        must be multiples; the network doubles until scale · unshuffle. By default 4, 2 and 1 for
+        the scales 1, 2 and 4, as in BasicSR. With 1 the network of scale 2 has one doubling, as
+        BSRGAN's, and of scale 1 none, as some of ESRGAN's first form.
 
     Raises
     ------
     ValueError
-        If `scale` is another or a size is not positive.
+        If `scale` is 3 or the like, or a size is not positive.
 
     Notes
     -----
     Source: Wang et al., ECCVW 2018, with the further scales of BasicSR; keys as in its
-    RRDBNet.
+    RRDBNet. `load_model` reads files in the two older styles too, see `faigfast.zoo.esrgan_names`.
 
     Examples
     --------
@@ -88,21 +93,30 @@ class RRDBNet(nn.Module):
         blocks: int = 23,
         scale: int = 4,
         growth: int = 32,
+        unshuffle: int | None = None,
     ) -> None:
         super().__init__()
-        if scale not in UNSHUFFLE:
+        if unshuffle is None and scale not in UNSHUFFLE:
             raise ValueError(f"scale is {scale}; RRDBNet enlarges by 1, 2 or 4")
+        factor = UNSHUFFLE[scale] if unshuffle is None else unshuffle
+        enlarged = scale * factor
+        if min(scale, factor) < 1 or enlarged not in [2**i for i in range(MAX_DOUBLINGS + 1)]:
+            raise ValueError(
+                f"scale {scale} times unshuffle {factor} must be a power of two, at most "
+                f"{2**MAX_DOUBLINGS}"
+            )
         if min(in_channels, out_channels, width, blocks, growth) < 1:
             raise ValueError(
                 f"in_channels {in_channels}, out_channels {out_channels}, width {width}, blocks "
                 f"{blocks} and growth {growth} must be positive"
             )
-        self.scale = scale
-        self.conv_first = conv3x3(in_channels * UNSHUFFLE[scale] ** 2, width)
+        self.scale, self.unshuffle, self.channels = scale, factor, in_channels
+        self.conv_first = conv3x3(in_channels * factor**2, width)
         self.body = nn.Sequential(*(RRDB(width, growth) for _ in range(blocks)))
         self.conv_body = conv3x3(width, width)
-        self.conv_up1 = conv3x3(width, width)
-        self.conv_up2 = conv3x3(width, width)
+        self.doublings = enlarged.bit_length() - 1
+        for i in range(self.doublings):
+            self.add_module(f"conv_up{i + 1}", conv3x3(width, width))
         self.conv_hr = conv3x3(width, width)
         self.conv_last = conv3x3(width, out_channels)
 
@@ -118,9 +132,9 @@ class RRDBNet(nn.Module):
         Returns
         -------
         RRDBNet
-            Its sizes follow from the shapes, which leave open the scale and the channels of the
-            input: where the first convolution takes 4 or 16 times the output's channels, the
-            scale is 2 or 1, as in the published networks; else it is 4.
+            Its sizes follow from keys and shapes, which leave open the channels of the input:
+            where the first convolution takes 4 or 16 times the output's channels, the input is
+            unshuffled by 2 or 4, as in the published networks; else not.
 
         Raises
         ------
@@ -130,10 +144,13 @@ class RRDBNet(nn.Module):
         width, taken = shape_of("RRDBNet", state, "conv_first.weight")[:2]
         growth = shape_of("RRDBNet", state, "body.0.rdb1.conv1.weight")[0]
         out_channels = shape_of("RRDBNet", state, "conv_last.weight")[0]
-        scale = {4 * out_channels: 2, 16 * out_channels: 1}.get(taken, 4)
-        blocks = count(state, "body.")
-        in_channels = taken // UNSHUFFLE[scale] ** 2
-        network = cls(in_channels, out_channels, width, blocks, scale, growth)
+        enlarged = 2 ** sum(f"conv_up{i + 1}.weight" in state for i in range(MAX_DOUBLINGS))
+        factor = {4 * out_channels: 2, 16 * out_channels: 4}.get(taken, 1)
+        if enlarged % factor:
+            factor = 1
+        blocks, scale = count(state, "body."), enlarged // factor
+        in_channels = taken // factor**2
+        network = cls(in_channels, out_channels, width, blocks, scale, growth, factor)
         check_fits(f"RRDBNet of width {width} and {blocks} blocks", network, state)
         return network
 
@@ -143,10 +160,11 @@ class RRDBNet(nn.Module):
         def activate(features: Tensor) -> Tensor:
             return F.leaky_relu(features, NEGATIVE_SLOPE)
 
-        if self.scale < 4:
-            x = F.pixel_unshuffle(x, UNSHUFFLE[self.scale])
+        if self.unshuffle > 1:
+            x = F.pixel_unshuffle(x, self.unshuffle)
         y = self.conv_first(x)
         y = y + self.conv_body(self.body(y))
-        for conv in (self.conv_up1, self.conv_up2):
+        for i in range(self.doublings):
+            conv = getattr(self, f"conv_up{i + 1}")
             y = activate(conv(F.interpolate(y, scale_factor=2, mode="nearest")))
         return self.conv_last(activate(self.conv_hr(y)))

@@ -14,6 +14,7 @@ from faigfast.zoo.blocks import (
     check_fits,
     conv3x3,
     count,
+    reflect,
     shape_of,
     shuffle_scale,
 )
@@ -55,17 +56,6 @@ def _shift_mask(height: int, width: int, window: int, shift: int) -> Tensor:
     labels = _split(labels[None, :, :, None], window).flatten(1)
     labels = labels.unflatten(1, (-1, window**2))[0]  # [B, T]
     return HIDDEN * (labels[:, None] != labels[:, :, None]).float()
-
-
-def _extend(x: Tensor, window: int) -> Tensor:
-    """Reflect [N, C, H, W] at its lower and right edges up to whole windows."""
-    for dim in (2, 3):
-        side = x.shape[dim]
-        if side % window:
-            # Unlike torch's own padding, this reflects again where the image is too small.
-            place = torch.arange(side + -side % window, device=x.device) % max(2 * side - 2, 1)
-            x = x.index_select(dim, torch.minimum(place, 2 * side - 2 - place))
-    return x
 
 
 class WindowAttention(nn.Module):
@@ -206,6 +196,7 @@ class SwinIR(nn.Module):
     torch.Size([1, 3, 10, 14])
     """
 
+    computed = ("attn_mask", "relative_position_index")
     mean: Tensor
 
     def __init__(
@@ -230,7 +221,7 @@ class SwinIR(nn.Module):
         hidden = int(width * mlp_ratio)
         if hidden < 1 or not img_range > 0:
             raise ValueError(f"mlp_ratio {mlp_ratio} and img_range {img_range} must be positive")
-        self.scale, self.window = scale, window
+        self.scale, self.window, self.channels = scale, window, in_channels
         self.upsampler, self.img_range = upsampler, img_range
         mean = torch.tensor(RGB_MEAN) if in_channels == 3 else torch.zeros(1)
         self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
@@ -276,9 +267,10 @@ class SwinIR(nn.Module):
         Returns
         -------
         SwinIR
-            Its sizes follow from keys and shapes, `image_size` from the masks. Nothing
-            gives `img_range`: it is 255 for the published networks against JPEG artefacts
-            (window 7, images of 126 pixels, no upsampler) and 1 for all others.
+            Its sizes follow from keys and shapes, `image_size` from the masks, without them two
+            windows. Masks and positions are computed, never compared. Nothing gives `img_range`:
+            it is 255 for the published networks against JPEG artefacts (window 7, no upsampler,
+            masks of images of 126 pixels or none) and 1 for all others.
 
         Raises
         ------
@@ -296,7 +288,8 @@ class SwinIR(nn.Module):
         ]
         window = (math.isqrt(bias_table_shapes[0][0]) + 1) // 2
         hidden = shape_of("SwinIR", state, f"{first_blocks[0]}mlp.fc1.weight", 2)[0]
-        size = _masked_size(state, window)
+        stored_size = _masked_size(state, window)
+        size = stored_size or (2 * window, 2 * window)
         scale, upsampler = 1, ""
         if "conv_up1.weight" in state:
             scale, upsampler = 4, "nearest+conv"
@@ -305,6 +298,7 @@ class SwinIR(nn.Module):
         elif "upsample.0.weight" in state:
             grown = shape_of("SwinIR", state, "upsample.0.weight")[0]
             scale, upsampler = math.isqrt(grown // max(1, in_channels)), "pixelshuffledirect"
+        is_jpeg = (window, upsampler) == (7, "") and stored_size in (None, (126, 126))
         network = cls(
             in_channels,
             width,
@@ -316,16 +310,16 @@ class SwinIR(nn.Module):
             upsampler,
             "3conv" if "conv_after_body.0.weight" in state else "1conv",
             size,
-            255.0 if (size, window, upsampler) == ((126, 126), 7, "") else 1.0,
+            255.0 if is_jpeg else 1.0,
         )
-        check_fits(f"SwinIR of width {width} and ×{scale}", network, state)
+        check_fits(f"SwinIR of width {width} and ×{scale}", network, state, cls.computed)
         return network
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore x [N, C, H, W] to [N, C, scale·H, scale·W]."""
         height, width = x.shape[-2:]
         mean = self.mean.to(x)
-        x = (_extend(x, self.window) - mean) * self.img_range
+        x = (reflect(x, self.window) - mean) * self.img_range
         first = self.conv_first(x)
         y = self.norm(self.layers(self.patch_embed(first.permute(0, 2, 3, 1))))  # [N, H, W, C]
         y = self.conv_after_body(y.permute(0, 3, 1, 2)) + first
@@ -350,16 +344,18 @@ class SwinIR(nn.Module):
         return self.conv_last(y)
 
 
-def _masked_size(state: Mapping[str, Tensor], window: int) -> tuple[int, int]:
-    """Read the image size off stored masks; two windows each way where there are none."""
+def _masked_size(state: Mapping[str, Tensor], window: int) -> tuple[int, int] | None:
+    """Read the image size off stored masks; None where there are none that give one."""
     key = next((key for key in state if key.endswith(".attn_mask")), None)
-    if key is None:
-        return 2 * window, 2 * window
-    windows = shape_of("SwinIR", state, key, 3)[0]
+    if key is None or state[key].shape[1:] != (window**2,) * 2:
+        return None
+    windows = len(state[key])
     # In the first row of windows only the last one holds pixels from both ends of the image.
     masked = state[key].flatten(1).any(1).nonzero()
     columns = int(masked[0]) + 1 if len(masked) else 1
-    return windows // columns * window, columns * window
+    rows = windows // columns
+    valid = min(rows, columns) > 1 and rows * columns == windows
+    return (rows * window, columns * window) if valid else None
 
 
 def _check(

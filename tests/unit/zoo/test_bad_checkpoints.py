@@ -154,7 +154,9 @@ def test_what_is_no_path(tmp_path):
     torch.save(network().state_dict(), tmp_path / "a.pth")
     with pytest.raises(TypeError, match="path is a NoneType; expected the path of a file"):
         load_model(None)
-    with pytest.raises(TypeError, match="b is a dict; expected the path of a file"):
+    with pytest.raises(TypeError, match="b is a list; expected the path of a file"):
+        load_pair(tmp_path / "a.pth", [])
+    with pytest.raises(ValueError, match="`b` is an empty dict; expected a dict of tensors"):
         load_pair(tmp_path / "a.pth", {})
     with pytest.raises(TypeError, match="like is a int; expected the path of a file"):
         save_model(network(), tmp_path / "b.pth", like=3)
