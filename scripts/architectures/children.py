@@ -82,4 +82,7 @@ def _run(sender: Any, name: str, timed: bool) -> None:
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the architectures' own code
-        sender.send(measure(name, timed))
+        try:
+            sender.send(measure(name, timed))
+        except Exception as problem:
+            sender.send({"name": name, "failed": f"{type(problem).__name__}: {problem}"[:400]})

@@ -92,7 +92,7 @@ def images(instance: Instance, target: nn.Module) -> tuple[Tensor, Tensor]:
     """Make images x [N, C, H, W] and ground truths of the shape of the target's outputs."""
     x = torch.rand(IMAGES, instance.channels, *instance.size)
     with torch.no_grad():
-        shape = copy.deepcopy(target)(x[:1]).shape
+        shape = copy.deepcopy(target)(x[:1].clone()).shape
     return x, torch.rand(IMAGES, *shape[1:])
 
 
@@ -139,8 +139,8 @@ def scores(baseline: nn.Module, target: nn.Module, x: Tensor, gt: Tensor, trains
             for key, value in start.items():
                 if value.is_floating_point():
                     own[key].data.copy_(value + alpha * (end[key] - value))
-            # Not autograd.grad, which networks with reentrant checkpoints refuse.
-            (network(image) - truth).square().sum().backward()
+            # RCAN writes to its images; reentrant checkpoints refuse autograd.grad.
+            (network(image.clone()) - truth).square().sum().backward()
             for layer in layers:
                 if own[layer].grad is not None:
                     sums[layer] += own[layer].grad / STEPS
