@@ -19,8 +19,8 @@ def function_identity(function: Callable[..., Any]) -> str | None:
     -------
     str or None
         Module, qualified name and a hash of the source text; None for a lambda, a function within
-        a function, a partial or an object, whose behaviour no name tells. Functions that it calls
-        are not part of the identity.
+        a function, a partial or an object, whose behaviour no name tells, and for a function
+        without source text. Functions that it calls are not part of the identity.
     """
     name, module = getattr(function, "__qualname__", None), getattr(function, "__module__", None)
     value: Any = sys.modules.get(module or "")
@@ -30,6 +30,6 @@ def function_identity(function: Callable[..., Any]) -> str | None:
         return None
     try:
         source = inspect.getsource(function)
-    except (OSError, TypeError):  # a function of C, or typed at a prompt
-        return f"{module}.{name}" if inspect.isbuiltin(function) else None
+    except (OSError, TypeError):  # typed at a prompt, or of C
+        return None
     return f"{module}.{name}@{hashlib.sha256(source.encode()).hexdigest()[:16]}"
