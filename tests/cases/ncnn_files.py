@@ -56,7 +56,9 @@ def output_of_ncnn(path, x, first="in0", last="out0"):
     net = ncnn.Net()
     net.opt.use_vulkan_compute = False
     net.opt.num_threads = 1
-    for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
+    halves = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage")
+    # These round more than a plain convolution does.
+    for name in (*halves, "use_winograd_convolution", "use_sgemm_convolution"):
         setattr(net.opt, name, False)
     assert net.load_param(str(path)) == 0
     assert net.load_model(str(path.with_suffix(".bin"))) == 0

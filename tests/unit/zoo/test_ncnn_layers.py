@@ -98,9 +98,12 @@ SEVERAL = {
     "product": ["Split s 1 3 in0 a b c", "Eltwise e 3 1 a b c out0 0=0"],
     "maximum": ["Split s 1 2 in0 a b", "TanH t 1 1 b d", "Eltwise e 2 1 a d out0 0=2"],
     "difference": ["Split s 1 2 in0 a b", "TanH t 1 1 b d", "BinaryOp e 2 1 a d out0 0=1"],
-    "channels times": ["Split s 1 2 in0 a b", "Pooling p 1 1 b d 0=1 4=1", "Scale e 2 1 a d out0 0=-233"],
-    "vector of channels": ["Split s 1 2 in0 a b", "Pooling p 1 1 b d 0=1 4=1", "BinaryOp e 2 1 d a out0 0=7"],
-    "crop like another": ["Split s 1 2 in0 a b", "Pooling p 1 1 b d 0=1 1=3 2=2", "Crop e 2 1 a d out0 0=2 1=3"],
+    "channels times": [
+        "Split s 1 2 in0 a b", "Pooling p 1 1 b d 0=1 4=1", "Scale e 2 1 a d out0 0=-233"],
+    "vector of channels": [
+        "Split s 1 2 in0 a b", "Pooling p 1 1 b d 0=1 4=1", "BinaryOp e 2 1 d a out0 0=7"],
+    "crop like another": [
+        "Split s 1 2 in0 a b", "Pooling p 1 1 b d 0=1 1=3 2=2", "Crop e 2 1 a d out0 0=2 1=3"],
     "resized vector": ["Pooling p 1 1 in0 d 0=1 4=1", "Interp e 1 1 d out0 0=2 3=4 4=5"],
 }  # fmt: skip
 WEIGHTED = {
