@@ -231,9 +231,9 @@ INSTANCES: dict[str, Instance] = {
         "RCAN.rcan_arch.RCAN",
         dict(scale=2, n_resgroups=1, n_resblocks=2, n_feats=16, reduction=4),
     ),
-    "RealCUGAN ×2": Instance("RealCUGAN.upcunet_v3.UpCunet2x", size=(36, 36)),
-    "RealCUGAN ×3": Instance("RealCUGAN.upcunet_v3.UpCunet3x", size=(36, 36)),
-    "RealCUGAN ×4": Instance("RealCUGAN.upcunet_v3.UpCunet4x", size=(36, 36)),
+    "RealCUGAN ×2": Instance("RealCUGAN.upcunet_v3.UpCunet2x", size=(20, 20)),
+    "RealCUGAN ×3": Instance("RealCUGAN.upcunet_v3.UpCunet3x", size=(20, 20)),
+    "RealCUGAN ×4": Instance("RealCUGAN.upcunet_v3.UpCunet4x", size=(20, 20)),
     "RealCUGAN ×2 fast": Instance("RealCUGAN.upcunet_v3.UpCunet2x_fast", size=(40, 40)),
     "RestoreFormer": Instance(
         "RestoreFormer.restoreformer_arch.RestoreFormer",
