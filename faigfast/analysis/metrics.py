@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from faigfast.data.degradations import round_to_8_bit
+from faigfast.integration.image_range import exceeds_white
 
 CHANNELS = ("rgb", "y")
 FORMS = ("gray", "authors")
@@ -18,12 +19,13 @@ def luma(x: Tensor) -> Tensor:
 
 
 def psnr(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -> Tensor:
-    """Peak signal-to-noise ratio of each image, in dB, after rounding the output to 8 bit.
+    """Peak signal-to-noise ratio of each image, in dB, after rounding both images to 8 bit.
 
     Parameters
     ----------
     output, gt : Tensor
-        [N, C, *spatial], range [0, 1]: images, and signals or volumes as well.
+        [N, C, *spatial], range [0, 1]: images, and signals or volumes as well. Both are rounded to
+        8 bit and clipped.
     border : int
         Pixels left out on every side of every spatial axis; usually the scale.
     channel : {"rgb", "y"}
@@ -32,24 +34,25 @@ def psnr(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -
     Returns
     -------
     Tensor
-        [N], float64; infinite for equal images.
+        [N], float64; infinite for images that are equal in 8 bit.
 
     Raises
     ------
     ValueError
-        If shapes differ, the border leaves nothing, or the channel is unknown.
+        If shapes differ, the border leaves nothing, the channel is unknown, or the ground truth
+        exceeds 1, as an image of 0 to 255 does.
 
     Examples
     --------
-    >>> psnr(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.1)).round(decimals=3)
-    tensor([20.], dtype=torch.float64)
+    >>> psnr(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.2)).round(decimals=3)
+    tensor([13.9790], dtype=torch.float64)
     """
     a, b = _compared(output, gt, border, channel)
     return -10 * torch.log10((a - b).square().flatten(1).mean(1))
 
 
 def ssim(output: Tensor, gt: Tensor, *, border: int = 0, channel: str = "rgb") -> Tensor:
-    """Structural similarity of each image, after rounding the output to 8 bit.
+    """Structural similarity of each image, after rounding both images to 8 bit.
 
     Parameters
     ----------
@@ -176,8 +179,13 @@ def _compared(output: Tensor, gt: Tensor, border: int, channel: str) -> tuple[Te
         raise ValueError(f"channel is 'y' of images {list(gt.shape)}; expected one or three")
     if border < 0 or 2 * border >= min(gt.shape[2:]):
         raise ValueError(f"border {border} leaves nothing of an image {list(gt.shape[2:])}")
+    if exceeds_white(gt):
+        raise ValueError(
+            f"gt reaches {float(gt.max()):g}; expected values in [0, 1]: divide images of 0 to 255 "
+            "by 255"
+        )
     inner = (..., *[slice(border, -border if border else None)] * (gt.ndim - 2))
-    pair = (round_to_8_bit(output.double()), gt.double())
+    pair = (round_to_8_bit(output.double()), round_to_8_bit(gt.double()))
     colour = channel == "y" and gt.shape[1] == 3  # gray images are their own luma
     a, b = (x[inner] for x in (map(luma, pair) if colour else pair))
     return a, b

@@ -20,6 +20,7 @@ from faigfast.engine.memory import default_budget
 from faigfast.engine.verify_in_run import PointByPoint
 from faigfast.filters.index import FilterIndex
 from faigfast.integration.batch import Batch
+from faigfast.integration.image_range import RANGE_NOTE, resembles_bytes
 from faigfast.integration.image_scores import ImageScores
 from faigfast.integration.named_images import (
     NamedImage,
@@ -123,6 +124,10 @@ class Computation:
         """
         if before == 0 and self.engine is not None:
             self.engine.state = None
+        if before == 0:
+            self.own_notes.pop(RANGE_NOTE, None)  # of an earlier call
+        if any(resembles_bytes(gt) for gt in batch.gt.values()):
+            self.own_notes[RANGE_NOTE] = None
         shape = (len(batch.lq), batch.images)
         images = [
             NamedImage(

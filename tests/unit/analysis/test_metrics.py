@@ -49,6 +49,31 @@ def test_output_is_rounded_and_equal_images_are_infinitely_good(pair):
     assert psnr(gt + 0.001, gt).isinf().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("channel", ["rgb", "y"])
+def test_equal_images_are_infinitely_good_in_every_type(dtype, channel):
+    image = torch.rand(4, 3, 13, 13, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for gt in (
+        image,
+        image.double(),
+        round_to_8_bit(image.float()),
+        round_to_8_bit(image.double()),
+    ):
+        assert psnr(image, gt, channel=channel).isinf().all()
+        torch.testing.assert_close(ssim(image, gt), torch.ones(4, dtype=torch.float64))
+    assert psnr(1 - image, image, channel=channel).isfinite().all()
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_ground_truth_of_0_to_255_is_refused_with_the_remedy(metric):
+    gt = torch.arange(3 * 13 * 13.0).view(1, 3, 13, 13) % 256
+    with pytest.raises(ValueError, match=r"^gt reaches 255; expected .* divide .* by 255$"):
+        metric(gt, gt)
+    with pytest.raises(ValueError, match=r"gt reaches 1\.01;"):
+        metric(gt / 255, gt / 255 * 1.01)
+    assert metric(gt / 255 + 0.5, gt / 255 * 1.001).isfinite().all(), "rounding may leave [0, 1]"
+
+
 def test_gray_images_are_their_own_luma(pair):
     output, gt = (x[:, :1] for x in pair)
     assert torch.equal(psnr(output, gt, channel="y"), psnr(output, gt))
