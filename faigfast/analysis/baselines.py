@@ -18,11 +18,13 @@ from faigfast.filters.index import FilterIndex
 from faigfast.filters.selection import Selection, select
 from faigfast.integration.batch import Batch, batches, is_one_batch
 from faigfast.integration.objective import resolve_objective
+from faigfast.integration.padding import checked_pad
 from faigfast.integration.quadrature import quadrature
 from faigfast.integration.refinement import STEPS_OF_OTHERS, schedule
 from faigfast.integration.settings import AttributionSettings
 from faigfast.io.progress import progress_bar
 from faigfast.models.fingerprint import fingerprints
+from faigfast.models.fused import fused_pair
 from faigfast.models.state import check_same_layout, tensors, unwrap
 from faigfast.result import Attribution
 
@@ -47,6 +49,7 @@ OPTION_DEFAULTS = {
 }
 PATH_OPTIONS = ("rule", "tol", "emulate")
 COMMON_OPTIONS = ("backend", "memory", "parameters")
+INPUT_OPTIONS = (*COMMON_OPTIONS, "pad")
 # Method → why other options do not act on it.
 NO_EFFECT_REASONS = {
     "gradient": "its one point is the target",
@@ -88,8 +91,8 @@ def rank_by(
         Show a progress bar.
     **options
         Of `faigfast.attribute`. Rule, tol and emulate do not act on "gradient". On "input" and
-        `WEIGHT_METHODS` only `parameters`, `backend` and `memory` act. The result's notes name
-        every given option without effect.
+        `WEIGHT_METHODS` only `parameters`, `backend` and `memory` act, on "input" also `pad`. The
+        result's notes name every given option without effect.
 
     Returns
     -------
@@ -123,6 +126,7 @@ def rank_by(
         raise TypeError(
             f"options hold {unknown[0]!r}; expected some of {', '.join(OPTION_DEFAULTS)}"
         )
+    baseline, target = fused_pair(options.pop("fuse", None), baseline, target)
     if method in ("faig", "signed"):
         signed = method == "signed"
         return attribute(
@@ -146,19 +150,20 @@ def rank_by(
         and option_values["precision"] not in MATRIX
     ):
         option_values["precision"] = "auto"  # which is the networks' own
-    notes = _without_effect(
-        method, option_values, [n for n in OPTION_DEFAULTS if n not in COMMON_OPTIONS]
-    )
+    acting = INPUT_OPTIONS if method == "input" else COMMON_OPTIONS
+    notes = _without_effect(method, option_values, [n for n in OPTION_DEFAULTS if n not in acting])
     scored = _scored(FilterIndex.of(target), target, option_values["parameters"])
     checked_batches = batches(batch, parameter.device, parameter.dtype)
     if method == "input":
         if clean is not None and not is_one_batch(batch):
             raise ValueError("clean is given with several batches; expected a single batch")
         count = STEPS_OF_OTHERS if steps is None else steps
-        memory = option_values["memory"]
-        result = _input_gradients(
-            baseline, target, checked_batches, count, clean, progress, used_backend, memory
-        )
+        # The authors' nodes: from the clean image on, 0 … 1 − 1/S.
+        path = InputPath(
+            target, quadrature("right", count), used_backend, option_values["memory"],
+            checked_pad(option_values["pad"]),
+        )  # fmt: skip
+        result = _input_gradients(baseline, target, checked_batches, path, clean, progress)
     else:
         scores = _weight_scores(method, baseline, target, seed)
         rows = {
@@ -216,24 +221,25 @@ def _input_gradients(
     baseline: nn.Module,
     target: nn.Module,
     checked_batches: Iterable[Batch],
-    steps: int,
+    path: InputPath,
     clean: Tensor | None,
     progress: bool,
-    backend: str,
-    memory: int | None,
 ) -> Attribution:
     """Score by the output's gradients between the clean and the degraded images."""
-    rule = quadrature("right", steps)  # the authors' nodes: from the clean image on, 0 … 1 − 1/S
-    path = InputPath(target, rule, backend, memory)
     rows: dict[str, list[Tensor]] = {}
     with progress_bar(unit="point·image", disable=not progress, leave=None) as bar:
         for batch in checked_batches:
             for name, lq in batch.lq.items():
                 starts = _path_starts(batch, name, clean)
-                rows.setdefault(name, []).append(path.scores(starts, lq.detach(), bar))
+                rows.setdefault(name, []).append(
+                    path.scores(starts, lq.detach(), batch.gt[name], bar)
+                )
     scores = {name: torch.cat(values) for name, values in rows.items()}
     images = len(next(iter(scores.values())))
-    return _result(baseline, target, "input", scores, images=images, steps=steps, backend=backend)
+    return _result(
+        baseline, target, "input", scores, images=images, steps=len(path.rule.nodes),
+        backend=path.backend, pad=path.pad,
+    )  # fmt: skip
 
 
 def _path_starts(batch: Batch, name: str, clean: Tensor | None) -> Tensor:
@@ -264,6 +270,7 @@ def _result(
     steps: int = 0,
     seed: int | None = None,
     backend: str = "torch",
+    pad: int = 0,
 ) -> Attribution:
     """Put scores [N, F] in the form of an attribution that has no losses."""
     index, pair_fingerprints = FilterIndex.of(target), fingerprints(baseline, target)
@@ -291,5 +298,6 @@ def _result(
             method=method,
             contrasted=False,
             seed=seed,
+            pad=pad,
         ),
     )

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from faigfast.analysis.metrics import output_difference, psnr, ssim
 from faigfast.data.degradations import Degradation
 from faigfast.data.patches import crop_to_multiple
+from faigfast.integration.named_images import name_in_errors
+from faigfast.integration.padding import middle, own_part, reflected
 from faigfast.models.state import undisturbed
 
 CHUNK = 8  # images in one forward
@@ -60,11 +62,14 @@ class Crops:
         [N, C, H, W].
     names : tuple of str
         Photograph and position of each crop.
+    pad : int
+        Pixels of reflection around every degraded crop for a network; see `faigfast.attribute`.
     """
 
     lq: dict[str, Tensor]
     gt: Tensor
     names: tuple[str, ...]
+    pad: int = 0
 
     @property
     def photographs(self) -> tuple[str, ...]:
@@ -74,7 +79,7 @@ class Crops:
     def part(self, chosen: slice) -> "Crops":
         """Take some of the crops."""
         lq = {name: x[chosen] for name, x in self.lq.items()}
-        return Crops(lq, self.gt[chosen], self.names[chosen])
+        return Crops(lq, self.gt[chosen], self.names[chosen], self.pad)
 
     def without(self, chosen: slice) -> "Crops":
         """Take all other crops."""
@@ -84,7 +89,7 @@ class Crops:
     def at(self, places: list[int]) -> "Crops":
         """Take the crops at these places, in their order."""
         lq = {name: x[places] for name, x in self.lq.items()}
-        return Crops(lq, self.gt[places], tuple(self.names[n] for n in places))
+        return Crops(lq, self.gt[places], tuple(self.names[n] for n in places), self.pad)
 
 
 def crops(
@@ -127,12 +132,14 @@ def crops(
     def degraded() -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
         for number, (name, image) in enumerate(images.items()):
             image = crop_to_multiple(image, size)
-            if image.numel():
+            if not image.numel():
+                continue
+            with name_in_errors(f"photograph {name!r}"):
                 lq = {
                     key: degrade(image[None], degrade.seed_of(seed, name, seed + number))[0]
                     for key, degrade in degradations.items()
                 }
-                yield name, image, lq
+            yield name, image, lq
 
     return cut_crops(degraded(), size, scale)
 
@@ -198,10 +205,37 @@ def evenly_spaced(data: Crops, most: int) -> Crops:
     return data.at(sorted({n * len(data.names) // most for n in range(most)}))
 
 
-def restore(network: nn.Module, lq: Tensor) -> Tensor:
-    """Run a network on images [N, C, h, w], a few at a time, in eval mode."""
+def restore(
+    network: nn.Module, lq: Tensor, pad: int = 0, sides: Sequence[int] | None = None
+) -> Tensor:
+    """Run a network on images, a few at a time, in eval mode.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network that restores.
+    lq : Tensor
+        [N, C, h, w].
+    pad : int
+        Pixels of reflection around every image; the middle of the output is kept.
+    sides : sequence of int, optional
+        Height and width of the middle; None: the part of the output that shows the image.
+
+    Returns
+    -------
+    Tensor
+        [N, C, H, W].
+
+    Raises
+    ------
+    ValueError
+        If an image is too small for the padding, or the output has no such middle.
+    """
     with undisturbed(network), torch.no_grad():
-        return torch.cat([network(part) for part in lq.split(CHUNK)])
+        output = torch.cat([network(reflected(part, pad)) for part in lq.split(CHUNK)])
+    if not pad:
+        return output
+    return own_part(output, lq, pad) if sides is None else middle(output, sides, pad)
 
 
 def evaluate(
@@ -209,7 +243,12 @@ def evaluate(
 ) -> dict[str, Tensor]:
     """PSNR in dB of every crop [N], by degradation."""
     return {
-        name: psnr(restore(network, lq), data.gt, border=border, channel=channel)
+        name: psnr(
+            restore(network, lq, data.pad, data.gt.shape[2:]),
+            data.gt,
+            border=border,
+            channel=channel,
+        )
         for name, lq in data.lq.items()
     }
 
@@ -257,7 +296,7 @@ def measure(
     check_metrics(metrics)
     values: MetricValues = {}
     for degradation, lq in data.lq.items():
-        output = restore(network, lq)
+        output = restore(network, lq, data.pad, data.gt.shape[2:])
         for name in metrics:
             if name in AGAINST_TRUTH:
                 distances = AGAINST_TRUTH[name](output, data.gt, border)

@@ -20,6 +20,7 @@ from faigfast.engine.graph import Graphs
 from faigfast.engine.integrate import Engine
 from faigfast.engine.verify_in_run import PointByPoint
 from faigfast.filters.index import FilterIndex
+from faigfast.integration.padding import on_middle, reflected
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Quadrature
 from faigfast.models.state import undisturbed
@@ -55,12 +56,20 @@ class InputPath:
         Of `faigfast.backends`, available.
     memory : int, optional
         As in `faigfast.attribute`.
+    pad : int
+        As in `faigfast.attribute`: the sum is of the middle of the output.
     """
 
     def __init__(
-        self, network: nn.Module, rule: Quadrature, backend: str, memory: int | None = None
+        self,
+        network: nn.Module,
+        rule: Quadrature,
+        backend: str,
+        memory: int | None = None,
+        pad: int = 0,
     ) -> None:
-        self.rule = rule
+        self.rule, self.backend, self.pad = rule, backend, pad
+        self.objective = on_middle(_output_sum, pad)
         self.modules = _Between(network, 0.0), _Between(network, 1.0)
         self.index = FilterIndex.of(self.modules[1])
         self.layers = frozenset(self.index.layers)
@@ -74,15 +83,20 @@ class InputPath:
             self.engine: Engine | None = None
             if backend != "reference":
                 name = "" if backend == "torch" else backend
-                self.engine = Engine(path, path, self.modules, _output_sum, Graphs(), memory, name)
+                self.engine = Engine(
+                    path, path, self.modules, self.objective, Graphs(), memory, name
+                )
 
-    def scores(self, first: Tensor, last: Tensor, bar: tqdm) -> Tensor:
+    def scores(self, first: Tensor, last: Tensor, gt: Tensor, bar: tqdm) -> Tensor:
         """Score every filter, Σ |Σ_s w_s ∂(Σ F(θ, x_s))/∂θ|.
 
         Parameters
         ----------
         first, last : Tensor
             [N, C, *spatial], first and last images of N paths.
+        gt : Tensor
+            [N, C, *spatial], whose size is that of the middle of the output; not used without
+            padding.
         bar : tqdm
             Counts points·images.
 
@@ -91,9 +105,10 @@ class InputPath:
         Tensor
             [N, F], on the CPU.
         """
-        image_pairs = torch.cat([first, last], 1)
+        image_pairs = reflected(torch.cat([first, last], 1), self.pad)
+        gt = gt if self.pad else last
         with attribution_lock, undisturbed(*self.modules):
-            return torch.stack([s.cpu() for s in self._scores_by_image(image_pairs, last, bar)])
+            return torch.stack([s.cpu() for s in self._scores_by_image(image_pairs, gt, bar)])
 
     def _scores_by_image(self, image_pairs: Tensor, gt: Tensor, bar: tqdm) -> Iterator[Tensor]:
         done = 0
@@ -112,7 +127,7 @@ class InputPath:
                 self.engine = None
         for n in range(done, len(image_pairs)):
             image_scores = reference.integrate(
-                self.path_of_unit_change, self.rule.steps(), _output_sum, self.index, self.layers,
-                image_pairs[n : n + 1], gt[n : n + 1], advance=bar.update,
+                self.path_of_unit_change, self.rule.steps(), self.objective, self.index,
+                self.layers, image_pairs[n : n + 1], gt[n : n + 1], advance=bar.update,
             )  # fmt: skip
             yield image_scores.scores

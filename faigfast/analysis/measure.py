@@ -57,7 +57,10 @@ def measure_all(
 
     def compute(build: Callable[[], nn.Module]) -> dict[str, Tensor]:
         if not reference and any(name in AGAINST_TARGET for name in metrics):
-            reference.update({name: restore(target, lq) for name, lq in data.lq.items()})
+            sides = data.gt.shape[2:]
+            reference.update(
+                {name: restore(target, lq, data.pad, sides) for name, lq in data.lq.items()}
+            )
         values = measure(build(), data, border=border, metrics=metrics, reference=reference or None)
         return {
             f"{metric}/{degradation}": value

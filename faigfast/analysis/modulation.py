@@ -208,6 +208,7 @@ def modulated_images(
     sets: Mapping[str, FilterSet],
     lq: Tensor,
     strengths: Sequence[Mapping[str, float]],
+    pad: int = 0,
 ) -> list[Tensor]:
     """Restore one image [1, C, h, w] at several strengths; a list of [C, H, W]."""
-    return [restore(modulated(baseline, target, sets, s), lq)[0] for s in strengths]
+    return [restore(modulated(baseline, target, sets, s), lq, pad)[0] for s in strengths]

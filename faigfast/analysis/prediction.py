@@ -64,7 +64,7 @@ def own_output_scores(
     finished_parts, rows = finished_parts or FinishedParts(), []
 
     def compute(part: Tensor) -> dict[str, Tensor]:
-        gt = restore(target, part)
+        gt = restore(target, part, options.get("pad", 0))
         return {"scores": attribute(baseline, target, (part, gt), steps=steps, **options).scores()}
 
     for part in progress_bar(x.split(PART_SIZE), title, unit="part", disable=not progress):

@@ -216,7 +216,7 @@ def compare_retraining(
         )
     total = len(FilterIndex.of(baseline))  # missing in the authors' files of indices
     (random_set,) = random_sets(replace(filters, total=total), 1, seed)
-    crops_of_degradation = Crops({degradation: data.lq[degradation]}, data.gt, data.names)
+    crops_of_degradation = Crops({degradation: data.lq[degradation]}, data.gt, data.names, data.pad)
     values = {
         "baseline": measure(baseline, crops_of_degradation, border=border),
         "target": measure(target, crops_of_degradation, border=border),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from faigfast.analysis.fitted_patches import FittedPatches
 from faigfast.analysis.study import Study
 from faigfast.data.degradations import Degradation
 from faigfast.data.patches import Patches
@@ -23,8 +24,11 @@ def training_patches(
     recipes: Mapping[str, Degradation],
     names: Sequence[str],
     patch: int,
-) -> dict[str, Patches]:
+) -> Mapping[str, Patches]:
     """Make the patches of every degradation that can be learnt.
+
+    For networks that padded images are given to, the ground truth is cut to what the network makes
+    of a patch.
 
     Parameters
     ----------
@@ -49,7 +53,7 @@ def training_patches(
             f"contrasts serve {', '.join(served)}; expected each degradation once, since one "
             "network is retrained for each"
         )
-    return {
+    patches = {
         name: Patches(
             images.values(),
             scale=recipe.scale,
@@ -62,6 +66,9 @@ def training_patches(
         for name, recipe in recipes.items()
         if name in served and name in learnable
     }
+    if not study.measured.pad:
+        return patches
+    return {name: FittedPatches(own, study.target) for name, own in patches.items()}
 
 
 def check_states(names: Iterable[str], schedule: Schedule, folder: str | os.PathLike[str]) -> None:

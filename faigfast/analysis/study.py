@@ -110,6 +110,7 @@ def study_identity(
 ) -> dict[str, Any]:
     """Everything that the parts of a study depend on, for its `FinishedParts`."""
     return {
+        **({"pad": measured.pad} if measured.pad else {}),
         "baseline": fingerprint(baseline),
         "target": fingerprint(target),
         "degradations": list(measured.lq),

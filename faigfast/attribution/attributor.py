@@ -24,11 +24,14 @@ from faigfast.filters.index import FilterIndex
 from faigfast.filters.selection import Selection, select
 from faigfast.integration.batch import batches, is_one_batch
 from faigfast.integration.objective import Objective, resolve_objective, without_own_gradients
+from faigfast.integration.objective_identity import ObjectiveIdentity
+from faigfast.integration.padding import checked_pad, on_middle
 from faigfast.integration.path import WeightPath
 from faigfast.integration.refinement import schedule
 from faigfast.integration.settings import AttributionSettings
 from faigfast.io.progress import progress_bar
 from faigfast.models.fingerprint import fingerprints
+from faigfast.models.fused import Fuse, check_fuse, fused_pair
 from faigfast.models.state import identity, refuse_transforms, tensors, undisturbed, unwrap
 from faigfast.result import Attribution
 
@@ -57,7 +60,7 @@ class Attributor:
         θ̄ and θ, of one architecture; left as they are, in and between calls.
     **settings : Any
         Keyword arguments of `attribute`: rule, steps, tol, emulate, objective, parameters,
-        backend, precision, memory, progress, per_image, signed, devices.
+        backend, precision, memory, progress, per_image, signed, devices, pad, fuse.
 
     Raises
     ------
@@ -99,6 +102,8 @@ class Attributor:
         per_image: bool = True,
         signed: bool = False,
         devices: Any = None,
+        pad: int = 0,
+        fuse: Fuse | None = None,
         _graphs_of: Any = None,
     ) -> None:
         refuse_transforms()
@@ -118,19 +123,20 @@ class Attributor:
         self._settings: dict[str, Any] = {
             "rule": rule, "steps": steps, "tol": tol, "emulate": emulate, "objective": objective,
             "parameters": parameters, "backend": backend, "precision": precision, "memory": memory,
-            "per_image": per_image, "signed": signed,
+            "per_image": per_image, "signed": signed, "pad": checked_pad(pad),
         }  # fmt: skip
-        self._progress, self._devices = progress, devices
+        check_fuse(fuse)
+        self._progress, self._devices, self._fuse = progress, devices, fuse
         self._given = baseline, target
         self._computation: Computation | None = None
         self._open = True
         if devices is not None:
             return
-        self._modules = unwrap(baseline, "model_a"), unwrap(target, "model_b")
+        self._own = unwrap(baseline, "model_a"), unwrap(target, "model_b")
         if _graphs_of is None:
             self._graphs = Graphs()
         else:
-            self._graphs = _graphs_of.setdefault(self._modules[1], Graphs())
+            self._graphs = _graphs_of.setdefault(self._own[1], Graphs())
         self.refresh()
 
     @uncompiled
@@ -147,7 +153,7 @@ class Attributor:
         if not self._open:
             raise ValueError("the Attributor is closed; expected a call inside its `with` block")
         if self._devices is not None:
-            networks, options = self._given, self._settings
+            networks, options = fused_pair(self._fuse, *self._given), self._settings
             return attribute_on_devices(
                 self._devices, *networks, batch, attribute_once, options, self._progress
             )
@@ -157,11 +163,12 @@ class Attributor:
                 once = partial(attribute_once, *self._modules, **self._settings)
                 rule = RuleSettings(
                     self._settings["backend"], self._settings["rule"], self._count,
-                    self._settings["tol"], self._settings["emulate"],
+                    self._settings["tol"], self._settings["emulate"], self._settings["pad"],
                 )  # fmt: skip
                 function = resolve_objective(self._settings["objective"])[1]
                 parameters, signed = (self._settings[name] for name in ("parameters", "signed"))
-                key = *fingerprints(*self._modules), id(function), str(parameters), signed
+                identity_of = ObjectiveIdentity.of(function, self)
+                key = *fingerprints(*self._modules), identity_of, str(parameters), signed
                 return attribute_in_fastest(once, batch, self._first, rule, key, self._progress)
             own = without_own_gradients(self._settings["objective"])
             with undisturbed(*self._modules), own, self._progress_bar() as bar:
@@ -179,9 +186,10 @@ class Attributor:
             return
         with attribution_lock:
             self._computation = None
+            self._modules = fused_pair(self._fuse, *self._own)
             self._first, self._backend, self._backend_reason, precision = self._choose_backend()
             self._fastest = precision is None
-            self._versions, self._layout = _versions(self._modules), _layout(self._modules)
+            self._versions, self._layout = _versions(self._own), _layout(self._own)
             if precision is not None:
                 with undisturbed(*self._modules):
                     self._computation = self._make_computation(precision)
@@ -232,7 +240,7 @@ class Attributor:
             own_path=path,
             modules=self._modules,
             schedule=self._schedule,
-            objective=objective,
+            objective=on_middle(objective, given["pad"]),
             index=index,
             scored=select(given["parameters"], index, path.end),
             settings=AttributionSettings(
@@ -247,6 +255,7 @@ class Attributor:
                 baseline=digests[0],
                 target=digests[1],
                 method=SIGNED if given["signed"] else "faig",
+                pad=given["pad"],
             ),
             tol=given["tol"],
             memory=None if given["memory"] is None else int(given["memory"]),
@@ -255,12 +264,10 @@ class Attributor:
 
     def _check_for_changes(self) -> None:
         """Read the networks again if torch counted a change; refuse moved or replaced tensors."""
-        versions = _versions(self._modules)
+        versions = _versions(self._own)
         if versions == self._versions:
             return
-        for role, (before, now) in enumerate(
-            zip(self._layout, _layout(self._modules), strict=True)
-        ):
+        for role, (before, now) in enumerate(zip(self._layout, _layout(self._own), strict=True)):
             for key in before | now:
                 if before.get(key) != now.get(key):
                     raise ValueError(

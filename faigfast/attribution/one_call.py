@@ -7,6 +7,7 @@ from torch import nn
 from faigfast.attribution.attributor import attribute_once
 from faigfast.filters.selection import Selection
 from faigfast.integration.objective import Objective
+from faigfast.models.fused import Fuse
 from faigfast.result import Attribution
 
 
@@ -28,6 +29,8 @@ def attribute(
     per_image: bool = True,
     signed: bool = False,
     devices: Any = None,
+    pad: int = 0,
+    fuse: Fuse | None = None,
 ) -> Attribution:
     """Attribute the removal of degradations to filters, by integrated gradients in weight space.
 
@@ -85,6 +88,14 @@ def attribute(
         Spread the images over several devices of this machine, such as ["cuda:0", "cuda:1"], with
         copies of the networks and a process for each; "all" means every GPU. A script then needs
         `if __name__ == "__main__":` around its work. None: the device of the networks.
+    pad : int
+        Pad x by reflection by so many pixels on every side, and compare the middle of the output
+        with gt, as the published front ends of networks with valid convolutions do (waifu2x: 7,
+        Real-CUGAN ×2: 18). x and gt stay as without padding.
+    fuse : callable, optional
+        Applied to a copy of each network, in eval mode, before anything else; returns the network,
+        or None if it changes the copy in place. It merges the branches of networks such as RepVGG
+        and SPAN, which otherwise merge them in every forward: the filters are those of its result.
 
     Returns
     -------
@@ -117,4 +128,5 @@ def attribute(
         model_a, model_b, batch, rule=rule, steps=steps, tol=tol, emulate=emulate,
         objective=objective, parameters=parameters, backend=backend, precision=precision,
         memory=memory, progress=progress, per_image=per_image, signed=signed, devices=devices,
+        pad=pad, fuse=fuse,
     )  # fmt: skip

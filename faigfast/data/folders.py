@@ -33,7 +33,7 @@ class _ImageFolder(Dataset):
     ) -> None:
         check_reading(channels, alpha)
         self.crop_to = _checked_integer("crop_to", crop_to)
-        self._reading = {"channels": channels, "alpha": alpha}
+        self._reading: dict[str, Any] = {"channels": channels, "alpha": alpha}
         self._gt = image_files(gt, "gt folder", recursive=recursive)
         self._lq: dict[str, dict[str, Path]] = {}  # by degradation, where degraded images are files
         self.names = list(self._gt)

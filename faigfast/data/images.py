@@ -251,7 +251,9 @@ def _check_layout(image: Any) -> None:
 def _layout(image: Any) -> str | None:
     """Say how the file stores a pixel, in Pillow's words."""
     arguments = image.tile[0][3] if image.tile else None
-    return arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    if isinstance(arguments, tuple):
+        arguments = next(iter(arguments), None)
+    return arguments if isinstance(arguments, str) else None
 
 
 def _most(image: Any) -> int:

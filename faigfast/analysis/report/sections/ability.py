@@ -80,7 +80,7 @@ def restored_photographs(page: Page, material: Material) -> None:
             enlarged = F.interpolate(lq, size=gt.shape[2:])[0]  # by nearest neighbour
             strip = [(material.picture(enlarged), f"{contrast.degradation} input")]
             for label, network in _compared_networks(material, contrast).items():
-                output = restore(network, lq)
+                output = restore(network, lq, study.measured.pad, gt.shape[2:])
                 quality = float(psnr(output, gt, border=study.border))
                 strip.append((material.picture(output[0]), f"{label}, {quality:.1f} dB"))
             page.text(f"{photograph}, {contrast.degradation}")

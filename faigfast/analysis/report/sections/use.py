@@ -38,7 +38,7 @@ def modulation(page: Page, material: Material) -> None:
     for contrast in material.shown:
         name, lq = contrast.name, study.measured.lq[contrast.degradation][:1]
         strengths_by_image = [{name: s} for s in STRENGTHS]
-        images = modulated_images(*pair, sets, lq, strengths_by_image)
+        images = modulated_images(*pair, sets, lq, strengths_by_image, study.measured.pad)
         page.text(f"{name} filters")
         captions = [f"strength {s[name]:g}" for s in strengths_by_image]
         page.strip([(material.picture(x), text) for x, text in zip(images, captions, strict=True)])
@@ -65,7 +65,7 @@ def _strength_grid(page: Page, material: Material, sets: dict[str, FilterSet]) -
         if both is not None:
             lq, title = both(study.measured.gt[:1]), "both degradations"
     strengths_by_image = [{one: a, other: b} for a in SHOWN_STRENGTHS for b in SHOWN_STRENGTHS]
-    images = modulated_images(*pair, sets, lq, strengths_by_image)
+    images = modulated_images(*pair, sets, lq, strengths_by_image, study.measured.pad)
     page.text(f"Two at once, on an input with {title}; rows: {one}, columns: {other}.")
     captions = [f"{one} {s[one]:g}, {other} {s[other]:g}" for s in strengths_by_image]
     cells = [(material.picture(x), text) for x, text in zip(images, captions, strict=True)]
