@@ -31,6 +31,15 @@ def _index_file(degradation: str, share: float | None = None) -> str:
     return f"{degradation}_index.txt" if share is None else f"{degradation}_top_{share}_index.txt"
 
 
+def rankable(result: Attribution, name: str) -> bool:
+    """Whether the filters of a degradation can be ranked."""
+    try:
+        result.ranking(name)
+    except ValueError:
+        return False
+    return True
+
+
 def write_files(
     path: Path, result: Attribution, top: Sequence[float], notes: list[str]
 ) -> list[str]:
@@ -46,8 +55,14 @@ def write_files(
             write_csv(temporary, frame)
         files.append(FILTERS_CSV)
     for name in result.degradations:
-        files.append(_index_file(name))
-        result.ranking(name).save(path / files[-1])
+        file = _index_file(name)
+        try:
+            ranking = result.ranking(name)
+        except ValueError as error:  # all its scores are 0
+            notes.append(f"no {file}: {error}")
+            continue
+        ranking.save(path / file)
+        files.append(file)
         for share in top:
             file = _index_file(name, share)
             try:
