@@ -57,6 +57,13 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def checkpoint_hash(path: Path) -> str:
+    """Hash of a checkpoint: of the file, and for an ncnn network of its weights' file too."""
+    if path.suffix.lower() != ".param":
+        return sha256(path)
+    return f"{sha256(path)} {sha256(path.with_suffix('.bin'))}"
+
+
 def note(text: str, quiet: bool = False) -> None:
     """Print a note on stderr."""
     if not quiet:
