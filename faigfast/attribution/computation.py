@@ -29,13 +29,19 @@ from faigfast.integration.named_images import (
     named_error,
 )
 from faigfast.integration.objective import Objective
+from faigfast.integration.padding import reflected
 from faigfast.integration.path import WeightPath
 from faigfast.integration.refinement import Steps
+from faigfast.integration.result_notes import named
 from faigfast.integration.settings import AttributionSettings
 from faigfast.models.state import as_out_of_memory, own_type
 from faigfast.result import Attribution
 
 SIGNED = "signed"
+OVERWRITTEN_NOTE = (
+    "forward: the network itself writes to {}, so the next forward may undo a mask of their "
+    "filters; merge branches first by fuse=, or leave these layers out by parameters="
+)
 MEMORY_NOTE = "memory: not counted, since one image at one point is held, the least there is"
 
 
@@ -101,8 +107,16 @@ class Computation:
 
     @property
     def notes(self) -> list[str]:
-        """Every fallback and why."""
-        return [*self.own_notes, *(self.engine.all_notes() if self.engine else ())]
+        """Layers that the networks overwrite, and every fallback and why."""
+        written = [key for key in self.index.layers if key in self._written & self.scored]
+        overwritten = [OVERWRITTEN_NOTE.format(named(written))] if written else []
+        return [
+            *overwritten, *self.own_notes, *(self.engine.all_notes() if self.engine else ()),
+        ]  # fmt: skip
+
+    @property
+    def _written(self) -> frozenset[str]:
+        return self.path.written or frozenset()
 
     def attribute_batch(
         self, batch: Batch, before: int, bar: tqdm, batches: int, number: int
@@ -168,8 +182,12 @@ class Computation:
                 f"{problem}; expected memory={budget // 2} or less, or smaller images"
             ) from problem
 
+    def padded(self, image: NamedImage) -> torch.Tensor:
+        """Give an image with its padding, [1, C, *spatial]."""
+        return reflected(image.x[None], self.settings.pad)
+
     def steps_of(self, image: NamedImage) -> Steps:
-        """Give the function that iterates over the steps for an image."""
+        """Give the function that iterates over the steps for an image, whatever its padding."""
         return self.schedule(image.x[0].numel())
 
     def integrate(self, images: Sequence[NamedImage], bar: tqdm) -> Iterator[ImageScores]:
@@ -180,6 +198,8 @@ class Computation:
                 torch.stack([getattr(image, part) for image in images]).to(self.dtype)
                 for part in ("x", "gt")
             )
+            with name_in_errors(images[0].name):
+                x = reflected(x, self.settings.pad)
             accumulator = partial(
                 GradientAccumulator, self.path, self.index, self.scored, tol=self.tol, signed=signed
             )
@@ -199,12 +219,13 @@ class Computation:
                 raise named_error(
                     images[done + getattr(problem, "image", 0)].name, problem
                 ) from problem
+            images = images[done:]
         self.compare(images[0])
         for image in images:
             with name_in_errors(image.name):
                 yield reference.integrate(
                     self.path, steps(), self.objective, self.index, self.scored,
-                    image.x[None].to(self.dtype), image.gt[None].to(self.dtype),
+                    self.padded(image).to(self.dtype), image.gt[None].to(self.dtype),
                     self.tol, bar.update, signed,
                 )  # fmt: skip
 
@@ -212,7 +233,7 @@ class Computation:
         """Compare both modules with the endpoints of the line, once for every shape of images."""
         if image.x.shape not in self.compared:
             with name_in_errors(image.name):
-                x, gt = image.x[None], image.gt[None]
+                x, gt = self.padded(image), image.gt[None]
                 compare_endpoints(self.own_path, self.modules, self.objective, x, gt)
             self.compared.add(image.x.shape)
 
@@ -231,6 +252,7 @@ class Computation:
         scored = [
             torch.full((s[0] * s[1],), layer in self.scored, device="cpu") for layer, s in sizes
         ]
+        zero_gradient = frozenset.intersection(*(part.zero_gradient for part in images))
         return Attribution(
             index=self.index,
             by_degradation=dict(zip(names, scores, strict=True)),
@@ -240,4 +262,5 @@ class Computation:
             points=torch.tensor([part.evaluations for part in images], device="cpu").view(shape),
             scored=torch.cat(scored),
             setting=self.settings,
+            zero_gradient=tuple(key for key in self.index.layers if key in zero_gradient),
         )
