@@ -74,11 +74,11 @@ def test_a_fuse_that_does_not_exist(checkpoints, capsys, fuse, message):
     assert message in one_line(capsys)
 
 
-def test_findings_fuse_too(checkpoints, here, parser):
+def test_findings_fuse_too(checkpoints, parser):
     argv = checkpoints("RepVGGLike", "--fuse", "places:merge_branches", command="mask")
     for net in open_pair(parser.parse_args(argv).mask):
         assert FilterIndex.of(net).layers == ("0.weight", "2.weight")
-        assert str(net.faigfast_source).startswith(str(here.parent))
+        assert "RepVGGLike" in str(net.faigfast_source)
 
 
 def test_scores_of_zero_are_kept_but_not_ranked(checkpoints, here, capsys):
