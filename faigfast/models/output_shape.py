@@ -1,6 +1,7 @@
 """Shapes of a network's outputs, found without values where the network allows it."""
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -9,13 +10,17 @@ from torch import Tensor, nn
 from faigfast.models.state import call_as_is, own_type, undisturbed
 
 SIDE = 64  # pixels of the image that shows how many channels a network takes
+# Estimated operations with values, in all, that take less time than torch's first operation
+# without them, which imports for a second.
+OPERATIONS = 3e10
 
 
 class OutputShapes:
     """Finds the shape that a network makes of an image of a shape.
 
-    A copy of the network runs on tensors without values (torch's device "meta"). Where it cannot,
-    as with control flow on values, the network itself runs on zeros.
+    The network runs on zeros as long as that takes little time. After that, a copy of it runs on
+    tensors without values (torch's device "meta"), unless control flow on values or the like keeps
+    it from that.
 
     Parameters
     ----------
@@ -25,12 +30,17 @@ class OutputShapes:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
-        self._without_values: nn.Module | None = _copy_without_values(network)
+        self._weights = sum(parameter.numel() for parameter in network.parameters())
+        self._operations = 0.0
+        self._copy: nn.Module | None = None
+        self._needs_values = False
 
-    @property
     def cheap(self) -> bool:
-        """Whether no value is computed."""
-        return self._without_values is not None
+        """Whether the network runs on tensors without values."""
+        if self._copy is None and not self._needs_values:
+            self._copy = _copy_without_values(self.network)
+            self._needs_values = self._copy is None
+        return not self._needs_values
 
     def of(self, *shape: int) -> tuple[int, ...]:
         """Give the shape of the output for one image.
@@ -45,19 +55,21 @@ class OutputShapes:
         ValueError
             If the network does not take the image, or gives no tensor.
         """
-        if self._without_values is not None:
+        self._operations += 2.0 * self._weights * math.prod(shape[1:])
+        without_values = self._operations > OPERATIONS and self.cheap()
+        if without_values and self._copy is not None:
             kind = own_type(self.network)
             try:
                 with torch.no_grad():
                     x = torch.empty(1, *shape, dtype=kind, device="meta")
-                    return _shape(self._without_values(x))
+                    return _shape(self._copy(x))
             except Exception:  # of any network; below it runs with values
                 pass
         place = next(self.network.parameters())
         with undisturbed(self.network), torch.no_grad():
             x = torch.zeros(1, *shape, dtype=own_type(self.network), device=place.device)
             made = _shape(call_as_is(self.network, x))
-        self._without_values = None
+        self._needs_values = self._needs_values or without_values
         return made
 
 
@@ -88,14 +100,16 @@ def _copy_without_values(network: nn.Module) -> nn.Module | None:
 def image_channels(network: nn.Module) -> int:
     """Count the channels of the images that a network takes.
 
-    That is its attribute `channels` if this is 1 or 3; else the channels of its first convolution;
-    where the network does not take such an image, 3 or 1.
+    That is its attribute `channels` if this is 1 or 3; else the 3 channels of its first
+    convolution; of other convolutions 1 or 3, as many as the network takes.
     """
     given = getattr(network, "channels", None)
     if given in (1, 3) and not isinstance(given, bool):
         return int(given)
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     first = next((m.in_channels for m in network.modules() if isinstance(m, convolutions)), 3)
+    if first == 3:
+        return 3
     candidates = [number for number in dict.fromkeys((first, 3, 1)) if number in (1, 3)]
     shapes = OutputShapes(network)
     for number in candidates:

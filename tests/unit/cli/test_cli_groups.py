@@ -316,8 +316,8 @@ def test_an_image_that_changes_while_it_is_read_has_the_hash_of_what_was_read(
 ):
     original = read_hashed
 
-    def replace_after(path):
-        result = original(path)
+    def replace_after(path, **reading):
+        result = original(path, **reading)
         replaced(path)
         return result
 
