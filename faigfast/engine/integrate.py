@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdRef
 
 from faigfast.backend.cpu.allocator import free_cached
 from faigfast.backend.gpu.layer_choice import LAYER_TIMINGS, RIVAL_BACKENDS, LayerChoice
@@ -45,12 +44,15 @@ from faigfast.engine.verify import (
 from faigfast.engine.verify_in_run import PendingChecks, PointByPoint, falling_back
 from faigfast.integration.image_scores import ImageScores
 from faigfast.integration.objective import Objective, is_ours, loss
+from faigfast.integration.objective_identity import ObjectiveIdentity
+from faigfast.integration.padding import without_padding
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Step
 from faigfast.models.state import as_out_of_memory
 from faigfast.ops.registry import Use, using
 
 CACHE_SHARE = 0.25  # of the default budget: memory that the backend "cpu" keeps between calls
+MOST_CHECKED = 64  # comparisons of a plan that are remembered
 MOST_NODES = 500  # of a graph that is traced for a corner; a larger one is checked in its run
 
 EndLosses = Sequence[tuple[float, float]]
@@ -98,10 +100,8 @@ class Engine:
         """Lay the line's tensors out once."""
         self.tensors = path_tensors(self.path, self.values)
         self.loss = on_copies(self.objective)
-        try:
-            self.checked_for = WeakIdRef(self.objective)
-        except TypeError:  # without weak references: compared in every call
-            self.checked_for = WeakIdRef(self)
+        # An objective that cannot be identified is compared in every call.
+        self.checked_for = ObjectiveIdentity.of(without_padding(self.objective), self)
         self.checked_plans: dict[Any, tuple[Plan, Chunk]] = {}
         # Refusals of kernels become notes.
         self.scale = GradientScale() if self.values == torch.float16 else None
@@ -311,7 +311,8 @@ class Engine:
         sizes = replace(chunk, **at_most_two, at_once=1)
         kind = sizes, self.backend, self.mode, self.values, self.checked_for
         if kind not in plan.checked:
-            for key in [key for key in plan.checked if key[-1]() is None]:
+            kept = [key for key in plan.checked if key[-1].alive][-MOST_CHECKED:]
+            for key in plan.checked.keys() - kept:
                 del plan.checked[key]
             alpha = nodes[_comparison_node(nodes)]
             if self._checked_in_run(plan, chunk) and self.scale is None and 0 < alpha < 1:
