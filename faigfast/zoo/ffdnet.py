@@ -88,7 +88,7 @@ class FFDNet(NoiseLevel):
         """
         width, taken = shape_of("FFDNet", state, "model.0.weight")[:2]
         channels, depth = taken // FACTOR**2, last_position(state, "model.") // 2 + 1
-        if taken != FACTOR**2 * channels + 1:
+        if channels < 1 or taken != FACTOR**2 * channels + 1:
             raise ValueError(
                 f"FFDNet takes four times the image's channels and a noise level, found {taken} "
                 "channels"
