@@ -39,6 +39,7 @@ from faigfast.engine.verify import (
     corner,
     differs,
     endpoint_losses_differ,
+    failed,
     on_copies,
 )
 from faigfast.engine.verify_in_run import PendingChecks, PointByPoint, falling_back
@@ -179,6 +180,9 @@ class Engine:
                 smaller = chunk.smaller()
                 if smaller is None:
                     raise
+            except RuntimeError as problem:  # of an operation, such as shapes that values decide
+                advance(-counted)
+                raise PointByPoint(failed(problem)) from problem
             if smaller is None:
                 pending = PendingChecks()
                 self.checked_plans[shapes] = plan, chunk
@@ -370,7 +374,7 @@ class Engine:
     def _compare(self, plan: Plan, x: Tensor, gt: Tensor, chunk: Chunk, generic: bool) -> str:
         compare = partial(differs, self.path, alone=self._one_sample(plan, chunk))
         for side in () if self._checked_in_run(plan, chunk) else CORNER_SIDES:
-            part, part_gt = corner(x, gt, side)
+            part, part_gt = corner(x, gt, side, self.objective, self.modules[1])
             if part is x:
                 continue
             other = plan if generic else self.graphs.plan_of(self.path, part)
@@ -384,7 +388,8 @@ class Engine:
         budget = self.budget or default_budget(x.device)
         at_once = self.scale is None and is_ours(self.objective)
         preferred = preferred_chunk(plan, x.device, self.backend, images, at_once)
-        chunk = fit_chunk(plan, self.tensors, x, preferred, budget)
+        with falling_back(RuntimeError):  # of an operation without data
+            chunk = fit_chunk(plan, self.tensors, x, preferred, budget)
         if not CHUNK_TIMINGS.times(x.device):
             return chunk
         return faster_chunk(plan, self.tensors, x, gt, self.loss, chunk, self.notes)

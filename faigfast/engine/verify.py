@@ -268,6 +268,7 @@ def corner(
     x: Tensor,
     gt: Tensor,
     side: int,
+    objective: Objective | None = None,
     network: nn.Module | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Crop a large image to a corner with the same remainder modulo `side`; keep other images.
@@ -278,15 +279,16 @@ def corner(
         [N, C, *spatial], and the ground truth.
     side : int
         Least side of the corner in pixels.
+    objective : callable, optional
+        L; of padded images, the corner's ground truth has the size of the network's output.
     network : nn.Module, optional
-        Whose output for the corner gives the size of the corner's ground truth; None: it is as
-        many times as large as gt is.
+        The target.
     """
     if x.ndim != 4 or gt.ndim != 4 or x.shape[2:].numel() <= (2 * side) ** 2:
         return x, gt
     sides = [min(length, side + length % side) for length in x.shape[2:]]
     part = x[:, :, : sides[0], : sides[1]]
-    if network is not None:
+    if network is not None and isinstance(objective, OnMiddle):
         own = _output_sides(network, part)
         fit = len(own) == 2 and all(a <= b for a, b in zip(own, gt.shape[2:], strict=True))
         return (part, gt[:, :, : own[0], : own[1]]) if fit else (x, gt)
