@@ -27,7 +27,7 @@ class NcnnNetwork(nn.Module):
     scale : int or None
         Size of the output by the input's, up to margins that convolutions without padding cut
         off; None where the layers do not tell it or it is no whole number.
-    in_channels, out_channels : int or None
+    channels, out_channels : int or None
         Channels of the image and of the output; None where the layers do not tell them.
     graph : Graph
         The `.param` file.
@@ -38,7 +38,7 @@ class NcnnNetwork(nn.Module):
     def __init__(self, graph: Graph, steps: Sequence[tuple[Layer, Step]]) -> None:
         super().__init__()
         self.scale: int | None = None
-        self.in_channels: int | None = None
+        self.channels: int | None = None
         self.out_channels: int | None = None
         self.graph = graph
         last_users = {name: layer for layer, _ in steps for name in layer.inputs}
@@ -121,7 +121,7 @@ def read_network(path: Path) -> NcnnNetwork:
         weights.check_at_end()
     network = NcnnNetwork(graph, steps)
     output = extents[graph.outputs()[0]]
-    network.in_channels, network.out_channels = in_channels, output.channels
+    network.channels, network.out_channels = in_channels, output.channels
     if output.scale is not None and output.scale.denominator == 1:
         network.scale = int(output.scale)
     return network.eval()

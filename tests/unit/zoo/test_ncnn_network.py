@@ -30,7 +30,7 @@ def test_a_network_is_an_ordinary_module(tmp_path, flag):
     assert type(network.conv1) is nn.Conv2d and type(network.up_2) is nn.ConvTranspose2d
     assert list(network.state_dict()) == ["conv1.weight", "conv1.bias", "up_2.weight", "up_2.bias"]
     assert all(value.dtype == torch.float32 for value in network.state_dict().values())
-    assert (network.scale, network.in_channels, network.out_channels) == (2, 3, 3)
+    assert (network.scale, network.channels, network.out_channels) == (2, 3, 3)
     assert not network.training and network.conv1.weight.requires_grad
     assert "net.param" in str(network.faigfast_source)
     x = values(2, 3, 8, 7)
