@@ -145,7 +145,7 @@ class Computation:
         shape = (len(batch.lq), batch.images)
         images = [
             NamedImage(
-                f"degradation {name!r}, image {before + n}",
+                f"degradation {name!r}, image {batch.image_name(n, before)}",
                 batch.lq[name][n].detach(),
                 batch.gt[name][n].detach(),
             )

@@ -45,7 +45,8 @@ def attribute(
         `(x, gt)`; or `{"lq": x, "gt": gt}`; or several degradations of the same images,
         `{"lq": {"blur": xb, "noise": xn}, "gt": gt}` (gt may be such a mapping too); or an
         iterable of such batches, of any sizes. x is [N, C, *spatial], of the networks' dtype and
-        device; gt [N, ...] is the ground truth of the output.
+        device; gt [N, ...] is the ground truth of the output. A mapping may hold the N names of its
+        images, for messages, as "name".
     rule : str
         Quadrature rule; see `faigfast.integration.quadrature.quadrature`. The authors' is "left".
     steps : int, optional

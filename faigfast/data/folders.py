@@ -52,12 +52,12 @@ class _ImageFolder(Dataset):
         Yields
         ------
         dict
-            {"lq": {degradation: [1, C, h, w]}, "gt": [1, C, H, W]}.
+            {"lq": {degradation: [1, C, h, w]}, "gt": [1, C, H, W], "name": [str]}.
         """
         for position in range(len(self)):
             item = self[position]
             lq = {name: x[None] for name, x in item["lq"].items()}
-            yield {"lq": lq, "gt": item["gt"][None]}
+            yield {"lq": lq, "gt": item["gt"][None], "name": [item["name"]]}
 
     def files(self, name: str) -> dict[str, Path]:
         """Give the files of one image.

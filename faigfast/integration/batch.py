@@ -25,10 +25,17 @@ class Batch:
         [N, C, *spatial].
     gt : dict of str to Tensor
         [N, ...], under the same names.
+    names : tuple of str, optional
+        Of the N images, for messages.
     """
 
     lq: dict[str, Tensor]
     gt: dict[str, Tensor]
+    names: tuple[str, ...] | None = None
+
+    def image_name(self, position: int, before: int) -> str:
+        """Give an image's name, or its number after the images of the batches before."""
+        return f"{before + position}" if self.names is None else f"{self.names[position]!r}"
 
     @property
     def images(self) -> int:
@@ -82,13 +89,14 @@ def batches(data: Any, device: torch.device, dtype: torch.dtype) -> Iterator[Bat
                 f"a batch holds the degradations {list(batch.lq)} after one that holds {names}; "
                 "expected the same in all"
             )
-        yield Batch({name: batch.lq[name] for name in names}, batch.gt)
+        yield Batch({name: batch.lq[name] for name in names}, batch.gt, batch.names)
     if not names:
         raise ValueError(f"batch is empty; expected {FORMS}")
 
 
 def _read(data: Any, device: torch.device, dtype: torch.dtype) -> Batch:
-    if isinstance(data, Mapping):
+    is_mapping = isinstance(data, Mapping)
+    if is_mapping:
         for name in ("lq", "gt"):
             if name not in data:
                 raise ValueError(f"batch has the keys {list(data)}; {name!r} is missing")
@@ -117,7 +125,15 @@ def _read(data: Any, device: torch.device, dtype: torch.dtype) -> Batch:
     counts = {name: (len(lq[name]), len(gt[name])) for name in lq}
     if len({count for pair in counts.values() for count in pair}) != 1:
         raise ValueError(f"the numbers of images differ, as (x, gt): {counts}; expected one number")
-    return Batch(dict(lq), gt)
+    count = len(next(iter(lq.values())))
+    return Batch(dict(lq), gt, _names(data.get("name"), count) if is_mapping else None)
+
+
+def _names(value: Any, count: int) -> tuple[str, ...] | None:
+    """Give the names of images where a batch holds them, as those of a data loader do."""
+    if not isinstance(value, list | tuple) or len(value) != count:
+        return None
+    return tuple(value) if all(isinstance(name, str) for name in value) else None
 
 
 def _check(value: Any, name: str, device: torch.device, dtype: torch.dtype) -> None:

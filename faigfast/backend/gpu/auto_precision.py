@@ -80,7 +80,9 @@ def attribute_in_fastest(
     parts = batches(batch, tensor.device, tensor.dtype)
     head = next(parts)
     precision, note = settle(run, head, tensor.device, settings, key)
-    all_parts = ({"lq": part.lq, "gt": part.gt} for part in chain([head], parts))
+    all_parts = (
+        {"lq": part.lq, "gt": part.gt, "name": part.names} for part in chain([head], parts)
+    )
     one_batch = is_one_batch(batch)
     try:
         result = run(batch if one_batch else all_parts, precision=precision, progress=progress)

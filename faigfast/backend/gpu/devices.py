@@ -131,7 +131,8 @@ def _shares(parts: Iterable[Batch], devices: int) -> Iterator[Batch]:
 def _copy_images(part: Batch, images: slice) -> Batch:
     """Copy some images: pickling a view would send all of its memory."""
     sides = (part.lq, part.gt)
-    return Batch(*({k: v[images].detach().cpu().clone() for k, v in s.items()} for s in sides))
+    lq, gt = ({k: v[images].detach().cpu().clone() for k, v in s.items()} for s in sides)
+    return Batch(lq, gt, None if part.names is None else part.names[images])
 
 
 @dataclass
@@ -319,4 +320,4 @@ def _attribute(part: Batch, settled: dict[str, str]) -> Attribution:
         _here["run"] = partial(run, *(net.to(device) for net in pair))
         _here["options"] = options
     lq, gt = ({k: v.to(device) for k, v in side.items()} for side in (part.lq, part.gt))
-    return _here["run"]({"lq": lq, "gt": gt}, **{**_here["options"], **settled})
+    return _here["run"]({"lq": lq, "gt": gt, "name": part.names}, **{**_here["options"], **settled})

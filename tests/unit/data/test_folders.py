@@ -210,7 +210,8 @@ def test_batches_fit_attribute(pairs):
         [1, 3, 20, 4],
     ]
     for batch, item in zip(batches, data, strict=True):
-        assert set(batch) == {"lq", "gt"} and set(batch["lq"]) == {"lq"}
+        assert set(batch) == {"lq", "gt", "name"} and batch["name"] == [item["name"]]
+        assert set(batch["lq"]) == {"lq"}
         assert torch.equal(batch["gt"][0], item["gt"])
         assert torch.equal(batch["lq"]["lq"][0], item["lq"]["lq"])
 

@@ -127,3 +127,17 @@ def test_gt_need_not_be_an_image():
     gt = images(2, 3, ())[1]
     result = attribute(baseline, target, (images(2, 1)[0], gt), rule="gauss-legendre")
     assert result.scores().shape == (2, 2) and result.completeness.max() < 1e-5
+
+
+def test_names_of_images_are_those_in_messages():
+    baseline, target = pair(kinked)
+    x, gt = images()
+    short = gt[..., 1:]
+    batch = {"lq": x, "gt": short, "name": ["first", "second"]}
+    with pytest.raises(ValueError, match=r"degradation 'lq', image 'first': gt does not fit"):
+        attribute(baseline, target, [batch])
+    for names in (["first"], "ab", [1, 2], None):  # of something else
+        with pytest.raises(ValueError, match=r"degradation 'lq', image 0: gt does not fit"):
+            attribute(baseline, target, {**batch, "name": names})
+    with pytest.raises(ValueError, match=r"cpu: degradation 'lq', image 'first': gt does"):
+        attribute(baseline, target, batch, devices=["cpu"])
