@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from importlib import import_module
@@ -26,20 +26,25 @@ from faigfast.backend.catalogue import NAMES as BACKENDS
 from faigfast.backend.catalogue import choose
 from faigfast.backend.gpu.devices import Devices, Run, known_devices
 from faigfast.backend.precision import PRECISIONS, check_precision
-from faigfast.cli.output import command_line, note, sha256, writable_folder
+from faigfast.cli.fitting import check_sizes
+from faigfast.cli.output import checkpoint_hash, command_line, note, writable_folder
 from faigfast.cli.reading import Group, Images, group_by_size, hash_images, read_ahead
-from faigfast.cli.result_files import planned_files, write_files
+from faigfast.cli.result_files import planned_files, rankable, write_files
 from faigfast.cli.run_folder import SCORES, Hashes, RunFolder
+from faigfast.cli.weights import loaded_pair, weights_identity
 from faigfast.data.degradations import Degradation
 from faigfast.data.degradations.grammar import split_named
 from faigfast.data.folders import DegradedFolder, PairedFolders
 from faigfast.integration.batch import Batch
 from faigfast.integration.objective import resolve_objective
+from faigfast.integration.padding import checked_pad
 from faigfast.integration.refinement import schedule
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.io.lock import alone_in
 from faigfast.io.progress import progress_bar
 from faigfast.io.text_table import aligned, counted
+from faigfast.models.fused import fused_pair
+from faigfast.models.output_shape import image_channels
 from faigfast.result import Attribution
 
 ROLES = ("baseline", "target")
@@ -48,15 +53,22 @@ LAYERS_SHOWN = 3
 SETTINGS = ("rule", "steps", "tol", "emulate", "objective", "parameters", "backend", "precision")
 # Options on which the degraded images depend.
 IMAGES = ("scale", "downsampling", "seed")
+# More of both, with defaults that leave them out of a run's identity.
+LATER = {"pad": 0, "crop_to": 1, "alpha": "refuse", "recursive": False}
 OWN = ("into", "into_kwargs")
 
 
 def run(options: Any, words: Sequence[str]) -> None:
     """Attribute every image of a folder, then write the files and print a summary."""
     devices = _check(options)
-    into = own_network(options.into, options.into_kwargs) if options.into else None
-    pair = faigfast.load_pair(options.baseline, options.target, into)
-    images, origins = open_images(options, pair[1])
+    pair = load_networks(options)
+    channels = image_channels(pair[1])
+    images, origins = open_images(options, pair[1], channels)
+    if options.method not in WEIGHT_METHODS:
+        check_sizes(
+            pair[1], images.low_sizes, scale=images.scale, channels=channels, pad=options.pad,
+            crop_to=options.crop_to,
+        )  # fmt: skip
     # Collected first, so that no error here follows hours of computation.
     versions = {**describe_versions(), "numpy": numpy.__version__}
     manifest: dict[str, Any] = {
@@ -70,7 +82,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         "machine": describe_machine(),
     }
     made_from = {
-        **{role: sha256(Path(options[role])) for role in ROLES},
+        **{role: checkpoint_hash(Path(options[role])) for role in ROLES},
         # The content of folders counts, not their path: the run folder hashes the images.
         "degradations": {k: v if options.degrade else "folder" for k, v in origins.items()},
         "order": list(origins),  # of the degradations in the results
@@ -78,6 +90,9 @@ def run(options: Any, words: Sequence[str]) -> None:
         **({"device": devices[0].type} if devices and devices[0].type != "cpu" else {}),
         # Absent for FAIG: run folders of older versions have no method.
         **({} if options.method == "faig" else {"method": options.method}),
+        **({"fuse": options.fuse} if options.fuse else {}),
+        **weights_identity(options),
+        **{name: options[name] for name, usual in LATER.items() if options[name] != usual},
         "faigfast": versions["faigfast"],
         "torch": versions["torch"],
     }
@@ -112,6 +127,8 @@ def run(options: Any, words: Sequence[str]) -> None:
         for text in notes[len(images.notes) :]:
             note(text, options.quiet)
         print(f"wrote {', '.join([*files, 'manifest.json'])} in {folder.path}")
+    if not any(rankable(result, name) for name in result.degradations):
+        result.ranking(result.degradations[0])  # says why there is none
 
 
 def _check(options: Any) -> list[torch.device]:
@@ -127,6 +144,7 @@ def _check(options: Any) -> list[torch.device]:
             raise ValueError(f"top is {fraction}; expected fractions in (0, 1]")
     if options.method not in METHODS:
         raise ValueError(f"method is {options.method!r}; expected one of {', '.join(METHODS)}")
+    checked_pad(options.pad)
     schedule(options.rule, options.steps, options.tol, options.emulate)
     resolve_objective(options.objective)
     check_precision(options.precision)
@@ -139,28 +157,50 @@ def _check(options: Any) -> list[torch.device]:
 
 def own_network(place: str, arguments: dict[str, Any]) -> nn.Module:
     """Build the user's architecture from "module:factory"."""
+    return own_function("into", place)(**arguments)
+
+
+def own_function(option: str, place: str) -> Callable[..., Any]:
+    """Import a function of the user from "module:function"."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    name, _, factory = place.partition(":")
+    name, _, function = place.partition(":")
     try:
-        build = getattr(import_module(name), factory)
+        return getattr(import_module(name), function)
     except (ImportError, AttributeError, ValueError) as error:
+        kind = "FACTORY" if option == "into" else "FUNCTION"
         raise ImportError(
-            f"into is {place!r}: {error}; expected MODULE:FACTORY, importable from here"
+            f"{option} is {place!r}: {error}; expected MODULE:{kind}, importable from here"
         ) from error
-    return build(**arguments)
 
 
-def open_images(options: Any, network: nn.Module) -> tuple[Images, dict[str, str]]:
+def load_networks(options: Any) -> tuple[nn.Module, nn.Module]:
+    """Load the two networks that the options name, with their branches merged where asked for."""
+    into = own_network(options.into, options.into_kwargs) if options.into else None
+    fuse = own_function("fuse", options.fuse) if options.fuse else None
+    return fused_pair(fuse, *loaded_pair(options, into))
+
+
+def open_images(options: Any, network: nn.Module, channels: int) -> tuple[Images, dict[str, str]]:
     """Open the data set; give with it the folder or recipe of each degradation."""
     if bool(options.lq) == bool(options.degrade):
         number = "both" if options.lq else "neither"
         raise ValueError(f"{number} of --lq and --degrade given; expected one of them")
+    if options.lq_name is not None and not options.lq:
+        raise ValueError("lq_name is given without --lq; expected the folders of degraded images")
+    reading: dict[str, Any] = {
+        "channels": channels,
+        "alpha": options.alpha,
+        "recursive": options.recursive,
+        "crop_to": options.get("crop_to", 1),
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `notes` has the same text
         if options.lq:
             folders = _by_name("lq", (_split(item) for item in options.lq))
-            return PairedFolders(options.gt, folders, options.scale), folders
+            name = options.lq_name
+            images = PairedFolders(options.gt, folders, options.scale, lq_name=name, **reading)
+            return images, folders
         scale = options.scale if options.scale is not None else getattr(network, "scale", None)
         if not isinstance(scale, int):
             raise ValueError("scale is not given and the network does not tell it; add --scale")
@@ -169,7 +209,7 @@ def open_images(options: Any, network: nn.Module) -> tuple[Images, dict[str, str
             name: Degradation.parse(recipe, scale, options.downsampling)
             for name, recipe in recipes.items()
         }
-        return DegradedFolder(options.gt, degradations, options.seed), recipes
+        return DegradedFolder(options.gt, degradations, options.seed, **reading), recipes
 
 
 def named_recipes(items: Sequence[str]) -> dict[str, str]:
@@ -203,7 +243,10 @@ def _compute(
 ) -> tuple[Attribution, dict[str, Any]]:
     """Attribute the images that the folder does not hold yet; give the result and times."""
     kept = sorted(folder.finished)
-    given = {name: options[name] for name in SETTINGS} | {"memory": options.memory}
+    given = {name: options[name] for name in SETTINGS} | {
+        "memory": options.memory,
+        "pad": options.pad,
+    }
     if kept:
         note(
             f"going on: {len(kept)} of {len(images)} images are in {folder.parts.folder}",
@@ -244,14 +287,16 @@ def _compute(
                 folder.keep(own, result, hashes)
                 done += len(own)
                 bar.update(len(own))
-        except ValueError as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             # Errors number images within the group (with devices, the run); give the name instead.
-            text = re.search(r", image (\d+):", str(error))
+            text = re.search(r", image (\d+)\b", str(error))
             if text is None:
                 raise
             position = order[int(text[1]) + (0 if devices else done)]
-            name = f", image {images.names[position]!r}:"
-            raise ValueError(str(error).replace(text[0], name, 1)) from error
+            name = f", image {images.names[position]!r}"
+            kinds = (ValueError, TypeError, RuntimeError)
+            kind = next(kind for kind in kinds if isinstance(error, kind))
+            raise kind(str(error).replace(text[0], name, 1)) from error
     first_one, *others = (folder.load(n) for n in range(len(images)))
     return first_one.merge(others), {
         "started": started.isoformat(timespec="seconds"),
@@ -341,6 +386,9 @@ def _summary(result: Attribution, pair: tuple[nn.Module, nn.Module], top: Sequen
         "",
     ]
     for name in result.degradations:
+        if not rankable(result, name):
+            lines.append(f"no filters of {name}: its scores or contrasts are all 0")
+            continue
         try:
             best = result.top(name, share)
         except ValueError:  # --parameters scores fewer filters

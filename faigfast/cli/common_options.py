@@ -5,6 +5,8 @@ from typing import Any
 
 Add = Callable[..., Any]
 
+DTYPES = ("float64", "float32", "bfloat16", "float16")  # a test compares them with the zoo's
+
 # Without importing torch; a test compares the steps with the grammar's.
 RECIPES = (
     "clean, or steps joined by + such as blur=2+noise=0.1+jpeg=40: blur=SIGMA, "
@@ -16,7 +18,7 @@ RECIPES = (
 
 
 def degraded_images(add: Add, default: str = "") -> None:
-    """Options of the degraded images."""
+    """Options of the images, and of what a network is given of them."""
     add(
         "--lq",
         type=str,
@@ -40,10 +42,32 @@ def degraded_images(add: Add, default: str = "") -> None:
         help="of --degrade; bilinear is what the authors' images are",
     )
     add("--seed", type=int, default=0, help="of the random numbers of --degrade")
+    add(
+        "--lq_name",
+        type=str,
+        metavar="PATTERN",
+        help="names of the files of --lq, {} for the name of the ground truth, such as '{}x2'; by "
+        "default the same names, or else a pattern of published data sets",
+    )
+    add("--recursive", action="store_true", help="include the subfolders of --gt and --lq")
+    add(
+        "--alpha",
+        choices=["refuse", "drop"],
+        default="refuse",
+        help="what becomes of transparent pixels; drop keeps the colours below them",
+    )
+    add(
+        "--pad",
+        type=int,
+        default=0,
+        metavar="K",
+        help="pad degraded images by K pixels of reflection on every side, and take the middle of "
+        "the output: for networks that lose pixels (waifu2x: 7, Real-CUGAN x2: 18)",
+    )
 
 
 def own_network(add: Add) -> None:
-    """Options of an architecture outside the zoo."""
+    """Options of an architecture outside the zoo, and of branches to merge."""
     add(
         "--into",
         type=str,
@@ -51,6 +75,36 @@ def own_network(add: Add) -> None:
         help="your own architecture: what builds it, importable from the current folder",
     )
     add("--into_kwargs", type=dict, default={}, help="arguments of the factory, as JSON")
+    add(
+        "--fuse",
+        type=str,
+        metavar="MODULE:FUNCTION",
+        help="your own function that merges the branches of a network, applied to both networks "
+        "first, importable from the current folder",
+    )
+
+
+def weight_options(add: Add) -> None:
+    """Options of every command that reads checkpoints."""
+    add(
+        "--key",
+        type=str,
+        metavar="NAME",
+        help="entry of the checkpoints, such as params or generator.ema; default an average of "
+        "weights (params_ema, ema) before params, state_dict and others",
+    )
+    add(
+        "--dtype",
+        choices=DTYPES,
+        help="type of the weights; default the files', float32 where a file mixes types",
+    )
+    add(
+        "--noise_level",
+        type=float,
+        metavar="SIGMA",
+        help="standard deviation of the noise for pixels in [0, 1], of networks that take it "
+        "beside the image (DRUNet, FFDNet); default 15/255",
+    )
 
 
 def quiet(add: Add) -> None:

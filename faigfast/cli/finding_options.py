@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from faigfast.cli.common_options import Add, degraded_images, own_network, quiet
+from faigfast.cli.common_options import Add, degraded_images, own_network, quiet, weight_options
 
 
 def number(text: str) -> float:
@@ -37,6 +37,7 @@ def _study(add: Add, output: str, steps: int = 20) -> None:
     add("--steps", type=int, default=steps, help="points of the line between the two networks")
     add("--backend", type=str, default="auto", help="auto, or one that doctor lists")
     own_network(add)
+    weight_options(add)
     add(
         "--overwrite",
         action="store_true",

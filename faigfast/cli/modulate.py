@@ -53,7 +53,8 @@ def run(options: Any, words: Sequence[str]) -> None:
         for contrast in study.contrasts:
             lq = study.measured.lq[contrast.degradation][:1]
             strengths_by_image = [{contrast.name: s} for s in sorted(set(options.strengths))]
-            images = modulated_images(*pair, sets, lq, strengths_by_image)
+            pad = study.measured.pad
+            images = modulated_images(*pair, sets, lq, strengths_by_image, pad)
             low = F.interpolate(lq, size=images[0].shape[1:])[0]
             captions = {
                 f"{contrast.name} × {s[contrast.name]:g}": x
@@ -67,13 +68,15 @@ def run(options: Any, words: Sequence[str]) -> None:
             inputs = {c.degradation: study.measured.lq[c.degradation][:1] for c in two}
             of = [contrast.name for contrast in two]
             name = "modulation grid" if len(pairs) == 1 else f"modulation grid {' '.join(of)}"
-            figures[name] = side_by_side(_grid(pair, sets, of, inputs, options.strengths))
+            figures[name] = side_by_side(
+                _grid(pair, sets, of, inputs, options.strengths, options.pad)
+            )
         if options.grid:
             sentences.append(_about_grids(len(pairs)))
         data_frames = {"modulation": modulation.to_frame()}
         publish(options, words, "modulate", data_frames, figures, [*sentences, describe(study)])
         if saved is not None:
-            faigfast.save_model(saved, options.save, like=target_file(options))
+            faigfast.save_model(saved, options.save, like=target_file(options), key=options.key)
             note(f"wrote {Path(options.save)}", options.quiet)
 
 
@@ -83,6 +86,7 @@ def _grid(
     names: Sequence[str],
     inputs: dict[str, Tensor],
     strengths: Sequence[float],
+    pad: int,
 ) -> list[dict[str, Tensor]]:
     """Restore every input at all pairs of strengths: one name by row, the other by column."""
     one, other = names
@@ -91,7 +95,7 @@ def _grid(
     for degradation, lq in inputs.items():
         for down in steps:
             strengths_by_image = [{one: down, other: across} for across in steps]
-            images = modulated_images(*pair, sets, lq, strengths_by_image)
+            images = modulated_images(*pair, sets, lq, strengths_by_image, pad)
             captions = [
                 f"{degradation} input\n{one} {s[one]:g}, {other} {s[other]:g}"
                 for s in strengths_by_image

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from faigfast.cli.common_options import RECIPES, Add, degraded_images, own_network, quiet
+from faigfast.cli.common_options import (
+    RECIPES,
+    Add,
+    degraded_images,
+    own_network,
+    quiet,
+    weight_options,
+)
 from faigfast.cli.finding_options import FINDINGS
 
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -29,11 +36,18 @@ def size(text: Any) -> int:
 
 
 def _attribute(add: Add) -> None:
-    add("baseline", type=str, help="checkpoint of the baseline, .pth or .safetensors")
+    add("baseline", type=str, help="checkpoint of the baseline, .pth, .safetensors or .param")
     add("target", type=str, help="checkpoint of the target, of the same architecture")
     add("--gt", type=str, required=True, metavar="FOLDER", help="ground-truth images")
     add("--output", type=str, required=True, metavar="FOLDER", help="receives the results")
     degraded_images(add)
+    add(
+        "--crop_to",
+        type=int,
+        default=1,
+        metavar="M",
+        help="crop degraded images to multiples of M pixels, and ground truths alike",
+    )
     add(
         "--rule",
         type=str,
@@ -104,6 +118,7 @@ def _attribute(add: Add) -> None:
         help="shares of the filters, in (0, 1], that get an index file of their own",
     )
     own_network(add)
+    weight_options(add)
     add(
         "--overwrite",
         action="store_true",

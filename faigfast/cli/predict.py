@@ -10,8 +10,16 @@ from faigfast.analysis.evaluation import restore
 from faigfast.analysis.prediction import MATCHES, own_output_scores
 from faigfast.analysis.prediction_trials import LEVELS, try_predictions
 from faigfast.analysis.report.figures import matrix
-from faigfast.cli.study import learned_crops, open_study, publish, read_folder, training_photographs
+from faigfast.cli.study import (
+    learned_crops,
+    open_pair,
+    open_study,
+    publish,
+    read_folder,
+    training_photographs,
+)
 from faigfast.io.lock import alone_in
+from faigfast.models.output_shape import image_channels
 from faigfast.models.state import blaming
 
 
@@ -23,13 +31,14 @@ def run(options: Any, words: Sequence[str]) -> None:
         raise ValueError("lq and --learn are given; expected --degrade, which both are made by")
     if not options.lq and not options.degrade:
         options.degrade = [f"{name}={recipe}" for name, recipe in LEVELS.items()]
-    unseen = read_folder(options.images) if options.images else {}
+    pair = open_pair(options)
+    channels = image_channels(pair[1])
+    unseen = read_folder(options.images, options, channels) if options.images else {}
     teaching_photographs = {}
     if options.learn or options.gt is None:
-        teaching_photographs = training_photographs(options.learn, options.gt, "learn")
-    study = open_study(options)
-    pair = study.baseline, study.target
-    _check_images(study.target, unseen)
+        teaching_photographs = training_photographs(options.learn, "learn", options, channels)
+    study = open_study(options, pair=pair)
+    _check_images(study.target, unseen, options.pad)
     shared = {
         "steps": study.steps,
         "finished_parts": study.finished_parts,
@@ -82,9 +91,9 @@ def run(options: Any, words: Sequence[str]) -> None:
         publish(options, words, "predict", data_frames, figures, [remark])
 
 
-def _check_images(network: nn.Module, images: dict[str, Tensor]) -> None:
+def _check_images(network: nn.Module, images: dict[str, Tensor], pad: int) -> None:
     """Refuse images that the network does not take, before anything is learned."""
     for name, image in images.items():
         sides = f"{list(image.shape)}"
         with blaming(f"the network does not take image {name!r} {sides}", Exception):
-            restore(network, image[None])
+            restore(network, image[None], pad)

@@ -23,6 +23,7 @@ from faigfast.cli.study import (
     describe,
     learned_crops,
     open_crops,
+    open_pair,
     open_study,
     parse_recipes,
     training_photographs,
@@ -30,6 +31,7 @@ from faigfast.cli.study import (
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.io.lock import alone_in
+from faigfast.models.output_shape import image_channels
 from faigfast.training.trainer import Schedule
 
 COMPARED = 9  # about so many crops compare filters under many degradations
@@ -37,9 +39,11 @@ COMPARED = 9  # about so many crops compare filters under many degradations
 SHARED = (
     "pair", "gt", "lq", "degrade", "scale", "downsampling", "seed", "crop", "attributed",
     "measured", "border", "steps", "backend", "attribution", "contrast", "into",
+    "lq_name", "recursive", "alpha", "pad", "key", "dtype", "noise_level",
 )  # fmt: skip
 DEFAULTS = {"downsampling": "bilinear", "seed": 0, "crop": 96, "attributed": 4, "measured": 1,
-            "steps": 20, "backend": "auto"}  # fmt: skip
+            "steps": 20, "backend": "auto",
+            "recursive": False, "alpha": "refuse", "pad": 0}  # fmt: skip
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -49,10 +53,10 @@ def run(options: Any, words: Sequence[str]) -> None:
             raise ValueError(f"{name} is {options[name]}; expected at least 2 crops")
     schedule = Schedule(options.iterations, 2e-3, 8, seed=options.seed)
     given = {name: options[name] for name in SHARED}  # before defaults are set
-    training = {}
+    pair, training = open_pair(options), {}
     if options.train or options.gt is None:
-        training = training_photographs(options.train, options.gt, "train")
-    study = open_study(options, metrics=tuple(METRICS))
+        training = training_photographs(options.train, "train", options, image_channels(pair[1]))
+    study = open_study(options, pair=pair, metrics=tuple(METRICS))
     recipes = {} if options.lq else parse_recipes(options, study.target)
     labelled, teaching_crops = options, None
     if not options.lq:  # folders of degraded images have no other degradations
@@ -134,7 +138,7 @@ def _commands(
     words_by_option: dict[str, list[str]] = {}
     for name, value in given.items():
         if value is not None and value != DEFAULTS.get(name):
-            values = value if isinstance(value, list) else [value]
+            values = [] if value is True else value if isinstance(value, list) else [value]
             words_by_option[name] = [f"--{name}", *map(str, values)]
     if options.into_kwargs:
         words_by_option["into_kwargs"] = ["--into_kwargs", json.dumps(options.into_kwargs)]

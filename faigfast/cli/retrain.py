@@ -22,6 +22,7 @@ from faigfast.cli.study import (
     training_photographs,
 )
 from faigfast.io.lock import alone_in
+from faigfast.models.output_shape import image_channels
 from faigfast.training.trainer import Schedule
 
 
@@ -32,8 +33,8 @@ def run(options: Any, words: Sequence[str]) -> None:
     if options.downsampling != "bilinear":
         raise ValueError("downsampling is bicubic; training patches are bilinear alone")
     schedule = Schedule(options.iterations, options.rate, options.batch, seed=options.seed)
-    images = training_photographs(options.train, options.gt, "train")
     pair = open_pair(options)
+    images = training_photographs(options.train, "train", options, image_channels(pair[1]))
     sets = read_sets(options.sets or (), pair)
     if sets:
         options = measured_alone(options, "sets")
@@ -50,7 +51,8 @@ def run(options: Any, words: Sequence[str]) -> None:
         )  # fmt: skip
         for part in parts:
             file = Path(options.output) / f"{part.degradation}-discovered.safetensors"
-            faigfast.save_model(part.networks["discovered"], file, like=target_file(options))
+            network = part.networks["discovered"]
+            faigfast.save_model(network, file, like=target_file(options), key=options.key)
         remark = (
             f"{options.iterations} iterations of {options.optimizer} at {options.rate:g}, batches "
             f"of {options.batch} patches of {options.patch}×{options.patch} low-resolution pixels "

@@ -27,19 +27,28 @@ from faigfast.analysis.metrics import SSIM_WINDOW
 from faigfast.analysis.report.figures import svg
 from faigfast.analysis.study import Study, study_identity
 from faigfast.backend.catalogue import choose
-from faigfast.cli.attribute import named_recipes, open_images, own_network
+from faigfast.cli.attribute import (
+    load_networks,
+    named_recipes,
+    open_images,
+    own_function,
+)
 from faigfast.cli.output import command_line, note, sha256, writable_folder
+from faigfast.cli.weights import refuse_without_checkpoints, weights_identity
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import image_files
 from faigfast.data.images import read_image
 from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
+from faigfast.integration.padding import checked_pad
 from faigfast.integration.quadrature import node_count
 from faigfast.io.atomic import write_json, write_text
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.io.lock import alone_in
 from faigfast.io.text_table import aligned
+from faigfast.models.fused import fused_pair
+from faigfast.models.output_shape import image_channels
 from faigfast.models.state import blaming
 from faigfast.zoo.pairs import PAIRS, shipped_folder, shipped_pair
 
@@ -59,11 +68,12 @@ def open_pair(options: Any) -> tuple[nn.Module, nn.Module]:
     if options.baseline is None:
         if options.into:
             raise ValueError("into is given without checkpoints; expected a baseline and a target")
-        return shipped_pair(options.pair or PAIRS[0])
+        refuse_without_checkpoints(options)
+        fuse = own_function("fuse", options.fuse) if options.fuse else None
+        return fused_pair(fuse, *shipped_pair(options.pair or PAIRS[0]))
     if options.pair:
         raise ValueError("checkpoints and --pair are given; expected one of them")
-    into = own_network(options.into, options.into_kwargs) if options.into else None
-    return faigfast.load_pair(options.baseline, options.target, into)
+    return load_networks(options)
 
 
 def target_file(options: Any) -> Path:
@@ -77,25 +87,27 @@ def open_crops(options: Any, network: nn.Module, recipes: Sequence[str] = RECIPE
     """Cut the photographs that the options name."""
     if not options.lq and not options.degrade:
         options.degrade = list(recipes)
+    channels = image_channels(network)
     if options.gt is None:
         if options.lq:
             raise ValueError("lq is given without gt; expected the folder of ground truths too")
-        images = photographs(KEPT_OUT)
+        images = photographs(KEPT_OUT, channels)
         missing = [name for name in KEPT_OUT if name.partition(".")[0] not in images]
         if missing:
             note(f"without {', '.join(missing)}: pip install 'faigfast[sklearn]'", options.quiet)
         data = crops(images, parse_recipes(options, network), options.crop, options.seed)
         note_small(sizes_of(images), options.crop, "crop", options.quiet)
-        return data
-    dataset, _ = open_images(options, network)
+        return replace(data, pad=options.pad)
+    dataset, _ = open_images(options, network, channels)
     for text in dataset.notes:
         note(text, options.quiet)
     _check_crop(options.crop, dataset.scale)
     small = note_small(dataset.sizes, options.crop, "crop", options.quiet)
     items = (dataset[n] for n, name in enumerate(dataset.names) if name not in small)
-    return cut_crops(
+    data = cut_crops(
         ((item["name"], item["gt"], item["lq"]) for item in items), options.crop, dataset.scale
     )
+    return replace(data, pad=options.pad)
 
 
 def note_small(
@@ -172,6 +184,7 @@ def open_study(
     check_metrics(metrics)
     _check_extras(metrics)
     choose(options.backend, "cpu")
+    checked_pad(options.pad)
     node_count(options.steps)
     baseline, target = pair or open_pair(options)
     data = open_crops(options, target)
@@ -219,12 +232,15 @@ def open_study(
         options.steps,
         given,
         not options.quiet,
-        {"backend": options.backend},
+        {"backend": options.backend, **({"pad": options.pad} if options.pad else {})},
     )
     folder = writable_folder(options.output)
     identity = study_identity(baseline, target, attributed, measured)
     if options.into:  # the same tensors compute something else in other code
         identity |= {"into": options.into, "into_kwargs": options.into_kwargs}
+    if options.fuse:
+        identity |= {"fuse": options.fuse}
+    identity |= weights_identity(options)
     with alone_in(folder):  # before removing parts of another run
         return replace(study, finished_parts=FinishedParts(folder, identity, options.overwrite))
 
@@ -257,37 +273,44 @@ def _check_network(network: nn.Module, data: Crops) -> None:
     """Refuse a network whose output has not the ground truth's shape, before a long run."""
     for name, lq in data.lq.items():
         with blaming(f"the network does not take {name!r} {list(lq[:1].shape)}", Exception):
-            output = restore(network, lq[:1])
+            output = restore(network, lq[:1], data.pad, data.gt.shape[2:])
         if output.shape != data.gt[:1].shape:
             raise ValueError(
                 f"the network makes {list(output.shape)} of {name!r} {list(lq[:1].shape)}; "
-                f"expected the ground truth's {list(data.gt[:1].shape)}: another --scale?"
+                f"expected the ground truth's {list(data.gt[:1].shape)}: another --scale, or "
+                "--pad for a network that loses pixels?"
             )
 
 
-def read_folder(folder: str) -> dict[str, Tensor]:
-    """Read all images of a folder, [3, H, W] by name."""
-    return {name: read_image(path) for name, path in image_files(folder).items()}
+def read_folder(folder: str, options: Any, channels: int) -> dict[str, Tensor]:
+    """Read all images of a folder, [C, H, W] by name."""
+    files = image_files(folder, recursive=options.recursive)
+    reading = {"channels": channels, "alpha": options.alpha}
+    return {name: read_image(path, **reading) for name, path in files.items()}
 
 
-def training_photographs(folder: str | None, gt: str | None, option: str) -> dict[str, Tensor]:
+def training_photographs(
+    folder: str | None, option: str, options: Any, channels: int
+) -> dict[str, Tensor]:
     """Photographs to learn from: a folder's, or those of the shipped pair's training."""
+    gt = options.gt
     if folder:
         if gt is not None:
-            known = {sha256(path) for path in image_files(gt).values()}
-            both = [n for n, path in image_files(folder).items() if sha256(path) in known]
+            files = [image_files(f, recursive=options.recursive) for f in (gt, folder)]
+            known = {sha256(path) for path in files[0].values()}
+            both = [name for name, path in files[1].items() if sha256(path) in known]
             if both:
                 raise ValueError(
                     f"{option} {folder} holds {', '.join(both)} of --gt; expected other "
                     "photographs, since nothing can be said about those that were learned from"
                 )
-        return read_folder(folder)
+        return read_folder(folder, options, channels)
     if gt is not None:
         raise ValueError(
             f"{option} is not given; expected a folder of photographs beside those of --gt, which "
             "are kept for measuring"
         )
-    return photographs(TRAINING)
+    return photographs(TRAINING, channels)
 
 
 def learned_crops(
@@ -301,7 +324,7 @@ def learned_crops(
     options.degrade = list(recipes)
     data = crops(images, parse_recipes(options, network), options.crop, options.seed + LEARNED_SEED)
     small = note_small(sizes_of(images), options.crop, "crop", options.quiet)
-    taken = evenly_spaced(data, options.learned)
+    taken = replace(evenly_spaced(data, options.learned), pad=options.pad)
     if rest := [name for name in images if name not in (*small, *taken.photographs)]:
         note(f"none of {len(taken.names)} crops is of {', '.join(rest)}", options.quiet)
     return taken

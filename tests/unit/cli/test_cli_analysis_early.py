@@ -77,7 +77,7 @@ def test_images_that_the_network_does_not_take_are_named_at_once(
 ):
     pair = faigfast.load_pair("a.pth", "b.safetensors")
     choosy = tuple(Choosy(net) for net in pair)
-    monkeypatch.setattr("faigfast.cli.study.open_pair", lambda options: choosy)
+    monkeypatch.setattr("faigfast.cli.predict.open_pair", lambda options: choosy)
     argv = words("predict", here, "--degrade", "blur=1", "clean", "--scale", "2", "--quiet")
     assert main([*argv, "--images", "uneven"]) == 1
     assert "the network does not take image 'image1' [3, 24, 29]: not square" in one_line(capsys)
