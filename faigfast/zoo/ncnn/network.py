@@ -13,6 +13,9 @@ from faigfast.zoo.ncnn.bin_file import Stored, WeightReader, write_weights
 from faigfast.zoo.ncnn.param_file import MAX_NAMED, Graph, Layer, Parameters, read_graph
 from faigfast.zoo.ncnn.steps import BUILDERS, Blueprint, Extent, Run, Step
 
+MAX_SCALE = 64  # of a blob; images grow by up to 16 in published networks
+MAX_CHANNELS = 2**20
+
 Call = tuple[Run, str | None, tuple[str, ...], tuple[str, ...], list[str]]
 
 
@@ -114,6 +117,7 @@ def read_network(path: Path) -> NcnnNetwork:
             given = tuple(extents[name] for name in layer.inputs)
             step = BUILDERS[layer.kind](Blueprint(layer, parameters, weights, given))
             parameters.check_all_read()
+            _check_growth(layer, step)
             extents.update(zip(layer.outputs, step.outputs, strict=True))
             steps.append((layer, step))
             if in_channels is None and given and given[0].is_input:
@@ -204,4 +208,15 @@ def _check_layers(graph: Graph, path: Path) -> None:
             listed = ", ".join(shortened(name) for name in names[:MAX_NAMED]) or "none"
             raise ValueError(
                 f"{shown(path)} has {len(names)} {what} ({listed}); expected one image"
+            )
+
+
+def _check_growth(layer: Layer, step: Step) -> None:
+    """Refuse blobs so large that the first image would take all memory."""
+    for extent in step.outputs:
+        if (extent.scale or 0) > MAX_SCALE or (extent.channels or 0) > MAX_CHANNELS:
+            raise ValueError(
+                f"{layer.place} makes {extent.channels or 'unknown'} channels of "
+                f"{extent.scale or 'unknown'} times the image's size; expected at most "
+                f"{MAX_CHANNELS} channels and {MAX_SCALE} times"
             )

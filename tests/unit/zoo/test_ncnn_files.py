@@ -91,6 +91,13 @@ LAYERS = {
     "border of 10^9": (["Padding a 1 1 in0 out0 0=500000000"], ("0=500000000",)),
     "zoom of 10^9": (["Interp a 1 1 in0 out0 0=1 1=1e9 2=1e9"], ("factors above 0",)),
     "shuffle of 10^9": (["PixelShuffle a 1 1 in0 out0 0=500000000"], ("0=500000000",)),
+    "zooms of 10^6": (
+        ["Interp a 1 1 in0 b 0=1 1=32.0 2=32.0", "Interp c 1 1 b out0 0=1 1=32.0 2=32.0"],
+        ("layer c (Interp)", "1024 times", "at most")),
+    "channels that double": (
+        ["MemoryData m 0 1 b0 0=2 1=2 2=16 21=1"]
+        + [f"Concat c{i} 2 1 b{i} b{i} b{i + 1}" for i in range(30)]
+        + ["BinaryOp e 2 1 in0 b30 out0"], ("layer c16", "2097152 channels")),
     "activation without its slope": (
         ["Convolution a 1 1 in0 out0 0=1 1=1 6=1 9=2"], ("0 values for its activation 2",)),
     "unequal channels": (
@@ -111,7 +118,7 @@ def test_first_lines(tmp_path, name):
 @pytest.mark.parametrize("name", LAYERS)
 def test_lines_of_layers(tmp_path, name):
     lines, words = LAYERS[name]
-    counts = f"{1 + len(lines)} 9"
+    counts = f"{1 + len(lines)} 99"
     refused(
         write_pair(tmp_path / "net.param", [INPUT, *lines], [array(values(64))], counts), *words
     )
