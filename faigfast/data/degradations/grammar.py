@@ -77,14 +77,14 @@ def _number(value: str, usage: str, text: str) -> float:
 
 def _hint(name: str) -> str:
     """Name the nearest step, and what is expected."""
-    everything = f"expected 'clean' or steps of {', '.join(STEPS)}, joined by '+'"
+    expected = f"expected 'clean' or steps of {', '.join(STEPS)}, joined by '+'"
     if name == CLEAN:
-        return f" since 'clean' stands alone; {everything}"
+        return f": 'clean' stands alone; {expected}"
     spelled = name.lower().replace("_", "-").replace(" ", "-")
     near = get_close_matches(spelled, (*STEPS, CLEAN), 1)
     near += [other for other in STEPS if spelled and other.startswith(spelled)]
-    guess = f": did you mean {near[0]!r}?" if near else ";"
-    return f", for {name!r} is no step{guess} {everything}"
+    guess = f" (did you mean {near[0]!r}?)" if near else ""
+    return f": no step is called {name!r}{guess}; {expected}"
 
 
 def split_named(item: str) -> tuple[str, str]:

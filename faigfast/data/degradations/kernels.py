@@ -132,7 +132,7 @@ def sinc_kernel(cutoff: float, size: int = 21) -> Tensor:
 
     Notes
     -----
-    Source: Wang et al., "Real-ESRGAN", ICCV workshops 2021, equation 6.
+    Source: Wang et al., "Real-ESRGAN", ICCV workshops 2021, section 3.3.
     """
     x, y = _turned(size, 0.0)
     r = (x**2 + y**2).sqrt()

@@ -53,12 +53,7 @@ def add_gray_noise(x: Tensor, sigma: float, generator: torch.Generator) -> Tenso
 
 
 def add_poisson_noise(
-    x: Tensor,
-    scale: float,
-    generator: torch.Generator,
-    *,
-    levels: int = POISSON_LEVELS,
-    gray: bool = False,
+    x: Tensor, scale: float, generator: torch.Generator, levels: int = POISSON_LEVELS
 ) -> Tensor:
     """Add the noise of counted photons: x + scale · (Poisson(levels · x) / levels - x).
 
@@ -73,18 +68,19 @@ def add_poisson_noise(
         A CPU generator.
     levels : int
         Photons at white.
-    gray : bool
-        Draw one value for all channels, from the gray image.
 
     Returns
     -------
     Tensor
         [C, H, W].
     """
-    rate = x.detach().cpu().float().clamp(0, 1)
-    rate = (to_gray(rate) if gray else rate) * levels
-    noise = (torch.poisson(rate, generator) - rate) / levels
-    return x + scale * noise.to(x)
+    return x + scale * photon_noise(x, levels, generator)
+
+
+def photon_noise(x: Tensor, levels: int, generator: torch.Generator) -> Tensor:
+    """Noise [C, H, W] of counted photons, `levels` of them at white, of an image [C, H, W]."""
+    rate = x.detach().cpu().float().clamp(0, 1) * levels
+    return ((torch.poisson(rate, generator) - rate) / levels).to(x)
 
 
 def add_speckle(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:

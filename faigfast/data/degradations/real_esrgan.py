@@ -10,17 +10,12 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from faigfast.data.degradations.blur import KERNEL_SIZE, filter_image
 from faigfast.data.degradations.codecs import jpeg, round_to_8_bit
 from faigfast.data.degradations.kernels import anisotropic_kernel, padded_kernel, sinc_kernel
-from faigfast.data.degradations.noise import (
-    add_gray_noise,
-    add_noise,
-    add_poisson_noise,
-    to_gray,
-)
-from faigfast.data.degradations.resampling import resize
+from faigfast.data.degradations.noise import add_gray_noise, add_noise, photon_noise, to_gray
 from faigfast.data.degradations.steps import Step
 
 KERNEL_SIZES = tuple(range(7, KERNEL_SIZE + 1, 2))
@@ -209,15 +204,11 @@ def _apply_stage(
     if stage.kernel is not None:
         x = filter_image(x, stage.kernel)
     height, width = (max(1, int(side * stage.factor)) for side in size)
-    x = resize(x, (height, width), stage.method)
+    x = _resized(x, (height, width), stage.method)
     if stage.poisson:
-        rounded = round_to_8_bit(x)
-        counted = round_to_8_bit(to_gray(rounded)) if stage.gray else rounded
-        levels = 2 ** math.ceil(math.log2(len(counted.unique())))
-        noisy = add_poisson_noise(
-            rounded, stage.strength, generator, levels=levels, gray=stage.gray
-        )
-        x = x + (noisy - rounded)
+        source = round_to_8_bit(to_gray(x) if stage.gray else x)
+        levels = 2 ** math.ceil(math.log2(len(source.unique())))
+        x = x + stage.strength * photon_noise(source, levels, generator)
     else:
         add = add_gray_noise if stage.gray else add_noise
         x = add(x, stage.strength, generator)
@@ -226,8 +217,13 @@ def _apply_stage(
 
 def _finish(x: Tensor, draw: Draw, size: tuple[int, int]) -> Tensor:
     """Resize to low resolution and apply the last filter."""
-    x = resize(x, size, draw.final_method)
+    x = _resized(x, size, draw.final_method)
     return x if draw.final is None else filter_image(x, draw.final)
+
+
+def _resized(x: Tensor, size: tuple[int, int], method: str) -> Tensor:
+    """Resize without a low-pass filter, as published."""
+    return F.interpolate(x[None], size=size, mode=method)[0]
 
 
 @dataclass(frozen=True)
@@ -244,8 +240,9 @@ class RealESRGAN(Step):
     Notes
     -----
     Source: Wang et al., "Real-ESRGAN", ICCV workshops 2021, with the ranges of the authors'
-    options for ×4. JPEG is Pillow's codec in place of a differentiable one, with integer quality;
-    bilinear and bicubic resizing are anti-aliased; the ground truth is not sharpened.
+    options for ×4. JPEG is Pillow's codec of integer quality in place of its emulation, and the
+    ground truth is not sharpened. Bilinear and bicubic (a = -0.75) resizing have no low-pass
+    filter, as published.
     """
 
     name = "realesrgan"

@@ -102,23 +102,34 @@ def test_widths_of_the_blur_are_within_the_ranges(draws):
 
 # An independent pipeline, of SciPy and Pillow.
 
-METHODS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
 
 def resized(x, size, method):
+    rows, columns = (matrix(new, old, method) for new, old in zip(size, x.shape[1:], strict=True))
+    return rows @ x @ columns.T
+
+
+def matrix(new, old, method):
+    """Weights [new, old] of one axis."""
     if method == "area":
-        return area(area(x, size[0]).transpose(0, 2, 1), size[1]).transpose(0, 2, 1)
-    planes = [Image.fromarray(c.astype(np.float32)) for c in x]
-    return np.stack([np.asarray(p.resize(size[::-1], METHODS[method])) for p in planes]).astype(
-        float
-    )
+        spans = [(i * old // new, -(-(i + 1) * old // new)) for i in range(new)]
+        return np.array([[(a <= j < b) / (b - a) for j in range(old)] for a, b in spans])
+    weights = np.zeros((new, old))
+    for i in range(new):
+        centre = (i + 0.5) * old / new - 0.5
+        if method == "bilinear":
+            centre = max(centre, 0)
+        for j in range(math.floor(centre) - 1, math.floor(centre) + 3):
+            weights[i, min(max(j, 0), old - 1)] += bell(abs(j - centre), method)
+    return weights
 
 
-def area(x, rows):
-    """Mean over all rows that a new one touches."""
-    old = x.shape[1]
-    spans = [(i * old // rows, -(-(i + 1) * old // rows)) for i in range(rows)]
-    return np.stack([x[:, a:b].mean(1) for a, b in spans], 1)
+def bell(distance, method):
+    """Triangle, or Keys' cubic of a = -0.75."""
+    if method == "bilinear":
+        return max(0, 1 - distance)
+    if distance < 1:
+        return 1.25 * distance**3 - 2.25 * distance**2 + 1
+    return -0.75 * (distance**3 - 5 * distance**2 + 8 * distance - 4) if distance < 2 else 0
 
 
 def coded(x, quality):
@@ -141,11 +152,9 @@ def stage(x, drawn, size, random):
         shape = x.shape[1:] if drawn.gray else x.shape
         x = x + drawn.strength * torch.randn(shape, generator=random).double().numpy()
         return np.clip(x, 0, 1)
-    rounded = np.clip(np.rint(x * 255), 0, 255) / 255
-    source = rounded
-    if drawn.gray:
-        source = np.tensordot([0.2989, 0.587, 0.114], rounded, 1)[None]
-    seen = np.unique(np.rint(source * 255))
+    source = np.tensordot([0.2989, 0.587, 0.114], x, 1)[None] if drawn.gray else x
+    source = np.clip(np.rint(source * 255), 0, 255) / 255
+    seen = np.unique(source)
     levels = 2 ** math.ceil(math.log2(len(seen)))
     rate = torch.from_numpy(source.astype(np.float32)) * levels
     noise = (torch.poisson(rate, random).double().numpy() - rate.double().numpy()) / levels

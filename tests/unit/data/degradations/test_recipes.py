@@ -80,16 +80,19 @@ def test_recipes_of_blur_and_noise_alone_stay_the_papers():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("jpg=40", "'jpg' is no step: did you mean 'jpeg'\\? expected 'clean' or steps of blur, "),
+        (
+            "jpg=40",
+            "no step is called 'jpg' .did you mean 'jpeg'..; expected 'clean' or steps of blur, ",
+        ),
         ("blurr=2", "did you mean 'blur'"),
         ("gray_noise=1", "did you mean 'gray-noise'"),
         ("Salt_and_pepper=1", "did you mean 'salt-and-pepper'"),
         ("salt=1", "did you mean 'salt-and-pepper'"),
         ("real-esrgan", "did you mean 'realesrgan'"),
         ("cleen", "did you mean 'clean'"),
-        ("xyz=1", "'xyz' is no step; expected"),
+        ("xyz=1", "no step is called 'xyz'; expected"),
         ("clean+jpeg=4", "'clean' stands alone"),
-        ("jpeg=40+", "'' is no step;"),
+        ("jpeg=40+", "no step is called '';"),
         ("jpeg", "has 'jpeg'; expected jpeg=QUALITY"),
         ("jpeg=40:50", "has 'jpeg=40:50'; expected jpeg=QUALITY"),
         ("jpeg=", "expected jpeg=QUALITY"),
