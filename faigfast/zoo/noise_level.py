@@ -18,18 +18,14 @@ class NoiseLevel(nn.Module):
         part of the state dict; set it on both networks of a pair.
     """
 
-    _level: Tensor
-
     def __init__(self, noise_level: float) -> None:
         super().__init__()
-        # A buffer, so that a changed level needs no new graph.
-        self.register_buffer("_level", torch.zeros(()), persistent=False)
         self.noise_level = noise_level
 
     @property
     def noise_level(self) -> float:
         """Standard deviation of the noise for pixels in [0, 1]."""
-        return float(self._level)
+        return self._noise_level
 
     @noise_level.setter
     def noise_level(self, value: float) -> None:
@@ -37,9 +33,9 @@ class NoiseLevel(nn.Module):
             raise TypeError(f"noise_level is a {type(value).__name__}; expected a number")
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"noise_level is {value}; expected a finite number of at least 0")
-        self._level = torch.full_like(self._level, float(value))
+        self._noise_level = float(value)
 
     def with_level(self, x: Tensor) -> Tensor:
         """Append the noise level to x [N, C, H, W] as one more channel [N, C + 1, H, W]."""
-        level = self._level.to(x).expand(x.shape[0], 1, *x.shape[2:])
+        level = x.new_full((x.shape[0], 1, *x.shape[2:]), self._noise_level)
         return torch.cat((x, level), 1)
