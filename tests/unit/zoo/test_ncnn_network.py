@@ -240,3 +240,36 @@ def test_no_weights_at_all(tmp_path):
     assert torch.equal(network(torch.tensor([-1.0, 2.0])), torch.tensor([0.0, 2.0]))
     write_weights(tmp_path / "empty.bin", [])
     assert (tmp_path / "empty.bin").read_bytes() == b""
+
+
+# The functions that everybody calls
+
+
+def test_load_model_names_what_is_wrong(tmp_path):
+    path = convolution(tmp_path, flag=FLOAT16)
+    (tmp_path / "net.param.bin").write_bytes(b"\xdd\x85\x76\x00\x03\0\0\0")
+    os.mkfifo(tmp_path / "pipe.param")
+    for name, message in (
+        ("net.bin", r"weights of ncnn without the layers.*net\.param"),
+        ("net.param.bin", "binary .param.bin file"),
+        ("pipe.param", "named pipe"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            faigfast.load_model(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*missing\.param"):
+        faigfast.load_model(tmp_path / "missing.param")
+    with pytest.raises(ValueError, match=r"no key for .*net\.param, which has no entries"):
+        faigfast.load_model(path, key="params")
+    with pytest.raises(ValueError, match="the networks differ: 'conv1"):
+        faigfast.load_model(path, into=nn.Conv2d(3, 4, 3))
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*net\.bin"):
+        faigfast.load_pair(path, path)
+
+
+def test_load_model_gives_other_types(tmp_path):
+    path = convolution(tmp_path)
+    network = faigfast.load_model(path, dtype="float64")
+    assert network.conv1.weight.dtype == network.up_2.bias.dtype == torch.float64
+    faigfast.save_model(network, tmp_path / "new.param", like=path)
+    assert (tmp_path / "new.bin").read_bytes() == path.with_suffix(".bin").read_bytes()
