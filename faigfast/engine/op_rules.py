@@ -124,7 +124,7 @@ def evaluate(op: Any, points: Points, args: Any, kwargs: Any) -> tuple[Any, str]
     args, kwargs = tree_map(points.raw, (args, kwargs))
     if op in CONVOLUTIONS and isinstance(args[1], Samples):
         # Under vmap it would become a grouped convolution, which is slower than a loop.
-        return sample_by_sample(op, args, kwargs), ""
+        return sample_by_sample(op, args, kwargs), f"{op} runs sample by sample: computed weights"
     return apply(op, args, kwargs)
 
 

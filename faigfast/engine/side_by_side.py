@@ -1,6 +1,8 @@
 """Whether single points of the line side by side are faster than many together, on a CPU."""
 
-from torch import nn
+from torch import fx, nn
+
+from faigfast.engine.op_rules import CONVOLUTIONS
 
 # Share of linear layers in a transformer; above it, single points took 0.6 to 1.0 of the time.
 MOST_LINEAR = 0.25
@@ -11,6 +13,19 @@ MOST_SMALL = 200
 def better_side_by_side(network: nn.Module) -> bool:
     """Whether a network is a transformer, or has many small convolutions."""
     return _linear(network) > MOST_LINEAR or _small_convolutions(network) > MOST_SMALL
+
+
+def mostly_computed_weights(graph: fx.Graph) -> bool:
+    """Whether a network computes most of its convolutions' weights, as weight norm does.
+
+    Samples then differ in their weights, which our kernels would take one by one.
+    """
+    computed = [
+        node.all_input_nodes[-1 if len(node.all_input_nodes) < 2 else 1].op == "call_function"
+        for node in graph.nodes
+        if node.target in CONVOLUTIONS
+    ]
+    return 2 * sum(computed) > len(computed)
 
 
 def _small_convolutions(network: nn.Module) -> int:
