@@ -10,7 +10,7 @@ from torch import Tensor
 
 from faigfast.filters.index import FilterIndex
 from faigfast.integration.gradients import gradients_at
-from faigfast.integration.image_scores import ImageScores
+from faigfast.integration.image_scores import NO_GRADIENT, ImageScores
 from faigfast.integration.objective import Objective, loss
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Step
@@ -86,7 +86,7 @@ def integrate(
         for alpha, weight in zip(step.nodes, step.weights, strict=True):
             _, gradients = gradients_at(path, float(alpha), x, gt, objective)
             if not gradients:
-                raise ValueError("the loss does not depend on any weight that differs")
+                raise ValueError(NO_GRADIENT)
             for key, gradient in gradients.items():
                 total[key].add_(gradient, alpha=float(weight))
                 if step.coarse is not None and key in coarse:

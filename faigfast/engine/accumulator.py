@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from faigfast.filters.index import FilterIndex
-from faigfast.integration.image_scores import ImageScores
+from faigfast.integration.image_scores import NO_GRADIENT, ImageScores
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Step
 from faigfast.models.state import all_finite
@@ -77,7 +77,7 @@ class GradientAccumulator:
             If there is no gradient, or one is not finite; `image` is then the image's number.
         """
         if not gradients:
-            raise ValueError("the loss does not depend on any weight that differs")
+            raise ValueError(NO_GRADIENT)
         self.evaluations += len(step.nodes)
         # One synchronisation with the device; a sum of finite values may overflow, so look again.
         if not bool(torch.stack([part.sum() for part in gradients.values()]).isfinite().all()):

@@ -4,6 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+NO_GRADIENT = (
+    "the loss does not depend on any weight that differs; expected networks that are neither "
+    "detached nor under no_grad"
+)
+
 
 @dataclass(frozen=True)
 class ImageScores:

@@ -61,8 +61,8 @@ def unwrap(model: nn.Module, name: str) -> nn.Module:
 
 def _described(model: Any) -> Any:
     """Take the module out of a descriptor of spandrel; leave anything else."""
-    kind = getattr(sys.modules.get("spandrel"), "ModelBase", None)
-    return model.model if isinstance(kind, type) and isinstance(model, kind) else model
+    kind: Any = getattr(sys.modules.get("spandrel"), "ModelBase", ())
+    return model.model if isinstance(model, kind) else model
 
 
 def _exported_part(model: nn.Module) -> str:

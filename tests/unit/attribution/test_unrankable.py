@@ -180,6 +180,16 @@ def test_a_layer_that_one_image_reaches_is_not_named(backend):
     assert not noted(black.merge(result), "gradient")
 
 
+@backends
+def test_a_network_without_any_gradient_is_refused(backend):
+    class Hidden(TwoLayers):
+        def forward(self, x):
+            return super().forward(x).detach()
+
+    words = r"the loss does not depend .* neither detached nor under no_grad"
+    refused(ValueError, words, *pair_of(Hidden), batch=batch_of(), backend=backend)
+
+
 def test_only_scored_layers_are_named():
     for make, layers in ((SPANLike, ["tail.*"]), (Detached, ["tail.*"])):
         result = attribute(*pair_of(make), batch_of(), steps=3, parameters=layers)
