@@ -248,11 +248,11 @@ INSTANCES: dict[str, Instance] = {
     ),
     "RGT": Instance(
         "RGT.rgt.RGT",
-        dict(img_size=16, embed_dim=12, depth=[2], num_heads=[2], mlp_ratio=2.0, upscale=2),
+        dict(img_size=16, embed_dim=32, depth=[2], num_heads=[2], mlp_ratio=2.0, upscale=2),
     ),
     "RGT, padded": Instance(
         "RGT.rgt.RGT",
-        dict(img_size=16, embed_dim=12, depth=[2], num_heads=[2], mlp_ratio=2.0, upscale=2),
+        dict(img_size=16, embed_dim=32, depth=[2], num_heads=[2], mlp_ratio=2.0, upscale=2),
         size=(20, 17),
     ),
     "SAFMN": Instance("SAFMN.safmn.SAFMN", dict(dim=8, n_blocks=2, upscaling_factor=2)),
