@@ -16,7 +16,7 @@ from faigfast.cli.output import note, writable_file
 from faigfast.cli.study import describe, open_study, publish, target_file
 from faigfast.filters.filter_set import FilterSet
 from faigfast.io.lock import alone_in
-from faigfast.zoo.checkpoints import checkpoint_path
+from faigfast.zoo.checkpoints import NCNN_SUFFIX, checkpoint_path
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -116,6 +116,12 @@ def _check_save(options: Any) -> None:
     """Refuse a file that cannot be written or belongs to the pair, before the long part."""
     checkpoint_path(options.save)
     writable_file(options.save, "--save")
+    is_ncnn = Path(options.save).suffix.lower() == NCNN_SUFFIX
+    if is_ncnn and target_file(options).suffix.lower() != NCNN_SUFFIX:
+        raise ValueError(
+            f"--save {options.save} needs the layers of the target; expected a target in a "
+            f"{NCNN_SUFFIX} file"
+        )
     for checkpoint in (options.baseline, options.target):
         if checkpoint is not None and Path(options.save).resolve() == Path(checkpoint).resolve():
             raise ValueError(f"--save {options.save} is a checkpoint of the pair; expected another")

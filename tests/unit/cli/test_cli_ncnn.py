@@ -50,3 +50,6 @@ def test_a_modulated_network_is_saved_beside(here, files, pair, capsys):
     capsys.readouterr()
     assert main(["modulate", *pair, "--gt", "gt", *words, pair[1]]) == 1
     assert "is a checkpoint of the pair" in one_line(capsys)
+    words = ["--output", str(here), *words]
+    assert main(["modulate", "a.pth", "b.safetensors", "--gt", "gt", *words, saved]) == 1
+    assert "needs the layers of the target" in one_line(capsys)

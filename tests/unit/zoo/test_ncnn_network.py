@@ -199,9 +199,10 @@ def test_masked_filters_are_written(tmp_path):
     faigfast.save_model(masked, tmp_path / "masked.param", like=b)
     written = faigfast.load_model(tmp_path / "masked.param")
     assert torch.equal(written(x), masked(x))
-    faigfast.save_model(masked, tmp_path / "masked.pth", like=b)
-    again = faigfast.load_model(tmp_path / "masked.pth", into=target)
-    assert torch.equal(again(x), masked(x))
+    for suffix in (".pth", ".safetensors"):
+        faigfast.save_model(masked, tmp_path / f"masked{suffix}", like=b)
+        again = faigfast.load_model(tmp_path / f"masked{suffix}", into=target)
+        assert torch.equal(again(x), masked(x))
 
 
 def test_what_cannot_be_written(tmp_path):
