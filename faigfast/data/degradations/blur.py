@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 KERNEL_SIZE = 21
+LARGEST_DIRECT = 5  # side of a kernel; larger ones are faster by Fourier transforms
 
 
 def gaussian_kernel(sigma: float, size: int = KERNEL_SIZE) -> Tensor:
@@ -77,10 +78,14 @@ def filter_image(x: Tensor, kernel: Tensor) -> Tensor:
     Tensor
         [C, H, W], as `scipy.ndimage.correlate` with the mode "mirror".
     """
-    margin = kernel.shape[0] // 2
+    margin, (height, width) = kernel.shape[0] // 2, x.shape[-2:]
     rows, columns = (_mirrored(side, margin).to(x.device) for side in x.shape[-2:])
-    padded = x[:, rows][:, :, columns]
-    return F.conv2d(padded[:, None], kernel.to(x)[None, None])[:, 0]
+    padded = x[:, rows][:, :, columns].to(torch.promote_types(x.dtype, torch.float32))
+    if kernel.shape[0] <= LARGEST_DIRECT:
+        return F.conv2d(padded[:, None], kernel.to(padded)[None, None])[:, 0].to(x)
+    size = padded.shape[-2:]  # a circular correlation, right where it does not wrap around
+    spectrum = torch.fft.rfft2(padded) * torch.fft.rfft2(kernel.to(padded), size).conj()
+    return torch.fft.irfft2(spectrum, size)[:, :height, :width].to(x)
 
 
 def _mirrored(side: int, margin: int) -> Tensor:

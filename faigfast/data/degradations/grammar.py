@@ -57,7 +57,12 @@ def _parse_step(part: str, text: str) -> Step:
         raise ValueError(f"degradation {text!r} has {part!r}; expected {usage}")
     arguments: dict[str, float | str] = {}
     for field, value in zip(wanted, values, strict=False):
-        arguments[field.name] = value if field.type is str else _number(value, usage, text)
+        if field.type is str:
+            arguments[field.name] = value
+        else:
+            number = _number(value, usage, text)
+            exact = field.type is int and number.is_integer() and abs(number) < LARGEST_INTEGER
+            arguments[field.name] = int(number) if exact else number
     try:
         return kind(**arguments)
     except ValueError as problem:
@@ -66,9 +71,7 @@ def _parse_step(part: str, text: str) -> Step:
 
 def _number(value: str, usage: str, text: str) -> float:
     try:
-        number = float(value)
-        exact = value.lstrip("+-").isdecimal() and abs(number) < LARGEST_INTEGER
-        return int(value) if exact else number
+        return float(value)
     except ValueError:
         raise ValueError(
             f"degradation {text!r} has the strength {value!r}; expected a number, as {usage}"

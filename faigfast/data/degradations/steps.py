@@ -65,7 +65,8 @@ class Step:
             raise ValueError(f"{self._of(field)}; expected an {kind} from {low} to {high}")
 
     def _of(self, field: str) -> str:
-        return f"{field} of {self.name} is {getattr(self, field)!r}"
+        several = len(fields(self)) > 1
+        return f"{f'{field} of ' if several else ''}{self.name} is {getattr(self, field)!r}"
 
 
 @dataclass(frozen=True)

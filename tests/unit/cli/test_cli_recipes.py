@@ -40,7 +40,7 @@ def test_attribute_takes_them_and_resumes(here, files, capsys):
     [
         ("jpg=40", "did you mean 'jpeg'"),
         ("mine=realesrgn", "did you mean 'realesrgan'"),
-        ("jpeg=400", "quality of jpeg is 400; expected an integer from 1 to 100"),
+        ("jpeg=400", "jpeg is 400; expected an integer from 1 to 100"),
         ("blur=2+motion=x", "has the strength 'x'; expected a number, as motion=LENGTH"),
     ],
 )

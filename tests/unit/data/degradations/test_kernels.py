@@ -142,6 +142,16 @@ def test_sinc_passes_low_and_stops_high_frequencies():
         assert (passed - gain * wave)[..., 60:140].abs().max() < 0.1
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_types_are_kept(dtype):
+    x = image(3, 12, 15)
+    for step in (Motion(2.5, 20), Defocus(3.3)):
+        blurred = step(x.to(dtype), GENERATOR)
+        assert blurred.dtype == dtype
+        tolerance = 4 * torch.finfo(dtype).eps
+        torch.testing.assert_close(blurred.double(), step(x, GENERATOR), rtol=0, atol=tolerance)
+
+
 def test_kernels_keep_constants_and_sum_to_1():
     flat = torch.full((3, 12, 15), 0.37, dtype=torch.float64)
     for step in (Anisotropic(2, 0.8, 30), Motion(7.5, 20), Defocus(3.3), Sinc(1.0)):
