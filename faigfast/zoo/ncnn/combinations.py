@@ -106,7 +106,7 @@ def elementwise(blueprint: Blueprint) -> Step:
     extent = Extent(channels, _common_scale(blueprint.inputs))
     if kind == 1 and factors:
         return Step(partial(_weighted_sum, factors=factors), (extent,))
-    return Step(partial(_folded, run=(torch.mul, torch.add, torch.maximum)[kind]), (extent,))
+    return Step(partial(_reduced, run=(torch.mul, torch.add, torch.maximum)[kind]), (extent,))
 
 
 def _weighted_sum(*blobs: Tensor, factors: tuple[float, ...]) -> Tensor:
@@ -120,7 +120,7 @@ def _times(x: Tensor, factor: float) -> Tensor:
     return x if factor == 1 else x * factor
 
 
-def _folded(*blobs: Tensor, run: Run) -> Tensor:
+def _reduced(*blobs: Tensor, run: Run) -> Tensor:
     result = blobs[0]
     for blob in blobs[1:]:
         result = run(result, blob)
@@ -146,10 +146,10 @@ def _place(x: Tensor, axis: int) -> int:
 
 def _concatenate(*blobs: Tensor, axis: int) -> Tensor:
     images = max(blob.shape[0] for blob in blobs)
-    alike = [
+    expanded = [
         blob if blob.shape[0] == images else blob.expand(images, *blob.shape[1:]) for blob in blobs
     ]
-    return torch.cat(alike, dim=_place(blobs[0], axis))
+    return torch.cat(expanded, dim=_place(blobs[0], axis))
 
 
 @layer_type("Slice")

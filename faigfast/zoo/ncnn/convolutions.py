@@ -189,11 +189,11 @@ def deconvolution(blueprint: Blueprint) -> Step:
     has_bias = bool(parameters.integer(5, 0, high=1))
     count = parameters.integer(6, 0, low=1, high=SIZE)
     activation = fused_activation(parameters)
-    for size, step, spread in zip(added, stride, dilation, strict=True):
-        if size >= max(step, spread):
+    for size, step, distance in zip(added, stride, dilation, strict=True):
+        if size >= max(step, distance):
             raise ValueError(
                 f"{blueprint.layer.place} adds {size} pixels to its output; expected fewer than "
-                f"its stride or dilation, {max(step, spread)}"
+                f"its stride or dilation, {max(step, distance)}"
             )
     per_group = _channels(blueprint, count, outputs * math.prod(kernel), "outputs times kernel")
     inputs = per_group * groups

@@ -133,20 +133,20 @@ def padding(blueprint: Blueprint) -> Step:
 def crop(blueprint: Blueprint) -> Step:
     """Build a crop by ranges, by margins and sizes, or to the size of a second input."""
     parameters = blueprint.parameters
-    starts, ends, axes = (parameters.integers(n) for n in (9, 10, 11))
+    starts, stops, axes = (parameters.integers(n) for n in (9, 10, 11))
     extent = replace(blueprint.inputs[0], is_input=False)
-    if starts and ends:
+    if starts and stops:
         blueprint.expect()
         count = len(axes) or len(starts)
-        if not len(starts) == len(ends) == count <= 3:
+        if not len(starts) == len(stops) == count <= 3:
             raise ValueError(
-                f"{blueprint.layer.place} has {len(starts)} starts, {len(ends)} ends and "
+                f"{blueprint.layer.place} has {len(starts)} starts, {len(stops)} stops and "
                 f"{len(axes)} axes; expected one of each for up to 3 axes"
             )
         where = axes or tuple(range(count))
         if any(axis in (0, -3) for axis in where):
             extent = replace(extent, channels=None)
-        return Step(partial(_crop_ranges, starts=starts, ends=ends, axes=where), (extent,))
+        return Step(partial(_crop_ranges, starts=starts, stops=stops, axes=where), (extent,))
     before = tuple(parameters.integer(n, 0) for n in (2, 1, 0))  # channels, rows, columns
     after = tuple(parameters.integer(n, 0) for n in (8, 7, 6))
     sizes = tuple(parameters.integer(n, 0, low=REST, high=2**31 - 1) for n in (5, 4, 3))
@@ -171,9 +171,9 @@ def _narrow(x: Tensor, axis: int, start: int, size: int) -> Tensor:
 
 
 def _crop_ranges(
-    x: Tensor, starts: tuple[int, ...], ends: tuple[int, ...], axes: tuple[int, ...]
+    x: Tensor, starts: tuple[int, ...], stops: tuple[int, ...], axes: tuple[int, ...]
 ) -> Tensor:
-    for start, end, axis in zip(starts, ends, axes, strict=True):
+    for start, end, axis in zip(starts, stops, axes, strict=True):
         place = axis + 1 if axis >= 0 else axis + x.ndim
         size = x.shape[place]
         first = 0 if start == REST else start if start >= 0 else size + start
