@@ -181,3 +181,23 @@ def test_findings_pad_too(here, capsys):
     assert "--pad for a network that loses pixels" in one_line(capsys)
     assert main([*words, "--pad", "2"]) == 0
     assert "loses pixels" not in capsys.readouterr().err
+
+
+def test_retraining_of_a_network_that_loses_pixels(here, files):
+    write_image(files / "teach" / "a.png", torch.rand(3, 48, 48))
+    words = ["retrain", "valid-a.pth", "valid-b.pth", "--into", "own_sizes:Valid", "--gt", "sizes"]
+    words += ["--output", str(here), "--scale", "2", "--degrade", "noise=0.1", "--crop", "16"]
+    words += ["--steps", "2", "--attributed", "2", "--border", "1", "--fraction", "0.2", "--quiet"]
+    words += ["--train", "teach", "--iterations", "2", "--batch", "2", "--patch", "12"]
+    assert main([*words, "--contrast", "noise:", "--pad", "2"]) == 0
+    assert len(list(here.glob("noise-*/state.part"))) == 3
+
+
+def test_prediction_by_a_network_that_loses_pixels(here, files):
+    for n in range(2):
+        write_image(files / "unseen" / f"{n}.png", torch.rand(3, 9 + n, 12))
+    words = ["predict", "valid-a.pth", "valid-b.pth", "--into", "own_sizes:Valid", "--gt", "sizes"]
+    words += ["--output", str(here), "--scale", "2", "--degrade", "blur=0.5", "noise=0.1"]
+    words += ["--crop", "16", "--steps", "2", "--images", "unseen", "--pad", "2", "--quiet"]
+    assert main(words) == 0
+    assert "noise" in (here / "predicted-images.csv").read_text()

@@ -6,6 +6,7 @@ import zlib
 
 import pytest
 import torch
+from PIL import Image, features
 
 from faigfast.data.folders import DegradedFolder, image_files
 from faigfast.data.images import image_size, read_image, write_image
@@ -68,3 +69,53 @@ def test_images_that_cannot_be_read_are_not_skipped(tmp_path, make, message):
     for read in (image_files, lambda path: DegradedFolder(path, {"a": scaled})):
         with pytest.raises(ValueError, match=message):
             read(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "ppm", "avif"])
+@pytest.mark.parametrize("share", [0, 0.05, 0.6])
+def test_truncated_files_of_other_formats_are_named(tmp_path, suffix, share):
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("Pillow without AVIF")
+    path = tmp_path / f"a.{suffix}"
+    options = {"compression": "tiff_lzw"} if suffix == "tif" else {}
+    rows = torch.arange(64 * 64 * 3).remainder(251).to(torch.uint8).view(64, 64, 3)
+    Image.fromarray(rows.numpy()).save(path, **options)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=rf"a\.{suffix} cannot be read"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+@pytest.mark.parametrize("kind", [b"P6", b"P5", b"P3"])
+@pytest.mark.parametrize("most", [255, 65535])
+def test_ppm_claims_of_too_many_pixels(tmp_path, read, kind, most):
+    (tmp_path / "a.ppm").write_bytes(kind + b" 60000 60000 %d\n" % most)
+    with pytest.raises(ValueError, match=r"a\.ppm .*3600000000 pixels.* is above"):
+        read(tmp_path / "a.ppm")
+
+
+def test_a_tiff_whose_pages_lead_in_a_circle(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.new("RGB", (4, 4)).save(path)
+    content = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", content, 4)
+    (entries,) = struct.unpack_from("<H", content, start)
+    struct.pack_into("<I", content, start + 2 + 12 * entries, start)  # the next page is this one
+    path.write_bytes(content)
+    for read in (read_image, image_size):
+        try:
+            read(path)
+        except ValueError as error:
+            assert "a.tif cannot be read" in str(error)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2**31])
+def test_a_tiff_without_layout(tmp_path, count):
+    entries = [(256, 4, 1, 4), (257, 4, 1, 4), (258, 3, count, 8), (262, 3, 1, 2)]
+    body = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    (tmp_path / "a.tif").write_bytes(head + body + bytes(4))
+    for read in (read_image, image_size):
+        with pytest.raises(ValueError, match=r"a\.tif cannot be read"):
+            read(tmp_path / "a.tif")
