@@ -277,8 +277,8 @@ def _check_network(network: nn.Module, data: Crops) -> None:
         if output.shape != data.gt[:1].shape:
             raise ValueError(
                 f"the network makes {list(output.shape)} of {name!r} {list(lq[:1].shape)}; "
-                f"expected the ground truth's {list(data.gt[:1].shape)}: another --scale, or "
-                "--pad for a network that loses pixels?"
+                f"expected the ground truth's {list(data.gt[:1].shape)}: another --scale? A "
+                "network that loses pixels needs --pad"
             )
 
 

@@ -178,7 +178,7 @@ def test_findings_pad_too(here, capsys):
     words += ["--crop", "16", "--steps", "2", "--attributed", "2", "--methods", "faig", "input"]
     words += ["--metrics", "psnr", "difference", "--border", "1", "--fractions", "0.2", "--quiet"]
     assert main(words) == 1
-    assert "--pad for a network that loses pixels" in one_line(capsys)
+    assert "A network that loses pixels needs --pad" in one_line(capsys)
     assert main([*words, "--pad", "2"]) == 0
     assert "loses pixels" not in capsys.readouterr().err
 
