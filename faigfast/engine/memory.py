@@ -145,7 +145,13 @@ _SMALL_INSIDE = {
     aten.adaptive_avg_pool2d, aten.avg_pool2d, aten.max_pool2d, aten.prelu, aten.contiguous,
     aten.clone, aten.reshape, aten.flatten, aten.unflatten, aten.index, aten.index_select,
     aten.unbind, aten.stack, aten.bmm, aten.matmul, aten.im2col, aten.var, aten.type_as,
-    aten.linalg_vector_norm,
+    aten.linalg_vector_norm, aten.mm, aten.addmm, aten.baddbmm, aten._softmax,
+    aten._unsafe_view, aten.native_layer_norm, aten.native_group_norm, aten.constant_pad_nd,
+    aten.adaptive_max_pool2d, aten.embedding, aten.col2im, aten.repeat, aten.flip, aten.tile,
+    aten.gather, aten.scatter, aten.slice_scatter, aten.select_scatter, aten.zeros_like,
+    aten.ones_like, aten.full_like, aten.argmax, aten.argmin, aten.max, aten.min, aten.amax,
+    aten.amin, aten.sort, aten.topk, aten.cumsum, aten.std, aten.var_mean, aten.grid_sampler_2d,
+    aten.fft_fft2, aten.fft_ifft2, aten.fft_rfft2, aten.fft_irfft2,
 }  # fmt: skip
 
 
@@ -221,6 +227,7 @@ def _is_small_inside(node: fx.Node) -> bool:
         or target is operator.getitem
         or torch.Tag.pointwise in target.tags
         or target.overloadpacket in _SMALL_INSIDE
+        or (target is aten.einsum.default and len(node.all_input_nodes) <= 2)  # one bmm
         or any(argument.alias_info is not None for argument in target._schema.arguments)
     )
 

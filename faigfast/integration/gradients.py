@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor
-from torch.autograd.graph import allow_mutation_on_saved_tensors
+from torch.autograd.graph import saved_tensors_hooks
 
 from faigfast.integration.objective import Objective, loss
 from faigfast.integration.path import WeightPath
@@ -57,7 +57,8 @@ def _gradients_at(
         if value.requires_grad:
             value.backward()
 
-    with allow_mutation_on_saved_tensors() if keep_saved else nullcontext():
+    copies = saved_tensors_hooks(Tensor.clone, lambda value: value)
+    with copies if keep_saved else nullcontext():
         path.call(point, x, backward)
     gradients = {key: point[key].grad for key in path.delta}
     return losses[0], {key: value for key, value in gradients.items() if value is not None}
