@@ -14,7 +14,18 @@ from faigfast.backend.catalogue import backends
 from faigfast.engine import chunking
 from faigfast.engine.memory import Chunk
 from faigfast.models.state import copy_of
-from faigfast.zoo import EDSR, RCAN, RRDBNet, SRCNNStyle, SRResNet, SwinIR
+from faigfast.zoo import (
+    EDSR,
+    RCAN,
+    DnCNN,
+    DRUNet,
+    FFDNet,
+    RRDBNet,
+    SRCNNStyle,
+    SRResNet,
+    SRVGGNetCompact,
+    SwinIR,
+)
 
 # (points, images, segments) of a chunk for 3 images and 4 points, with and without remainder.
 CHUNKS = (Chunk(3, 2), Chunk(1, 1), Chunk(2, 4), Chunk(2, 2, segments=3))
@@ -135,6 +146,10 @@ ZOO = {
         lambda: SwinIR(width=12, depths=(2,), heads=(3,), window=4, image_size=8, scale=2),
         (7, 9),
     ),
+    "SRVGGNetCompact": (lambda: SRVGGNetCompact(width=8, depth=2, scale=2), (7, 5)),
+    "DnCNN": (lambda: DnCNN(3, width=8, depth=4, batch_norm=True), (7, 5)),
+    "FFDNet": (lambda: FFDNet(3, width=8, depth=4), (7, 5)),
+    "DRUNet": (lambda: DRUNet(3, widths=(4, 4, 8, 8), blocks=1), (9, 8)),
 }
 
 

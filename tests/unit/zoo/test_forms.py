@@ -130,6 +130,17 @@ def test_pairs_of_spans_share_one_kernel_a_convolution():
     assert torch.equal(baseline(x), pair[0](x))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_scores_of_span_are_the_references(backend):
+    pair = load_pair(trained(), trained(seed=1), dtype="float64")
+    batch = (torch.rand(1, 3, 6, 5).double(), torch.rand(1, 3, 12, 10).double())
+    expected = faigfast.attribute(*pair, batch, steps=3, backend="reference").scores("lq")
+    result = faigfast.attribute(*pair, batch, steps=3, backend=backend)
+    assert not any("point by point" in note for note in result.notes)
+    torch.testing.assert_close(result.scores("lq"), expected)
+
+
 def test_half_precision_branches_are_merged_after_a_change_of_type():
     state = {name: value.half() for name, value in trained().items()}
     net = load_model(state, dtype="float64")
