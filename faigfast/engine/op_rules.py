@@ -121,10 +121,13 @@ def evaluate(op: Any, points: Points, args: Any, kwargs: Any) -> tuple[Any, str]
         value = operation_rule(points, **given)
         if value is not None:
             return value, ""
+    cause = "computed weights"
+    if op in CONVOLUTIONS and isinstance(args[1], Moving):
+        cause = "an input without a batch dimension"
     args, kwargs = tree_map(points.raw, (args, kwargs))
     if op in CONVOLUTIONS and isinstance(args[1], Samples):
         # Under vmap it would become a grouped convolution, which is slower than a loop.
-        return sample_by_sample(op, args, kwargs), f"{op} runs sample by sample: computed weights"
+        return sample_by_sample(op, args, kwargs), f"{op} runs sample by sample: {cause}"
     return apply(op, args, kwargs)
 
 

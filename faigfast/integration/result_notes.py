@@ -67,7 +67,7 @@ def zero_gradient_note(layers: Sequence[str], index: "FilterIndex") -> str:
 
 
 def unused_copy(layers: Sequence[str], index: "FilterIndex") -> tuple[str, str] | None:
-    """Find the part of a network that holds all of some layers, and a part with equal layers.
+    """Find the part of a network that holds all of some layers, and one that holds all others.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def unused_copy(layers: Sequence[str], index: "FilterIndex") -> tuple[str, str] 
     Returns
     -------
     unused, used : str
-        Names of the two parts; None where there is no such pair.
+        Names of two parts with equal layers; None where there is no such pair.
     """
     shapes = dict(zip(index.layers, index.shapes, strict=True))
     pieces = layers[0].split(".")
@@ -89,9 +89,10 @@ def unused_copy(layers: Sequence[str], index: "FilterIndex") -> tuple[str, str] 
         if {f"{unused}.{tail}" for tail in own} != set(layers):
             continue
         tail = next(iter(own))
-        for key in shapes:
+        others = shapes.keys() - set(layers)
+        for key in others:
             used = key.removesuffix(f".{tail}")
-            if used not in (key, unused) and _below(shapes, used) == own:
+            if {f"{used}.{name}" for name in own} == others and _below(shapes, used) == own:
                 return unused, used
     return None
 

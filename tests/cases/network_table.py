@@ -128,7 +128,16 @@ SPATIAL = {1: (7,), 2: (5, 4), 3: (3, 4, 3)}
 # Networks without a correct graph, which run point by point, and the reason.
 SLOW = {"control flow on values": "data-dependent", "own gradient": "OwnGradient may have"}
 # Networks with an operation that has no rule and cannot be mapped.
-LOOPED = {"sequence first": "aten.gru.input"}
+LOOPED = {
+    "sequence first": "aten.gru.input",
+    "weights of weights": "aten.conv2d.default",
+    "dynamic filter": "aten.conv2d.default",
+    "unbatched": "aten.conv2d.default",
+    "weight norm": "aten.conv2d.default",
+    "weight norm by hook": "aten.conv2d.default",
+    "spectral norm": "aten.conv2d.default",
+    "spectral norm by hook": "aten.conv2d.default",
+}
 
 
 def near(make, dtype=torch.float64):
