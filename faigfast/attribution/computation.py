@@ -34,6 +34,7 @@ from faigfast.integration.path import WeightPath
 from faigfast.integration.refinement import Steps
 from faigfast.integration.result_notes import named
 from faigfast.integration.settings import AttributionSettings
+from faigfast.models.packing import Packing, packed_as
 from faigfast.models.state import as_out_of_memory, own_type
 from faigfast.result import Attribution
 
@@ -85,6 +86,7 @@ class Computation:
     graphs: Graphs
     own_notes: dict[str, None] = field(default_factory=dict)
     compared: set[torch.Size] = field(default_factory=set)  # shapes of images, see `compare`
+    packings: dict[torch.Size, Packing | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Lay out the line in the type of the computation, and make the engine."""
@@ -148,6 +150,7 @@ class Computation:
                 f"degradation {name!r}, image {batch.image_name(n, before)}",
                 batch.lq[name][n].detach(),
                 batch.gt[name][n].detach(),
+                batch.inputs[name].of_image(n) if batch.inputs else None,
             )
             for name in batch.lq
             for n in range(batch.images)
@@ -161,7 +164,11 @@ class Computation:
         for positions in group_by_shape(images):
             on_cpu = self.engine is not None and self.engine.device.type == "cpu"
             group = [images[i] for i in positions]
-            with computing() if on_cpu else nullcontext(), self._memory_errors(group[0]):
+            with (
+                computing() if on_cpu else nullcontext(),
+                self._memory_errors(group[0]),
+                packed_as(self._packing_of(group[0])),
+            ):
                 group_scores = list(self.integrate(group, bar))
             for position, image_scores in zip(positions, group_scores, strict=True):
                 scores[position] = image_scores
@@ -182,9 +189,26 @@ class Computation:
                 f"{problem}; expected memory={budget // 2} or less, or smaller images"
             ) from problem
 
-    def padded(self, image: NamedImage) -> torch.Tensor:
-        """Give an image with its padding, [1, C, *spatial]."""
-        return reflected(image.x[None], self.settings.pad)
+    def _packing_of(self, image: NamedImage) -> Packing | None:
+        """Give the packing of an image with further inputs, one for each shape of x."""
+        packing = None
+        if image.inputs is not None:
+            packing = Packing(len(image.x), image.inputs.layout)
+        if self.packings.setdefault(image.x.shape, packing) != packing:
+            raise ValueError(
+                f"{image.name}: inputs differ in number, shape, type or a number from those of an "
+                f"earlier image of {list(image.x.shape)}; expected one form for each shape of x (a "
+                "tensor with one row an image holds what differs)"
+            )
+        return packing
+
+    def prepared(self, images: Sequence[NamedImage]) -> torch.Tensor:
+        """Give images [N, C, *spatial] with their padding, and with further inputs as channels."""
+        with name_in_errors(images[0].name):
+            x = reflected(torch.stack([image.x for image in images]), self.settings.pad)
+            rows = [image.inputs.values for image in images if image.inputs]
+            packing = self.packings.get(images[0].x.shape)
+            return x if packing is None else packing.pack(x, rows)
 
     def steps_of(self, image: NamedImage) -> Steps:
         """Give the function that iterates over the steps for an image, whatever its padding."""
@@ -194,12 +218,8 @@ class Computation:
         """Integrate images of one shape."""
         steps, signed = self.steps_of(images[0]), self.settings.method == SIGNED
         if self.engine is not None:
-            x, gt = (
-                torch.stack([getattr(image, part) for image in images]).to(self.dtype)
-                for part in ("x", "gt")
-            )
-            with name_in_errors(images[0].name):
-                x = reflected(x, self.settings.pad)
+            x = self.prepared(images).to(self.dtype)
+            gt = torch.stack([image.gt for image in images]).to(self.dtype)
             accumulator = partial(
                 GradientAccumulator, self.path, self.index, self.scored, tol=self.tol, signed=signed
             )
@@ -225,7 +245,7 @@ class Computation:
             with name_in_errors(image.name):
                 yield reference.integrate(
                     self.path, steps(), self.objective, self.index, self.scored,
-                    self.padded(image).to(self.dtype), image.gt[None].to(self.dtype),
+                    self.prepared([image]).to(self.dtype), image.gt[None].to(self.dtype),
                     self.tol, bar.update, signed,
                 )  # fmt: skip
 
@@ -233,7 +253,7 @@ class Computation:
         """Compare both modules with the endpoints of the line, once for every shape of images."""
         if image.x.shape not in self.compared:
             with name_in_errors(image.name):
-                x, gt = self.padded(image), image.gt[None]
+                x, gt = self.prepared([image]), image.gt[None]
                 compare_endpoints(self.own_path, self.modules, self.objective, x, gt)
             self.compared.add(image.x.shape)
 

@@ -46,7 +46,10 @@ def attribute(
         `{"lq": {"blur": xb, "noise": xn}, "gt": gt}` (gt may be such a mapping too); or an
         iterable of such batches, of any sizes. x is [N, C, *spatial], of the networks' dtype and
         device; gt [N, ...] is the ground truth of the output. A mapping may hold the N names of its
-        images, for messages, as "name".
+        images, for messages, as "name", and as "inputs" what the networks take beside x (a noise
+        level, a map, a kernel), fixed along the line: a tuple by position after x, or a mapping by
+        argument, of tensors [N, ...] with one row an image and of numbers; or one of these for each
+        degradation. `pad` does not pad them.
     rule : str
         Quadrature rule; see `faigfast.integration.quadrature.quadrature`. The authors' is "left".
     steps : int, optional

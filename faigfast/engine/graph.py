@@ -17,6 +17,7 @@ from faigfast.engine.side_by_side import better_side_by_side, mostly_computed_we
 from faigfast.engine.trace import Aliased, NotCaptured, Trace, trace
 from faigfast.engine.verify import CORNER_SIDES
 from faigfast.integration.path import WeightPath
+from faigfast.models.packing import packing
 from faigfast.models.state import slots, tensors
 
 PLANS = 16  # most plans that are kept
@@ -130,7 +131,7 @@ class Graphs:
     def state(self, path: WeightPath, modules: Modules, x: Tensor) -> Any:
         """Describe the networks' calls and numbers; equal if they compute the same."""
         side = CORNER_SIDES[0]
-        part = x[:, :, :side, :side] if x.ndim == 4 else x
+        part = x[:, :, :side, :side] if x.ndim == 4 and packing() is None else x
         calls = self._calls(path, modules, part)
         if None in calls and part.shape != x.shape:  # too small for the networks
             calls = self._calls(path, modules, x)

@@ -17,6 +17,7 @@ from faigfast.integration.gradients import gradients_at
 from faigfast.integration.objective import OBJECTIVES, Objective
 from faigfast.integration.padding import OnMiddle
 from faigfast.integration.path import WeightPath
+from faigfast.models.packing import packing
 from faigfast.models.state import call_as_is, own_type
 from faigfast.ops.registry import in_use
 
@@ -215,7 +216,10 @@ def failed(problem: Exception) -> str:
 
 def _another(x: Tensor) -> Tensor:
     """Make a second image that differs everywhere, in the range of the first."""
-    return 0.9 * x.flip(-1) if x.any() else x + 0.1
+    used = packing()
+    channels = x.shape[1] if used is None else used.channels
+    image, inputs = x[:, :channels], x[:, channels:]
+    return torch.cat([0.9 * image.flip(-1) if image.any() else image + 0.1, inputs], 1)
 
 
 def _by_plan(
@@ -273,6 +277,8 @@ def corner(
 ) -> tuple[Tensor, Tensor]:
     """Crop a large image to a corner with the same remainder modulo `side`; keep other images.
 
+    Images with further inputs are kept: these would be cropped too.
+
     Parameters
     ----------
     x, gt : Tensor
@@ -284,7 +290,12 @@ def corner(
     network : nn.Module, optional
         The target.
     """
-    if x.ndim != 4 or gt.ndim != 4 or x.shape[2:].numel() <= (2 * side) ** 2:
+    if (
+        packing() is not None
+        or x.ndim != 4
+        or gt.ndim != 4
+        or x.shape[2:].numel() <= (2 * side) ** 2
+    ):
         return x, gt
     sides = [min(length, side + length % side) for length in x.shape[2:]]
     part = x[:, :, : sides[0], : sides[1]]

@@ -1,12 +1,13 @@
 """The forms of a batch that `attribute` takes, read and checked."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from faigfast.integration.inputs import Inputs
 from faigfast.models.state import unusual_kind
 
 FORMS = (
@@ -27,15 +28,23 @@ class Batch:
         [N, ...], under the same names.
     names : tuple of str, optional
         Of the N images, for messages.
+    inputs : dict of str to Inputs
+        Further inputs of the networks, under the same names; empty where there are none.
     """
 
     lq: dict[str, Tensor]
     gt: dict[str, Tensor]
     names: tuple[str, ...] | None = None
+    inputs: dict[str, Inputs] = field(default_factory=dict)
 
     def image_name(self, position: int, before: int) -> str:
         """Give an image's name, or its number after the images of the batches before."""
         return f"{before + position}" if self.names is None else f"{self.names[position]!r}"
+
+    @property
+    def given_inputs(self) -> dict[str, Any] | None:
+        """Further inputs in the form that a batch takes; None where there are none."""
+        return {name: value.given for name, value in self.inputs.items()} or None
 
     @property
     def images(self) -> int:
@@ -89,7 +98,7 @@ def batches(data: Any, device: torch.device, dtype: torch.dtype) -> Iterator[Bat
                 f"a batch holds the degradations {list(batch.lq)} after one that holds {names}; "
                 "expected the same in all"
             )
-        yield Batch({name: batch.lq[name] for name in names}, batch.gt, batch.names)
+        yield replace(batch, lq={name: batch.lq[name] for name in names})
     if not names:
         raise ValueError(f"batch is empty; expected {FORMS}")
 
@@ -126,7 +135,20 @@ def _read(data: Any, device: torch.device, dtype: torch.dtype) -> Batch:
     if len({count for pair in counts.values() for count in pair}) != 1:
         raise ValueError(f"the numbers of images differ, as (x, gt): {counts}; expected one number")
     count = len(next(iter(lq.values())))
-    return Batch(dict(lq), gt, _names(data.get("name"), count) if is_mapping else None)
+    if not is_mapping:
+        return Batch(dict(lq), gt)
+    inputs = _inputs(data.get("inputs"), list(lq), count, device)
+    return Batch(dict(lq), gt, _names(data.get("name"), count), inputs)
+
+
+def _inputs(given: Any, names: list[str], images: int, device: torch.device) -> dict[str, Inputs]:
+    """Read further inputs: the same under all degradations, or a mapping by degradation."""
+    by_name = dict.fromkeys(names, given)
+    groups = isinstance(given, Mapping) and given.keys() == set(names)
+    if groups and all(isinstance(value, tuple | list | Mapping) for value in given.values()):
+        by_name = {name: given[name] for name in names}
+    read = {name: Inputs.read(value, images, device) for name, value in by_name.items()}
+    return {name: value for name, value in read.items() if value is not None}
 
 
 def _names(value: Any, count: int) -> tuple[str, ...] | None:

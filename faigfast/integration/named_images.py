@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
+
+from faigfast.integration.inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -15,13 +17,15 @@ class NamedImage:
     name: str
     x: Tensor
     gt: Tensor
+    inputs: Inputs | None = None
 
 
 def group_by_shape(images: Sequence[NamedImage]) -> Iterable[list[int]]:
     """Give the positions of images in groups whose tensors have equal shapes."""
-    groups: dict[tuple[torch.Size, torch.Size], list[int]] = {}
+    groups: dict[Any, list[int]] = {}
     for position, image in enumerate(images):
-        groups.setdefault((image.x.shape, image.gt.shape), []).append(position)
+        layout = image.inputs and image.inputs.layout
+        groups.setdefault((image.x.shape, image.gt.shape, layout), []).append(position)
     return groups.values()
 
 

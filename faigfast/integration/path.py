@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from faigfast.integration.writes import recorded_writes
+from faigfast.models.packing import arguments_of
 from faigfast.models.state import all_finite, blaming, check_same_layout, identity, slots, tensors
 
 _CONVOLUTIONS = (
@@ -254,8 +255,9 @@ class _NetworkThen(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor, then: Callable[[Any], Any]) -> Any:
+        x, others, by_name = arguments_of(x)
         with blaming(f"the networks do not take x {list(x.shape)} of {x.dtype}", Exception):
-            output = self.module(x)
+            output = self.module(x, *others, **by_name)
         with blaming("the gradient cannot be taken", RuntimeError):
             return then(output)
 

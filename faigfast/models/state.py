@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from faigfast.backend.precision import proper_float32
 from faigfast.models.generators import rewound
+from faigfast.models.packing import arguments_of
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
@@ -230,8 +231,9 @@ def blaming(what: str, kind: type[Exception]) -> Iterator[None]:
 def call_as_is(model: nn.Module, x: Tensor) -> Any:
     """Evaluate a module on copies of its own tensors, since it may write on its buffers."""
     own = {key: value.clone() for key, value in slots(model).items()}
+    x, others, by_name = arguments_of(x.clone())
     with blaming(f"the networks do not take x {list(x.shape)} of {x.dtype}", Exception):
-        return functional_call(model, own, (x.clone(),), tie_weights=False)
+        return functional_call(model, own, (x, *others), by_name, tie_weights=False)
 
 
 def _is_same(place: dict[str, Any], kept: dict[str, Any]) -> bool:

@@ -81,7 +81,8 @@ def attribute_in_fastest(
     head = next(parts)
     precision, note = settle(run, head, tensor.device, settings, key)
     all_parts = (
-        {"lq": part.lq, "gt": part.gt, "name": part.names} for part in chain([head], parts)
+        {"lq": part.lq, "gt": part.gt, "name": part.names, "inputs": part.given_inputs}
+        for part in chain([head], parts)
     )
     one_batch = is_one_batch(batch)
     try:

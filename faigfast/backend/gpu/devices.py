@@ -132,7 +132,12 @@ def _copy_images(part: Batch, images: slice) -> Batch:
     """Copy some images: pickling a view would send all of its memory."""
     sides = (part.lq, part.gt)
     lq, gt = ({k: v[images].detach().cpu().clone() for k, v in s.items()} for s in sides)
-    return Batch(lq, gt, None if part.names is None else part.names[images])
+    names = None if part.names is None else part.names[images]
+    inputs = {
+        name: value.map(lambda v: v[images].detach().cpu().clone())
+        for name, value in part.inputs.items()
+    }
+    return Batch(lq, gt, names, inputs)
 
 
 @dataclass
@@ -320,4 +325,11 @@ def _attribute(part: Batch, settled: dict[str, str]) -> Attribution:
         _here["run"] = partial(run, *(net.to(device) for net in pair))
         _here["options"] = options
     lq, gt = ({k: v.to(device) for k, v in side.items()} for side in (part.lq, part.gt))
-    return _here["run"]({"lq": lq, "gt": gt, "name": part.names}, **{**_here["options"], **settled})
+    inputs = {k: v.map(lambda value: value.to(device)) for k, v in part.inputs.items()}
+    batch = {
+        "lq": lq,
+        "gt": gt,
+        "name": part.names,
+        "inputs": Batch(lq, gt, None, inputs).given_inputs,
+    }
+    return _here["run"](batch, **{**_here["options"], **settled})
