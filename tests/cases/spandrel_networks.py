@@ -1,41 +1,15 @@
-"""Architectures of spandrel without torchvision, of which none of these takes anything."""
+"""Architectures of spandrel, and networks that are not as they were made."""
 
-import sys
-from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
-from types import ModuleType
 
-import pytest
 import torch
-
-STUBS = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
-
-
-@contextmanager
-def stubs():
-    """Let spandrel import torchvision, which only other architectures of its use."""
-    if find_spec("torchvision") is not None:
-        yield
-        return
-    modules = {name: ModuleType(name) for name in STUBS}
-    for name in ("InterpolationMode", "rotate", "normalize"):
-        setattr(modules[STUBS[-1]], name, None)
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name in STUBS:
-            sys.modules.pop(name, None)
+from cases.spandrel import import_spandrel
 
 
 def architecture(name, kind=None):
     """Class of an architecture of spandrel; skip where spandrel is not installed."""
-    if find_spec("spandrel") is None:
-        pytest.skip("spandrel is not installed")
-    with stubs():
-        module = import_module(f"spandrel.architectures.{name}")
-    return getattr(module, kind or name)
+    import_spandrel()
+    return getattr(import_module(f"spandrel.architectures.{name}"), kind or name)
 
 
 def perturbed(net):

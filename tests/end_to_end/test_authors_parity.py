@@ -162,6 +162,7 @@ def test_trained_pair_in_float64(trained):
     assert (result.losses[:, :, 1] < result.losses[:, :, 0]).all(), "the target restores"
 
 
+@pytest.mark.slow
 def test_trained_pair_in_float32(trained):
     assert_parity(wide, *trained, photographs(torch.float32, 32, 2), 2e-3, 5e-3, overlap=0.95)
 

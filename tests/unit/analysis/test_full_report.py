@@ -273,6 +273,7 @@ def test_a_report_on_folders_of_degraded_images(files, tmp_path, monkeypatch):
         gives_its_numbers(tmp_path, name, tmp_path / name)
 
 
+@pytest.mark.slow
 def test_recipes_and_contrasts_of_ones_own_go_through_all_parts(
     files, folder, tmp_path, monkeypatch
 ):
@@ -319,6 +320,7 @@ def many_degradations(folder, size=144):
     return Material(study, folder, defaultdict(str), data, data)
 
 
+@pytest.mark.slow
 def test_a_page_of_ten_degradations_stays_small(tmp_path, one_thread):
     material, page = many_degradations(tmp_path), Page("t")
     ability.restored_photographs(page, material)

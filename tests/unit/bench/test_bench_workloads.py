@@ -112,6 +112,7 @@ def test_a_module_is_imported_without_its_package(tmp_path, monkeypatch):
         spandrel._import_alone("outer_package.absent.net")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", spandrel.NETWORKS)
 def test_networks_of_spandrel(family):
     if spandrel.missing(family):

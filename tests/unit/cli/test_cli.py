@@ -281,7 +281,8 @@ sys.exit(main())
         [sys.executable, "-c", script], capture_output=True, text=True, preexec_fn=obey_interrupts
     )
     assert (done.returncode, done.stdout) == (130, "")
-    cropped, interrupted = done.stderr.splitlines()
+    entry, cropped, interrupted = done.stderr.splitlines()
+    assert entry == "faigfast: took params_ema of a.pth; passed over params"
     assert "3 of 3 images do not divide" in cropped
     assert interrupted.startswith("faigfast: interrupted: 0 of 3 images finished")
 
@@ -297,8 +298,8 @@ class Dropped:
     def __del__(self):
         signal.raise_signal(signal.SIGINT)
 save, saved = Parts.save, []
-def save_and_drop(parts, name, write):
-    save(parts, name, write)
+def save_and_drop(parts, name, *content):
+    save(parts, name, *content)
     saved.append(name)
     if len(saved) == 1:
         Dropped()

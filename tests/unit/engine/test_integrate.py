@@ -84,6 +84,7 @@ def test_only_the_mean_is_kept():
     assert result.images == kept.images == 6
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_batches():
     nets, alive = pair(kinked), []
 

@@ -123,6 +123,7 @@ def test_the_peak_stays_within_the_budget_and_results_do_not_change(name, dtype,
     assert max(shape[0] * shape[1] for shape in shapes) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(_extension.module is None, reason=_extension.missing)
 @pytest.mark.skipif(
     not os.access("/proc/self/clear_refs", os.W_OK), reason="the system tells no peak of memory"

@@ -153,7 +153,13 @@ ZOO = {
 }
 
 
-@pytest.mark.parametrize("name", ZOO)
+# Their kind of computation is in the others.
+LONG = ("SRResNet x3", "RRDBNet x2", "SwinIR odd", "DRUNet")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in ZOO]
+)
 def test_the_zoo(name, monkeypatch):
     make, size = ZOO[name]
     nets = pair(make, torch.float32)
