@@ -11,6 +11,7 @@ from torch import Tensor
 from faigfast.filters.index import FilterIndex
 from faigfast.integration.gradients import gradients_at
 from faigfast.integration.image_scores import NO_GRADIENT, ImageScores
+from faigfast.integration.line_losses import loss_table
 from faigfast.integration.objective import Objective, loss
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Step
@@ -80,17 +81,21 @@ def integrate(
 
     scores = before = torch.zeros(())
     error, evaluations = float("nan"), 0
+    nodes: list[float] = []
+    losses: list[Tensor] = []
     for step in steps:
         for value in total.values():
             value.mul_(step.keep)
         for alpha, weight in zip(step.nodes, step.weights, strict=True):
-            _, gradients = gradients_at(path, float(alpha), x, gt, objective)
+            value, gradients = gradients_at(path, float(alpha), x, gt, objective)
             if not gradients:
                 raise ValueError(NO_GRADIENT)
             for key, gradient in gradients.items():
                 total[key].add_(gradient, alpha=float(weight))
                 if step.coarse is not None and key in coarse:
                     coarse[key].add_(gradient, alpha=float(weight) * step.coarse)
+            nodes.append(float(alpha))
+            losses.append(value)
             evaluations += 1
             advance()
         if step.compares:
@@ -113,4 +118,5 @@ def integrate(
         float((path.delta[key].to(torch.float64) * value).sum()) for key, value in total.items()
     )
     zero_gradient = frozenset(key for key in scored & total.keys() if not total[key].any())
-    return ImageScores(scores, (first, last), change, error, evaluations, zero_gradient)
+    line = loss_table(nodes, torch.stack(losses))
+    return ImageScores(scores, (first, last), change, error, evaluations, line, zero_gradient)

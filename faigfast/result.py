@@ -3,8 +3,6 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from fractions import Fraction
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,12 +10,14 @@ from torch import Tensor
 
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
-from faigfast.filters.ranking import best_first
+from faigfast.filters.ranking import best_first, number_of_filters
+from faigfast.integration.line_losses import barrier, joined_tables
 from faigfast.integration.result_notes import with_result_notes
 from faigfast.integration.settings import AttributionSettings, checked_settings
-from faigfast.io.saved_attribution import FORMAT, check_arrays, check_names
+from faigfast.io.saved_attribution import FORMAT, check_arrays, check_names, distance_of
 from faigfast.io.tensor_file import load_tensors, save_tensors
 from faigfast.io.text_table import counted
+from faigfast.models.distance import Distance
 from faigfast.result_merging import common_layers, joined_scores, mergeable
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ class Attribution:
         reach `tol`.
     zero_gradient : tuple of str
         Scored layers that differ between the networks, but whose gradient is 0 in every image.
+    line : Tensor
+        [D, N, P, 2], float64, α and loss at the points, in ascending order of α; NaN where an image
+        took fewer than P points. P is 0 for rivals without losses and files of older versions.
+    distance : Distance
+        ‖θ − θ̄‖ / ‖θ̄‖ of the networks and of each layer; NaN and {} if a file does not tell.
 
     Notes
     -----
@@ -72,9 +77,13 @@ class Attribution:
     setting: AttributionSettings
     notes: tuple[str, ...] = field(default=())
     zero_gradient: tuple[str, ...] = ()
+    line: Tensor = field(default_factory=lambda: torch.empty(0))
+    distance: Distance = field(default_factory=Distance)
 
     def __post_init__(self) -> None:
         """Replace the notes that depend on all images."""
+        if not self.line.numel():
+            object.__setattr__(self, "line", self.losses.new_empty(*self.losses.shape[:2], 0, 2))
         object.__setattr__(self, "notes", with_result_notes(self.notes, self))
 
     def __repr__(self) -> str:
@@ -105,6 +114,14 @@ class Attribution:
         if self.setting.tol is None:
             return torch.ones_like(self.error, dtype=torch.bool)
         return self.error <= self.setting.tol
+
+    @property
+    def barrier(self) -> Tensor:
+        """[D, N], height of the loss above the chord of the line; `line_losses.barrier` defines it.
+
+        NaN for rivals without losses between the ends (all but "signed") and older files.
+        """
+        return barrier(self.line, self.losses)
 
     @property
     def degradations(self) -> tuple[str, ...]:
@@ -262,15 +279,7 @@ class Attribution:
             If the fraction is outside (0, 1] or asks for more filters than were scored, or all
             scores or contrasts are exactly 0.
         """
-        if isinstance(fraction, bool) or not isinstance(fraction, Real):
-            raise TypeError(f"fraction is {fraction!r}; expected a number in (0, 1]")
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction is {fraction!r}; expected a number in (0, 1]")
-        # The decimal as written, so that 0.29 of 100 is 29.
-        count = max(1, int(Fraction(str(fraction)) * len(self.index)))
-        scored = int(self.scored.sum())
-        if count > scored:
-            raise ValueError(f"fraction {fraction} asks for {count} filters; {scored} were scored")
+        count = number_of_filters(fraction, len(self.index), int(self.scored.sum()))
         return self.ranking(a, against)[:count]
 
     def merge(self, others: "Attribution | Iterable[Attribution]") -> "Attribution":
@@ -293,6 +302,8 @@ class Attribution:
             points=torch.cat([part.points for part in parts], dim=1),
             notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
             zero_gradient=common_layers(parts),
+            line=joined_tables([part.line for part in parts], 1),
+            distance=next((p.distance for p in parts if p.distance.layers), self.distance),
         )
 
     def to_frame(self) -> "pandas.DataFrame":
@@ -318,7 +329,8 @@ class Attribution:
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Give everything as named tensors and metadata in JSON types, for `from_tensors`."""
         tensors = {f"scores.{i}": v for i, v in enumerate(self.by_degradation.values())}
-        tensors |= {name: getattr(self, name) for name in ARRAYS}
+        tensors |= {name: getattr(self, name) for name in (*ARRAYS, "line")}
+        tensors |= {"distance": self.distance.to_tensor()} if self.distance.layers else {}
         return tensors, {
             "format": FORMAT,
             "degradations": list(self.degradations),
@@ -352,6 +364,8 @@ class Attribution:
                 setting=setting,
                 notes=tuple(metadata["notes"]),
                 zero_gradient=tuple(metadata.get("zero_gradient", ())),  # of newer files
+                line=tensors.get("line", torch.empty(0)),
+                distance=distance_of(tensors, index.layers),
                 **{name: tensors[name] for name in ARRAYS},
             )
         except (KeyError, TypeError, AttributeError) as problem:

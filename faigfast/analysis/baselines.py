@@ -23,6 +23,7 @@ from faigfast.integration.quadrature import quadrature
 from faigfast.integration.refinement import STEPS_OF_OTHERS, schedule
 from faigfast.integration.settings import AttributionSettings
 from faigfast.io.progress import progress_bar
+from faigfast.models.distance import Distance
 from faigfast.models.fingerprint import fingerprints
 from faigfast.models.fused import fused_pair
 from faigfast.models.state import check_same_layout, tensors, unwrap
@@ -300,4 +301,5 @@ def _result(
             seed=seed,
             pad=pad,
         ),
+        distance=Distance.between(tensors(baseline), tensors(target), index.layers),
     )

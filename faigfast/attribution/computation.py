@@ -22,6 +22,7 @@ from faigfast.filters.index import FilterIndex
 from faigfast.integration.batch import Batch
 from faigfast.integration.image_range import RANGE_NOTE, resembles_bytes
 from faigfast.integration.image_scores import ImageScores
+from faigfast.integration.line_losses import joined_tables
 from faigfast.integration.named_images import (
     NamedImage,
     group_by_shape,
@@ -34,6 +35,7 @@ from faigfast.integration.path import WeightPath
 from faigfast.integration.refinement import Steps
 from faigfast.integration.result_notes import named
 from faigfast.integration.settings import AttributionSettings
+from faigfast.models.distance import Distance
 from faigfast.models.packing import Packing, packed_as
 from faigfast.models.state import as_out_of_memory, own_type
 from faigfast.result import Attribution
@@ -95,6 +97,7 @@ class Computation:
         self.dtype = torch.promote_types(values, torch.float32) if late else values
         cast = self.dtype != own_type(self.modules[1])
         self.path = WeightPath(*self.modules, self.dtype) if cast else self.own_path
+        self.distance = Distance.of(self.own_path.start, self.own_path.delta, self.index.layers)
         self.engine: Engine | None = None
         if self.settings.backend != "reference":
             used = self.settings
@@ -272,6 +275,7 @@ class Computation:
         scored = [
             torch.full((s[0] * s[1],), layer in self.scored, device="cpu") for layer, s in sizes
         ]
+        line = joined_tables([part.line[None] for part in images], 0)
         zero_gradient = frozenset.intersection(*(part.zero_gradient for part in images))
         return Attribution(
             index=self.index,
@@ -283,4 +287,6 @@ class Computation:
             scored=torch.cat(scored),
             setting=self.settings,
             zero_gradient=tuple(key for key in self.index.layers if key in zero_gradient),
+            line=line.unflatten(0, shape),
+            distance=self.distance,
         )

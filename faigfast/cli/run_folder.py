@@ -190,7 +190,8 @@ def _hashes_of(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> dict[str
 
 def one_by_one(result: Attribution) -> Iterator[Attribution]:
     """Split a result into results of one image; `Attribution.merge` joins them again."""
-    by_image = {name: getattr(result, name) for name in ARRAYS if name != "scored"}  # [D, N, ...]
+    names = ("line", *(name for name in ARRAYS if name != "scored"))
+    by_image = {name: getattr(result, name) for name in names}  # [D, N, ...]
     for n in range(result.images):
         image = slice(n, n + 1)
         yield replace(

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from faigfast.engine.op_rules import Points
 from faigfast.filters.index import FilterIndex
 from faigfast.integration.image_scores import NO_GRADIENT, ImageScores
+from faigfast.integration.line_losses import loss_table
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Step
 from faigfast.models.state import all_finite
@@ -62,9 +64,18 @@ class GradientAccumulator:
         self.previous_scores: Tensor | None = None
         self.errors = torch.full((self.images,), torch.nan)
         self.evaluations = 0
+        self.nodes: list[float] = []
+        self.node_losses: list[Tensor] = []  # [P, N_open] each
 
-    def add(self, step: Step, gradients: Mapping[str, Tensor]) -> list[int]:
+    def add(
+        self,
+        step: Step,
+        gradients: Mapping[str, Tensor],
+        losses: Iterable[tuple[Points, Tensor]] = (),
+    ) -> list[int]:
         """Add the gradients [N_open, *w] of the open images, summed over one step's points.
+
+        `losses` are those [P, N_open] at the points, in parts.
 
         Returns
         -------
@@ -79,6 +90,9 @@ class GradientAccumulator:
         if not gradients:
             raise ValueError(NO_GRADIENT)
         self.evaluations += len(step.nodes)
+        for points, values in losses:
+            self.nodes += points.nodes
+            self.node_losses.append(values)
         # One synchronisation with the device; a sum of finite values may overflow, so look again.
         if not bool(torch.stack([part.sum() for part in gradients.values()]).isfinite().all()):
             for key, gradient in gradients.items():
@@ -102,6 +116,7 @@ class GradientAccumulator:
             self.open = [self.open[n] for n in unfinished]
             self.previous_scores, self.errors = scores[unfinished], self.errors[unfinished]
             self.total = {key: value[unfinished] for key, value in self.total.items()}
+            self.node_losses = [values[:, unfinished] for values in self.node_losses]
         return unfinished
 
     def results(self) -> list[ImageScores]:
@@ -125,6 +140,8 @@ class GradientAccumulator:
             change += parts.sum(1, dtype=torch.float64)
         positions = list(positions)
         zero_gradient = self._zero_gradient(scores, positions)
+        node_losses = torch.cat(self.node_losses or [scores.new_empty(0, len(scores))])
+        line = loss_table(self.nodes, node_losses)  # [N_open, P, 2]
         for n in positions:
             self.done[self.open[n]] = ImageScores(
                 scores[n],
@@ -132,6 +149,7 @@ class GradientAccumulator:
                 float(change[n]),
                 float(errors[n]),
                 self.evaluations,
+                line[n],
                 zero_gradient,
             )
 

@@ -243,15 +243,15 @@ class Engine:
         for step in steps:
             gradients = None
             while gradients is None:
+                losses.clear()
                 for count in run_concurrently(run, self._parts(plan, step, chunk), chunk.at_once):
                     advance(count)
                 check_losses(plan, workers[0][1], losses, gt, self.loss, chunk.segments)
-                losses.clear()
                 gradients = add_gradients(take_gradients(given) for given, _ in workers)
                 if self.scale is not None and self.scale.overflowed(gradients):
                     advance(-len(step.nodes) * len(x))
                     gradients = None
-            unfinished = accumulator.add(step, gradients)
+            unfinished = accumulator.add(step, gradients, losses)
             if not unfinished:
                 break
             if len(unfinished) < len(x):

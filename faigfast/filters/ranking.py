@@ -1,6 +1,8 @@
-"""Order of filters by their contrast; nothing is ranked by zeros alone."""
+"""Order of filters by their contrast, and the number that a share takes."""
 
 from collections.abc import Sequence
+from fractions import Fraction
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -47,3 +49,31 @@ def best_first(
             f"{count} scored filters, which ranks none above another; expected images that differ"
         )
     return candidates[torch.argsort(values, descending=True, stable=True)]
+
+
+def number_of_filters(fraction: float, filters: int, scored: int) -> int:
+    """Give the number of filters in a share of all, rounded down, at least one.
+
+    Parameters
+    ----------
+    fraction : float
+        In (0, 1].
+    filters : int
+        Number of all filters, F.
+    scored : int
+        Number of filters that can be ranked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the fraction is no number in (0, 1], or takes more than `scored` filters.
+    """
+    if isinstance(fraction, bool) or not isinstance(fraction, Real):
+        raise TypeError(f"fraction is {fraction!r}; expected a number in (0, 1]")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction is {fraction!r}; expected a number in (0, 1]")
+    # The decimal as written, so that 0.29 of 100 is 29.
+    count = max(1, int(Fraction(str(fraction)) * filters))
+    if count > scored:
+        raise ValueError(f"fraction {fraction} asks for {count} filters; {scored} were scored")
+    return count

@@ -26,6 +26,8 @@ class ImageScores:
         Estimated relative L1 error of the scores; NaN if the rule has no estimate.
     evaluations : int
         Points of the line at which gradients were taken.
+    line : Tensor
+        [P, 2] in float64 on the CPU, α and loss at the points, in ascending order of α.
     zero_gradient : frozenset of str
         Scored layers that differ, but whose gradient is 0 in this image and those beside it.
     """
@@ -35,4 +37,5 @@ class ImageScores:
     total: float
     error: float
     evaluations: int
+    line: Tensor
     zero_gradient: frozenset[str] = frozenset()

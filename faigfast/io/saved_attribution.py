@@ -1,13 +1,14 @@
 """Checks of the content of a saved attribution."""
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from faigfast.filters.index import FilterIndex
+from faigfast.models.distance import Distance
 
 if TYPE_CHECKING:
     from faigfast.integration.settings import AttributionSettings
@@ -92,6 +93,8 @@ def check_arrays(
     _check_shapes(arrays, index.offsets[-1], scores, setting.per_image)
     _check_types(arrays, scores)
     _check_values(arrays, scores, setting)
+    _check_line(arrays)
+    _check_distance(arrays, len(index.layers))
 
 
 def _check_shapes(
@@ -155,3 +158,43 @@ def _check_values(
         )
     if not arrays["scored"].any():
         raise ValueError("scored selects no filter; expected at least one")
+
+
+def _check_line(arrays: Mapping[str, Tensor]) -> None:
+    """Refuse a table of losses that no line has; files of older versions have none."""
+    if "line" not in arrays:
+        return
+    line, points = arrays["line"], arrays["points"]
+    if line.ndim != 4 or line.shape[:2] != points.shape or line.shape[3] != 2:
+        raise ValueError(f"line is {list(line.shape)}, expected {[*points.shape, 'P', 2]}")
+    if line.dtype not in FLOATS:
+        raise ValueError(f"line is of {line.dtype}, expected floating point numbers")
+    known = line.isfinite()
+    if (known[..., 0] != known[..., 1]).any() or line.isinf().any():
+        raise ValueError("line holds values that are not finite beside others that are")
+    alpha = line[..., 0]
+    if ((alpha < 0) | (alpha > 1)).any() or (alpha.diff(dim=-1) < 0).any():
+        raise ValueError("line holds α that do not ascend in [0, 1]")
+    counts = known[..., 0].sum(-1)
+    if ((counts != points) & (counts > 0)).any():
+        raise ValueError("line and points hold different numbers of points of an image")
+
+
+def _check_distance(arrays: Mapping[str, Tensor], layers: int) -> None:
+    """Refuse distances that no networks have; files of older versions have none."""
+    if "distance" not in arrays:
+        return
+    distance = arrays["distance"]
+    if distance.shape != (1 + layers,) or distance.dtype != torch.float64:
+        raise ValueError(
+            f"distance is {list(distance.shape)} of {distance.dtype}, expected {[1 + layers]} of "
+            "torch.float64"
+        )
+    if not (distance >= 0).all():
+        raise ValueError("distance holds values that are negative or no numbers")
+
+
+def distance_of(arrays: Mapping[str, Tensor], layers: Sequence[str]) -> Distance:
+    """Give the distances of a file; unknown ones of a file of older versions."""
+    values = arrays.get("distance")
+    return Distance() if values is None else Distance.from_tensor(values, layers)
