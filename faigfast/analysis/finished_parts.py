@@ -15,6 +15,15 @@ T = TypeVar("T")
 PARTS = "parts"
 
 
+def options_text(options: Mapping[str, Any]) -> str:
+    """Write options for the name of a part; a function by its name, since its address changes."""
+
+    def text(value: Any) -> Any:
+        return f"{value.__module__}.{value.__qualname__}" if hasattr(value, "__code__") else value
+
+    return str(sorted((name, text(value)) for name, value in options.items()))
+
+
 class FinishedParts:
     """Keeps parts by name below a folder; without a folder it computes every part again.
 

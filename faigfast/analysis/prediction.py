@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from faigfast.analysis.contrasts import split_label
 from faigfast.analysis.evaluation import Crops, restore
-from faigfast.analysis.finished_parts import FinishedParts
+from faigfast.analysis.finished_parts import FinishedParts, options_text
 from faigfast.attribution.one_call import attribute
 from faigfast.filters.index import FilterIndex
 from faigfast.io.progress import progress_bar
@@ -68,7 +68,7 @@ def own_output_scores(
         return {"scores": attribute(baseline, target, (part, gt), steps=steps, **options).scores()}
 
     for part in progress_bar(x.split(PART_SIZE), title, unit="part", disable=not progress):
-        name = f"own {steps} {sorted(options.items())} {digest_of({'x': part})}"
+        name = f"own {steps} {options_text(options)} {digest_of({'x': part})}"
         rows.append(finished_parts.tensors(name, partial(compute, part))["scores"])
     scores = torch.cat(rows).double()
     return scores / scores.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)

@@ -10,7 +10,7 @@ from torch import nn
 from faigfast.analysis.baselines import WEIGHT_METHODS, rank_by
 from faigfast.analysis.contrasts import Contrast, one_against_rest
 from faigfast.analysis.evaluation import Crops
-from faigfast.analysis.finished_parts import FinishedParts
+from faigfast.analysis.finished_parts import FinishedParts, options_text
 from faigfast.analysis.swap_units import check_pair
 from faigfast.filters.filter_set import FilterSet
 from faigfast.io.progress import progress_bar
@@ -89,7 +89,7 @@ class Study:
         ):
             part = self.attributed.part(slice(start, start + size))
             digest = digest_of({"gt": part.gt, **part.lq})[:16]
-            name = f"{method} {self.steps} {sorted(self.options.items())} {list(part.lq)} {digest}"
+            name = f"{method} {self.steps} {options_text(self.options)} {list(part.lq)} {digest}"
             parts.append(self.finished_parts.attribution(name, partial(self._rank, method, part)))
         return parts[0].merge(parts[1:])
 

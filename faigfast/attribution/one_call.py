@@ -63,7 +63,8 @@ def attribute(
     emulate : bool
         Predict the sum of the left or right rule of `steps` nodes from 17 evaluations.
     objective : str or callable
-        "squared_error" (summed over an image), "absolute_error", or a function
+        "squared_error" (summed over an image), "absolute_error", "charbonnier", "gradient",
+        "laplacian" or "ssim" (see `faigfast.integration.image_losses`), or a function
         `(output, gt) -> [B]` with one loss a sample.
     parameters : str, iterable of str or callable, optional
         The weights to score: names or glob patterns of convolution weights, or a predicate on

@@ -1,16 +1,13 @@
 """`faigfast attribute`: two checkpoints and images in; ranked filters and their manifest out."""
 
 import datetime
-import os
 import re
-import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,12 @@ from faigfast.backend.gpu.devices import Devices, Run, known_devices
 from faigfast.backend.precision import PRECISIONS, check_precision
 from faigfast.cli.fitting import check_sizes
 from faigfast.cli.output import checkpoint_hash, command_line, note, writable_folder
+from faigfast.cli.own_code import (
+    chosen_objective,
+    objective_identity,
+    own_function,
+    own_network,
+)
 from faigfast.cli.reading import Group, Images, group_by_size, hash_images, read_ahead
 from faigfast.cli.result_files import planned_files, rankable, write_files
 from faigfast.cli.run_folder import SCORES, Hashes, RunFolder
@@ -36,7 +39,6 @@ from faigfast.data.degradations import Degradation
 from faigfast.data.degradations.grammar import split_named
 from faigfast.data.folders import DegradedFolder, PairedFolders
 from faigfast.integration.batch import Batch
-from faigfast.integration.objective import resolve_objective
 from faigfast.integration.padding import checked_pad
 from faigfast.integration.refinement import schedule
 from faigfast.io.environment import describe_machine, describe_versions
@@ -87,6 +89,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         "degradations": {k: v if options.degrade else "folder" for k, v in origins.items()},
         "order": list(origins),  # of the degradations in the results
         **{name: options[name] for name in (*SETTINGS, *IMAGES, *OWN)},
+        "objective": objective_identity(options.objective),
         **({"device": devices[0].type} if devices and devices[0].type != "cpu" else {}),
         # Absent for FAIG: run folders of older versions have no method.
         **({} if options.method == "faig" else {"method": options.method}),
@@ -146,32 +149,13 @@ def _check(options: Any) -> list[torch.device]:
         raise ValueError(f"method is {options.method!r}; expected one of {', '.join(METHODS)}")
     checked_pad(options.pad)
     schedule(options.rule, options.steps, options.tol, options.emulate)
-    resolve_objective(options.objective)
+    chosen_objective(options.objective)
     check_precision(options.precision)
     names = options.devices
     devices = known_devices("all" if names == ["all"] else names) if names else []
     for device in devices or [torch.device("cpu")]:
         choose(options.backend, device, options.precision)
     return devices
-
-
-def own_network(place: str, arguments: dict[str, Any]) -> nn.Module:
-    """Build the user's architecture from "module:factory"."""
-    return own_function("into", place)(**arguments)
-
-
-def own_function(option: str, place: str) -> Callable[..., Any]:
-    """Import a function of the user from "module:function"."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    name, _, function = place.partition(":")
-    try:
-        return getattr(import_module(name), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        kind = "FACTORY" if option == "into" else "FUNCTION"
-        raise ImportError(
-            f"{option} is {place!r}: {error}; expected MODULE:{kind}, importable from here"
-        ) from error
 
 
 def load_networks(options: Any) -> tuple[nn.Module, nn.Module]:
@@ -246,6 +230,7 @@ def _compute(
     given = {name: options[name] for name in SETTINGS} | {
         "memory": options.memory,
         "pad": options.pad,
+        "objective": chosen_objective(options.objective),
     }
     if kept:
         note(

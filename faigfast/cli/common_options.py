@@ -84,6 +84,18 @@ def own_network(add: Add) -> None:
     )
 
 
+def objective(add: Add) -> None:
+    """Option of the loss that is attributed."""
+    add(
+        "--objective",
+        type=str,
+        default="squared_error",
+        metavar="NAME",
+        help="loss: squared_error, absolute_error, charbonnier, gradient, laplacian, ssim, or your "
+        "own MODULE:FUNCTION of (output, gt), importable from the current folder",
+    )
+
+
 def weight_options(add: Add) -> None:
     """Options of every command that reads checkpoints."""
     add(

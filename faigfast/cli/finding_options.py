@@ -2,7 +2,14 @@
 
 from collections.abc import Callable
 
-from faigfast.cli.common_options import Add, degraded_images, own_network, quiet, weight_options
+from faigfast.cli.common_options import (
+    Add,
+    degraded_images,
+    objective,
+    own_network,
+    quiet,
+    weight_options,
+)
 
 
 def number(text: str) -> float:
@@ -35,6 +42,7 @@ def _study(add: Add, output: str, steps: int = 20) -> None:
     add("--output", type=str, default=output, metavar="FOLDER", help="receives the results")
     add("--crop", type=int, default=96, help="side of the ground-truth crops in pixels")
     add("--steps", type=int, default=steps, help="points of the line between the two networks")
+    objective(add)
     add("--backend", type=str, default="auto", help="auto, or one that doctor lists")
     own_network(add)
     weight_options(add)

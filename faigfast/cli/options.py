@@ -10,6 +10,7 @@ from faigfast.cli.common_options import (
     RECIPES,
     Add,
     degraded_images,
+    objective,
     own_network,
     quiet,
     weight_options,
@@ -74,12 +75,7 @@ def _attribute(add: Add) -> None:
         help="what the scores are: faig, or a rival: input (integrated gradients along the input), "
         "change, relative, random, gradient, magnitude or signed",
     )
-    add(
-        "--objective",
-        type=str,
-        default="squared_error",
-        help="loss: squared_error or absolute_error",
-    )
+    objective(add)
     add(
         "--parameters",
         type=str,

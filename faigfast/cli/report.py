@@ -39,11 +39,12 @@ COMPARED = 9  # about so many crops compare filters under many degradations
 SHARED = (
     "pair", "gt", "lq", "degrade", "scale", "downsampling", "seed", "crop", "attributed",
     "measured", "border", "steps", "backend", "attribution", "contrast", "into",
-    "lq_name", "recursive", "alpha", "pad", "key", "dtype", "noise_level",
+    "lq_name", "recursive", "alpha", "pad", "objective", "key", "dtype", "noise_level",
 )  # fmt: skip
 DEFAULTS = {"downsampling": "bilinear", "seed": 0, "crop": 96, "attributed": 4, "measured": 1,
             "steps": 20, "backend": "auto",
-            "recursive": False, "alpha": "refuse", "pad": 0}  # fmt: skip
+            "recursive": False, "alpha": "refuse", "pad": 0,
+            "objective": "squared_error"}  # fmt: skip
 
 
 def run(options: Any, words: Sequence[str]) -> None:

@@ -31,9 +31,9 @@ from faigfast.cli.attribute import (
     load_networks,
     named_recipes,
     open_images,
-    own_function,
 )
 from faigfast.cli.output import command_line, note, sha256, writable_folder
+from faigfast.cli.own_code import chosen_objective, objective_identity, own_function
 from faigfast.cli.weights import refuse_without_checkpoints, weights_identity
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import image_files
@@ -186,6 +186,7 @@ def open_study(
     choose(options.backend, "cpu")
     checked_pad(options.pad)
     node_count(options.steps)
+    objective = chosen_objective(options.objective)
     baseline, target = pair or open_pair(options)
     data = open_crops(options, target)
     given = None
@@ -232,7 +233,11 @@ def open_study(
         options.steps,
         given,
         not options.quiet,
-        {"backend": options.backend, **({"pad": options.pad} if options.pad else {})},
+        {
+            "backend": options.backend,
+            **({"pad": options.pad} if options.pad else {}),
+            **({} if objective == "squared_error" else {"objective": objective}),
+        },
     )
     folder = writable_folder(options.output)
     identity = study_identity(baseline, target, attributed, measured)
@@ -240,6 +245,8 @@ def open_study(
         identity |= {"into": options.into, "into_kwargs": options.into_kwargs}
     if options.fuse:
         identity |= {"fuse": options.fuse}
+    if objective != "squared_error":
+        identity |= {"objective": objective_identity(options.objective)}
     identity |= weights_identity(options)
     with alone_in(folder):  # before removing parts of another run
         return replace(study, finished_parts=FinishedParts(folder, identity, options.overwrite))

@@ -10,42 +10,26 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from faigfast.integration.image_losses import (
+    absolute_error,
+    charbonnier,
+    gradient,
+    laplacian,
+    squared_error,
+    ssim,
+)
 from faigfast.integration.signatures import misfit
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
-def _difference(output: Tensor, gt: Tensor) -> Tensor:
-    if not isinstance(output, Tensor):
-        raise TypeError(
-            f"the network returns a {type(output).__name__}; expected a tensor (wrap it to choose "
-            "one, or pass an objective of your own)"
-        )
-    if output.shape != gt.shape:
-        smaller = output.ndim == gt.ndim and all(
-            a < b for a, b in zip(output.shape[2:], gt.shape[2:], strict=True)
-        )
-        raise ValueError(
-            f"gt does not fit: one image's is {list(gt.shape)} and the network's output is "
-            f"{list(output.shape)}; expected equal shapes"
-            f"{', or pad= for a network that loses pixels' if smaller else ''}"
-        )
-    return (output - gt).flatten(1)
-
-
-def squared_error(output: Tensor, gt: Tensor) -> Tensor:
-    """‖output − gt‖², summed over channels and pixels: [B, C, *spatial] to [B]."""
-    return _difference(output, gt).square().sum(1)
-
-
-def absolute_error(output: Tensor, gt: Tensor) -> Tensor:
-    """|output − gt|, summed over channels and pixels: [B, C, *spatial] to [B]."""
-    return _difference(output, gt).abs().sum(1)
-
-
 OBJECTIVES: dict[str, Objective] = {
     "squared_error": squared_error,
     "absolute_error": absolute_error,
+    "charbonnier": charbonnier,
+    "gradient": gradient,
+    "laplacian": laplacian,
+    "ssim": ssim,
 }
 
 
@@ -55,7 +39,7 @@ def resolve_objective(objective: str | Objective) -> tuple[str, Objective]:
     Parameters
     ----------
     objective : str or callable
-        "squared_error", "absolute_error", or a function (output, gt) to [B], one loss a sample.
+        A name of `OBJECTIVES`, or a function (output, gt) to [B], one loss a sample.
 
     Returns
     -------
