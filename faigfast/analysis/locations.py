@@ -22,9 +22,9 @@ from faigfast.analysis.evaluation import (
 from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.masking import DRAWS, random_sets
 from faigfast.analysis.measure import measure_all
-from faigfast.analysis.swap_units import output_channels
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
+from faigfast.filters.output_channels import output_channels
 from faigfast.models.state import copy_of, tensors, unwrap
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from faigfast.analysis.contrasts import Contrast
 from faigfast.analysis.data_frames import data_frame
 from faigfast.analysis.evaluation import ratio_or_nan
-from faigfast.analysis.swap_units import check_index, convolution_of, output_channels
+from faigfast.analysis.swap_units import check_index
+from faigfast.filters.output_channels import convolution_of, output_channels
 from faigfast.models.state import unwrap
 from faigfast.result import Attribution
 

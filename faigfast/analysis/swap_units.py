@@ -1,51 +1,20 @@
 """Swap units, whose filters are swapped together: kernels, output channels or layers."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from faigfast.analysis.contrasts import Contrast
 from faigfast.filters.filter_set import FilterSet
-from faigfast.filters.index import CONVOLUTIONS, FilterIndex
+from faigfast.filters.index import FilterIndex
+from faigfast.filters.output_channels import convolution_of as convolution_of
+from faigfast.filters.output_channels import output_channels as output_channels
 from faigfast.models.fingerprint import fingerprint
 from faigfast.models.state import check_same_layout, tensors, unwrap
 from faigfast.result import Attribution
 
 SWAP_UNITS = ("kernel", "channel", "layer")
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
-
-def output_channels(network: nn.Module, index: FilterIndex) -> dict[str, Tensor]:
-    """Output channel of every filter, by layer: [O·I] in the order of the index.
-
-    A transposed convolution stores its input channels first. With groups, its output channel
-    follows from the group and the column.
-    """
-    channels_by_layer = {}
-    for key, shape in zip(index.layers, index.shapes, strict=True):
-        _, layer = convolution_of(network, key)
-        rows = torch.arange(shape[0]).repeat_interleave(shape[1])
-        if isinstance(layer, _TRANSPOSED):
-            columns = torch.arange(shape[1]).repeat(shape[0])
-            group = rows // (shape[0] // layer.groups)
-            channels_by_layer[key] = group * shape[1] + columns
-        else:
-            channels_by_layer[key] = rows
-    return channels_by_layer
-
-
-def convolution_of(network: nn.Module, key: str) -> tuple[str, Any]:
-    """Find the convolution whose weight has a state-dict key; return its name and module."""
-    convolutions = {
-        name: layer
-        for name, layer in unwrap(network, "network").named_modules()
-        if isinstance(layer, CONVOLUTIONS)
-    }
-    # The key of a parametrized weight has more parts than its layer's name and "weight".
-    name = max((n for n in convolutions if key.startswith(f"{n}." if n else n)), key=len)
-    return name, convolutions[name]
 
 
 def swap_unit_numbers(network: nn.Module, index: FilterIndex, by: str) -> Tensor:

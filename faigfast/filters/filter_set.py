@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.filters.index import FilterIndex
+from faigfast.filters.output_channels import complete_biases
 from faigfast.io.atomic import checked_path, write_text
 from faigfast.models.fingerprint import fingerprints
 from faigfast.models.state import check_same_layout, copy_of, tensors, unwrap
@@ -98,7 +99,14 @@ class FilterSet:
             raise TypeError(f"a set is cut by slices, not by {part!r}; its numbers are .indices")
         return FilterSet(self.indices[part], self.total, self.index, self.baseline, self.target)
 
-    def swap(self, baseline: nn.Module, target: nn.Module, strength: float = 0.0) -> nn.Module:
+    def swap(
+        self,
+        baseline: nn.Module,
+        target: nn.Module,
+        strength: float = 0.0,
+        *,
+        biases: bool = False,
+    ) -> nn.Module:
         """Copy the target with these filters at baseline + strength·(target − baseline).
 
         Parameters
@@ -107,6 +115,11 @@ class FilterSet:
             The two networks, unchanged afterwards.
         strength : float
             0 masks the filters, 1 changes nothing; between 0 and 1 modulates, above 1 extrapolates.
+        biases : bool
+            Move the bias of an output channel too if all filters of the channel are in the set.
+            A network of convolutions alone has no more than filters and biases: with all of them,
+            strength 0 gives the baseline to the bit. False as in the paper, where biases stay the
+            target's. Other tensors, such as those of norms and activations, always stay.
 
         Returns
         -------
@@ -135,18 +148,25 @@ class FilterSet:
             ) from None
         if not math.isfinite(strength):
             raise ValueError(f"strength is {strength!r}; expected a finite number")
+        if not isinstance(biases, bool):
+            raise TypeError(f"biases is {biases!r}; expected True or False")
         baseline, target = _checked_pair(baseline, target)
-        masks = self.masks(FilterIndex.of(target))
+        index = FilterIndex.of(target)
+        masks = self.masks(index)
+        if biases:
+            masks |= complete_biases(target, index, masks)
         if self.baseline and self.baseline != self.target:
             self._check_order(*fingerprints(baseline, target))
         edited = copy_of(target)
         vars(edited).pop("faigfast_source", None)  # the copy differs from the checkpoint
         start, end = tensors(baseline), tensors(edited)
         with torch.inference_mode(False), torch.no_grad():
-            for layer, mask in masks.items():
-                mask = mask.to(end[layer].device)
-                changed = torch.lerp(start[layer].to(end[layer]), end[layer], strength)
-                end[layer][mask] = changed[mask]
+            for key, mask in masks.items():
+                mask = mask.to(end[key].device)
+                changed = start[key].to(end[key])
+                if strength != 0:  # at 0, lerp makes 0 of -0
+                    changed = torch.lerp(changed, end[key], strength)
+                end[key][mask] = changed[mask]
         return edited
 
     def masks(self, index: FilterIndex) -> dict[str, Tensor]:
