@@ -1,4 +1,4 @@
-"""Output channels: the one of every filter, and the biases of channels with all filters in a set."""
+"""Output channels of filters, and the biases of channels whose filters are all in a set."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
