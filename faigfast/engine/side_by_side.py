@@ -25,7 +25,7 @@ def mostly_computed_weights(graph: fx.Graph) -> bool:
         for node in graph.nodes
         if node.target in CONVOLUTIONS
     ]
-    return 2 * sum(computed) > len(computed)
+    return 4 * sum(computed) > len(computed)
 
 
 def _small_convolutions(network: nn.Module) -> int:

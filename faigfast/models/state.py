@@ -190,7 +190,11 @@ def identity(value: Tensor) -> tuple[Any, ...]:
 def copy_of(model: nn.Module) -> nn.Module:
     """Copy a module deeply, with the tensors that its hooks computed."""
     # deepcopy refuses tensors with a gradient history; hooks such as weight norm's leave some.
-    kept = [value for module in model.modules() for value in vars(module).values()]
+    owners: list[Any] = list(model.modules())
+    for module in list(owners):
+        hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+        owners += [hook.__self__ for hook in hooks if hasattr(hook, "__self__")]
+    kept = [value for owner in owners for value in getattr(owner, "__dict__", {}).values()]
     computed = [v for v in kept if isinstance(v, Tensor) and not v.is_leaf]
     with torch.inference_mode(False):
         return copy.deepcopy(model, {id(v): v.detach().clone() for v in computed})

@@ -1,6 +1,5 @@
 """Measure one architecture: scores and times of `attribute`, and of a plain loop."""
 
-import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -10,6 +9,8 @@ import torch
 from networks import INSTANCES, Instance
 from packages import import_packages
 from torch import Tensor, nn
+
+from faigfast.models.state import copy_of
 
 IMAGES = 2
 STEPS = 10
@@ -83,7 +84,7 @@ def pair(instance: Instance) -> Pair:
         for value in baseline.parameters():
             if value.is_floating_point() and not value.any():  # it would hide what precedes it
                 value.normal_(std=0.05)
-        target = copy.deepcopy(baseline)
+        target = copy_of(baseline)
         for value in target.parameters():
             if value.is_floating_point():
                 deviation = 0.1 * float(value.square().mean().sqrt()) + 0.001
@@ -95,7 +96,7 @@ def images(instance: Instance, target: nn.Module) -> tuple[Tensor, Tensor]:
     """Make images x [N, C, H, W] and ground truths of the shape of the target's outputs."""
     x = torch.rand(IMAGES, instance.channels, *instance.size)
     with torch.no_grad():
-        shape = copy.deepcopy(target)(x[:1].clone()).shape
+        shape = copy_of(target)(x[:1].clone()).shape
     return x, torch.rand(IMAGES, *shape[1:])
 
 
@@ -103,7 +104,7 @@ def exact_scores(
     baseline: nn.Module, target: nn.Module, x: Tensor, gt: Tensor, trains: bool
 ) -> Tensor:
     """Give `scores` in float64."""
-    networks = [copy.deepcopy(network).double() for network in (baseline, target)]
+    networks = [copy_of(network).double() for network in (baseline, target)]
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # of constants that the networks make
     try:
@@ -131,7 +132,7 @@ def scores(baseline: nn.Module, target: nn.Module, x: Tensor, gt: Tensor, trains
     """
     start, end = ({k: v.detach() for k, v in m.state_dict().items()} for m in (baseline, target))
     layers = _layers(target)
-    network = copy.deepcopy(target).train(trains).requires_grad_(True)
+    network = copy_of(target).train(trains).requires_grad_(True)
     own = network.state_dict(keep_vars=True)
     rows = []
     for image, truth in zip(x.split(1), gt.split(1), strict=True):

@@ -69,11 +69,11 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _notes(row: dict[str, Any]) -> list[str]:
-    """Give the notes without those that every call has, or that repeat a reason."""
+    """Give the notes without those on backends and untrained pairs, or that repeat a reason."""
     notes: dict[str, str] = {}
     for note in row["notes"]:
         subject, _, reason = note.partition(": ")
-        if subject != "backend":
+        if subject not in ("backend", "barrier", "gain", "completeness", "contrast"):
             notes.setdefault(reason, note)
     return list(notes.values())
 
