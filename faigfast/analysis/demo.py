@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from faigfast.analysis.evaluation import crops, mean_and_interval, restore
-from faigfast.analysis.masking import FRACTIONS, Masking, mask
+from faigfast.analysis.masking import DRAWS, FRACTIONS, Masking, Measurement, mask
 from faigfast.analysis.metrics import psnr
 from faigfast.analysis.report.builder import write_report
 from faigfast.analysis.report.figures import (
@@ -22,6 +22,7 @@ from faigfast.analysis.report.figures import (
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.sections.ability import add_completeness
 from faigfast.analysis.report.tables import completeness_table, masking_table, verdicts
+from faigfast.analysis.undone import MEANING, Undone
 from faigfast.attribution.one_call import attribute
 from faigfast.data import KEPT_OUT, Degradation, photographs
 from faigfast.io.atomic import atomic_write, write_json
@@ -90,7 +91,8 @@ def run_demo(
         f"{len(measured.names)} crops of {CROP}×{CROP} from {', '.join(images)}. To target: mean "
         "change within a crop ± half of its 95 % confidence interval. Undone: share of the "
         "target's gain over the baseline that masking takes away. The filters were found on "
-        f"{len(attributed.names)} other crops."
+        f"{len(attributed.names)} other crops. Random of the layers of a degradation's filters: as "
+        f"many in each layer; random rows are means over {DRAWS} sets. {MEANING}"
     )
     head, rows = masking_table(masking)
     examples = _examples(baseline, target, result, images)
@@ -168,12 +170,17 @@ def _figures(masking: Masking) -> dict[str, Any]:
     def summary(psnrs: dict[str, Tensor]) -> dict[str, list[float]]:
         return {name: list(mean_and_interval(values)) for name, values in psnrs.items()}
 
+    def outcomes(m: Measurement) -> dict[str, Undone]:
+        return {name: masking.outcome(m, name) for name in m.psnr}
+
     masked = [
         {
             "filters": m.filters,
+            "method": m.method,
             "fraction": m.fraction,
             "psnr": summary(m.psnr),
-            "undone": {name: masking.lost(m, name) for name in m.psnr},
+            "undone": {n: None if o.outcome else o.share for n, o in outcomes(m).items()},
+            "outcome": {n: o.outcome for n, o in outcomes(m).items() if o.outcome},
         }
         for m in masking.masked
     ]

@@ -22,6 +22,7 @@ from faigfast.analysis.evaluation import (
 from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.masking import DRAWS, random_sets
 from faigfast.analysis.measure import measure_all
+from faigfast.analysis.undone import Undone, undone
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
 from faigfast.filters.output_channels import output_channels
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
 # random.
 EXPERIMENTS = {
     "masked": ("the discovered filters go back to the baseline's", False),
-    "masked, other places": ("as many in each layer, elsewhere, go back to the baseline's", True),
-    "masked, anywhere": ("as many, wherever, go back to the baseline's", True),
+    "masked, other places": (
+        "as many random others of the same layers go back to the baseline's",
+        True,
+    ),
+    "masked, anywhere": ("as many random filters of all layers go back to the baseline's", True),
     "weights shuffled": ("the discovered filters of a layer exchange their weights", True),
     "inputs shuffled": ("the discovered filters of an output channel exchange their inputs", True),
     "weights moved": (
@@ -43,7 +47,10 @@ EXPERIMENTS = {
         True,
     ),
     "grafted": ("the baseline with the discovered filters of the target", False),
-    "grafted, other places": ("the baseline with as many of the target's filters elsewhere", True),
+    "grafted, other places": (
+        "the baseline with as many random others of the same layers of the target",
+        True,
+    ),
     "grafted, shuffled": ("grafted, the discovered filters of a layer exchange weights", True),
 }
 
@@ -69,15 +76,24 @@ class Locations:
     values: dict[str, MetricValues]
 
     def kept(self, experiment: str, degradation: str | None = None) -> float:
-        """Share of the target's gain over the baseline that is left: target 1, baseline 0."""
+        """Share of the target's gain over the baseline that is left: target 1, baseline 0.
+
+        An experiment that breaks the network has a share too, below 0; see `outcome`.
+        """
         base, full, now = (
             float(self.values[n]["psnr"][degradation or self.degradation].mean())
             for n in ("baseline", "target", experiment)
         )
         return ratio_or_nan(now - base, full - base)
 
+    def outcome(self, experiment: str, degradation: str | None = None) -> Undone:
+        """Share of the target's gain that an experiment loses, or why there is none."""
+        name = degradation or self.degradation
+        values = (self.values[n]["psnr"][name] for n in (experiment, "baseline", "target"))
+        return undone(*values)
+
     def rows(self) -> list[dict[str, Any]]:
-        """One row an experiment."""
+        """One row an experiment; where the kept share is left open, "outcome" says why."""
         rows = []
         for experiment, values in self.values.items():
             row: dict[str, Any] = {"filters": self.name, "network": experiment}
@@ -85,7 +101,9 @@ class Locations:
                 row[f"{degradation}, dB"] = float(psnr.mean())
                 change = psnr - self.values["target"]["psnr"][degradation]
                 row[f"{degradation} to target"], row[f"± {degradation}"] = mean_and_interval(change)
-                row[f"{degradation} kept, %"] = 100 * self.kept(experiment, degradation)
+                one = self.outcome(experiment, degradation)
+                row[f"{degradation} kept, %"] = 100 * one.kept
+                row[f"{degradation} outcome"] = one.outcome
             rows.append(row)
         return rows
 

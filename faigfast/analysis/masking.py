@@ -12,13 +12,20 @@ from faigfast.analysis.contrasts import Contrast, check_contrasts, one_against_r
 from faigfast.analysis.evaluation import Crops, MetricValues, mean_values, ratio_or_nan
 from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.measure import measure_all
-from faigfast.analysis.swap_units import check_pair, random_swap_units, top_swap_units
+from faigfast.analysis.swap_units import (
+    check_pair,
+    random_of_same_layers,
+    random_swap_units,
+    top_swap_units,
+)
+from faigfast.analysis.undone import Undone, undone
 from faigfast.filters.filter_set import FilterSet
 from faigfast.models.state import blaming
 from faigfast.result import Attribution
 
 FRACTIONS = (0.01, 0.03, 0.05, 0.1)
 DRAWS = 3  # random sets or experiments, whose mean is taken
+SAME_LAYERS = "random of the same layers"  # a method: in each layer as many as FAIG has there
 LOWER_IS_BETTER = ("difference", "difference_authors")
 
 
@@ -93,19 +100,28 @@ class Masking:
         return tuple(dict.fromkeys(m.method for m in self.masked))
 
     def lost(self, measurement: Measurement, degradation: str) -> float:
-        """Share of the target's gain over the baseline that masking undoes; 1 is all of it."""
+        """Share of the target's gain over the baseline that masking undoes; 1 is all of it.
+
+        A network that masking breaks has a share too, above 1; see `outcome`.
+        """
         base, full, now = (
             float(values[degradation].mean())
             for values in (self.baseline, self.target, measurement.psnr)
         )
         return ratio_or_nan(full - now, full - base)
 
-    def find(self, filters: str, fraction: float) -> Measurement:
-        """Look up the measurement of FAIG's filters, or of one set for all contrasts."""
+    def outcome(self, measurement: Measurement, degradation: str) -> Undone:
+        """Share of the target's gain that masking undoes, or why there is none."""
+        values = (measurement.psnr, self.baseline, self.target)
+        return undone(*(one[degradation] for one in values))
+
+    def find(self, filters: str, fraction: float, method: str = "") -> Measurement:
+        """Look up a measurement: of FAIG's filters or one set for all contrasts, or a method's."""
+        methods = (method,) if method else ("faig", filters)
         return next(
             m
             for m in self.masked
-            if m.filters == filters and m.fraction == fraction and m.method in ("faig", filters)
+            if m.filters == filters and m.fraction == fraction and m.method in methods
         )
 
     def curve(self, method: str, filters: str) -> list[Measurement]:
@@ -211,6 +227,10 @@ def mask(
 ) -> Masking:
     """Mask each method's top filters for each contrast, and random ones; measure what is left.
 
+    Two controls are measured too: random filters, and for each contrast random ones of the
+    same layers, as many in each layer as FAIG has there (without FAIG: the first method). Whole
+    layers have no such control.
+
     Parameters
     ----------
     baseline, target : nn.Module
@@ -237,7 +257,7 @@ def mask(
     Returns
     -------
     Masking
-        The random measurement is the mean over three sets.
+        The random measurements are means over three sets.
 
     Raises
     ------
@@ -264,6 +284,7 @@ def mask(
     scored = torch.stack([one.scored for one in results.values()]).all(0)
     results = {method: replace(one, scored=scored) for method, one in results.items()}
     any_result = next(iter(results.values()))
+    leader = "faig" if "faig" in results else next(iter(results))
 
     groups: list[tuple[str, str, float, list[FilterSet]]] = []
     for fraction in fractions:
@@ -280,6 +301,11 @@ def mask(
             like = tops[0] if tops else groups[-1][-1][0]
             draws = random_swap_units(target, any_result, like, by, DRAWS)
             groups.append(("random", "random", fraction, draws))
+        if by != "layer" and leader != "random":
+            for contrast in contrasts:
+                top = top_swap_units(target, results[leader], contrast, fraction, by)
+                draws = random_of_same_layers(target, any_result, top, by, DRAWS)
+                groups.append((SAME_LAYERS, contrast.name, fraction, draws))
 
     networks: dict[str, Callable[[], nn.Module]] = {
         "baseline": lambda: baseline,

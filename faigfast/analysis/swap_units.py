@@ -117,6 +117,40 @@ def random_swap_units(
     ]
 
 
+def random_of_same_layers(
+    network: nn.Module, result: Attribution, like: FilterSet, by: str, count: int, seed: int = 0
+) -> list[FilterSet]:
+    """Draw random swap units, in each layer as many as `like` has there.
+
+    A control for where filters lie: sets that differ from `like` only within layers.
+
+    Parameters
+    ----------
+    network, result, by, count, seed
+        As in `random_swap_units`; a layer's only swap unit by "layer" is drawn always.
+    like : FilterSet
+        Whole swap units.
+
+    Returns
+    -------
+    list of FilterSet
+        Drawn uniformly from the scored swap units of a layer, those of `like` included.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    unit_of_filter = swap_unit_numbers(network, result.index, by)
+    layer_of_filter = swap_unit_numbers(network, result.index, "layer")
+    layers = layer_of_filter[like.indices].unique()
+    drawn: list[list[Tensor]] = [[] for _ in range(count)]
+    for layer in layers:
+        in_layer = (layer_of_filter == layer) & result.scored
+        units = unit_of_filter[in_layer].unique()
+        wanted = unit_of_filter[like.indices[layer_of_filter[like.indices] == layer]].unique()
+        for parts in drawn:
+            order = torch.randperm(len(units), generator=generator)[: len(wanted)]
+            parts.append((torch.isin(unit_of_filter, units[order]) & in_layer).nonzero().flatten())
+    return [replace(like, indices=torch.cat(parts)) for parts in drawn]
+
+
 def _fill(order: Tensor, unit_of_filter: Tensor, scored: Tensor, most: int) -> Tensor:
     """Scored filters of units in an order, until one more unit would exceed `most` filters."""
     sizes = torch.zeros(len(order), dtype=torch.int64).scatter_add(0, unit_of_filter, scored.long())

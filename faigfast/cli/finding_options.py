@@ -111,7 +111,8 @@ def _mask(add: Add) -> None:
         nargs="+",
         default=["faig", "input", "change", "relative", "gradient", "magnitude", "signed"],
         metavar="NAME",
-        help="who ranks the filters; random ones are always measured",
+        help="who ranks the filters; random ones, and random ones of the same layers, are always "
+        "measured",
     )
     add(
         "--by",

@@ -14,6 +14,7 @@ from faigfast.analysis.report.tables import (
     masked_networks,
     masked_sets,
 )
+from faigfast.analysis.undone import MEANING
 from faigfast.cli.study import (
     check_shares,
     describe,
@@ -52,7 +53,7 @@ def run(options: Any, words: Sequence[str]) -> None:
                 "mask",
                 {"sets": masked_sets(values)},
                 {},
-                [describe_measured(study)],
+                [MEANING, describe_measured(study)],
             )
             return
         results = {method: study.attribution(method) for method in options.methods}
@@ -67,9 +68,9 @@ def run(options: Any, words: Sequence[str]) -> None:
             **common,
         )
         data_frames = {"masking": masked_networks(masking), "masking areas": areas(masking)}
-        sentences = []
+        sentences = [MEANING]
         if "faig" in results:
-            sentences = area_sentences(masking)
+            sentences = [*area_sentences(masking), *sentences]
             data_frames["completeness"] = data_frame(completeness_rows(results["faig"]))
         figures = {"masking curves": method_curves(masking)}
         publish(options, words, "mask", data_frames, figures, [*sentences, describe(study)])

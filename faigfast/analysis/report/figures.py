@@ -11,8 +11,9 @@ from torch import Tensor
 from faigfast.analysis.distribution import layer_numbers
 from faigfast.analysis.evaluation import METRICS, mean_and_interval
 from faigfast.analysis.locations import Locations
-from faigfast.analysis.masking import Masking
+from faigfast.analysis.masking import SAME_LAYERS, Masking
 from faigfast.analysis.modulation import Modulation
+from faigfast.analysis.report.marks import RED, common_legend, mark_broken
 from faigfast.analysis.retraining import Retraining
 from faigfast.data.images import encode_png
 from faigfast.filters.filter_set import FilterSet
@@ -116,8 +117,8 @@ def masking_curves(masking: Masking) -> "Figure":
         ):
             level = float(values[degradation].mean())
             axis.axhline(level, color="black", linestyle=style, linewidth=1, label=label)
-        for name in names:
-            points = [m for m in masking.masked if m.filters == name]
+        for name, method in dict.fromkeys((m.filters, m.method) for m in masking.masked):
+            points = [m for m in masking.masked if (m.filters, m.method) == (name, method)]
             share = [100 * m.share for m in points]
             mean = [float(m.psnr[degradation].mean()) for m in points]
             # Interval of the change within each crop: photographs differ more than networks do.
@@ -128,16 +129,25 @@ def masking_curves(masking: Masking) -> "Figure":
                 mean,
                 half,
                 color=palette[name],
+                linestyle="--" if method == SAME_LAYERS else "-",
                 marker="o",
                 capsize=3,
-                label=f"{shown(name)} filters",
+                label=_curve_label(name, method),
             )
+            mark_broken(axis, masking, points, degradation, mean)
         axis.set(
             title=f"input: {shown(degradation)}", xlabel="masked filters, %", ylabel="PSNR, dB"
         )
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize="small")
+    axes[0].legend(*common_legend(axes), fontsize="small")
     return figure
+
+
+def _curve_label(filters: str, method: str) -> str:
+    if method == SAME_LAYERS:
+        return f"random of the layers of {shown(filters)}"
+    others = "" if method in ("faig", filters) else f" by {method}"
+    return f"{shown(filters)} filters{others}"
 
 
 def methods_beyond_axis(masking: Masking) -> dict[str, list[str]]:
@@ -159,7 +169,8 @@ def methods_beyond_axis(masking: Masking) -> dict[str, list[str]]:
 
 def method_curves(masking: Masking, metric: str = "psnr") -> "Figure":
     """Draw the cost of every method's filters to their degradation, one panel a contrast."""
-    palette = colours([name for name in masking.methods if name != "faig"])
+    palette = colours([name for name in masking.methods if name not in ("faig", SAME_LAYERS)])
+    palette |= {"faig": "black", SAME_LAYERS: GRAY}
     figure, axes = panels(len(masking.contrasts), 4.8, 3.8)
     beyond_axis = methods_beyond_axis(masking) if metric == "psnr" else {}
     for axis, contrast in zip(axes, masking.contrasts, strict=True):
@@ -174,13 +185,16 @@ def method_curves(masking: Masking, metric: str = "psnr") -> "Figure":
                 [0, *(100 * m.share for m in points)],
                 [0, *(mean for mean, _ in costs)],
                 [0, *(half for _, half in costs)],
-                color="black" if method == "faig" else palette[method],
+                color=palette[method],
+                linestyle="--" if method == SAME_LAYERS else "-",
                 linewidth=2.5 if method == "faig" else 1.2,
                 marker="o",
                 markersize=4,
                 capsize=3,
                 label=method,
             )
+            if metric == "psnr":
+                mark_broken(axis, masking, points, own, [mean for mean, _ in costs])
         if metric == "psnr" and gain > 0:
             axis.set_ylim(AXIS_LIMITS[0] * gain, AXIS_LIMITS[1] * gain)
             if names := beyond_axis.get(contrast.name):
@@ -196,8 +210,7 @@ def method_curves(masking: Masking, metric: str = "psnr") -> "Figure":
         if metric != "psnr":
             axis.set_yscale("symlog", linthresh=1)
         axis.grid(alpha=0.3)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize="small", ncols=5, loc="outside lower center")
+    figure.legend(*common_legend(axes), fontsize="small", ncols=5, loc="outside lower center")
     return figure
 
 
@@ -267,7 +280,10 @@ def location_bars(parts: Sequence[Locations]) -> "Figure":
     figure, axes = panels(len(parts), 4.8, 4.0)
     for axis, part in zip(axes, parts, strict=True):
         names = [name for name in part.values if name not in ("baseline", "target")]
-        kept = [100 * part.kept(name) for name in names]
+        outcomes = [part.outcome(name) for name in names]
+        kept = [0.0 if one.outcome else 100 * one.kept for one in outcomes]
+        for n, one in enumerate(outcomes):  # no bar
+            axis.text(2, n, one.outcome, va="center", fontsize="small", color=RED)
         axis.barh(names, kept, color=[COLOURS[2] if "graft" in n else COLOURS[0] for n in names])
         axis.invert_yaxis()
         for percentage in (0, 100):

@@ -14,10 +14,11 @@ from faigfast.analysis.evaluation import (
     difference_text,
     mean_and_interval,
     over_photographs,
-    ratio_or_nan,
 )
-from faigfast.analysis.masking import Masking, Measurement
+from faigfast.analysis.masking import SAME_LAYERS, Masking, Measurement
 from faigfast.analysis.modulation import Modulation
+from faigfast.analysis.undone import BROKEN, NO_GAIN, gains, undone
+from faigfast.analysis.undone import undone_share as undone_share
 from faigfast.result import Attribution
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 
 def masked_networks(masking: Masking) -> "pandas.DataFrame":
-    """One row a masked network and degradation of the input: every metric, and the undone share."""
+    """One row a masked network and degradation of the input: every metric, and the undone share.
+
+    Where the share is left open, "outcome" says why: see `faigfast.analysis.undone`.
+    """
 
     def described(method: str, m: Measurement | None = None) -> dict[str, Any]:
         return {
@@ -42,7 +46,7 @@ def masked_networks(masking: Masking) -> "pandas.DataFrame":
 
 
 def masked_sets(values: dict[str, MetricValues]) -> "pandas.DataFrame":
-    """One row a network and degradation of the input: every metric, and the undone share."""
+    """One row a network and degradation of the input, as in `masked_networks`."""
     return data_frame(
         [
             row
@@ -63,22 +67,10 @@ def _metric_rows(
                 by_degradation[degradation]
             )
         base, full = (pair_values[name]["psnr"][degradation] for name in ("baseline", "target"))
-        share, half = undone_share(full - psnr, full - base)
-        row["undone, %"], row["± undone"] = 100 * share, 100 * half
+        one = undone(psnr, base, full)
+        row["undone, %"], row["± undone"] = 100 * one.share, 100 * one.half
+        row["outcome"] = one.outcome
         yield row
-
-
-def undone_share(lost: Tensor, gain: Tensor) -> tuple[float, float]:
-    """Lost share of the target's gain, both [N], and half of its 95 % interval over crops.
-
-    The interval of a ratio of two means, by linear expansion. It is NaN for one crop; both are NaN
-    where the target gains nothing.
-    """
-    mean_gain = float(gain.mean())
-    share = ratio_or_nan(float(lost.mean()), mean_gain)
-    if math.isnan(share):
-        return share, math.nan
-    return share, mean_and_interval(lost - share * gain)[1] / mean_gain
 
 
 def areas(masking: Masking, metric: str = "psnr") -> "pandas.DataFrame":
@@ -185,7 +177,7 @@ def area_sentences(masking: Masking) -> list[str]:
                 f"{row['method']}"
             )
         own = contrast.degradation
-        if not float((masking.target[own] - masking.baseline[own]).mean()) > 0:
+        if not gains(masking.baseline[own], masking.target[own]):
             text += f"; but the target gains nothing over the baseline on {own}"
         sentences.append(text + ".")
     return sentences
@@ -198,27 +190,25 @@ def masking_table(masking: Masking) -> TextTable:
     for name in inputs:
         head += [f"{name}, dB", "to target, dB", "undone, %"]
 
-    def row(label: str, psnr: dict[str, Tensor], undone_shares: list[float]) -> list[str]:
+    def row(label: str, psnr: dict[str, Tensor]) -> list[str]:
         cells = [label]
-        for name, share in zip(inputs, undone_shares, strict=True):
-            change, half = mean_and_interval(psnr[name] - masking.target[name])
-            mean = float(psnr[name].mean())
-            cells += [f"{mean:.2f}", f"{change:+.2f} ± {half:.2f}", f"{100 * share:.1f}"]
+        for name in inputs:
+            base, full = masking.baseline[name], masking.target[name]
+            change, half = mean_and_interval(psnr[name] - full)
+            mean, share = float(psnr[name].mean()), undone(psnr[name], base, full).text(".1f")
+            cells += [f"{mean:.2f}", f"{change:+.2f} ± {half:.2f}", share]
         return cells
 
-    rows = [
-        row("baseline", masking.baseline, [1.0] * len(inputs)),
-        row("target", masking.target, [0.0] * len(inputs)),
-    ]
+    rows = [row("baseline", masking.baseline), row("target", masking.target)]
     rows += [
-        row(
-            f"{100 * m.fraction:g} % {m.filters} masked",
-            m.psnr,
-            [masking.lost(m, name) for name in inputs],
-        )
-        for m in masking.masked
+        row(f"{100 * m.fraction:g} % {filters_text(m)} masked", m.psnr) for m in masking.masked
     ]
     return head, rows
+
+
+def filters_text(m: Measurement) -> str:
+    """Name the filters of a measurement in a table."""
+    return f"random of the layers of {m.filters}" if m.method == SAME_LAYERS else m.filters
 
 
 def completeness_rows(result: Attribution) -> list[dict[str, Any]]:
@@ -251,24 +241,55 @@ def completeness_table(result: Attribution) -> TextTable:
 
 
 def verdicts(masking: Masking) -> list[str]:
-    """Say for every degradation what masking the smallest share undoes."""
+    """Say for every degradation what masking the smallest share undoes, or that it breaks."""
     sentences = []
     for m in masking.masked:
-        if m.fraction != masking.masked[0].fraction or m.filters == "random":
+        own = m.filters
+        fraction = masking.masked[0].fraction
+        if m.fraction != fraction or own == "random" or m.method == SAME_LAYERS:
             continue
-        random_filters = masking.find("random", m.fraction)
         share = f"{100 * m.fraction:g} %"
-        others = " and ".join(
-            f"{100 * masking.lost(m, other):.0f} % of that on {other}"
-            for other in masking.target
-            if other != m.filters
-        )
-        if math.isnan(masking.lost(m, m.filters)):
-            sentences.append(f"The target gains nothing over the baseline on {m.filters}.")
+        outcome = masking.outcome(m, own)
+        if outcome.outcome == NO_GAIN:
+            sentences.append(f"The target gains nothing over the baseline on {own}.")
             continue
+        others = [
+            text
+            for other in masking.target
+            if other != own and (text := _effect(masking, m, other))
+        ]
+        text = f"Masking the top {share} {own} filters {_effect(masking, m, own)}"
         sentences.append(
-            f"Masking the top {share} {m.filters} filters undoes "
-            f"{100 * masking.lost(m, m.filters):.0f} % of the target's gain on {m.filters} "
-            f"(random ones {100 * masking.lost(random_filters, m.filters):.0f} %), and {others}."
+            f"{text} ({', '.join(_controls(masking, m))})"
+            f"{', and it ' if others else ''}{' and it '.join(others)}."
         )
     return sentences
+
+
+def _effect(masking: Masking, m: Measurement, degradation: str) -> str:
+    """Say what masking does to one degradation of the input; "" where there was no gain."""
+    outcome = masking.outcome(m, degradation)
+    if outcome.outcome == BROKEN:
+        mean = float(m.psnr[degradation].mean())
+        pair = (float(one[degradation].mean()) for one in (masking.baseline, masking.target))
+        return (
+            f"breaks the network on {degradation}: {mean:.2f} dB, {min(pair) - mean:.2f} dB below "
+            "the worse of baseline and target"
+        )
+    if outcome.outcome:
+        return ""
+    return f"undoes {outcome.text(unit=' %')} of the target's gain on {degradation}"
+
+
+def _controls(masking: Masking, m: Measurement) -> list[str]:
+    """Say what as many random filters do to the degradation of a measurement's filters."""
+    texts = []
+    for words, filters, method in (
+        ("random ones", "random", "random"),
+        ("random ones of the same layers", m.filters, SAME_LAYERS),
+    ):
+        known = (one.filters == filters and one.method == method for one in masking.masked)
+        if any(known):
+            control = masking.find(filters, m.fraction, method)
+            texts.append(f"{words}: {masking.outcome(control, m.filters).text(unit=' %')}")
+    return texts

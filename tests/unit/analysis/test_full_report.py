@@ -21,6 +21,7 @@ from faigfast import attribute
 from faigfast.analysis.contrasts import one_against_rest
 from faigfast.analysis.data_frames import NO_PARQUET
 from faigfast.analysis.evaluation import crops
+from faigfast.analysis.masking import SAME_LAYERS
 from faigfast.analysis.prediction_trials import LEVELS
 from faigfast.analysis.report import builder, full_report
 from faigfast.analysis.report.page import Page
@@ -161,11 +162,16 @@ def same_units(output, folder, by):
     """The report has a column for each row of the command's table."""
     unit_rows = pandas.read_csv(folder / "masking-units.csv")
     masked = pandas.read_csv(output / "masking.csv")
-    masked = masked[masked.method == "faig"]
     rows = unit_rows[unit_rows.by == by].to_dict("records")
-    assert rows
+    control = set() if by == "layer" else {SAME_LAYERS}
+    assert {row["method"] for row in rows} == {"faig", "random", *control}
     for row in rows:
-        same = masked[(masked.filters == row["filters"])]
+        filters = (
+            masked.filters.isna()
+            if row["method"] == "random"
+            else (masked.filters == row["filters"])
+        )
+        same = masked[(masked.method == row["method"]) & filters]
         same = same[(same["asked for, %"] - row["asked for, %"]).abs() < 1e-9]
         assert len(same) >= 2
         for one in same.to_dict("records"):

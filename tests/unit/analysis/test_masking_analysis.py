@@ -15,10 +15,15 @@ from faigfast.analysis.contrasts import Contrast, one_against_rest
 from faigfast.analysis.data_frames import text_table
 from faigfast.analysis.evaluation import crops, cut_crops, measure
 from faigfast.analysis.finished_parts import FinishedParts
-from faigfast.analysis.masking import mask, mask_sets
+from faigfast.analysis.masking import SAME_LAYERS, mask, mask_sets
 from faigfast.analysis.report.figures import method_curves, svg
 from faigfast.analysis.report.tables import area_sentences, areas, masked_networks, masked_sets
-from faigfast.analysis.swap_units import random_swap_units, swap_unit_numbers, top_swap_units
+from faigfast.analysis.swap_units import (
+    random_of_same_layers,
+    random_swap_units,
+    swap_unit_numbers,
+    top_swap_units,
+)
 from faigfast.filters.filter_set import FilterSet
 
 
@@ -34,7 +39,7 @@ def masking(study_parts):  # noqa: F811
 
 def test_every_method_is_masked_and_measured(masking, study_parts):  # noqa: F811
     nets, _, kept, result = study_parts
-    assert masking.methods == ("faig", "gradient", "change", "input", "random")
+    assert masking.methods == ("faig", "gradient", "change", "input", "random", SAME_LAYERS)
     network = result.top("noise", 0.1).swap(*nets)
     expected = measure(network, kept, border=2)["psnr"]["clean"]
     assert torch.equal(masking.find("noise", 0.1).psnr["clean"], expected)
@@ -95,6 +100,63 @@ def test_whole_units_count_as_large_as_they_are(study_parts):  # noqa: F811
         assert torch.equal(in_layers.nonzero().flatten(), one.indices.sort().values)
 
 
+@pytest.mark.parametrize("by", ["kernel", "channel", "layer"])
+def test_a_control_has_as_many_filters_in_each_layer(study_parts, by):  # noqa: F811
+    nets, _, _, result = study_parts
+    layers = swap_unit_numbers(nets[1], result.index, "layer")
+    units = swap_unit_numbers(nets[1], result.index, by)
+    top = top_swap_units(nets[1], result, Contrast("blur", "blur"), 0.3, by)
+    draws, again = (random_of_same_layers(nets[1], result, top, by, 5) for _ in range(2))
+    for one, other in zip(draws, again, strict=True):
+        assert torch.equal(one.indices, other.indices)
+        assert torch.equal(layers[one.indices].bincount(), layers[top.indices].bincount())
+        in_units = torch.isin(units, units[one.indices].unique())  # units are whole
+        assert torch.equal(in_units.nonzero().flatten(), one.indices.sort().values)
+    assert len({one.digest for one in draws}) == (1 if by == "layer" else 5)
+    assert (draws[0].digest == top.digest) == (by == "layer")
+    another = random_of_same_layers(nets[1], result, top, by, 5, seed=1)
+    assert (another[0].digest == draws[0].digest) == (by == "layer")
+
+
+def test_a_control_draws_scored_filters_alone_and_uniformly(study_parts):  # noqa: F811
+    nets, _, _, result = study_parts
+    layers = swap_unit_numbers(nets[1], result.index, "layer")
+    result = replace(result, scored=torch.arange(len(result.index)) % 2 == 0)
+    like = replace(result.top("blur", 0.1), indices=(layers == 1).nonzero()[::2].flatten()[:3])
+    counts = torch.zeros(len(result.index))
+    for one in random_of_same_layers(nets[1], result, like, "kernel", 400):
+        assert bool(result.scored[one.indices].all()) and len(one) == 3
+        counts[one.indices] += 1
+    own = counts[(layers == 1) & result.scored]
+    assert counts.sum() == own.sum() == 1200
+    expected = 1200 / len(own)
+    assert float(((own - expected) ** 2 / expected).sum()) < 2 * len(own)  # χ², p < 1 %
+
+
+def test_the_control_is_measured_beside_random_filters(masking, study_parts):  # noqa: F811
+    nets, _, kept, result = study_parts
+    control = masking.find("noise", 0.1, SAME_LAYERS)
+    top = result.top("noise", 0.1)
+    sets = random_of_same_layers(nets[1], result, top, "kernel", 3)
+    runs = [measure(one.swap(*nets), kept, border=2)["psnr"]["blur"] for one in sets]
+    assert torch.equal(control.psnr["blur"], torch.stack(runs).mean(0))
+    assert control.count == len(top) and control.share == pytest.approx(len(top) / 136)
+    assert masking.find("noise", 0.1).method == "faig"
+    assert [m.fraction for m in masking.curve(SAME_LAYERS, "blur")] == [0.1, 0.3]
+
+
+def test_whole_layers_and_random_rankings_have_no_such_control(study_parts):  # noqa: F811
+    nets, attributed, kept, result = study_parts
+    given = {"border": 2, "fractions": (0.3,)}
+    assert SAME_LAYERS not in mask(*nets, result, kept, by="layer", **given).methods
+    batch = {"lq": attributed.lq, "gt": attributed.gt}
+    chance = {"random": rank_by("random", *nets, batch)}
+    assert SAME_LAYERS not in mask(*nets, chance, kept, **given).methods
+    change = {"change": rank_by("change", *nets, batch)}
+    masked = mask(*nets, change, kept, **given)
+    assert [m.filters for m in masked.masked if m.method == SAME_LAYERS] == [*RECIPES]
+
+
 def test_a_target_without_gain_has_no_share_of_it(study_parts):  # noqa: F811
     nets, _, kept, result = study_parts
     settings = replace(result.setting, baseline="", target="")
@@ -111,7 +173,7 @@ def test_tables_figures_and_sentences_hold_the_measurements(masking):
     expected = float(masking.curve("faig", "blur")[0].psnr["noise"].mean())
     assert row["PSNR, dB"].iloc[0] == pytest.approx(expected)
     area = areas(masking)
-    assert len(area) == 3 * 5
+    assert len(area) == 3 * 6
     area_row = area[(area.method == "change") & (area.filters == "noise")].iloc[0]
     ahead = masking.area("faig", "noise", "noise") - masking.area("change", "noise", "noise")
     assert area_row["FAIG ahead"] == pytest.approx(float(ahead.mean()))
@@ -119,7 +181,7 @@ def test_tables_figures_and_sentences_hold_the_measurements(masking):
     assert all(len(r) == len(head) for r in rows)
     said = area_sentences(masking)
     assert len(said) == 3 and all(s.startswith(("blur", "noise", "clean")) for s in said)
-    for rival in ("gradient", "change", "input", "random"):
+    for rival in ("gradient", "change", "input", "random", SAME_LAYERS):
         assert all(rival in s for s in said)
     assert svg(method_curves(masking)).startswith("<svg")
 
@@ -144,10 +206,11 @@ def test_what_is_finished_is_not_computed_again(study_parts, tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         run(FinishedParts(tmp_path, {"a": 1}))
     before = len(calls)
+    networks = 2 * (3 + 3 + 3 * 3)  # FAIG's, random, and random ones of the layers of FAIG's
     resumed = run(FinishedParts(tmp_path, {"a": 1}))
-    assert len(calls) - before == 2 * (3 + 3) - 3  # three were finished before
+    assert len(calls) - before == networks - 3  # three were finished before
     again = run(FinishedParts(tmp_path, {"a": 1}))
-    assert len(calls) - before == 2 * (3 + 3) - 3
+    assert len(calls) - before == networks - 3
     monkeypatch.undo()
     uninterrupted = run(None)
     for one, other, third in zip(resumed.masked, uninterrupted.masked, again.masked, strict=True):

@@ -10,7 +10,7 @@ import torch
 import faigfast.analysis.demo as demo
 from faigfast.analysis.contrasts import Contrast
 from faigfast.analysis.data_frames import write_csv
-from faigfast.analysis.masking import Masking, Measurement
+from faigfast.analysis.masking import SAME_LAYERS, Masking, Measurement
 from faigfast.analysis.report.figures import (
     AXIS_LIMITS,
     COLOURS,
@@ -182,7 +182,9 @@ def test_demo_writes_a_page_that_needs_nothing_else(folder, capsys):
 
 def test_demo_writes_figures_and_attribution(folder):
     numbers = json.loads((folder / "figures.json").read_text())
-    assert len(numbers["masked"]) == 4 * 3
+    assert len(numbers["masked"]) == 4 * (3 + 2)
+    methods = [one["method"] for one in numbers["masked"][:5]]
+    assert methods == ["faig", "faig", "random", SAME_LAYERS, SAME_LAYERS]
     first = numbers["masked"][0]
     base, full, now = (
         part["blur"][0] for part in (numbers["baseline"], numbers["target"], first["psnr"])

@@ -23,8 +23,9 @@ def test_mask(here, files, capsys):
     assert err == "" and "under the masking curve FAIG's area" in out
     assert "9 crops of 24×24 from first, second; border of 2" in out
     masking = table(here, "masking")
-    assert set(masking.method) == {"baseline", "target", "faig", "change", "random"}
-    assert len(table(here, "masking-areas")) == 3 * 3
+    methods = {"faig", "change", "random", "random of the same layers"}
+    assert set(masking.method) == methods | {"baseline", "target"}
+    assert len(table(here, "masking-areas")) == 3 * 4
     assert (here / "masking-curves.svg").read_text().startswith("<svg")
     finished(here, "mask")
 

@@ -10,7 +10,7 @@ from faigfast.analysis.contrasts import Contrast
 from faigfast.analysis.data_frames import data_frame
 from faigfast.analysis.evaluation import METRICS, evaluate, restore
 from faigfast.analysis.locations import EXPERIMENTS, locations, locations_data_frame
-from faigfast.analysis.masking import mask
+from faigfast.analysis.masking import SAME_LAYERS, mask
 from faigfast.analysis.metrics import psnr
 from faigfast.analysis.report.figures import (
     AXIS_LIMITS,
@@ -18,6 +18,7 @@ from faigfast.analysis.report.figures import (
     method_curves,
     methods_beyond_axis,
 )
+from faigfast.analysis.report.line import add_line
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.sections.material import Material
 from faigfast.analysis.report.tables import (
@@ -25,8 +26,9 @@ from faigfast.analysis.report.tables import (
     areas,
     completeness_rows,
     masked_networks,
-    undone_share,
 )
+from faigfast.analysis.undone import MEANING
+from faigfast.integration.cautions import without_cautions
 from faigfast.result import Attribution
 
 SHOWN_PHOTOGRAPHS = 3  # one crop each
@@ -55,9 +57,11 @@ def pair_quality(page: Page, material: Material) -> None:
 
 
 def add_completeness(page: Page, result: Attribution) -> None:
-    """Say how the integral was taken, and what its completeness error means."""
+    """Say how far apart the networks are, how the integral was taken, and what its error means."""
+    add_line(page, result)
+    other_notes = without_cautions(result.notes)
     page.text(
-        f"{result.sampling}, {result.backend} {result.precision}. {' '.join(result.notes)} The "
+        f"{result.sampling}, {result.backend} {result.precision}. {' '.join(other_notes)} The "
         "attributions of all tensors must add up to the difference of the two networks' losses; "
         "the relative error of that sum:"
     )
@@ -116,8 +120,9 @@ def masking_by_method(page: Page, material: Material) -> None:
     page.heading("Masking: FAIG and its rivals")
     page.text(
         "The top filters of each method go back to the baseline's. What the input's restoration "
-        "loses is drawn against the masked share; dotted: all that the target had gained. A method "
-        "above that line breaks the network rather than undoing what it learnt."
+        "loses is drawn against the masked share; dotted: all that the target had gained. Crosses: "
+        "the network is broken, not without what it learnt. Two controls are random filters, and "
+        f"{SAME_LAYERS}, in each layer as many as FAIG has there."
     )
     for sentence in area_sentences(masking):
         page.text(sentence)
@@ -143,6 +148,7 @@ def masking_by_method(page: Page, material: Material) -> None:
         "authors' measure on true gray; in their own form in the table.",
         note=True,
     )
+    page.text(MEANING, note=True)
     measurements = masked_networks(masking)
     material.put(
         page, "masking", measurements, f"All {len(measurements)} measurements, every metric"
@@ -162,21 +168,27 @@ def masking_by_swap_unit(page: Page, material: Material) -> None:
             progress=study.progress,
         )  # fmt: skip
         for contrast in study.contrasts:
-            for m in masking.curve("faig", contrast.name):
-                row: dict[str, Any] = {
-                    "filters": contrast.name,
-                    "by": by,
-                    "asked for, %": 100 * m.fraction,
-                }
-                row["masked, %"] = 100 * m.share
-                for degradation in masking.target:
-                    full = masking.target[degradation]
-                    lost, gain = full - m.psnr[degradation], full - masking.baseline[degradation]
-                    share, half = undone_share(lost, gain)
-                    row[f"{degradation} undone, %"] = 100 * share
-                    row[f"± {degradation}"] = 100 * half
-                rows.append(row)
-    page.text("Share of the target's gain that is undone. A first unit is taken whatever its size.")
+            for method in ("faig", SAME_LAYERS, "random"):
+                for m in masking.curve(method, contrast.name):
+                    row: dict[str, Any] = {
+                        "filters": contrast.name,
+                        "method": method,
+                        "by": by,
+                        "asked for, %": 100 * m.fraction,
+                        "masked, %": 100 * m.share,
+                    }
+                    for degradation in masking.target:
+                        one = masking.outcome(m, degradation)
+                        row[f"{degradation} undone, %"] = 100 * one.share
+                        row[f"± {degradation}"] = 100 * one.half
+                        row[f"{degradation} outcome"] = one.outcome
+                    rows.append(row)
+    page.text(
+        "Share of the target's gain that is undone. A first unit is taken whatever its size. "
+        "Random units of the same layers are as many in each layer as FAIG's; whole layers have "
+        "no such control."
+    )
+    page.text(MEANING, note=True)
     material.put(page, "masking-units", data_frame(rows))
     for by in ("channel", "layer"):
         page.code(f"{material.commands['mask']} --methods faig --by {by}")
@@ -197,5 +209,6 @@ def location_experiments(page: Page, material: Material) -> None:
     )
     material.draw(page, location_bars(parts))
     material.put(page, "locations", locations_data_frame(parts))
+    page.text(MEANING, note=True)
     page.text(" ".join(f"{name}: {text}." for name, (text, _) in EXPERIMENTS.items()), note=True)
     page.code(material.commands["locations"])
