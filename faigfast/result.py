@@ -59,7 +59,7 @@ class Attribution:
         [D, N, P, 2], float64, α and loss at the points, in ascending order of α; NaN where an image
         took fewer than P points. P is 0 for rivals without losses and files of older versions.
     distance : Distance
-        ‖θ − θ̄‖ / ‖θ̄‖ of the networks and of each layer; NaN and {} if a file does not tell.
+        ‖θ − θ̄‖ / ‖θ̄‖ of the networks and of each layer; NaN and {} if a file does not hold it.
 
     Notes
     -----

@@ -301,5 +301,5 @@ def _result(
             seed=seed,
             pad=pad,
         ),
-        distance=Distance.between(tensors(baseline), tensors(target), index.layers),
+        distance=Distance.between(baseline, target, index.layers),
     )

@@ -97,7 +97,8 @@ class Computation:
         self.dtype = torch.promote_types(values, torch.float32) if late else values
         cast = self.dtype != own_type(self.modules[1])
         self.path = WeightPath(*self.modules, self.dtype) if cast else self.own_path
-        self.distance = Distance.of(self.own_path.start, self.own_path.delta, self.index.layers)
+        own, layers = self.own_path, self.index.layers
+        self.distance = Distance.of(own.start, own.delta, layers, self.modules[1])
         self.engine: Engine | None = None
         if self.settings.backend != "reference":
             used = self.settings

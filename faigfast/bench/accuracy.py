@@ -11,6 +11,7 @@ from faigfast.analysis.evaluation import Crops, crops
 from faigfast.attribution.one_call import attribute
 from faigfast.data.degradations import Degradation
 from faigfast.data.photographs import KEPT_OUT, photographs
+from faigfast.integration.cautions import without_cautions
 from faigfast.result import Attribution
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
@@ -223,7 +224,7 @@ def _section(name: str, pair: tuple[nn.Module, nn.Module], data: Crops, bar: tqd
         bar.set_description(f"{name}, {variant}")
         batch = {"lq": data.lq, "gt": data.gt}
         result = attribute(*pair, batch, backend="torch", **asdict(variant))
-        notes.update(dict.fromkeys(result.notes))
+        notes.update(dict.fromkeys(without_cautions(result.notes)))
         bar.update()
         return result
 

@@ -4,7 +4,6 @@ import datetime
 import re
 import time
 import warnings
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
@@ -18,7 +17,6 @@ from torch import nn
 import faigfast
 from faigfast.analysis.baselines import METHODS, WEIGHT_METHODS, rank_by
 from faigfast.analysis.contrasts import NAMES
-from faigfast.analysis.report.tables import completeness_table
 from faigfast.backend.catalogue import NAMES as BACKENDS
 from faigfast.backend.catalogue import choose
 from faigfast.backend.gpu.devices import Devices, Run, known_devices
@@ -34,6 +32,7 @@ from faigfast.cli.own_code import (
 from faigfast.cli.reading import Group, Images, group_by_size, hash_images, read_ahead
 from faigfast.cli.result_files import planned_files, rankable, write_files
 from faigfast.cli.run_folder import SCORES, Hashes, RunFolder
+from faigfast.cli.summary import ROLES, by_image, finite, summary
 from faigfast.cli.weights import loaded_pair, weights_identity
 from faigfast.data.degradations import Degradation
 from faigfast.data.degradations.grammar import split_named
@@ -44,13 +43,11 @@ from faigfast.integration.refinement import schedule
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.io.lock import alone_in
 from faigfast.io.progress import progress_bar
-from faigfast.io.text_table import aligned, counted
+from faigfast.io.text_table import counted
 from faigfast.models.fused import fused_pair
 from faigfast.models.output_shape import image_channels
 from faigfast.result import Attribution
 
-ROLES = ("baseline", "target")
-LAYERS_SHOWN = 3
 # Options that `attribute()` takes unchanged, and on which the scores depend.
 SETTINGS = ("rule", "steps", "tol", "emulate", "objective", "parameters", "backend", "precision")
 # Options on which the degraded images depend.
@@ -120,13 +117,14 @@ def run(options: Any, words: Sequence[str]) -> None:
                 "precision": result.precision,
                 "scale": images.scale,
                 "points_per_image": result.evaluations,
+                "distance": finite(result.distance.network),
             },
-            "images": _by_image(result, images.names),
+            "images": by_image(result, images.names),
             "notes": notes,
             "files": files,
         }
         folder.finish(manifest)
-        print(_summary(result, pair, options.top))
+        print(summary(result, pair, options.top))
         for text in notes[len(images.notes) :]:
             note(text, options.quiet)
         print(f"wrote {', '.join([*files, 'manifest.json'])} in {folder.path}")
@@ -330,56 +328,3 @@ def _progress_in_interrupt(folder: RunFolder, images: int) -> Iterator[None]:
             f"{len(folder.finished)} of {counted(images, 'image')} finished; the same command goes "
             "on with the rest"
         ) from None
-
-
-def _by_image(result: Attribution, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Losses and completeness of every image, in the order of the scores."""
-    return [
-        {
-            "name": name,
-            "degradations": {
-                degradation: {
-                    "loss_baseline": _number(result.losses[d, n, 0]),
-                    "loss_target": _number(result.losses[d, n, 1]),
-                    "completeness": _number(result.completeness[d, n]),
-                    "estimated_error": _number(result.error[d, n]),
-                    "points": int(result.points[d, n]),
-                }
-                for d, degradation in enumerate(result.degradations)
-            },
-        }
-        for n, name in enumerate(names)
-    ]
-
-
-def _number(value: torch.Tensor) -> float | None:
-    """Give a finite number, or None, since JSON has no infinity and no NaN."""
-    return float(value) if value.isfinite() else None
-
-
-def _summary(result: Attribution, pair: tuple[nn.Module, nn.Module], top: Sequence[float]) -> str:
-    """Summarise a run in a few lines."""
-    known = result.error.isfinite().any()
-    share = min(top, default=0.01)
-    lines = [
-        *(f"{role:<9}{net.faigfast_source}" for role, net in zip(ROLES, pair, strict=True)),
-        f"{counted(result.images, 'image')}, {counted(len(result.index), 'filter')}, "
-        f"{result.sampling}, {result.backend} {result.precision}; "
-        f"errors are those of completeness{', estimated those of the scores' if known else ''}",
-        "",
-        aligned(*completeness_table(result)),
-        "",
-    ]
-    for name in result.degradations:
-        if not rankable(result, name):
-            lines.append(f"no filters of {name}: its scores or contrasts are all 0")
-            continue
-        try:
-            best = result.top(name, share)
-        except ValueError:  # --parameters scores fewer filters
-            best = result.ranking(name)
-        names = (result.index.locate(flat)[0] for flat in best.indices.tolist())
-        layers = Counter(layer.removesuffix(".weight") for layer in names)
-        shown = ", ".join(f"{layer} {n}" for layer, n in layers.most_common(LAYERS_SHOWN))
-        lines.append(f"top {len(best)} filters of {name}: {shown}")
-    return "\n".join(lines)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from faigfast.integration.cautions import CAUTIONS, cautions
 from faigfast.io.text_table import counted
 
 if TYPE_CHECKING:
@@ -10,13 +11,13 @@ if TYPE_CHECKING:
     from faigfast.result import Attribution
 
 NAMES_SHOWN = 3
-_PREFIXES = ("gradient: ", "scores: ", "completeness: ", "tol ")
+_PREFIXES = ("gradient: ", "scores: ", "tol ", *CAUTIONS)
 
 
 def with_result_notes(notes: Sequence[str], result: "Attribution") -> tuple[str, ...]:
     """Replace the notes that depend on all images by those of a result."""
     kept = [note for note in notes if not note.startswith(_PREFIXES)]
-    return (*kept, *_result_notes(result))
+    return (*kept, *(caution.note for caution in cautions(result)), *_result_notes(result))
 
 
 def named(names: Sequence[str]) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from faigfast.models.state import identity
+from faigfast.models.state import identity, tensors
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Distance:
     Parameters
     ----------
     network : float
-        Over all parameters and floating-point buffers of the state dict; NaN if unknown. `float()`
-        gives it.
+        Over all parameters, without buffers, which may be constants of any size; NaN if unknown.
+        `float()` gives it.
     layers : dict of str to float
         By layer, of its weight alone; infinity where θ̄ is 0 and θ is not.
     """
@@ -32,7 +32,11 @@ class Distance:
 
     @classmethod
     def of(
-        cls, start: Mapping[str, Tensor], delta: Mapping[str, Tensor], layers: Sequence[str]
+        cls,
+        start: Mapping[str, Tensor],
+        delta: Mapping[str, Tensor],
+        layers: Sequence[str],
+        model: nn.Module,
     ) -> "Distance":
         """Compute the distances of a line.
 
@@ -44,21 +48,26 @@ class Distance:
             θ − θ̄ of the tensors that differ.
         layers : sequence of str
             Layers to list.
+        model : nn.Module
+            Either network, for the names of its parameters.
         """
-        sizes = _norms(start)
-        changes = dict.fromkeys(start, 0.0) | _norms(delta)
-        network = _ratio(math.hypot(*changes.values()), math.hypot(*sizes.values()))
+        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        counted = parameters | set(layers)
+        sizes = _norms({key: value for key, value in start.items() if key in counted})
+        changes = _norms({key: value for key, value in delta.items() if key in counted})
+        changes = dict.fromkeys(sizes, 0.0) | changes
+        network = _ratio(*(math.hypot(*norms.values()) for norms in (changes, sizes)))
         return cls(network, {key: _ratio(changes[key], sizes[key]) for key in layers})
 
     @classmethod
-    def between(
-        cls, baseline: Mapping[str, Tensor], target: Mapping[str, Tensor], layers: Sequence[str]
-    ) -> "Distance":
-        """Compute the distances of two state dicts of one layout."""
-        owners = {identity(v): k for k, v in list(target.items())[::-1] if v.is_floating_point()}
-        start = {key: baseline[key].detach() for key in owners.values()}
-        delta = {key: target[key].detach() - value for key, value in start.items()}
-        return cls.of(start, delta, layers)
+    def between(cls, baseline: nn.Module, target: nn.Module, layers: Sequence[str]) -> "Distance":
+        """Compute the distances of two networks of one architecture."""
+        first, last = tensors(baseline), tensors(target)
+        floats = {key: value for key, value in last.items() if value.is_floating_point()}
+        owners = {identity(value): key for key, value in list(floats.items())[::-1]}
+        start = {key: first[key].detach() for key in owners.values()}
+        delta = {key: last[key].detach() - value for key, value in start.items()}
+        return cls.of(start, delta, layers, target)
 
     def to_tensor(self) -> Tensor:
         """Give [1 + L], float64: the network's distance, then each layer's."""
@@ -82,7 +91,7 @@ def _norms(values: Mapping[str, Tensor]) -> dict[str, float]:
     if not values:
         return {}
     norms = [
-        torch.linalg.vector_norm(v, dtype=torch.promote_types(v.dtype, torch.float32)).double()
+        torch.linalg.vector_norm(v, dtype=torch.promote_types(v.dtype, torch.float32))
         for v in values.values()
     ]
     return dict(zip(values, torch.stack(norms).tolist(), strict=True))

@@ -37,6 +37,10 @@ class Page:
         """Add a paragraph; a note is set smaller."""
         self._add("text", text=text, note=note)
 
+    def badge(self, text: str, reason: str) -> None:
+        """Add a few words on a warning colour, and the reason beside them."""
+        self._add("badge", text=text, reason=reason)
+
     def code(self, text: str) -> None:
         """Add a line of code."""
         self._add("code", text=text)
