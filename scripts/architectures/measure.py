@@ -10,6 +10,7 @@ from networks import INSTANCES, Instance
 from packages import import_packages
 from torch import Tensor, nn
 
+from faigfast.filters.index import FilterIndex
 from faigfast.models.state import copy_of
 
 IMAGES = 2
@@ -131,7 +132,7 @@ def scores(baseline: nn.Module, target: nn.Module, x: Tensor, gt: Tensor, trains
         [N, F].
     """
     start, end = ({k: v.detach() for k, v in m.state_dict().items()} for m in (baseline, target))
-    layers = _layers(target)
+    layers = FilterIndex.of(target).layers
     network = copy_of(target).train(trains).requires_grad_(True)
     own = network.state_dict(keep_vars=True)
     rows = []
@@ -158,20 +159,6 @@ def relative_error(given: Tensor, exact: Tensor) -> float:
     exact = exact.double()
     difference = (given.double() - exact).abs().sum(1)
     return float((difference / exact.abs().sum(1)).max())
-
-
-def _layers(network: nn.Module) -> list[str]:
-    """Names of the weights of convolutions, in the order of the state dict."""
-    convolutions = {
-        f"{name}.weight".lstrip(".")
-        for name, module in network.named_modules(remove_duplicate=False)
-        if isinstance(module, nn.modules.conv._ConvNd)
-    }
-    layers: dict[int, str] = {}
-    for name, value in network.state_dict(keep_vars=True).items():
-        if name in convolutions:
-            layers.setdefault(id(value), name)
-    return list(layers.values())
 
 
 def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
