@@ -139,7 +139,7 @@ def masking_curves(masking: Masking) -> "Figure":
             title=f"input: {shown(degradation)}", xlabel="masked filters, %", ylabel="PSNR, dB"
         )
         axis.grid(alpha=0.3)
-    axes[0].legend(*common_legend(axes), fontsize="small")
+    figure.legend(*common_legend(axes), fontsize="small", ncols=4, loc="outside lower center")
     return figure
 
 

@@ -157,7 +157,7 @@ def test_figures_cross_broken_networks_out(masking):
     curves = masking_curves(masking)
     crosses = [line for axis in curves.axes for line in axis.lines if line.get_color() == RED]
     assert [len(line.get_xdata()) for line in crosses] == [1, 1, 1]
-    labels = [text.get_text() for text in curves.axes[0].get_legend().get_texts()]
+    labels = [text.get_text() for text in curves.legends[0].get_texts()]
     assert labels.count(BROKEN) == 1
     assert "random of the layers of noise" in labels and "noise filters" in labels
     methods = method_curves(masking)
