@@ -67,6 +67,7 @@ def barrier(line: Tensor, losses: Tensor) -> Tensor:
     alpha, values = line.unbind(-1)  # [..., P]
     start, end = losses[..., :1], losses[..., 1:]
     between = (alpha > 0) & (alpha < 1)
-    height = torch.where(between, values - torch.lerp(start, end, alpha), 0).amax(-1).clamp(min=0)
+    chord = start + alpha * (end - start)
+    height = torch.where(between, values - chord, 0).amax(-1).clamp(min=0)
     relative = torch.where(height == 0, 0, height / losses.abs().amax(-1))
     return torch.where(between.any(-1), relative, torch.nan)

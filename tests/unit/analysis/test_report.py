@@ -59,6 +59,7 @@ def test_page_escapes_and_closes_everything(tmp_path):
     page.heading("<h>")
     page.text("<script>alert(1)</script>", note=True)
     page.code('"quoted"')
+    page.badge("<b>", "a < b")
     page.table(["<x>", "y"], [["1 < 2", "3"]])
     page.strip([(data_uri(torch.rand(3, 4, 4)), '"caption" > 1')])
     page.save(tmp_path / "page.html")

@@ -13,6 +13,7 @@ from cases.command_line import RECIPES, attribute, expected, folders, load, one_
 from torch import nn
 
 import faigfast
+from faigfast.analysis.report.line import line_sentence
 from faigfast.cli.main import main
 from faigfast.data import Degradation, DegradedFolder, PairedFolders
 
@@ -71,6 +72,7 @@ def test_every_file_holds_what_the_library_gives(here, files, capsys, words, dat
         assert made_from["images"]["image1"]["lq x"] == lq
     assert (made_from["rule"], made_from["steps"]) == ("midpoint", 2)
     assert manifest["used"]["backend"] == result.backend
+    assert manifest["used"]["distance"] == float(result.distance)
     assert manifest["versions"]["torch"] == torch.__version__
     assert manifest["machine"]["threads"] == torch.get_num_threads()
     for n, image in enumerate(manifest["images"]):
@@ -80,9 +82,11 @@ def test_every_file_holds_what_the_library_gives(here, files, capsys, words, dat
             assert figures["loss_target"] == float(result.losses[d, n, 1])
             assert figures["completeness"] == float(result.completeness[d, n])
             assert figures["estimated_error"] is None
+            assert figures["barrier"] == float(result.barrier[d, n])
     assert any("cropped" in text and "image1" in text for text in manifest["notes"])
 
     out = capsys.readouterr().out
+    assert line_sentence(result) in out
     assert "params_ema of a.pth" in out and "plain state dict of b.safetensors" in out
     for d, name in enumerate(result.degradations):
         row = next(line for line in out.splitlines() if line.startswith(name))

@@ -156,6 +156,8 @@ def test_images_of_a_result_one_by_one(photographs):
     assert "tol 1e-09 was not reached by 1 of 1 image" in images[2].notes[-1]
     merged = images[0].merge(images[1:])
     assert merged.notes == result.notes
+    assert torch.equal(merged.line.nan_to_num(-1), result.line.nan_to_num(-1))
+    assert merged.distance == result.distance
     same_but_for_rounding(merged, result)
     for n, image in enumerate(images):
         assert torch.equal(image.scores("noise")[0], result.scores("noise")[n])
