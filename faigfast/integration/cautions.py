@@ -67,8 +67,9 @@ def _barrier(result: "Attribution") -> Iterator[Caution]:
             f"barrier {max(high.values()):.3g}",
             f"barrier: the loss on the line rises far above its ends under {_worst(high)}, the "
             f"median over images; expected at most {MOST_BARRIER:g}: this target is no fine-tuning "
-            "of this baseline, and networks with filters of both break; expected a target trained "
-            "on from the baseline, or as baseline the target trained on without the degradation",
+            "of this baseline, or one at too high a learning rate, and networks with filters of "
+            "both break; expected a target trained on from the baseline, or as baseline the target "
+            "trained on without the degradation",
         )
 
 
