@@ -66,10 +66,10 @@ def _barrier(result: "Attribution") -> Iterator[Caution]:
         yield Caution(
             f"barrier {max(high.values()):.3g}",
             f"barrier: the loss on the line rises far above its ends under {_worst(high)}, the "
-            f"median over images; expected at most {MOST_BARRIER:g}: this target is no fine-tuning "
-            "of this baseline, or one at too high a learning rate, and networks with filters of "
-            "both break; expected a target trained on from the baseline, or as baseline the target "
-            "trained on without the degradation",
+            f"median over images; expected at most {MOST_BARRIER:g}, as where the target was "
+            "not trained on from this baseline, or at too high a learning rate: networks with "
+            "filters of both may break; expected a target trained on from the baseline, or as "
+            "baseline the target trained on without the degradation",
         )
 
 
