@@ -51,8 +51,8 @@ class Attribution:
     setting : AttributionSettings
         Settings of the computation.
     notes : tuple of str
-        Every fallback with its reason, what cannot be ranked, and the number of images that did not
-        reach `tol`.
+        Every fallback with its reason, cautions (`faigfast.integration.cautions`: barrier, gain,
+        completeness, contrast), what cannot be ranked, and how many images did not reach `tol`.
     zero_gradient : tuple of str
         Scored layers that differ between the networks, but whose gradient is 0 in every image.
     line : Tensor
