@@ -121,7 +121,8 @@ class Attributor:
         resolve_objective(objective)
         check_precision(precision)
         self._settings: dict[str, Any] = {
-            "rule": rule, "steps": steps, "tol": tol, "emulate": emulate, "objective": objective,
+            "rule": rule, "steps": steps, "tol": None if tol is None else float(tol),
+            "emulate": emulate, "objective": objective,
             "parameters": parameters, "backend": backend, "precision": precision, "memory": memory,
             "per_image": per_image, "signed": signed, "pad": checked_pad(pad),
         }  # fmt: skip

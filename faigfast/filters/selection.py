@@ -55,9 +55,15 @@ def select(
 def _answer(predicate: Callable[[str, Tensor], bool], layer: str, weight: Tensor) -> bool:
     try:
         inspect.signature(predicate).bind(layer, weight)
-    except ValueError:  # a built-in function without a signature
-        pass
+    except ValueError:  # a built-in function without a signature, or a class
+        try:
+            return predicate(layer, weight)
+        except (TypeError, ValueError) as problem:
+            raise _not_a_predicate(problem) from None
     except TypeError as problem:
-        problem = TypeError(f"parameters is a function, but not of (name, tensor): {problem}")
-        raise problem from None
+        raise _not_a_predicate(problem) from None
     return predicate(layer, weight)
+
+
+def _not_a_predicate(problem: Exception) -> TypeError:
+    return TypeError(f"parameters is a function, but not of (name, tensor): {problem}")

@@ -41,9 +41,11 @@ def check_names(metadata: Mapping[str, Any], scores: int) -> None:
             raise ValueError(f"{name} are {reprlib.repr(metadata[name])}; expected a list")
     names, layers, shapes = (metadata[key] for key in ("degradations", "layers", "shapes"))
     if len(names) != scores:
-        raise ValueError(f"degradations are {len(names)} beside {scores} tensors of scores")
+        raise ValueError(
+            f"degradations are {len(names)}, expected {scores}, one a tensor of scores"
+        )
     if len(layers) != len(shapes):
-        raise ValueError(f"layers are {len(layers)} beside {len(shapes)} shapes")
+        raise ValueError(f"layers are {len(layers)}, expected {len(shapes)}, as there are shapes")
     for name in ("degradations", "layers", "notes"):
         for text in metadata[name]:
             if not isinstance(text, str):

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from faigfast.backend.precision import proper_float32
+from faigfast.io.regular_file import shortened
 from faigfast.models.generators import rewound
 from faigfast.models.packing import arguments_of
 
@@ -135,8 +136,9 @@ def check_same_layout(
             raise _difference(key, value, in_target, in_baseline, target, baseline)
         if baseline[key].shape != value.shape:
             raise ValueError(
-                f"the networks differ: {key!r} is {list(baseline[key].shape)} in {in_baseline} and "
-                f"{list(value.shape)} in {in_target}; expected two networks of one architecture"
+                f"the networks differ: {shortened(key)} is {list(baseline[key].shape)} in "
+                f"{in_baseline} and {list(value.shape)} in {in_target}; expected two networks of "
+                "one architecture"
             )
     for key, value in baseline.items():
         if key not in target:
@@ -159,10 +161,11 @@ def _difference(
         parts = [name.removesuffix(tail) for name in holding if name.endswith(tail)]
         parts = [part for part in parts if all(f"{part}.{name}" in holding for name in held)]
         if held and parts:
-            hint = f" (it is part {' and '.join(map(repr, parts))} of {holder}: pass that module)"
+            quoted = " and ".join(map(shortened, parts))
+            hint = f" (it is part {quoted} of {holder}: pass that module)"
     return ValueError(
-        f"the networks differ: {key!r} {list(value.shape)} is in {owner} and not in {other}; "
-        f"expected two networks of one architecture{hint}"
+        f"the networks differ: {shortened(key)} {list(value.shape)} is in {owner} and not in "
+        f"{other}; expected two networks of one architecture{hint}"
     )
 
 

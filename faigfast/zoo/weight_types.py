@@ -59,7 +59,13 @@ def of_one_type(
     if dtype is None or set(types) <= {dtype}:
         return dict(state), ""
     names = sorted(_name(stored) for stored in types)
-    converted = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    try:
+        converted = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    except (NotImplementedError, RuntimeError):  # types that torch cannot convert
+        raise ValueError(
+            f"weights are of {' and '.join(names)}; expected types that torch can convert, such as "
+            f"{', '.join(TYPES)}"
+        ) from None
     return converted, f"{' and '.join(names)} read as {_name(dtype)}"
 
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ from faigfast.analysis.report.figures import (
 from faigfast.data import Degradation
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
+from faigfast.result import ARRAYS
 from faigfast.zoo.pairs import shipped_pair
 
 
@@ -200,8 +202,9 @@ def test_levels_are_contrasted_with_other_degradations_alone(many):
     a, b = (contrasts[name].top(many, 0.1) for name in ("blur-1", "blur-3"))
     common = len(set(a.indices.tolist()) & set(b.indices.tolist())) / len(a)
     assert pairs["common, %"][1] == pytest.approx(100 * common)
+    clean = {name: getattr(many, name)[-1:] for name in ARRAYS if name != "scored"}
     with pytest.raises(ValueError, match="expected two levels of one"):
-        levels(type(many)(**{**vars(many), "by_degradation": {"a": many.scores("clean")}}), 0.1)
+        levels(replace(many, by_degradation={"a": many.scores("clean")}, **clean), 0.1)
 
 
 def test_overlap_of_many_contrasts(many):

@@ -204,3 +204,7 @@ def test_gradients_that_overflow_are_refused(kernel):
         return (output * 0).abs().sqrt().flatten(1).sum(1)
 
     refused(ValueError, "gradient .*not finite", *nets, batch=(x, x.clone()), objective=root)
+
+
+def test_a_predicate_without_a_signature():
+    refused(TypeError, "parameters is a function, but not of", *pair(), parameters=range)
