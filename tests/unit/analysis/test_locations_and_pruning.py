@@ -202,7 +202,8 @@ def test_levels_are_contrasted_with_other_degradations_alone(many):
     a, b = (contrasts[name].top(many, 0.1) for name in ("blur-1", "blur-3"))
     common = len(set(a.indices.tolist()) & set(b.indices.tolist())) / len(a)
     assert pairs["common, %"][1] == pytest.approx(100 * common)
-    clean = {name: getattr(many, name)[-1:] for name in ARRAYS if name != "scored"}
+    names = (*ARRAYS, "line")
+    clean = {name: getattr(many, name)[-1:] for name in names if name != "scored"}
     with pytest.raises(ValueError, match="expected two levels of one"):
         levels(replace(many, by_degradation={"a": many.scores("clean")}, **clean), 0.1)
 
