@@ -9,6 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from faigfast.io.regular_file import shown
 from faigfast.models.state import check_same_layout, copy_of, tensors, unwrap
 from faigfast.zoo import FAMILIES, infer_network
 from faigfast.zoo.blocks import is_computed
@@ -72,7 +73,10 @@ def fit(checkpoint: Checkpoint, into: nn.Module | None, dtype: torch.dtype | Non
     ValueError
         If no network fits, or names or shapes differ from `into`.
     """
-    state, remark = of_one_type(checkpoint.state, dtype)
+    try:
+        state, remark = of_one_type(checkpoint.state, dtype)
+    except ValueError as refusal:
+        raise ValueError(f"{shown(checkpoint.source.path)}: {refusal}") from None
     source = replace(checkpoint.source, remarks=(remark,) if remark else ())
     checkpoint = replace(checkpoint, state=state, source=source)
     if into is not None:

@@ -14,11 +14,13 @@ from torch.overrides import TorchFunctionMode
 
 from faigfast.io.regular_file import shortened, shown
 
-MAX_TENSORS = 100_000  # of a file
+MAX_TENSORS = 50_000  # of a file
 MAX_KNOWN_TENSORS = 5_000  # of a network of the zoo; the deepest published one has 1,630
 MAX_NAME = 1_000  # characters of a tensor's name
 MAX_PICKLE = 64 * 2**20  # bytes of the description of the tensors
-MAX_MARKS = 250_000  # of a pickle; a tensor has two
+MAX_MARKS = 125_000  # of a pickle; a tensor has two
+MAX_TEXTS = 150_000  # of a pickle; a tensor has two: its name and that of its storage
+END_OF_ZIP = 2**16 + 2**8  # bytes that hold its last records, a comment included
 CHUNK = 2**22  # bytes read at once
 
 
@@ -50,12 +52,10 @@ def check_zip(path: Path) -> None:
     """
     start = f"{shown(path)} cannot be read as a PyTorch file of weights"
     try:
+        _check_count(_claimed_members(path), start)  # listing a million members takes seconds
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            if len(members) > MAX_TENSORS:
-                raise ValueError(
-                    f"{start}: it has {len(members)} members; expected at most {MAX_TENSORS}"
-                )
+            _check_count(len(members), start)
             room = size = os.stat(path).st_size
             for member in members:
                 name = shortened(member.filename)
@@ -76,6 +76,23 @@ def check_zip(path: Path) -> None:
         raise ValueError(f"{start}, truncated, damaged or of another kind: {error}") from error
 
 
+def _claimed_members(path: Path) -> int:
+    """Read the number of members at the end of an archive; 0 where it does not stand."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.stat(path).st_size - END_OF_ZIP))
+        tail = file.read()
+    short, long = tail.rfind(b"PK\x05\x06"), tail.rfind(b"PK\x06\x06")
+    count = int.from_bytes(tail[short + 10 : short + 12], "little") if short >= 0 else 0
+    if count < 0xFFFF or long < 0:
+        return count
+    return int.from_bytes(tail[long + 32 : long + 40], "little")
+
+
+def _check_count(members: int, start: str) -> None:
+    if members > MAX_TENSORS:
+        raise ValueError(f"{start}: it has {members} members; expected at most {MAX_TENSORS}")
+
+
 def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, start: str) -> None:
     """Read a member, which compares its CRC32; refuse a pickle that takes long to read."""
     is_pickle = member.filename.endswith("data.pkl")
@@ -83,21 +100,23 @@ def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, start: str)
         raise ValueError(
             f"{start}: its data.pkl has {member.file_size} bytes; expected at most {MAX_PICKLE}"
         )
-    marks = 0
+    marks = texts = 0
     try:
         with archive.open(member) as content:
             while chunk := content.read(CHUNK):
                 marks += chunk.count(b"(") if is_pickle else 0
+                texts += chunk.count(b"X") if is_pickle else 0
     except zipfile.BadZipFile as error:
         raise ValueError(
             f"{start}, truncated or damaged: its member {shortened(member.filename)} does not have "
             "the CRC32 stored with it; expected an undamaged copy of the file"
         ) from error
-    if marks > MAX_MARKS:
-        raise ValueError(
-            f"{start}: its data.pkl has {marks} marks; expected at most {MAX_MARKS}, enough for "
-            f"{MAX_TENSORS} tensors"
-        )
+    for count, most, what in ((marks, MAX_MARKS, "marks"), (texts, MAX_TEXTS, "texts")):
+        if count > most:
+            raise ValueError(
+                f"{start}: its data.pkl has {count} {what}; expected at most {most}, enough for "
+                f"{MAX_TENSORS} tensors"
+            )
 
 
 def check_header(path: Path) -> None:

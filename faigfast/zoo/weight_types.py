@@ -52,6 +52,11 @@ def of_one_type(
         The tensors; integers are the same.
     remark : str
         "float16 and float32 read as float32", or "" where nothing changed.
+
+    Raises
+    ------
+    ValueError
+        If torch cannot convert one of the types.
     """
     types = dict.fromkeys(v.dtype for v in state.values() if v.is_floating_point())
     if dtype is None and (len(types) > 1 or not set(types) <= set(TYPES.values())):
