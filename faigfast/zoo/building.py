@@ -9,7 +9,6 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from faigfast.io.regular_file import shown
 from faigfast.models.state import check_same_layout, copy_of, tensors, unwrap
 from faigfast.zoo import FAMILIES, infer_network
 from faigfast.zoo.blocks import is_computed
@@ -76,7 +75,7 @@ def fit(checkpoint: Checkpoint, into: nn.Module | None, dtype: torch.dtype | Non
     try:
         state, remark = of_one_type(checkpoint.state, dtype)
     except ValueError as refusal:
-        raise ValueError(f"{shown(checkpoint.source.path)}: {refusal}") from None
+        raise ValueError(f"{checkpoint.source}: {refusal}") from None
     source = replace(checkpoint.source, remarks=(remark,) if remark else ())
     checkpoint = replace(checkpoint, state=state, source=source)
     if into is not None:
