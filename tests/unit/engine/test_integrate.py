@@ -98,7 +98,7 @@ def test_memory_does_not_grow_with_the_number_of_batches():
 
     attribute(*nets, data(9), steps=2, per_image=False)
     # After a batch the engine keeps figures of each image, not its scores.
-    assert alive[-1] - alive[3] <= 5 * 2 * 8
+    assert alive[-1] - alive[3] <= 5 * 2 * 12
     alive.clear()
     attribute(*nets, data(9), steps=2)
     assert alive[-1] - alive[3] >= 5 * 2 * 24
