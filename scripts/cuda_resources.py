@@ -46,11 +46,11 @@ def nvcc() -> str | None:
 
 def cuobjdump() -> str | None:
     """Path of cuobjdump, or None."""
-    found = shutil.which("cuobjdump")
+    on_path = shutil.which("cuobjdump")
     beside = Path(os.path.realpath(nvcc() or "")).with_name("cuobjdump")
     spec = find_spec("triton")
     triton = Path(spec.origin or "").parent / "backends/nvidia/bin/cuobjdump" if spec else beside
-    places = (found, beside, triton)
+    places = (on_path, beside, triton)
     return next((str(place) for place in places if place and os.access(place, os.X_OK)), None)
 
 
@@ -77,19 +77,19 @@ def compile_all(folder: Path) -> dict[tuple[str, str], str]:
 
 def run(*command: str) -> str:
     """Run a command; give all it says, or fail with that."""
-    found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if found.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{found.stdout}")
-    return found.stdout
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}")
+    return done.stdout
 
 
 def kernels(reports: dict[tuple[str, str], str]) -> list[Kernel]:
     """Read the reports of ptxas."""
-    found = []
+    every = []
     for (file, target), text in reports.items():
         for part in text.split("Compiling entry function '")[1:]:
             spills = [int(n) for n in re.findall(r"(\d+) bytes spill", part)]
-            found.append(
+            every.append(
                 Kernel(
                     file,
                     readable(part.partition("'")[0]),
@@ -100,12 +100,12 @@ def kernels(reports: dict[tuple[str, str], str]) -> list[Kernel]:
                     spills=sum(spills),
                 )
             )
-    return found
+    return every
 
 
 def _number(pattern: str, text: str) -> int:
-    found = re.search(pattern, text)
-    return int(found[1]) if found else 0
+    match = re.search(pattern, text)
+    return int(match[1]) if match else 0
 
 
 def readable(mangled: str) -> str:
@@ -139,12 +139,12 @@ def main() -> None:
         sys.exit("nvcc was not found, neither in CUDA_HOME nor on the path")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = kernels(compile_all(folder))
+        compiled = kernels(compile_all(folder))
         counts, where = instructions(folder)
     print("| kernel | registers, sm_80 | sm_90a | static shared memory | stack | spills |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     rows: dict[str, list[Kernel]] = {}
-    for kernel in found:
+    for kernel in compiled:
         rows.setdefault(kernel.name, []).append(kernel)
     for name, row in sorted(rows.items()):
         registers = {kernel.target: str(kernel.registers) for kernel in row}

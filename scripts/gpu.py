@@ -192,9 +192,9 @@ def run_step(step: Any, limit: float, before: dict[str, Any], log: Path) -> tupl
         return f"not run: {counted[-1]}", seconds
     if code == 0:
         return f"passed{tests}", seconds
-    found = re.search(r".*(?:not supported|[Ee]rror:|Error ).*", output) if step.asks else None
-    if found:
-        return f"cannot serve this device: {found[0].strip('= ')}", seconds
+    refusal = re.search(r".*(?:not supported|[Ee]rror:|Error ).*", output) if step.asks else None
+    if refusal:
+        return f"cannot serve this device: {refusal[0].strip('= ')}", seconds
     return f"exit status {code}{tests}", seconds
 
 

@@ -199,8 +199,8 @@ def sanitizer() -> str:
     """Find compute-sanitizer on the path, in CUDA_HOME, or beside nvcc; empty where it is not."""
     homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
     places = [os.path.join(home, "bin") for home in homes if home] + compiler_places()
-    found = (shutil.which("compute-sanitizer", path=place) for place in places)
-    return shutil.which("compute-sanitizer") or next(filter(None, found), "")
+    tools = (shutil.which("compute-sanitizer", path=place) for place in places)
+    return shutil.which("compute-sanitizer") or next(filter(None, tools), "")
 
 
 def compiler_places() -> list[str]:

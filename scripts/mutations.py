@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+SHORT_SUITE = "not (slow or build or interpreter)"
 COMPILED = ("faigfast/*.so", "faigfast/_build_info.json")
 
 
@@ -202,14 +203,15 @@ def noticed(copy: Path, mutation: Mutation) -> bool:
     file = copy / mutation.file
     before = file.read_text()
     if before.count(mutation.right) != 1:
-        found = before.count(mutation.right)
-        raise SystemExit(f"{mutation.name}: {mutation.right!r} stands {found} times in {file.name}")
+        times = before.count(mutation.right)
+        raise SystemExit(f"{mutation.name}: {mutation.right!r} stands {times} times in {file.name}")
     file.write_text(before.replace(mutation.right, mutation.wrong))
     try:
         if mutation.file.startswith("csrc/"):
             build(copy)
         environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        options = ("-x", "-q", "-p", "no:cacheprovider", "-m", SHORT_SUITE)
+        command = [sys.executable, "-m", "pytest", *options]
         run = subprocess.run(
             [*command, mutation.tests], cwd=copy, env=environment, capture_output=True, text=True
         )
