@@ -7,7 +7,7 @@ from torch import nn
 from faigfast.data.image_files import first_names
 from faigfast.models.output_shape import OutputShapes
 
-MULTIPLES = (2, 4, 8, 16, 32, 64)  # that are tried as a remedy
+MULTIPLES = (2, 4, 8, 16, 32, 64)  # tried as a remedy
 MOST_PAD = 64
 
 Size = tuple[int, int]
@@ -31,18 +31,18 @@ def check_sizes(
     sizes : mapping of str to (int, int)
         Height and width of the degraded images, by name.
     scale : int
-        Enlargement from them to the ground truths.
+        Enlargement from the degraded images to the ground truths.
     channels : int
-        Of the images.
+        Channels of the images.
     pad : int
-        Pixels of reflection around each.
+        Pixels of reflection on every side of an image.
     crop_to : int
-        Multiple to which they are cropped already.
+        Number whose multiples the sides of the degraded images are cropped to.
 
     Raises
     ------
     ValueError
-        Naming the first images, the reason for the first of them, and a remedy if there is one.
+        Naming the first images that do not fit, the reason for the first one, and a remedy.
     """
     shapes = OutputShapes(network)
     names_by_size: dict[Size, list[str]] = {}

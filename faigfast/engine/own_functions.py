@@ -1,4 +1,4 @@
-"""Custom autograd functions: operations like any other where they have the ordinary gradient.
+"""Custom autograd functions: ordinary operations if their written gradient is the ordinary one.
 
 A trace sees the operations of `forward`, but not what `backward` computes. While a network is
 recorded, `forward` therefore runs as ordinary code; afterwards the written gradient of each
@@ -16,9 +16,9 @@ from torch.autograd import Function
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointFunction
 
-# Of arguments and of gradients on their way back: a clamp of either differs at one of them.
+# Factors of arguments and of upstream gradients: a clamp of either shows at one of the pairs.
 SCALES = ((1.0, 1e4), (4.0, 1e-4))
-TOLERANCE = 1e-3  # of the largest number of a gradient
+TOLERANCE = 1e-3  # relative to the largest value of a gradient
 
 Calls = dict[Any, tuple[type[Function], Sequence[Any]]]
 
@@ -30,7 +30,7 @@ def as_ordinary_code() -> Iterator[Calls]:
     Yields
     ------
     dict
-        One call of every function and kind of arguments, by both; see `own_gradients`.
+        One call for every function and arguments' shapes, by both; see `own_gradients`.
     """
     calls: Calls = {}
     original, here = vars(Function)["apply"], threading.get_ident()
@@ -61,7 +61,7 @@ def own_gradients(calls: Calls) -> list[str]:
 
 
 class _Context:
-    """Stands for the context that autograd gives to `forward`."""
+    """Replaces the context that autograd gives to `forward`."""
 
     saved_tensors: tuple[Any, ...] = ()
 
@@ -96,10 +96,10 @@ def _forward(cls: Any, args: Sequence[Any]) -> Any:
 
 
 def _ordinary(cls: Any, args: Sequence[Any]) -> bool:
-    """Whether a function has the gradient of its operations, at arguments of several scales."""
+    """Whether a function has its operations' gradient, at arguments of several scales."""
     try:
         return all(_gradients_agree(cls, args, *scales) for scales in SCALES)
-    except Exception:  # of code that does not take such arguments
+    except Exception:  # the function does not take such arguments
         return False
 
 
@@ -119,7 +119,7 @@ def _gradients(
     with torch.enable_grad():
         given = [_argument(a, scale) for a in args]
         leaves = [a for a in given if isinstance(a, Tensor) and a.requires_grad]
-        # `+ 0`, since a function may write on its arguments, but not on leaves.
+        # `+ 0`, since a function may write to its arguments, but nothing may write to leaves.
         result = function(
             *(a + 0 if isinstance(a, Tensor) and a.requires_grad else a for a in given)
         )
@@ -134,7 +134,7 @@ def _gradients(
 
 
 def _argument(value: Any, scale: float) -> Any:
-    """Give an argument in another scale, shifted everywhere, as a leaf."""
+    """Give an argument scaled and shifted, as a leaf."""
     if not isinstance(value, Tensor):
         return value
     value = value.detach().clone()
@@ -144,6 +144,6 @@ def _argument(value: Any, scale: float) -> Any:
 
 
 def _pattern(like: Tensor) -> Tensor:
-    """Give different numbers in [-1, 1], always the same ones."""
+    """Give fixed numbers in [-1, 1] that differ from value to value."""
     places = torch.arange(like.numel(), dtype=torch.float32, device=like.device)
     return (7.0 * places + 1.0).cos().to(like.dtype).view(like.shape)

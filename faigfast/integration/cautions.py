@@ -17,7 +17,7 @@ CAUTIONS = ("barrier: ", "gain: ", "completeness: ", "contrast: ")  # how notes 
 
 
 class Caution(NamedTuple):
-    """A few words for a badge, and the note."""
+    """Words for a badge, and the complete note."""
 
     badge: str
     note: str
@@ -52,7 +52,7 @@ def pooled_completeness(result: "Attribution") -> dict[str, float]:
 
 
 def cosines(result: "Attribution") -> dict[tuple[str, str], float]:
-    """Cosine of the mean scores of each two degradations; NaN where one is 0."""
+    """Cosine of the mean scores of every two degradations; NaN where one of the means is 0."""
     scores = result.by_degradation.values()
     means = torch.stack([x.to(torch.promote_types(x.dtype, torch.float32)).mean(0) for x in scores])
     means /= means.norm(dim=1, keepdim=True)
@@ -65,11 +65,11 @@ def _barrier(result: "Attribution") -> Iterator[Caution]:
     if high:
         yield Caution(
             f"barrier {max(high.values()):.3g}",
-            f"barrier: the loss on the line rises far above its ends under {_worst(high)}, the "
-            f"median over images; expected at most {MOST_BARRIER:g}, as where the target was "
-            "not trained on from this baseline, or at too high a learning rate: networks with "
-            "filters of both may break; expected a target trained on from the baseline, or as "
-            "baseline the target trained on without the degradation",
+            f"barrier: the loss on the line rises far above its ends under {_worst(high)}, as "
+            f"median over images (expected at most {MOST_BARRIER:g}): the target was probably not "
+            "trained on from this baseline, or at too high a learning rate, and networks with "
+            "filters of both may break; expected a target trained on from the baseline, or a "
+            "baseline trained on from the target without the degradation",
         )
 
 
@@ -112,12 +112,12 @@ def _contrast(result: "Attribution") -> Iterator[Caution]:
             f"{a} and {b} have one ranking",
             f"contrast: the mean scores of {a!r} and {b!r}{others} are nearly equal (cosine "
             f"{high[a, b]:.4f}, expected at most {MOST_COSINE:g}): there is little to contrast; "
-            "expected degradations that other filters remove",
+            "expected degradations that different filters remove",
         )
 
 
 def _worst(values: Mapping[str, float], unit: str = "") -> str:
-    """Quote the names of the highest values with these, and count the others."""
+    """Quote the names and the values of the highest, and count the others."""
     names = sorted(values, key=lambda name: -values[name])[:NAMES_SHOWN]
     return _and_more([f"{name!r} ({values[name]:.3g}{unit})" for name in names], values)
 

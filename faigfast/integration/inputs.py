@@ -20,7 +20,7 @@ class Inputs:
     names : tuple of str or None
         Argument names; None: by position, after x.
     values : tuple of Tensor or number
-        [N, ...], one row an image; numbers are the same for all images.
+        [N, ...], one row for each image; numbers are the same for all images.
     """
 
     names: tuple[str | None, ...]
@@ -33,9 +33,10 @@ class Inputs:
         Raises
         ------
         TypeError
-            If it is neither tuple, list nor mapping of tensors and numbers.
+            If `given` is neither a tuple, a list nor a mapping of tensors and numbers.
         ValueError
-            If a tensor has not one finite row for each image, or lies on another device.
+            If a tensor does not have one row of finite values for each image, or is on another
+            device.
         """
         if given is None:
             return None
@@ -47,7 +48,7 @@ class Inputs:
             names, values = (None,) * len(given), tuple(given)
         else:
             raise TypeError(
-                f"inputs is a {type(given).__name__}; expected a tuple, or a mapping by argument"
+                f"inputs is a {type(given).__name__}; expected a tuple, or a mapping by name"
             )
         for place, value in zip(names, values, strict=True):
             whose = f"inputs[{place!r}]" if place is not None else "a tensor of inputs"
@@ -72,7 +73,7 @@ class Inputs:
 
     @property
     def layout(self) -> tuple[Any, ...]:
-        """Layout of `Packing`: images with equal ones run together."""
+        """Layout of `Packing`: images with equal layouts run together."""
         parts = (
             (v.shape[1:], v.dtype) if isinstance(v, Tensor) else (type(v).__name__, v)
             for v in self.values

@@ -46,7 +46,7 @@ def reflected(x: Tensor, pad: int) -> Tensor:
     Raises
     ------
     ValueError
-        If a side has no K pixels beside its border.
+        If a side is not longer than K pixels.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def middle(output: Tensor, sides: Sequence[int], pad: int) -> Tensor:
     sides : sequence of int
         Sides of the ground truth.
     pad : int
-        For the messages.
+        Pixels by which images are padded, for the messages.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def own_part(output: Tensor, x: Tensor, pad: int) -> Tensor:
     """Take the part of an output that shows the image x, without the padding.
 
     The enlargement is the least integer that explains the output: networks of valid convolutions
-    lose pixels. All of an output is taken if it is smaller than that.
+    lose pixels. An output that is smaller than the enlarged image is taken whole.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def own_part(output: Tensor, x: Tensor, pad: int) -> Tensor:
     x : Tensor
         [N, C, *spatial], without padding.
     pad : int
-        Pixels.
+        Pixels of padding on every side.
     """
     sides = []
     for have, side in zip(output.shape[2:], x.shape[2:], strict=True):
@@ -139,7 +139,7 @@ class OnMiddle:
     pad: int
 
     def __post_init__(self) -> None:
-        """Belong to the module of the objective; see `is_ours`."""
+        """Take the objective's module as its own; see `is_ours`."""
         module = getattr(self.objective, "__module__", "")
         object.__setattr__(self, "__module__", module)
 
@@ -155,12 +155,12 @@ class OnMiddle:
 
 
 def on_middle(objective: Objective, pad: int) -> Objective:
-    """Give an objective for images padded by `pad` pixels: itself without padding."""
+    """Give an objective for images padded by `pad` pixels; 0 leaves the objective as it is."""
     return OnMiddle(objective, pad) if pad else objective
 
 
 def without_padding(objective: Objective) -> Objective:
-    """Give the objective itself, also of padded images."""
+    """Give the objective of the whole output that `on_middle` took."""
     return objective.objective if isinstance(objective, OnMiddle) else objective
 
 

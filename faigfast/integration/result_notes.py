@@ -53,7 +53,7 @@ def _result_notes(result: "Attribution") -> Iterator[str]:
 
 
 def zero_gradient_note(layers: Sequence[str], index: "FilterIndex") -> str:
-    """Name scored layers without a gradient, and the copy of a network that they are part of."""
+    """Name scored layers without a gradient, and the unused copy of a network that has them."""
     text = (
         f"gradient: exactly 0 in every image for {named(layers)}, and so the scores (not used, "
         "detached, under no_grad, or rounded)"
@@ -68,7 +68,7 @@ def zero_gradient_note(layers: Sequence[str], index: "FilterIndex") -> str:
 
 
 def unused_copy(layers: Sequence[str], index: "FilterIndex") -> tuple[str, str] | None:
-    """Find the part of a network that holds all of some layers, and one that holds all others.
+    """Find the part of a network that holds just the given layers, and its copy with all others.
 
     Parameters
     ----------
@@ -99,6 +99,6 @@ def unused_copy(layers: Sequence[str], index: "FilterIndex") -> tuple[str, str] 
 
 
 def _below(shapes: dict[str, tuple[int, ...]], part: str) -> dict[str, tuple[int, ...]]:
-    """Layers of a part of a network, by their names in it."""
+    """Layers of a part of a network, by their names within the part."""
     start = f"{part}."
     return {key[len(start) :]: shapes[key] for key in shapes if key.startswith(start)}

@@ -18,7 +18,7 @@ def check_fuse(fuse: Any) -> None:
     Raises
     ------
     TypeError
-        Naming its kind.
+        If `fuse` is neither None nor callable.
     """
     if fuse is not None and not callable(fuse):
         raise TypeError(
@@ -43,7 +43,7 @@ def fused(fuse: Fuse | None, model: nn.Module, name: str) -> nn.Module:
     Raises
     ------
     TypeError
-        If `fuse` is no function, or returns anything but a module or None.
+        If `fuse` cannot be called, or returns anything but a module or None.
     ValueError
         If `fuse` fails.
 

@@ -1,7 +1,7 @@
 """Packing: an image and the networks' further inputs in one tensor.
 
-The engine knows one tensor for each image. Further inputs travel in it, as channels after the
-image's own, and are taken apart where a network is called.
+The engine knows one tensor for each image. This tensor carries the further inputs as channels
+after the image's own. The call of a network unpacks them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,8 +24,8 @@ class Packing:
     channels : int
         C of the image.
     layout : tuple
-        Name (None: by position) and kind of each input: shape of a row and its type for a tensor,
-        otherwise name of the type and the value.
+        Name (None: by position) and kind of each input. The kind is the shape and the type of a row
+        for a tensor, and the name of the type and the value for anything else.
     """
 
     channels: int
@@ -56,14 +56,14 @@ class Packing:
         return torch.cat([x, filled.view(len(x), extra, *x.shape[2:])], 1)
 
     def unpack(self, packed: Tensor) -> tuple[Tensor, list[Any], dict[str, Any]]:
-        """Give x, the arguments after it and those by name."""
+        """Give x, the arguments after it and the arguments by name."""
         x = packed[:, : self.channels]
         rest = packed[:, self.channels :].flatten(1)  # [1, ≥ K]
         arguments: list[Any] = []
         by_name: dict[str, Any] = {}
         start = 0
         for name, (shape, dtype) in self.layout:
-            value: Any = dtype  # of a number: its value
+            value: Any = dtype  # for a number, the layout has its value here
             if isinstance(shape, torch.Size):
                 size = shape.numel()
                 value = rest[:, start : start + size].reshape(len(packed), *shape)
@@ -82,7 +82,7 @@ _packing: ContextVar[Packing | None] = ContextVar("packing", default=None)
 
 @contextmanager
 def packed_as(used: Packing | None) -> Iterator[None]:
-    """Take the images that networks are called with apart in this way."""
+    """Unpack the images of every call of a network by this packing."""
     token = _packing.set(used)
     try:
         yield
@@ -96,6 +96,6 @@ def packing() -> Packing | None:
 
 
 def arguments_of(x: Tensor) -> tuple[Tensor, list[Any], dict[str, Any]]:
-    """Give the image, and the networks' arguments after it and by name."""
+    """Give the image, the networks' arguments after it and their arguments by name."""
     used = _packing.get()
     return (x, [], {}) if used is None else used.unpack(x)

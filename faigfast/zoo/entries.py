@@ -35,7 +35,7 @@ ENTRIES = (
     "weights",
 )  # fmt: skip
 MAX_DEPTH = 8  # of dicts within dicts
-MAX_DICTS = 500  # that are searched
+MAX_DICTS = 500  # searched at most
 SHOWN = 8  # names in a message
 
 
@@ -48,8 +48,8 @@ class Entry:
     path : tuple of str
         Names of the dicts from the file down to the state dict; empty for the file itself.
     start : str
-        Beginning of the names that belong to the entry, where other tensors lie beside them in
-        one dict; "" where all belong to it.
+        Start of the names that belong to the entry, if the dict has tensors of other entries too;
+        "" if all its names belong to the entry.
     stored : mapping of str to Any
         The dict at the end of the path, complete.
     passed_over : tuple of str
@@ -78,7 +78,7 @@ def find_entry(content: Mapping[str, Any], key: str | None, place: str) -> Entry
     Parameters
     ----------
     content : mapping
-        The content.
+        Content of the file.
     key : str or None
         The entry's name, dotted where it is nested. By default the first of `ENTRIES` that is a
         dict, at every depth; averages of weights come first.
@@ -94,7 +94,7 @@ def find_entry(content: Mapping[str, Any], key: str | None, place: str) -> Entry
     TypeError
         If `key` is not a str.
     ValueError
-        If there is no such entry; those that there are are named.
+        If there is no such entry; the message names the entries of the file.
     """
     if key is None:
         return _likely_entry(content)
@@ -114,7 +114,7 @@ def _likely_entry(content: Mapping[str, Any]) -> Entry:
     passed_over: list[str] = []
     while len(path) < MAX_DEPTH:
         dicts = [name for name in ENTRIES if _is_dict(content.get(name))]
-        # One that holds tensors comes before one that holds none.
+        # An entry with tensors comes before an entry without.
         dicts.sort(key=lambda name: not _holds_tensors(content[name]))
         others = [
             name for name, value in content.items() if isinstance(name, str) and _is_state(value)

@@ -21,7 +21,7 @@ def jpeg(x: Tensor, quality: int) -> Tensor:
     x : Tensor
         [1, H, W] or [3, H, W]; rounded to 8 bit and clipped to [0, 1] before.
     quality : int
-        Of Pillow, 1 to 100; colour is halved in both directions (4:2:0), as its default.
+        Pillow's quality, 1 to 100. Colour is halved in both directions (4:2:0), Pillow's default.
 
     Returns
     -------

@@ -9,7 +9,7 @@ from faigfast.data.degradations.real_esrgan import RealESRGAN
 from faigfast.data.degradations.steps import Step
 
 CLEAN = "clean"
-LARGEST_INTEGER = 2**53  # the first that a float cannot tell from its neighbour
+LARGEST_INTEGER = 2**53  # first integer that a float cannot tell from its neighbour
 STEPS: dict[str, type[Step]] = {
     kind.name: kind
     for kind in (
@@ -35,7 +35,7 @@ def parse_steps(text: str) -> tuple[Step, ...]:
     Raises
     ------
     ValueError
-        If a name is unknown, a value is missing, left over or no number, or out of range.
+        If a name is unknown, or a value is missing, superfluous, no number or out of range.
     """
     if text.strip() == CLEAN:
         return ()

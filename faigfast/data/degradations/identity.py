@@ -8,7 +8,7 @@ from typing import Any
 
 
 def function_identity(function: Callable[..., Any]) -> str | None:
-    """Name a function such that another function has another name.
+    """Name a function so that no other function has the same name.
 
     Parameters
     ----------
@@ -19,8 +19,8 @@ def function_identity(function: Callable[..., Any]) -> str | None:
     -------
     str or None
         Module, qualified name and a hash of the source text; None for a lambda, a function within
-        a function, a partial or an object, whose behaviour no name tells, and for a function
-        without source text. Functions that it calls are not part of the identity.
+        a function, a partial or an object, whose behaviour no name determines, and for a
+        function without source text. Functions that it calls are not part of the identity.
     """
     name, module = getattr(function, "__qualname__", None), getattr(function, "__module__", None)
     value: Any = sys.modules.get(module or "")
@@ -30,6 +30,6 @@ def function_identity(function: Callable[..., Any]) -> str | None:
         return None
     try:
         source = inspect.getsource(function)
-    except (OSError, TypeError):  # typed at a prompt, or of C
+    except (OSError, TypeError):  # typed at a prompt, or written in C
         return None
     return f"{module}.{name}@{hashlib.sha256(source.encode()).hexdigest()[:16]}"

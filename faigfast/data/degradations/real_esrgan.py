@@ -57,7 +57,7 @@ class Ranges:
     factor : (float, float)
         Least and greatest factor of the size.
     noise : (float, float)
-        Standard deviation of the Gaussian noise, of 255.
+        Standard deviation of the Gaussian noise in units of 1/255.
     poisson : (float, float)
         Scale of the Poisson noise.
     """
@@ -178,9 +178,9 @@ def apply_parameters(x: Tensor, draw: Draw, scale: int, generator: torch.Generat
     draw : Draw
         The parameters.
     scale : int
-        H and W are multiples of it.
+        Down-sampling factor, of which H and W are multiples.
     generator : torch.Generator
-        Of the noise.
+        Generator of the noise.
 
     Returns
     -------
@@ -240,7 +240,7 @@ class RealESRGAN(Step):
     Notes
     -----
     Source: Wang et al., "Real-ESRGAN", ICCV workshops 2021, with the ranges of the authors'
-    options for ×4. JPEG is Pillow's codec of integer quality in place of its emulation, and the
+    options for ×4. JPEG is Pillow's codec of integer quality in place of an emulation, and the
     ground truth is not sharpened. Bilinear and bicubic (a = -0.75) resizing have no low-pass
     filter, as published.
     """

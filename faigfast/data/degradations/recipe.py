@@ -194,7 +194,7 @@ class Degradation:
         """Give a degradation that does what both do, or None if both place the down-sampling.
 
         Recipes of blur and noise alone give the greater blur and the greater noise. With other
-        steps, those at the resolution of the ground truth come first, each recipe's in its order.
+        steps, the steps before the down-sampling come first, each recipe's in its order.
         """
         if not (self.steps or other.steps):
             blur, noise = max(self.blur, other.blur), max(self.noise, other.noise)
@@ -239,7 +239,7 @@ class Degradation:
         gt : Tensor
             [N, C, H, W] in [0, 1], H and W multiples of the scale.
         seed : int
-            Seed of all random numbers; the same seed gives the same. With `steps` the numbers of
+            Seed of all random numbers; equal seeds give equal images. With `steps` the numbers of
             each step follow from the seed, the position in the batch and the step's name alone:
             other steps do not change them.
 
@@ -255,7 +255,7 @@ class Degradation:
         TypeError
             If `gt` is not a floating-point tensor, or a function returns something else.
         ValueError
-            If its shape does not fit or a value is not finite, also of what a function returns.
+            If the shape of `gt` or of a function's result does not fit, or a value is not finite.
         """
         if not (isinstance(gt, Tensor) and gt.is_floating_point()):
             kind = gt.dtype if isinstance(gt, Tensor) else type(gt).__name__
@@ -308,7 +308,7 @@ class Degradation:
 
 
 def _checked(y: Any, name: str, *shapes: tuple[int, ...]) -> Tensor:
-    """Refuse a function's result that is no image of one of some shapes."""
+    """Refuse a function's result that is no finite image of one of the shapes."""
     if not isinstance(y, Tensor) or not y.is_floating_point():
         kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
         raise TypeError(f"degradation {name} returns {kind}; expected a floating-point tensor")

@@ -42,7 +42,7 @@ def downsample(x: Tensor, scale: int, method: str = "bilinear") -> Tensor:
 
 
 def low_size(x: Tensor, scale: int) -> tuple[int, int]:
-    """Give the size of an image [..., H, W] after down-sampling; refuse what does not divide."""
+    """Give the size of [..., H, W] after down-sampling; refuse sides that do not divide."""
     height, width = x.shape[-2:]
     if height % scale or width % scale or not height or not width:
         raise ValueError(
@@ -86,7 +86,7 @@ def down_and_up(x: Tensor, factor: float, method: str = "bicubic") -> Tensor:
     x : Tensor
         [C, H, W].
     factor : float
-        Old side to new side, at least 1; a new side is rounded, and is at least one pixel.
+        Old side divided by new side, at least 1. The new side is rounded to at least one pixel.
     method : str
         As in `resize`, both ways.
 

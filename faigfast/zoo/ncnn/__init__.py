@@ -16,7 +16,7 @@ from faigfast.zoo.ncnn.param_file import BINARY_MAGIC, EXPECTED, MAGIC
 __all__ = ["NcnnNetwork", "check_same_graph", "is_ncnn", "read_network", "write_network"]
 
 SUFFIX = ".param"
-FLAGS = (b"Gk0\x01", b"\0\0\0\0", b"\x56\xc0\x02\0", b"8K\r\0")  # that a .bin file begins with
+FLAGS = (b"Gk0\x01", b"\0\0\0\0", b"\x56\xc0\x02\0", b"8K\r\0")  # first bytes of a .bin file
 
 
 def is_ncnn(path: Path) -> bool:
@@ -27,8 +27,8 @@ def is_ncnn(path: Path) -> bool:
     FileNotFoundError
         If there is no such `.param` file.
     ValueError
-        If it is another file of an ncnn network: the weights alone, or a binary `.param.bin`; or
-        a `.param` file is no regular file.
+        If the file holds the weights alone or is a binary `.param.bin`, or if a `.param` file is
+        no regular file.
     """
     if path.suffix.lower() == SUFFIX:
         regular_file(path, "file", EXPECTED)

@@ -150,7 +150,7 @@ def unary(blueprint: Blueprint) -> Step:
 
 @layer_type("Dropout")
 def dropout(blueprint: Blueprint) -> Step:
-    """Build the factor that dropout is when a network is evaluated."""
+    """Build dropout in evaluation: a constant factor."""
     factor = blueprint.parameters.real(0, 1.0)
     return pointwise(blueprint, _same if factor == 1 else partial(torch.mul, other=factor))
 

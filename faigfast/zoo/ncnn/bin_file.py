@@ -1,4 +1,4 @@
-"""Weights of a `.bin` file: one array after another, some with a flag that tells their storage."""
+"""Weights of a `.bin` file: one array after another, some with a flag that names their storage."""
 
 import logging
 import os
@@ -45,7 +45,9 @@ class Stored:
 
 @dataclass
 class WeightReader:
-    """Read the arrays of a `.bin` file in order; no more memory is taken than the file has bytes.
+    """Read the arrays of a `.bin` file in order.
+
+    An array that is longer than the rest of the file is refused before it takes memory.
 
     Parameters
     ----------
@@ -95,7 +97,7 @@ class WeightReader:
         self._file.close()
 
     def flagged(self, count: int, layer: str) -> tuple[Tensor, int]:
-        """Read a flag and `count` values of the storage that it names.
+        """Read a flag, then `count` values in the storage that the flag names.
 
         Returns
         -------

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from faigfast.zoo.ncnn.steps import UNKNOWN, Blueprint, Extent, Run, Step, layer_type, pointwise
 
-SHARE = -233  # of a slice: an equal share of what is left
+SHARE = -233  # size of a slice: an equal share of the rest
 KEEP = -233  # an axis that a reshape does not have
 PERMUTATIONS = (  # of channels, rows, columns by ncnn's number of the order
     (0, 1, 2),
@@ -81,7 +81,7 @@ def _on_both(x: Tensor, y: Tensor, run: Run) -> Tensor:
 
 
 def _as_large(x: Tensor, other: Tensor) -> Tensor:
-    """Give a blob of fewer axes the axes of the other: a vector is of channels if it fits."""
+    """Give a blob the axes of another one; a vector holds channels if its length fits."""
     missing = other.ndim - x.ndim
     if missing <= 0:
         return x
@@ -129,7 +129,7 @@ def _reduced(*blobs: Tensor, run: Run) -> Tensor:
 
 @layer_type("Concat")
 def concatenation(blueprint: Blueprint) -> Step:
-    """Build one blob of several along an axis."""
+    """Build one blob from several along an axis."""
     blueprint.expect(inputs=None)
     axis = blueprint.parameters.integer(0, 0, low=-3, high=2)
     channels: int | None = None
@@ -140,7 +140,7 @@ def concatenation(blueprint: Blueprint) -> Step:
 
 
 def _place(x: Tensor, axis: int) -> int:
-    """Give torch's axis of an axis without batch; a vector has one."""
+    """Give torch's number of an axis that ncnn counts without the batch."""
     return 1 if x.ndim == 2 else axis + 1 if axis >= 0 else axis + x.ndim
 
 
@@ -203,7 +203,7 @@ def flatten(blueprint: Blueprint) -> Step:
 
 @layer_type("Reshape")
 def reshape(blueprint: Blueprint) -> Step:
-    """Build a blob of other sizes, of which 0 keeps a size and -1 follows from the others."""
+    """Build a blob of other sizes: 0 keeps a size, and -1 follows from the other sizes."""
     blueprint.expect()
     w, h, c = (
         blueprint.parameters.integer(number, KEEP, low=KEEP, high=2**31 - 1) for number in (0, 1, 2)
@@ -230,7 +230,7 @@ def _reshape(x: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 @layer_type("Permute")
 def permute(blueprint: Blueprint) -> Step:
-    """Build a blob of other order."""
+    """Build a blob with its axes in another order."""
     blueprint.expect()
     order = blueprint.parameters.integer(0, 0, high=5)
     if order == 0:

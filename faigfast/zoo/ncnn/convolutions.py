@@ -42,7 +42,7 @@ def sides_for_same_size(
 
 
 def read_sides(blueprint: Blueprint, numbers: tuple[int, int, int, int], low: int = 0) -> Sides:
-    """Read paddings by the numbers of left, right, top and bottom; missing ones follow others."""
+    """Read paddings by number: right and top default to left, and bottom to top."""
     left_number, right_number, top_number, bottom_number = numbers
     read = partial(blueprint.parameters.integer, low=low)
     left = read(left_number, 0)

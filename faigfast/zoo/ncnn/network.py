@@ -13,7 +13,7 @@ from faigfast.zoo.ncnn.bin_file import Stored, WeightReader, write_weights
 from faigfast.zoo.ncnn.param_file import MAX_NAMED, Graph, Layer, Parameters, read_graph
 from faigfast.zoo.ncnn.steps import BUILDERS, Blueprint, Extent, Run, Step
 
-MAX_SCALE = 64  # of a blob; images grow by up to 16 in published networks
+MAX_SCALE = 64  # of a blob; blobs of published networks reach 16 times the image
 MAX_CHANNELS = 2**20
 
 Call = tuple[Run, str | None, tuple[str, ...], tuple[str, ...], list[str]]
@@ -28,10 +28,10 @@ class NcnnNetwork(nn.Module):
     Attributes
     ----------
     scale : int or None
-        Size of the output by the input's, up to margins that convolutions without padding cut
-        off; None where the layers do not tell it or it is no whole number.
+        Size of the output divided by the input's, apart from the margins that convolutions without
+        padding cut off; None if the layers do not determine it or it is no whole number.
     channels, out_channels : int or None
-        Channels of the image and of the output; None where the layers do not tell them.
+        Channels of the image and of the output; None if the layers do not determine them.
     graph : Graph
         The `.param` file.
     arrays : tuple of Stored
@@ -100,7 +100,7 @@ def read_network(path: Path) -> NcnnNetwork:
         If one of the two files does not exist.
     ValueError
         If a file is malformed, truncated or too long, the network has more than one input or
-        output, or layers or parameters that are not supported; all unknown layers are named.
+        output, or layers or parameters that are not supported; up to eight such layers are named.
     """
     graph = read_graph(path)
     _check_layers(graph, path)
@@ -181,7 +181,7 @@ def check_same_graph(first: NcnnNetwork, second: NcnnNetwork, where: str, elsewh
 
 
 def _check_layers(graph: Graph, path: Path) -> None:
-    """Refuse layers of unknown types, all of them named, and other than one input and output."""
+    """Refuse layers of unknown types, and any but one input and one output."""
     unknown = [
         f"{shortened(layer.name)} ({shortened(layer.kind)})"
         for layer in graph.layers

@@ -25,7 +25,7 @@ Value = int | float | tuple[int | float, ...]
 
 @dataclass
 class Parameters:
-    """Parameters of a layer by number; it remembers which were read.
+    """Parameters of a layer by number; `read` holds the numbers that the layer's rule asked for.
 
     Attributes
     ----------

@@ -88,7 +88,7 @@ def _pool(
     is_mean: bool,
     counts_padding: bool,
 ) -> Tensor:
-    """Pool windows; those of the mode `FULL` cover the image."""
+    """Pool windows; in the mode `FULL` the windows cover the whole image."""
     is_same = mode in (SAME_UPPER, SAME_LOWER)
     if is_same:
         sides = sides_for_same_size(x, kernel[::-1], stride[::-1], mode == SAME_LOWER)

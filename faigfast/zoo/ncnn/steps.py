@@ -18,14 +18,14 @@ Run = Callable[..., Any]  # module, if there is one, and inputs -> output, or a 
 
 @dataclass(frozen=True)
 class Extent:
-    """Size of a blob as far as it is known before an image is.
+    """Size of a blob, as far as it is known without an image.
 
     Attributes
     ----------
     channels : int or None
         Channels, or length of a vector; None where unknown.
     scale : Fraction or None
-        Its size by the input's, up to margins; None where unknown or without meaning.
+        Its size divided by the input's, apart from margins; None if unknown or without meaning.
     is_input : bool
         Whether it has the channels of the input.
     """
@@ -49,11 +49,11 @@ class Step:
     outputs : tuple of Extent
         Sizes of the outputs.
     make_module : callable or None
-        Makes the holder of its weights, once all files are known to be good.
+        Makes the module with its weights, after both files have been checked.
     arrays : tuple of Stored
         Its arrays in the order of the file; keys are the module's.
     in_channels : int or None
-        Channels of the input, where the weights tell them.
+        Channels of the input, if the weights determine them.
     """
 
     run: Run
@@ -74,7 +74,7 @@ class Blueprint:
     parameters : Parameters
         Its parameters.
     weights : WeightReader
-        The file at the place of its first array.
+        The `.bin` file, read up to the layer's first array.
     inputs : tuple of Extent
         Sizes of its inputs.
     """
@@ -109,7 +109,7 @@ class Blueprint:
         to_module: Run | None = None,
         in_file: Run = torch.flatten,
     ) -> tuple[nn.Parameter, Stored]:
-        """Read a tensor of this shape in the file, whose flag tells the storage."""
+        """Read a tensor with this shape in the file; its flag names the storage."""
         self.parameters.check_all_read()
         value, flag = self.weights.flagged(math.prod(shape), self.layer.place)
         value = value.reshape(shape)
