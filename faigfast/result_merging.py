@@ -18,9 +18,9 @@ def mergeable(first: "Attribution", others: Any) -> list["Attribution"]:
     Parameters
     ----------
     first : Attribution
-        The first of them.
+        The first result.
     others : Attribution or iterable of Attribution
-        The others.
+        The other results.
 
     Raises
     ------

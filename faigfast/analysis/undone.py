@@ -57,8 +57,8 @@ def undone(psnr: Tensor, baseline: Tensor, target: Tensor) -> Undone:
     Returns
     -------
     Undone
-        Of mean PSNR. The share is left open where the target gains nothing over the baseline, and
-        where the network is broken: worse than both, each by more than `NEGLIGIBLE`.
+        Of mean PSNR. The share is left open if the network is broken, worse than baseline and
+        target by more than `NEGLIGIBLE`, or if the target gains less than `NEGLIGIBLE`.
     """
     if float(psnr.mean()) < min(float(baseline.mean()), float(target.mean())) - NEGLIGIBLE:
         return Undone(math.nan, math.nan, BROKEN)
@@ -68,7 +68,7 @@ def undone(psnr: Tensor, baseline: Tensor, target: Tensor) -> Undone:
 
 
 def gains(baseline: Tensor, target: Tensor) -> bool:
-    """Whether the mean PSNR of the target is above that of the baseline, both [N] in dB."""
+    """Whether the target's mean PSNR exceeds the baseline's by at least `NEGLIGIBLE`; [N] in dB."""
     return float((target - baseline).mean()) >= NEGLIGIBLE
 
 

@@ -133,7 +133,7 @@ class PairedFolders(_ImageFolder):
     lq : path-like or mapping of str to path-like
         One folder of degraded images, or degradation name to folder; one folder is named "lq".
     scale : int, optional
-        Enlargement from degraded image to ground truth; by default that of most images.
+        Enlargement from degraded image to ground truth; by default the ratio of most images.
     lq_name : str, optional
         Names of the degraded images, {} for the name of the ground truth and {scale} for the scale:
         "{}x2". None: the same names, or else a pattern of published data sets, such as
@@ -141,7 +141,7 @@ class PairedFolders(_ImageFolder):
     recursive : bool
         Include subfolders; images are matched within the subfolder of the same name.
     crop_to : int
-        Crop degraded images to multiples of so many pixels, and ground truths alike.
+        Crop degraded images to multiples of this number of pixels, and ground truths to match.
     channels : {3, 1}
         Read colour or gray.
     alpha : {"refuse", "drop"}
@@ -152,7 +152,7 @@ class PairedFolders(_ImageFolder):
     names : list of str
         The file names without suffix, sorted.
     scale : int
-        As given, or that of most images.
+        As given, or the ratio of most images.
     notes : list of str
         Patterns of names, and changes to the images, mainly cropping; a change is also a warning.
 

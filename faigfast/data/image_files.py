@@ -30,8 +30,8 @@ def image_files(
     Parameters
     ----------
     folder : path-like
-        Folder with PNG, JPEG, BMP, WebP, TIFF, PPM, PGM or AVIF files; other files are skipped, and
-        names that begin with a dot.
+        Folder with PNG, JPEG, BMP, WebP, TIFF, PPM, PGM or AVIF files. Other files and names that
+        begin with a dot are skipped.
     what : str
         Name of the folder in error messages.
     recursive : bool
@@ -123,7 +123,7 @@ def checked_pattern(pattern: str) -> str:
     Raises
     ------
     TypeError, ValueError
-        If it is no text, or holds {} not once.
+        If it is no text, does not hold {} exactly once, or names a folder.
     """
     if not isinstance(pattern, str):
         raise TypeError(f"lq_name is {pattern!r}; expected a pattern such as '{{}}x2'")
@@ -148,16 +148,16 @@ def match_names(
     Parameters
     ----------
     names : iterable of str
-        Of the ground truths.
+        Names of the ground truths.
     files : mapping of str to pathlib.Path
         Degraded images, from `image_files`.
     where : str
         Their folder in error messages.
     pattern : str, optional
-        Their names, {} for the ground truth's and {scale} for the scale; other images are left
+        Their names, {} for the ground truth's name and {scale} for the scale; other images are left
         out. None: the same names, or else any of `PATTERNS` that all images follow.
     scale : int, optional
-        If it is known.
+        Enlargement from degraded image to ground truth, if it is known.
 
     Returns
     -------

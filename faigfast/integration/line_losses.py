@@ -37,7 +37,7 @@ def joined_tables(tables: Sequence[Tensor], axis: int) -> Tensor:
 
 
 def barrier(line: Tensor, losses: Tensor) -> Tensor:
-    """Give the height of the worst node's loss above the chord, over the larger end loss.
+    """Give the height of the worst node's loss above the chord, divided by the larger end loss.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ class WeakIdRef(AnyWeakIdRef):
 
 
 class _Unknown(Exception):
-    """A value of which nobody can say whether it is as before."""
+    """A value that may have changed unnoticed."""
 
 
 @dataclass(frozen=True)

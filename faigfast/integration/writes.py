@@ -12,7 +12,7 @@ _GET_DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 
 
 class _DataRecorder(TorchFunctionMode):
-    """Keeps what `tensor.data` gave, which does not count its writes on the tensor itself."""
+    """Keeps the results of `tensor.data`, whose writes the tensor itself does not count."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class _DataRecorder(TorchFunctionMode):
 
 @contextmanager
 def recorded_writes(given: Mapping[str, Tensor], written: set[str]) -> Iterator[None]:
-    """Add the keys of the tensors that are written to inside to `written`.
+    """Add to `written` the keys of the tensors that the code inside writes to.
 
     Versions and addresses are compared, never values: a write of equal values counts too.
 

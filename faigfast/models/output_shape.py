@@ -16,7 +16,7 @@ OPERATIONS = 3e10
 
 
 class OutputShapes:
-    """Finds the shape that a network makes of an image of a shape.
+    """Finds the shape of a network's output from the shape of an image.
 
     The network runs on zeros as long as that takes little time. After that, a copy of it runs on
     tensors without values (torch's device "meta"), unless control flow on values or the like keeps
@@ -100,8 +100,8 @@ def _copy_without_values(network: nn.Module) -> nn.Module | None:
 def image_channels(network: nn.Module) -> int:
     """Count the channels of the images that a network takes.
 
-    That is its attribute `channels` if this is 1 or 3; else the 3 channels of its first
-    convolution; of other convolutions 1 or 3, as many as the network takes.
+    The count is the network's attribute `channels` if this is 1 or 3, or else 3 if its first
+    convolution takes 3 channels. For any other network it is the one of 1 and 3 that runs.
     """
     given = getattr(network, "channels", None)
     if given in (1, 3) and not isinstance(given, bool):

@@ -52,7 +52,7 @@ class Fitted:
 
     @property
     def layout(self) -> dict[str, Tensor]:
-        """Tensors that a pair's networks must share, without those that they compute."""
+        """Tensors that a pair's networks must share, except the tensors that they compute."""
         state = self.state or tensors(self.network)
         return _not_computed(state, computed_names(self.network))
 
@@ -101,7 +101,7 @@ def fit(checkpoint: Checkpoint, into: nn.Module | None, dtype: torch.dtype | Non
 
 
 def fit_pair(first: Fitted, second: Fitted) -> tuple[Fitted, Fitted]:
-    """Give both networks the sizes of one, where they differ in tensors that they compute.
+    """Give both networks the sizes of one, if only tensors that they compute differ.
 
     Raises
     ------

@@ -77,7 +77,7 @@ def check_zip(path: Path) -> None:
 
 
 def _claimed_members(path: Path) -> int:
-    """Read the number of members at the end of an archive; 0 where it does not stand."""
+    """Read the number of members at the end of an archive; 0 if the end lacks it."""
     with open(path, "rb") as file:
         file.seek(max(0, os.stat(path).st_size - END_OF_ZIP))
         tail = file.read()
@@ -188,7 +188,7 @@ class _ShapesOnly(TorchFunctionMode):
 
 
 def check_size(state: Mapping[str, Tensor], size: int) -> None:
-    """Refuse a state dict of which no network is to be built.
+    """Refuse a state dict that is too large to build a network of.
 
     Parameters
     ----------

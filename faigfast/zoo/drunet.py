@@ -1,4 +1,4 @@
-"""DRUNet, a residual U-Net that is told the noise level, under KAIR's state-dict keys."""
+"""DRUNet, a residual U-Net that takes the noise level, under KAIR's state-dict keys."""
 
 from collections.abc import Mapping, Sequence
 
@@ -111,7 +111,7 @@ class DRUNet(NoiseLevel):
         Returns
         -------
         DRUNet
-            Its sizes follow from keys and shapes. Nothing gives `noise_level`, the default.
+            Its sizes follow from keys and shapes. `noise_level` is the default.
 
         Raises
         ------

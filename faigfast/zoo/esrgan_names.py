@@ -26,7 +26,7 @@ class _Names:
         Raises
         ------
         ValueError
-            If two names stand for one tensor.
+            If two names belong to one tensor.
         """
         by_name = self._own_names(state)
         if len(by_name) < len(state):
@@ -42,7 +42,7 @@ class _Names:
         return {name: own[by_name[name]] for name in like}, ""
 
     def _own_names(self, state: Mapping[str, Tensor]) -> dict[str, str]:
-        """Give the name in the state dict of each of RRDBNet's names."""
+        """Give the state dict's name for each of RRDBNet's names."""
         last = last_position(state, "model.")
         blocks = last_position(state, "model.1.sub.")
         return {self._own_name(name, last, blocks): name for name in state}

@@ -1,4 +1,4 @@
-"""FFDNet, a denoiser that is told the noise level, under KAIR's state-dict keys."""
+"""FFDNet, a denoiser that takes the noise level, under KAIR's state-dict keys."""
 
 from collections.abc import Mapping
 
@@ -79,7 +79,7 @@ class FFDNet(NoiseLevel):
         Returns
         -------
         FFDNet
-            Its sizes follow from keys and shapes. Nothing gives `noise_level`, the default.
+            Its sizes follow from keys and shapes. `noise_level` is the default.
 
         Raises
         ------

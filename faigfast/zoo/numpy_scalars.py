@@ -11,7 +11,7 @@ MAX_BYTES = 32  # of a number
 
 
 class NumberType:
-    """Stands for `numpy.dtype` while a file is read: a kind of number, a size and a byte order."""
+    """Replaces `numpy.dtype` while a file is read: a kind of number, a size and a byte order."""
 
     def __init__(self, text: str, align: bool = False, copy: bool = True) -> None:
         if not (isinstance(text, str) and text[:1] in KINDS and text[1:].isdecimal()):
@@ -31,12 +31,12 @@ class NumberType:
 
 
 def number(kind: NumberType, content: bytes) -> Any:
-    """Stands for numpy's function `scalar` while a file is read; gives a number of numpy.
+    """Give a number of numpy, in place of numpy's function `scalar` while a file is read.
 
     Raises
     ------
     ValueError
-        If the kind is none, or the content has not its size.
+        If the kind is unknown, or the content does not have its size.
     """
     if not isinstance(kind, NumberType) or not isinstance(content, bytes):
         raise ValueError("its number of numpy is no number")

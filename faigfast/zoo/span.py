@@ -116,8 +116,8 @@ class SPAN(nn.Module):
         Returns
         -------
         SPAN
-            Its sizes and the scale follow from the shapes, `norm` from the key "no_norm". Nothing
-            gives `img_range` and `rgb_mean`, which are the defaults.
+            Its sizes and the scale follow from the shapes, `norm` from the key "no_norm".
+            `img_range` and `rgb_mean` are the defaults.
 
         Raises
         ------

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 INSTALL = "pip install 'faigfast[spandrel]'"
-TENSORS = 50  # that a constructor makes for every tensor of the file, at most
-FREE_TENSORS = 1_000  # beside them
+TENSORS = 50  # that a constructor may make for every tensor of the file
+FREE_TENSORS = 1_000  # that a constructor may make besides
 FREE_BYTES = 2**28  # beside four times the file: masks and tables that constructors compute
 FACTORIES = frozenset(
     getattr(torch, name)
@@ -63,7 +63,7 @@ def spandrel_network(state: Mapping[str, Tensor], size: int) -> nn.Module:
             name = support.architecture.name
             with torch.random.fork_rng(devices=[]), Limits(size, len(state)):
                 descriptor = support.architecture.load(known)
-    except Exception as error:  # of code for files that it was not written for
+    except Exception as error:  # spandrel's code meets files that it was not written for
         raise ValueError(f"spandrel takes it for {name} and fails: {_line(error)}") from error
     if support is None:
         raise ValueError(f"none of the {len(registry)} architectures of spandrel fits either")

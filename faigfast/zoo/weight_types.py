@@ -19,7 +19,7 @@ def weight_type(dtype: torch.dtype | str | None) -> torch.dtype | None:
     Raises
     ------
     TypeError
-        If it is no type and no name of one.
+        If it is neither a type nor the name of one.
     ValueError
         If it is not one of the four that networks compute in.
     """
