@@ -61,9 +61,10 @@ lint: env
 	$(CLANG_FORMAT) --dry-run -Werror $(CXX_FILES)
 
 format: env
-	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 	$(CLANG_FORMAT) -i $(CXX_FILES)
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
 
 env:
 	@bash scripts/environment.sh
