@@ -63,22 +63,17 @@ def own_gradients(calls: Calls) -> list[str]:
 class _Context:
     """Replaces the context that autograd gives to `forward`."""
 
-    saved_tensors: tuple[Any, ...] = ()
-
     def __init__(self, args: Sequence[Any]) -> None:
         self.needs_input_grad = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
         self.constants: tuple[Any, ...] = ()
 
-    def save_for_backward(self, *values: Any) -> None:
-        self.saved_tensors = values
-
-    save_for_forward = mark_dirty = save_for_backward
-
     def mark_non_differentiable(self, *values: Any) -> None:
         self.constants += values
 
-    def set_materialize_grads(self, value: bool) -> None:
-        pass
+    def save_for_backward(self, *values: Any) -> None:
+        """Keep nothing, since `backward` never runs with this context."""
+
+    save_for_forward = mark_dirty = set_materialize_grads = save_for_backward
 
 
 def _forward(cls: Any, args: Sequence[Any]) -> Any:
