@@ -29,6 +29,14 @@ def residual_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     return conv
 
 
+def check_stack(channels: int, width: int, depth: int) -> None:
+    """Refuse sizes that no stack of convolutions has, the first and the last counted."""
+    if min(channels, width) < 1 or depth < 2:
+        raise ValueError(
+            f"channels {channels} and width {width} must be positive and depth {depth} at least 2"
+        )
+
+
 def shuffle_factors(scale: int) -> list[int]:
     """Split a scale into pixel-shuffle factors: 4 into [2, 2], 3 into [3], 1 into []."""
     if scale == 3:

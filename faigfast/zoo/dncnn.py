@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from faigfast.zoo.blocks import check_fits, conv3x3, last_position, shape_of
+from faigfast.zoo.blocks import check_fits, check_stack, conv3x3, last_position, shape_of
 
 BATCH_NORM_EPS = 1e-4
 
@@ -48,11 +48,7 @@ class DnCNN(nn.Module):
         self, channels: int = 1, width: int = 64, depth: int = 17, batch_norm: bool = False
     ) -> None:
         super().__init__()
-        if min(channels, width) < 1 or depth < 2:
-            raise ValueError(
-                f"channels {channels} and width {width} must be positive and depth {depth} at "
-                "least 2"
-            )
+        check_stack(channels, width, depth)
         self.channels = channels
         layers: list[nn.Module] = [conv3x3(channels, width), nn.ReLU()]
         for _ in range(depth - 2):

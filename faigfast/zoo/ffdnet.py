@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from faigfast.zoo.blocks import check_fits, conv3x3, extend, last_position, shape_of
+from faigfast.zoo.blocks import check_fits, check_stack, conv3x3, extend, last_position, shape_of
 from faigfast.zoo.noise_level import DEFAULT_LEVEL, NoiseLevel
 
 FACTOR = 2  # by which the image is unshuffled before the convolutions
@@ -55,11 +55,7 @@ class FFDNet(NoiseLevel):
         depth: int = 15,
         noise_level: float = DEFAULT_LEVEL,
     ) -> None:
-        if min(channels, width) < 1 or depth < 2:
-            raise ValueError(
-                f"channels {channels} and width {width} must be positive and depth {depth} at "
-                "least 2"
-            )
+        check_stack(channels, width, depth)
         super().__init__(noise_level)
         self.channels = channels
         layers: list[nn.Module] = [conv3x3(FACTOR**2 * channels + 1, width), nn.ReLU()]
