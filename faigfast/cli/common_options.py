@@ -119,6 +119,17 @@ def weight_options(add: Add) -> None:
     )
 
 
+def pair_keys(add: Add) -> None:
+    """Options of every command that reads two checkpoints, beside `weight_options`."""
+    for role in ("baseline", "target"):
+        add(
+            f"--{role}_key",
+            type=str,
+            metavar="NAME",
+            help=f"entry of the {role}'s checkpoint, where the two differ; default --key",
+        )
+
+
 def quiet(add: Add) -> None:
     """Option without progress bars and notes."""
     add("--quiet", action="store_true", help="no progress bars and no notes")

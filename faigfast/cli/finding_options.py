@@ -7,6 +7,7 @@ from faigfast.cli.common_options import (
     degraded_images,
     objective,
     own_network,
+    pair_keys,
     quiet,
     weight_options,
 )
@@ -46,6 +47,7 @@ def _study(add: Add, output: str, steps: int = 20) -> None:
     add("--backend", type=str, default="auto", help="auto, or one that doctor lists")
     own_network(add)
     weight_options(add)
+    pair_keys(add)
     add(
         "--overwrite",
         action="store_true",

@@ -14,6 +14,7 @@ from faigfast.analysis.report.figures import modulation_curves, side_by_side
 from faigfast.analysis.report.tables import modulation_sentences
 from faigfast.cli.output import note, writable_file
 from faigfast.cli.study import describe, open_study, publish, target_file
+from faigfast.cli.weights import pair_keys
 from faigfast.filters.filter_set import FilterSet
 from faigfast.io.lock import alone_in
 from faigfast.zoo.checkpoints import NCNN_SUFFIX, checkpoint_path
@@ -76,7 +77,9 @@ def run(options: Any, words: Sequence[str]) -> None:
         data_frames = {"modulation": modulation.to_frame()}
         publish(options, words, "modulate", data_frames, figures, [*sentences, describe(study)])
         if saved is not None:
-            faigfast.save_model(saved, options.save, like=target_file(options), key=options.key)
+            faigfast.save_model(
+                saved, options.save, like=target_file(options), key=pair_keys(options)[1]
+            )
             note(f"wrote {Path(options.save)}", options.quiet)
 
 

@@ -12,6 +12,7 @@ from faigfast.cli.common_options import (
     degraded_images,
     objective,
     own_network,
+    pair_keys,
     quiet,
     weight_options,
 )
@@ -115,6 +116,7 @@ def _attribute(add: Add) -> None:
     )
     own_network(add)
     weight_options(add)
+    pair_keys(add)
     add(
         "--overwrite",
         action="store_true",

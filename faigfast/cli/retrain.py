@@ -21,6 +21,7 @@ from faigfast.cli.study import (
     target_file,
     training_photographs,
 )
+from faigfast.cli.weights import pair_keys
 from faigfast.io.lock import alone_in
 from faigfast.models.output_shape import image_channels
 from faigfast.training.trainer import Schedule
@@ -52,7 +53,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         for part in parts:
             file = Path(options.output) / f"{part.degradation}-discovered.safetensors"
             network = part.networks["discovered"]
-            faigfast.save_model(network, file, like=target_file(options), key=options.key)
+            faigfast.save_model(network, file, like=target_file(options), key=pair_keys(options)[1])
         remark = (
             f"{options.iterations} iterations of {options.optimizer} at {options.rate:g}, batches "
             f"of {options.batch} patches of {options.patch}×{options.patch} low-resolution pixels "

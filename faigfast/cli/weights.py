@@ -1,4 +1,4 @@
-"""Networks from the options of checkpoints: --key, --dtype and --noise_level."""
+"""Networks from the options of checkpoints: --key and its like, --dtype and --noise_level."""
 
 from typing import Any
 
@@ -7,26 +7,51 @@ from torch import nn
 import faigfast
 from faigfast.cli.output import note
 
-WEIGHTS = ("key", "dtype", "noise_level")
+KEYS = ("baseline_key", "target_key")
+WEIGHTS = ("key", *KEYS, "dtype", "noise_level")
+
+
+def pair_keys(options: Any) -> tuple[str | None, str | None]:
+    """Give the entries of the baseline's and of the target's checkpoint; None: the default.
+
+    Raises
+    ------
+    ValueError
+        If --key is given beside an entry for each of the two files.
+    """
+    baseline, target = (options.get(name) for name in KEYS)
+    if options.key is not None and None not in (baseline, target):
+        raise ValueError(
+            f"key is {options.key!r} beside baseline_key and target_key; expected --key for both "
+            "files, or for the file without a key of its own"
+        )
+    return (
+        options.key if baseline is None else baseline,
+        options.key if target is None else target,
+    )
 
 
 def weights_identity(options: Any) -> dict[str, Any]:
     """Give the options of checkpoints on which results depend, where they are given."""
-    return {name: options[name] for name in WEIGHTS if options[name] is not None}
+    keys = pair_keys(options)
+    named = {"key": keys[0]} if keys[0] == keys[1] else dict(zip(KEYS, keys, strict=True))
+    named |= {name: options[name] for name in ("dtype", "noise_level")}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def refuse_without_checkpoints(options: Any) -> None:
     """Refuse options of checkpoints beside a shipped pair."""
-    for name, value in weights_identity(options).items():
-        raise ValueError(
-            f"{name} is {value!r} without checkpoints; expected a baseline and a target"
-        )
+    for name in WEIGHTS:
+        if (value := options.get(name)) is not None:
+            raise ValueError(
+                f"{name} is {value!r} without checkpoints; expected a baseline and a target"
+            )
 
 
 def loaded_pair(options: Any, into: nn.Module | None) -> tuple[nn.Module, nn.Module]:
     """Load the two networks; notes name entries that were passed over and what was changed."""
     pair = faigfast.load_pair(
-        options.baseline, options.target, into, key=options.key, dtype=options.dtype
+        options.baseline, options.target, into, key=pair_keys(options), dtype=options.dtype
     )
     for network in pair:
         source: Any = network.faigfast_source

@@ -25,6 +25,7 @@ TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
 NCNN_SUFFIX = ".param"
 
 State = Mapping[str, Any]
+Keys = str | tuple[str | None, str | None] | None
 log = logging.getLogger("faigfast")
 
 
@@ -89,7 +90,7 @@ def load_pair(
     a: PathLike | State,
     b: PathLike | State,
     into: nn.Module | None = None,
-    key: str | None = None,
+    key: Keys = None,
     dtype: torch.dtype | str | None = None,
 ) -> tuple[nn.Module, nn.Module]:
     """Read a baseline and a target of one architecture.
@@ -100,8 +101,9 @@ def load_pair(
         Checkpoints of the baseline and of the target.
     into : nn.Module, optional
         As in `load_model`; both are copies of it.
-    key : str, optional
-        As in `load_model`; both files must have the entry.
+    key : str or tuple of two, optional
+        As in `load_model`: an entry of both files, or one entry for each file, such as
+        `("params", "params_ema")`. None in a tuple is the default of that file.
     dtype : torch.dtype or str, optional
         As in `load_model`.
 
@@ -127,13 +129,27 @@ def load_pair(
     True
     """
     wanted = weight_type(dtype)
-    first, second = read_checkpoint(a, key, "a"), read_checkpoint(b, key, "b")
+    first_key, second_key = _two_keys(key)
+    first, second = read_checkpoint(a, first_key, "a"), read_checkpoint(b, second_key, "b")
     if first.network is not None and second.network is not None:
         places = f"the baseline {first.place}", f"the target {second.place}"
         check_same_layout(first.state, second.state, *places)
         check_same_graph(first.network, second.network, *places)
     pair = fit_pair(fit(first, into, wanted), fit(second, into, wanted))
     return with_weights(pair[0]), with_weights(pair[1])
+
+
+def _two_keys(key: Keys) -> tuple[str | None, str | None]:
+    """Give the entries of the two files of a pair."""
+    if key is None or isinstance(key, str):
+        return key, key
+    expected = "expected the name of an entry, or a tuple of two such names or None"
+    if not isinstance(key, tuple | list):
+        raise TypeError(f"key is a {type(key).__name__}; {expected}")
+    if len(key) != 2:
+        raise ValueError(f"key holds {len(key)} items; {expected}")
+    first, second = key
+    return first, second
 
 
 def save_model(

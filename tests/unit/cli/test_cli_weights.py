@@ -10,6 +10,7 @@ from cases.command_line import attribute, load, one_line
 import faigfast
 from faigfast.cli.common_options import DTYPES
 from faigfast.cli.main import main
+from faigfast.cli.study import open_pair
 from faigfast.data import write_image
 from faigfast.zoo import FFDNet
 from faigfast.zoo.weight_types import TYPES
@@ -32,6 +33,17 @@ def wrapped(here, files):
     return paths
 
 
+@pytest.fixture
+def unlike(wrapped, here):
+    """As `wrapped`; every entry of the two files holds other weights."""
+    content = torch.load(wrapped[1], weights_only=True)
+    half = {name: 0.5 * value for name, value in content["params"].items()}
+    torch.save({"params": half, "params-ema": content["params-ema"]}, wrapped[1])
+    first = torch.load(wrapped[0], weights_only=True)
+    torch.save(first | {"params": {k: 1.5 * v for k, v in half.items()}}, wrapped[0])
+    return wrapped
+
+
 def run(here, paths, *more):
     base = ["attribute", *paths, "--gt", "gt", "--output", str(here), "--degrade", "clean"]
     return main([*base, "--steps", "1", *more])
@@ -48,6 +60,49 @@ def test_key_chooses_and_belongs_to_the_run(here, files, wrapped, capsys):
     manifest = json.loads((here / "manifest.json").read_text())
     assert manifest["made_from"]["key"] == "params"
     assert manifest["checkpoints"]["baseline"]["entry"] == "params of c.pth"
+
+
+def entries(here):
+    manifest = json.loads((here / "manifest.json").read_text())
+    return [manifest["checkpoints"][role]["entry"] for role in ("baseline", "target")]
+
+
+def test_each_checkpoint_has_a_key_of_its_own(here, files, unlike, capsys):
+    assert run(here, unlike, "--baseline_key", "params", "--quiet") == 0
+    assert entries(here) == ["params of c.pth", "params-ema of d.pth"]
+    capsys.readouterr()
+    both = ["--baseline_key", "params", "--target_key", "params-ema"]
+    assert run(here, unlike, *both, "--quiet") == 1
+    assert "another run: target_key" in one_line(capsys)
+    assert run(here, unlike, *both, "--quiet", "--overwrite") == 0
+    assert entries(here) == ["params of c.pth", "params-ema of d.pth"]
+    # --key serves the file without a key of its own: the same run, which is not computed again
+    same = ["--key", "params", "--target_key", "params-ema"]
+    assert run(here, unlike, *same) == 0
+    assert "holds this run already" in capsys.readouterr().err
+
+
+def test_one_key_for_both_in_two_words_is_the_same_run(here, files, wrapped, capsys):
+    assert run(here, wrapped, "--key", "params", "--quiet") == 0
+    assert run(here, wrapped, "--baseline_key", "params", "--target_key", "params") == 0
+    assert "holds this run already" in capsys.readouterr().err
+
+
+def test_three_keys_for_two_files(here, files, wrapped, capsys):
+    keys = ["--key", "params", "--baseline_key", "params", "--target_key", "params"]
+    assert run(here, wrapped, *keys, "--quiet") == 1
+    assert "key is 'params' beside baseline_key and target_key" in one_line(capsys)
+    assert run(here, wrapped, "--target_key", "netG", "--quiet") == 1
+    assert "key is 'netG', no entry of" in (line := one_line(capsys)) and "d.pth" in line
+
+
+def test_every_command_of_a_pair_takes_both_keys(parser, here, files, wrapped):
+    keys = ["--baseline_key", "params", "--target_key", "params-ema"]
+    for command in ("mask", "modulate", "predict", "retrain", "locations", "overlap",
+                    "distribution", "prune", "report"):  # fmt: skip
+        options = parser.parse_args([command, *wrapped, *keys])[command]
+        pair = open_pair(options)
+        assert [net.faigfast_source.key for net in pair] == ["params", "params-ema"]
 
 
 def test_an_unknown_key(here, files, wrapped, capsys):
@@ -84,25 +139,28 @@ def test_noise_level_is_set_on_both(here, files, capsys, tmp_path):
     assert "SRResNet takes none" in one_line(capsys)
 
 
-@pytest.mark.parametrize("option", [("--key", "params"), ("--dtype", "float32")])
+@pytest.mark.parametrize(
+    "option", [("--key", "params"), ("--target_key", "params"), ("--dtype", "float32")]
+)
 def test_the_shipped_pair_has_no_entries(here, files, capsys, option):
     assert main(["overlap", "--output", str(here), *option]) == 1
     assert "without checkpoints; expected a baseline and a target" in one_line(capsys)
 
 
-def test_findings_take_the_entry_and_save_beside_it(here, files, wrapped, capsys):
+@pytest.mark.parametrize("key", ["--key", "--target_key"])
+def test_findings_take_the_entry_and_save_beside_it(here, files, unlike, capsys, key):
     write_image(here.parent / "photos" / "one.png", torch.rand(3, 32, 64))
     saved = here.parent / "half.pth"
-    words = ["modulate", *wrapped, "--key", "params", "--gt", str(here.parent / "photos")]
+    words = ["modulate", *unlike, key, "params", "--gt", str(here.parent / "photos")]
     words += ["--degrade", "blur=1", "noise=0.1", "--crop", "16", "--attributed", "2"]
     words += ["--steps", "1", "--strengths", "0", "1", "--fraction", "0.2", "--quiet"]
     words += ["--set", "blur=0", "noise=0", "--save", str(saved), "--output", str(here)]
     assert main(words) == 0
-    old, new = (torch.load(path, weights_only=True) for path in (wrapped[1], saved))
-    key = "conv_first.weight"
-    assert torch.equal(old["params-ema"][key], new["params-ema"][key])
+    old, new = (torch.load(path, weights_only=True) for path in (unlike[1], saved))
+    first = "conv_first.weight"
+    assert torch.equal(old["params-ema"][first], new["params-ema"][first])
     assert any(not torch.equal(old["params"][k], new["params"][k]) for k in old["params"])
     capsys.readouterr()
-    without = [word for word in words if word not in ("--key", "params")]
+    without = [word for word in words if word not in (key, "params")]
     assert main(without) == 1
     assert "another run" in one_line(capsys)

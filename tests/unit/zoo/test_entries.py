@@ -127,6 +127,35 @@ def test_wrong_keys(tmp_path, key, kind, message):
         save_model(network(), tmp_path / "new.pth", key="params")
 
 
+def test_each_file_of_a_pair_has_a_key_of_its_own(tmp_path):
+    one, two, three = states(3)
+    torch.save({"params": one, "params_ema": two}, tmp_path / "a.pth")
+    torch.save({"netG": three, "netG_ema": two}, tmp_path / "b.pth")
+    files = tmp_path / "a.pth", tmp_path / "b.pth"
+    a, b = load_pair(*files, key=("params", "netG"))
+    assert same(a.state_dict(), one) and same(b.state_dict(), three)
+    a, b = load_pair(*files, key=(None, "netG"))
+    assert a.faigfast_source.key == "params_ema" and same(b.state_dict(), three)
+    a, b = load_pair(files[0], files[0], key=["params", "params_ema"])
+    assert same(a.state_dict(), one) and same(b.state_dict(), two)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "message"),
+    [
+        (("params", "netG"), ValueError, r"key is 'netG', no entry of .*net\.pth"),
+        (("params", 3), TypeError, "key is a int; expected the name of an entry"),
+        (("params",), ValueError, "key holds 1 items; expected the name of an entry, or a tuple"),
+        (("params",) * 3, ValueError, "key holds 3 items"),
+        ({"a": "params", "b": "params"}, TypeError, "key is a dict; expected the name of an entry"),
+    ],
+)
+def test_wrong_keys_of_a_pair(tmp_path, key, kind, message):
+    torch.save({"params": network().state_dict(), "epoch": 1}, tmp_path / "net.pth")
+    with pytest.raises(kind, match=message):
+        load_pair(tmp_path / "net.pth", tmp_path / "net.pth", key=key)
+
+
 def test_dicts_within_themselves_are_searched_once():
     content = {}
     content["model"] = content["net"] = content["other"] = content
