@@ -16,6 +16,7 @@ moved.install()
 _MODULE_OF = {
     "Attribution": "faigfast.result",
     "Attributor": "faigfast.attribution.attributor",
+    "Dial": "faigfast.filters.dial",
     "FilterIndex": "faigfast.filters.index",
     "FilterSet": "faigfast.filters.filter_set",
     "attribute": "faigfast.attribution.one_call",
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from faigfast.attribution.attributor import Attributor
     from faigfast.attribution.one_call import attribute
     from faigfast.backend.catalogue import backends
+    from faigfast.filters.dial import Dial
     from faigfast.filters.filter_set import FilterSet
     from faigfast.filters.index import FilterIndex
     from faigfast.result import Attribution
@@ -46,6 +48,7 @@ else:  # mypy would accept every name if it saw `__getattr__`
 __all__ = [
     "Attribution",
     "Attributor",
+    "Dial",
     "FilterIndex",
     "FilterSet",
     "__version__",
