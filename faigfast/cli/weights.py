@@ -54,14 +54,27 @@ def loaded_pair(options: Any, into: nn.Module | None) -> tuple[nn.Module, nn.Mod
         options.baseline, options.target, into, key=pair_keys(options), dtype=options.dtype
     )
     for network in pair:
-        source: Any = network.faigfast_source
-        if not source.is_plain:
-            note(source.note, options.quiet)
-        if options.noise_level is not None:
-            if not isinstance(getattr(network, "noise_level", None), float):
-                raise ValueError(
-                    f"noise_level is {options.noise_level:g} and {type(network).__name__} takes "
-                    "none; expected no such option"
-                )
-            network.noise_level = options.noise_level
+        _finish(network, options)
     return pair
+
+
+def loaded_target(options: Any, into: nn.Module | None) -> nn.Module:
+    """Load the target alone, with the notes of `loaded_pair`."""
+    key = pair_keys(options)[1]
+    network = faigfast.load_model(options.target, into, key=key, dtype=options.dtype)
+    _finish(network, options)
+    return network
+
+
+def _finish(network: nn.Module, options: Any) -> None:
+    """Note what was passed over, and set the noise level."""
+    source: Any = network.faigfast_source
+    if not source.is_plain:
+        note(source.note, options.quiet)
+    if options.noise_level is not None:
+        if not isinstance(getattr(network, "noise_level", None), float):
+            raise ValueError(
+                f"noise_level is {options.noise_level:g} and {type(network).__name__} takes "
+                "none; expected no such option"
+            )
+        network.noise_level = options.noise_level
