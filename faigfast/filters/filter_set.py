@@ -2,44 +2,61 @@
 
 import hashlib
 import math
+import operator
 import os
-import re
-from dataclasses import dataclass
-from numbers import Integral, Real
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import TYPE_CHECKING, SupportsIndex, overload
 
 import torch
 from torch import Tensor, nn
 
 from faigfast.filters.index import FilterIndex
-from faigfast.filters.output_channels import complete_biases
-from faigfast.io.atomic import checked_path, write_text
-from faigfast.models.fingerprint import fingerprints
-from faigfast.models.state import check_same_layout, copy_of, tensors, unwrap
+from faigfast.filters.index_file import IndexFile, read_index_file, write_index_file
+from faigfast.filters.layer_counts import layers_in_words
+from faigfast.filters.same_network import check_same_pair, common_network
+from faigfast.filters.swapping import swapped
 
-MOST_BYTES = 2**28  # of a file of indices: some 25 million filters
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True, eq=False)
 class FilterSet:
     """Filters of one network, best first.
 
+    A set of filters in an order. `len`, iteration and `[i]` follow the order: a filter is
+    (layer, out, in), as `FilterIndex.locate` gives it. `in` takes such a triple or a flat index.
+    `a & b` and `a - b` keep the order of `a`; `a | b` lists `a`, then the filters of `b` alone, in
+    the order of `b`. `a == b` if both hold the same filters of the same layers, in any order; equal
+    sets have equal hashes. `&`, `|` and `-` refuse sets of different networks.
+
     Parameters
     ----------
     indices : Tensor
-        [K], int64, flat indices without repetition.
+        [K], int64, flat indices without repetition. K = 0 needs a tensor of integers.
     total : int, optional
         Number F of filters of the network; None if the file does not state it.
     index : str
         Fingerprint of the `FilterIndex`; empty if the file does not state it.
     baseline, target : str
         Fingerprints of the two networks; empty if unknown.
+    filter_index : FilterIndex, optional
+        Layers and shapes of the network, which locate the filters; `total` and `index` follow from
+        it. None if unknown, as in the authors' files.
 
     Raises
     ------
     ValueError
         If the indices are not a list of different filters of the network.
+
+    Examples
+    --------
+    >>> index = FilterIndex.of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)))
+    >>> first, second = (FilterSet(n, filter_index=index) for n in ([25, 4, 7], [7, 25, 1]))
+    >>> list(first & second), ("0.weight", 0, 1) in first | second
+    ([('1.weight', 0, 1), ('0.weight', 2, 1)], True)
     """
 
     indices: Tensor
@@ -47,10 +64,12 @@ class FilterSet:
     index: str = ""
     baseline: str = ""
     target: str = ""
+    filter_index: FilterIndex | None = None
 
     def __post_init__(self) -> None:
         """Check the indices, and store them as int64 on the CPU."""
         check_total(self.total)
+        self._take_filter_index()
         try:
             indices = torch.as_tensor(self.indices)
         except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -60,7 +79,7 @@ class FilterSet:
         if indices.is_meta or indices.is_nested or indices.layout != torch.strided:
             kind = "meta" if indices.is_meta else "nested" if indices.is_nested else "sparse"
             raise TypeError(f"indices are a {kind} tensor; expected a list of integers")
-        if indices.numel() == 0:
+        if indices.numel() == 0 and indices.is_floating_point():  # also an empty list
             raise ValueError("indices are empty; expected at least one filter")
         whole = not (indices.is_floating_point() or indices.is_complex())
         if indices.ndim != 1 or not whole or indices.dtype == torch.bool:
@@ -68,6 +87,9 @@ class FilterSet:
                 f"indices are {list(indices.shape)} of {indices.dtype}; expected a list of integers"
             )
         indices = indices.to("cpu", torch.int64)
+        object.__setattr__(self, "indices", indices)
+        if not len(indices):
+            return
         top = math.inf if self.total is None else self.total
         if int(indices.min()) < 0 or int(indices.max()) >= top:
             raise ValueError(
@@ -76,16 +98,87 @@ class FilterSet:
             )
         if len(indices.unique()) != len(indices):
             raise ValueError("indices name a filter twice; expected each once")
-        object.__setattr__(self, "indices", indices)
+
+    def _take_filter_index(self) -> None:
+        """Take total and fingerprint from the `FilterIndex`; refuse others."""
+        listed = self.filter_index
+        if listed is None:
+            return
+        if not isinstance(listed, FilterIndex):
+            raise TypeError(f"filter_index is a {type(listed).__name__}; expected a FilterIndex")
+        if self.index not in ("", listed.fingerprint) or self.total not in (None, len(listed)):
+            raise ValueError(
+                f"filter_index is of the network {listed.fingerprint} with {len(listed)} filters; "
+                f"expected {self.index or 'any'} with {self.total} filters"
+            )
+        object.__setattr__(self, "index", listed.fingerprint)
+        object.__setattr__(self, "total", len(listed))
 
     def __repr__(self) -> str:
         first = ", ".join(map(str, self.indices[:5].tolist()))
         more = ", …" if len(self) > 5 else ""
-        return f"FilterSet({len(self)} of {self.total or 'F'} filters: {first}{more})"
+        within = ""
+        if self.filter_index is not None and len(self):
+            within = f" in {layers_in_words(self.indices, self.filter_index)}"
+        colon = ": " if len(self) else ""
+        return f"FilterSet({len(self)} of {self.total or 'F'} filters{within}{colon}{first}{more})"
 
     def __len__(self) -> int:
         """Count the filters, K."""
         return len(self.indices)
+
+    def __iter__(self) -> Iterator[tuple[str, int, int]]:
+        """Give (layer, out, in) of every filter, best first."""
+        layers, outputs, inputs = self._known_index().locate_all(self.indices)
+        return zip(layers, outputs.tolist(), inputs.tolist(), strict=True)
+
+    def __contains__(self, filter_: object) -> bool:
+        """Whether the set holds a filter, given as (layer, out, in) or as its flat index."""
+        if isinstance(filter_, tuple) and len(filter_) == 3 and isinstance(filter_[0], str):
+            return self._flat(*filter_) in self.indices.tolist()
+        if isinstance(filter_, SupportsIndex) and not isinstance(filter_, bool):
+            return bool((self.indices == operator.index(filter_)).any())
+        raise TypeError(f"{filter_!r} is no filter; expected (layer, out, in) or a flat index")
+
+    @overload
+    def __getitem__(self, part: slice) -> "FilterSet": ...
+    @overload
+    def __getitem__(self, part: SupportsIndex) -> tuple[str, int, int]: ...
+    def __getitem__(self, part: slice | SupportsIndex) -> "FilterSet | tuple[str, int, int]":
+        """Give (layer, out, in) at a place, or the set of a slice, such as `ranking[:100]`."""
+        if isinstance(part, slice):
+            return replace(self, indices=self._cut(part))
+        if not isinstance(part, SupportsIndex) or isinstance(part, bool):
+            raise TypeError(f"a set is cut by an integer or a slice, not by {part!r}")
+        place = operator.index(part)
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"place {place} is outside a set of {len(self)} filters")
+        return self._known_index().locate(int(self.indices[place]))
+
+    def __and__(self, other: object) -> "FilterSet":
+        """Take the filters of both sets, in the order of this one."""
+        return self._combined(other, lambda own, others: own[torch.isin(own, others)])
+
+    def __sub__(self, other: object) -> "FilterSet":
+        """Leave out the filters of another set; the order stays."""
+        return self._combined(other, lambda own, others: own[~torch.isin(own, others)])
+
+    def __or__(self, other: object) -> "FilterSet":
+        """Append the filters that only the other set has, in its order."""
+        return self._combined(
+            other, lambda own, others: torch.cat([own, others[~torch.isin(others, own)]])
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both sets hold the same filters of the same layers, in any order."""
+        if not isinstance(other, FilterSet):
+            return NotImplemented
+        if (self.index, self.total) != (other.index, other.total):
+            return False
+        return torch.equal(self.indices.sort().values, other.indices.sort().values)
+
+    def __hash__(self) -> int:
+        return hash((self.index, self.total, self.digest))
 
     @property
     def digest(self) -> str:
@@ -93,11 +186,24 @@ class FilterSet:
         indices = self.indices.sort().values
         return hashlib.sha256(indices.numpy().tobytes()).hexdigest()[:16]
 
-    def __getitem__(self, part: slice) -> "FilterSet":
-        """Give a slice of the ranking, such as `ranking[:100]`."""
-        if not isinstance(part, slice):
-            raise TypeError(f"a set is cut by slices, not by {part!r}; its numbers are .indices")
-        return FilterSet(self.indices[part], self.total, self.index, self.baseline, self.target)
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row per filter, best first: flat, layer, out, in.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        ValueError
+            If the set does not know its layers.
+        """
+        layers, outputs, inputs = self._known_index().locate_all(self.indices)
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError("a table needs pandas: pip install 'faigfast[report]'") from None
+        return pandas.DataFrame(
+            {"flat": self.indices, "layer": layers, "out": outputs, "in": inputs}
+        )
 
     def swap(
         self,
@@ -138,36 +244,7 @@ class FilterSet:
         >>> torch.equal(FilterSet(torch.tensor([4])).swap(a, b).weight[1, 1], a.weight[1, 1])
         True
         """
-        if not isinstance(strength, Real):
-            raise TypeError(f"strength is {strength!r}; expected a finite number")
-        try:
-            strength = float(strength)
-        except OverflowError:
-            raise ValueError(
-                "strength is an integer beyond float64; expected a finite number"
-            ) from None
-        if not math.isfinite(strength):
-            raise ValueError(f"strength is {strength!r}; expected a finite number")
-        if not isinstance(biases, bool):
-            raise TypeError(f"biases is {biases!r}; expected True or False")
-        baseline, target = _checked_pair(baseline, target)
-        index = FilterIndex.of(target)
-        masks = self.masks(index)
-        if biases:
-            masks |= complete_biases(target, index, masks)
-        if self.baseline and self.baseline != self.target:
-            self._check_order(*fingerprints(baseline, target))
-        edited = copy_of(target)
-        vars(edited).pop("faigfast_source", None)  # the copy differs from the checkpoint
-        start, end = tensors(baseline), tensors(edited)
-        with torch.inference_mode(False), torch.no_grad():
-            for key, mask in masks.items():
-                mask = mask.to(end[key].device)
-                changed = start[key].to(end[key])
-                if strength != 0:  # at 0, lerp makes 0 of -0
-                    changed = torch.lerp(changed, end[key], strength)
-                end[key][mask] = changed[mask]
-        return edited
+        return swapped(self, baseline, target, strength, biases=biases)
 
     def masks(self, index: FilterIndex) -> dict[str, Tensor]:
         """Mark the filters in bool masks over the first two dimensions of their layers.
@@ -194,7 +271,7 @@ class FilterSet:
                 f"the filters belong to the network {self.index} with {self.total} filters, not to "
                 f"{index.fingerprint} with {len(index)}"
             )
-        if int(self.indices.max()) >= len(index):
+        if len(self) and int(self.indices.max()) >= len(index):
             raise ValueError(
                 f"filter {int(self.indices.max())} does not exist in a network of {len(index)}"
             )
@@ -222,39 +299,33 @@ class FilterSet:
         ValueError
             If baseline or target is another network, with both fingerprints.
         """
-        baseline, target = _checked_pair(baseline, target)
-        self.masks(FilterIndex.of(target))
-        known = {"baseline": self.baseline, "target": self.target}
-        if not any(known.values()):
-            return
-        own = fingerprints(baseline, target)
-        if self.baseline != self.target:
-            self._check_order(*own)
-        for (role, expected), given in zip(known.items(), own, strict=True):
-            if expected not in ("", given):
-                raise ValueError(f"the filters' {role} is the network {expected}, not {given}")
-
-    def _check_order(self, baseline: str, target: str) -> None:
-        """Refuse baseline and target in exchanged order, by their fingerprints."""
-        if target == self.baseline or baseline == self.target:
-            raise ValueError(
-                "baseline and target are in the other order than when the filters were found"
-            )
+        check_same_pair(self, baseline, target)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the authors' text format: one index a line, below a `#` header that they skip."""
+        """Write the authors' text format: one index a line, below `#` lines that they skip.
+
+        Raises
+        ------
+        ValueError
+            If the set is empty.
+        """
+        if not len(self):
+            raise ValueError("the set is empty; expected at least one filter to save")
         header = {
             "filters": str(self.total) if self.total is not None else "",
             "index": self.index,
             "baseline": self.baseline,
             "target": self.target,
         }
-        words = " ".join(f"{key}={value}" for key, value in header.items() if value)
-        lines = [f"# faigfast {words}".rstrip(), *map(str, self.indices.tolist())]
-        write_text(path, "\n".join(lines) + "\n")
+        write_index_file(path, IndexFile(self.indices.tolist(), header, self.filter_index))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], total: int | None = None) -> "FilterSet":
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        total: int | None = None,
+        filter_index: FilterIndex | None = None,
+    ) -> "FilterSet":
         """Read a file from `save`, or one of the authors' files, which have no header.
 
         Parameters
@@ -263,58 +334,56 @@ class FilterSet:
             The file.
         total : int, optional
             Number F of filters of the network, for files whose header does not state it.
+        filter_index : FilterIndex, optional
+            Index of the network, for files that do not list its layers.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         ValueError
-            If a line repeats an index or holds none within range; the message gives its number.
+            If a line repeats an index or holds none within range; the message gives its number. If
+            the file belongs to another network than `filter_index`.
         """
         check_total(total)
-        path = checked_path(path)
-        if not os.path.isfile(path):  # unlike Path.is_file, takes names of any length
-            raise FileNotFoundError(f"{path} is not a file; expected filter indices, one a line")
-        header = {} if total is None else {"filters": str(total)}
-        lines: dict[int, int] = {}
-        text = _read_text(path)
-        for number, raw in enumerate(text.splitlines(), 1):
-            line = raw.strip()
-            if line.startswith("# faigfast"):
-                header.update(re.findall(r"(filters|index|baseline|target)=(\S*)", line))
-                if not re.fullmatch(r"\d{1,18}", header.get("filters", "0")):
-                    raise ValueError(
-                        f"{path}, line {number}: filters={header['filters'][:40]} in the header; "
-                        "expected their number"
-                    )
-            elif line and not line.startswith("#"):
-                most = int(header["filters"]) if "filters" in header else 2**63
-                if not re.fullmatch(r"[0-9]{1,18}", line) or int(line) >= most:
-                    raise ValueError(
-                        f"{path}, line {number}: {line[:40]!r} is not a filter; expected an "
-                        f"integer from 0 to {header.get('filters', 'F')} - 1"
-                    )
-                if int(line) in lines:
-                    raise ValueError(
-                        f"{path}, line {number}: filter {line} stands on line "
-                        f"{lines[int(line)]} already"
-                    )
-                lines[int(line)] = number
-        if not lines:
-            raise ValueError(f"{path} holds no filter index")
+        content = read_index_file(path, total)
+        known = (content.header.get(name, "") for name in ("index", "baseline", "target"))
+        listed = content.filter_index if filter_index is None else filter_index
         try:
-            return cls(
-                torch.tensor(list(lines)),
-                int(header["filters"]) if "filters" in header else None,
-                header.get("index", ""),
-                header.get("baseline", ""),
-                header.get("target", ""),
-            )
-        except ValueError as problem:  # a header below the indices
+            return cls(torch.tensor(content.indices), content.total, *known, listed)
+        except ValueError as problem:  # a header below the indices, or of other layers
             raise ValueError(f"{path}: {problem}") from None
 
+    def _flat(self, layer: str, row: int, column: int) -> int:
+        """Give the flat index of a filter; -1 if the network has no such filter."""
+        index = self._known_index()
+        if layer not in index.layers:
+            return -1
+        number = index.layers.index(layer)
+        rows, columns = index.shapes[number][:2]
+        inside = 0 <= row < rows and 0 <= column < columns
+        return index.offsets[number] + row * columns + column if inside else -1
 
-def check_total(total: Any) -> None:
+    def _known_index(self) -> FilterIndex:
+        if self.filter_index is None:
+            raise ValueError(
+                "the set does not know the layers of its network; expected a set of a result, or "
+                "FilterSet.load(path, filter_index=FilterIndex.of(network))"
+            )
+        return self.filter_index
+
+    def _cut(self, part: slice) -> Tensor:
+        places = range(len(self))[part]  # torch refuses negative steps
+        return self.indices[torch.tensor(places, dtype=torch.int64)]
+
+    def _combined(self, other: object, combine: Callable[[Tensor, Tensor], Tensor]) -> "FilterSet":
+        if not isinstance(other, FilterSet):
+            return NotImplemented
+        known = common_network(self, other)
+        return FilterSet(combine(self.indices, other.indices), **known)
+
+
+def check_total(total: object) -> None:
     """Refuse a number of filters that is no positive integer."""
     if total is None:
         return
@@ -323,31 +392,3 @@ def check_total(total: Any) -> None:
         raise TypeError(f"total is {total!r}; {expected}")
     if total < 1:
         raise ValueError(f"total is {total!r}; {expected}")
-
-
-def _checked_pair(baseline: nn.Module, target: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Take both modules out of their wrappers; refuse meta tensors and other layouts."""
-    baseline, target = unwrap(baseline, "baseline"), unwrap(target, "target")
-    for role, module in (("baseline", baseline), ("target", target)):
-        for key, value in tensors(module).items():
-            if value.is_meta:
-                raise ValueError(
-                    f"{role} holds {key!r} on the device meta, without values; expected a network "
-                    "with values"
-                )
-    check_same_layout(tensors(baseline), tensors(target))
-    return baseline, target
-
-
-def _read_text(path: Path) -> str:
-    try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise ValueError(
-                f"{path} has {size} bytes; expected filter indices of at most {MOST_BYTES} bytes"
-            )
-        return path.read_text()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a text file of filter indices") from None
-    except OSError as problem:
-        raise ValueError(f"{path} cannot be read: {problem.strerror or problem}") from None

@@ -119,7 +119,7 @@ class FilterIndex:
         within = flat - starts[layer]
         return [self.layers[n] for n in layer.tolist()], within // widths, within % widths
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of all names and shapes, 16 hexadecimal digits."""
         text = ";".join(
