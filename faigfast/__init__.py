@@ -21,6 +21,7 @@ _MODULE_OF = {
     "FilterSet": "faigfast.filters.filter_set",
     "attribute": "faigfast.attribution.one_call",
     "backends": "faigfast.backend.catalogue",
+    "derive_baseline": "faigfast.training.derive",
     "load_model": "faigfast.zoo.checkpoints",
     "load_pair": "faigfast.zoo.checkpoints",
     "save_model": "faigfast.zoo.checkpoints",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from faigfast.filters.filter_set import FilterSet
     from faigfast.filters.index import FilterIndex
     from faigfast.result import Attribution
+    from faigfast.training.derive import derive_baseline
     from faigfast.zoo.checkpoints import load_model, load_pair, save_model
 else:  # mypy would accept every name if it saw `__getattr__`
 
@@ -54,6 +56,7 @@ __all__ = [
     "__version__",
     "attribute",
     "backends",
+    "derive_baseline",
     "load_model",
     "load_pair",
     "save_model",

@@ -126,6 +126,11 @@ class Parts:
         """Ignore all parts, of this run too; the first part that is saved removes them."""
         self._foreign = True
 
+    @property
+    def discarded(self) -> bool:
+        """Whether the parts on disk count as none."""
+        return self._foreign
+
     def _stamp(self, name: str) -> str:
         return hashlib.sha256(json.dumps([self._identity, name]).encode()).hexdigest()
 

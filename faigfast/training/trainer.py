@@ -1,13 +1,11 @@
 """Training of one network on degraded patches; a killed run resumes from its saved state."""
 
 import hashlib
-import io
 import json
 import math
 import os
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,14 +25,13 @@ from faigfast.io.parts import Parts
 from faigfast.io.progress import progress_bar
 from faigfast.io.tensor_file import write_safetensors
 from faigfast.training.frozen_entries import FrozenEntries
+from faigfast.training.saved_state import load_state, save_state
 
 SAVE_EVERY = 100  # iterations: the most that a kill or Ctrl-C loses
 LOG_EVERY = 100
 BLUR, NOISE = (2.0,), (0.1,)  # of a pair's target, unless recipes are given
 Optimize = Callable[[list[nn.Parameter], float], torch.optim.Optimizer]
 SEED_STRIDE = 1_000_003  # iterations between the streams of two seeds; torch takes 32 bits
-
-STATE = "state"  # part that a training resumes from
 
 
 @dataclass(frozen=True)
@@ -147,15 +144,13 @@ def train(
     parts = Parts(folder, identity, overwrite)
     if overwrite:
         parts.discard()
-    if saved := parts.load(STATE, _from_tensors):
+    if saved := load_state(parts):
         network.load_state_dict(saved["network"])
         optimiser.load_state_dict(saved["optimizer"])
         cosine.load_state_dict(saved["cosine"])
         average.load_state_dict(saved["average"])
         log, done = saved["log"], saved["done"]
         _write_log(folder, log)  # a kill may have come between the state and its log
-    elif parts.path(STATE).is_file() and not overwrite:
-        warnings.warn(f"{parts.path(STATE)} is damaged: the training starts again", stacklevel=2)
 
     def save() -> None:
         state = {
@@ -166,7 +161,7 @@ def train(
             "log": log,
             "done": done,
         }
-        parts.save(STATE, _as_tensors(state))
+        save_state(parts, state)
         _write_log(folder, log)
 
     losses: list[float] = []
@@ -235,17 +230,6 @@ def _optimiser_description(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     defaults = sorted(optimiser.defaults.items())
     options = ", ".join(f"{name}={value!r}" for name, value in defaults)
     return {"optimizer": f"{kind.__module__}.{kind.__qualname__}({options})"}
-
-
-def _as_tensors(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Give a state of any optimiser as the bytes of `torch.save`."""
-    content = io.BytesIO()
-    torch.save(state, content)
-    return {STATE: torch.frombuffer(content.getbuffer(), dtype=torch.uint8)}
-
-
-def _from_tensors(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> dict[str, Any]:
-    return torch.load(io.BytesIO(tensors[STATE].numpy().tobytes()), weights_only=True)
 
 
 def _write_log(folder: Path, log: list[dict[str, float]]) -> None:

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from faigfast.data.patches import Patches
 from faigfast.io.tensor_file import load_tensors
-from faigfast.training.trainer import Schedule, _from_tensors, train
+from faigfast.training.saved_state import _from_tensors
+from faigfast.training.trainer import Schedule, train
 
 frequent = training.frequent
 
