@@ -2,28 +2,29 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from faigfast.filters.filter_data_frame import filter_data_frame
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
-from faigfast.filters.ranking import best_first, number_of_filters
-from faigfast.integration.line_losses import barrier, joined_tables
+from faigfast.filters.ranking import best_first, number_to_take
+from faigfast.integration.line_losses import barrier
 from faigfast.integration.result_notes import with_result_notes
-from faigfast.integration.settings import AttributionSettings, checked_settings
-from faigfast.io.saved_attribution import FORMAT, check_arrays, check_names, distance_of
+from faigfast.integration.settings import AttributionSettings
 from faigfast.io.tensor_file import load_tensors, save_tensors
-from faigfast.io.text_table import counted
 from faigfast.models.distance import Distance
-from faigfast.result_merging import common_layers, joined_scores, mergeable
+from faigfast.result_display import as_html, as_text, sampling
+from faigfast.result_merging import mergeable, merged_fields
+from faigfast.result_plots import PlotKind, plot
+from faigfast.result_saving import fields_of, named_tensors
 
 if TYPE_CHECKING:
     import pandas
-
-ARRAYS = ("completeness", "losses", "error", "points", "scored")  # fields that are one tensor each
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,26 +88,16 @@ class Attribution:
         object.__setattr__(self, "notes", with_result_notes(self.notes, self))
 
     def __repr__(self) -> str:
-        worst = f"worst completeness error {float(self.completeness.max()):.1e}"
-        known = self.error[self.error.isfinite()]
-        if len(known):
-            worst += f", worst estimated error {float(known.max()):.1e}"
-        return (
-            f"Attribution({', '.join(self.degradations)}: {counted(self.images, 'image')}, "
-            f"{counted(len(self.index), 'filter')}; {self.sampling}, {self.backend} "
-            f"{self.precision}; {worst})"
-        )
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        """Write a summary with losses, errors and top layers, which notebooks show."""
+        return as_html(self)
 
     @property
     def sampling(self) -> str:
         """Rule, tolerance and points in words, such as "midpoint to tol 0.01, 9 to 27 points"."""
-        settings = self.setting
-        least, most = int(self.points.min()), int(self.points.max())
-        points = counted(most, "point") if least == most else f"{least} to {most} points"
-        if settings.tol is not None:
-            return f"{settings.rule} to tol {settings.tol:g}, {points}"
-        emulated = f" {settings.steps} emulated" if settings.emulate else ""
-        return f"{settings.rule}{emulated}, {points}"
+        return sampling(self)
 
     @property
     def reached(self) -> Tensor:
@@ -251,13 +242,16 @@ class Attribution:
             self.index.fingerprint,
             self.setting.baseline,
             self.setting.target,
+            self.index,
         )
 
     def top(
         self,
         a: str | None,
-        fraction: float,
+        fraction: float | None = None,
         against: str | Sequence[str] | None = None,
+        *,
+        n: int | None = None,
     ) -> FilterSet:
         """Take the filters of highest contrast for one degradation.
 
@@ -265,8 +259,10 @@ class Attribution:
         ----------
         a, against
             As in `contrast`.
-        fraction : float
+        fraction : float, optional
             Share of all F filters in (0, 1]; rounded down, at least one filter.
+        n : int, optional
+            Number of filters, in place of a fraction.
 
         Returns
         -------
@@ -275,12 +271,68 @@ class Attribution:
 
         Raises
         ------
+        TypeError
+            If neither or both of fraction and n are given, or one is no number.
         ValueError
-            If the fraction is outside (0, 1] or asks for more filters than were scored, or all
-            scores or contrasts are exactly 0.
+            If the fraction is outside (0, 1], or it or n asks for more filters than were scored, or
+            all scores or contrasts are exactly 0.
         """
-        count = number_of_filters(fraction, len(self.index), int(self.scored.sum()))
+        count = number_to_take(fraction, n, len(self.index), int(self.scored.sum()))
         return self.ranking(a, against)[:count]
+
+    def plot(
+        self,
+        kind: PlotKind = "distribution",
+        degradation: str | None = None,
+        *,
+        against: str | Sequence[str] | None = None,
+        fraction: float | None = None,
+        layer: str | int | None = None,
+        n: int | None = None,
+        baseline: nn.Module | None = None,
+        target: nn.Module | None = None,
+        ax: "Axes | None" = None,
+    ) -> "Axes":
+        """Draw a picture on matplotlib axes.
+
+        Parameters
+        ----------
+        kind : {"distribution", "line", "layer", "kernels"}
+            Number of the best filters in each layer; mean loss along the line between the networks;
+            contrast of every filter of one layer; best kernels in both networks, and their change.
+        degradation : str, optional
+            None: all in "distribution" and "line", the only one in the other kinds.
+        against
+            As in `contrast`; not for "line".
+        fraction : float, optional
+            Of "distribution": share of all filters; default 0.01.
+        layer : str or int, optional
+            Of "layer": its name or number; None: the layer of the best filter.
+        n : int, optional
+            Of "kernels": their number; default 8.
+        baseline, target : nn.Module, optional
+            Of "kernels", required there: the networks of the result.
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; None: those of a new figure of pyplot.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        TypeError
+            If an option does not belong to the kind, or `baseline` or `target` is missing.
+        ValueError
+            If the kind, degradation or layer is unknown, the networks are others, or as `top`.
+        """
+        options = {
+            "against": against, "fraction": fraction, "layer": layer, "n": n,
+            "baseline": baseline, "target": target,
+        }  # fmt: skip
+        return plot(self, kind, degradation, ax, options)
 
     def merge(self, others: "Attribution | Iterable[Attribution]") -> "Attribution":
         """Join the images of results with equal settings, in order; objectives compare by name.
@@ -292,19 +344,7 @@ class Attribution:
         ValueError
             If a result is of other networks, degradations or settings.
         """
-        parts = mergeable(self, others)
-        return replace(
-            self,
-            by_degradation={name: joined_scores(parts, name) for name in self.degradations},
-            completeness=torch.cat([part.completeness for part in parts], dim=1),
-            losses=torch.cat([part.losses for part in parts], dim=1),
-            error=torch.cat([part.error for part in parts], dim=1),
-            points=torch.cat([part.points for part in parts], dim=1),
-            notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
-            zero_gradient=common_layers(parts),
-            line=joined_tables([part.line for part in parts], 1),
-            distance=next((p.distance for p in parts if p.distance.layers), self.distance),
-        )
+        return replace(self, **merged_fields(mergeable(self, others)))
 
     def to_frame(self) -> "pandas.DataFrame":
         """One row per scored filter: flat, layer, out, in, then mean score and contrast by name.
@@ -314,32 +354,15 @@ class Attribution:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError("a table needs pandas: pip install 'faigfast[report]'") from None
-        flat = self.scored.nonzero().flatten()
-        layers, outputs, inputs = self.index.locate_all(flat)
-        columns: dict[str, Any] = {"flat": flat, "layer": layers, "out": outputs, "in": inputs}
+        columns = {}
         for name in self.degradations:
-            columns[f"score_{name}"] = self.mean(name)[flat]
-            columns[f"contrast_{name}"] = self.contrast(name)[flat]
-        return pandas.DataFrame(columns)
+            columns[f"score_{name}"] = self.mean(name)
+            columns[f"contrast_{name}"] = self.contrast(name)
+        return filter_data_frame(self.scored.nonzero().flatten(), self.index, columns)
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Give everything as named tensors and metadata in JSON types, for `from_tensors`."""
-        tensors = {f"scores.{i}": v for i, v in enumerate(self.by_degradation.values())}
-        tensors |= {name: getattr(self, name) for name in (*ARRAYS, "line")}
-        tensors |= {"distance": self.distance.to_tensor()} if self.distance.layers else {}
-        return tensors, {
-            "format": FORMAT,
-            "degradations": list(self.degradations),
-            "layers": self.index.layers,
-            "shapes": self.index.shapes,
-            "setting": asdict(self.setting),
-            "notes": self.notes,
-            "zero_gradient": self.zero_gradient,
-        }
+        return named_tensors(self)
 
     @classmethod
     def from_tensors(
@@ -352,24 +375,7 @@ class Attribution:
         ValueError
             If the tensors and the metadata are not those of an attribution.
         """
-        try:
-            check_names(metadata, sum(name.startswith("scores.") for name in tensors))
-            names, setting = metadata["degradations"], checked_settings(metadata.get("setting"))
-            shapes = tuple(tuple(shape) for shape in metadata["shapes"])
-            index = FilterIndex(tuple(metadata["layers"]), shapes)
-            check_arrays(tensors, index, len(names), setting)
-            return cls(
-                index,
-                {name: tensors[f"scores.{i}"] for i, name in enumerate(names)},
-                setting=setting,
-                notes=tuple(metadata["notes"]),
-                zero_gradient=tuple(metadata.get("zero_gradient", ())),  # of newer files
-                line=tensors.get("line", torch.empty(0)),
-                distance=distance_of(tensors, index.layers),
-                **{name: tensors[name] for name in ARRAYS},
-            )
-        except (KeyError, TypeError, AttributeError) as problem:
-            raise ValueError(f"{type(problem).__name__} {problem}") from None
+        return cls(**fields_of(tensors, metadata))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file, with a digest of its content."""

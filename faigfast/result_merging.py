@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from faigfast.integration.line_losses import joined_tables
 from faigfast.integration.settings import differences
 
 if TYPE_CHECKING:
     from faigfast.result import Attribution
 
 
-def mergeable(first: "Attribution", others: Any) -> list["Attribution"]:
+def mergeable(first: "Attribution", others: object) -> list["Attribution"]:
     """List results that can be merged.
 
     Parameters
@@ -30,10 +31,9 @@ def mergeable(first: "Attribution", others: Any) -> list["Attribution"]:
         If a result is of other networks, degradations or settings.
     """
     kind = type(first)
-    others = [others] if isinstance(others, kind) else others
-    if not isinstance(others, Iterable):
+    if not isinstance(others, kind | Iterable):
         raise TypeError(f"others is {others!r}; expected an Attribution or several")
-    parts = [first, *others]
+    parts = [first, *([others] if isinstance(others, kind) else others)]
     for part in parts[1:]:
         if not isinstance(part, kind):
             raise TypeError(f"others holds a {type(part).__name__}; expected an Attribution")
@@ -46,6 +46,22 @@ def mergeable(first: "Attribution", others: Any) -> list["Attribution"]:
         if not torch.equal(part.scored, first.scored):
             raise ValueError("results that score different filters cannot be merged")
     return parts
+
+
+def merged_fields(parts: Sequence["Attribution"]) -> dict[str, Any]:
+    """Join the fields that belong to images, and what only some parts know."""
+    first = parts[0]
+    return {
+        "by_degradation": {name: joined_scores(parts, name) for name in first.degradations},
+        **{
+            name: torch.cat([getattr(part, name) for part in parts], dim=1)
+            for name in ("completeness", "losses", "error", "points")
+        },
+        "notes": tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        "zero_gradient": common_layers(parts),
+        "line": joined_tables([part.line for part in parts], 1),
+        "distance": next((p.distance for p in parts if p.distance.layers), first.distance),
+    }
 
 
 def joined_scores(parts: Sequence["Attribution"], name: str) -> Tensor:

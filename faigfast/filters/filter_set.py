@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, SupportsIndex, overload
 import torch
 from torch import Tensor, nn
 
+from faigfast.filters.filter_data_frame import filter_data_frame
 from faigfast.filters.index import FilterIndex
 from faigfast.filters.index_file import IndexFile, read_index_file, write_index_file
 from faigfast.filters.layer_counts import layers_in_words
@@ -196,14 +197,7 @@ class FilterSet:
         ValueError
             If the set does not know its layers.
         """
-        layers, outputs, inputs = self._known_index().locate_all(self.indices)
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError("a table needs pandas: pip install 'faigfast[report]'") from None
-        return pandas.DataFrame(
-            {"flat": self.indices, "layer": layers, "out": outputs, "in": inputs}
-        )
+        return filter_data_frame(self.indices, self._known_index())
 
     def swap(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -77,3 +77,33 @@ def number_of_filters(fraction: float, filters: int, scored: int) -> int:
     if count > scored:
         raise ValueError(f"fraction {fraction} asks for {count} filters; {scored} were scored")
     return count
+
+
+def number_to_take(fraction: float | None, n: int | None, filters: int, scored: int) -> int:
+    """Give the number of filters that a share or a number asks for.
+
+    Parameters
+    ----------
+    fraction : float, optional
+        As in `number_of_filters`.
+    n : int, optional
+        From 1 to `scored`; in place of the fraction.
+    filters, scored : int
+        As in `number_of_filters`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If neither or both are given, or one is out of range.
+    """
+    if (fraction is None) == (n is None):
+        raise TypeError(
+            f"fraction is {fraction!r} and n is {n!r}; expected a number in (0, 1] or n, not both"
+        )
+    if fraction is not None:
+        return number_of_filters(fraction, filters, scored)
+    if isinstance(n, bool) or not isinstance(n, Integral):
+        raise TypeError(f"n is {n!r}; expected a number of filters")
+    if not 1 <= n <= scored:
+        raise ValueError(f"n is {n}; expected 1 to {scored}, the number of scored filters")
+    return int(n)

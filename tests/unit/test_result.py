@@ -131,6 +131,20 @@ def test_fractions_of_the_wrong_kind(fraction):
         made(TWO).top("blur", fraction)
 
 
+def test_top_by_number():
+    result = made(TWO, [True, False, True, True])
+    assert result.top("blur", n=2).indices.tolist() == [0, 3]
+    assert result.top("noise", n=1, against=()).indices.tolist() == [2]
+    for n in (0, -1, 4):
+        with pytest.raises(ValueError, match=f"n is {n}; expected 1 to 3, the number of scored"):
+            result.top("blur", n=n)
+    for n in (True, 1.0, "2", [1]):
+        with pytest.raises(TypeError, match=r"n is .*; expected a number of filters"):
+            result.top("blur", n=n)
+    with pytest.raises(TypeError, match=r"fraction is 0.5 and n is 1; expected .* not both"):
+        result.top("blur", 0.5, n=1)
+
+
 def test_top_ranks_only_what_was_scored():
     scored = [False, True, False, True]
     result = made({"lq": [[0.0, 0.0, 0.0, 1.0]]}, scored)
@@ -213,7 +227,7 @@ def test_repr_tells_rule_points_and_errors():
     points, error = torch.tensor([[9, 9], [27, 9]]), torch.tensor([[1e-3, 2e-3], [5e-3, 1e-4]])
     text = repr(replace(result, points=points, error=error.double()))
     assert "2 images, 4 filters; midpoint to tol 0.01, 9 to 27 points, reference fp32" in text
-    assert text.endswith(", worst estimated error 5.0e-03)")
+    assert text.splitlines()[0].endswith(", worst estimated error 5.0e-03)")
     assert "left 100 emulated, 10 points" in repr(made(TWO, rule="left", steps=100, emulate=True))
 
 
