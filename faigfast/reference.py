@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from faigfast.filters.index import FilterIndex
-from faigfast.integration.gradients import gradients_at
+from faigfast.integration.gradients import Evaluate, gradients_at
 from faigfast.integration.image_scores import NO_GRADIENT, ImageScores
 from faigfast.integration.line_losses import loss_table
-from faigfast.integration.objective import Objective, loss
+from faigfast.integration.objective import Objective
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Step
 from faigfast.models.state import all_finite
@@ -29,6 +29,7 @@ def integrate(
     tol: float | None = None,
     advance: Callable[[], object] = lambda: None,
     signed: bool = False,
+    evaluate: Evaluate = gradients_at,
 ) -> ImageScores:
     """Scores Σ |I_i| of one image, with I_i = Δ_i Σ_s w_s ∂L(γ(α_s), x)/∂γ_i.
 
@@ -52,6 +53,8 @@ def integrate(
         Called after every point.
     signed : bool
         Score a kernel by −Σ I_i in place of Σ |I_i|.
+    evaluate : callable
+        Gives L and ∂L/∂γ at one point.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def integrate(
         return torch.cat(parts)
 
     with torch.no_grad():
-        first, last = (loss(objective, path.call(path.at(a), x), gt).item() for a in (0.0, 1.0))
+        first, last = (evaluate(path, a, x, gt, objective)[0].item() for a in (0.0, 1.0))
 
     def relative_difference(coarse: Tensor, fine: Tensor) -> float:
         size = float(fine.abs().sum())
@@ -87,7 +90,7 @@ def integrate(
         for value in total.values():
             value.mul_(step.keep)
         for alpha, weight in zip(step.nodes, step.weights, strict=True):
-            value, gradients = gradients_at(path, float(alpha), x, gt, objective)
+            value, gradients = evaluate(path, float(alpha), x, gt, objective)
             if not gradients:
                 raise ValueError(NO_GRADIENT)
             for key, gradient in gradients.items():

@@ -17,9 +17,11 @@ from faigfast.engine.endpoints import compare_endpoints
 from faigfast.engine.graph import Graphs
 from faigfast.engine.integrate import Engine
 from faigfast.engine.memory import default_budget
+from faigfast.engine.own_copy import OnCopy
 from faigfast.engine.verify_in_run import PointByPoint
 from faigfast.filters.index import FilterIndex
 from faigfast.integration.batch import Batch
+from faigfast.integration.gradients import gradients_at
 from faigfast.integration.image_range import RANGE_NOTE, resembles_bytes
 from faigfast.integration.image_scores import ImageScores
 from faigfast.integration.line_losses import joined_tables
@@ -245,12 +247,13 @@ class Computation:
                 ) from problem
             images = images[done:]
         self.compare(images[0])
+        evaluate = gradients_at if self.engine is None else OnCopy()
         for image in images:
             with name_in_errors(image.name):
                 yield reference.integrate(
                     self.path, steps(), self.objective, self.index, self.scored,
                     self.prepared([image]).to(self.dtype), image.gt[None].to(self.dtype),
-                    self.tol, bar.update, signed,
+                    self.tol, bar.update, signed, evaluate,
                 )  # fmt: skip
 
     def compare(self, image: NamedImage) -> None:

@@ -117,6 +117,17 @@ class Graphs:
         outputs = (baseline.output, target.output)
         return self._plan_of_trace(path, target), PairOutputs(outputs, same_calls, generic, state)
 
+    def known_reason(self, path: WeightPath, modules: Modules, x: Tensor) -> str:
+        """Say why images of a shape run point by point; "" where this is not known.
+
+        A network whose calls have changed since is right point by point too, so `state`, which
+        runs the networks, is not needed.
+        """
+        known = self._known.get(_kind(path, x))
+        if known is None or not isinstance(known.plan, str):
+            return ""
+        return known.plan if known.state[1] == [numbers(module) for module in modules] else ""
+
     def settle(self, path: WeightPath, x: Tensor, state: Any, plan: Plan | str) -> None:
         """Remember the plan for images of a shape, or why there is none."""
         _keep(self._known, _kind(path, x), KnownPlan(plan, state), SIZES)

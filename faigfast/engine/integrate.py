@@ -301,8 +301,9 @@ class Engine:
         at the ends of the line and, instead of a comparison beforehand, their gradients at one of
         `nodes`, those of the first step.
         """
-        if self.state is None:
-            self.state = self.graphs.state(self.path, self.modules, x)
+        if reason := self.graphs.known_reason(self.path, self.modules, x):
+            raise PointByPoint(reason)
+        self.state = self.state or self.graphs.state(self.path, self.modules, x)
         plan, outputs = self.graphs.plan(self.path, self.modules, x, self.state)
         if isinstance(plan, str):
             raise PointByPoint(plan)
@@ -311,8 +312,7 @@ class Engine:
             losses = self._losses_as_is(outputs, x, gt)
             check_ends = partial(self._settle, plan, outputs, x, losses)
         chunk = self._chunk(plan, x, gt, images)
-        at_most_two = {"points": min(chunk.points, 2), "images": min(chunk.images, 2)}
-        sizes = replace(chunk, **at_most_two, at_once=1)
+        sizes = replace(chunk, points=min(chunk.points, 2), images=min(chunk.images, 2), at_once=1)
         kind = sizes, self.backend, self.mode, self.values, self.checked_for
         if kind not in plan.checked:
             kept = [key for key in plan.checked if key[-1].alive][-MOST_CHECKED:]

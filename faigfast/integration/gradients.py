@@ -1,5 +1,6 @@
 """Loss and gradients of one image at one point of the line, by the network itself."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -8,6 +9,11 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from faigfast.integration.objective import Objective, loss
 from faigfast.integration.path import WeightPath
+
+# Of (path, alpha, x, gt, objective); see `gradients_at`.
+Evaluate = Callable[
+    [WeightPath, float, Tensor, Tensor, Objective], tuple[Tensor, dict[str, Tensor]]
+]
 
 
 def gradients_at(
@@ -31,7 +37,7 @@ def gradients_at(
     loss : Tensor
         [].
     gradients : dict of str to Tensor
-        By state-dict key, of the moving tensors that the loss depends on.
+        By state-dict key, of the moving tensors that the loss depends on; empty under `no_grad`.
 
     Raises
     ------

@@ -232,7 +232,7 @@ class WeightPath:
         places = {f"module.{key}": value for key, value in places.items() if key in self._places}
         with _NormsWrittenOut(x), self._writes_recorded(given):
             return functional_call(
-                _NetworkThen(module or self.module), places, (x, then), tie_weights=False
+                NetworkThen(module or self.module), places, (x, then), tie_weights=False
             )
 
     @contextmanager
@@ -247,14 +247,26 @@ class WeightPath:
         self.written = frozenset(written)
 
 
-class _NetworkThen(nn.Module):
-    """A network followed by a function of its output."""
+class NetworkThen(nn.Module):
+    """A network followed by a function of its output.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network.
+
+    Raises
+    ------
+    ValueError
+        In calls on which the network or the function fails.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, x: Tensor, then: Callable[[Any], Any]) -> Any:
+        """Give the result of `then`; x may carry further inputs, see `faigfast.models.packing`."""
         x, others, by_name = arguments_of(x)
         with blaming(f"the networks do not take x {list(x.shape)} of {x.dtype}", Exception):
             output = self.module(x, *others, **by_name)
