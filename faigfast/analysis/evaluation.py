@@ -335,6 +335,14 @@ def difference_text(values: Tensor) -> str:
     return f"{mean:+.2f} dB" if math.isnan(half) else f"{mean:+.2f} ± {half:.2f} dB"
 
 
+def photograph_means(values: Tensor, photographs: Sequence[str]) -> Tensor:
+    """Means [P] of the photographs' crops, float64, from one number a crop [N]."""
+    groups: dict[str, list[float]] = {}
+    for name, value in zip(photographs, values.tolist(), strict=True):
+        groups.setdefault(name, []).append(value)
+    return torch.tensor([sum(g) / len(g) for g in groups.values()], dtype=torch.float64)
+
+
 def over_photographs(values: Tensor, photographs: Sequence[str]) -> tuple[float, float, int, int]:
     """Mean over photographs of their crops' means, with its interval over photographs.
 
@@ -363,10 +371,7 @@ def over_photographs(values: Tensor, photographs: Sequence[str]) -> tuple[float,
         from scipy.stats import t
     except ImportError:
         raise ImportError("intervals need SciPy: pip install 'faigfast[report]'") from None
-    groups: dict[str, list[float]] = {}
-    for name, value in zip(photographs, values.tolist(), strict=True):
-        groups.setdefault(name, []).append(value)
-    means = torch.tensor([sum(g) / len(g) for g in groups.values()], dtype=torch.float64)
+    means = photograph_means(values, photographs)
     count, positive = len(means), int((means > 0).sum())
     if count < 2:
         return float(means.mean()), math.nan, positive, count

@@ -18,7 +18,7 @@ from faigfast.models.state import all_finite, copy_of, tensors, unwrap
 
 FORMAT = "faigfast dial 1"
 ROLES = ("positions", "baseline", "target")  # first part of the tensors' names in a file
-NAME = r"[\w.+-]*"
+NAME = r"[^/\x00-\x1f]*"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,9 @@ class Dial:
     def __post_init__(self) -> None:
         """Check that the parts fit each other."""
         if not isinstance(self.name, str) or not re.fullmatch(NAME, self.name):
-            raise ValueError(f"name is {self.name!r}; expected letters, digits, . + - _")
+            raise ValueError(
+                f"name is {self.name!r}; expected text without / and control characters"
+            )
         if not self.positions:
             raise ValueError("positions are empty; expected at least one filter")
         for role in ("baseline", "target", "shapes"):
