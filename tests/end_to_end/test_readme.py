@@ -15,6 +15,7 @@ BESIDE_CODE = ("README.md", "CONTRIBUTING.md", "csrc/README.md", "faigfast/engin
 DOCUMENTS = [*(ROOT / name for name in BESIDE_CODE), *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = FENCED.findall(README)
+PYTHON_BLOCKS = [text for language, text in BLOCKS if language == "python"]
 # Code: fenced blocks and text between single backticks.
 CODE = [text for _, text in BLOCKS] + re.findall(r"`([^`\n]+)`", FENCED.sub("", README))
 
@@ -34,10 +35,23 @@ def test_linked_files_exist(document):
 
 
 def test_python_blocks_parse():
-    blocks = [text for language, text in BLOCKS if language == "python"]
-    assert blocks
-    for block in blocks:
+    for block in PYTHON_BLOCKS:
         ast.parse(block)
+
+
+def test_the_first_example_runs_as_it_is_written(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("skimage")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(PYTHON_BLOCKS[0], "README.md", "exec"), {})
+    assert "Attribution" in capsys.readouterr().out
+    assert (tmp_path / "filters.png").stat().st_size > 5000
+    statements = ast.parse(PYTHON_BLOCKS[0]).body
+    assert len([s for s in statements if not isinstance(s, ast.Import | ast.ImportFrom)]) <= 10
+
+
+def test_the_part_before_the_reference_is_short():
+    assert len(README.split("\n# Reference\n")[0].split()) <= 600
 
 
 def test_commands_exist():
