@@ -66,8 +66,8 @@ def degraded_images(add: Add, default: str = "") -> None:
     )
 
 
-def own_network(add: Add) -> None:
-    """Options of an architecture outside the zoo, and of branches to merge."""
+def own_architecture(add: Add) -> None:
+    """Options of an architecture outside the zoo."""
     add(
         "--into",
         type=str,
@@ -75,6 +75,11 @@ def own_network(add: Add) -> None:
         help="your own architecture: what builds it, importable from the current folder",
     )
     add("--into_kwargs", type=dict, default={}, help="arguments of the factory, as JSON")
+
+
+def own_network(add: Add) -> None:
+    """Options of an architecture outside the zoo, and of branches to merge."""
+    own_architecture(add)
     add(
         "--fuse",
         type=str,

@@ -11,11 +11,14 @@ from faigfast.cli.common_options import (
     Add,
     degraded_images,
     objective,
+    own_architecture,
     own_network,
     pair_keys,
     quiet,
     weight_options,
 )
+from faigfast.cli.dial_options import HELP as DIAL_HELP
+from faigfast.cli.dial_options import dial
 from faigfast.cli.finding_options import FINDINGS
 
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -185,6 +188,72 @@ def _train(add: Add) -> None:
     quiet(add)
 
 
+def _baseline(add: Add) -> None:
+    add("target", type=str, help="checkpoint of the target, .pth, .safetensors or .param")
+    add(
+        "--output",
+        type=str,
+        required=True,
+        metavar="FILE",
+        help="receives the baseline, under the target's keys; its record in a .json file beside it",
+    )
+    add(
+        "--gt",
+        type=str,
+        metavar="FOLDER",
+        help="photographs; default those in the wheels of scikit-image and -learn",
+    )
+    add("--scale", type=int, help="enlargement; default what the network says or shows")
+    add("--iterations", type=int, default=500, help="the most steps")
+    add(
+        "--keep",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="RECIPE",
+        help=f"degradations that the baseline goes on removing: {RECIPES}",
+    )
+    add(
+        "--forget",
+        type=str,
+        nargs="+",
+        metavar="RECIPE",
+        help="degradations that it shall no longer remove; default noise and blur, as far as the "
+        "target removes them and they are not to be kept",
+    )
+    add(
+        "--ground_truth",
+        choices=["photograph", "own_output"],
+        default="photograph",
+        help="what outputs are compared with; own_output, the target's own on clean input, for "
+        "networks that were trained with a discriminator",
+    )
+    add("--rate", type=float, default=5e-4, help="learning rate at the start")
+    add("--batch", type=int, default=8, help="patches in an iteration")
+    add("--patch", type=int, default=32, help="side of a low-resolution patch in pixels")
+    add(
+        "--pad",
+        type=int,
+        default=0,
+        metavar="K",
+        help="pad inputs by K pixels of reflection on every side, for networks that lose pixels "
+        "(waifu2x: 7, Real-CUGAN x2: 18)",
+    )
+    add("--seed", type=int, default=0, help="of patches and noise")
+    add("--recursive", action="store_true", help="include the subfolders of --gt")
+    add(
+        "--alpha",
+        choices=["refuse", "drop"],
+        default="refuse",
+        help="what becomes of transparent pixels; drop keeps the colours below them",
+    )
+    own_architecture(add)
+    weight_options(add)
+    add("--overwrite", action="store_true", help="discard an earlier run; replace the file")
+    add("--threads", type=int, help="of PyTorch; default its own choice")
+    quiet(add)
+
+
 def _demo(add: Add) -> None:
     add(
         "--output",
@@ -292,6 +361,11 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None]]] = {
         "command goes on.",
         _train,
     ),
+    "baseline": (
+        "Derive the baseline of one checkpoint by training it on with clean photographs. "
+        "Interrupted, the same command goes on.",
+        _baseline,
+    ),
     "demo": ("Attribute, mask and report with the shipped pair on photographs.", _demo),
     "bench": ("Compare the speed of faigfast with the loops it replaces.", _bench),
     "accuracy": (
@@ -299,5 +373,6 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None]]] = {
         _accuracy,
     ),
     **FINDINGS,
+    "dial": (DIAL_HELP, dial),
     "doctor": ("Say what is built and found here, and why anything is missing.", _doctor),
 }

@@ -11,8 +11,8 @@ from faigfast.training.held_out import CLEAN
 PATIENCE = 3  # measurements in a row without a change
 LEAST_RISE = 0.02  # dB of clean PSNR that count as a rise
 LEAST_FALL = 0.05  # dB of a removed degradation that count as a fall
-LEAST_ABILITY = 0.25  # dB above bicubic enlargement from which a target removes a degradation
-MOST_LOSS = 3.0  # dB of clean PSNR below the target's; two measurements in a row are divergence
+LEAST_ABILITY = 0.25  # dB of gain over bicubic enlargement that count as an ability
+MOST_LOSS = 3.0  # dB of clean PSNR below the target's from which no rise is divergence
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,9 @@ class Derivation:
 def abilities(
     target: Mapping[str, float], bicubic: Mapping[str, float], names: Sequence[str]
 ) -> tuple[str, ...]:
-    """Name the degradations that a target removes better than bicubic enlargement does."""
-    return tuple(n for n in names if target[n] - bicubic[n] >= LEAST_ABILITY)
+    """Name the degradations that a target removes: its gain over bicubic exceeds that on clean."""
+    plain = max(target[CLEAN] - bicubic[CLEAN], 0.0)
+    return tuple(n for n in names if target[n] - bicubic[n] >= plain + LEAST_ABILITY)
 
 
 def clean_settled(history: Sequence[Measurement]) -> bool:
@@ -136,7 +137,7 @@ def forgotten_reason(
     gone, settled = [], []
     for name in names:
         values = [m.psnr[name] for m in history]
-        if values[-1] <= bicubic[name]:
+        if values[-1] <= bicubic[name] + LEAST_ABILITY:
             gone.append(name)
         elif (
             len(values) > PATIENCE
@@ -159,9 +160,9 @@ def forgotten_reason(
 
 
 def has_diverged(history: Sequence[Measurement], target: Mapping[str, float]) -> bool:
-    """Whether clean crops lost far too much in the last two measurements."""
+    """Whether clean crops lost far too much, and the last measurement shows no recovery."""
     last = [m.psnr[CLEAN] for m in history[-2:]]
-    return len(last) == 2 and max(last) < target[CLEAN] - MOST_LOSS
+    return len(last) == 2 and max(last) < target[CLEAN] - MOST_LOSS and last[1] <= last[0]
 
 
 def _and(names: Sequence[str]) -> str:

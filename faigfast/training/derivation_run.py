@@ -1,6 +1,8 @@
 """The training of a baseline from a target, measured as it goes; a killed run resumes."""
 
+import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +32,7 @@ from faigfast.training.trainer import SEED_STRIDE, Schedule
 
 MEASURE_EVERY = 25  # iterations; a kill loses no more than these
 EMA_DECAY = 0.97
-LEAST_RATE = 1e-7
+WARM_UP = 0.1  # of the iterations: the first steps of Adam would move every weight alike
 HALVES = (torch.float16, torch.bfloat16)  # trained in float32
 
 
@@ -90,8 +92,8 @@ class DerivationRun:
         self.average = [p.detach().clone() for p in self.learned]
         rate = plan.schedule.learning_rate
         self.optimiser = torch.optim.Adam(self.learned, rate, betas=(0.9, 0.99))
-        self.cosine = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimiser, plan.schedule.iterations, LEAST_RATE
+        self.rates = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, partial(relative_rate, iterations=plan.schedule.iterations)
         )
         self.done = 0
         self.history: list[Measurement] = []
@@ -143,7 +145,7 @@ class DerivationRun:
             self.reason = f"the loss is {float(loss.detach())} at iteration {self.done}"
             return
         self.optimiser.step()
-        self.cosine.step()
+        self.rates.step()
         decay = min(EMA_DECAY, (1 + self.done) / (10 + self.done))
         with torch.no_grad():
             for mean, value in zip(self.average, self.learned, strict=True):
@@ -268,7 +270,7 @@ class DerivationRun:
         if not self.reason:
             state["learned"] = [value.detach() for value in self.learned]
             state["optimiser"] = self.optimiser.state_dict()
-            state["cosine"] = self.cosine.state_dict()
+            state["rates"] = self.rates.state_dict()
         save_state(self.parts, state)
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -283,7 +285,13 @@ class DerivationRun:
                 for parameter, value in zip(self.learned, state["learned"], strict=True):
                     parameter.copy_(value)
             self.optimiser.load_state_dict(state["optimiser"])
-            self.cosine.load_state_dict(state["cosine"])
+            self.rates.load_state_dict(state["rates"])
+
+
+def relative_rate(done: int, iterations: int) -> float:
+    """Give the learning rate after `done` steps, of the highest: a ramp, then a cosine to 0."""
+    cosine = 0.5 + 0.5 * math.cos(math.pi * done / iterations)
+    return min(1.0, (done + 1) / max(1.0, WARM_UP * iterations)) * cosine
 
 
 def _trainable_copy(target: nn.Module) -> nn.Module:

@@ -64,7 +64,7 @@ def derive_baseline(
     scale : int, optional
         Enlargement. None: the network's attribute `scale`, or what its output shows.
     iterations : int
-        The most steps of Adam on the L1 loss; the rate falls to 1e-7 along a cosine.
+        The most steps of Adam on the L1 loss.
     keep : recipe or sequence of recipes
         Degradations that the baseline goes on removing, such as "blur=2": half of the patches get
         one of them.
@@ -77,7 +77,8 @@ def derive_baseline(
         is added where the input has one to be forgotten. The network learns to let it through, and
         is not made as smooth as L1 on photographs makes it.
     learning_rate : float
-        At the start.
+        The highest: it rises during the first tenth of the iterations, and falls to 0 along a
+        cosine.
     patch, batch : int
         Side of a low-resolution patch in pixels, and patches in a step.
     pad : int
@@ -116,7 +117,11 @@ def derive_baseline(
     """
     network = unwrap(target, "target")
     check_trainable(network)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed is {seed!r}; expected an integer")
     pad, schedule = checked_pad(pad), Schedule(iterations, learning_rate, batch, seed=seed)
+    if isinstance(patch, bool) or not isinstance(patch, int) or patch < 1:
+        raise ValueError(f"patch is {patch!r}; expected a positive integer")
     if ground_truth not in GROUND_TRUTHS:
         raise ValueError(
             f"ground_truth is {ground_truth!r}; expected one of {', '.join(GROUND_TRUTHS)}"
@@ -174,6 +179,8 @@ def derive_baseline(
 def _recipes(option: str, given: Any, scale: int) -> dict[str, Degradation]:
     """Read recipes by their text."""
     one = isinstance(given, str | Degradation) or callable(given)
+    if not one and not isinstance(given, Iterable):
+        raise TypeError(f"{option} is {given!r}; expected a recipe, or a sequence of recipes")
     recipes: dict[str, Degradation] = {}
     for recipe in [given] if one else given:
         try:

@@ -14,6 +14,7 @@ from faigfast.models.state import copy_of, undisturbed
 
 CLEAN = "clean"
 MOST_CROPS = 24
+MOST_SIDE = 768  # pixels of a photograph that crops are cut from
 MOST_PSNR = 80.0  # dB; equal images have it, so that means are finite
 NODES = (0.25, 0.5, 0.75)  # of the line, where the barrier is measured
 CHUNK = 8  # crops in one forward
@@ -48,19 +49,19 @@ class HeldOut:
         pad: int,
         seed: int,
     ) -> "HeldOut":
-        """Cut crops of a patch's size at equal distances, and degrade them by every recipe."""
-        side = scale * patch
-        tiles = [
-            image[:, top : top + side, left : left + side]
-            for image in images.values()
-            for top in range(0, image.shape[1] - side + 1, side)
-            for left in range(0, image.shape[2] - side + 1, side)
-        ]
-        count = min(len(tiles), MOST_CROPS)
-        gt = torch.stack([tiles[(2 * n + 1) * len(tiles) // (2 * count)] for n in range(count)])
-        lq = {CLEAN: Degradation(scale=scale)(gt)}
-        lq |= {name: recipe(gt, seed) for name, recipe in recipes.items()}
-        return cls(lq, gt, pad)
+        """Degrade photographs by every recipe, and cut crops of a patch's size out of them."""
+        recipes = {CLEAN: Degradation(scale=scale), **recipes}
+        gt: list[Tensor] = []
+        lq: dict[str, list[Tensor]] = {name: [] for name in recipes}
+        for number, image in enumerate(images.values()):
+            image = _middle(image, scale)[None]
+            gt += _tiles(image, scale * patch)
+            for name, recipe in recipes.items():
+                lq[name] += _tiles(recipe(image, (seed + number) % 2**32), patch)
+        count = min(len(gt), MOST_CROPS)
+        chosen = [(2 * n + 1) * len(gt) // (2 * count) for n in range(count)]
+        crops = {name: torch.stack([tiles[n] for n in chosen]) for name, tiles in lq.items()}
+        return cls(crops, torch.stack([gt[n] for n in chosen]), pad)
 
     @property
     def scale(self) -> int:
@@ -120,6 +121,20 @@ class HeldOut:
         error = (round_to_8_bit(output) - round_to_8_bit(self.gt))[inner].double()
         least = 10 ** (-MOST_PSNR / 10)
         return float(-10 * error.square().flatten(1).mean(1).clamp(min=least).log10().mean())
+
+
+def _middle(image: Tensor, scale: int) -> Tensor:
+    """Cut at most `MOST_SIDE` pixels a side out of the middle of a photograph."""
+    for axis in (1, 2):
+        side = min(image.shape[axis], MOST_SIDE) // scale * scale
+        image = image.narrow(axis, (image.shape[axis] - side) // 2, side)
+    return image
+
+
+def _tiles(image: Tensor, side: int) -> list[Tensor]:
+    """Cut [1, C, H, W] into squares, row by row."""
+    rows = image[0].unfold(1, side, side).unfold(2, side, side)  # [C, rows, columns, side, side]
+    return list(rows.permute(1, 2, 0, 3, 4).flatten(0, 1))
 
 
 def enlarged(x: Tensor, scale: int) -> Tensor:
