@@ -20,6 +20,7 @@ from faigfast.models.distance import Distance
 from faigfast.result_display import as_html, as_text, sampling
 from faigfast.result_merging import mergeable, merged_fields
 from faigfast.result_plots import PlotKind, plot
+from faigfast.result_saving import ARRAYS as ARRAYS
 from faigfast.result_saving import fields_of, named_tensors
 
 if TYPE_CHECKING:

@@ -31,9 +31,10 @@ def mergeable(first: "Attribution", others: object) -> list["Attribution"]:
         If a result is of other networks, degradations or settings.
     """
     kind = type(first)
-    if not isinstance(others, kind | Iterable):
+    others = [others] if isinstance(others, kind) else others
+    if not isinstance(others, Iterable):
         raise TypeError(f"others is {others!r}; expected an Attribution or several")
-    parts = [first, *([others] if isinstance(others, kind) else others)]
+    parts = [first, *others]
     for part in parts[1:]:
         if not isinstance(part, kind):
             raise TypeError(f"others holds a {type(part).__name__}; expected an Attribution")

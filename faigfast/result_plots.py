@@ -147,8 +147,7 @@ def _layer(
     ax.figure.colorbar(image, ax=ax, label="contrast" if signed else "score")
     title = f"{_label(name.removesuffix('.weight'))}, {degradation or result.degradations[0]}"
     ax.set(title=title, xlabel="in", ylabel="out")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.get_major_locator().set_params(integer=True)
+    ax.locator_params(integer=True)
 
 
 def _layer_number(
@@ -206,8 +205,8 @@ def _kernels(
     middles = [c * (width + 1) + (width - 1) / 2 for c in range(len(kernels))]
     names = [_label(name).replace(" ", "\n") for name, _, _ in kernels]
     ax.set_xticks(middles, names, rotation=90, fontsize="x-small")
-    rows = ["baseline", "target", "change,\nown scale"]
-    ax.set_yticks([r * (height + 1) + (height - 1) / 2 for r in range(3)], rows)
+    titles = ["baseline", "target", "change,\nown scale"]
+    ax.set_yticks([r * (height + 1) + (height - 1) / 2 for r in range(3)], titles)
     ax.tick_params(length=0)
     ax.set_title(f"the {len(kernels)} best filters for {degradation or result.degradations[0]}")
 

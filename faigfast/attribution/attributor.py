@@ -1,5 +1,6 @@
 """Attributor: two networks once, then batch after batch of images in, scores of filters out."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral as Integer
@@ -8,11 +9,13 @@ from threading import RLock
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 from tqdm import tqdm
 
 from faigfast.attribution.computation import SIGNED, Computation
+from faigfast.attribution.named_networks import named_networks
 from faigfast.attribution.uncompiled import uncompiled
 from faigfast.backend.catalogue import choose
 from faigfast.backend.cpu.allocator import free_cached
@@ -22,19 +25,22 @@ from faigfast.backend.precision import PRECISIONS, check_precision
 from faigfast.engine.graph import Graphs
 from faigfast.filters.index import FilterIndex
 from faigfast.filters.selection import Selection, select
-from faigfast.integration.batch import batches, is_one_batch
+from faigfast.integration.batch import Batches, batches, is_one_batch
+from faigfast.integration.image_range import X_RANGE_NOTE, resembles_bytes_beside
 from faigfast.integration.objective import Objective, resolve_objective, without_own_gradients
 from faigfast.integration.objective_identity import ObjectiveIdentity
 from faigfast.integration.padding import checked_pad, on_middle
 from faigfast.integration.path import WeightPath
 from faigfast.integration.refinement import schedule
 from faigfast.integration.settings import AttributionSettings
+from faigfast.integration.unbatched import refuse_unbatched
 from faigfast.io.progress import progress_bar
 from faigfast.models.fingerprint import fingerprints
 from faigfast.models.fused import Fuse, check_fuse, fused_pair
 from faigfast.models.state import identity, refuse_transforms, tensors, undisturbed, unwrap
 from faigfast.result import Attribution
 
+Devices = str | Sequence[str | torch.device]  # "all", or devices of one type
 MOST_BATCHES = 10**9  # that a progress bar believes
 attribution_lock = RLock()  # networks in use hold other tensors and are in eval mode
 _graphs = WeakIdKeyDictionary()  # by target, for the next call of `attribute`; no weights
@@ -42,7 +48,7 @@ _graphs = WeakIdKeyDictionary()  # by target, for the next call of `attribute`; 
 
 @uncompiled
 def attribute_once(
-    baseline: nn.Module, target: nn.Module, batch: Any, **settings: Any
+    baseline: nn.Module, target: nn.Module, batch: Batches, **settings: Any
 ) -> Attribution:
     """Attribute by an `Attributor` of one call; the target's graphs are kept for the next call."""
     return Attributor(baseline, target, _graphs_of=_graphs, **settings)(batch)
@@ -57,7 +63,8 @@ class Attributor:
     Parameters
     ----------
     baseline, target : nn.Module
-        θ̄ and θ, of one architecture; left as they are, in and between calls.
+        θ̄ and θ, of one architecture; left as they are, in and between calls. `model_a` and
+        `model_b` are other names of the two.
     **settings : Any
         Keyword arguments of `attribute`: rule, steps, tol, emulate, objective, parameters,
         backend, precision, memory, progress, per_image, signed, devices, pad, fuse.
@@ -86,8 +93,8 @@ class Attributor:
 
     def __init__(
         self,
-        baseline: nn.Module,
-        target: nn.Module,
+        baseline: nn.Module | None = None,
+        target: nn.Module | None = None,
         *,
         rule: str = "midpoint",
         steps: int | None = None,
@@ -101,12 +108,15 @@ class Attributor:
         progress: bool = False,
         per_image: bool = True,
         signed: bool = False,
-        devices: Any = None,
+        devices: Devices | None = None,
         pad: int = 0,
         fuse: Fuse | None = None,
-        _graphs_of: Any = None,
+        model_a: nn.Module | None = None,
+        model_b: nn.Module | None = None,
+        _graphs_of: WeakIdKeyDictionary | None = None,
     ) -> None:
         refuse_transforms()
+        baseline, target = named_networks(model_a, model_b, baseline, target)
         flags = {
             "emulate": emulate, "per_image": per_image, "signed": signed, "progress": progress,
         }  # fmt: skip
@@ -141,7 +151,7 @@ class Attributor:
         self.refresh()
 
     @uncompiled
-    def __call__(self, batch: Any) -> Attribution:
+    def __call__(self, batch: Batches) -> Attribution:
         """Attribute a batch or an iterable of batches, in any form that `attribute` takes.
 
         Raises
@@ -281,25 +291,30 @@ class Attributor:
     def _progress_bar(self) -> tqdm:
         return progress_bar(unit="point·image", disable=not self._progress, leave=None)
 
-    def _attribute(self, batch: Any, bar: tqdm) -> Attribution:
+    def _attribute(self, batch: Batches, bar: tqdm) -> Attribution:
         computation = self._computation
         assert computation is not None
         parts: list[Attribution] = []
         count = 1 if is_one_batch(batch) else _expected_batches(batch)
         done = 0
         given = batches(batch, self._first.device, self._first.dtype)
+        range_notes: dict[str, None] = {}
         for number, part in enumerate(given, start=1):
+            refuse_unbatched(self._modules[1], computation.index, part)
+            if any(resembles_bytes_beside(x, part.gt[name]) for name, x in part.lq.items()):
+                range_notes[X_RANGE_NOTE] = None
             parts.append(computation.attribute_batch(part, done, bar, count, number))
             done += part.images
             if not self._settings["per_image"]:
                 parts = [parts[0].merge(parts[1:])]
         bar.total = bar.n
         bar.refresh()
-        notes = tuple(note for note in (self._backend_reason, *computation.notes) if note)
+        given_notes = (self._backend_reason, *computation.notes, *range_notes)
+        notes = tuple(note for note in given_notes if note)
         return replace(parts[0].merge(parts[1:]), notes=notes)
 
 
-def _expected_batches(batch: Any) -> int:
+def _expected_batches(batch: object) -> int:
     """Ask an iterable for its number of batches; 0 if unknown."""
     try:
         count = length_hint(batch)

@@ -1,21 +1,23 @@
 """attribute(): two networks and images in, scores of filters out."""
 
-from typing import Any
-
 from torch import nn
 
-from faigfast.attribution.attributor import attribute_once
+from faigfast.attribution.attributor import Devices, attribute_once
+from faigfast.attribution.named_networks import named_networks
 from faigfast.filters.selection import Selection
+from faigfast.integration.batch import FORMS, Batches
 from faigfast.integration.objective import Objective
 from faigfast.models.fused import Fuse
 from faigfast.result import Attribution
 
 
 def attribute(
-    model_a: nn.Module,
-    model_b: nn.Module,
-    batch: Any,
+    model_a: nn.Module | None = None,
+    model_b: nn.Module | None = None,
+    batch: Batches | None = None,
     *,
+    baseline: nn.Module | None = None,
+    target: nn.Module | None = None,
     rule: str = "midpoint",
     steps: int | None = None,
     tol: float | None = None,
@@ -28,7 +30,7 @@ def attribute(
     progress: bool = False,
     per_image: bool = True,
     signed: bool = False,
-    devices: Any = None,
+    devices: Devices | None = None,
     pad: int = 0,
     fuse: Fuse | None = None,
 ) -> Attribution:
@@ -41,6 +43,7 @@ def attribute(
     ----------
     model_a, model_b : nn.Module
         Baseline θ̄ and target θ, of one architecture; called in eval mode, left as they are.
+        `baseline=` and `target=` are other names of the two.
     batch : tuple, mapping or iterable
         `(x, gt)`; or `{"lq": x, "gt": gt}`; or several degradations of the same images,
         `{"lq": {"blur": xb, "noise": xn}, "gt": gt}` (gt may be such a mapping too); or an
@@ -129,8 +132,11 @@ def attribute(
     >>> result.scores().shape
     torch.Size([2, 9])
     """
+    networks = named_networks(model_a, model_b, baseline, target)
+    if batch is None:
+        raise TypeError(f"batch is a NoneType; expected {FORMS}")
     return attribute_once(
-        model_a, model_b, batch, rule=rule, steps=steps, tol=tol, emulate=emulate,
+        *networks, batch, rule=rule, steps=steps, tol=tol, emulate=emulate,
         objective=objective, parameters=parameters, backend=backend, precision=precision,
         memory=memory, progress=progress, per_image=per_image, signed=signed, devices=devices,
         pad=pad, fuse=fuse,

@@ -341,10 +341,10 @@ class FilterSet:
         """
         check_total(total)
         content = read_index_file(path, total)
-        known = (content.header.get(name, "") for name in ("index", "baseline", "target"))
+        known = {name: content.header.get(name, "") for name in ("index", "baseline", "target")}
         listed = content.filter_index if filter_index is None else filter_index
         try:
-            return cls(torch.tensor(content.indices), content.total, *known, listed)
+            return cls(torch.tensor(content.indices), content.total, filter_index=listed, **known)
         except ValueError as problem:  # a header below the indices, or of other layers
             raise ValueError(f"{path}: {problem}") from None
 

@@ -1,8 +1,8 @@
 """The forms of a batch that `attribute` takes, read and checked."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -10,6 +10,9 @@ from torch import Tensor
 from faigfast.integration.inputs import Inputs
 from faigfast.models.state import unusual_kind
 
+Images = Tensor | Mapping[str, Tensor]  # [N, ...], or one by degradation
+OneBatch = Sequence[Images] | Mapping[str, Any]
+Batches = OneBatch | Iterable[OneBatch]  # every form that `faigfast.attribute` takes
 FORMS = (
     "(x, gt), {'lq': x, 'gt': gt}, {'lq': {'blur': x, ...}, 'gt': gt}, or an iterable of such "
     "batches"
@@ -52,7 +55,7 @@ class Batch:
         return len(next(iter(self.lq.values())))
 
 
-def is_one_batch(data: Any) -> bool:
+def is_one_batch(data: object) -> TypeGuard[OneBatch]:
     """Whether data has the form of one batch, not of several."""
     return isinstance(data, Mapping) or (
         isinstance(data, tuple | list)
@@ -61,7 +64,7 @@ def is_one_batch(data: Any) -> bool:
     )
 
 
-def batches(data: Any, device: torch.device, dtype: torch.dtype) -> Iterator[Batch]:
+def batches(data: Batches, device: torch.device, dtype: torch.dtype) -> Iterator[Batch]:
     """Read every form of `batch` that `attribute` takes.
 
     Parameters
@@ -133,7 +136,10 @@ def _read(data: Any, device: torch.device, dtype: torch.dtype) -> Batch:
         _check(gt[name], "gt" if plain else f"gt of {name!r}", device, dtype)
     counts = {name: (len(lq[name]), len(gt[name])) for name in lq}
     if len({count for pair in counts.values() for count in pair}) != 1:
-        raise ValueError(f"the numbers of images differ, as (x, gt): {counts}; expected one number")
+        raise ValueError(
+            f"the numbers of images differ, as (x, gt): {counts}; expected one number, the N of "
+            "[N, C, *spatial] (a single image is x[None], its ground truth gt[None])"
+        )
     count = len(next(iter(lq.values())))
     if not is_mapping:
         return Batch(dict(lq), gt)

@@ -6,7 +6,13 @@ from cases.networks import pair as networks
 from torch import nn
 
 import faigfast
-from faigfast.integration.image_range import RANGE_NOTE, exceeds_white, resembles_bytes
+from faigfast.integration.image_range import (
+    RANGE_NOTE,
+    X_RANGE_NOTE,
+    exceeds_white,
+    resembles_bytes,
+    resembles_bytes_beside,
+)
 
 
 @pytest.fixture
@@ -43,3 +49,17 @@ def test_what_exceeds_white():
     assert exceeds_white(torch.tensor([1 + 0.6 / 255])) and exceeds_white(torch.tensor([255.0]))
     assert resembles_bytes(torch.tensor([0.0, 7.0]))
     assert not resembles_bytes(torch.tensor([-1.0, 7.0]))
+
+
+def test_x_of_bytes_beside_gt_of_1_is_noted(pair):
+    gt = torch.rand(1, 3, 6, 6, dtype=torch.float64)
+    data = [(gt, gt), (gt * 255, gt), (gt * 255, gt)]
+    for batches, count in ((data, 1), (data[:1], 0), ((gt * 255, gt * 255), 0)):
+        notes = faigfast.attribute(*pair, batches, steps=2).notes
+        assert notes.count(X_RANGE_NOTE) == count
+
+
+def test_noise_that_is_not_clipped_resembles_no_bytes():
+    gt = torch.rand(1, 3, 8, 8)
+    assert not resembles_bytes_beside(gt + 0.5 * torch.randn(1, 3, 8, 8), gt)
+    assert not resembles_bytes_beside(gt * 20 - 1, gt), "negative values"
