@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from faigfast.analysis.swap_units import (
     random_swap_units,
     top_swap_units,
 )
+from faigfast.analysis.swapped_networks import count_biases, swap_name, swapped_networks
 from faigfast.analysis.undone import Undone, undone
 from faigfast.filters.filter_set import FilterSet
 from faigfast.models.state import blaming
@@ -48,6 +48,8 @@ class Measurement:
         Method that ranked the filters.
     count : int
         Number of masked filters, averaged like the share.
+    biases : int
+        Number of biases that went back with them, averaged like the share.
     """
 
     filters: str
@@ -56,6 +58,7 @@ class Measurement:
     values: MetricValues
     method: str = "faig"
     count: int = 0
+    biases: int = 0
 
     @property
     def psnr(self) -> dict[str, Tensor]:
@@ -222,6 +225,7 @@ def mask(
     metrics: Sequence[str] = ("psnr",),
     contrasts: Sequence[Contrast] | None = None,
     by: str = "kernel",
+    biases: bool = False,
     finished_parts: FinishedParts | None = None,
     progress: bool = False,
 ) -> Masking:
@@ -249,6 +253,8 @@ def mask(
         Rankings to mask by; None: each degradation against all others.
     by : {"kernel", "channel", "layer"}
         The swap unit.
+    biases : bool
+        Move the biases of channels whose filters are all in a set, as `FilterSet.swap` does.
     finished_parts : FinishedParts, optional
         Keeps every finished network's measurement.
     progress : bool
@@ -312,7 +318,7 @@ def mask(
         "target": lambda: target,
     }
     for *_, sets in groups:
-        networks |= {f"swap {one.digest}": partial(one.swap, baseline, target) for one in sets}
+        networks |= swapped_networks(sets, baseline, target, biases)
     values = measure_all(
         networks, data, border=border, metrics=metrics, target=target,
         finished_parts=finished_parts, title="masking", progress=progress,
@@ -320,9 +326,12 @@ def mask(
     masked = []
     for method, filters, fraction, sets in groups:
         count = sum(map(len, sets)) / len(sets)
-        mean = mean_values([values[f"swap {one.digest}"] for one in sets])
+        mean = mean_values([values[swap_name(one, biases)] for one in sets])
         share = count / len(any_result.index)
-        masked.append(Measurement(filters, fraction, share, mean, method, round(count)))
+        moved = sum(count_biases(target, one) for one in sets) / len(sets) if biases else 0
+        masked.append(
+            Measurement(filters, fraction, share, mean, method, round(count), round(moved))
+        )
     pair_values = {name: values[name] for name in ("baseline", "target")}
     return Masking(pair_values, tuple(masked), contrasts, data.photographs)
 
@@ -335,6 +344,7 @@ def mask_sets(
     *,
     border: int,
     metrics: Sequence[str] = ("psnr",),
+    biases: bool = False,
     finished_parts: FinishedParts | None = None,
     progress: bool = False,
 ) -> dict[str, MetricValues]:
@@ -346,7 +356,7 @@ def mask_sets(
         The pair.
     sets : mapping of str to FilterSet
         By name.
-    data, border, metrics, finished_parts, progress
+    data, border, metrics, biases, finished_parts, progress
         As in `mask`.
 
     Returns
@@ -367,7 +377,7 @@ def mask_sets(
     networks: dict[str, Callable[[], nn.Module]] = {
         "baseline": lambda: baseline,
         "target": lambda: target,
-        **{f"swap {one.digest}": partial(one.swap, baseline, target) for one in sets.values()},
+        **swapped_networks(sets.values(), baseline, target, biases),
     }
     metrics = tuple(dict.fromkeys(("psnr", *metrics)))
     values = measure_all(
@@ -375,4 +385,4 @@ def mask_sets(
         finished_parts=finished_parts, title="masking", progress=progress,
     )  # fmt: skip
     pair_values = {name: values[name] for name in ("baseline", "target")}
-    return pair_values | {name: values[f"swap {one.digest}"] for name, one in sets.items()}
+    return pair_values | {name: values[swap_name(one, biases)] for name, one in sets.items()}

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,8 @@ def modulated(
     target: nn.Module,
     sets: Mapping[str, FilterSet],
     strengths: Mapping[str, float],
+    *,
+    biases: bool = False,
 ) -> nn.Module:
     """Copy the target with every set of filters at a strength of its own.
 
@@ -92,6 +94,9 @@ def modulated(
     strengths : mapping of str to float
         By name; 0 gives the baseline's filters, 1 the target's, above 1 extrapolates. Names left
         out stay at 1.
+    biases : bool
+        Give the bias of a channel the strength of a set that holds all filters of the channel, as
+        `FilterSet.swap` does.
 
     Returns
     -------
@@ -111,7 +116,10 @@ def modulated(
     network = target
     for name, strength in strengths.items():
         if strength != 1:
-            network = sets[name].swap(baseline, network, strength)
+            filters = sets[name]
+            if network is not target:  # it may be the baseline by now
+                filters = replace(filters, baseline="", target="")
+            network = filters.swap(baseline, network, strength, biases=biases)
     if network is target:
         return next(iter(sets.values())).swap(baseline, target, 1)
     weights = [value for value in tensors(network).values() if value.is_floating_point()]
@@ -142,6 +150,7 @@ def modulate(
     together: bool = False,
     border: int,
     metrics: Sequence[str] = ("psnr",),
+    biases: bool = False,
     finished_parts: FinishedParts | None = None,
     progress: bool = False,
 ) -> Modulation:
@@ -159,6 +168,8 @@ def modulate(
         In any order.
     together : bool
         Measure every combination of strengths, a grid, instead of one name after the other.
+    biases : bool
+        As in `modulated`.
     border, metrics, finished_parts, progress
         As in `faigfast.analysis.masking.mask`.
 
@@ -193,8 +204,9 @@ def modulate(
     for combination in combinations:
         strength_of = dict(zip(names, combination, strict=True))
         moved = sorted(f"{sets[name].digest}={s!r}" for name, s in strength_of.items() if s != 1)
-        keys.append("target" if not moved else f"modulate {' '.join(moved)}")
-        networks[keys[-1]] = partial(modulated, baseline, target, sets, strength_of)
+        how = "modulate with biases" if biases else "modulate"
+        keys.append("target" if not moved else f"{how} {' '.join(moved)}")
+        networks[keys[-1]] = partial(modulated, baseline, target, sets, strength_of, biases=biases)
     values = measure_all(
         networks, data, border=border, metrics=metrics, target=target,
         finished_parts=finished_parts, title="modulation", progress=progress,
@@ -209,6 +221,9 @@ def modulated_images(
     lq: Tensor,
     strengths: Sequence[Mapping[str, float]],
     pad: int = 0,
+    *,
+    biases: bool = False,
 ) -> list[Tensor]:
     """Restore one image [1, C, h, w] at several strengths; a list of [C, H, W]."""
-    return [restore(modulated(baseline, target, sets, s), lq, pad)[0] for s in strengths]
+    networks = (modulated(baseline, target, sets, s, biases=biases) for s in strengths)
+    return [restore(network, lq, pad)[0] for network in networks]

@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -20,9 +19,15 @@ from faigfast.analysis.evaluation import (
     over_photographs,
     ratio_or_nan,
 )
-from faigfast.analysis.masking import random_sets
-from faigfast.analysis.retraining_runs import RETRAINED_NETWORKS, check_states, training_patches
+from faigfast.analysis.masking import SAME_LAYERS, random_sets
+from faigfast.analysis.retraining_runs import (
+    RETRAINED_NETWORKS,
+    check_states,
+    run_folder,
+    training_patches,
+)
 from faigfast.analysis.study import Study
+from faigfast.analysis.swap_units import random_filters_of_same_layers
 from faigfast.data.degradations import Degradation
 from faigfast.data.patches import Patches
 from faigfast.filters.filter_set import FilterSet
@@ -124,8 +129,8 @@ class Retraining:
     count : int
         Number of discovered, and of random filters.
     values : dict
-        Network ("baseline", "target", "discovered", "random", "all") to metric to degradation to
-        [N].
+        Network ("baseline", "target", "discovered", "random", "random of the same layers", "all")
+        to metric to degradation to [N].
     photographs : tuple of str
         The photograph of each crop.
     networks : dict of str to nn.Module
@@ -152,15 +157,27 @@ class Retraining:
         rows = []
         for network in self.values:
             row: dict[str, Any] = {"degradation": self.degradation, "network": network}
-            row["filters"] = self.count if network in ("discovered", "random") else None
+            counted = ("discovered", "random", SAME_LAYERS)
+            row["filters"] = self.count if network in counted else None
             row[METRICS["psnr"]], row["±"] = mean_and_interval(self.psnr(network))
             row["recovered, %"] = 100 * self.recovered(network)
             if network != "random":
-                ahead = self.psnr(network) - self.psnr("random")
-                row["above random"], row["± crops"] = mean_and_interval(ahead)
-                row["± photographs"] = over_photographs(ahead, self.photographs)[1]
+                row |= self._lead(network, "random", "")
+            if network != SAME_LAYERS:
+                row |= self._lead(network, SAME_LAYERS, ", same layers")
             rows.append(row)
         return rows
+
+    def _lead(self, network: str, control: str, suffix: str) -> dict[str, float]:
+        """Cells about a network's lead over a control."""
+        ahead = self.psnr(network) - self.psnr(control)
+        mean, crops = mean_and_interval(ahead)
+        photographs = over_photographs(ahead, self.photographs)[1]
+        return {
+            f"above random{suffix}": mean,
+            f"± crops{suffix}": crops,
+            f"± photographs{suffix}": photographs,
+        }
 
 
 def compare_retraining(
@@ -180,7 +197,10 @@ def compare_retraining(
     overwrite: bool = False,
     progress: bool = False,
 ) -> Retraining:
-    """Retrain discovered filters, as many random filters, and all parameters, for one degradation.
+    """Retrain discovered filters, two random controls, and all parameters, for one degradation.
+
+    The controls are as many random filters, and random filters of the same layers, as many in each
+    layer as were discovered there.
 
     Parameters
     ----------
@@ -215,20 +235,23 @@ def compare_retraining(
             f"degradation is {degradation!r}; expected one of the crops', {', '.join(data.lq)}"
         )
     total = len(FilterIndex.of(baseline))  # missing in the authors' files of indices
-    (random_set,) = random_sets(replace(filters, total=total), 1, seed)
+    filters = replace(filters, total=total)
+    (random_set,) = random_sets(filters, 1, seed)
+    (same_layers,) = random_filters_of_same_layers(baseline, filters, 1, seed)
     crops_of_degradation = Crops({degradation: data.lq[degradation]}, data.gt, data.names, data.pad)
     values = {
         "baseline": measure(baseline, crops_of_degradation, border=border),
         "target": measure(target, crops_of_degradation, border=border),
     }
     networks = {}
-    for name, chosen in zip(RETRAINED_NETWORKS, (filters, random_set, None), strict=True):
+    chosen_sets = (filters, random_set, same_layers, None)
+    for name, chosen in zip(RETRAINED_NETWORKS, chosen_sets, strict=True):
         networks[name] = retrain(
             baseline,
             chosen,
             patches,
             schedule,
-            Path(folder) / f"{degradation}-{name}",
+            run_folder(folder, degradation, name),
             optimizer=optimizer,
             recipe=recipe,
             overwrite=overwrite,
@@ -328,25 +351,36 @@ def retraining_data_frame(parts: Sequence[Retraining]) -> "pandas.DataFrame":
 
 
 def retraining_sentences(parts: Sequence[Retraining]) -> list[str]:
-    """Say for each degradation whether discovered filters recover more than random ones."""
+    """Say for each degradation whether discovered filters recover more than the controls."""
     sentences = []
     for part in parts:
-        advantage = part.psnr("discovered") - part.psnr("random")
-        ahead, half = mean_and_interval(advantage)
-        word = "more" if ahead > half else "less" if ahead < -half else "neither more nor less"
-        if math.isnan(half):
-            word = "to be compared"  # one crop has no interval
-        shares = {name: f"{100 * part.recovered(name):.0f} %" for name in RETRAINED_NETWORKS}
-        if math.isnan(part.recovered("all")):
+        shares = {name: f", {100 * part.recovered(name):.0f} %" for name in RETRAINED_NETWORKS}
+        gains = not math.isnan(part.recovered("all"))
+        compared = " and ".join(
+            f"{_compared(part, control)} than {words}{shares[control] if gains else ''} "
+            f"({difference_text(part.psnr('discovered') - part.psnr(control))})"
+            for control, words in (
+                ("random", "as many random ones"),
+                (SAME_LAYERS, "random ones of the same layers"),
+            )
+        )
+        if gains:
+            sentences.append(
+                f"{part.degradation}: retraining the {part.count} discovered filters recovers "
+                f"{shares['discovered'][2:]} of the target's gain, {compared}; all parameters"
+                f"{shares['all'][1:]}."
+            )
+        else:
             sentences.append(
                 f"{part.degradation}: the target gains nothing over the baseline; the "
-                f"{part.count} discovered filters reach {word} than as many random ones "
-                f"({difference_text(advantage)})."
+                f"{part.count} discovered filters reach {compared}."
             )
-            continue
-        sentences.append(
-            f"{part.degradation}: retraining the {part.count} discovered filters recovers "
-            f"{shares['discovered']} of the target's gain, {word} than as many random ones, "
-            f"{shares['random']} ({difference_text(advantage)}); all parameters {shares['all']}."
-        )
     return sentences
+
+
+def _compared(part: Retraining, control: str) -> str:
+    """Compare the PSNR of discovered filters with a control's, by the interval over crops."""
+    ahead, half = mean_and_interval(part.psnr("discovered") - part.psnr(control))
+    if math.isnan(half):  # one crop
+        return "more or less"
+    return "more" if ahead > half else "less" if ahead < -half else "neither more nor less"

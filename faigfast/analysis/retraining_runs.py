@@ -9,13 +9,14 @@ from pathlib import Path
 from torch import Tensor
 
 from faigfast.analysis.fitted_patches import FittedPatches
+from faigfast.analysis.masking import SAME_LAYERS
 from faigfast.analysis.study import Study
 from faigfast.data.degradations import Degradation
 from faigfast.data.patches import Patches
 from faigfast.io.parts import refuse_other_run
 from faigfast.training.trainer import Schedule
 
-RETRAINED_NETWORKS = ("discovered", "random", "all")
+RETRAINED_NETWORKS = ("discovered", "random", SAME_LAYERS, "all")
 
 
 def training_patches(
@@ -71,6 +72,11 @@ def training_patches(
     return {name: FittedPatches(own, study.target) for name, own in patches.items()}
 
 
+def run_folder(folder: str | os.PathLike[str], degradation: str, network: str) -> Path:
+    """Give the folder of one training."""
+    return Path(folder) / f"{degradation}-{network.replace(' ', '-')}"
+
+
 def check_states(names: Iterable[str], schedule: Schedule, folder: str | os.PathLike[str]) -> None:
     """Refuse a folder with trainings of another schedule.
 
@@ -80,4 +86,4 @@ def check_states(names: Iterable[str], schedule: Schedule, folder: str | os.Path
         Naming the folder and the difference.
     """
     for name, network in product(names, RETRAINED_NETWORKS):
-        refuse_other_run(Path(folder) / f"{name}-{network}", asdict(schedule), partly=True)
+        refuse_other_run(run_folder(folder, name, network), asdict(schedule), partly=True)

@@ -136,13 +136,49 @@ def random_of_same_layers(
     list of FilterSet
         Drawn uniformly from the scored swap units of a layer, those of `like` included.
     """
+    return _within_layers(network, result.index, result.scored, like, by, count, seed)
+
+
+def random_filters_of_same_layers(
+    network: nn.Module, like: FilterSet, count: int, seed: int = 0
+) -> list[FilterSet]:
+    """Draw random filters, in each layer as many as `like` has there.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network of the filters.
+    like : FilterSet
+        The filters.
+    count, seed
+        As in `random_swap_units`.
+
+    Returns
+    -------
+    list of FilterSet
+        Drawn uniformly from the filters of a layer, those of `like` included.
+    """
+    index = FilterIndex.of(network)
+    every = torch.ones(len(index), dtype=torch.bool)
+    return _within_layers(network, index, every, like, "kernel", count, seed)
+
+
+def _within_layers(
+    network: nn.Module,
+    index: FilterIndex,
+    scored: Tensor,
+    like: FilterSet,
+    by: str,
+    count: int,
+    seed: int,
+) -> list[FilterSet]:
     generator = torch.Generator().manual_seed(seed)
-    unit_of_filter = swap_unit_numbers(network, result.index, by)
-    layer_of_filter = swap_unit_numbers(network, result.index, "layer")
+    unit_of_filter = swap_unit_numbers(network, index, by)
+    layer_of_filter = swap_unit_numbers(network, index, "layer")
     layers = layer_of_filter[like.indices].unique()
     drawn: list[list[Tensor]] = [[] for _ in range(count)]
     for layer in layers:
-        in_layer = (layer_of_filter == layer) & result.scored
+        in_layer = (layer_of_filter == layer) & scored
         units = unit_of_filter[in_layer].unique()
         wanted = unit_of_filter[like.indices[layer_of_filter[like.indices] == layer]].unique()
         for parts in drawn:

@@ -102,6 +102,14 @@ def _fraction(add: Add, default: float, what: str) -> None:
     add("--fraction", type=float, default=default, metavar="SHARE", help=f"share of {what}")
 
 
+def _biases(add: Add) -> None:
+    add(
+        "--biases",
+        action="store_true",
+        help="move the biases of output channels whose filters are all in a set too",
+    )
+
+
 def _mask(add: Add) -> None:
     _study(add, "faigfast-mask")
     _ranked(add)
@@ -122,6 +130,7 @@ def _mask(add: Add) -> None:
         default="kernel",
         help="what goes back to the baseline as a whole",
     )
+    _biases(add)
     add(
         "--metrics",
         type=str,
@@ -152,6 +161,7 @@ def _modulate(add: Add) -> None:
         metavar="S",
         help="0 is the baseline's filters, 1 the target's, above 1 extrapolates",
     )
+    _biases(add)
     add("--grid", action="store_true", help="all combinations of strengths, not one at a time")
     add(
         "--set",

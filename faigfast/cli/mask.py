@@ -14,6 +14,7 @@ from faigfast.analysis.report.tables import (
     masked_networks,
     masked_sets,
 )
+from faigfast.analysis.swapped_networks import BIASES, about_biases
 from faigfast.analysis.undone import MEANING
 from faigfast.cli.study import (
     check_shares,
@@ -42,6 +43,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         common = {
             "border": study.border,
             "metrics": options.metrics,
+            "biases": options.biases,
             "finished_parts": study.finished_parts,
             "progress": study.progress,
         }
@@ -53,7 +55,11 @@ def run(options: Any, words: Sequence[str]) -> None:
                 "mask",
                 {"sets": masked_sets(values)},
                 {},
-                [MEANING, describe_measured(study)],
+                [
+                    *([about_biases(study.target, sets)] if options.biases else []),
+                    MEANING,
+                    describe_measured(study),
+                ],
             )
             return
         results = {method: study.attribution(method) for method in options.methods}
@@ -69,6 +75,10 @@ def run(options: Any, words: Sequence[str]) -> None:
         )
         data_frames = {"masking": masked_networks(masking), "masking areas": areas(masking)}
         sentences = [MEANING]
+        if options.biases:
+            moved = any(m.biases for m in masking.masked)
+            rest = "the column biases counts them" if moved else "no set holds all of a channel"
+            sentences.append(f"{BIASES}: {rest}.")
         if "faig" in results:
             sentences = [*area_sentences(masking), *sentences]
             data_frames["completeness"] = data_frame(completeness_rows(results["faig"]))

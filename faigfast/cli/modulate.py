@@ -12,6 +12,7 @@ import faigfast
 from faigfast.analysis.modulation import check_strength, modulate, modulated, modulated_images
 from faigfast.analysis.report.figures import modulation_curves, side_by_side
 from faigfast.analysis.report.tables import modulation_sentences
+from faigfast.analysis.swapped_networks import about_biases
 from faigfast.cli.output import note, writable_file
 from faigfast.cli.study import describe, open_study, publish, target_file
 from faigfast.cli.weights import pair_keys
@@ -36,13 +37,15 @@ def run(options: Any, words: Sequence[str]) -> None:
     pair = study.baseline, study.target
     with alone_in(options.output):
         sets = study.tops(options.fraction)
-        saved = modulated(*pair, sets, wanted) if options.save else None
+        biases = options.biases
+        saved = modulated(*pair, sets, wanted, biases=biases) if options.save else None
         modulation = modulate(
             *pair,
             sets,
             study.measured,
             strengths=options.strengths,
             together=options.grid,
+            biases=biases,
             border=study.border,
             finished_parts=study.finished_parts,
             progress=study.progress,
@@ -55,7 +58,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             lq = study.measured.lq[contrast.degradation][:1]
             strengths_by_image = [{contrast.name: s} for s in sorted(set(options.strengths))]
             pad = study.measured.pad
-            images = modulated_images(*pair, sets, lq, strengths_by_image, pad)
+            images = modulated_images(*pair, sets, lq, strengths_by_image, pad, biases=biases)
             low = F.interpolate(lq, size=images[0].shape[1:])[0]
             captions = {
                 f"{contrast.name} × {s[contrast.name]:g}": x
@@ -69,11 +72,11 @@ def run(options: Any, words: Sequence[str]) -> None:
             inputs = {c.degradation: study.measured.lq[c.degradation][:1] for c in two}
             of = [contrast.name for contrast in two]
             name = "modulation grid" if len(pairs) == 1 else f"modulation grid {' '.join(of)}"
-            figures[name] = side_by_side(
-                _grid(pair, sets, of, inputs, options.strengths, options.pad)
-            )
+            figures[name] = side_by_side(_grid(pair, sets, of, inputs, options))
         if options.grid:
             sentences.append(_about_grids(len(pairs)))
+        if biases:
+            sentences.append(about_biases(study.target, sets))
         data_frames = {"modulation": modulation.to_frame()}
         publish(options, words, "modulate", data_frames, figures, [*sentences, describe(study)])
         if saved is not None:
@@ -88,17 +91,18 @@ def _grid(
     sets: dict[str, FilterSet],
     names: Sequence[str],
     inputs: dict[str, Tensor],
-    strengths: Sequence[float],
-    pad: int,
+    options: Any,
 ) -> list[dict[str, Tensor]]:
     """Restore every input at all pairs of strengths: one name by row, the other by column."""
     one, other = names
-    steps = sorted(set(strengths))
+    steps = sorted(set(options.strengths))
     rows = []
     for degradation, lq in inputs.items():
         for down in steps:
             strengths_by_image = [{one: down, other: across} for across in steps]
-            images = modulated_images(*pair, sets, lq, strengths_by_image, pad)
+            images = modulated_images(
+                *pair, sets, lq, strengths_by_image, options.pad, biases=options.biases
+            )
             captions = [
                 f"{degradation} input\n{one} {s[one]:g}, {other} {s[other]:g}"
                 for s in strengths_by_image

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 def masked_networks(masking: Masking) -> "pandas.DataFrame":
     """One row a masked network and degradation of the input: every metric, and the undone share.
 
-    Where the share is left open, "outcome" says why: see `faigfast.analysis.undone`.
+    Where the share is left open, "outcome" says why: see `faigfast.analysis.undone`. A column
+    counts the biases that went back, if any did.
     """
+    with_biases = any(m.biases for m in masking.masked)
 
     def described(method: str, m: Measurement | None = None) -> dict[str, Any]:
         return {
@@ -38,6 +40,7 @@ def masked_networks(masking: Masking) -> "pandas.DataFrame":
             "asked for, %": 100 * m.fraction if m else 0.0,
             "masked, %": 100 * m.share if m else 0.0,
             "number": m.count if m else 0,
+            **({"biases": m.biases if m else 0} if with_biases else {}),
         }
 
     networks = [(described(name), values) for name, values in masking.pair_values.items()]

@@ -145,6 +145,36 @@ def test_the_control_is_measured_beside_random_filters(masking, study_parts):  #
     assert [m.fraction for m in masking.curve(SAME_LAYERS, "blur")] == [0.1, 0.3]
 
 
+def test_biases_go_back_with_whole_channels(study_parts):  # noqa: F811
+    nets, _, kept, result = study_parts
+    given = {"border": 2, "fractions": (0.3,), "by": "channel"}
+    with_biases = mask(*nets, result, kept, biases=True, **given)
+    without = mask(*nets, result, kept, **given)
+    point = with_biases.find("blur", 0.3)
+    top = top_swap_units(
+        nets[1], result, Contrast("blur", "blur", ("noise", "clean")), 0.3, "channel"
+    )
+    expected = measure(top.swap(*nets, biases=True), kept, border=2)["psnr"]["blur"]
+    assert torch.equal(point.psnr["blur"], expected)
+    assert not torch.equal(point.psnr["blur"], without.find("blur", 0.3).psnr["blur"])
+    channels = swap_unit_numbers(nets[1], result.index, "channel")[top.indices].unique()
+    assert point.biases == len(channels) > 0
+    assert without.find("blur", 0.3).biases == 0
+    rows = masked_networks(with_biases)
+    assert list(rows.biases[rows.method.isin(["baseline", "target"])].unique()) == [0]
+    assert "biases" not in masked_networks(without)
+
+
+def test_parts_with_biases_are_others(study_parts, tmp_path):  # noqa: F811
+    nets, _, kept, result = study_parts
+    every = {"all": FilterSet(torch.arange(len(result.index)))}
+    parts = FinishedParts(tmp_path, {}, False)
+    for biases in (False, True, False, True):
+        values = mask_sets(*nets, every, kept, border=2, biases=biases, finished_parts=parts)
+        same = torch.equal(values["all"]["psnr"]["blur"], values["baseline"]["psnr"]["blur"])
+        assert same == biases
+
+
 def test_whole_layers_and_random_rankings_have_no_such_control(study_parts):  # noqa: F811
     nets, attributed, kept, result = study_parts
     given = {"border": 2, "fractions": (0.3,)}
@@ -191,11 +221,11 @@ def test_what_is_finished_is_not_computed_again(study_parts, tmp_path, monkeypat
     calls = []
     original = FilterSet.swap
 
-    def counted(self, *args):
+    def counted(self, *args, **options):
         calls.append(self)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return original(self, *args)
+        return original(self, *args, **options)
 
     def run(finished_parts):
         return mask(

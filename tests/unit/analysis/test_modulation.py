@@ -9,6 +9,7 @@ from faigfast.analysis.evaluation import measure
 from faigfast.analysis.modulation import modulate, modulated, modulated_images
 from faigfast.analysis.report.figures import modulation_curves, svg
 from faigfast.filters.filter_set import FilterSet
+from faigfast.filters.index import FilterIndex
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,25 @@ def test_filters_of_two_sets_take_the_product(study_parts):  # noqa: F811
     for flat, strength in enumerate([0.5, 0.5, 0.75, 0.75, 1.5, 1.5, 1.0]):
         expected = low[flat] + strength * (high[flat] - low[flat])
         torch.testing.assert_close(mixed[flat], expected)
+
+
+def test_biases_move_with_whole_channels(study_parts):  # noqa: F811
+    nets, _, kept, _ = study_parts
+    baseline, target = nets
+    every = {"all": FilterSet(torch.arange(len(FilterIndex.of(target))))}
+    assert equal(modulated(*nets, every, {"all": 0.0}, biases=True), baseline)
+    assert not equal(modulated(*nets, every, {"all": 0.0}), baseline)
+    half = modulated(*nets, every, {"all": 0.5}, biases=True).state_dict()["conv_first.bias"]
+    mean = (baseline.conv_first.bias + target.conv_first.bias) / 2
+    torch.testing.assert_close(half, mean.detach())
+    curve = modulate(*nets, every, kept, strengths=(0, 1), border=2, biases=True)
+    expected = measure(baseline, kept, border=2)["psnr"]["blur"]
+    assert torch.equal(curve.find(all=0)["psnr"]["blur"], expected)
+    without = modulate(*nets, every, kept, strengths=(0, 1), border=2)
+    assert not torch.equal(without.find(all=0)["psnr"]["blur"], expected)
+    (image,) = modulated_images(*nets, every, kept.lq["blur"][:1], [{"all": 0.0}], biases=True)
+    with torch.no_grad():
+        assert torch.equal(image, baseline(kept.lq["blur"][:1])[0])
 
 
 def test_curves_and_grids_are_measurements(study_parts, sets):  # noqa: F811

@@ -7,6 +7,7 @@ from cases.analysis import RECIPES, photographs, study_parts  # noqa: F401
 from torch import nn
 
 import faigfast.training.trainer
+from faigfast.analysis.masking import SAME_LAYERS
 from faigfast.analysis.report.figures import retraining_bars, svg
 from faigfast.analysis.retraining import (
     compare_retraining,
@@ -16,6 +17,7 @@ from faigfast.analysis.retraining import (
     retraining_sentences,
 )
 from faigfast.analysis.study import Study
+from faigfast.analysis.swap_units import random_filters_of_same_layers
 from faigfast.data.patches import Patches
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
@@ -154,7 +156,9 @@ def part(study_parts, tmp_path_factory):  # noqa: F811
 
 def test_discovered_random_and_all_are_compared(part, study_parts):  # noqa: F811
     (baseline, _), _, _, result = study_parts
-    assert list(part.values) == ["baseline", "target", "discovered", "random", "all"]
+    assert list(part.values) == [
+        "baseline", "target", "discovered", "random", SAME_LAYERS, "all",
+    ]  # fmt: skip
     index = FilterIndex.of(baseline)
     discovered, _ = changed(baseline, part.networks["discovered"], index)
     chance, _ = changed(baseline, part.networks["random"], index)
@@ -169,6 +173,28 @@ def test_discovered_random_and_all_are_compared(part, study_parts):  # noqa: F81
     gains = "retraining the" if full > base else "the target gains nothing over the baseline"
     assert said.startswith(f"blur: {gains}") and "random ones" in said
     assert svg(retraining_bars([part])).startswith("<svg")
+
+
+def by_layer(index, flat):
+    return [index.locate(n)[0] for n in sorted(flat)]
+
+
+def test_a_control_learns_as_many_filters_in_each_layer(part, study_parts):  # noqa: F811
+    (baseline, _), _, _, result = study_parts
+    index, top = FilterIndex.of(baseline), result.top("blur", 0.2)
+    (control,) = random_filters_of_same_layers(baseline, top, 1, seed=4)
+    assert by_layer(index, control.indices.tolist()) == by_layer(index, top.indices.tolist())
+    assert control.digest != top.digest
+    learned, others = changed(baseline, part.networks[SAME_LAYERS], index)
+    assert set(learned) <= set(control.indices.tolist()) and not others
+    assert len(learned) == pytest.approx(part.count, abs=3)
+    rows = retraining_data_frame([part]).set_index("network")
+    assert rows.loc[SAME_LAYERS, "filters"] == part.count
+    lead = part.psnr("discovered") - part.psnr(SAME_LAYERS)
+    assert rows.loc["discovered", "above random, same layers"] == pytest.approx(float(lead.mean()))
+    assert math.isnan(rows.loc[SAME_LAYERS, "above random, same layers"])
+    assert "random ones of the same layers" in retraining_sentences([part])[0]
+    assert "of the same layers" in svg(retraining_bars([part]))
 
 
 def test_every_degradation_that_can_be_learnt(study_parts, tmp_path):  # noqa: F811

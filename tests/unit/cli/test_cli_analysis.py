@@ -112,7 +112,9 @@ def test_retrain(here, files, capsys):
     recipes = ["--degrade", "blur=1", "noise=0.1", "clean"]
     assert main(words("retrain", here, *RETRAIN, *recipes, "--fraction", "0.2")) == 0
     rows = table(here, "retraining")
-    assert list(rows.network) == 2 * ["baseline", "target", "discovered", "random", "all"]
+    assert list(rows.network) == 2 * [
+        "baseline", "target", "discovered", "random", "random of the same layers", "all",
+    ]  # fmt: skip
     assert set(rows.degradation) == {"blur", "noise"}
     assert "blur: retraining the" in capsys.readouterr().out
     network = faigfast.load_model(here / "blur-discovered.safetensors")

@@ -49,7 +49,7 @@ def test_a_retraining_that_is_refused_leaves_finished_ones(here, capsys, monkeyp
     out, err = capsys.readouterr()
     assert "from big; all" in out and "without small, smaller than a patch of 24" in err
     finished = {path: path.stat().st_mtime_ns for path in here.glob("blur-*/state.part")}
-    assert len(finished) == 3
+    assert len(finished) == 4
     again = words("retrain", here, *RETRAIN, "--overwrite", "--quiet")
     assert main([*again, "--optimizer", "Bogus"]) == 1
     assert "optimizer is 'Bogus'" in one_line(capsys)
@@ -102,12 +102,14 @@ def test_grids_of_any_number_of_contrasts(here, capsys):
 def test_numbers_of_filters_stay_whole(here, capsys):
     assert main(words("retrain", here, *RETRAIN, "--quiet")) == 0
     out = capsys.readouterr().out
+    out = out.replace("random of the same layers", "same-layers")
     rows = [line.split() for line in out.splitlines() if line.startswith("blur ")]
     filters = {row[1]: row[2] for row in rows}
     assert filters["baseline"] == filters["all"] == "–"
-    assert filters["discovered"] == filters["random"] and filters["random"].isdigit()
+    assert filters["discovered"] == filters["random"] == filters["same-layers"]
+    assert filters["random"].isdigit()
     lines = (here / "retraining.csv").read_text().splitlines()
-    assert [line.split(",")[2] for line in lines[3:5]] == 2 * [filters["random"]]
+    assert [line.split(",")[2] for line in lines[3:6]] == 3 * [filters["random"]]
     column = parquet.read_schema(here / "retraining.parquet").field("filters")
     assert str(column.type) == "int64"
 

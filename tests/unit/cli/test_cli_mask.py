@@ -35,11 +35,11 @@ def test_mask_goes_on_after_an_interrupt(here, monkeypatch, capsys):
     original = faigfast.FilterSet.swap
     calls = []
 
-    def stopped(self, *args):
+    def stopped(self, *args, **options):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return original(self, *args)
+        return original(self, *args, **options)
 
     monkeypatch.setattr("faigfast.filters.filter_set.FilterSet.swap", stopped)
     assert main(argv) == 130
@@ -53,6 +53,37 @@ def test_mask_goes_on_after_an_interrupt(here, monkeypatch, capsys):
     assert main(other) == 1
     assert "holds the results of another run" in one_line(capsys)
     assert main([*other, "--overwrite"]) == 0
+
+
+def test_mask_with_biases(here, files, capsys):
+    argv = words("mask", here, *MASK, "--biases", "--by", "channel")
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert "filters are all in a set move too: the column biases counts them." in out
+    masking = table(here, "masking")
+    assert (masking.biases[masking.method == "faig"] > 0).all()
+    few = here.parent / "few"
+    fractions = ["--fractions", "0.01", "--methods", "faig", "--metrics", "psnr"]
+    assert main(words("mask", few, *fractions, "--biases")) == 0
+    assert "no set holds all of a channel" in capsys.readouterr().out
+    pair = faigfast.load_pair("a.pth", "b.safetensors")
+    count = len(faigfast.FilterIndex.of(pair[1]))
+    (few / "all.txt").write_text("".join(f"{n}\n" for n in range(count)))
+    argv = words("mask", here.parent / "sets", "--metrics", "psnr", "--biases", "--sets")
+    assert main([*argv, f"all={few / 'all.txt'}"]) == 0
+    biases = sum(len(v) for k, v in pair[1].state_dict().items() if k.endswith("bias"))
+    assert f"all in a set move too: all {biases}." in capsys.readouterr().out
+
+
+def test_modulate_with_biases(here, files, capsys):
+    pair = faigfast.load_pair("a.pth", "b.safetensors")
+    saved = here.parent / "whole.safetensors"
+    argv = words("modulate", here, "--fraction", "1", "--strengths", "0", "1", "--biases")
+    argv += ["--set", "blur=0", "--save", str(saved), "--grid"]
+    assert main(argv) == 0
+    assert "whose filters are all in a set move too: blur " in capsys.readouterr().out
+    state = faigfast.load_model(saved).state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in pair[0].state_dict().items())
 
 
 def test_mask_by_channel_and_given_sets(here, files, capsys):
