@@ -345,3 +345,20 @@ def _candidates(
             of_contrast.append(Candidate(fraction, one, outcome, change))
         candidates[contrast.name] = tuple(of_contrast)
     return candidates
+
+
+def noise_level_knob(target: nn.Module) -> Callable[[float], nn.Module] | None:
+    """Give the own knob of networks with an attribute `noise_level`; None for others.
+
+    At strength s, the network is given s times its noise level.
+    """
+    level = getattr(unwrap(target, "target"), "noise_level", None)
+    if not isinstance(level, float):
+        return None
+
+    def at(strength: float) -> nn.Module:
+        network: Any = copy_of(unwrap(target, "target"))
+        network.noise_level = max(0.0, strength) * level
+        return network
+
+    return at

@@ -369,10 +369,14 @@ def publish(
     data_frames: Mapping[str, "pandas.DataFrame"],
     figures: Mapping[str, "Figure"] = {},
     remarks: Iterable[str] = (),
+    written: Sequence[str] = (),
 ) -> None:
-    """Print data frames; write them as CSV and Parquet, figures as SVG, and a JSON manifest."""
+    """Print data frames; write them as CSV and Parquet, figures as SVG, and a JSON manifest.
+
+    The manifest lists the files in `written` too.
+    """
     folder = Path(options.output)
-    files = []
+    files = list(written)
     for title, data_frame in data_frames.items():
         print(f"{title}\n\n{aligned(*text_table(data_frame))}\n")
         files += write_data_frame(folder / title.replace(" ", "-"), data_frame)
