@@ -33,6 +33,7 @@ from faigfast.training.trainer import SEED_STRIDE, Schedule
 MEASURE_EVERY = 25  # iterations; a kill loses no more than these
 EMA_DECAY = 0.97
 WARM_UP = 0.1  # of the iterations: the first steps of Adam would move every weight alike
+LEAST_RAMP = 20  # iterations
 HALVES = (torch.float16, torch.bfloat16)  # trained in float32
 
 
@@ -291,7 +292,7 @@ class DerivationRun:
 def relative_rate(done: int, iterations: int) -> float:
     """Give the learning rate after `done` steps, of the highest: a ramp, then a cosine to 0."""
     cosine = 0.5 + 0.5 * math.cos(math.pi * done / iterations)
-    return min(1.0, (done + 1) / max(1.0, WARM_UP * iterations)) * cosine
+    return min(1.0, (done + 1) / max(LEAST_RAMP, WARM_UP * iterations)) * cosine
 
 
 def _trainable_copy(target: nn.Module) -> nn.Module:
