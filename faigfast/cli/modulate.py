@@ -15,7 +15,7 @@ from faigfast.analysis.report.tables import modulation_sentences
 from faigfast.analysis.swapped_networks import about_biases
 from faigfast.cli.output import note, writable_file
 from faigfast.cli.study import describe, open_study, publish, target_file
-from faigfast.cli.weights import pair_keys
+from faigfast.cli.weights import check_savable, pair_keys
 from faigfast.filters.filter_set import FilterSet
 from faigfast.io.lock import alone_in
 from faigfast.zoo.checkpoints import NCNN_SUFFIX, checkpoint_path
@@ -34,6 +34,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         raise ValueError(f"set names {unknown[0]!r}; expected some of {', '.join(names)}")
     if options.save:
         _check_save(options)
+        check_savable(options, study.target, target_file(options))
     pair = study.baseline, study.target
     with alone_in(options.output):
         sets = study.tops(options.fraction)

@@ -21,7 +21,7 @@ from faigfast.cli.study import (
     target_file,
     training_photographs,
 )
-from faigfast.cli.weights import pair_keys
+from faigfast.cli.weights import check_savable, pair_keys
 from faigfast.io.lock import alone_in
 from faigfast.models.output_shape import image_channels
 from faigfast.training.trainer import Schedule
@@ -35,6 +35,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         raise ValueError("downsampling is bicubic; training patches are bilinear alone")
     schedule = Schedule(options.iterations, options.rate, options.batch, seed=options.seed)
     pair = open_pair(options)
+    check_savable(options, pair[1], target_file(options))
     images = training_photographs(options.train, "train", options, image_channels(pair[1]))
     sets = read_sets(options.sets or (), pair)
     if sets:

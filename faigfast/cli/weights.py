@@ -1,11 +1,18 @@
 """Networks from the options of checkpoints: --key and its like, --dtype and --noise_level."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 import faigfast
 from faigfast.cli.output import note
+from faigfast.cli.own_code import own_function, own_network
+from faigfast.models.fused import fused
+from faigfast.models.state import copy_of
+from faigfast.zoo.checkpoints import state_like
 
 KEYS = ("baseline_key", "target_key")
 WEIGHTS = ("key", *KEYS, "dtype", "noise_level")
@@ -46,6 +53,60 @@ def refuse_without_checkpoints(options: Any) -> None:
             raise ValueError(
                 f"{name} is {value!r} without checkpoints; expected a baseline and a target"
             )
+
+
+def check_savable(options: Any, network: nn.Module, like: Path) -> None:
+    """Refuse to save a merged network that the keys of the target's file cannot hold.
+
+    A copy with other weights is written under these keys, read and merged again: a merging that
+    keeps the names, but overwrites a kernel by its branches, would lose what was changed.
+
+    Parameters
+    ----------
+    options : Namespace
+        Of the command; nothing is checked without --fuse.
+    network : nn.Module
+        The merged target.
+    like : Path
+        The target's file.
+
+    Raises
+    ------
+    ValueError
+        Naming the first tensor that differs.
+    """
+    if not options.fuse:
+        return
+    other = copy_of(network)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in other.state_dict().values():
+            if value.is_floating_point():
+                value += torch.rand(value.shape, generator=generator).to(value) * value.abs().mean()
+    problem = "the file has other tensors: "
+    try:
+        state = state_like(other, like, pair_keys(options)[1])
+        problem = ""
+        into = own_network(options.into, options.into_kwargs) if options.into else None
+        again = faigfast.load_model(state, into, dtype=options.dtype)
+        again = fused(own_function("fuse", options.fuse), again, "the network")
+        lost = _first_difference(other.state_dict(), again.state_dict())
+        if lost is not None:
+            raise ValueError(f"merging again overwrites {lost!r}")
+    except ValueError as error:
+        raise ValueError(
+            f"fuse is {options.fuse!r}, and what it merges cannot be saved under the keys of "
+            f"{like}: {problem}{error}; expected checkpoints that are merged already, without "
+            "--fuse"
+        ) from None
+
+
+def _first_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> str | None:
+    """Name the first tensor that differs, apart from rounding."""
+    for name, value in a.items():
+        if name not in b or not torch.allclose(value, b[name].to(value), rtol=1e-3, atol=1e-6):
+            return name
+    return None
 
 
 def loaded_pair(options: Any, into: nn.Module | None) -> tuple[nn.Module, nn.Module]:

@@ -229,6 +229,41 @@ def save_model(
         torch.save(content, temporary)
 
 
+def state_like(model: nn.Module, like: PathLike, key: str | None = None) -> dict[str, Tensor]:
+    """Give a network's weights under a checkpoint's names, as `save_model` writes them.
+
+    Parameters
+    ----------
+    model, like, key
+        As in `save_model`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        In the order of the checkpoint, without the prefix of wrappers.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError
+        As `save_model`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(nn.Conv2d(3, 8, 3), f"{folder}/net.pth")
+    ...     list(state_like(nn.Conv2d(3, 8, 3), f"{folder}/net.pth"))
+    ['weight', 'bias']
+    """
+    network = unwrap(model, "model")
+    state = state_of(network, "model")
+    prefix = wrapper_prefix(state)
+    state = {name[len(prefix) :]: value.cpu() for name, value in state.items()}
+    checkpoint = read_checkpoint(path_of("like", like), key)
+    names = closest_names(checkpoint.state, state)
+    return names.write(state, computed_names(network), f"`like` ({like})")[0]
+
+
 def checkpoint_path(path: PathLike) -> Path:
     """Refuse a file name with a suffix that `save_model` does not write."""
     path = path_of("path", path)
