@@ -22,12 +22,27 @@ _MODULE_OF = {
     "attribute": "faigfast.attribution.one_call",
     "backends": "faigfast.backend.catalogue",
     "derive_baseline": "faigfast.training.derive",
+    "distribution": "faigfast.analysis.public_ranked",
+    "importance": "faigfast.analysis.public_ranked",
     "load_model": "faigfast.zoo.checkpoints",
     "load_pair": "faigfast.zoo.checkpoints",
+    "locations": "faigfast.analysis.public_measured",
+    "mask": "faigfast.analysis.public_measured",
+    "modulate": "faigfast.analysis.public_measured",
+    "overlap": "faigfast.analysis.public_ranked",
+    "predict": "faigfast.analysis.public_learned",
+    "retrain": "faigfast.analysis.public_learned",
     "save_model": "faigfast.zoo.checkpoints",
+    "shipped_pair": "faigfast.zoo.pairs",
 }
 
+# Rooms with public names of their own, and the alias of one of them.
+_ROOMS = ("analysis", "data", "findings", "training")
+
 if TYPE_CHECKING:
+    from faigfast.analysis.public_learned import predict, retrain
+    from faigfast.analysis.public_measured import locations, mask, modulate
+    from faigfast.analysis.public_ranked import distribution, importance, overlap
     from faigfast.attribution.attributor import Attributor
     from faigfast.attribution.one_call import attribute
     from faigfast.backend.catalogue import backends
@@ -37,9 +52,12 @@ if TYPE_CHECKING:
     from faigfast.result import Attribution
     from faigfast.training.derive import derive_baseline
     from faigfast.zoo.checkpoints import load_model, load_pair, save_model
+    from faigfast.zoo.pairs import shipped_pair
 else:  # mypy would accept every name if it saw `__getattr__`
 
     def __getattr__(name: str) -> object:
+        if name in _ROOMS:
+            return import_module(f"faigfast.{name}")
         if name not in _MODULE_OF:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(_MODULE_OF[name]), name)
@@ -57,11 +75,20 @@ __all__ = [
     "attribute",
     "backends",
     "derive_baseline",
+    "distribution",
+    "importance",
     "load_model",
     "load_pair",
+    "locations",
+    "mask",
+    "modulate",
+    "overlap",
+    "predict",
+    "retrain",
     "save_model",
+    "shipped_pair",
 ]
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *_ROOMS} - {"findings"})

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -67,9 +68,17 @@ class _Alias(Loader):
         if hasattr(moved, "__path__"):
             # A package keeps a module of its own: imports below it would set attributes of `moved`.
             module.__path__ = []
-            module.__getattr__ = partial(getattr, moved)  # type: ignore[method-assign]
+            module.__getattr__ = partial(_part, moved)  # type: ignore[method-assign]
         else:
             sys.modules[module.__name__] = moved  # the import system gives this one
+
+
+def _part(package: ModuleType, name: str) -> object:
+    """Give an attribute of a moved package, or a module inside it that is not imported yet."""
+    if not hasattr(package, name) and not name.startswith("_"):
+        with suppress(ModuleNotFoundError):
+            import_module(f"{package.__name__}.{name}")
+    return getattr(package, name)
 
 
 def install() -> None:

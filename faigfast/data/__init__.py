@@ -3,7 +3,7 @@
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import DegradedFolder, PairedFolders
 from faigfast.data.images import read_image, write_image
-from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
+from faigfast.data.photographs import KEPT_OUT, TRAINING, photograph, photographs
 
 __all__ = [
     "KEPT_OUT",
@@ -11,6 +11,7 @@ __all__ = [
     "Degradation",
     "DegradedFolder",
     "PairedFolders",
+    "photograph",
     "photographs",
     "read_image",
     "write_image",

@@ -63,3 +63,40 @@ def photographs(names: tuple[str, ...], channels: int = 3) -> dict[str, Tensor]:
         for name, path in paths.items()
         if path
     }
+
+
+def photograph(name: str = "chelsea", channels: int = 3) -> Tensor:
+    """Load one shipped photograph, for a first try without files of one's own.
+
+    Parameters
+    ----------
+    name : str
+        A name in `TRAINING` or `KEPT_OUT`, with or without its ending; the shipped pairs were not
+        trained on the default.
+    channels : {3, 1}
+        As in `read_image`.
+
+    Returns
+    -------
+    Tensor
+        [C, H, W], float32 in [0, 1].
+
+    Raises
+    ------
+    ImportError
+        If scikit-image is not installed.
+    ValueError
+        If there is no such photograph here; the names are listed.
+
+    Examples
+    --------
+    >>> photograph("chelsea").shape
+    torch.Size([3, 300, 451])
+    """
+    names = {one.partition(".")[0]: one for one in (*KEPT_OUT, *TRAINING)}
+    known = isinstance(name, str) and name in {*names, *names.values()}
+    here = photographs((names.get(name, name),), channels) if known else {}
+    if not here:
+        listed = [stem for stem, one in names.items() if _find(one)]
+        raise ValueError(f"photograph is {name!r}; expected one of {', '.join(listed)}")
+    return next(iter(here.values()))
