@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faigfast.data.avif_depth import HEADER, avif_bits
 from faigfast.io.atomic import atomic_write
 from faigfast.io.regular_file import regular_file, shown
 
@@ -31,8 +32,8 @@ PathLike = str | os.PathLike[str]
 def read_image(path: PathLike, *, channels: int = 3, alpha: str = "refuse") -> Tensor:
     """Read a photograph in colour or gray.
 
-    The EXIF orientation is obeyed. 16-bit PNG, TIFF, PGM and PPM files keep their 16 bits; Pillow
-    decodes AVIF to 8 bits.
+    The EXIF orientation is obeyed. 16-bit PNG, TIFF, PGM and PPM files keep their 16 bits. AVIF
+    files of 10 and 12 bits are refused, since Pillow decodes them to 8 bits.
 
     Parameters
     ----------
@@ -56,8 +57,8 @@ def read_image(path: PathLike, *, channels: int = 3, alpha: str = "refuse") -> T
         If there is no such file.
     ValueError
         If it is not an image in a regular file, is damaged, has transparent pixels, claims more
-        pixels than Pillow's `Image.MAX_IMAGE_PIXELS`, has several pages, or numbers of a kind that
-        is not 8 or 16 bits.
+        pixels than Pillow's `Image.MAX_IMAGE_PIXELS`, has several pages, numbers of a kind that
+        is not 8 or 16 bits, or is AVIF of more than 8 bits.
     """
     return read_hashed(path, channels=channels, alpha=alpha)[0]
 
@@ -148,7 +149,7 @@ def image_size(path: PathLike, *, alpha: str = "drop") -> tuple[int, int]:
         As `read_image`.
     """
     pillow = _pillow()
-    with _naming(path), _opened(pillow, regular_file(path, "image")) as image:
+    with _naming(path), _opened(pillow, _checked_depth(regular_file(path, "image"))) as image:
         _check_layout(image)
         width, height = image.size
         if alpha == "refuse":
@@ -156,6 +157,22 @@ def image_size(path: PathLike, *, alpha: str = "drop") -> tuple[int, int]:
         # getexif() of a PNG without EXIF would decode all of its pixels.
         turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) > 4
     return (width, height) if turned else (height, width)
+
+
+def _checked_depth(path: Path) -> Path:
+    """Refuse an AVIF file of more than 8 bits, by its header."""
+    with open(path, "rb") as file:
+        _check_depth(file.read(HEADER))
+    return path
+
+
+def _check_depth(content: bytes) -> None:
+    bits = avif_bits(content)
+    if bits is not None and bits > 8:
+        raise ValueError(
+            f"it is AVIF of {bits} bits, of which Pillow keeps 8; expected 8 bits, or the image "
+            "as PNG or TIFF of 16 bits"
+        )
 
 
 def _pillow() -> Any:
@@ -265,6 +282,7 @@ def _most(image: Any) -> int:
 def _pixels(content: bytes, channels: int, alpha: str) -> np.ndarray:
     """Decode to [H, W, C], float32 in [0, 1]."""
     pillow = _pillow()
+    _check_depth(content)
     with _opened(pillow, io.BytesIO(content)) as image:
         _check_layout(image)
     with _opened(pillow, io.BytesIO(content)) as image:

@@ -1,10 +1,13 @@
 """Kinds of images: gray and colour networks, alpha channels, 16 bits, TIFF, PPM and AVIF."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, features
 
+from faigfast.data.avif_depth import avif_bits
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import DegradedFolder, PairedFolders
 from faigfast.data.images import image_size, read_image
@@ -30,6 +33,44 @@ def test_formats_in_colour(tmp_path, suffix):
     difference = read_image(path) - tensor(BYTES[..., :3], 255)
     assert float(difference.abs().max()) * 255 <= near + 1e-3
     assert DegradedFolder(tmp_path, {"clean": Degradation()}).names == ["a"]
+
+
+def deep_avif(bits):
+    """An AVIF file of 8 bits whose header says more: Pillow writes no others."""
+    encoded = io.BytesIO()
+    Image.fromarray(BYTES[..., :3]).save(encoded, "AVIF")
+    content = bytearray(encoded.getvalue())
+    flags = content.index(b"av1C") + 6
+    content[flags] |= {8: 0x00, 10: 0x40, 12: 0x60}[bits]
+    return bytes(content)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_avif_of_more_than_8_bits_is_refused(tmp_path, bits):
+    path = tmp_path / "deep.avif"
+    path.write_bytes(deep_avif(bits))
+    assert avif_bits(path.read_bytes()) == bits
+    if bits == 8:
+        assert image_size(path) == (6, 4) and read_image(path).shape == (3, 6, 4)
+        return
+    message = rf"deep\.avif.*AVIF of {bits} bits, of which Pillow keeps 8; expected 8 bits"
+    for read in (image_size, read_image, lambda p: DegradedFolder(tmp_path, {"a": Degradation()})):
+        with pytest.raises(ValueError, match=message):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x89PNG\r\n\x1a\n" * 9,
+        b"\0\0\0\x1cftypavif" + b"\0\0\0\x01meta" * 9,
+        b"\0\0\0\x08ftypavif" + b"\0" * 99,
+    ],
+)
+def test_headers_that_say_nothing_of_bits(content):
+    assert avif_bits(content) is None
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA", "CMYK"])
