@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,11 +26,12 @@ GROUND_TRUTHS = ("photograph", "own_output")
 ABILITIES = ("noise=0.04", "noise=0.1", "blur=1", "blur=2")  # measured unless `forget` is given
 KEPT_SHARE = 0.5  # of patches with a recipe to be kept, where there is one
 Recipe = Degradation | str | Function
+Photographs = str | os.PathLike[str] | Tensor | Mapping[str, Tensor] | Iterable[Tensor]
 
 
 def derive_baseline(
     target: nn.Module,
-    photographs: str | os.PathLike[str] | Tensor | Iterable[Tensor] | None = None,
+    photographs: Photographs | None = None,
     *,
     scale: int | None = None,
     iterations: int = 500,
@@ -58,9 +59,10 @@ def derive_baseline(
     target : nn.Module
         Maps [N, C, h, w] to [N, C, H, W]; unchanged. Parameters without `requires_grad` and all
         buffers, such as the statistics of batch norm, stay as they are.
-    photographs : path-like, Tensor, iterable of Tensor or None
-        A folder; one tensor [N, C, H, W]; or tensors [C, H, W], in [0, 1]. None: the photographs
-        in scikit-image's wheel. A quarter of them, at most four, is held out for measuring.
+    photographs : path-like, Tensor, iterable or mapping of Tensor, or None
+        A folder; one tensor [N, C, H, W]; or tensors [C, H, W], by name or not, in [0, 1]. None:
+        the photographs in scikit-image's wheel. A quarter of them, at most four, is held out for
+        measuring.
     scale : int, optional
         Enlargement. None: the network's attribute `scale`, or what its output shows.
     iterations : int
