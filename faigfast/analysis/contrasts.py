@@ -1,5 +1,6 @@
 """Named contrasts: whose scores a ranking takes and subtracts; comparison of filter sets."""
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,30 @@ class Contrast:
 def one_against_rest(degradations: Sequence[str]) -> tuple[Contrast, ...]:
     """Each degradation against the mean of all others."""
     return tuple(Contrast(name, name) for name in degradations)
+
+
+def without_subtraction(degradations: Sequence[str]) -> tuple[Contrast, ...]:
+    """Each degradation by its own scores, from which nothing is subtracted.
+
+    Contrasts against all others are biased towards each other's negatives, and with two
+    degradations they are exactly that: an overlap of 0 and a correlation of −1 by construction.
+    """
+    return tuple(Contrast(name, name, ()) for name in degradations)
+
+
+def negatives(scores: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """List the pairs of contrasts that are each other's negatives by construction.
+
+    Examples
+    --------
+    >>> negatives({"a": torch.tensor([1.0, -2.0]), "b": torch.tensor([-1.0, 2.0])})
+    [('a', 'b')]
+    """
+    return [
+        (one, other)
+        for one, other in itertools.combinations(scores, 2)
+        if torch.allclose(scores[one], -scores[other], rtol=1e-9, atol=0)
+    ]
 
 
 def check_contrasts(contrasts: Sequence[Contrast], degradations: Sequence[str]) -> None:
@@ -225,8 +250,12 @@ def levels(result: Attribution, fraction: float) -> "pandas.DataFrame":
 def overlap_data_frame(
     sets: Mapping[str, FilterSet], scores: Mapping[str, Tensor]
 ) -> "pandas.DataFrame":
-    """One row a pair of contrasts: common share of their sets, correlation of their scores."""
-    names = list(sets)
+    """One row a pair of contrasts: common share of their sets, correlation of their scores.
+
+    Pairs of `negatives` are left out: their overlap and correlation say nothing.
+    """
+    head = ("filters", "others", "common, %", "by chance, %", "correlation")
+    names, left_out = list(sets), negatives(scores)
     shares, correlations = overlap(sets), agreement(scores)
     rows = [
         {
@@ -238,6 +267,6 @@ def overlap_data_frame(
         }
         for n, one in enumerate(names)
         for m, other in enumerate(names)
-        if n < m
+        if n < m and (one, other) not in left_out
     ]
-    return data_frame(rows)
+    return data_frame(rows).reindex(columns=head)

@@ -3,10 +3,23 @@
 from collections.abc import Sequence
 from typing import Any
 
-from faigfast.analysis.contrasts import has_levels, levels, overlap, overlap_data_frame
+from faigfast.analysis.contrasts import (
+    has_levels,
+    levels,
+    negatives,
+    one_against_rest,
+    overlap,
+    overlap_data_frame,
+    without_subtraction,
+)
 from faigfast.analysis.report.figures import matrix
 from faigfast.cli.study import describe_attributed, open_study, publish
 from faigfast.io.lock import alone_in
+
+OWN_SCORES = (
+    "Each degradation by its own scores, nothing subtracted: contrasts against all others are "
+    "biased towards each other's negatives. --contrast compares contrasts."
+)
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -16,12 +29,21 @@ def run(options: Any, words: Sequence[str]) -> None:
         raise ValueError(f"contrasts are {study.contrasts[0].name}; expected two to be compared")
     with alone_in(options.output):
         result = study.attribution()
-        sets = study.tops(options.fraction)
-        scores = {contrast.name: contrast.scores(result) for contrast in study.contrasts}
+        contrasts, remarks = study.contrasts, []
+        if contrasts == one_against_rest(tuple(study.measured.lq)):
+            contrasts = without_subtraction(result.degradations)
+            remarks = [OWN_SCORES]
+        sets = {contrast.name: contrast.top(result, options.fraction) for contrast in contrasts}
+        scores = {contrast.name: contrast.scores(result) for contrast in contrasts}
+        if left_out := negatives(scores):
+            pairs = ", ".join(f"{one} and {other}" for one, other in left_out)
+            remarks.append(f"Left out, since one is the other's negative by construction: {pairs}.")
         names = list(sets)
         data_frames = {"overlap": overlap_data_frame(sets, scores)}
         if has_levels(result.degradations):
             data_frames["levels"] = levels(result, options.fraction)
-        share = f"top {100 * options.fraction:g} %, common filters in %"
-        figures = {"overlap": matrix(overlap(sets), names, names, share, ("of", "also in"))}
-        publish(options, words, "overlap", data_frames, figures, [describe_attributed(study)])
+        title = f"filters in common, % of the top {100 * options.fraction:g} %"
+        labels = ("top filters of", "that are also top filters of")
+        figures = {"overlap": matrix(overlap(sets), names, names, title, labels)}
+        remarks.append(describe_attributed(study))
+        publish(options, words, "overlap", data_frames, figures, remarks)

@@ -208,7 +208,8 @@ def location_bars(parts: Sequence[Locations]) -> "Figure":
         names = [name for name in part.values if name not in ("baseline", "target")]
         for n, name in enumerate(names):
             one = part.outcome(name)
-            if one.outcome:  # no bar
+            if one.outcome:
+                axis.barh(n, 0)
                 axis.text(2, n, one.outcome, va="center", fontsize="small", color=RED)
                 continue
             kept = 100 * one.kept
