@@ -9,6 +9,7 @@ import torch
 from networks import INSTANCES, Instance
 from packages import import_packages
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from faigfast.filters.index import FilterIndex
 from faigfast.models.state import copy_of
@@ -20,6 +21,7 @@ LONG = 2.0  # seconds of the loop above which one is timed
 SEED = 0
 
 Pair = tuple[nn.Module, nn.Module]
+Inputs = tuple[Tensor, ...]
 
 
 def measure(name: str, timed: bool = True) -> dict[str, Any]:
@@ -42,10 +44,11 @@ def measure(name: str, timed: bool = True) -> dict[str, Any]:
 
     instance = INSTANCES[name]
     baseline, target = pair(instance)
-    x, gt = images(instance, target)
+    x, gt, inputs = images(instance, target)
 
     def attribute() -> Any:
-        return faigfast.attribute(baseline, target, (x, gt), rule="midpoint", steps=STEPS)
+        batch = {"lq": x, "gt": gt, "inputs": inputs} if inputs else (x, gt)
+        return faigfast.attribute(baseline, target, batch, rule="midpoint", steps=STEPS)
 
     row: dict[str, Any] = {"name": name}
     try:
@@ -58,10 +61,10 @@ def measure(name: str, timed: bool = True) -> dict[str, Any]:
     row["folded"] = not any(note.startswith("runs point by point") for note in result.notes)
 
     def loop() -> Tensor:
-        return scores(baseline, target, x, gt, instance.loop_trains)
+        return scores(baseline, target, x, gt, inputs, instance.loop_trains)
 
     try:
-        exact = exact_scores(baseline, target, x, gt, instance.loop_trains)
+        exact = exact_scores(baseline, target, x, gt, inputs, instance.loop_trains)
     except Exception as problem:
         return row | {
             "failed": f"the plain loop, by {type(problem).__name__}: {_sentence(problem)}"
@@ -93,28 +96,47 @@ def pair(instance: Instance) -> Pair:
     return baseline, target
 
 
-def images(instance: Instance, target: nn.Module) -> tuple[Tensor, Tensor]:
-    """Make images x [N, C, H, W] and ground truths of the shape of the target's outputs."""
+def images(instance: Instance, target: nn.Module) -> tuple[Tensor, Tensor, Inputs]:
+    """Make images x [N, C, H, W], ground truths of the outputs' shape, and the other inputs."""
     x = torch.rand(IMAGES, instance.channels, *instance.size)
+    inputs: Inputs = ()
+    if instance.masked:
+        rows, columns = (slice(side // 4, side // 2 + 1) for side in instance.size)
+        mask = torch.zeros(IMAGES, 1, *instance.size)
+        mask[..., rows, columns] = 1
+        inputs = (mask,)
     with torch.no_grad():
-        shape = copy_of(target)(x[:1].clone()).shape
-    return x, torch.rand(IMAGES, *shape[1:])
+        shape = copy_of(target)(x[:1].clone(), *(value[:1] for value in inputs)).shape
+    return x, torch.rand(IMAGES, *shape[1:]), inputs
+
+
+class _Double(TorchFunctionMode):
+    """Read `.float()` of a network's code as `.double()`."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return (Tensor.double if func is Tensor.float else func)(*args, **(kwargs or {}))
 
 
 def exact_scores(
-    baseline: nn.Module, target: nn.Module, x: Tensor, gt: Tensor, trains: bool
+    baseline: nn.Module, target: nn.Module, x: Tensor, gt: Tensor, inputs: Inputs, trains: bool
 ) -> Tensor:
     """Give `scores` in float64."""
     networks = [copy_of(network).double() for network in (baseline, target)]
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # of constants that the networks make
     try:
-        return scores(*networks, x.double(), gt.double(), trains)
+        others = tuple(value.double() for value in inputs)
+        with _Double():
+            return scores(*networks, x.double(), gt.double(), others, trains)
     finally:
         torch.set_default_dtype(before)
 
 
-def scores(baseline: nn.Module, target: nn.Module, x: Tensor, gt: Tensor, trains: bool) -> Tensor:
+def scores(
+    baseline: nn.Module, target: nn.Module, x: Tensor, gt: Tensor, inputs: Inputs, trains: bool
+) -> Tensor:
     """Score kernels by FAIG's equations: one image and one point of the line after another.
 
     Parameters
@@ -123,6 +145,8 @@ def scores(baseline: nn.Module, target: nn.Module, x: Tensor, gt: Tensor, trains
         θ̄ and θ.
     x, gt : Tensor
         [N, C, H, W]; images and ground truths.
+    inputs : tuple of Tensor
+        What forward takes beside x, [N, ...] each.
     trains : bool
         Call the networks in training mode.
 
@@ -136,7 +160,9 @@ def scores(baseline: nn.Module, target: nn.Module, x: Tensor, gt: Tensor, trains
     network = copy_of(target).train(trains).requires_grad_(True)
     own = network.state_dict(keep_vars=True)
     rows = []
-    for image, truth in zip(x.split(1), gt.split(1), strict=True):
+    for image, truth, *others in zip(
+        x.split(1), gt.split(1), *(i.split(1) for i in inputs), strict=True
+    ):
         sums = {layer: torch.zeros_like(start[layer]) for layer in layers}
         for step in range(STEPS):
             alpha = (step + 0.5) / STEPS
@@ -145,7 +171,7 @@ def scores(baseline: nn.Module, target: nn.Module, x: Tensor, gt: Tensor, trains
                 if value.is_floating_point():
                     own[key].data.copy_(value + alpha * (end[key] - value))
             # RCAN writes to its images; reentrant checkpoints refuse autograd.grad.
-            (network(image.clone()) - truth).square().sum().backward()
+            (network(image.clone(), *others) - truth).square().sum().backward()
             for layer in layers:
                 if own[layer].grad is not None:
                     sums[layer] += own[layer].grad / STEPS

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 MAIN = "spandrel.architectures"
@@ -29,6 +31,10 @@ class Instance:
         Package with the folders of architectures.
     call : callable, optional
         Calls the network with x, where its forward takes or returns more than an image.
+    change : callable, optional
+        Of (network, module of its class): makes parts small whose sizes the class fixes.
+    masked : bool
+        The forward takes a mask [N, 1, H, W] of the pixels to fill beside the image.
     loop_trains : bool
         The plain loop calls the network in training mode: in eval mode its forward writes over
         values that autograd needs.
@@ -40,6 +46,8 @@ class Instance:
     channels: int = 3
     package: str = MAIN
     call: Callable[[nn.Module, Tensor], Tensor] | None = None
+    change: Callable[[Any, ModuleType], None] | None = None
+    masked: bool = False
     loop_trains: bool = False
 
     def network(self) -> nn.Module:
@@ -48,12 +56,13 @@ class Instance:
         Returns
         -------
         nn.Module
-            From images [N, C, H, W] to images.
+            From images [N, C, H, W], and masks where it is `masked`, to images.
         """
-        folder, module, name = self.place.split(".")
-        network: nn.Module = getattr(
-            import_module(f"{self.package}.{folder}.__arch.{module}"), name
-        )(**self.arguments)
+        folder, file, name = self.place.split(".")
+        module = import_module(f"{self.package}.{folder}.__arch.{file}")
+        network: nn.Module = getattr(module, name)(**self.arguments)
+        if self.change is not None:
+            self.change(network, module)
         return network if self.call is None else Called(network, self.call)
 
 
@@ -91,6 +100,27 @@ def _conditions(network: nn.Module, x: Tensor) -> Tensor:
 def _fixed_noise(network: nn.Module, x: Tensor) -> Tensor:
     output: Tensor = network(x, noise=x.new_ones(len(x), 128))
     return output
+
+
+def _small_codeformer(network: Any, module: ModuleType) -> None:
+    """Take one halving, from 32×32 to 16×16 codes, in place of five from 512×512."""
+    network.encoder = module.Encoder(3, 32, 256, [1, 2], 1, 32, [16])
+    network.generator = module.Generator(32, [1, 2], 1, 32, [16], 256)
+    network.fuse_encoder_block = {"32": 1}  # the first residual block
+    network.fuse_generator_block = {"32": 7}  # after the enlargement
+    network.fuse_convs_dict["32"] = module.Fuse_sft_block(32, 32)
+
+
+def _small_lama(network: Any, module: ModuleType) -> None:
+    network.model = module.FFCResNetGenerator(4, 3, ngf=4, n_downsampling=2, n_blocks=2)
+
+
+def _small_mat(network: Any, module: ModuleType) -> None:
+    """Take 128×128, the least size of its first stage, in place of 512×512."""
+    network.model = module.Generator(
+        z_dim=16, c_dim=0, w_dim=16, img_resolution=128, img_channels=3
+    )
+    network.z = torch.randn(1, 16, dtype=torch.float64)
 
 
 _WINDOWS: dict[str, Any] = dict(
@@ -193,6 +223,7 @@ INSTANCES: dict[str, Instance] = {
         "KBNet.kbnet_s.KBNet_s",
         dict(width=8, middle_blk_num=1, enc_blk_nums=[1, 1], dec_blk_nums=[1, 1]),
     ),
+    "LaMa": Instance("LaMa.LaMa.LaMa", dict(in_nc=4), change=_small_lama, masked=True),
     "MixDehazeNet": Instance(
         "MixDehazeNet.MixDehazeNet.MixDehazeNet",
         dict(embed_dims=[8, 16, 16, 16, 8], depths=[1, 1, 1, 1, 1]),
@@ -292,6 +323,14 @@ INSTANCES: dict[str, Instance] = {
         size=(64, 64),
         package=EXTRA,
     ),
+    "CodeFormer": Instance(
+        "CodeFormer.codeformer.CodeFormer",
+        dict(dim_embd=32, n_head=2, n_layers=1, codebook_size=16, connect_list=["32"]),
+        size=(32, 32),
+        package=EXTRA,
+        call=_first,
+        change=_small_codeformer,
+    ),
     "DDColor": Instance(
         "DDColor.ddcolor.DDColor",
         dict(encoder_name="convnext-t", input_size=(64, 64), num_queries=4, dec_layers=3),
@@ -308,6 +347,9 @@ INSTANCES: dict[str, Instance] = {
         "M3SNet.M3SNet.M3SNet",
         dict(width=8, middle_blk_num=1, enc_blk_nums=[1, 1, 1, 1], dec_blk_nums=[1, 1, 1, 1]),
         package=EXTRA,
+    ),
+    "MAT": Instance(
+        "MAT.MAT.MAT", size=(128, 128), package=EXTRA, change=_small_mat, masked=True
     ),
     "MIRNet2": Instance(
         "MIRNet2.mirnet_v2_arch.MIRNet_v2", dict(n_feat=16, n_MRB=1), package=EXTRA

@@ -13,7 +13,7 @@ from networks import INSTANCES  # noqa: E402
 from packages import missing  # noqa: E402
 from table import is_right, verdict  # noqa: E402
 
-REFUSED = {"AuraSR": "random numbers"}
+REFUSED = {"AuraSR": "random numbers", "MAT": "no convolution"}
 
 
 @pytest.mark.slow
