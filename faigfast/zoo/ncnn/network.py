@@ -15,6 +15,8 @@ from faigfast.zoo.ncnn.steps import BUILDERS, Blueprint, Extent, Run, Step
 
 MAX_SCALE = 64  # of a blob; blobs of published networks reach 16 times the image
 MAX_CHANNELS = 2**20
+QUANTIZED = ("Convolution", "ConvolutionDepthWise", "InnerProduct")
+INT8_SCALES = 8  # the parameter that quantizes such a layer
 
 Call = tuple[Run, str | None, tuple[str, ...], tuple[str, ...], list[str]]
 
@@ -181,18 +183,37 @@ def check_same_graph(first: NcnnNetwork, second: NcnnNetwork, where: str, elsewh
 
 
 def _check_layers(graph: Graph, path: Path) -> None:
-    """Refuse layers of unknown types, and any but one input and one output."""
-    unknown = [
-        f"{shortened(layer.name)} ({shortened(layer.kind)})"
-        for layer in graph.layers
-        if layer.kind not in BUILDERS and layer.kind != "Input"
+    """Refuse layers that cannot be built, all in one message; and several inputs or outputs."""
+    layers = [layer for layer in graph.layers if layer.kind != "Input"]
+    problems = [
+        (
+            "layers of types that are not supported",
+            [_called(layer) for layer in layers if layer.kind not in BUILDERS],
+            ", ".join(sorted(BUILDERS)),
+        ),
+        (
+            "layers with expressions as parameters",
+            [
+                f"{_called(layer)} {number}={shortened(text)}"
+                for layer in layers
+                for number, text in layer.texts.items()
+            ],
+            "numbers, as in a file that is exported for images of one size",
+        ),
+        (
+            f"layers that compute in int8 (parameter {INT8_SCALES})",
+            [
+                _called(layer)
+                for layer in layers
+                if layer.kind in QUANTIZED and layer.values.get(INT8_SCALES)
+            ],
+            "the network before quantization",
+        ),
     ]
-    if unknown:
-        more = f" and {len(unknown) - MAX_NAMED} more" if len(unknown) > MAX_NAMED else ""
-        raise ValueError(
-            f"{shown(path)} has layers of types that are not supported: "
-            f"{', '.join(unknown[:MAX_NAMED])}{more}; expected {', '.join(sorted(BUILDERS))}"
-        )
+    reasons = [f"{what}: {_some(names)}" for what, names, _ in problems if names]
+    if reasons:
+        expected = "; ".join(remedy for _, names, remedy in problems if names)
+        raise ValueError(f"{shown(path)} has {'; '.join(reasons)}; expected {expected}")
     inputs = [layer for layer in graph.layers if layer.kind == "Input"]
     for layer in inputs:
         if layer.inputs or len(layer.outputs) != 1:
@@ -209,6 +230,16 @@ def _check_layers(graph: Graph, path: Path) -> None:
             raise ValueError(
                 f"{shown(path)} has {len(names)} {what} ({listed}); expected one image"
             )
+
+
+def _called(layer: Layer) -> str:
+    return f"{shortened(layer.name)} ({shortened(layer.kind)})"
+
+
+def _some(names: list[str]) -> str:
+    """List the first names and count the rest."""
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
 
 
 def _check_growth(layer: Layer, step: Step) -> None:

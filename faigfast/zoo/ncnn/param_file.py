@@ -121,6 +121,8 @@ class Layer:
         Its parameters.
     place : str
         The layer and its line, for messages.
+    texts : dict of int to str
+        Parameters that are text: expressions of shapes, such as "0w,0h,-1".
     """
 
     kind: str
@@ -129,6 +131,7 @@ class Layer:
     outputs: tuple[str, ...]
     values: Mapping[int, Value]
     place: str
+    texts: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -255,12 +258,18 @@ def _layer(words: list[str], line: str) -> Layer:
             f"{len(blobs) if stray is None else blobs.index(stray)}; expected a name for each"
         )
     values: dict[int, Value] = {}
+    texts: dict[int, str] = {}
     for word in words[end:]:
-        number, value = _parameter(word, place)
-        if number in values:
+        text = re.fullmatch(r"([0-9]{1,2})=\"([^\"]*)\"", word)
+        number, value = (int(text[1]), text[2]) if text else _parameter(word, place)
+        if number in values or number in texts:
             raise ValueError(f"{place} has two values for its parameter {number}; expected one")
-        values[number] = value
-    return Layer(kind, name, tuple(words[4:middle]), tuple(words[middle:end]), values, place)
+        if isinstance(value, str):
+            texts[number] = value
+        else:
+            values[number] = value
+    inputs, outputs = tuple(words[4:middle]), tuple(words[middle:end])
+    return Layer(kind, name, inputs, outputs, values, place, texts)
 
 
 def _parameter(word: str, place: str) -> tuple[int, Value]:

@@ -74,7 +74,16 @@ LAYERS = {
     "high number": (["ReLU a 1 1 in0 out0 99=1"], ("the parameter 99", "0 to 31")),
     "array of wrong length": (["ReLU a 1 1 in0 out0 -23300=9,1"], ("array of 1 values",)),
     "unknown parameter": (["ReLU a 1 1 in0 out0 7=3"], ("7=3", "not supported")),
-    "text parameter": (["Crop a 1 1 in0 out0 19=\"size(@0,0)\""], ("19=", "finite numbers")),
+    "text parameter": (
+        ["Crop a 1 1 in0 out0 19=\"size(@0,0)\""],
+        ("expressions as parameters: 'a' ('Crop') 19='size(@0,0)'", "expected numbers")),
+    "text without an end": (["Reshape a 1 1 in0 out0 6=\"0w,"], ("6=", "finite numbers")),
+    "text and number": (["Reshape a 1 1 in0 out0 6=1 6=\"0w\""], ("two values", "parameter 6")),
+    "all at once": (
+        ["LSTM a 1 1 in0 b", "Reshape c 1 1 b d 6=\"0w,-1\"", "Interp e 1 1 d f 9=\"*(0w,2)\"",
+         "Convolution g 1 1 f h 0=3 1=1 6=9 8=1", "InnerProduct i 1 1 h out0 0=3 2=9 8=2"],
+        ("not supported: 'a' ('LSTM');", "'c' ('Reshape') 6='0w,-1', 'e' ('Interp') 9='*(0w,2)'",
+         "int8 (parameter 8): 'g' ('Convolution'), 'i' ('InnerProduct');", "before quantization")),
     "dynamic weights": (["Convolution a 1 1 in0 out0 0=1 1=1 6=1 19=1"], ("19=1",)),
     "quantized": (["Convolution a 1 1 in0 out0 0=3 1=1 6=9 8=1"], ("int8 (parameter 8)",)),
     "no weights": (["Convolution a 1 1 in0 out0 0=3 1=3"], ("6=0", "integer from 1")),
