@@ -16,7 +16,7 @@ from faigfast.backend.catalogue import choose
 from faigfast.backend.precision import MATRIX, PRECISIONS, check_precision
 from faigfast.filters.index import FilterIndex
 from faigfast.filters.selection import Selection, select
-from faigfast.integration.batch import Batch, batches, is_one_batch
+from faigfast.integration.batch import Batch, Batches, batches, is_one_batch
 from faigfast.integration.objective import resolve_objective
 from faigfast.integration.padding import checked_pad
 from faigfast.integration.quadrature import quadrature
@@ -63,7 +63,7 @@ def rank_by(
     method: str,
     baseline: nn.Module,
     target: nn.Module,
-    batch: Any,
+    batch: Batches,
     *,
     steps: int | None = None,
     seed: int = 0,
