@@ -145,7 +145,9 @@ def make_dials(
     ways = {}
     for name, dial in dials.items():
         draws = random_of_same_layers(target, result, chosen[name].filters, "kernel", DRAWS)
-        random = [partial(one.swap, baseline, target, 0.0, biases=True) for one in draws]
+        random: list[Callable[[], nn.Module]] = [
+            partial(one.swap, baseline, target, 0.0, biases=True) for one in draws
+        ]
         own: Ways = {DIAL: {s: [partial(dial.apply, target, s)] for s in levels}}
         own[INTERPOLATION] = {s: [partial(interpolated, baseline, target, s)] for s in levels}
         if own_knob is not None:
@@ -339,8 +341,8 @@ def _candidates(
             base, full, now = (
                 values[f"selection {name}"]["psnr"] for name in ("baseline", "target", one.digest)
             )
-            psnr = (by_name[contrast.degradation] for by_name in (now, base, full))
-            outcome = compare_on_photographs(*psnr, selection.photographs)
+            own = contrast.degradation
+            outcome = compare_on_photographs(now[own], base[own], full[own], selection.photographs)
             change = float((now[clean] - full[clean]).mean())
             of_contrast.append(Candidate(fraction, one, outcome, change))
         candidates[contrast.name] = tuple(of_contrast)

@@ -150,13 +150,18 @@ class Dial:
             masks |= complete_biases(target, index, masks)
         start, end = tensors(baseline), tensors(target)
         positions = {key: mask.flatten().nonzero().flatten() for key, mask in masks.items()}
-        values = [
-            {key: _rows(state[key])[places.to(state[key].device)].detach().cpu().clone()
-             for key, places in positions.items()}
-            for state in (start, end)
-        ]  # fmt: skip
         shapes = {key: tuple(end[key].shape) for key in positions}
-        return cls(name, positions, *values, shapes, index.fingerprint, len(index))
+
+        def values_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
+            """Take the values of the filters, in the target's types."""
+            return {
+                key: _rows(state[key])[places.to(state[key].device)].to("cpu", end[key].dtype)
+                for key, places in positions.items()
+            }
+
+        return cls(
+            name, positions, values_of(start), values_of(end), shapes, index.fingerprint, len(index)
+        )
 
     def apply(self, model: nn.Module, strength: float) -> nn.Module:
         """Copy the target with the ability at a strength.
