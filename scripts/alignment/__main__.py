@@ -1,7 +1,7 @@
-"""Barriers of pairs before and after the baseline's channels are matched to the target's.
+"""Barriers of pairs before and after the baseline's channels are matched; their common origin.
 
     .venv/bin/python -m scripts.alignment --output docs/lab/alignment.md       the whole table
-    .venv/bin/python -m scripts.alignment --only published                     some kinds of pairs
+    .venv/bin/python -m scripts.alignment --only published --pairs noise3      some pairs
     .venv/bin/python -m scripts.alignment --rows rows.jsonl                    go on after a kill
 
 Needs scipy and scikit-image; published pairs are left out where their package is missing.
@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -27,7 +27,9 @@ from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
 from scripts import barriers
 from scripts.barriers import Pair
 
+from .groups import permutation_groups
 from .measure import Images, Measured, measured
+from .origin import returns
 
 BEGIN = "<!-- from here written by scripts/alignment -->"
 END = "<!-- to here written by scripts/alignment -->"
@@ -35,29 +37,40 @@ HEAD = (
     "pair", "matching", "distance", "moved", "change of outputs", "degradation",
     "barrier, median", "barrier, worst", "worst loss / larger end",
 )  # fmt: skip
+ORIGIN_HEAD = (
+    "pair", "channels that permute", "cosine as given", "shuffled", "matched again",
+    "channels back at their own place",
+)  # fmt: skip
 
 
 def main() -> int:
-    """Measure and print the table."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND")
+    parser.add_argument("--pairs", nargs="+", default=[""], metavar="WORD", help="parts of names")
     parser.add_argument("--rows", type=Path, help="file of JSON lines: its pairs are not repeated")
     parser.add_argument("--output", type=Path, help="document that receives the table")
     options = parser.parse_args()
     before, after = _surroundings(options.output) if options.output else ("", "")
     torch.set_num_threads(1)
-    lines = [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
+    lines, origins = _head(HEAD), _head(ORIGIN_HEAD)
     done = _stored(options.rows)
     for kind in options.only:
         for pair, shuffled in KINDS[kind]():
             name = f"{pair.name}{', shuffled' if shuffled else ''}"
+            if not any(word in name for word in options.pairs):
+                continue
             if name not in done:
                 results = measured(*pair.networks, images_of(pair), shuffled)
-                done[name] = [row for result in results for row in rows(name, result)]
-                print(*done[name], sep="\n", file=sys.stderr, flush=True)
+                done[name] = {
+                    "origin": [] if shuffled else [origin(pair)],
+                    "barriers": [row for result in results for row in rows(name, result)],
+                }
+                print(*chain(*done[name].values()), sep="\n", file=sys.stderr, flush=True)
                 _store(options.rows, done)
-            lines += done[name]
-    table = "\n".join(lines)
+            lines += done[name]["barriers"]
+            origins += done[name]["origin"]
+    table = "\n".join([*origins, "", *lines])
     print(table)
     if options.output:
         text = f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
@@ -65,16 +78,39 @@ def main() -> int:
     return 0
 
 
-def _stored(path: Path | None) -> dict[str, list[str]]:
+def _stored(path: Path | None) -> dict[str, dict[str, list[str]]]:
     if path is None or not path.exists():
         return {}
     return dict(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
 
 
-def _store(path: Path | None, done: dict[str, list[str]]) -> None:
+def _store(path: Path | None, done: dict[str, dict[str, list[str]]]) -> None:
     if path is not None:
         lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in done.items()]
         path.write_text("".join(lines), encoding="utf-8")
+
+
+def _head(names: tuple[str, ...]) -> list[str]:
+    return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+
+
+def origin(pair: Pair) -> str:
+    """Write the row of a pair in the table of origins: the worst of three random orders."""
+    baseline, target = pair.networks
+    groups = permutation_groups(baseline, target, image_for(pair))
+    results = list(returns(groups, baseline, target))
+    worst = min(results, key=lambda result: result.own_place)
+    cells = (
+        pair.name, str(worst.channels), f"{worst.given:.3f}", f"{worst.start:.3f}",
+        f"{worst.matched:.3f}", f"{100 * worst.own_place:.1f} %",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def image_for(pair: Pair) -> Tensor:
+    """Make a random image [1, 3, H, W] of the size on which a pair is measured."""
+    side = barriers.CROP // 2 + 2 * int(pair.options.get("pad", 0))
+    return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def rows(name: str, result: Measured) -> list[str]:
@@ -126,10 +162,11 @@ def _published() -> Iterator[tuple[Pair, bool]]:
 
 
 def _shipped() -> Iterator[tuple[Pair, bool]]:
-    """Give the shipped pairs, as they are and with the baseline's channels shuffled."""
+    """Give the shipped pairs; SRCNN's with the baseline's channels shuffled, too."""
     for pair in islice(barriers.shipped(), 3):
         yield pair, False
-        yield pair, True
+        if "srcnn" in pair.name:
+            yield pair, True
 
 
 def _apart() -> Iterator[tuple[Pair, bool]]:

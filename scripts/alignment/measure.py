@@ -127,7 +127,7 @@ def candidates(
 ) -> Iterator[Candidate]:
     """Give the baseline as it is and after every kind of matching."""
     yield Candidate("none", baseline, {})
-    values = [_parameters(network, groups) for network in (target, baseline)]
+    values = [parameters_of(network, groups) for network in (target, baseline)]
     complete = [{**dict(n.named_buffers()), **tensors(n)} for n in (target, baseline)]
     calibration = [reflected(x, images.pad) for x in images.calibration]
     by_activations = match_activations(groups, complete[0], complete[1], calibration)
@@ -159,12 +159,13 @@ def _best(groups: Groups, target: Mapping[str, Tensor], baseline: Mapping[str, T
 def _rescaled(groups: Groups, baseline: nn.Module, target: nn.Module, orders: Orders) -> nn.Module:
     """Permute the baseline, and give its channels the target's ratios of norms."""
     network = groups.permuted(baseline, orders)
-    own, wanted = (_parameters(n, groups) for n in (network, target))
+    own, wanted = (parameters_of(n, groups) for n in (network, target))
     scales = balancing(groups, own, wanted)
     return groups.replaced(network, scaled(groups, own, scales))
 
 
-def _parameters(network: nn.Module, groups: Groups) -> dict[str, Tensor]:
+def parameters_of(network: nn.Module, groups: Groups) -> dict[str, Tensor]:
+    """Give the parameters of a network that lie on the line, without buffers."""
     own = {key for key, _ in network.named_parameters()}
     return {k: v for k, v in tensors(network).items() if k in own and k in groups.axes}
 

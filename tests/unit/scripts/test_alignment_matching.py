@@ -16,6 +16,7 @@ from scripts.alignment.activations import match_activations
 from scripts.alignment.groups import permutation_groups
 from scripts.alignment.matching import agreement, assigned, match_weights
 from scripts.alignment.measure import Images, line_barriers, measured
+from scripts.alignment.origin import returns
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +139,17 @@ def test_every_candidate_computes_the_same(images):
     ]  # fmt: skip
     assert all(result.change < 1e-5 for result in results)
     assert results[0].distance > results[1].distance
+
+
+def test_channels_of_trainings_of_one_network_return_to_their_places(networks, groups):
+    results = list(returns(groups, *networks, seeds=range(2)))
+    assert [result.own_place for result in results] == [1, 1]
+    assert all(result.start < 0.2 and result.given > 0.9 for result in results)
+    assert all(abs(result.matched - result.given) < 1e-9 for result in results)
+
+
+def test_networks_without_groups_have_no_origin():
+    networks = torch.nn.Conv2d(3, 3, 1), torch.nn.Conv2d(3, 3, 1)
+    groups = permutation_groups(*networks, torch.rand(1, 3, 4, 4))
+    with pytest.raises(ValueError, match="groups is empty"):
+        list(returns(groups, *networks))
