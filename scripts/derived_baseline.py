@@ -36,7 +36,6 @@ BEGIN = "<!-- from here written by scripts/derived_baseline.py -->"
 RECIPES = {"clean": "clean", "blur": "blur=2", "noise": "noise=0.1"}
 REMOVED = ("blur", "noise")
 SHARES = (0.01, 0.05)
-FRACTIONS = (0.01, 0.03, 0.05, 0.1)
 # What is varied, one at a time, on the pairs of `Size.varied`; the defaults are derived for all.
 VARIED: dict[str, tuple[Any, ...]] = {
     "iterations": (125, 250, 1000),
@@ -57,11 +56,13 @@ class Size:
     attributed: int = 8
     measured: int = 24
     steps: int = 20
+    fractions: tuple[float, ...] = (0.01, 0.03, 0.05, 0.1)
 
 
 SHORT = Size(
     pairs=PAIRS[1:2], varied=PAIRS[1:2], variants=(("iterations", 8), ("seed", 1)),
     defaults=(("iterations", 4), ("patch", 16), ("batch", 4)), attributed=2, measured=4, steps=4,
+    fractions=(0.05,),
 )  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def main() -> int:
         first += [row for label, line in lines.items() for row in effect(name, label, line)]
         second += list(agreements(name, lines))
         for label in ("true", words(())):
-            third += masked(name, label, lines[label], target, measured)
+            third += masked(name, label, lines[label], target, measured, size)
             say(name, f"masked, {label}")
     text = "\n\n".join(
         [
@@ -110,7 +111,7 @@ def main() -> int:
             "## Masking",
             "Share of the target's gain over its own baseline that masking undoes, and the change "
             "of clean crops. Area: mean loss over the masked share up to "
-            f"{FRACTIONS[-1]:.0%}, in dB.",
+            f"{size.fractions[-1]:.0%}, in dB.",
             table(MASKED, third),
         ]
     )
@@ -213,17 +214,17 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 
 def masked(
-    name: str, label: str, line: Line, target: nn.Module, part: Crops
+    name: str, label: str, line: Line, target: nn.Module, part: Crops, size: Size
 ) -> Iterator[tuple[str, ...]]:
     """Mask the best filters of blur and of noise, and random ones."""
     masking = mask(
-        line.baseline, target, line.result, part, fractions=FRACTIONS, border=2, progress=True
+        line.baseline, target, line.result, part, fractions=size.fractions, border=2, progress=True
     )
     for m in masking.masked:
         undone = [masking.outcome(m, d).text(unit=" %") for d in REMOVED]
         clean = float((m.psnr["clean"] - masking.target["clean"]).mean())
         areas = ["", ""]
-        if m.fraction == FRACTIONS[-1]:
+        if m.fraction == size.fractions[-1]:
             areas = [f"{float(masking.area(m.method, m.filters, d).mean()):.2f}" for d in REMOVED]
         filters = m.filters if m.method == "faig" else f"{m.method} ({m.filters})"
         yield (name, label, filters, f"{m.fraction:.0%}", *undone, f"{clean:+.2f}", *areas)
