@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
+from faigfast.engine.filled_memory import filled_memory
 from faigfast.engine.own_functions import as_ordinary_code
 from faigfast.integration.path import WeightPath
 
@@ -57,7 +58,7 @@ def record_calls(
     recorder = CallRecorder([*given.values(), image])
     without_saving = saved_tensors_hooks(lambda value: None, lambda value: value)
     try:
-        with without_saving, as_ordinary_code(), recorder:
+        with without_saving, as_ordinary_code(), filled_memory(), recorder:
             output = path.evaluate(given, image, module=module)
     except torch.OutOfMemoryError:
         raise

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from faigfast.engine.trace import Aliased, Trace
+from faigfast.engine.not_captured import NeedsFunctional
+from faigfast.engine.trace import Trace
 
 aten = torch.ops.aten
 
@@ -28,14 +29,14 @@ def capture(trace: Trace) -> fx.Graph:
 
     Raises
     ------
-    Aliased
+    NeedsFunctional
         If an operation writes on a tensor that others see.
     """
     graph = fx.Graph()
     graph.output(graph.graph_copy(trace.graph, {}))
     _without_dropout(graph)
     if not _without_side_effects(graph):
-        raise Aliased
+        raise NeedsFunctional
     _without_copies(graph)
     graph.eliminate_dead_code()
     return graph

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from faigfast.engine.calls import record_calls
 from faigfast.engine.capture import capture
 from faigfast.engine.fuse import fuse
+from faigfast.engine.not_captured import NeedsFunctional, NotCaptured
 from faigfast.engine.one_sample import sample_module
 from faigfast.engine.run import Plan, sorted_nodes
 from faigfast.engine.side_by_side import better_side_by_side, mostly_computed_weights
-from faigfast.engine.trace import Aliased, NotCaptured, Trace, trace
+from faigfast.engine.trace import Trace, trace
 from faigfast.engine.verify import CORNER_SIDES
 from faigfast.integration.path import WeightPath
 from faigfast.models.packing import packing
@@ -163,7 +164,7 @@ class Graphs:
                 if made.writes:
                     made.captured = capture(made)  # raises where others see the written tensor
                 return made
-            except Aliased:
+            except NeedsFunctional:
                 self._functional = True
         raise NotCaptured("it writes on tensors in a way that cannot be followed")
 

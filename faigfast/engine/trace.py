@@ -25,7 +25,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from faigfast.engine.calls import CallRecorder, content_name
 from faigfast.engine.effects import draws, effects_of
+from faigfast.engine.filled_memory import filled_memory
+from faigfast.engine.not_captured import NeedsFunctional, NotCaptured
 from faigfast.engine.own_functions import as_ordinary_code, own_gradients
+from faigfast.engine.value_reads import replacement_of
 from faigfast.integration.path import WeightPath
 from faigfast.models.state import copy_of
 
@@ -43,14 +46,6 @@ _READING: frozenset[Any] = frozenset(
     )
 ) | {Tensor.data.__set__}  # type: ignore[attr-defined]  # fmt: skip
 _MASKS = (torch.bool, torch.uint8)
-
-
-class NotCaptured(Exception):
-    """The network cannot be written as one graph; the message says why."""
-
-
-class Aliased(Exception):
-    """A network writes on a tensor that others see; only a functional trace shows the effect."""
 
 
 @dataclass(eq=False)
@@ -122,7 +117,7 @@ def trace(
 
     Raises
     ------
-    Aliased
+    NeedsFunctional
         If the network writes on a tensor that others see and `functional` is False.
     NotCaptured
         If the computation depends on values, draws random numbers, or may have gradients that no
@@ -148,8 +143,9 @@ def trace(
     with (
         _refusing(),
         without_saving,
+        filled_memory(),
         as_ordinary_code() as functions,
-        _Watch(recorder, [*given.values(), image]) as watch,
+        _Watch(recorder, [*given.values(), image], functional) as watch,
         dispatcher,
         recorder,
     ):
@@ -170,11 +166,11 @@ def _refusing() -> Iterator[None]:
     """Turn an error of the network's own code into `NotCaptured` with its message."""
     try:
         yield
-    except (torch.OutOfMemoryError, Aliased, NotCaptured):
+    except (torch.OutOfMemoryError, NeedsFunctional, NotCaptured):
         raise
     except Exception as problem:
         cause = problem.__cause__ or problem
-        if isinstance(cause, Aliased | NotCaptured):
+        if isinstance(cause, NeedsFunctional | NotCaptured):
             raise cause from None
         reason = (str(cause).strip().splitlines() or [""])[0]
         raise NotCaptured(f"{type(cause).__name__}: {reason[:200]}") from problem
@@ -231,7 +227,7 @@ class _StepRecorder:
             if effects.by_values and self._depends_on_values(func, args):
                 raise NotCaptured(f"data-dependent: {_READ_BY.get(func, func)}")
             if effects.writes and not (isinstance(args[0], Tensor) and args[0] in self.nodes):
-                raise Aliased
+                raise NeedsFunctional
             if torch.is_autocast_enabled(given[0].device.type):
                 raise NotCaptured("it changes types by autocast")
             node_args, node_kwargs = (_map_tensors(part, self.node) for part in (args, kwargs))
@@ -315,20 +311,32 @@ _FunctionalRecorder.__torch_dispatch__ = _dispatch  # type: ignore[method-assign
 class _Watch(CallRecorder):
     """Notices hooks on gradients, also of modules, and values that Python reads."""
 
-    def __init__(self, recorder: _StepRecorder, inputs: list[Tensor]) -> None:
+    def __init__(self, recorder: _StepRecorder, inputs: list[Tensor], functional: bool) -> None:
         super().__init__(inputs)
         self.recorder = recorder
+        self.functional = functional
         self.hooks = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         self.hooks |= func in _HOOKING
+        if replacement := replacement_of(func, args, self._node):
+            if not self.functional:
+                raise NeedsFunctional
+            return replacement()
         if func in _READING and args[0] in self.recorder.nodes:
             raise NotCaptured(f"data-dependent: {getattr(func, '__name__', func)} of a value")
         if func is _DATA and args[0] in self.recorder.nodes:
             func = Tensor.detach  # equal, and the recorder sees it
         return super().__torch_function__(func, types, args, kwargs)
+
+    def _node(self, value: Tensor) -> fx.Node | None:
+        """Node of a value, which `functionalize` wraps."""
+        if torch._is_functional_tensor(value):
+            torch._sync(value)
+            value = torch._from_functional_tensor(value)
+        return self.recorder.nodes.get(value)
 
 
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from faigfast.engine.capture import capture
-from faigfast.engine.trace import NeedsFunctional, NotCaptured, Trace, trace
+from faigfast.engine.not_captured import NeedsFunctional, NotCaptured
+from faigfast.engine.trace import Trace, trace
 from faigfast.integration.path import WeightPath
 from faigfast.models.state import copy_of, tensors, undisturbed, unwrap
 
