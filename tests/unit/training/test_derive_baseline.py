@@ -293,7 +293,6 @@ class Integers(nn.Module):
         (Integers(), ValueError, "no floating-point parameter, only torch.int8"),
         (nn.Identity(), ValueError, "no floating-point parameter, only none"),
         (network().requires_grad_(False), ValueError, "target is frozen"),
-        (torch.jit.script(nn.Conv2d(3, 3, 1)), TypeError, "target is a scripted module"),
         ("target.pth", TypeError, "target is a str; expected a torch.nn.Module"),
         (nn.Conv2d(3, 6, 3, padding=1), ValueError, r"makes \[6, 4, 4\]"),
     ],
@@ -309,3 +308,9 @@ def test_refuses_weights_that_are_not_finite():
         next(target.parameters()).fill_(math.nan)
     with pytest.raises(ValueError, match="values that are not finite"):
         derived(target)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_refuses_a_scripted_network():
+    with pytest.raises(TypeError, match="target is a scripted module"):
+        derived(torch.jit.script(nn.Conv2d(3, 3, 1)))
