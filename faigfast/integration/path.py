@@ -13,7 +13,15 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from faigfast.integration.writes import recorded_writes
 from faigfast.models.packing import arguments_of
-from faigfast.models.state import all_finite, blaming, check_same_layout, identity, slots, tensors
+from faigfast.models.state import (
+    all_finite,
+    blaming,
+    blaming_networks,
+    check_same_layout,
+    identity,
+    slots,
+    tensors,
+)
 
 _CONVOLUTIONS = (
     F.conv1d,
@@ -268,7 +276,7 @@ class NetworkThen(nn.Module):
     def forward(self, x: Tensor, then: Callable[[Any], Any]) -> Any:
         """Give the result of `then`; x may carry further inputs, see `faigfast.models.packing`."""
         x, others, by_name = arguments_of(x)
-        with blaming(f"the networks do not take x {list(x.shape)} of {x.dtype}", Exception):
+        with blaming_networks(x):
             output = self.module(x, *others, **by_name)
         with blaming("the gradient cannot be taken", RuntimeError):
             return then(output)

@@ -61,8 +61,8 @@ def zero_gradient_note(layers: Sequence[str], index: "FilterIndex") -> str:
     if copy := unused_copy(layers, index):
         unused, used = copy
         return (
-            f"{text}: part {unused!r} is a copy of part {used!r} that the network does not use; "
-            f"expected the part {used!r} alone as model_a and model_b"
+            f"{text}: part {unused!r} has the layers of part {used!r} and looks like a copy that the "
+            f"network does not use; then pass the part {used!r} alone as model_a and model_b"
         )
     return f"{text}; merge branches first by fuse=, or leave these layers out by parameters="
 
@@ -87,8 +87,8 @@ def unused_copy(layers: Sequence[str], index: "FilterIndex") -> tuple[str, str] 
     for length in range(1, len(pieces)):
         unused = ".".join(pieces[:length])
         own = _below(shapes, unused)
-        if {f"{unused}.{tail}" for tail in own} != set(layers):
-            continue
+        if len(own) < 2 or {f"{unused}.{tail}" for tail in own} != set(layers):
+            continue  # a part of one layer is no network
         tail = next(iter(own))
         others = shapes.keys() - set(layers)
         for key in others:

@@ -235,11 +235,23 @@ def blaming(what: str, kind: type[Exception]) -> Iterator[None]:
         raise ValueError(f"{what}: {_first_line(problem)}") from problem
 
 
+@contextmanager
+def blaming_networks(x: Tensor) -> Iterator[None]:
+    """Turn an error of a network that is called with x into one sentence."""
+    with blaming(f"the networks do not take x {list(x.shape)} of {x.dtype}", Exception):
+        try:
+            yield
+        except TypeError as problem:
+            if "required positional argument" not in str(problem):
+                raise
+            raise TypeError(f"{problem}; expected a batch with 'inputs' for it") from problem
+
+
 def call_as_is(model: nn.Module, x: Tensor) -> Any:
     """Evaluate a module on copies of its own tensors, since it may write on its buffers."""
     own = {key: value.clone() for key, value in slots(model).items()}
     x, others, by_name = arguments_of(x.clone())
-    with blaming(f"the networks do not take x {list(x.shape)} of {x.dtype}", Exception):
+    with blaming_networks(x):
         return functional_call(model, own, (x, *others), by_name, tie_weights=False)
 
 

@@ -200,7 +200,7 @@ def test_only_scored_layers_are_named():
 def test_the_copy_of_a_network_that_is_not_used_is_named(tmp_path):
     result = attribute(*pair_of(Holder), batch_of(), steps=3)
     (note,) = noted(result, "gradient")
-    assert "part 'online' is a copy of part 'averaged' that the network does not use" in note
+    assert "part 'online' has the layers of part 'averaged' and looks like a copy" in note
     result.save(tmp_path / "scores.safetensors")
     kept = Attribution.load(tmp_path / "scores.safetensors")
     assert kept.zero_gradient == result.zero_gradient and kept.notes == result.notes

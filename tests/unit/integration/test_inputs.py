@@ -158,3 +158,10 @@ def test_a_packing_gives_back_what_it_took():
         image, (first,), named = packing.unpack(packed[n : n + 1])
         assert torch.equal(image[0], x[n]) and torch.equal(first, rows[n][0])
         assert torch.equal(named["n"], rows[n][1])
+
+
+def test_an_input_that_the_batch_lacks_is_named_with_the_remedy():
+    nets = pair(Conditioned)
+    x, gt = images(1)
+    with pytest.raises(ValueError, match="level.*expected a batch with 'inputs' for it"):
+        attribute(*nets, (x, gt), steps=1)

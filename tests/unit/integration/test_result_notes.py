@@ -39,7 +39,8 @@ def test_layers_without_gradient_are_those_of_all_parts():
 @pytest.mark.parametrize(
     ("layers", "unused", "expected"),
     [
-        (["one.a", "two.a"], ["one.a"], ("one", "two")),
+        (["one.a", "two.a"], ["one.a"], None),
+        (["one.a", "one.b", "two.a", "two.b"], ["one.a", "one.b"], ("one", "two")),
         (["m.one.x.a", "m.one.b", "m.two.x.a", "m.two.b"], ["m.two.x.a", "m.two.b"],
          ("m.two", "m.one")),
         (["one.a", "one.b", "two.a", "two.b"], ["one.a"], None),
