@@ -167,7 +167,12 @@ def _derived(target: nn.Module, options: Any, folder: Path) -> Any:
         overwrite=options.overwrite,
         progress=not options.quiet,
     )
-    _save(baseline, folder / f"baseline{target_file(options).suffix.lower()}", options)
+    path = folder / f"baseline{target_file(options).suffix.lower()}"
+    _save(baseline, path, options)
+    # Rounded as in the file, which may hold half precision.
+    key = pair_keys(options)[1]
+    written = faigfast.load_model(path, _architecture(options), key=key, dtype=options.dtype)
+    baseline.load_state_dict(written.state_dict())
     return baseline
 
 

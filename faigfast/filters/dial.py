@@ -18,6 +18,7 @@ from faigfast.models.state import all_finite, copy_of, tensors, unwrap
 
 FORMAT = "faigfast dial 1"
 ROLES = ("positions", "baseline", "target")  # first part of the tensors' names in a file
+FLOATING = {str(t)[6:]: t for t in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 NAME = r"[^/\x00-\x1f]*"
 
 
@@ -237,13 +238,16 @@ class Dial:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the dial as one safetensors file with a digest of its content.
 
+        Values are written in 16 bits where these hold them exactly, as those of half-precision
+        checkpoints.
+
         Raises
         ------
         ValueError
             If the file cannot be written.
         """
         content = {
-            f"{role}/{key}": value.to(torch.int32) if role == "positions" else value
+            f"{role}/{key}": value.to(torch.int32) if role == "positions" else _narrowest(value)
             for role in ROLES
             for key, value in getattr(self, role).items()
         }
@@ -251,6 +255,7 @@ class Dial:
             "format": FORMAT,
             "name": self.name,
             "shapes": {key: list(shape) for key, shape in self.shapes.items()},
+            "types": {key: str(value.dtype)[6:] for key, value in self.target.items()},
             "index": self.index,
             "total": self.total,
         }
@@ -278,6 +283,10 @@ class Dial:
             parts[role][key] = value.long() if role == "positions" else value
         try:
             shapes = {key: tuple(map(int, s)) for key, s in metadata["shapes"].items()}
+            types = {key: FLOATING[kind] for key, kind in metadata["types"].items()}
+            for values in (parts["baseline"], parts["target"]):
+                for key, value in values.items():
+                    values[key] = value.to(types[key]) if value.dtype == torch.half else value
             rest = str(metadata["name"]), str(metadata["index"]), int(metadata["total"])
         except (KeyError, TypeError, ValueError, AttributeError):
             raise ValueError(
@@ -287,6 +296,12 @@ class Dial:
             return cls(rest[0], **parts, shapes=shapes, index=rest[1], total=rest[2])
         except ValueError as problem:
             raise ValueError(f"{path}: {problem}") from None
+
+
+def _narrowest(value: Tensor) -> Tensor:
+    """Give float32 values in 16 bits if these hold them exactly."""
+    half = value.half() if value.dtype == torch.float32 else value
+    return half if torch.equal(half.to(value.dtype), value) else value
 
 
 def _rows(value: Tensor) -> Tensor:

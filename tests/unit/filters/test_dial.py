@@ -90,6 +90,22 @@ def test_a_file_holds_the_dial(pair, filters, tmp_path):
     assert values == 2 * sum(v.numel() for v in dial.target.values())
 
 
+def test_values_of_half_precision_take_half_the_bytes(pair, filters, tmp_path):
+    halves = [copy.deepcopy(network).half().float() for network in pair]
+    filters = FilterSet(filters.indices)
+    sizes = []
+    for number, nets in enumerate((pair, halves)):
+        dial = Dial.from_filters(filters, *nets)
+        dial.save(tmp_path / str(number))
+        again = Dial.load(tmp_path / str(number))
+        for key, value in dial.baseline.items():
+            assert again.baseline[key].dtype == torch.float32
+            assert torch.equal(again.baseline[key], value)
+        again.apply(nets[1], 0.5)
+        sizes.append(sum(v.nbytes for v in load_file(tmp_path / str(number)).values()))
+    assert sizes[1] < 0.6 * sizes[0]
+
+
 def test_two_dials_work_one_after_the_other(pair):
     F = len(FilterIndex.of(pair[1]))
     one, other = FilterSet(torch.arange(0, F, 9)), FilterSet(torch.arange(1, F, 9))
