@@ -73,18 +73,23 @@ def _view_as_complex(x: Tensor) -> Tensor:
     return aten.view_as_complex.default(x.contiguous())
 
 
+def _native_group_norm(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return aten.native_group_norm.default(x.contiguous(), *rest)
+
+
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
     norm = torch.norm_except_dim(v, 2, dim)
     return v * (g / norm), norm
 
 
 # A view in the graph need not be a view of all samples, and the graph has the strides of
-# contiguous tensors, which a fused weight norm demands. Under vmap, slice_scatter takes no open end
-# and select_scatter has a wrong gradient (torch 2.13).
+# contiguous tensors, which fused weight and group norms demand. Under vmap, slice_scatter takes no
+# open end and select_scatter has a wrong gradient (torch 2.13).
 REPLACEMENTS: dict[Any, Any] = {
     aten.view.default: aten.reshape.default,
     aten._unsafe_view.default: aten.reshape.default,
     aten._weight_norm_interface.default: _weight_norm,
+    aten.native_group_norm.default: _native_group_norm,
     aten.as_strided.default: _as_strided,
     aten.view_as_complex.default: _view_as_complex,
     aten.slice_scatter.default: _slice_scatter,

@@ -211,3 +211,17 @@ class ComplexFilter(Body):
     def between(self, y):
         spectrum = torch.fft.rfft2(y, s=(5, 4)) * torch.view_as_complex(self.filter)
         return torch.fft.irfft2(spectrum, s=y.shape[2:])
+
+
+class NormsTurned(Body):
+    """Group norm of a tensor whose axes were exchanged, after a write that others see."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.GroupNorm(2, 4)
+
+    def between(self, y):
+        halves = torch.zeros_like(y)
+        halves[:, :2] = y[:, 2:]
+        turned = (halves + y).flatten(2).transpose(1, 2).reshape(len(y), *y.shape[2:], 4)
+        return self.norm(turned.permute(0, 3, 1, 2))
