@@ -220,7 +220,9 @@ setup(
     package_dir={"faigfast.kernels": "kernels"},
     package_data={
         "faigfast": [
+            "**/*.css",
             "**/*.jinja",
+            "**/*.js",
             "**/*.json",
             "**/*.jsonl",
             "**/*.safetensors",

@@ -12,14 +12,13 @@ from faigfast.analysis.evaluation import crops, mean_and_interval, restore
 from faigfast.analysis.masking import DRAWS, FRACTIONS, Masking, Measurement, mask
 from faigfast.analysis.metrics import psnr
 from faigfast.analysis.report.builder import write_report
-from faigfast.analysis.report.figures import (
-    data_uri,
-    layer_distribution,
-    masking_curves,
-    side_by_side,
-    svg,
-)
+from faigfast.analysis.report.conclusion import conclude
+from faigfast.analysis.report.effect_charts import masking_chart
+from faigfast.analysis.report.figures import data_uri, side_by_side
+from faigfast.analysis.report.filter_browser import browse_filters
+from faigfast.analysis.report.filter_charts import layer_chart
 from faigfast.analysis.report.page import Page
+from faigfast.analysis.report.scenes import BASELINE, INPUT, TARGET, TRUTH, Scene, Shot
 from faigfast.analysis.report.sections.ability import add_completeness
 from faigfast.analysis.report.tables import completeness_table, masking_table, verdicts
 from faigfast.analysis.undone import MEANING, Undone
@@ -97,38 +96,47 @@ def run_demo(
     head, rows = masking_table(masking)
     examples = _examples(baseline, target, result, images)
 
+    scenes = [_scene(title, images_by_label) for title, images_by_label in examples.items()]
+
     def restored(page: Page) -> None:
-        page.heading("Photographs, 1 % of the filters masked")
-        for title, columns in examples.items():
-            page.text(title)
-            page.strip([(data_uri(image), caption) for caption, image in columns.items()])
+        page.heading(f"Photographs, {100 * SHOWN_FRACTION:g} % of the filters masked")
+        page.text("The middle of every photograph that was kept out of training.", note=True)
+        for scene in scenes:
+            page.scene(scene)
 
     def masked(page: Page) -> None:
         page.heading("PSNR against masked share")
-        page.figure(svg(masking_curves(masking)))
-        page.table(head, rows)
+        note = "The middle of the first photograph; all photographs are below."
+        page.conclude(conclude(masking, result, scenes[0], note))
+        page.chart(masking_chart(masking))
+        page.table(head, rows, name="masking")
         page.text(conditions, note=True)
 
     def layers(page: Page) -> None:
-        page.heading("Layers of the top 1 %")
+        page.heading(f"Layers of the top {100 * SHOWN_FRACTION:g} %")
         tops = {name: result.top(name, SHOWN_FRACTION) for name in result.degradations}
-        page.figure(svg(layer_distribution(tops, result.index)))
+        page.chart(layer_chart(tops, result.index))
+
+    def filters(page: Page) -> None:
+        page.heading("Filter browser")
+        page.browser(browse_filters(baseline, target, result, masking.contrasts))
 
     def completeness(page: Page) -> None:
         page.heading("Completeness")
         add_completeness(page, result)
-        page.table(*completeness_table(result))
+        page.table(*completeness_table(result), name="completeness")
 
     write_report(
         output / "report.html",
         "FAIG on the shipped pair",
-        [INTRODUCTION, *verdicts(masking)],
+        [INTRODUCTION],
         {
-            "photographs": restored, "masking": masked, "layers": layers,
+            "photographs": restored, "masking": masked, "layers": layers, "filters": filters,
             "completeness": completeness,
         },
         f"faigfast demo --steps {steps}",
         progress=progress,
+        seconds_before=time.perf_counter() - start,
     )  # fmt: skip
     with atomic_write(output / "masking.png") as path:
         side_by_side([examples[name] for name in MONTAGE]).savefig(path, dpi=110)
@@ -145,7 +153,7 @@ def _examples(
     baseline: nn.Module, target: nn.Module, result: Attribution, images: dict[str, Tensor]
 ) -> dict[str, dict[str, Tensor]]:
     """Restore the middle of every photograph by every network; title to captioned images."""
-    networks = {"baseline": baseline, "target": target}
+    networks = {BASELINE: baseline, TARGET: target}
     for name in result.degradations:
         networks[f"{name} filters masked"] = result.top(name, SHOWN_FRACTION).swap(baseline, target)
     examples = {}
@@ -154,14 +162,23 @@ def _examples(
         gt = image[None, :, top : top + SHOWN_CROP, left : left + SHOWN_CROP]
         for degradation, degrade in DEGRADATIONS.items():
             lq = degrade(gt)
-            columns = {f"{degradation} input": F.interpolate(lq, scale_factor=SCALE)[0]}
+            columns = {f"{INPUT}, {degradation}": F.interpolate(lq, scale_factor=SCALE)[0]}
             for label, network in networks.items():
                 restored = restore(network, lq)
                 quality = float(psnr(restored, gt, border=SCALE))
                 columns[f"{label}, {quality:.1f} dB"] = restored[0]
-            columns["ground truth"] = gt[0]
+            columns[TRUTH] = gt[0]
             examples[f"{name}, {degradation}"] = columns
     return examples
+
+
+def _scene(title: str, images_by_label: dict[str, Tensor]) -> Scene:
+    """Put captioned images into the page's order."""
+    shots = []
+    for label, picture in images_by_label.items():
+        name, _, caption = label.partition(", ")
+        shots.append(Shot(name, data_uri(picture), caption))
+    return Scene(title, shots, SHOWN_CROP)
 
 
 def _figures(masking: Masking) -> dict[str, Any]:

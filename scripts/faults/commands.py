@@ -73,7 +73,6 @@ SMALLER = {
     "faigfast.cli.train.KEPT_OUT": ("microaneurysms.png",),  # one crop
     "faigfast.cli.report.METRICS": {"psnr": "PSNR, dB", "difference": "output difference"},
     "faigfast.cli.report.PATCH": 8,
-    "faigfast.analysis.report.sections.material.svg": figure_data,
     "faigfast.cli.study.svg": figure_data,
     "faigfast.analysis.report.sections.use.PATCH": 8,
     "faigfast.analysis.report.sections.use.STRENGTHS": (0.0, 1.0, 1.5),

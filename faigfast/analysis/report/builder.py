@@ -20,6 +20,7 @@ def write_report(
     remarks: Sequence[str] = (),
     notes: Callable[[], list[str]] = list,
     progress: bool = False,
+    seconds_before: float = 0.0,
 ) -> tuple[float, list[str]]:
     """Run the sections of a report, and write its page.
 
@@ -41,6 +42,8 @@ def write_report(
         Gives further notes when all sections have run.
     progress : bool
         Show a progress bar.
+    seconds_before : float
+        Run time of computations before the sections.
 
     Returns
     -------
@@ -55,12 +58,11 @@ def write_report(
         page.text(text)
     for remark in remarks:
         page.text(remark, note=True)
-    page.list_contents()
     bar = progress_bar(sections.items(), "report", unit="part", disable=not progress)
     for name, section in bar:
         bar.set_postfix_str(name)
         section(page)
-    seconds = time.perf_counter() - start
+    seconds = seconds_before + time.perf_counter() - start
     page.heading("Command")
     page.code(command)
     page.text(f"Computed in {seconds:.0f} s, without what an earlier run had finished.", note=True)

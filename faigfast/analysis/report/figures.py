@@ -10,6 +10,7 @@ from faigfast.analysis.locations import EXPERIMENTS, Locations
 from faigfast.analysis.masking import SAME_LAYERS, Masking
 from faigfast.analysis.modulation import Modulation
 from faigfast.analysis.report.drawing import COLOURS as COLOURS
+from faigfast.analysis.report.drawing import GRAY as GRAY
 from faigfast.analysis.report.drawing import colours, new_figure, panels, shown
 from faigfast.analysis.report.drawing import data_uri as data_uri
 from faigfast.analysis.report.drawing import middle as middle

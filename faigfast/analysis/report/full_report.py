@@ -38,8 +38,8 @@ def write_full_report(
         f"integrated gradients (FAIG) ranks them; here is what follows from the ranking{apart}."
     )
     reading = (
-        "± is half of a 95 % confidence interval, over crops where nothing else is said. Tables "
-        "sort by a click on a head. Below each part is the command that gives its numbers."
+        "± is half of a 95 % confidence interval, over crops where nothing else is said. Heads "
+        "of tables sort them. Below each part is the command that gives its numbers."
     )
     return write_report(
         material.folder / PAGE,

@@ -1,15 +1,25 @@
-"""One self-contained HTML page: text, tables and figures, readable in light and dark."""
+"""One self-contained HTML page: conclusion, charts, images, tables; light, dark and printed."""
 
 import os
-import re
 from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
+from faigfast.analysis.report.charts import Chart
+from faigfast.analysis.report.conclusion import Conclusion
+from faigfast.analysis.report.filter_browser import FilterBrowser
+from faigfast.analysis.report.scenes import Dial, Scene
 from faigfast.io.atomic import write_text
 
 TEMPLATE = "page.html.jinja"
+STYLES = ("page.css",)
+# Order matters: Plot needs d3, the last one starts everything.
+LIBRARIES = ("d3.min.js", "plot.umd.min.js")
+SCRIPTS = ("page.js", "charts.js", "images.js", "filters.js", "start.js")
 
 
 class Page:
@@ -24,14 +34,15 @@ class Page:
     def __init__(self, title: str) -> None:
         self.title = title
         self.parts: list[dict[str, Any]] = []
+        self.conclusion: Conclusion | None = None
+
+    def conclude(self, conclusion: Conclusion) -> None:
+        """Set the box on top of the page; sections may do so at any time."""
+        self.conclusion = conclusion
 
     def heading(self, text: str) -> None:
         """Begin a section."""
         self._add("heading", text=text, number=self._count("heading") + 1)
-
-    def list_contents(self) -> None:
-        """Put the list of all sections here."""
-        self._add("contents")
 
     def text(self, text: str, note: bool = False) -> None:
         """Add a paragraph; a note is set smaller."""
@@ -45,33 +56,38 @@ class Page:
         """Add a line of code."""
         self._add("code", text=text)
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], summary: str = "") -> None:
-        """Add a table that can be sorted; columns without digits are set as words.
+    def table(
+        self, head: Sequence[str], rows: Sequence[Sequence[str]], summary: str = "", name: str = ""
+    ) -> None:
+        """Add a table that can be sorted and downloaded; columns without digits are set as words.
 
-        With a `summary` the table is folded away behind it.
+        With a `summary` the table is folded away behind it. `name` is the stem of its CSV.
         """
         columns = ["".join(row[n] for row in rows) for n in range(len(head))]
         words = [not any(map(str.isdigit, column)) for column in columns]
         marked = [list(zip(words, cells, strict=True)) for cells in (head, *rows)]
-        self._add("table", head=marked[0], rows=marked[1:], summary=summary)
+        number = self._count("table") + 1
+        name = name or f"table-{number}"
+        self._add(
+            "table", head=marked[0], rows=marked[1:], summary=summary, name=name, number=number
+        )
 
-    def figure(self, svg: str) -> None:
-        """Add a drawing, on white in light and dark; it scales with the page, up to 1.5 times."""
-        # Ids repeat between drawings, and a page may hold an id once.
-        id_or_reference = re.compile(r'(\bid="|href="#|url\(#)')
-        svg = id_or_reference.sub(rf"\g<1>figure-{self._count('figure') + 1}-", svg)
-        width = re.search(r'<svg [^>]*?width="([\d.]+)pt"', svg)
-        if width:
-            limited = f'<svg style="max-width: {1.5 * float(width[1]):.0f}pt" '
-            svg = svg.replace("<svg ", limited, 1)
-        self._add("figure", svg=svg)
+    def chart(self, chart: Chart) -> None:
+        """Add a chart with its legend, values and downloads."""
+        self._add("chart", chart=chart, content=chart.content(), number=self._count("chart") + 1)
 
-    def strip(self, images: Sequence[tuple[str, str]], columns: int | None = None) -> None:
-        """Add images as (data URI, caption) side by side.
+    def scene(self, scene: Scene) -> None:
+        """Add images of one crop to compare: zoom, A/B slider, differences."""
+        self._add("scene", scene=scene, number=self._count("scene") + 1)
 
-        They wrap on narrow screens; with `columns` they form a grid.
-        """
-        self._add("strip", images=images, columns=columns)
+    def dial(self, dial: Dial) -> None:
+        """Add images that one or two sliders choose from."""
+        content = {"axes": dial.axes, "captions": [caption for _, caption in dial.images]}
+        self._add("dial", dial=dial, content=content, number=self._count("dial") + 1)
+
+    def browser(self, browser: FilterBrowser) -> None:
+        """Add the browser of filters; a page holds one."""
+        self._add("browser", content=browser.content(), note=browser.note)
 
     def html(self) -> str:
         """Give the page as HTML text."""
@@ -82,7 +98,15 @@ class Page:
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
-        return templates.get_template(TEMPLATE).render(title=self.title, parts=self.parts)
+        kinds = {part["kind"] for part in self.parts}
+        drawn = LIBRARIES if "chart" in kinds else ()
+        return templates.get_template(TEMPLATE).render(
+            title=self.title,
+            parts=self.parts,
+            conclusion=self.conclusion,
+            styles=[asset(name) for name in STYLES],
+            scripts=[asset(name) for name in (*drawn, *SCRIPTS)],
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the page, whole or not at all."""
@@ -93,3 +117,10 @@ class Page:
 
     def _count(self, kind: str) -> int:
         return sum(part["kind"] == kind for part in self.parts)
+
+
+@cache
+def asset(name: str) -> Markup:
+    """Read a script or style of this package, to be put into a page as it is."""
+    file = files("faigfast.analysis.report") / "assets" / name
+    return Markup(file.read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ import faigfast.analysis.demo as demo
 from faigfast.analysis.contrasts import Contrast
 from faigfast.analysis.data_frames import write_csv
 from faigfast.analysis.masking import SAME_LAYERS, Masking, Measurement
+from faigfast.analysis.report.charts import matrix_chart
 from faigfast.analysis.report.figures import (
     AXIS_LIMITS,
     COLOURS,
@@ -25,6 +26,7 @@ from faigfast.analysis.report.figures import (
     svg,
 )
 from faigfast.analysis.report.page import Page
+from faigfast.analysis.report.scenes import Scene, Shot
 from faigfast.analysis.report.tables import undone_share
 from faigfast.data import KEPT_OUT, photographs
 from faigfast.filters.filter_set import FilterSet
@@ -33,7 +35,7 @@ from faigfast.result import Attribution
 
 
 class Checker(HTMLParser):
-    VOID = ("meta", "img", "br")
+    VOID = ("meta", "img", "br", "input")
 
     def __init__(self, text):
         super().__init__()
@@ -61,10 +63,12 @@ def test_page_escapes_and_closes_everything(tmp_path):
     page.code('"quoted"')
     page.badge("<b>", "a < b")
     page.table(["<x>", "y"], [["1 < 2", "3"]])
-    page.strip([(data_uri(torch.rand(3, 4, 4)), '"caption" > 1')])
+    page.scene(Scene('"title" > 1', [Shot("<i>", data_uri(torch.rand(3, 4, 4)), '"caption"')], 4))
+    page.chart(matrix_chart("m", torch.eye(2), ["</script>", "b"], ["a", "b"], "t", ("r", "c")))
     page.save(tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script>alert" not in text and "&lt;script&gt;" in text and "1 &lt; 2" in text
+    assert "</script>" not in text.split('application/json">')[1].split("</figure>")[0][:-10]
     assert Checker(text).tags.count("td") == 2
     assert list(tmp_path.iterdir()) == [tmp_path / "page.html"]
 
@@ -175,10 +179,13 @@ def test_demo_writes_a_page_that_needs_nothing_else(folder, capsys):
     text = (folder / "report.html").read_text(encoding="utf-8")
     checker = Checker(text)
     assert all(re.match(r"data:image/png;base64,|#", address) for address in checker.addresses)
-    assert checker.tags.count("svg") == 2 and checker.tags.count("img") == 6 * 2 * 4
+    # A row of six images for each degradation and photograph, and the strip on top.
+    assert checker.tags.count("img") == 6 * (2 * 4 + 1)
+    assert re.findall('data-kind="(.*?)"', text) == ["curves", "layers"]
+    assert 'class="browser"' in text and 'class="conclusion"' in text
     assert len(text) < 10_000_000
-    for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
-        ElementTree.fromstring(drawing)
+    for content in re.findall(r'<script type="application/json">(.*?)</script>', text, re.DOTALL):
+        json.loads(content)
 
 
 def test_demo_writes_figures_and_attribution(folder):

@@ -28,13 +28,13 @@ def test_a_high_barrier_has_a_badge_with_its_reason():
     (caution,) = cautions(result)
     assert (badge["text"], badge["reason"]) == (caution.badge, caution.note)
     assert badge["text"] == "barrier 2"
-    assert '<strong class="badge">barrier 2</strong>' in page.html()
+    assert '<strong class="badge warning">barrier 2</strong>' in page.html()
 
 
 def test_a_low_barrier_has_none():
     page = Page("t")
     add_line(page, with_line(0.1))
-    assert '<strong class="badge">' not in page.html()
+    assert '<strong class="badge' not in page.html()
     assert "barrier blur 0.1, noise 0.1" in page.html()
 
 

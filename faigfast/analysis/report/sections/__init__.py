@@ -10,7 +10,12 @@ from faigfast.analysis.report.sections.ability import (
     pair_quality,
     restored_photographs,
 )
-from faigfast.analysis.report.sections.filters import channel_scores, filter_layers, filter_overlaps
+from faigfast.analysis.report.sections.filters import (
+    channel_scores,
+    filter_explorer,
+    filter_layers,
+    filter_overlaps,
+)
 from faigfast.analysis.report.sections.material import Material
 from faigfast.analysis.report.sections.use import modulation, prediction, retraining
 
@@ -25,5 +30,6 @@ SECTIONS: dict[str, Callable[[Page, Material], None]] = {
     "retraining": retraining,
     "overlap": filter_overlaps,
     "distribution": filter_layers,
+    "filters": filter_explorer,
     "pruning": channel_scores,
 }

@@ -6,41 +6,43 @@ from torch import nn
 from torch.nn import functional as F
 
 from faigfast.analysis.baselines import METHODS
-from faigfast.analysis.contrasts import Contrast
 from faigfast.analysis.data_frames import data_frame
-from faigfast.analysis.evaluation import METRICS, evaluate, restore
+from faigfast.analysis.evaluation import METRICS, restore
 from faigfast.analysis.locations import EXPERIMENTS, locations, locations_data_frame
 from faigfast.analysis.masking import SAME_LAYERS, mask
 from faigfast.analysis.metrics import psnr
-from faigfast.analysis.report.figures import (
-    AXIS_LIMITS,
-    location_bars,
-    method_curves,
-    methods_beyond_axis,
-)
+from faigfast.analysis.report.conclusion import conclude
+from faigfast.analysis.report.effect_charts import location_chart, method_chart
 from faigfast.analysis.report.line import add_line
 from faigfast.analysis.report.page import Page
-from faigfast.analysis.report.sections.material import Material
+from faigfast.analysis.report.scenes import (
+    BASELINE,
+    INPUT,
+    TARGET,
+    TRUTH,
+    Scene,
+    Shot,
+    choice_text,
+    largest_gains,
+)
+from faigfast.analysis.report.sections.material import SHOWN_PHOTOGRAPHS, Material
 from faigfast.analysis.report.tables import (
     area_sentences,
     areas,
     completeness_rows,
     masked_networks,
 )
+from faigfast.analysis.swap_units import random_of_same_layers
 from faigfast.analysis.undone import MEANING
 from faigfast.integration.cautions import without_cautions
 from faigfast.result import Attribution
-
-SHOWN_PHOTOGRAPHS = 3  # one crop each
 
 
 def pair_quality(page: Page, material: Material) -> None:
     """Say how well the pair restores, and how accurate the integral is."""
     study, result = material.study, material.result
     page.heading("The pair, and how well the integral was taken")
-    base, full = (
-        evaluate(net, study.measured, border=study.border) for net in (study.baseline, study.target)
-    )
+    base, full = material.pair_psnr
     rows = [
         {
             "input": name,
@@ -60,8 +62,9 @@ def add_completeness(page: Page, result: Attribution) -> None:
     """Say how far apart the networks are, how the integral was taken, and what its error means."""
     add_line(page, result)
     other_notes = without_cautions(result.notes)
+    sentences = " ".join(f"{note.rstrip('.')}." for note in other_notes)
     page.text(
-        f"{result.sampling}, {result.backend} {result.precision}. {' '.join(other_notes)} The "
+        f"{result.sampling}, {result.backend} {result.precision}. {sentences} The "
         "attributions of all tensors must add up to the difference of the two networks' losses; "
         "the relative error of that sum:"
     )
@@ -72,40 +75,56 @@ def restored_photographs(page: Page, material: Material) -> None:
     study = material.study
     page.heading(f"Photographs, {100 * material.fraction:g} % of the filters masked")
     material.say_shown(page)
-    names = list(dict.fromkeys(study.measured.photographs))[:SHOWN_PHOTOGRAPHS]
-    for photograph in names:
-        crops_of_photograph = [
-            n for n, name in enumerate(study.measured.photographs) if name == photograph
-        ]
-        n = crops_of_photograph[len(crops_of_photograph) // 2]
-        gt = study.measured.gt[n : n + 1]
-        for contrast in material.shown:
-            lq = study.measured.lq[contrast.degradation][n : n + 1]
-            enlarged = F.interpolate(lq, size=gt.shape[2:])[0]  # by nearest neighbour
-            strip = [(material.picture(enlarged), f"{contrast.degradation} input")]
-            for label, network in _compared_networks(material, contrast).items():
-                output = restore(network, lq, study.measured.pad, gt.shape[2:])
-                quality = float(psnr(output, gt, border=study.border))
-                strip.append((material.picture(output[0]), f"{label}, {quality:.1f} dB"))
-            page.text(f"{photograph}, {contrast.degradation}")
-            page.strip([*strip, (material.picture(gt[0]), "ground truth")])
+    networks = _compared_networks(material)
+    for contrast in material.shown:
+        degradation = contrast.degradation
+        gain = material.gain(degradation)
+        places = largest_gains(gain, study.measured.photographs, SHOWN_PHOTOGRAPHS)
+        page.text(choice_text(gain, places, degradation), note=True)
+        for n in places:
+            scene = _scene(material, networks, n, degradation)
+            material.scenes.setdefault(contrast.name, scene)
+            page.scene(scene)
     page.text(
         "Images, and the PSNR of the whole crop below each, are made by the report's own command, "
-        "which stands at its end; no other prints them.",
+        "which is at its end; no other prints them.",
         note=True,
     )
 
 
-def _compared_networks(material: Material, contrast: Contrast) -> dict[str, nn.Module]:
-    """Give the pair, and the target with the filters of a contrast, and of one other, masked."""
+def _scene(
+    material: Material, networks: dict[str, nn.Module], place: int, degradation: str
+) -> Scene:
+    """Restore one crop by every network."""
+    measured = material.study.measured
+    gt, lq = (x[place : place + 1] for x in (measured.gt, measured.lq[degradation]))
+    enlarged = F.interpolate(lq, size=gt.shape[2:])[0]  # by nearest neighbour
+    shots = [Shot(INPUT, material.picture(enlarged), degradation)]
+    for label, network in networks.items():
+        output = restore(network, lq, measured.pad, gt.shape[2:])
+        quality = float(psnr(output, gt, border=material.study.border))
+        shots.append(Shot(label, material.picture(output[0]), f"{quality:.1f} dB"))
+    shots.append(Shot(TRUTH, material.picture(gt[0])))
+    title = f"{measured.names[place]}, {degradation}"
+    return Scene(title, shots, material.picture_side)
+
+
+def _compared_networks(material: Material) -> dict[str, nn.Module]:
+    """Give the pair and masked targets, in one order for all crops.
+
+    The masked filters are those of the shown contrasts, and random ones of the first contrast's
+    layers.
+    """
     pair = material.study.baseline, material.study.target
-    others = [c for c in material.study.contrasts if c != contrast]
-    # A contrast for another degradation shows more than one for the same.
-    others.sort(key=lambda c: c.degradation == contrast.degradation)
-    return {"baseline": pair[0], "target": pair[1]} | {
-        f"{c.name} filters masked": material.tops[c.name].swap(*pair)
-        for c in (contrast, *others[:1])
-    }
+    names = [contrast.name for contrast in material.shown]
+    control = random_of_same_layers(pair[1], material.result, material.tops[names[0]], "kernel", 1)[
+        0
+    ]
+    return (
+        {BASELINE: pair[0], TARGET: pair[1]}
+        | {f"{name} filters masked": material.tops[name].swap(*pair) for name in names}
+        | {f"random, layers of {names[0]}, masked": control.swap(*pair)}
+    )
 
 
 def masking_by_method(page: Page, material: Material) -> None:
@@ -120,20 +139,19 @@ def masking_by_method(page: Page, material: Material) -> None:
     page.heading("Masking: FAIG and its rivals")
     page.text(
         "The top filters of each method go back to the baseline's. What the input's restoration "
-        "loses is drawn against the masked share; dotted: all that the target had gained. Crosses: "
+        "loses is drawn against the masked share; dashed: all that the target had gained. Crosses: "
         "the network is broken, not without what it learnt. Two controls are random filters, and "
         f"{SAME_LAYERS}, in each layer as many as FAIG has there."
     )
     for sentence in area_sentences(masking):
         page.text(sentence)
-    material.draw(page, method_curves(masking))
-    for name, methods in methods_beyond_axis(masking).items():
-        page.text(
-            f"{name}: the axis is cut at {AXIS_LIMITS[0]:g} and {AXIS_LIMITS[1]:g} times the gain, "
-            f"and the curve of {', '.join(methods)} leaves the picture; the table below has "
-            "all of it.",
-            note=True,
-        )
+    first = study.contrasts[0]
+    strip = material.scenes.get(first.name)
+    gain = material.gain(first.degradation)
+    places = largest_gains(gain, study.measured.photographs, 1)
+    note = choice_text(gain, places, first.degradation)
+    page.conclude(conclude(masking, material.result, strip, note))
+    page.chart(method_chart(masking))
     page.text(
         "Area: mean loss of PSNR over the masked share, in dB. Within the gain: counting no more "
         "than what the target had gained; others: the same for inputs whose degradation the "
@@ -142,7 +160,7 @@ def masking_by_method(page: Page, material: Material) -> None:
     material.put(page, "masking-areas", areas(masking))
     names = ", ".join(f"{name}: {text}" for name, text in METHODS.items())
     page.text(f"Methods: {names}.", note=True)
-    material.draw(page, method_curves(masking, "difference"))
+    page.chart(method_chart(masking, "difference"))
     page.text(
         "Output difference: mean squared difference of gradient maps of the outputs, × 1000, the "
         "authors' measure on true gray; in their own form in the table.",
@@ -207,7 +225,7 @@ def location_experiments(page: Page, material: Material) -> None:
         "What is kept of the target's gain over the baseline when as many filters are treated in "
         "one way or another; random experiments are the mean of three draws."
     )
-    material.draw(page, location_bars(parts))
+    page.chart(location_chart(parts))
     material.put(page, "locations", locations_data_frame(parts))
     page.text(MEANING, note=True)
     page.text(" ".join(f"{name}: {text}." for name, (text, _) in EXPERIMENTS.items()), note=True)

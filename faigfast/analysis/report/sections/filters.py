@@ -2,26 +2,27 @@
 
 from dataclasses import replace
 
+import torch
+
 from faigfast.analysis.contrasts import (
     has_levels,
     levels,
+    negatives,
     one_against_rest,
     overlap,
     overlap_data_frame,
+    without_subtraction,
 )
-from faigfast.analysis.distribution import changes, distribution, top_kernels
+from faigfast.analysis.distribution import changes, distribution
 from faigfast.analysis.pruning import channel_importance, importance_data_frame
-from faigfast.analysis.report.figures import (
-    channel_bars,
-    kernel_changes_figure,
-    layer_distribution,
-    matrix,
-)
+from faigfast.analysis.report.charts import matrix_chart
+from faigfast.analysis.report.filter_browser import browse_filters
+from faigfast.analysis.report.filter_charts import channel_chart, layer_chart
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.sections.material import Material
 from faigfast.result import Attribution
 
-SHOWN_KERNELS = 12  # kernels of a ranking that are drawn
+MATRIX_LABELS = ("top filters of", "that are also top filters of")
 
 
 def filter_overlaps(page: Page, material: Material) -> None:
@@ -45,28 +46,40 @@ def _contrasts(page: Page, material: Material) -> None:
     sets = material.tops
     scores = {c.name: c.scores(material.result) for c in material.study.contrasts}
     page.text("Of the named contrasts, from the rankings of the other parts:")
-    title = f"top {100 * material.fraction:g} %, common filters in %"
-    names = list(sets)
-    material.draw(page, matrix(overlap(sets), names, names, title, ("of", "also in")))
+    if left_out := negatives(scores):
+        pairs = ", ".join(f"{one} and {other}" for one, other in left_out)
+        page.text(f"Left out, since one is the other's negative by construction: {pairs}.")
     overlaps = overlap_data_frame(sets, scores)
+    if len(overlaps):
+        shares, names = overlap(sets), list(sets)
+        for one, other in left_out:
+            a, b = names.index(one), names.index(other)
+            shares[a, b] = shares[b, a] = torch.nan
+        title = f"Filters in common, % of the top {100 * material.fraction:g} %"
+        page.chart(matrix_chart("overlap-of-contrasts", shares, names, names, title, MATRIX_LABELS))
     material.put(page, "overlap-of-contrasts", overlaps, "All pairs of contrasts")
     page.code(material.commands["contrasts"])
 
 
 def _degradations(page: Page, material: Material, result: Attribution) -> None:
-    """Compare the filters of degradations, each against all others, and their levels."""
-    names = list(result.degradations)
-    sets = {name: result.top(name, material.fraction) for name in names}
-    scores = {name: result.contrast(name) for name in names}
-    title = f"top {100 * material.fraction:g} %, common filters in %"
-    material.draw(page, matrix(overlap(sets), names, names, title, ("of", "also in")))
+    """Compare the filters of degradations by their own scores, and their levels."""
+    contrasts = without_subtraction(result.degradations)
+    names = [contrast.name for contrast in contrasts]
+    sets = {c.name: c.top(result, material.fraction) for c in contrasts}
+    scores = {c.name: c.scores(result) for c in contrasts}
+    page.text(
+        "Each degradation by its own scores, from which nothing is subtracted: contrasts of two "
+        "degradations are each other's negatives, and would never have a filter in common."
+    )
+    title = f"Filters in common, % of the top {100 * material.fraction:g} %"
+    page.chart(matrix_chart("overlap", overlap(sets), names, names, title, MATRIX_LABELS))
     if has_levels(names):
         page.text(
             "Levels of one degradation, each against all other degradations: how the filters "
             "change with its strength."
         )
         material.put(page, "levels", levels(result, material.fraction))
-    material.put(page, "overlap", overlap_data_frame(sets, scores), "All pairs, against all others")
+    material.put(page, "overlap", overlap_data_frame(sets, scores), "All pairs")
     page.code(material.commands["overlap"])
 
 
@@ -74,7 +87,7 @@ def filter_layers(page: Page, material: Material) -> None:
     """Show the layers of the filters, and their change from baseline to target."""
     study, sets = material.study, material.tops
     page.heading(f"Where the top {100 * material.fraction:g} % lie")
-    material.draw(page, layer_distribution(sets, material.result.index))
+    page.chart(layer_chart(sets, material.result.index))
     counts = distribution(sets, material.result.index, material.result.scored)
     material.put(page, "distribution", counts, "Layer by layer")
     page.text(
@@ -83,10 +96,18 @@ def filter_layers(page: Page, material: Material) -> None:
         "round, or rose in their sum."
     )
     material.put(page, "changes", changes(study.baseline, study.target, sets))
-    for name, filters in sets.items():
-        kernels = top_kernels(study.baseline, study.target, filters, SHOWN_KERNELS)
-        material.draw(page, kernel_changes_figure(kernels, f"{name}: best {len(kernels)}"))
     page.code(material.commands["distribution"])
+
+
+def filter_explorer(page: Page, material: Material) -> None:
+    """Let the reader look at every filter: scores by layer, kernels, ranks."""
+    study = material.study
+    page.heading("Filter browser")
+    browser = browse_filters(study.baseline, study.target, material.result, study.contrasts)
+    page.browser(browser)
+    if browser.note:
+        page.text(browser.note, note=True)
+    page.code(f"{material.commands['distribution']} --heads 12")
 
 
 def channel_scores(page: Page, material: Material) -> None:
@@ -97,10 +118,6 @@ def channel_scores(page: Page, material: Material) -> None:
         "Sum of the mean scores of all degradations; faigfast.analysis.pruning hands them to "
         "torch-pruning and torch.nn.utils.prune."
     )
-    material.draw(page, channel_bars(scores))
-    page.text(
-        "Every layer's channels, the highest score first; layers are equally wide, and the axis is "
-        "logarithmic."
-    )
+    page.chart(channel_chart(scores))
     material.put(page, "channels", importance_data_frame(scores), "Layer by layer")
     page.code(material.commands["prune"])

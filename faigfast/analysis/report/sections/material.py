@@ -10,9 +10,10 @@ from torch import Tensor
 
 from faigfast.analysis.contrasts import Contrast
 from faigfast.analysis.data_frames import text_table, write_data_frame
-from faigfast.analysis.evaluation import Crops
-from faigfast.analysis.report.figures import data_uri, middle, svg
+from faigfast.analysis.evaluation import Crops, evaluate
+from faigfast.analysis.report.drawing import data_uri, middle
 from faigfast.analysis.report.page import Page
+from faigfast.analysis.report.scenes import Scene
 from faigfast.analysis.study import Study
 from faigfast.data.degradations import Degradation
 from faigfast.filters.filter_set import FilterSet
@@ -21,14 +22,14 @@ from faigfast.training.trainer import Schedule
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
-
 
 PATCH = 24  # side of a low-resolution patch of retraining
 RETRAINING = "retraining"  # folder of the training states
 # Limits that keep a page small: pictures of noise do not compress.
 SHOWN_CONTRASTS = 3
-SHOWN_SIDE = 128
+SHOWN_PHOTOGRAPHS = 3
+IMAGE_BYTES = 5_500_000  # of all images of a page, as text
+IMAGES_OF_A_SCENE, IMAGES_OF_A_DIAL, IMAGES_OF_A_GRID = 8, 7, 16  # the strip is a scene too
 SHOWN_ROWS = 1000
 
 
@@ -77,6 +78,7 @@ class Material:
     retrained_fraction: float = 0.05
     overwrite: bool = False
     files: list[str] = field(default_factory=list)  # written so far, beside the page
+    scenes: dict[str, Scene] = field(default_factory=dict)  # contrast → its first scene
 
     @cached_property
     def result(self) -> Attribution:
@@ -93,6 +95,29 @@ class Material:
         """Contrasts with images on the page."""
         return self.study.contrasts[:SHOWN_CONTRASTS]
 
+    @cached_property
+    def pair_psnr(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """PSNR [N] in dB of baseline and target by degradation, of the measured crops."""
+        study = self.study
+        base, full = (
+            evaluate(network, study.measured, border=study.border)
+            for network in (study.baseline, study.target)
+        )
+        return base, full
+
+    def gain(self, degradation: str) -> Tensor:
+        """PSNR [N] of the target over the baseline, in dB."""
+        base, full = self.pair_psnr
+        return full[degradation] - base[degradation]
+
+    @property
+    def shown_side(self) -> int:
+        """Largest side of an image in pixels, even, so that all images fit into `IMAGE_BYTES`."""
+        images = len(self.shown) * (SHOWN_PHOTOGRAPHS * IMAGES_OF_A_SCENE + IMAGES_OF_A_DIAL)
+        images += IMAGES_OF_A_GRID + IMAGES_OF_A_SCENE
+        pixels = IMAGE_BYTES / images / (3 * 4 / 3)  # three bytes a pixel, as base64
+        return int(pixels**0.5) // 2 * 2
+
     def say_shown(self, page: Page) -> None:
         """Say which contrasts have no images, and whether images are cut."""
         rest = self.study.contrasts[SHOWN_CONTRASTS:]
@@ -102,26 +127,27 @@ class Material:
                 f"not shown: {', '.join(contrast.name for contrast in rest)}.",
                 note=True,
             )
-        side = self.study.measured.gt.shape[-1]
-        if side > SHOWN_SIDE:
+        side, shown = self.study.measured.gt.shape[-1], self.shown_side
+        if side > shown:
             page.text(
-                f"Shown are the middle {SHOWN_SIDE}×{SHOWN_SIDE} pixels of crops of {side}×{side}.",
+                f"Shown are the middle {shown}×{shown} pixels of crops of {side}×{side}.",
                 note=True,
             )
 
     def put(self, page: Page, name: str, data: "pandas.DataFrame", summary: str = "") -> None:
         """Put a table on the page, at most `SHOWN_ROWS` rows, and write all rows to files."""
-        page.table(*text_table(data.head(SHOWN_ROWS)), summary=summary)
+        page.table(*text_table(data.head(SHOWN_ROWS)), summary=summary, name=name)
         if len(data) > SHOWN_ROWS:
             page.text(
                 f"The first {SHOWN_ROWS} of {len(data)} rows; all are in {name}.csv.", note=True
             )
         self.files.extend(write_data_frame(self.folder / name, data))
 
-    def draw(self, page: Page, figure: "Figure") -> None:
-        """Put a figure on the page."""
-        page.figure(svg(figure))
-
     def picture(self, image: Tensor) -> str:
-        """Give the data URI of an image [3, H, W], cut to `SHOWN_SIDE`."""
-        return data_uri(middle(image, SHOWN_SIDE))
+        """Give the data URI of an image [3, H, W], cut to `shown_side`."""
+        return data_uri(middle(image, self.shown_side))
+
+    @property
+    def picture_side(self) -> int:
+        """Side of the images that `picture` gives."""
+        return min(self.shown_side, self.study.measured.gt.shape[-2])

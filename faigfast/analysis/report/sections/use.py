@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+from faigfast.analysis.metrics import psnr
 from faigfast.analysis.modulation import STRENGTHS, modulate, modulated_images
 from faigfast.analysis.prediction_trials import try_predictions
-from faigfast.analysis.report.figures import matrix, modulation_curves, retraining_bars
+from faigfast.analysis.report.charts import matrix_chart
+from faigfast.analysis.report.effect_charts import modulation_chart, retraining_chart
 from faigfast.analysis.report.page import Page
+from faigfast.analysis.report.scenes import Dial, choice_text, largest_gains
 from faigfast.analysis.report.sections.material import PATCH, RETRAINING, Material
 from faigfast.analysis.report.tables import modulation_sentences
 from faigfast.analysis.retraining import retrain_all, retraining_data_frame, retraining_sentences
@@ -33,19 +36,32 @@ def modulation(page: Page, material: Material) -> None:
     )
     for sentence in modulation_sentences(strength_curves, study.contrasts):
         page.text(sentence)
-    material.draw(page, modulation_curves(strength_curves))
+    page.chart(modulation_chart(strength_curves))
     material.say_shown(page)
     for contrast in material.shown:
-        name, lq = contrast.name, study.measured.lq[contrast.degradation][:1]
+        name, degradation = contrast.name, contrast.degradation
+        n = best_crop(material, degradation)
+        lq, gt = study.measured.lq[degradation][n : n + 1], study.measured.gt[n : n + 1]
         strengths_by_image = [{name: s} for s in STRENGTHS]
         images = modulated_images(*pair, sets, lq, strengths_by_image, study.measured.pad)
-        page.text(f"{name} filters")
-        captions = [f"strength {s[name]:g}" for s in strengths_by_image]
-        page.strip([(material.picture(x), text) for x, text in zip(images, captions, strict=True)])
+        shots = [
+            (material.picture(x), f"{float(psnr(x[None], gt, border=study.border)):.1f} dB")
+            for x in images
+        ]
+        title = f"{degradation} input, strength of the {name} filters"
+        axes = [(f"{name} filters", STRENGTHS)]
+        page.dial(Dial(title, axes, shots, material.picture_side))
+        page.text(choice_text(material.gain(degradation), [n], degradation), note=True)
     material.put(page, "modulation", strength_curves.to_frame(), "All strengths")
     page.code(material.commands["modulate"])
     if len(sets) > 1:
         _strength_grid(page, material, dict(list(sets.items())[:2]))
+
+
+def best_crop(material: Material, degradation: str) -> int:
+    """Give the place of the crop where the target gains most."""
+    photographs = material.study.measured.photographs
+    return largest_gains(material.gain(degradation), photographs, 1)[0]
 
 
 def _strength_grid(page: Page, material: Material, sets: dict[str, FilterSet]) -> None:
@@ -58,18 +74,22 @@ def _strength_grid(page: Page, material: Material, sets: dict[str, FilterSet]) -
         finished_parts=study.finished_parts, progress=study.progress,
     )  # fmt: skip
     recipes = [material.recipes.get(c.degradation) for c in study.contrasts[:2]]
-    lq = study.measured.lq[study.contrasts[0].degradation][:1]
     title = study.contrasts[0].degradation
+    n = best_crop(material, title)
+    gt = study.measured.gt[n : n + 1]
+    lq = study.measured.lq[title][n : n + 1]
     if recipes[0] is not None and recipes[1] is not None:
         both = recipes[0].combined(recipes[1])
         if both is not None:
-            lq, title = both(study.measured.gt[:1]), "both degradations"
+            lq, title = both(gt), "both degradations"
     strengths_by_image = [{one: a, other: b} for a in SHOWN_STRENGTHS for b in SHOWN_STRENGTHS]
     images = modulated_images(*pair, sets, lq, strengths_by_image, study.measured.pad)
-    page.text(f"Two at once, on an input with {title}; rows: {one}, columns: {other}.")
-    captions = [f"{one} {s[one]:g}, {other} {s[other]:g}" for s in strengths_by_image]
-    cells = [(material.picture(x), text) for x, text in zip(images, captions, strict=True)]
-    page.strip(cells, columns=len(SHOWN_STRENGTHS))
+    shots = [
+        (material.picture(x), f"{float(psnr(x[None], gt, border=study.border)):.1f} dB")
+        for x in images
+    ]
+    axes = [(f"{name} filters", SHOWN_STRENGTHS) for name in (one, other)]
+    page.dial(Dial(f"Two at once, input: {title}", axes, shots, material.picture_side))
     material.put(page, "modulation-grid", strength_grid.to_frame(), "All pairs of strengths")
     strengths = " ".join(f"{s:g}" for s in SHOWN_STRENGTHS)
     page.code(f"{material.commands['grid']} --grid --strengths {strengths}")
@@ -104,9 +124,15 @@ def prediction(page: Page, material: Material) -> None:
             f"in {first['and level right, %']:.0f} %, of {first['images']} crops."
         )
     best = max(prediction_trials, key=lambda t: float(t.right(exact=False).mean()))
-    material.draw(
-        page,
-        matrix(best.confusion(), best.labels, best.labels, f"by {best.match}, %", ("is", "as")),
+    page.chart(
+        matrix_chart(
+            "confusion",
+            best.confusion(),
+            best.labels,
+            best.labels,
+            f"Predictions by {best.match}, % of the crops of a true degradation",
+            ("true degradation", "predicted degradation"),
+        )
     )
     for trial in prediction_trials:
         name = f"prediction-by-{trial.match}"
@@ -150,6 +176,6 @@ def retraining(page: Page, material: Material) -> None:
     )
     for sentence in retraining_sentences(parts):
         page.text(sentence)
-    material.draw(page, retraining_bars(parts))
+    page.chart(retraining_chart(parts))
     material.put(page, "retraining", retraining_data_frame(parts))
     page.code(material.commands["retrain"])
