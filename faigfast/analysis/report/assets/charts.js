@@ -84,7 +84,7 @@ function drawCurves(chart, panel, state) {
     const known = own.filter((row) => row.low != null).map((row) => ({ ...row, low: Math.max(row.low, floor) }));
     const colour = series.colour;
     marks.push(
-      Plot.areaY(known, { x: "x", y1: "low", y2: "high", fill: colour, fillOpacity: 0.13, clip: true }),
+      Plot.areaY(known, { x: "x", y1: "low", y2: "high", fill: colour, fillOpacity: 0.1, clip: true }),
       Plot.ruleX(known, { x: "x", y1: "low", y2: "high", stroke: colour, strokeWidth: 1.2, clip: true }),
       Plot.lineY(own, { x: "x", y: "y", stroke: colour, strokeWidth: series.width, strokeDasharray: series.dash, clip: true }),
       Plot.dot(own.filter((row) => inside(row) && !row.outcome), { x: "x", y: "y", fill: colour, r: 3 }),
@@ -229,8 +229,14 @@ function startReading(chart, state, panels, readout) {
   });
 }
 
-// One SVG of all panels, with colours written out and the legend below.
+// One SVG of all panels, with the legend below; colours are written out, and are the light ones.
 function svgText(chart, state, panels) {
+  const root = document.documentElement, theme = root.style.colorScheme;
+  root.style.colorScheme = "light";
+  try { return composedSvg(chart, state, panels); } finally { root.style.colorScheme = theme; }
+}
+
+function composedSvg(chart, state, panels) {
   const space = "http://www.w3.org/2000/svg", made = (tag, attributes) => {
     const node = document.createElementNS(space, tag);
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);

@@ -40,13 +40,17 @@ function startBrowser(part) {
   const save = downloadButton("CSV", "Download scores and ranks of this layer as CSV", () => download(`filters-${layers[state.layer].name}.csv`, csvText(layerRows(data, layers[state.layer])), "text/csv"));
   const saveKernel = downloadButton("SVG", "Download the three kernels as SVG", () => download("kernel.svg", kernelsText(kernels), "image/svg+xml"));
   part.append(
-    ...bestButtons(data, layers, (place) => { Object.assign(state, place); layerSelect.value = state.layer; draw(); }),
+    ...bestButtons(data, layers, (place) => {
+      Object.assign(state, place);
+      layerSelect.value = state.layer;
+      scoreSelect.value = scoreKeys(data).indexOf(state.score);
+      draw();
+    }),
     element("div", { class: "controls screen" }, labelled("Layer", layerSelect), labelled("Colour by", scoreSelect), labelled("One scale for all layers", common), save, saveKernel),
     element("div", { class: "halves" },
       element("div", {}, element("p", { class: "note" }, "Rows: output channels; columns: input channels. Click, or arrow keys."), canvas, ramp, rampEnds),
       element("div", {}, facts, kernels)),
   );
-  // The label's box is made by labelled(), the text last reads better for a checkbox.
   const draw = () => {
     const layer = layers[state.layer];
     state.row = Math.min(state.row, layer.out - 1);
@@ -92,10 +96,13 @@ function valuesOf(layer, key) {
   return layer.scores[a].map((value, n) => value - layer.scores[b][n]);
 }
 
+// A contrast with the name of a degradation shows the scores of that degradation.
+const scored = (data, name) => (data.degradations.includes(name) ? { score: name } : {});
+
 function bestButtons(data, layers, go) {
   return data.contrasts.map((name) => {
     const buttons = data.top[name].map(([layer, row, column], n) =>
-      element("button", { type: "button", onclick: () => go({ layer, row, column }) }, `${n + 1}. ${layers[layer].name} ${row},${column}`));
+      element("button", { type: "button", onclick: () => go({ layer, row, column, ...scored(data, name) }) }, `${n + 1}. ${layers[layer].name} ${row},${column}`));
     return element("details", { open: true }, element("summary", {}, `Best filters: ${name}`), element("div", { class: "best screen" }, buttons));
   });
 }
@@ -170,7 +177,7 @@ function drawKernel(title, kernel, layer, most) {
     svg.append(box);
     if (cell > 20) {
       const text = document.createElementNS(space, "text");
-      for (const [name, given] of Object.entries({ x: x + cell / 2, y: y + cell / 2 + 4, "text-anchor": "middle", "font-size": 10 })) text.setAttribute(name, given);
+      for (const [name, given] of Object.entries({ x: x + cell / 2, y: y + cell / 2 + 4, "text-anchor": "middle", "font-size": 9.5 })) text.setAttribute(name, given);
       text.style.fill = share > 0.6 ? "var(--paper)" : "var(--ink)";
       text.textContent = value.toPrecision(2);
       svg.append(text);
