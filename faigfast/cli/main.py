@@ -11,46 +11,14 @@ import warnings
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any
 
-from jsonargparse import ArgumentParser
-
-from faigfast.cli.options import COMMANDS
+from faigfast.cli.parser import build_parser, complain
 from faigfast.cli.signals import exit_code, no_lost_interrupt, terminable
-from faigfast.version import __version__
+from faigfast.cli.suggestions import with_hint
 
 # Any other exception is a bug of faigfast.
 EXPECTED = (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError)
-
-
-class _Parser(ArgumentParser):
-    """Reports wrong arguments in one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        _complain(f"{' '.join(message.split())} (faigfast --help, faigfast COMMAND --help)")
-        raise SystemExit(2)
-
-
-def build_parser() -> ArgumentParser:
-    """Make the parser of all commands; each takes `--config FILE.yaml` and `--print_config`."""
-    parser = _Parser(
-        prog="faigfast",
-        version=__version__,
-        description="Filter attribution with integrated gradients (FAIG): which filters of a "
-        "restoration network remove which degradation.",
-    )
-    commands = parser.add_subcommands(dest="command", title="commands")
-    for name, (text, add_arguments) in COMMANDS.items():
-        command = _Parser(description=text)
-        command.add_argument(
-            "--config",
-            action="config",
-            help="YAML file of options; what stands on the command line overrides it",
-        )
-        add_arguments(command.add_argument)
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        commands.add_subcommand(name, command, help=text)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         elif isinstance(error, EXPECTED):
-            _complain(_describe(error))
+            complain(with_hint(_describe(error)))
         else:
-            _complain(f"{type(error).__name__}: {_describe(error)} (--debug shows where)")
+            complain(f"{type(error).__name__}: {_describe(error)} (--debug shows where)")
         return 1
 
 
@@ -112,11 +80,16 @@ def _check_words(words: Sequence[str]) -> None:
 
 
 def _config_first(words: Iterable[str]) -> list[str]:
-    """Move `--config` behind the command's name: the parser lets the later word win."""
+    """Move `--config` behind the command's name: the parser lets the later word win.
+
+    `--print_config` becomes `--print-config`: jsonargparse gives that option one name alone.
+    """
     config: list[str] = []
     others: list[str] = []
     remaining = iter(words)
     for word in remaining:
+        if word.startswith("--print_config"):
+            word = word.replace("_", "-", 1)
         if word == "--config":
             value = list(islice(remaining, 1))
             (config if value else others).extend([word, *value])
@@ -137,7 +110,3 @@ def _describe(error: Any) -> str:
 def _note_warning(message: Warning | str, *_: Any) -> None:
     """Print a warning in one line, without the place in the code."""
     print(f"faigfast: {' '.join(str(message).split())}", file=sys.stderr)
-
-
-def _complain(message: str) -> None:
-    print(f"faigfast: error: {message}", file=sys.stderr)

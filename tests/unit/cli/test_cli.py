@@ -105,8 +105,8 @@ def test_a_mistake_of_ours_points_to_debug(here, capsys, monkeypatch):
     ("argv", "message"),
     [
         ([], "command"),
-        (["dance"], "invalid choice: 'dance'"),
-        (["attribute", "a.pth"], "required"),
+        (["dance"], "there is no command 'dance'; expected one of attribute, "),
+        (["attribute", "a.pth"], "--gt and --output are missing"),
         (["attribute", "a", "b", "--gt", "g", "--output", "o", "--steps", "x"], "steps"),
         (["attribute", "a", "b", "--gt", "g", "--output", "o", "--nope"], "--nope"),
         (["attribute", "a", "b", "--gt", "g", "--output", "o", "--config"], "--config"),
@@ -137,7 +137,8 @@ def test_without_jsonargparse_one_line_says_what_to_install(capsys, monkeypatch)
     from faigfast.__main__ import main as start
 
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
-    monkeypatch.delitem(sys.modules, "faigfast.cli.main")
+    for name in ("main", "parser", "help_format"):
+        monkeypatch.delitem(sys.modules, f"faigfast.cli.{name}")
     assert start() == 2
     assert "needs jsonargparse: pip install 'faigfast[cli]'" in one_line(capsys)
 

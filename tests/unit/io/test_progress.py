@@ -1,0 +1,95 @@
+"""Progress at a terminal and elsewhere."""
+
+import io
+import re
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from faigfast.io import progress
+from faigfast.io.progress import progress_bar
+
+
+class Terminal(io.StringIO):
+    """stderr at a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def stderr(monkeypatch):
+    """Lines and ticks every 10 ms, on a stderr that is no terminal."""
+    monkeypatch.setattr(progress._Bar, "period", 0.01)
+    monkeypatch.setattr(progress._Lines, "period", 0.01)
+    monkeypatch.setattr(progress, "TICK", 0.0)
+    return replaced(monkeypatch, io.StringIO())
+
+
+def replaced(monkeypatch, stream):
+    """Put a stream in the place of stderr; pytest exchanges sys.stderr between the phases."""
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=stream))
+    return stream
+
+
+def wait_for(stream, text):
+    deadline = time.monotonic() + 20
+    while text not in stream.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert text in stream.getvalue()
+
+
+def test_lines_come_by_the_clock_without_cursor_codes(stderr):
+    with progress_bar(total=3, desc="masking", unit="network") as bar:
+        wait_for(stderr, "faigfast: masking: 0 of 3 networks, 0 s\n")
+        bar.update()
+        bar.set_postfix(loss="0.1")
+        bar.refresh()
+        wait_for(stderr, "masking: 1 of 3 networks, 0 s, about ")
+        bar.update(2)
+    text = stderr.getvalue()
+    assert text.endswith("faigfast: masking: 3 of 3 networks, 0 s, loss=0.1\n")
+    assert not re.search(r"[\r\x1b]", text) and "\n\n" not in text
+
+
+def test_an_iterable_is_counted_and_a_bar_may_leave_nothing(stderr):
+    assert list(progress_bar([1, 2], "hashing", unit="image")) == [1, 2]
+    assert stderr.getvalue().endswith("hashing: 2 of 2 images, 0 s\n")
+    before = stderr.getvalue()
+    assert list(progress_bar([], desc="nothing", leave=False)) == []
+    assert list(progress_bar([1], desc="quiet", disable=True)) == [1]
+    assert stderr.getvalue() == before
+
+
+def test_what_is_done_at_once_writes_no_line(stderr, monkeypatch):
+    monkeypatch.setattr(progress, "TICK", 60.0)
+    monkeypatch.setattr(progress._Lines, "period", 60.0)
+    assert list(progress_bar([1, 2], "hashing", unit="image")) == [1, 2]
+    assert stderr.getvalue() == ""
+
+
+def test_a_bar_at_a_terminal_moves_without_updates(stderr, monkeypatch):
+    terminal = replaced(monkeypatch, Terminal())
+    with progress_bar(total=3, desc="masking"):
+        first = terminal.getvalue().count("\r")
+        deadline = time.monotonic() + 20
+        while terminal.getvalue().count("\r") < first + 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert terminal.getvalue().count("\r") >= first + 3
+
+
+def test_a_closed_stderr_stops_nothing(monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    replaced(monkeypatch, closed)
+    assert list(progress_bar(range(3))) == [0, 1, 2]
+    replaced(monkeypatch, None)
+    assert list(progress_bar(range(3))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (90, "2 min"), (250, "4 min"), (5400, "1.5 h")]
+)
+def test_durations(seconds, text):
+    assert progress.duration(seconds) == text
