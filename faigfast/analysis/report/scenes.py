@@ -118,8 +118,9 @@ def largest_gains(gain: Tensor, photographs: Sequence[str], most: int) -> list[i
 def choice_text(gain: Tensor, places: Sequence[int], degradation: str) -> str:
     """Say how crops were chosen, and how far above the mean they are."""
     shown = ", ".join(f"{float(gain[n]):.1f}" for n in places)
+    which = "the crop" if len(places) == 1 else "of each photograph the crop"
     return (
-        f"Chosen, not typical: of each photograph the crop where the target gains most over the "
+        f"Chosen, not typical: {which} where the target gains most over the "
         f"baseline on {degradation}, {shown} dB; the mean over all {len(gain)} crops is "
         f"{float(gain.mean()):.1f} dB."
     )
