@@ -30,7 +30,7 @@ def main() -> int:
 
 
 def _leave(number: int, frame: Any) -> None:
-    os.write(2, b"faigfast: interrupted\n")
+    os.write(2, b"faigfast: interrupted: nothing was begun\n")
     os._exit(128 + number)
 
 

@@ -100,7 +100,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     path = writable_folder(options.output)
     with alone_in(path):
         hashes = partial(hash_images, images, options.quiet)
-        folder = RunFolder(path, made_from, images.names, hashes, files, options.overwrite)
+        folder = RunFolder(path, made_from, images.names, hashes, files, options.overwrite, options)
         for text in images.notes:
             note(text, options.quiet)
         if folder.manifest:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 import faigfast
+from faigfast.cli.other_run import STATE_SUFFIX, forget_unused, remember
 from faigfast.cli.output import command_line, note, writable_file
 from faigfast.cli.own_code import own_network
 from faigfast.cli.study import read_folder
@@ -18,7 +19,6 @@ from faigfast.io.lock import alone_in
 from faigfast.models.output_shape import image_channels
 from faigfast.zoo.checkpoints import NCNN_SUFFIX, checkpoint_path
 
-STATE_SUFFIX = ".state"  # of the folder from which a killed run resumes, beside the output
 # Options that `derive_baseline` takes unchanged.
 SETTINGS = (
     "scale", "iterations", "keep", "forget", "ground_truth", "patch", "batch", "pad", "seed",
@@ -48,6 +48,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     if begun and not options.overwrite:
         note(f"going on from {state}", options.quiet)
     with alone_in(state):
+        remember(state, options, options.overwrite)
         try:
             baseline: Any = faigfast.derive_baseline(
                 target,
@@ -58,7 +59,8 @@ def run(options: Any, words: Sequence[str]) -> None:
                 **{name: options[name] for name in SETTINGS},
             )
         except BaseException:
-            if not any(state.iterdir()):  # nothing to resume from
+            forget_unused(options)
+            if state.is_dir() and not any(state.iterdir()):  # nothing to resume from
                 state.rmdir()
             raise
         record = baseline.faigfast_derivation

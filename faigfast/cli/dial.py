@@ -16,6 +16,7 @@ from faigfast.analysis.report.line import line_sentence
 from faigfast.analysis.study import Study
 from faigfast.analysis.undone import MEANING
 from faigfast.cli.attribute import named_recipes
+from faigfast.cli.other_run import remember
 from faigfast.cli.output import note, writable_folder
 from faigfast.cli.own_code import own_network
 from faigfast.cli.study import (
@@ -148,6 +149,7 @@ def _derived(target: nn.Module, options: Any, folder: Path) -> Any:
         images = data.part(slice(0, None, options.attributed)).gt
         low = next(iter(data.lq.values())).shape[-1]
         patch = min(PATCH, low)
+    remember(folder / "baseline", options, options.overwrite)
     forget = None
     if not options.lq:
         forget = [d for name, d in parse_recipes(options, target).items() if name != CLEAN]

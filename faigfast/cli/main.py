@@ -13,6 +13,8 @@ from importlib import import_module
 from itertools import islice
 from typing import Any
 
+from faigfast.cli.interruption import kept_text
+from faigfast.cli.other_run import forget_unused, name_options
 from faigfast.cli.parser import build_parser, complain
 from faigfast.cli.signals import exit_code, no_lost_interrupt, terminable
 from faigfast.cli.suggestions import with_hint
@@ -40,33 +42,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         After `--help`, `--version` and `--print_config`, and with code 2 for wrong arguments.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = False
+    command, options = "", None
     try:
         try:
             with terminable(), no_lost_interrupt(), warnings.catch_warnings():
                 warnings.showwarning = _note_warning  # type: ignore[assignment]
                 _check_words(words)
                 arguments = build_parser().parse_args(_config_first(words))
-                options = arguments[arguments.command]
-                debug = options.debug
-                import_module(f"faigfast.cli.{arguments.command}").run(options, words)
+                command = arguments.command
+                options = arguments[command]
+                try:
+                    import_module(f"faigfast.cli.{command}").run(options, words)
+                finally:
+                    forget_unused(options)
         finally:
             sys.stdout.flush()  # here, where a broken pipe is caught
         return 0
     except KeyboardInterrupt as stop:
         if argv is None:  # the process ends: half-made objects print no errors
             sys.unraisablehook = lambda _: None
-        print(f"faigfast: interrupted{f': {stop}' if stop.args else ''}", file=sys.stderr)
+        text = str(stop) or (kept_text(command, options) if options else "nothing was begun")
+        print(f"faigfast: interrupted: {text}", file=sys.stderr)
         return exit_code(stop)
     except BrokenPipeError:
         # Python flushes once more when it ends, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        if debug:
+        if options and options.debug:
             traceback.print_exc()
         elif isinstance(error, EXPECTED):
-            complain(with_hint(_describe(error)))
+            complain(with_hint(name_options(_describe(error), options)))
         else:
             complain(f"{type(error).__name__}: {_describe(error)} (--debug shows where)")
         return 1

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from faigfast.cli.other_run import forget, kept_options, remember
 from faigfast.io.atomic import write_json
 from faigfast.io.differences import difference
 from faigfast.io.parts import REMEDY, Parts
@@ -42,6 +43,8 @@ class RunFolder:
         Names of the files that the run will write; files of others are refused.
     overwrite : bool
         Remove finished results and results of another run.
+    options : mapping
+        Of the command; a refusal names the options that differ.
 
     Attributes
     ----------
@@ -64,6 +67,7 @@ class RunFolder:
         hash_images: Callable[[Sequence[str]], Hashes],
         files: Sequence[str],
         overwrite: bool,
+        options: Any,
     ) -> None:
         self.path = path
         self._settings = json.loads(json.dumps(made_from))
@@ -79,12 +83,15 @@ class RunFolder:
         replaced = overwrite and (path / MANIFEST).exists()
         if replaced:
             self._remove_results()
+        self._options = options
         positions = {name: position for position, name in enumerate(names)}
         self.parts = Parts(parts, {**self._settings, "images": positions}, overwrite)
         if replaced:
             self.parts.discard()
         self.manifest = self._read_manifest()
         self.finished = set() if self.manifest else self._find_finished(overwrite)
+        if not self.manifest:
+            remember(parts, options, overwrite)
 
     def load(self, position: int) -> Attribution:
         """Load the result of one finished image; ValueError if it was damaged since."""
@@ -110,11 +117,13 @@ class RunFolder:
         images = {name: self._hashes[name] for name in self._names}
         manifest = {
             **manifest,
+            "options": kept_options(self._options),
             "made_from": {**self._settings, "images": images},
             "scores_sha256": _hash(self.path / SCORES),
         }
         write_json(self.path / MANIFEST, manifest)
         self._remove_files([name for name in before if name not in manifest["files"]])
+        forget(self.parts.folder)
         self.parts.clear()
 
     def _read_manifest(self) -> dict[str, Any] | None:

@@ -32,6 +32,7 @@ from faigfast.cli.attribute import (
     named_recipes,
     open_images,
 )
+from faigfast.cli.other_run import PARTS, remember
 from faigfast.cli.output import command_line, note, sha256, writable_folder
 from faigfast.cli.own_code import chosen_objective, objective_identity, own_function
 from faigfast.cli.weights import refuse_without_checkpoints, weights_identity
@@ -249,7 +250,9 @@ def open_study(
         identity |= {"objective": objective_identity(options.objective)}
     identity |= weights_identity(options)
     with alone_in(folder):  # before removing parts of another run
-        return replace(study, finished_parts=FinishedParts(folder, identity, options.overwrite))
+        finished_parts = FinishedParts(folder, identity, options.overwrite)
+        remember(folder / PARTS, options, options.overwrite)
+        return replace(study, finished_parts=finished_parts)
 
 
 def _check_extras(metrics: Sequence[str]) -> None:

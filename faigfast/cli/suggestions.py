@@ -1,4 +1,4 @@
-""" "Did you mean": the nearest of some names to a word."""
+"""Hints after a wrong word: "did you mean" the nearest of some names."""
 
 import re
 from collections.abc import Iterable

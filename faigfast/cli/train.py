@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import faigfast
 from faigfast.analysis.evaluation import crops, evaluate, mean_and_interval
+from faigfast.cli.other_run import remember
 from faigfast.cli.output import command_line, note, writable_folder
 from faigfast.data.degradations import Degradation
 from faigfast.data.folders import image_files
@@ -39,6 +40,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     baseline, target = schedules
     degradations, (blur, noise) = _degradations(options), _strengths(options)
     with alone_in(folder):
+        remember(folder / "baseline", options, options.overwrite)
         record = folder / "training.json"
         before = record.read_bytes() if record.exists() else None
         files = train_pair(

@@ -39,10 +39,14 @@ def test_an_interrupted_run_goes_on(here, count, capsys):
         "\nfaigfast: interrupted: 1 of 3 images finished; the same command goes on with the rest\n"
     )
     assert [p.name for p in here.iterdir()] == ["parts"]
-    assert sorted(p.name for p in (here / "parts").iterdir()) == ["000000.part", "run.json"]
+    assert sorted(p.name for p in (here / "parts").iterdir()) == [
+        "000000.part",
+        "options.json",
+        "run.json",
+    ]
     count.n, count.stop = 0, None
     assert main([*argv, "--steps", "3"]) == 1  # another run does not touch it
-    assert "steps was 2 and is 3" in capsys.readouterr().err
+    assert "--steps was 2, is 3" in capsys.readouterr().err
     assert main([*argv, "--overwrite"]) == 0  # which removes another run's results only
     assert count.n == 2
     assert "going on: 1 of 3" in capsys.readouterr().err
@@ -81,7 +85,7 @@ def test_another_run_is_refused_unless_told(here, files, capsys):
     assert main(attribute(here, *RECIPES)) == 0
     (here / "diary.txt").write_text("mine")
     for words, change in (
-        (("noise=0.2", "blur=1"), "degradations.noise was 'noise=0.1' and is 'noise=0.2'"),
+        (("noise=0.2", "blur=1"), "--degrade was blur=1 noise=0.1, is noise=0.2 blur=1"),
         (("--seed", "1", "--degrade", *RECIPES), "seed was 0 and is 1"),
     ):
         capsys.readouterr()

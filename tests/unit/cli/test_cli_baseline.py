@@ -70,7 +70,7 @@ def test_a_killed_command_goes_on(files, output, monkeypatch, capsys):
     assert len(steps) == 4 and output.read_bytes() == resumed
     capsys.readouterr()
     assert main([*command, "--seed", "1"]) == 1
-    assert "holds the results of another run" in one_line(capsys)
+    assert "holds the results of another run: --seed was 0, is 1; " in one_line(capsys)
     assert main([*command, "--seed", "1", "--overwrite"]) == 0
     assert output.read_bytes() != resumed
     other = output.with_name("other.safetensors")

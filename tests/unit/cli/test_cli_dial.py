@@ -147,4 +147,4 @@ def test_another_target_does_not_go_on(here, files, capsys):
     assert main(words(here, *DERIVED)) in (0, 1)
     capsys.readouterr()
     assert main(words(here, *DERIVED, "--rate", "1e-3")) == 1
-    assert "holds the results of another run" in one_line(capsys)
+    assert "holds the results of another run: --rate was 0.0005, is 0.001; " in one_line(capsys)

@@ -51,7 +51,7 @@ def test_mask_goes_on_after_an_interrupt(here, monkeypatch, capsys):
     capsys.readouterr()
     other = [word if word != "photos" else "gt" for word in argv]
     assert main(other) == 1
-    assert "holds the results of another run" in one_line(capsys)
+    assert "parts holds the results of another run: --gt was photos, is gt; " in one_line(capsys)
     assert main([*other, "--overwrite"]) == 0
 
 

@@ -34,7 +34,9 @@ def test_scores_from_two_param_files_with_one_command(here, files, pair, capsys)
     capsys.readouterr()
     convolution(here.parent, "b", seed=9)
     assert main([*command, "--quiet"]) == 1  # the weights are in b.bin
-    assert "holds the results of another run: target" in one_line(capsys)
+    assert "holds the results of another run: the weights of the target have changed; " in one_line(
+        capsys
+    )
     assert main([*command, "--quiet", "--overwrite"]) == 0
     assert not torch.equal(load(here).scores("clean"), result.scores("clean"))
 

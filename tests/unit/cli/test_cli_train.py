@@ -70,7 +70,7 @@ def test_train_goes_on_and_measures(here, files, one_photograph, capsys, monkeyp
         assert f"{psnr[name].mean():.2f} ±" in row
     capsys.readouterr()
     assert main([*argv, "--rates", "1e-3", "1e-3"]) == 1
-    assert "holds the results of another run" in one_line(capsys)
+    assert "holds the results of another run: --rates was " in one_line(capsys)
     torch.random.set_rng_state(state)
 
 

@@ -54,7 +54,7 @@ def test_key_chooses_and_belongs_to_the_run(here, files, wrapped, capsys):
     assert "took params-ema of c.pth; passed over params" in capsys.readouterr().err
     average = load(here)
     assert run(here, wrapped, "--key", "params", "--quiet") == 1
-    assert "holds the results of another run: key" in one_line(capsys)
+    assert "holds the results of another run: --key was " in one_line(capsys)
     assert run(here, wrapped, "--key", "params", "--quiet", "--overwrite") == 0
     assert not torch.equal(load(here).scores("clean"), average.scores("clean"))
     manifest = json.loads((here / "manifest.json").read_text())
@@ -73,7 +73,7 @@ def test_each_checkpoint_has_a_key_of_its_own(here, files, unlike, capsys):
     capsys.readouterr()
     both = ["--baseline_key", "params", "--target_key", "params-ema"]
     assert run(here, unlike, *both, "--quiet") == 1
-    assert "another run: target_key" in one_line(capsys)
+    assert "another run: --target-key was " in one_line(capsys)
     assert run(here, unlike, *both, "--quiet", "--overwrite") == 0
     assert entries(here) == ["params of c.pth", "params-ema of d.pth"]
     # --key serves the file without a key of its own: the same run, which is not computed again
@@ -116,7 +116,7 @@ def test_dtype_chooses_and_belongs_to_the_run(here, files, wrapped, capsys):
     assert load(here).precision == "fp64"
     capsys.readouterr()
     assert run(here, wrapped, "--quiet") == 1
-    assert "another run: dtype" in one_line(capsys)
+    assert "another run: --dtype was " in one_line(capsys)
 
 
 def test_noise_level_is_set_on_both(here, files, capsys, tmp_path):
@@ -134,7 +134,7 @@ def test_noise_level_is_set_on_both(here, files, capsys, tmp_path):
     torch.testing.assert_close(result.scores("clean"), expected.scores("clean"))
     capsys.readouterr()
     assert run(here, paths, "--noise_level", "0.2", "--quiet") == 1
-    assert "another run: noise_level" in one_line(capsys)
+    assert "another run: --noise-level was " in one_line(capsys)
     assert main([*attribute(here.parent / "no", "clean"), "--noise_level", "0.2"]) == 1
     assert "SRResNet takes none" in one_line(capsys)
 

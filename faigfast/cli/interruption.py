@@ -1,0 +1,34 @@
+"""What an interrupted command has kept, and whether the same command goes on from it."""
+
+from pathlib import Path
+from typing import Any
+
+from faigfast.cli.other_run import PARTS, STATE_SUFFIX
+from faigfast.io.text_table import counted
+
+AGAIN = "nothing is kept; the same command starts again"
+GOES_ON = "the same command goes on from there"
+WITHOUT_PARTS = ("demo", "bench", "accuracy", "doctor")
+STATE = "state.part"  # of a training
+
+
+def kept_text(command: str, options: Any) -> str:
+    """Say what is on the disk of a command that was interrupted.
+
+    Parameters
+    ----------
+    command : str
+        Its name.
+    options : Namespace
+        Of the command.
+    """
+    if command in WITHOUT_PARTS:
+        return AGAIN
+    folder = Path(options.output + STATE_SUFFIX if command == "baseline" else options.output)
+    parts = len(list((folder / PARTS).glob("*.part")))
+    states = sorted(path.parent for path in [*folder.glob(STATE), *folder.glob(f"*/{STATE}")])
+    kept = [f"{counted(parts, 'part')} in {folder / PARTS}"] if parts else []
+    if states:
+        names = ", ".join(str(path) for path in states)
+        kept.append(f"the last saved state of {counted(len(states), 'training')} in {names}")
+    return f"kept: {' and '.join(kept)}; {GOES_ON}" if kept else AGAIN
