@@ -1,6 +1,7 @@
 # make demo   environment, build and FAIG on real photographs
 # make test   environment, build, linters and the short suite; make test-slow the other tests:
-#             sanitizers, wheels, GPU kernels compiled and interpreted, faults; make test-all both;
+#             sanitizers, wheels, GPU kernels compiled and interpreted, faults, notebooks;
+#             make test-all both;
 #             make faults: the whole fault campaign (docs/lab/faults.md)
 #             make coverage: the short suite with lines and branches counted
 # make gpu    build, tests and figures on an NVIDIA GPU, with the Python that has torch for it;
@@ -27,6 +28,7 @@ test: lint
 
 test-slow: env
 	$(PYTEST) -m "$(SLOW)"
+	$(RUN) pytest --nbmake --nbmake-timeout=600 examples
 
 test-all: test test-slow
 
