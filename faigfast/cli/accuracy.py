@@ -26,10 +26,10 @@ from faigfast.cli.output import command_line, note, surroundings, writable_file,
 from faigfast.data.photographs import KEPT_OUT
 from faigfast.integration.refinement import LARGE
 from faigfast.io.environment import describe_machine, describe_versions
-from faigfast.io.text_table import aligned, markdown
+from faigfast.io.fitted_table import WIDTH, fitted
+from faigfast.io.text_table import markdown
 from faigfast.zoo.pairs import PAIRS
 
-WIDTH = 110
 READING = (
     "Evaluations: number of points on the line for one image; if it differs between images, their "
     "mean (and range). Mean error, worst: relative L1 error of an image's scores, mean and maximum "
@@ -67,7 +67,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         note(f"without {', '.join(missing)}: pip install 'faigfast[sklearn]'", options.quiet)
 
     def in_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-        return indent(aligned(head, rows), "  ")
+        return indent(fitted(head, rows, WIDTH - 2), "  ")
 
     remarks = [fill(text, WIDTH) for text in remarks]
     print("\n\n".join([*(block(in_text) for block in blocks), *remarks]))

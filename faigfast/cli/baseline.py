@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 import faigfast
+from faigfast.cli.estimate import announce_derivation
 from faigfast.cli.other_run import STATE_SUFFIX, forget_unused, remember
 from faigfast.cli.output import command_line, note, writable_file
 from faigfast.cli.own_code import own_network
@@ -48,6 +49,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     if begun and not options.overwrite:
         note(f"going on from {state}", options.quiet)
     with alone_in(state):
+        announce_derivation(target, channels, options, options.patch)
         remember(state, options, options.overwrite)
         try:
             baseline: Any = faigfast.derive_baseline(

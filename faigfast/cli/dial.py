@@ -16,6 +16,7 @@ from faigfast.analysis.report.line import line_sentence
 from faigfast.analysis.study import Study
 from faigfast.analysis.undone import MEANING
 from faigfast.cli.attribute import named_recipes
+from faigfast.cli.estimate import announce_derivation, announce_dial
 from faigfast.cli.other_run import remember
 from faigfast.cli.output import note, writable_folder
 from faigfast.cli.own_code import own_network
@@ -76,6 +77,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             "expected more or smaller crops"
         )
     with alone_in(folder):
+        announce_dial(study, options, len(contrasts), selection, measured)
         result = study.attribution()
         for caution in cautions(result):
             note(caution.note, options.quiet)
@@ -149,6 +151,7 @@ def _derived(target: nn.Module, options: Any, folder: Path) -> Any:
         images = data.part(slice(0, None, options.attributed)).gt
         low = next(iter(data.lq.values())).shape[-1]
         patch = min(PATCH, low)
+    announce_derivation(target, channels, options, patch)
     remember(folder / "baseline", options, options.overwrite)
     forget = None
     if not options.lq:

@@ -5,7 +5,8 @@ from typing import Any
 
 from faigfast.analysis.distribution import changes, distribution, top_kernels
 from faigfast.analysis.report.figures import kernel_changes_figure, layer_distribution
-from faigfast.cli.study import describe_attributed, open_study, publish
+from faigfast.cli.remarks import describe_attributed
+from faigfast.cli.study import open_study, publish
 from faigfast.io.lock import alone_in
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from faigfast.analysis.locations import EXPERIMENTS, locations, locations_data_frame
 from faigfast.analysis.report.figures import location_bars
-from faigfast.cli.study import describe, open_study, publish
+from faigfast.cli.remarks import describe
+from faigfast.cli.study import open_study, publish
 from faigfast.io.lock import alone_in
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from faigfast.analysis.baselines import METHODS
+from faigfast.analysis.baselines import METHODS, WEIGHT_METHODS
 from faigfast.analysis.data_frames import data_frame
 from faigfast.analysis.masking import mask, mask_sets
 from faigfast.analysis.report.figures import method_curves
@@ -16,10 +16,10 @@ from faigfast.analysis.report.tables import (
 )
 from faigfast.analysis.swapped_networks import BIASES, about_biases
 from faigfast.analysis.undone import MEANING
+from faigfast.cli.estimate import announce_mask
+from faigfast.cli.remarks import describe, describe_measured
 from faigfast.cli.study import (
     check_shares,
-    describe,
-    describe_measured,
     measured_alone,
     open_pair,
     open_study,
@@ -62,6 +62,7 @@ def run(options: Any, words: Sequence[str]) -> None:
                 ],
             )
             return
+        announce_mask(study, options)
         results = {method: study.attribution(method) for method in options.methods}
         masking = mask(
             study.baseline,
@@ -83,4 +84,6 @@ def run(options: Any, words: Sequence[str]) -> None:
             sentences = [*area_sentences(masking), *sentences]
             data_frames["completeness"] = data_frame(completeness_rows(results["faig"]))
         figures = {"masking curves": method_curves(masking)}
-        publish(options, words, "mask", data_frames, figures, [*sentences, describe(study)])
+        rivals = any(name != "faig" and name not in WEIGHT_METHODS for name in options.methods)
+        described = describe(study, rivals)
+        publish(options, words, "mask", data_frames, figures, [*sentences, described])

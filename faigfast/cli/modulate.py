@@ -14,7 +14,8 @@ from faigfast.analysis.report.figures import modulation_curves, side_by_side
 from faigfast.analysis.report.tables import modulation_sentences
 from faigfast.analysis.swapped_networks import about_biases
 from faigfast.cli.output import note, writable_file
-from faigfast.cli.study import describe, open_study, publish, target_file
+from faigfast.cli.remarks import describe
+from faigfast.cli.study import open_study, publish, target_file
 from faigfast.cli.weights import check_savable, pair_keys
 from faigfast.filters.filter_set import FilterSet
 from faigfast.io.lock import alone_in

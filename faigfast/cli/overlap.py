@@ -13,7 +13,8 @@ from faigfast.analysis.contrasts import (
     without_subtraction,
 )
 from faigfast.analysis.report.figures import matrix
-from faigfast.cli.study import describe_attributed, open_study, publish
+from faigfast.cli.remarks import describe_attributed
+from faigfast.cli.study import open_study, publish
 from faigfast.io.lock import alone_in
 
 OWN_SCORES = (

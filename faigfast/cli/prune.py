@@ -7,7 +7,8 @@ from typing import Any
 from faigfast.analysis.contrasts import Contrast, check_contrasts
 from faigfast.analysis.pruning import channel_importance, importance_data_frame
 from faigfast.analysis.report.figures import channel_bars
-from faigfast.cli.study import describe_attributed, open_study, publish
+from faigfast.cli.remarks import describe_attributed
+from faigfast.cli.study import open_study, publish
 from faigfast.io.lock import alone_in
 from faigfast.io.tensor_file import write_safetensors
 

@@ -18,9 +18,10 @@ from faigfast.analysis.report.full_report import PAGE, write_full_report
 from faigfast.analysis.report.sections import Material
 from faigfast.analysis.report.sections.material import PATCH, RETRAINING
 from faigfast.analysis.report.sections.use import one_contrast_each
+from faigfast.cli.estimate import RETRAINING_BATCH, announce_report
 from faigfast.cli.output import command_line, note
+from faigfast.cli.remarks import describe
 from faigfast.cli.study import (
-    describe,
     learned_crops,
     open_crops,
     open_pair,
@@ -52,7 +53,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     for name in ("learned", "predicted"):
         if options[name] < 2:
             raise ValueError(f"{name} is {options[name]}; expected at least 2 crops")
-    schedule = Schedule(options.iterations, 2e-3, 8, seed=options.seed)
+    schedule = Schedule(options.iterations, 2e-3, RETRAINING_BATCH, seed=options.seed)
     given = {name: options[name] for name in SHARED}  # before defaults are set
     pair, training = open_pair(options), {}
     if options.train or options.gt is None:
@@ -82,6 +83,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     labels = every.part(slice(0, None, strides["predict"]))
     compared = every.part(slice(0, None, strides["overlap"]))
     with alone_in(options.output):
+        announce_report(study, options, len(learnt), labels, compared)
         material = Material(
             study,
             Path(options.output),
@@ -108,7 +110,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         )
         of = "Of levels" if labels.lq.keys() != study.measured.lq.keys() else "Of these"
         data = f"Degradations: {', '.join(study.measured.lq)}. {of}: {counts}{learned}."
-        remarks = [data, describe(study), on]
+        remarks = [data, describe(study, rivals=True), on]
         seconds, notes = write_full_report(material, title, command_line(words), remarks)
         content = {
             "command": command_line(words),

@@ -7,9 +7,9 @@ from typing import Any
 import faigfast
 from faigfast.analysis.report.figures import retraining_bars
 from faigfast.analysis.retraining import retrain_all, retraining_data_frame, retraining_sentences
+from faigfast.cli.estimate import announce_retrain
+from faigfast.cli.remarks import describe, describe_measured
 from faigfast.cli.study import (
-    describe,
-    describe_measured,
     measured_alone,
     note_small,
     open_pair,
@@ -46,6 +46,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     small = note_small(sizes_of(images), side, "patch", options.quiet)
     of = ", ".join(name for name in images if name not in small)
     with alone_in(options.output):
+        announce_retrain(study, options, len(sets or study.contrasts))
         parts = retrain_all(
             study, images, recipes, schedule, Path(options.output),
             fraction=options.fraction, sets=sets, patch=options.patch, optimizer=options.optimizer,

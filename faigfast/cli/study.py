@@ -46,8 +46,8 @@ from faigfast.integration.padding import checked_pad
 from faigfast.integration.quadrature import node_count
 from faigfast.io.atomic import write_json, write_text
 from faigfast.io.environment import describe_machine, describe_versions
+from faigfast.io.fitted_table import fitted
 from faigfast.io.lock import alone_in
-from faigfast.io.text_table import aligned
 from faigfast.models.fused import fused_pair
 from faigfast.models.output_shape import image_channels
 from faigfast.models.state import blaming
@@ -340,31 +340,6 @@ def learned_crops(
     return taken
 
 
-def describe_attributed(study: Study) -> str:
-    """Describe the attributed crops of a study, as a remark below a table."""
-    if study.given is not None:
-        measured = f"the {len(study.attributed.names)} crops that are measured, to their advantage"
-        given = f"Attributed: {study.given.images} images, {study.given.sampling}"
-        return f"{given}; rivals with gradients: on {measured}."
-    return f"Attributed: {len(study.attributed.names)} crops, {study.steps} points."
-
-
-def describe_measured(study: Study) -> str:
-    """Describe the measured crops of a study, as a remark below a table."""
-    photographs = dict.fromkeys(study.measured.photographs)
-    size = study.measured.gt.shape[-1]
-    return (
-        f"{len(study.measured.names)} crops of {size}×{size} from {', '.join(photographs)}; border "
-        f"of {study.border} left out, output rounded to 8 bit. ± is half of a 95 % confidence "
-        "interval over crops, narrower than that over photographs."
-    )
-
-
-def describe(study: Study) -> str:
-    """Describe the measured and attributed crops of a study, as a remark below a table."""
-    return f"{describe_measured(study)} {describe_attributed(study)}"
-
-
 def publish(
     options: Any,
     words: Sequence[str],
@@ -381,7 +356,7 @@ def publish(
     folder = Path(options.output)
     files = list(written)
     for title, data_frame in data_frames.items():
-        print(f"{title}\n\n{aligned(*text_table(data_frame))}\n")
+        print(f"{title}\n\n{fitted(*text_table(data_frame))}\n")
         files += write_data_frame(folder / title.replace(" ", "-"), data_frame)
     for title, figure in figures.items():
         file = re.sub(r"[^\w.+-]", "-", title) + ".svg"

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from faigfast.analysis.report.line import line_sentence
 from faigfast.analysis.report.tables import completeness_table
 from faigfast.cli.result_files import rankable
-from faigfast.io.text_table import aligned, counted
+from faigfast.io.fitted_table import fitted
+from faigfast.io.text_table import counted
 from faigfast.result import Attribution
 
 ROLES = ("baseline", "target")
@@ -28,7 +29,7 @@ def summary(result: Attribution, pair: tuple[nn.Module, nn.Module], top: Sequenc
         f"errors are those of completeness{', estimated those of the scores' if known else ''}",
         line_sentence(result),
         "",
-        aligned(*completeness_table(result)),
+        fitted(*completeness_table(result)),
         "",
     ]
     for name in result.degradations:

@@ -15,8 +15,8 @@ from faigfast.data.folders import image_files
 from faigfast.data.images import read_image
 from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
 from faigfast.io.atomic import write_json, write_text
+from faigfast.io.fitted_table import fitted
 from faigfast.io.lock import alone_in
-from faigfast.io.text_table import aligned
 from faigfast.training.trainer import BLUR, NOISE, Schedule, train_pair
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRCNNStyle, SRResNet, SwinIR
 
@@ -158,4 +158,4 @@ def _evaluate(
             for name in degradations
         },
     }
-    return figures, f"{measure}\n\n{aligned(head, rows)}\n"
+    return figures, f"{measure}\n\n{fitted(head, rows)}\n"

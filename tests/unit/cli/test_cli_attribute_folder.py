@@ -86,7 +86,7 @@ def test_another_run_is_refused_unless_told(here, files, capsys):
     (here / "diary.txt").write_text("mine")
     for words, change in (
         (("noise=0.2", "blur=1"), "--degrade was blur=1 noise=0.1, is noise=0.2 blur=1"),
-        (("--seed", "1", "--degrade", *RECIPES), "seed was 0 and is 1"),
+        (("--seed", "1", "--degrade", *RECIPES), "--seed was 0, is 1"),
     ):
         capsys.readouterr()
         assert main(attribute(here, *words)) == 1

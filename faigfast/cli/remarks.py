@@ -1,0 +1,36 @@
+"""Remarks below tables: which crops were attributed and measured."""
+
+from faigfast.analysis.study import Study
+
+
+def describe_attributed(study: Study, rivals: bool = False) -> str:
+    """Describe the attributed crops of a study, as a remark below a table.
+
+    Parameters
+    ----------
+    study : Study
+        Of the command.
+    rivals : bool
+        Whether methods with gradients rank beside FAIG.
+    """
+    if study.given is not None:
+        measured = f"the {len(study.attributed.names)} crops that are measured, to their advantage"
+        given = f"Attributed: {study.given.images} images, {study.given.sampling}"
+        return f"{given}; rivals with gradients: on {measured}." if rivals else f"{given}."
+    return f"Attributed: {len(study.attributed.names)} crops, {study.steps} points."
+
+
+def describe_measured(study: Study) -> str:
+    """Describe the measured crops of a study, as a remark below a table."""
+    photographs = dict.fromkeys(study.measured.photographs)
+    size = study.measured.gt.shape[-1]
+    return (
+        f"{len(study.measured.names)} crops of {size}×{size} from {', '.join(photographs)}; border "
+        f"of {study.border} left out, output rounded to 8 bit. ± is half of a 95 % confidence "
+        "interval over crops, narrower than that over photographs."
+    )
+
+
+def describe(study: Study, rivals: bool = False) -> str:
+    """Describe the measured and attributed crops of a study, as a remark below a table."""
+    return f"{describe_measured(study)} {describe_attributed(study, rivals)}"

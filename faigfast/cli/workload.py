@@ -1,0 +1,122 @@
+"""The time of rankings, measurements and trainings, from a few timed restorations."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from faigfast.analysis.baselines import WEIGHT_METHODS
+from faigfast.analysis.evaluation import Crops, measure, restore
+from faigfast.cli.other_run import PARTS
+from faigfast.cli.output import note
+from faigfast.io.progress import duration
+
+LONG = 10.0  # seconds; a shorter command starts without a remark
+QUICKER = 60.0  # seconds from which on the remark names a quicker way
+TIMED = 8  # most images in the timed batch
+REPEATS = 3  # of the timing, whose quickest counts: others share the cores
+ENOUGH = 1.0  # seconds after which it is not repeated
+# In restorations of as many pixels, measured on the shipped pair with one thread.
+POINT = 1.8  # of an attribution
+STEP = 4.5  # of a training
+
+
+class Workload:
+    """Sums up the work of a command, from the time of a few restorations.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The target.
+    data : Crops
+        Crops of the command, all of one size.
+    metrics : sequence of str
+        What is measured of a network.
+    border : int
+        Pixels left out of the measurement.
+    """
+
+    def __init__(
+        self, network: nn.Module, data: Crops, metrics: Sequence[str] = ("psnr",), border: int = 0
+    ) -> None:
+        name, lq = next(iter(data.lq.items()))
+        one = seconds_of(lambda: restore(network, lq[:1], data.pad, data.gt.shape[2:]))
+        count = max(1, min(TIMED, int(ENOUGH / one)))  # a slow network restores one
+        timed = replace(data.part(slice(0, count)), lq={name: lq[:count]})
+        self.pixels = lq.shape[-2] * lq.shape[-1]
+        restored: dict[str, Tensor] = {}
+
+        def restore_timed() -> None:
+            restored[name] = restore(network, timed.lq[name], data.pad, data.gt.shape[2:])
+
+        def measure_timed() -> None:
+            measure(network, timed, border=border, metrics=metrics, reference=restored)
+
+        self.restoration = seconds_of(restore_timed) / len(timed.names)
+        self.measurement = seconds_of(measure_timed) / len(timed.names)
+        self.attribution = 0.0  # seconds
+        self.measuring = 0.0
+        self.training = 0.0
+        self.counts: list[str] = []
+
+    def attribute(self, data: Crops, steps: int, methods: Sequence[str] = ("faig",)) -> None:
+        """Add rankings by methods with gradients."""
+        walks = sum(method not in WEIGHT_METHODS for method in methods)
+        images = len(data.names) * len(data.lq)
+        self.attribution += walks * POINT * steps * images * self.restoration
+
+    def measure(self, networks: int, data: Crops) -> None:
+        """Add measurements of networks on crops."""
+        self.counts.append(f"{networks} networks")
+        self.measuring += networks * len(data.names) * len(data.lq) * self.measurement
+
+    def train(self, trainings: int, iterations: int, batch: int, patch: int) -> None:
+        """Add trainings on patches of `patch` low-resolution pixels a side."""
+        self.counts.append(f"{trainings} × {iterations} iterations")
+        images = trainings * iterations * batch * patch**2 / self.pixels
+        self.training += STEP * images * self.restoration
+
+    @property
+    def seconds(self) -> float:
+        """Give the time of all that was added."""
+        return self.attribution + self.measuring + self.training
+
+    def announce(self, folder: str | Path, quicker: str) -> None:
+        """Note the work, the time and a quicker way; nothing where it is short.
+
+        Parameters
+        ----------
+        folder : path-like
+            Of the results; what is finished there is not subtracted.
+        quicker : str
+            Options that make the command quicker, such as "--measured 4"; "" where there are none.
+        """
+        if self.seconds >= LONG:
+            finished = len(list(Path(folder, PARTS).glob("*.part")))
+            note(announcement(self.counts, self.seconds, quicker, finished))
+
+
+def announcement(counts: Sequence[str], seconds: float, quicker: str, finished: int = 0) -> str:
+    """Write the remark.
+
+    Examples
+    --------
+    >>> announcement(["22 networks"], 240, "--measured 4")
+    '22 networks, about 4 min; `--measured 4` is quicker'
+    """
+    text = f"{', '.join(counts)}, about {duration(seconds)}"
+    if finished:
+        text += f" from the start, of which {finished} parts are finished"
+    return f"{text}; `{quicker}` is quicker" if quicker and seconds >= QUICKER else text
+
+
+def seconds_of(work: Callable[[], None]) -> float:
+    """Time some work, the quickest of a few times."""
+    times: list[float] = []
+    while not times or (len(times) < REPEATS and sum(times) < ENOUGH):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
