@@ -41,7 +41,7 @@ def script(parser: ArgumentParser, shell: str) -> str:
     for command in [parser, *dict(commands.choices or {}).values()]:
         for action in command._actions:
             if action.metavar in FOLDERS:
-                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+                action.complete = shtab.DIRECTORY
             elif action.metavar in FILES or action.dest in ("baseline", "target", "config"):
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
+                action.complete = shtab.FILE
     return shtab.complete(parser, shell)

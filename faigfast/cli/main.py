@@ -88,13 +88,14 @@ def _check_words(words: Sequence[str]) -> None:
 def _config_first(words: Iterable[str]) -> list[str]:
     """Move `--config` behind the command's name: the parser lets the later word win.
 
-    `--print_config` becomes `--print-config`: jsonargparse gives that option one name alone.
+    `--print_config` becomes `--print-config`: jsonargparse gives that option one name alone. So
+    does `--print_shtab`, which is an option of some versions of jsonargparse.
     """
     config: list[str] = []
     others: list[str] = []
     remaining = iter(words)
     for word in remaining:
-        if word.startswith("--print_config"):
+        if word.startswith(("--print_config", "--print_shtab")):
             word = word.replace("_", "-", 1)
         if word == "--config":
             value = list(islice(remaining, 1))

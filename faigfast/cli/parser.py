@@ -63,8 +63,8 @@ def build_parser() -> ArgumentParser:
         "restoration network remove which degradation.",
         epilog="faigfast COMMAND --help explains the options of a command.",
     )
-    parser.add_option(
-        "--print_shtab", action=PrintCompletion, help="print the script of completion in a shell"
+    parser.add_argument(
+        "--print-shtab", action=PrintCompletion, help="print the script of completion in a shell"
     )
     commands = parser.add_subcommands(dest="command", title="commands", description=None)
     for name, (text, add_arguments) in COMMANDS.items():

@@ -112,7 +112,7 @@ def announcement(counts: Sequence[str], seconds: float, quicker: str, finished: 
     return f"{text}; `{quicker}` is quicker" if quicker and seconds >= QUICKER else text
 
 
-def seconds_of(work: Callable[[], None]) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
     """Time some work, the quickest of a few times."""
     times: list[float] = []
     while not times or (len(times) < REPEATS and sum(times) < ENOUGH):

@@ -28,7 +28,7 @@ def explain(message: str, commands: Collection[str], options: Collection[str]) -
         if name == "command":
             return f"there is no command {word!r}{hint(word, names)}; {expected}"
         return f"{shown(name)} is {word!r}{hint(word, names)}; {expected}"
-    if match := re.match(r"unrecognized arguments: (.+)$", message):
+    if match := re.match(r"[Uu]nrecognized arguments: (.+)$", message):
         return _unknown(match[1].split(), options)
     if match := re.match(r"the following arguments are required: (.+)$", message):
         names = [_as_option(name.rpartition(".")[2], options) for name in match[1].split(", ")]
