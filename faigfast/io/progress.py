@@ -32,8 +32,8 @@ class _Patient:
         return getattr(sys.stderr, name)
 
 
-class _Bar(tqdm):
-    """A bar that is drawn again every `period` seconds, whether or not it was updated."""
+class _Ticking:
+    """Draws a bar of tqdm again every `period` seconds, whether or not it was updated."""
 
     period = TICK
 
@@ -43,10 +43,13 @@ class _Bar(tqdm):
         if not self.disable:
             threading.Thread(target=self._tick, daemon=True, name="faigfast-progress").start()
 
+    def __getattr__(self, name: str) -> Any:  # of tqdm, for the type checker
+        raise AttributeError(name)
+
     def close(self) -> None:
         """End the bar."""
         self._closed.set()
-        super().close()
+        super().close()  # type: ignore[misc]
 
     def _tick(self) -> None:
         while not self._closed.wait(self.period):
@@ -55,37 +58,34 @@ class _Bar(tqdm):
                     self.refresh(nolock=True)
 
 
-class _Lines(_Bar):
+class _Lines(_Ticking):
     """Whole lines without control characters, one every 10 seconds and a last one."""
 
     period = LINES
-
-    def refresh(self, nolock: bool = False, lock_args: Any = None) -> bool:
-        """Draw nothing after an update: the clock writes the lines."""
-        return True
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Draw nothing after an update: the clock writes the lines."""
         return True
 
     def close(self) -> None:
-        """Write the last line, unless all was done at once."""
+        """Write the last line."""
         if getattr(self, "disable", True):
             return
         kept = self.leave or (self.leave is None and self.pos == 0)
         self._closed.set()
         self.disable = True
         self._decr_instances(self)
-        if kept and self.format_dict["elapsed"] >= TICK:
+        if kept:
             self._write()
 
     def line(self) -> str:
-        """Say such as "masking: 5 of 22 networks, 12 s, about 40 s left"."""
+        """Say such as "masking: 5/22, 12 s, 0.417 network/s, about 41 s left"."""
         state = self.format_dict
         done, total, seconds = state["n"], state["total"], state["elapsed"]
-        of = f"{done:g} of {total:g}" if total else f"{done:g}"
-        text = f"{of} {_plural(state['unit'])}, {duration(seconds)}"
+        of = f"{done}/{total}" if total else f"{done}"
         new = done - state["initial"]
+        rate = f"{new / max(seconds, 1e-9):.3g} {state['unit']}/s"
+        text = f"{of}, {duration(seconds)}, {rate}"
         if total and new > 0 and done < total:
             text += f", about {duration(seconds / new * (total - done))} left"
         parts = (state["prefix"].removesuffix(": "), text)
@@ -103,8 +103,9 @@ class _Lines(_Bar):
 
 def progress_bar(*items: Any, **options: Any) -> tqdm:
     """Make a bar of tqdm, or plain lines where stderr is no terminal; arguments are tqdm's."""
-    kind = _Bar if _is_terminal() else _Lines
-    return kind(*items, file=_Patient(), **options)
+    kind = _Ticking if _is_terminal() else _Lines
+    bar: Any = type(kind.__name__, (kind, tqdm), {})
+    return bar(*items, file=_Patient(), **options)
 
 
 def duration(seconds: float) -> str:
@@ -118,12 +119,6 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _plural(unit: str) -> str:
-    """Write "networks" of "network"; "it" is tqdm's iteration."""
-    names = {"it": "iterations", "point·image": "points·images"}
-    return names.get(unit, f"{unit}s")
 
 
 def _is_terminal() -> bool:
