@@ -69,7 +69,8 @@ class _Lines(_Ticking):
 
     def close(self) -> None:
         """Write the last line."""
-        if getattr(self, "disable", True):
+        # An interrupted constructor leaves a bar without a time.
+        if getattr(self, "disable", True) or not hasattr(self, "last_print_t"):
             return
         kept = self.leave or (self.leave is None and self.pos == 0)
         self._closed.set()
