@@ -14,7 +14,7 @@ from faigfast.engine.fuse import fuse
 from faigfast.engine.not_captured import NeedsFunctional, NotCaptured
 from faigfast.engine.one_sample import sample_module
 from faigfast.engine.run import Plan, sorted_nodes
-from faigfast.engine.side_by_side import better_side_by_side, mostly_computed_weights
+from faigfast.engine.side_by_side import better_side_by_side
 from faigfast.engine.trace import Trace, trace
 from faigfast.engine.verify import CORNER_SIDES
 from faigfast.integration.path import WeightPath
@@ -188,7 +188,7 @@ def _plan(path: WeightPath, made: Trace) -> Plan:
     moving = {node for node, key in zip(given, keys, strict=True) if key in path.delta}
     module, inputs = sample_module(graph, sorted_nodes(graph, moving, image)[2])
     fuse(graph, moving)
-    side_by_side = better_side_by_side(path.module) or mostly_computed_weights(graph)
+    side_by_side = better_side_by_side(graph)
     constants, names = made.root, frozenset(path.delta)
     return Plan(graph, constants, keys, names, module, inputs, side_by_side, made.sizes)
 

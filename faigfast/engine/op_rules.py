@@ -19,7 +19,7 @@ from faigfast.backend.gpu import (  # noqa: F401  they register their kernels
     triton_score_reduction,
     triton_squared_error,
 )
-from faigfast.engine.samples import Samples, apply, sample_by_sample
+from faigfast.engine.samples import Samples, apply, sample_by_sample, takes_batches
 from faigfast.ops.affine import affine
 from faigfast.ops.attention import cpu as cpu_attention  # noqa: F401  they register their kernels
 from faigfast.ops.conv import cpu as cpu_conv  # noqa: F401  they register their kernels
@@ -129,6 +129,11 @@ def evaluate(op: Any, points: Points, args: Any, kwargs: Any) -> tuple[Any, str]
         # Under vmap it would become a grouped convolution, which is slower than a loop.
         return sample_by_sample(op, args, kwargs), f"{op} runs sample by sample: {cause}"
     return apply(op, args, kwargs)
+
+
+def needs_vmap(op: Any) -> bool:
+    """Whether many samples of an operation run under `torch.func.vmap`, or one by one."""
+    return not (op is operator.getitem or op in OPERATION_RULES or takes_batches(op))
 
 
 @cache

@@ -97,6 +97,13 @@ REPLACEMENTS: dict[Any, Any] = {
 }
 
 
+def takes_batches(op: Any) -> bool:
+    """Whether an operation without parameters can serve many samples without `vmap`."""
+    packet = getattr(op, "overloadpacket", None)
+    pointwise = torch.Tag.pointwise in getattr(op, "tags", ())
+    return pointwise or packet in _BATCHED or op is aten.cat.default
+
+
 def apply(op: Any, args: Any, kwargs: Any) -> tuple[Any, str]:
     """Let an operation act on each sample alone, in the fastest way that serves it.
 

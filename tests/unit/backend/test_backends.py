@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 import subprocess
 import sys
@@ -6,16 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from faigfast.backend.catalogue import backends, choose
 from faigfast.backend.cpu import extension as _extension
 from faigfast.backend.gpu import extension as _extension_cuda
 from faigfast.backend.gpu import triton_support as _triton
 from faigfast.backend.precision import check_precision
-from faigfast.engine.side_by_side import better_side_by_side
-from faigfast.zoo import SRCNNStyle, SRResNet, SwinIR
 
 NAMES = ["reference", "torch", "cpu", "triton", "cuda"]
 
@@ -77,24 +72,6 @@ def test_many_points_in_one_pass_are_claimed_where_they_run_so(monkeypatch):
     by_name = backends()
     assert "many points of the line in one pass" in by_name["cpu"].reason
     assert "on a CPU one image at one point of the line at a time" in by_name["torch"].reason
-
-
-def test_single_points_side_by_side_for_transformers():
-    for network in (SRResNet(width=8, blocks=1), SRCNNStyle((8,))):
-        assert not better_side_by_side(network)
-    assert not better_side_by_side(
-        nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(800, 90))
-    )
-    attention = nn.Sequential(nn.Conv2d(3, 8, 3), nn.MultiheadAttention(8, 2))
-    assert better_side_by_side(attention)
-    assert better_side_by_side(SwinIR(width=32, depths=(2,), heads=(2,)))
-
-
-def test_that_question_leaves_the_network_as_it_is():
-    network = nn.Sequential(nn.LayerNorm(8), spectral_norm(nn.Linear(8, 20)))
-    before = copy.deepcopy(network.state_dict())
-    better_side_by_side(network)
-    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["fast", "", "CPU", None, 3, ["cpu"]])
@@ -243,13 +220,3 @@ def test_cuda_without_the_extension(monkeypatch):
     monkeypatch.setattr(_extension_cuda, "missing", "no nvcc")
     assert backends()["cuda"].reason.startswith("the CUDA extension is missing: no nvcc")
     assert backends()["cuda"].details["extension"] == "missing: no nvcc"
-
-
-def test_single_points_side_by_side_for_many_small_convolutions():
-    def network(depth, kernel=1, groups=1):
-        sizes = dict(kernel_size=kernel, groups=groups)
-        return nn.Sequential(*(nn.Conv2d(4, 4, **sizes) for _ in range(depth)))
-
-    cases = (201,), (201, 3, 4), (200,), (300, 3)
-    side_by_side = [better_side_by_side(network(*case)) for case in cases]
-    assert side_by_side == [True, True, False, False]
