@@ -131,7 +131,8 @@ def trace(
     for key, value in zip(made.keys, (*given.values(), image), strict=True):
         recorder.take(key, value)
     if functional:
-        module = copy_of(module)  # the copy holds any cache of this run's tensors
+        with _refusing():
+            module = copy_of(module)  # the copy holds any cache of this run's tensors
 
     def forward(*values: Tensor) -> Any:
         *parts, last = values
