@@ -25,7 +25,7 @@ from faigfast.analysis.undone import MEANING, Undone
 from faigfast.attribution.one_call import attribute
 from faigfast.data import KEPT_OUT, Degradation, photographs
 from faigfast.io.atomic import atomic_write, write_json
-from faigfast.io.text_table import aligned
+from faigfast.io.fitted_table import fitted
 from faigfast.result import Attribution
 from faigfast.zoo.pairs import shipped_pair
 
@@ -147,7 +147,7 @@ def run_demo(
         side_by_side([examples[name] for name in MONTAGE]).savefig(path, dpi=110)
     write_json(output / "figures.json", _figures(masking))
 
-    print(aligned(head, rows))
+    print(fitted(head, rows))
     print(f"\n{conditions}\n")
     print("\n".join(verdicts(masking)))
     print(f"\n{output / 'report.html'}, after {time.perf_counter() - start:.0f} s")
