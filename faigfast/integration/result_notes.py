@@ -61,8 +61,8 @@ def zero_gradient_note(layers: Sequence[str], index: "FilterIndex") -> str:
     if copy := unused_copy(layers, index):
         unused, used = copy
         return (
-            f"{text}: part {unused!r} has the layers of part {used!r} and looks like a copy that the "
-            f"network does not use; then pass the part {used!r} alone as model_a and model_b"
+            f"{text}: part {unused!r} has the layers of part {used!r} and looks like a copy that "
+            f"the network does not use; then pass the part {used!r} alone as model_a and model_b"
         )
     return f"{text}; merge branches first by fuse=, or leave these layers out by parameters="
 

@@ -163,5 +163,5 @@ def test_a_packing_gives_back_what_it_took():
 def test_an_input_that_the_batch_lacks_is_named_with_the_remedy():
     nets = pair(Conditioned)
     x, gt = images(1)
-    with pytest.raises(ValueError, match="level.*expected a batch with 'inputs' for it"):
+    with pytest.raises(ValueError, match=r"level.*expected a batch with 'inputs' for it"):
         attribute(*nets, (x, gt), steps=1)
