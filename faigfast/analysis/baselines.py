@@ -46,7 +46,8 @@ WEIGHT_METHODS = ("change", "relative", "random", "magnitude")
 OPTION_DEFAULTS = {
     name: option.default
     for name, option in signature(attribute).parameters.items()
-    if option.kind is option.KEYWORD_ONLY and name not in ("steps", "signed", "progress")
+    if option.kind is option.KEYWORD_ONLY
+    and name not in ("baseline", "target", "steps", "signed", "progress")
 }
 PATH_OPTIONS = ("rule", "tol", "emulate")
 COMMON_OPTIONS = ("backend", "memory", "parameters")

@@ -216,7 +216,8 @@ def choose(candidates: Sequence[Candidate], undo: float, degradation: str) -> Ca
     if any(candidate.undone.outcome == NO_GAIN for candidate in candidates):
         raise ValueError(
             f"the target gains less than {NEGLIGIBLE:g} dB over the baseline on {degradation!r}; "
-            "expected a degradation that it removes, and a baseline that does not"
+            "expected a degradation that it removes, and a baseline that does not (a derived one "
+            "loses it with more iterations)"
         )
     working = [c for c in candidates if c.undone.outcome != BROKEN]
     if not working:

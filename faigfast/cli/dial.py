@@ -80,7 +80,8 @@ def run(options: Any, words: Sequence[str]) -> None:
         announce_dial(study, options, len(contrasts), selection, measured)
         result = study.attribution()
         for caution in cautions(result):
-            note(caution.note, options.quiet)
+            if caution.badge != f"no gain under {CLEAN}":  # clean images are the control
+                note(caution.note, options.quiet)
         dials = make_dials(
             *pair,
             result,

@@ -106,6 +106,12 @@ def _remedy(
             for size in dict.fromkeys(cropped)
         )
 
+    enlargement = _enlargement(shapes, next(iter(problems)), channels)
+    if enlargement not in (None, scale):
+        return (
+            f"; the network enlarges by {enlargement} and the scale is {scale}: expected --scale "
+            f"{enlargement}, or degraded images of that scale"
+        )
     multiple = next((m for m in MULTIPLES if m % crop_to == 0 and fit(m, pad)), None)
     if multiple is not None:
         return f"; expected --crop_to {multiple}, or other images"
@@ -113,6 +119,18 @@ def _remedy(
     if pixels is not None:
         return f"; expected --pad {pixels}, or other images"
     return "; expected images that fit, another --scale, --crop_to a multiple, or --pad"
+
+
+def _enlargement(shapes: OutputShapes, size: Size, channels: int) -> int | None:
+    """Give the integer by which a network enlarges both sides; None where there is none."""
+    try:
+        sides = shapes.of(channels, *size)[2:]
+    except ValueError:
+        return None
+    if len(sides) != 2 or any(side % own for side, own in zip(sides, size, strict=True)):
+        return None
+    factors = {side // own for side, own in zip(sides, size, strict=True)}
+    return factors.pop() if len(factors) == 1 else None
 
 
 def _text(sides: tuple[int, ...]) -> str:

@@ -59,7 +59,8 @@ class Workload:
         self.attribution = 0.0  # seconds
         self.measuring = 0.0
         self.training = 0.0
-        self.counts: list[str] = []
+        self.networks = 0
+        self.trainings: list[str] = []
 
     def attribute(self, data: Crops, steps: int, methods: Sequence[str] = ("faig",)) -> None:
         """Add rankings by methods with gradients."""
@@ -69,12 +70,12 @@ class Workload:
 
     def measure(self, networks: int, data: Crops) -> None:
         """Add measurements of networks on crops."""
-        self.counts.append(f"{networks} networks")
+        self.networks += networks
         self.measuring += networks * len(data.names) * len(data.lq) * self.measurement
 
     def train(self, trainings: int, iterations: int, batch: int, patch: int) -> None:
         """Add trainings on patches of `patch` low-resolution pixels a side."""
-        self.counts.append(f"{trainings} × {iterations} iterations")
+        self.trainings.append(f"{trainings} × {iterations} iterations")
         images = trainings * iterations * batch * patch**2 / self.pixels
         self.training += STEP * images * self.restoration
 
@@ -95,7 +96,8 @@ class Workload:
         """
         if self.seconds >= LONG:
             finished = len(list(Path(folder, PARTS).glob("*.part")))
-            note(announcement(self.counts, self.seconds, quicker, finished))
+            counts = [*self.trainings, *([f"{self.networks} networks"] if self.networks else ())]
+            note(announcement(counts, self.seconds, quicker, finished))
 
 
 def announcement(counts: Sequence[str], seconds: float, quicker: str, finished: int = 0) -> str:

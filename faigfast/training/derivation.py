@@ -107,7 +107,22 @@ class Derivation:
         return (
             f"{aligned(head, rows)}\n\n"
             f"{self.iterations} iterations; {self.stopped}. Relative distance {self.distance:.3f}; "
-            f"the barrier is {barriers} the bound of {MOST_BARRIER:g}."
+            f"the barrier is {barriers} the bound of {MOST_BARRIER:g}.{self._not_forgotten()}"
+        )
+
+    def _not_forgotten(self) -> str:
+        """Name abilities of which the baseline keeps more than half, and the remedy."""
+        had = {name: self.target[name] - self.bicubic[name] for name in self.forgotten}
+        left = [
+            f"{name} ({kept:.2f} of {had[name]:.2f} dB)"
+            for name, kept in self.remaining.items()
+            if kept > max(had[name] / 2, LEAST_ABILITY)
+        ]
+        if not left:
+            return ""
+        return (
+            f"\nNOT FORGOTTEN: more than half of the gain over bicubic enlargement is left under "
+            f"{', '.join(left)}; expected more iterations, or a higher learning rate."
         )
 
 

@@ -99,7 +99,7 @@ def test_retrain_baseline_and_dial_say_how_long_they_take(here, files, capsys, l
     assert estimates(capsys)[0][0] == "2 iterations"
     main([*argv, "--overwrite", "--baseline", "a.pth", "--strengths", "0"])
     ((counts, *_),) = estimates(capsys)
-    assert counts == "7 networks, 6 networks"  # target, interpolation, dial, random ones
+    assert counts == "13 networks"  # 7 to choose; target, interpolation, dial, random ones
 
 
 def test_report_says_how_long_it_takes(here, files, capsys, monkeypatch, long):
@@ -112,7 +112,7 @@ def test_report_says_how_long_it_takes(here, files, capsys, monkeypatch, long):
         == 130
     )
     ((counts, _, _, _),) = estimates(capsys)
-    assert re.fullmatch(r"\d+ networks, 8 × 150 iterations", counts)
+    assert re.fullmatch(r"8 × 150 iterations, \d+ networks", counts)
 
 
 def test_demo_says_how_long_it_takes(capsys, monkeypatch, tmp_path, one_thread):

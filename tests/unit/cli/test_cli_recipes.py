@@ -32,7 +32,7 @@ def test_attribute_takes_them_and_resumes(here, files, capsys):
     capsys.readouterr()
     argv[argv.index(NEW[0])] = NEW[0].replace("40", "41")
     assert main(argv) == 1
-    assert "jpeg=41'" in one_line(capsys)
+    assert "jpeg=41 " in one_line(capsys)
 
 
 @pytest.mark.parametrize(

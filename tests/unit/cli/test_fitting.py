@@ -138,7 +138,7 @@ def test_another_scale():
 
     check(Twice(), [(9, 9)], scale=2)
     with pytest.raises(
-        ValueError, match=r"makes 3×18×18 .*; expected images that fit, another --s"
+        ValueError, match=r"makes 3×18×18 .*; the network enlarges by 2 and .* expected --scale 2"
     ):
         check(Twice(), [(9, 9)], scale=3)
 
