@@ -122,15 +122,18 @@ def _remedy(
 
 
 def _enlargement(shapes: OutputShapes, size: Size, channels: int) -> int | None:
-    """Give the integer by which a network enlarges both sides; None where there is none."""
-    try:
-        sides = shapes.of(channels, *size)[2:]
-    except ValueError:
-        return None
-    if len(sides) != 2 or any(side % own for side, own in zip(sides, size, strict=True)):
-        return None
-    factors = {side // own for side, own in zip(sides, size, strict=True)}
-    return factors.pop() if len(factors) == 1 else None
+    """Give the integer by which a network enlarges images; None where there is none."""
+    factors = set()
+    for given in (size, (2 * size[0], 2 * size[1])):  # one size hides pixels that are lost
+        try:
+            sides = shapes.of(channels, *given)[2:]
+        except ValueError:
+            return None
+        if len(sides) != 2:
+            return None
+        factors |= {side / own for side, own in zip(sides, given, strict=True)}
+    factor = factors.pop()
+    return int(factor) if not factors and factor.is_integer() else None
 
 
 def _text(sides: tuple[int, ...]) -> str:

@@ -64,7 +64,7 @@ def test_another_objective_is_another_run(here, capsys):
     assert main(attribute(here, "--objective", "gradient", *DEGRADE)) == 1
     assert "--objective was charbonnier, is gradient" in one_line(capsys)
     assert main(attribute(here, *DEGRADE)) == 1
-    assert "is 'squared_error'" in one_line(capsys)
+    assert "is squared_error" in one_line(capsys)
 
 
 @pytest.mark.parametrize(
