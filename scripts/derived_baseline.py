@@ -26,6 +26,7 @@ import faigfast
 from faigfast.analysis.contrasts import Contrast
 from faigfast.analysis.evaluation import Crops, crops, evenly_spaced
 from faigfast.analysis.masking import mask
+from faigfast.analysis.undone import Undone
 from faigfast.data.degradations import Degradation
 from faigfast.data.photographs import KEPT_OUT, photographs
 from faigfast.integration.cautions import median_barriers
@@ -257,7 +258,7 @@ def masked(
     )  # fmt: skip
     for m in masking.masked:
         outcomes = [masking.outcome(m, d) if d in case.removed else None for d in REMOVED]
-        undone = ["" if outcome is None else outcome.text(unit=" %") for outcome in outcomes]
+        undone = ["" if o is None else o.outcome or interval(o) for o in outcomes]
         clean = float((m.psnr["clean"] - masking.target["clean"]).mean())
         areas = ["", ""]
         if m.fraction == size.fractions[-1]:
@@ -268,6 +269,11 @@ def masked(
             ]  # fmt: skip
         filters = m.filters if m.method == "faig" else f"{m.method} ({m.filters})"
         yield (case.name, label, filters, f"{m.fraction:.0%}", *undone, f"{clean:+.2f}", *areas)
+
+
+def interval(undone: Undone) -> str:
+    """Give the share and half of its 95 % interval over crops."""
+    return f"{100 * undone.share:.0f} ± {100 * undone.half:.0f} %"
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
