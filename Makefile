@@ -1,7 +1,7 @@
 # make demo   environment, build and FAIG on real photographs
 # make test   environment, build, linters and the short suite; make test-slow the other tests:
-#             sanitizers, wheels, GPU kernels compiled and interpreted, faults, notebooks;
-#             make test-all both;
+#             sanitizers, wheels, GPU kernels compiled and interpreted, faults; make notebooks
+#             executes examples/; make test-all all three;
 #             make faults: the whole fault campaign (docs/lab/faults.md)
 #             make coverage: the short suite with lines and branches counted
 # make gpu    build, tests and figures on an NVIDIA GPU, with the Python that has torch for it;
@@ -18,7 +18,7 @@ CLANG_FORMAT := .venv/bin/python -c "import clang_format; clang_format.clang_for
 PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --durations=15
 SLOW := slow or build or interpreter
 
-.PHONY: demo test test-slow test-all faults coverage gpu sanitize bench docs lint format env
+.PHONY: demo test test-slow notebooks test-all faults coverage gpu sanitize bench docs lint format env
 
 demo: env
 	.venv/bin/faigfast demo
@@ -28,9 +28,11 @@ test: lint
 
 test-slow: env
 	$(PYTEST) -m "$(SLOW)"
+
+notebooks: env
 	$(RUN) pytest --nbmake --nbmake-timeout=600 examples
 
-test-all: test test-slow
+test-all: test test-slow notebooks
 
 # The whole fault campaign; test-slow runs its short form.
 faults: env
