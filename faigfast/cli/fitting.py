@@ -1,6 +1,7 @@
 """Images that do not fit a network, found before the first of them is attributed."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from torch import nn
 
@@ -106,12 +107,13 @@ def _remedy(
             for size in dict.fromkeys(cropped)
         )
 
-    enlargement = _enlargement(shapes, next(iter(problems)), channels)
-    if enlargement not in (None, scale):
-        return (
-            f"; the network enlarges by {enlargement} and the scale is {scale}: expected --scale "
-            f"{enlargement}, or degraded images of that scale"
-        )
+    with suppress(ValueError):  # of images that the network does not take
+        enlargement = shapes.enlargement(channels, min(next(iter(problems))))
+        if enlargement != scale:
+            return (
+                f"; the network enlarges by {enlargement} and the scale is {scale}: expected "
+                f"--scale {enlargement}, or degraded images of that scale"
+            )
     multiple = next((m for m in MULTIPLES if m % crop_to == 0 and fit(m, pad)), None)
     if multiple is not None:
         return f"; expected --crop_to {multiple}, or other images"
@@ -119,21 +121,6 @@ def _remedy(
     if pixels is not None:
         return f"; expected --pad {pixels}, or other images"
     return "; expected images that fit, another --scale, --crop_to a multiple, or --pad"
-
-
-def _enlargement(shapes: OutputShapes, size: Size, channels: int) -> int | None:
-    """Give the integer by which a network enlarges images; None where there is none."""
-    factors = set()
-    for given in (size, (2 * size[0], 2 * size[1])):  # one size hides pixels that are lost
-        try:
-            sides = shapes.of(channels, *given)[2:]
-        except ValueError:
-            return None
-        if len(sides) != 2:
-            return None
-        factors |= {side / own for side, own in zip(sides, given, strict=True)}
-    factor = factors.pop()
-    return int(factor) if not factors and factor.is_integer() else None
 
 
 def _text(sides: tuple[int, ...]) -> str:

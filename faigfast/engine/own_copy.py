@@ -32,7 +32,8 @@ class OnCopy:
         self, path: WeightPath, alpha: float, x: Tensor, gt: Tensor, objective: Objective
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `gradients_at`; only the losses are defined where gradients are disabled."""
-        if self._trusted is False:
+        # Losses at the ends come before the first gradient, with which the copy is compared.
+        if not self._trusted and (self._trusted is False or not torch.is_grad_enabled()):
             return gradients_at(path, alpha, x, gt, objective)
         try:
             value, gradients = self._on_copy(path, alpha, x, gt, objective)

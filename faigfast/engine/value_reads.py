@@ -34,14 +34,14 @@ def replacement_of(func: Any, args: tuple[Any, ...], node_of: NodeOf) -> Callabl
     if func is Tensor.item:
         if not args[0].is_floating_point() or node_of(args[0]) is None:
             return None
-        return lambda: args[0].detach().reshape(())
+        return lambda: args[0].detach().clone().reshape(())
     if func not in (Tensor.__getitem__, Tensor.__setitem__):
         return None
     values, mask, *new = args
     if not _is_mask(mask, values) or node_of(mask) is None:
         return None
-    if not new:
-        return partial(MaskedValues, values, mask)
+    if not new:  # the network may write on the values before it uses what it read
+        return lambda: MaskedValues(values.clone(), node_of(mask))
     if isinstance(new[0], MaskedValues):
         return partial(_write_masked, values, mask, new[0], node_of)
     scalar = isinstance(new[0], Number) or (isinstance(new[0], Tensor) and not new[0].ndim)
@@ -53,11 +53,13 @@ class MaskedValues:
 
     Parameters
     ----------
-    values, mask : Tensor
-        Of one shape.
+    values : Tensor
+        Of the shape of the mask.
+    mask : Node
+        The mask in the functional trace, as it was when the values were read.
     """
 
-    def __init__(self, values: Tensor, mask: Tensor) -> None:
+    def __init__(self, values: Tensor, mask: fx.Node | None) -> None:
         self.values, self.mask = values, mask
 
     def _with(self, other: Any, operation: Callable[[Tensor, Number], Tensor]) -> "MaskedValues":
@@ -107,7 +109,7 @@ def _is_mask(index: Any, values: Tensor) -> bool:
 
 
 def _write_masked(values: Tensor, mask: Tensor, new: MaskedValues, node_of: NodeOf) -> None:
-    if not _same(node_of(new.mask), node_of(mask)):
+    if not _same(new.mask, node_of(mask)):
         raise NotCaptured(MASKED)
     _write(values, mask, new.values)
 

@@ -72,6 +72,31 @@ class OutputShapes:
         self._needs_values = self._needs_values or without_values
         return made
 
+    def enlargement(self, channels: int, side: int, pad: int = 0) -> int:
+        """Give the least integer enlargement that explains the output of a large image.
+
+        Parameters
+        ----------
+        channels : int
+            Of the image.
+        side : int
+            Side of a square image that is tried where the network does not take a large one.
+        pad : int
+            Pixels of reflection around the image.
+
+        Raises
+        ------
+        ValueError
+            If the network takes neither image.
+        """
+        try:  # of a large image, in which lost pixels count little
+            padded = SIDE + 2 * pad
+            output = self.of(channels, padded, padded)
+        except ValueError:
+            padded = side + 2 * pad
+            output = self.of(channels, padded, padded)
+        return -(-output[-1] // padded)
+
 
 def _shape(output: Any) -> tuple[int, ...]:
     if not isinstance(output, Tensor):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from faigfast.integration.padding import reflected
-from faigfast.models.output_shape import SIDE, OutputShapes
+from faigfast.models.output_shape import OutputShapes
 from faigfast.models.state import all_finite, copy_of, own_type, undisturbed
 
 
@@ -61,14 +61,7 @@ def scale_of(network: nn.Module, given: Any, channels: int, patch: int, pad: int
         raise ValueError(f"scale is {given} and the network enlarges by {own}; expected that")
     if given is not None or own is not None:
         return int(given if given is not None else own or 1)
-    shapes = OutputShapes(network)
-    try:  # of a large image, in which lost pixels count little
-        side = SIDE + 2 * pad
-        output = shapes.of(channels, side, side)
-    except ValueError:
-        side = patch + 2 * pad
-        output = shapes.of(channels, side, side)
-    return -(-output[-1] // side)
+    return OutputShapes(network).enlargement(channels, patch, pad)
 
 
 def check_forward(network: nn.Module, channels: int, scale: int, patch: int, pad: int) -> None:

@@ -35,6 +35,7 @@ def test_linked_files_exist(document):
 
 
 def test_python_blocks_parse():
+    assert PYTHON_BLOCKS
     for block in PYTHON_BLOCKS:
         ast.parse(block)
 

@@ -117,3 +117,15 @@ def test_a_reason_is_remembered_without_running_the_networks(monkeypatch):
     again = attribute(baseline, target, batch, steps=2)
     assert again.notes == first.notes
     assert torch.equal(again.scores(), first.scores())
+
+
+def test_losses_before_the_comparison_are_those_of_the_reference(monkeypatch):
+    baseline, target = pair(ByValue)
+    path = WeightPath(baseline.eval(), target.eval())
+    x, gt = images(1)
+    on_copy = OnCopy()
+    monkeypatch.setattr(on_copy, "_on_copy", lambda *args: pytest.fail("not compared yet"))
+    with torch.no_grad():
+        value, gradients = on_copy(path, 0.0, x, gt, squared_error)
+        expected, _ = gradients_at(path, 0.0, x, gt, squared_error)
+    assert torch.equal(value, expected) and not gradients

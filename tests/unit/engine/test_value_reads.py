@@ -51,6 +51,8 @@ FOLDED = {
     "a number": lambda self, y: masked(y, lambda v: 0.5),
     "a scalar tensor": lambda self, y: masked(y, lambda v: torch.tensor(0.5)),
     "memory without values": hue,
+    "values that are exchanged": lambda self, y: exchanged(self, y),
+    "a number of what is written later": lambda self, y: written_after_the_read(self, y),
 }
 
 
@@ -58,6 +60,21 @@ def masked(y, change):
     out = y * 1
     out[y > 0] = change((y.sin())[y > 0])
     return out
+
+
+def exchanged(self, y):
+    """Both values are read before either is written."""
+    one, other = y.sin(), y.cos()
+    mask = y > 0
+    one[mask], other[mask] = other[mask], one[mask]
+    return one - 2 * other
+
+
+def written_after_the_read(self, y):
+    total = y.mean(0, keepdim=True).mean()
+    number = total.item()
+    total.add_(5)
+    return y * number + total
 
 
 def another_mask(self, y):

@@ -56,8 +56,10 @@ def test_published_networks_give_ncnns_values(path):
     blobs = network.graph.layers[0].outputs[0], network.graph.outputs()[0]
     expected = output_of_ncnn(path, x[0], *blobs)
     assert (y[0] - expected).norm() < 1e-5 * expected.norm()
-    # Float32 itself is off by 1e-5 at single pixels of deep networks, against float64.
-    torch.testing.assert_close(y[0], expected, rtol=0, atol=3e-5)
+    # Against float64, float32 itself is off at single pixels by 1e-5 in Real-CUGAN and, on a CPU
+    # without AVX-512, by 1.8e-5 in x4plus-anime (ncnn: 1e-5).
+    deep = has_margins or path.stem == "realesrgan-x4plus-anime"
+    torch.testing.assert_close(y[0], expected, rtol=0, atol=3e-5 if deep else 1e-5)
     factor = re.search(r"(?:x|up|scale)([234])(?![0-9])", path.stem)
     scale = int(factor[1]) if factor else 1
     assert network.scale == scale
