@@ -26,6 +26,7 @@ from faigfast.attribution.one_call import attribute
 from faigfast.data import KEPT_OUT, Degradation, photographs
 from faigfast.io.atomic import atomic_write, write_json
 from faigfast.io.fitted_table import fitted
+from faigfast.io.text_table import counted
 from faigfast.result import Attribution
 from faigfast.zoo.pairs import shipped_pair
 
@@ -87,9 +88,9 @@ def run_demo(
     masking = mask(baseline, target, result, measured, border=SCALE, progress=progress)
     conditions = (
         f"PSNR in dB, RGB, border of {SCALE} pixels left out, output rounded to 8 bit; mean over "
-        f"{len(measured.names)} crops of {CROP}×{CROP} from {', '.join(images)}. To target: mean "
-        "change within a crop ± half of its 95 % confidence interval. Undone: share of the "
-        "target's gain over the baseline that masking takes away. The filters were found on "
+        f"{counted(len(measured.names), 'crop')} of {CROP}×{CROP} from {', '.join(images)}. To "
+        "target: mean change within a crop ± half of its 95 % confidence interval. Undone: share "
+        "of the target's gain over the baseline that masking takes away. The filters were found on "
         f"{len(attributed.names)} other crops. Random of the layers of a degradation's filters: as "
         f"many in each layer; random rows are means over {DRAWS} sets. {MEANING}"
     )

@@ -232,7 +232,8 @@ def _compute(
     }
     if kept:
         note(
-            f"going on: {len(kept)} of {len(images)} images are in {folder.parts.folder}",
+            f"going on: {len(kept)} of {counted(len(images), 'image')} finished, in "
+            f"{folder.parts.folder}",
             options.quiet,
         )
         # What "auto" chose for the first images holds for all.

@@ -8,6 +8,7 @@ import torch
 
 import faigfast
 from faigfast.cli.estimate import announce_derivation
+from faigfast.cli.option_names import with_options
 from faigfast.cli.other_run import STATE_SUFFIX, forget_unused, remember
 from faigfast.cli.output import command_line, note, writable_file
 from faigfast.cli.own_code import own_network
@@ -77,7 +78,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     print(record)
     print(f"wrote {file.name} and {file.with_suffix('.json').name} in {file.parent}")
     if record.diverged:
-        note(record.stopped, options.quiet)
+        note(with_options(record.stopped, options), options.quiet)
 
 
 def _check_files(options: Any) -> tuple[Path, Path]:

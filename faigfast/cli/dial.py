@@ -34,6 +34,7 @@ from faigfast.cli.weights import loaded_target, pair_keys
 from faigfast.integration.cautions import cautions
 from faigfast.io.atomic import atomic_write, write_text
 from faigfast.io.lock import alone_in
+from faigfast.io.text_table import counted
 from faigfast.models.output_shape import image_channels
 
 DEFAULT_RECIPES = ("noise=0.1",)
@@ -73,8 +74,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     selection, measured = study.measured.part(every_other), study.measured.without(every_other)
     if not measured.names:
         raise ValueError(
-            f"{len(study.measured.names)} crop is left to choose filters and to measure them; "
-            "expected more or smaller crops"
+            "1 crop is left to choose filters and to measure them; expected more or smaller crops"
         )
     with alone_in(folder):
         announce_dial(study, options, len(contrasts), selection, measured)
@@ -233,7 +233,9 @@ def _size(dial: Path, checkpoint: Path) -> str:
 def _describe(study: Study, selected: int) -> str:
     """Say what was attributed and measured."""
     names = study.measured.photographs
-    attributed = "given" if study.given is not None else f"{len(study.attributed.names)} crops"
+    attributed = (
+        "given" if study.given is not None else counted(len(study.attributed.names), "crop")
+    )
     return (
         f"Attributed: {attributed}; filters chosen on {selected} other crops, curves measured on "
         f"{len(names) - selected} others again, of {study.measured.gt.shape[-1]} pixels, from "

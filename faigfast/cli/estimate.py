@@ -20,6 +20,7 @@ from faigfast.analysis.study import Study
 from faigfast.cli.output import note
 from faigfast.cli.workload import LONG, STEP, TIMED, Workload, announcement, seconds_of
 from faigfast.data.photographs import KEPT_OUT, photographs
+from faigfast.io.text_table import counted
 from faigfast.zoo.pairs import shipped_pair
 
 RETRAINING_BATCH = 8  # of the report
@@ -107,7 +108,7 @@ def announce_derivation(network: nn.Module, channels: int, options: Any, patch: 
         seconds = STEP * options.iterations * options.batch * forward
         if seconds >= LONG:
             quicker = f"--iterations {fewer_iterations(options.iterations)}"
-            note(announcement([f"{options.iterations} iterations"], seconds, quicker))
+            note(announcement([counted(options.iterations, "iteration")], seconds, quicker))
 
 
 def announce_demo(options: Any) -> None:

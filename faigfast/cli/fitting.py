@@ -6,6 +6,7 @@ from contextlib import suppress
 from torch import nn
 
 from faigfast.data.image_files import first_names
+from faigfast.io.text_table import counted
 from faigfast.models.output_shape import OutputShapes
 
 MULTIPLES = (2, 4, 8, 16, 32, 64)  # tried as a remedy
@@ -59,7 +60,8 @@ def check_sizes(
     refused = [name for name, size in sizes.items() if size in problems]
     first = sizes[refused[0]]
     raise ValueError(
-        f"{len(refused)} of {len(sizes)} images do not fit the network: {first_names(refused)}; "
+        f"{len(refused)} of {counted(len(sizes), 'image')} "
+        f"{'does' if len(refused) == 1 else 'do'} not fit the network: {first_names(refused)}; "
         f"degraded image {refused[0]!r} is {_text(first)}: {problems[first]}"
         f"{_remedy(shapes, list(names_by_size), problems, scale, channels, pad, crop_to)}"
     )

@@ -14,7 +14,9 @@ from itertools import islice
 from typing import Any
 
 from faigfast.cli.interruption import kept_text
+from faigfast.cli.option_names import with_options
 from faigfast.cli.other_run import forget_unused, name_options
+from faigfast.cli.output import without_empty_folders
 from faigfast.cli.parser import build_parser, complain
 from faigfast.cli.signals import exit_code, no_lost_interrupt, terminable
 from faigfast.cli.suggestions import with_hint
@@ -51,10 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments = build_parser().parse_args(_config_first(words))
                 command = arguments.command
                 options = arguments[command]
-                try:
-                    import_module(f"faigfast.cli.{command}").run(options, words)
-                finally:
-                    forget_unused(options)
+                with without_empty_folders(options):
+                    try:
+                        import_module(f"faigfast.cli.{command}").run(options, words)
+                    finally:
+                        forget_unused(options)
         finally:
             sys.stdout.flush()  # here, where a broken pipe is caught
         return 0
@@ -72,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options and options.debug:
             traceback.print_exc()
         elif isinstance(error, EXPECTED):
-            complain(with_hint(name_options(_describe(error), options)))
+            message = name_options(_describe(error), options)
+            complain(with_hint(with_options(message, options)))
         else:
             complain(f"{type(error).__name__}: {_describe(error)} (--debug shows where)")
         return 1

@@ -4,8 +4,10 @@ import hashlib
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from faigfast.io.atomic import write_text
 
@@ -30,6 +32,21 @@ def writable_folder(path: str, option: str = "--output") -> Path:
             f"{option} {path} cannot be written: {error.strerror}; expected a folder"
         ) from error
     return folder
+
+
+@contextmanager
+def without_empty_folders(options: Any) -> Iterator[None]:
+    """Remove the folders that a command made for its results and left empty."""
+    given = [dict(options).get(name) for name in ("output", "save")]
+    paths = [Path(path) for path in given if path]
+    candidates = [folder for path in paths for folder in (path, *path.parents)]  # deepest first
+    made_here = [folder for folder in candidates if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in made_here:
+            with suppress(OSError):  # it was not made, or is not empty
+                folder.rmdir()
 
 
 def writable_file(path: str, option: str = "--output") -> Path:

@@ -19,6 +19,7 @@ from faigfast.cli.study import (
     training_photographs,
 )
 from faigfast.io.lock import alone_in
+from faigfast.io.text_table import counted
 from faigfast.models.output_shape import image_channels
 from faigfast.models.state import blaming
 
@@ -53,7 +54,7 @@ def run(options: Any, words: Sequence[str]) -> None:
                 options, teaching_photographs, options.degrade, study.target
             )
             of = ", ".join(dict.fromkeys(teaching_crops.photographs))
-            how = f"learned from {len(teaching_crops.names)} crops of {of}"
+            how = f"learned from {counted(len(teaching_crops.names), 'crop')} of {of}"
         signatures, prediction_trials = try_predictions(
             *pair, study.measured, teaching_crops, fraction=options.fraction, **shared
         )
@@ -84,7 +85,7 @@ def run(options: Any, words: Sequence[str]) -> None:
                     )
             data_frames["predicted images"] = data_frame(rows)
         remark = (
-            f"{len(study.measured.names)} crops of {options.crop}×{options.crop} of "
+            f"{counted(len(study.measured.names), 'crop')} of {options.crop}×{options.crop} of "
             f"{', '.join(dict.fromkeys(study.measured.photographs))}; {how}. Attributed against "
             "the target's own output. Intervals are Wilson's, over crops treated as independent."
         )

@@ -1,6 +1,8 @@
 """Remarks below tables: which crops were attributed and measured."""
 
+from faigfast.analysis.evaluation import Crops
 from faigfast.analysis.study import Study
+from faigfast.io.text_table import counted
 
 
 def describe_attributed(study: Study, rivals: bool = False) -> str:
@@ -14,10 +16,10 @@ def describe_attributed(study: Study, rivals: bool = False) -> str:
         Whether methods with gradients rank beside FAIG.
     """
     if study.given is not None:
-        measured = f"the {len(study.attributed.names)} crops that are measured, to their advantage"
-        given = f"Attributed: {study.given.images} images, {study.given.sampling}"
+        measured = f"{_crops(study.attributed)} measured too, to their advantage"
+        given = f"Attributed: {counted(study.given.images, 'image')}, {study.given.sampling}"
         return f"{given}; rivals with gradients: on {measured}." if rivals else f"{given}."
-    return f"Attributed: {len(study.attributed.names)} crops, {study.steps} points."
+    return f"Attributed: {_crops(study.attributed)}, {counted(study.steps, 'point')}."
 
 
 def describe_measured(study: Study) -> str:
@@ -25,7 +27,7 @@ def describe_measured(study: Study) -> str:
     photographs = dict.fromkeys(study.measured.photographs)
     size = study.measured.gt.shape[-1]
     return (
-        f"{len(study.measured.names)} crops of {size}×{size} from {', '.join(photographs)}; border "
+        f"{_crops(study.measured)} of {size}×{size} from {', '.join(photographs)}; border "
         f"of {study.border} left out, output rounded to 8 bit. ± is half of a 95 % confidence "
         "interval over crops, narrower than that over photographs."
     )
@@ -34,3 +36,7 @@ def describe_measured(study: Study) -> str:
 def describe(study: Study, rivals: bool = False) -> str:
     """Describe the measured and attributed crops of a study, as a remark below a table."""
     return f"{describe_measured(study)} {describe_attributed(study, rivals)}"
+
+
+def _crops(data: Crops) -> str:
+    return counted(len(data.names), "crop")

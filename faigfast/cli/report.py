@@ -32,6 +32,7 @@ from faigfast.cli.study import (
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.io.lock import alone_in
+from faigfast.io.text_table import counted
 from faigfast.models.output_shape import image_channels
 from faigfast.training.trainer import Schedule
 
@@ -102,7 +103,8 @@ def run(options: Any, words: Sequence[str]) -> None:
             f"{hardware['cpu']}, {hardware['threads']} of {hardware['cores']} cores; torch "
             f"{versions['torch']}, faigfast {versions['faigfast']}."
         )
-        counts = f"{len(labels.names)} crops predicted and {len(compared.names)} compared"
+        predicted = counted(len(labels.names), "crop")
+        counts = f"{predicted} predicted and {len(compared.names)} compared"
         learned = (
             f", learned from {len(teaching_crops.names)} of other photographs"
             if teaching_crops

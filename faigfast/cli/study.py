@@ -48,6 +48,7 @@ from faigfast.io.atomic import write_json, write_text
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.io.fitted_table import fitted
 from faigfast.io.lock import alone_in
+from faigfast.io.text_table import counted
 from faigfast.models.fused import fused_pair
 from faigfast.models.output_shape import image_channels
 from faigfast.models.state import blaming
@@ -201,8 +202,8 @@ def open_study(
     else:
         if len(data.names) < 2 or options.attributed == 1:
             raise ValueError(
-                f"{len(data.names)} crops, of which every {options.attributed}th is attributed, "
-                "leave none to be measured; expected more or smaller crops"
+                f"attributed is {options.attributed}, which leaves none of "
+                f"{counted(len(data.names), 'crop')} to be measured; expected more or smaller crops"
             )
         attributed = data.part(every)
         measured = data.without(every).part(slice(0, None, options.measured))
@@ -336,7 +337,7 @@ def learned_crops(
     small = note_small(sizes_of(images), options.crop, "crop", options.quiet)
     taken = replace(evenly_spaced(data, options.learned), pad=options.pad)
     if rest := [name for name in images if name not in (*small, *taken.photographs)]:
-        note(f"none of {len(taken.names)} crops is of {', '.join(rest)}", options.quiet)
+        note(f"none of {counted(len(taken.names), 'crop')} is of {', '.join(rest)}", options.quiet)
     return taken
 
 

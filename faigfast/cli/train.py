@@ -17,6 +17,7 @@ from faigfast.data.photographs import KEPT_OUT, TRAINING, photographs
 from faigfast.io.atomic import write_json, write_text
 from faigfast.io.fitted_table import fitted
 from faigfast.io.lock import alone_in
+from faigfast.io.text_table import counted
 from faigfast.training.trainer import BLUR, NOISE, Schedule, train_pair
 from faigfast.zoo import EDSR, RCAN, RRDBNet, SRCNNStyle, SRResNet, SwinIR
 
@@ -137,9 +138,9 @@ def _evaluate(
         cells = (mean_and_interval(value) for value in values)
         rows.append([name, *(f"{mean:.2f} ± {half:.2f}" for mean, half in cells)])
     measure = (
-        f"PSNR (RGB, border {scale}) of {len(data.names)} crops of {size}×{size} from "
-        f"{len(images)} photographs kept out of training ({', '.join(images)}); mean and 95 % "
-        "confidence interval of crops treated as independent, narrower than that for new "
+        f"PSNR (RGB, border {scale}) of {counted(len(data.names), 'crop')} of {size}×{size} from "
+        f"{counted(len(images), 'photograph')} kept out of training ({', '.join(images)}); mean "
+        "and 95 % confidence interval of crops treated as independent, narrower than that for new "
         "photographs"
     )
     figures = {

@@ -12,6 +12,7 @@ from faigfast.analysis.evaluation import Crops, measure, restore
 from faigfast.cli.other_run import PARTS
 from faigfast.cli.output import note
 from faigfast.io.progress import duration
+from faigfast.io.text_table import counted
 
 LONG = 10.0  # seconds; a shorter command starts without a remark
 QUICKER = 60.0  # seconds from which on the remark names a quicker way
@@ -75,7 +76,7 @@ class Workload:
 
     def train(self, trainings: int, iterations: int, batch: int, patch: int) -> None:
         """Add trainings on patches of `patch` low-resolution pixels a side."""
-        self.trainings.append(f"{trainings} × {iterations} iterations")
+        self.trainings.append(f"{trainings} × {counted(iterations, 'iteration')}")
         images = trainings * iterations * batch * patch**2 / self.pixels
         self.training += STEP * images * self.restoration
 
@@ -96,7 +97,8 @@ class Workload:
         """
         if self.seconds >= LONG:
             finished = len(list(Path(folder, PARTS).glob("*.part")))
-            counts = [*self.trainings, *([f"{self.networks} networks"] if self.networks else ())]
+            networks = [counted(self.networks, "network")] if self.networks else []
+            counts = [*self.trainings, *networks]
             note(announcement(counts, self.seconds, quicker, finished))
 
 
@@ -110,7 +112,7 @@ def announcement(counts: Sequence[str], seconds: float, quicker: str, finished: 
     """
     text = f"{', '.join(counts)}, about {duration(seconds)}"
     if finished:
-        text += f" from the start, of which {finished} parts are finished"
+        text += f" from the start, less {counted(finished, 'finished part')}"
     return f"{text}; `{quicker}` is quicker" if quicker and seconds >= QUICKER else text
 
 

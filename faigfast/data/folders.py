@@ -21,6 +21,7 @@ from faigfast.data.image_files import (
 )
 from faigfast.data.images import PathLike, check_reading, image_size, read_hashed
 from faigfast.io.regular_file import shown
+from faigfast.io.text_table import counted
 
 __all__ = ["SUFFIXES", "DegradedFolder", "PairedFolders", "image_files"]
 
@@ -100,8 +101,8 @@ class _ImageFolder(Dataset):
             if self.crop_to > 1:
                 problem += f" times crop_to={self.crop_to}"
             note = (
-                f"{len(cropped)} of {len(self)} images {problem} and are cropped at the bottom and "
-                f"right: {first_names(cropped)}"
+                f"cropped {len(cropped)} of {counted(len(self), 'image')} at the bottom and right, "
+                f"since sides {problem}: {first_names(cropped)}"
             )
             self.notes.append(note)
             warnings.warn(note, stacklevel=3)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from faigfast.integration.cautions import MOST_BARRIER
-from faigfast.io.text_table import aligned
+from faigfast.io.text_table import aligned, counted
 from faigfast.training.held_out import CLEAN
 
 PATIENCE = 3  # measurements in a row without a change
@@ -106,8 +106,9 @@ class Derivation:
         barriers = "within" if low else "ABOVE"
         return (
             f"{aligned(head, rows)}\n\n"
-            f"{self.iterations} iterations; {self.stopped}. Relative distance {self.distance:.3f}; "
-            f"the barrier is {barriers} the bound of {MOST_BARRIER:g}.{self._not_forgotten()}"
+            f"{counted(self.iterations, 'iteration')}; {self.stopped}. Relative distance "
+            f"{self.distance:.3f}; the barrier is {barriers} the bound of {MOST_BARRIER:g}."
+            f"{self._not_forgotten()}"
         )
 
     def _not_forgotten(self) -> str:

@@ -64,16 +64,15 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Check every field once."""
-        if min(self.iterations, self.batch) < 1:
+        for name, count in (("iterations", self.iterations), ("batch", self.batch)):
+            if count < 1:
+                raise ValueError(f"{name} is {count}; expected a positive integer")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(
-                f"iterations {self.iterations} and batch {self.batch} must be positive"
+                f"learning_rate is {self.learning_rate}; expected a positive finite number"
             )
-        positive = self.learning_rate > 0 and math.isfinite(self.learning_rate)
-        if not positive or not 0 <= self.ema_decay < 1:
-            raise ValueError(
-                f"learning_rate {self.learning_rate} must be positive and finite, ema_decay "
-                f"{self.ema_decay} in [0, 1)"
-            )
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; expected a number in [0, 1)")
 
 
 def train(

@@ -284,7 +284,7 @@ sys.exit(main())
     assert (done.returncode, done.stdout) == (130, "")
     entry, cropped, interrupted = done.stderr.splitlines()
     assert entry == "faigfast: took params_ema of a.pth; passed over params"
-    assert "3 of 3 images do not divide" in cropped
+    assert "cropped 3 of 3 images at the bottom" in cropped
     assert interrupted.startswith("faigfast: interrupted: 0 of 3 images finished")
 
 

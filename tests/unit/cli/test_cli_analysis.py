@@ -130,7 +130,7 @@ def test_retrain(here, files, capsys):
         (["--optimizer", "Bogus"], "optimizer is 'Bogus'"),
         (["--optimizer", "LBFGS"], "optimizer is 'LBFGS'"),
         (["--train", "photos"], "train photos holds first, second of --gt"),
-        (["--iterations", "0"], "iterations 0"),
+        (["--iterations", "0"], "--iterations is 0"),
         (["--patch", "500"], "no photograph holds a patch"),
         (["--degrade", "clean"], "no degradation blurs or adds noise"),
         (["--sets", "blur"], "sets hold 'blur'"),

@@ -171,6 +171,18 @@ def test_a_typo_leaves_nothing(here, words):
     assert not here.exists()
 
 
+@pytest.mark.parametrize("made_before", [False, True])
+def test_a_refused_run_leaves_no_empty_folder_of_its_own(here, capsys, made_before):
+    if made_before:
+        here.mkdir()
+    words = ("--parameters", "bdy.*", "--degrade", "blur=1")  # refused after the folder is made
+    assert main(attribute(here, *words)) == 1
+    assert here.exists() == made_before
+    nested = here / "a" / "b"
+    assert main(attribute(here, *words, "--output", str(nested))) == 1
+    assert not nested.parent.exists() and here.exists() == made_before
+
+
 def test_a_run_that_failed_before_its_first_image_does_not_hold_the_folder(here, capsys):
     assert main(attribute(here, "--parameters", "bdy.*", "--degrade", "blur=1")) == 1
     assert not (here / "parts").exists()

@@ -107,7 +107,7 @@ def test_networks_of_ncnn_keep_their_form(here, files, tmp_path, caplog):
     ("more", "message"),
     [
         (["--strengths", "nan"], "strength of '--strengths' is nan"),
-        (["--fractions", "0"], "fraction is 0.0"),
+        (["--fractions", "0"], "--fractions is 0.0"),
         (["--undo", "1.5"], "undo is 1.5"),
         (["--fuse", "mine:network"], "fuse is given"),
         (["--degrade", "clean"], "degrade holds 'clean' alone"),
@@ -135,7 +135,7 @@ def test_bad_options(here, files, capsys, monkeypatch, more, message):
         (["--rate", "-1"], "rate"),
         (["--train", "absent"], "absent"),
         (["--train", "photos"], "of --gt; expected other photographs"),
-        (["--noise_level", "0.1"], "noise_level is 0.1"),
+        (["--noise_level", "0.1"], "--noise-level is 0.1"),
     ],
 )
 def test_bad_options_of_the_derived_baseline(here, files, capsys, more, message):

@@ -72,7 +72,7 @@ def test_mask_says_how_long_it_takes(here, files, capsys, long):
     assert counts == f"{count_masked(['faig', 'change'], 2, 1)} networks"
     assert quicker in ("--measured 4", "--attributed 16")
     assert main(loud(argv)) == 0
-    assert re.search(r"from the start, of which \d+ parts are finished", capsys.readouterr().err)
+    assert re.search(r"from the start, less \d+ finished part", capsys.readouterr().err)
     assert main(argv) == 0
     assert capsys.readouterr().err == ""
 

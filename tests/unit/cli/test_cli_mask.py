@@ -118,9 +118,9 @@ def test_mask_by_channel_and_given_sets(here, files, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--fractions", "2"], "fraction is 2.0"),
+        (["--fractions", "2"], "--fractions is 2.0"),
         (["--methods", "lime"], "methods hold 'lime'"),
-        (["--metrics", "lpips"], "metric is 'lpips'"),
+        (["--metrics", "lpips"], "--metrics is 'lpips'"),
         (["--border", "12"], "border 12 leaves nothing of crops of 24×24"),
         (
             ["--border", "8", "--metrics", "ssim"],
@@ -129,7 +129,7 @@ def test_mask_by_channel_and_given_sets(here, files, capsys):
         (["--crop", "25"], "crop is 25; expected a positive multiple of the scale 2"),
         (["--crop", "100"], "no photograph holds a crop of 100×100"),
         (["--attributed", "0"], "attributed is 0"),
-        (["--attributed", "1"], "leave none to be measured"),
+        (["--attributed", "1"], "--attributed is 1, which leaves none of 12 crops to be"),
         (["--contrast", "fog"], "names the degradation 'fog'"),
         (["--contrast", "a:b:c"], "contrast is 'a:b:c'"),
         (["--backend", "abacus"], "backend is 'abacus'"),

@@ -22,7 +22,7 @@ def test_attribute_takes_them_and_resumes(here, files, capsys):
     assert main(argv) == 0
     recipes = {"mine": "motion=5:45+poisson=1+jpeg=40", "salt-and-pepper": "salt-and-pepper=0.1"}
     recipes["realesrgan"] = "realesrgan"
-    with pytest.warns(UserWarning, match="are cropped"):
+    with pytest.warns(UserWarning, match=r"cropped . of . images"):
         data = DegradedFolder(files / "gt", recipes, seed=3, scale=2)
     result = expected(data)
     same(load(here), result)

@@ -10,6 +10,7 @@ from cases.command_line import one_line
 
 from faigfast.cli.command_groups import EXAMPLES, GROUPS
 from faigfast.cli.main import build_parser, main
+from faigfast.cli.option_names import with_options
 from faigfast.cli.options import COMMANDS
 
 ATTRIBUTE = ["attribute", "a.pth", "b.pth", "--gt", "g", "--output", "o", "--degrade", "blur=1"]
@@ -207,3 +208,20 @@ echo "${{COMPREPLY[@]}}"
 def test_without_shtab_one_line_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert "pip install 'faigfast[cli]'" in refusal(capsys, "--print-shtab", "bash")
+
+
+@pytest.mark.parametrize(
+    ("message", "options", "text"),
+    [
+        ("learning_rate is 0.0; expected", {"rate": 0.0}, "--rate is 0.0; expected"),
+        ("a lower learning_rate than 1", {"rates": [1, 1]}, "a lower --rates than 1"),
+        ("learning_rate is 0.0", {"steps": 1}, "learning_rate is 0.0"),
+        ("fraction is 2.0", {"fractions": [2.0]}, "--fractions is 2.0"),
+        ("lq_name is given without --lq", {"lq_name": "x"}, "--lq-name is given without --lq"),
+        ("target is frozen", {"target": "b.pth"}, "target is frozen"),  # no option
+        ("batch 3 is fine", {"batch": 3}, "batch 3 is fine"),
+        ("steps is 0", None, "steps is 0"),
+    ],
+)
+def test_messages_name_the_option_that_was_typed(message, options, text):
+    assert with_options(message, options) == text

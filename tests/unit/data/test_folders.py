@@ -229,7 +229,7 @@ def test_sizes_that_do_not_divide_are_cropped_and_it_is_said(tmp_path, scale):
         save(tmp_path / "gt" / f"{name}.png", height, width)
         save(tmp_path / "lq" / f"{name}.png", height // 3, width // 3)
         save(tmp_path / "up" / f"{name}.png", -(-height // 3), -(-width // 3))
-    message = r"4 of 5 images do not divide by the scale 3 .*bottom and right: b, c, d and 1 more"
+    message = r"cropped 4 of 5 images at the bottom and right, .* the scale 3: b, c, d and 1 more"
     folders = {"lq": tmp_path / "lq", "up": tmp_path / "up"}
     with pytest.warns(UserWarning, match=message) as caught:
         data = PairedFolders(tmp_path / "gt", folders, scale)
@@ -344,7 +344,7 @@ def test_noise_differs_between_images_and_repeats(photographs):
 
 def test_recipes_crop_too(photographs):
     save(photographs / "d.png", 25, 27)
-    with pytest.warns(UserWarning, match=r"1 of 4 images .* scale 2 .*: d$") as caught:
+    with pytest.warns(UserWarning, match=r"1 of 4 images .* scale 2: d$") as caught:
         data = DegradedFolder(photographs, recipes())
     assert caught[0].filename == __file__ and len(data.notes) == 1
     assert torch.equal(data[3]["gt"], read_image(photographs / "d.png")[:, :24, :26])

@@ -131,5 +131,5 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
 def test_rates_that_are_refused(rate):
-    with pytest.raises(ValueError, match="must be positive and finite"):
+    with pytest.raises(ValueError, match=r"learning_rate is .*; expected a positive finite number"):
         Schedule(iterations=1, learning_rate=rate)

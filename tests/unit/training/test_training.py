@@ -234,12 +234,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(tmp_path, fre
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"iterations": 0}, "iterations 0"),
-        ({"batch": 0}, "batch 0"),
-        ({"learning_rate": 0.0}, "learning_rate 0.0"),
-        ({"learning_rate": float("nan")}, "learning_rate nan"),
-        ({"ema_decay": 1.0}, "ema_decay 1.0"),
-        ({"ema_decay": -0.1}, "ema_decay -0.1"),
+        ({"iterations": 0}, "iterations is 0"),
+        ({"batch": 0}, "batch is 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"ema_decay": 1.0}, "ema_decay is 1.0"),
+        ({"ema_decay": -0.1}, "ema_decay is -0.1"),
     ],
 )
 def test_schedules_that_are_refused(options, words):

@@ -20,6 +20,7 @@ from faigfast.analysis.report.filter_browser import browse_filters
 from faigfast.analysis.report.filter_charts import channel_chart, layer_chart
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.sections.material import Material
+from faigfast.io.text_table import counted
 from faigfast.result import Attribution
 
 MATRIX_LABELS = ("top filters of", "that are also top filters of")
@@ -30,7 +31,7 @@ def filter_overlaps(page: Page, material: Material) -> None:
     page.heading("Degradations and levels compared")
     study, data = material.study, material.compared_crops
     result = replace(study, attributed=data, measured=data, contrasts=(), given=None).attribution()
-    page.text(f"Attributed: {len(data.names)} crops under each degradation.")
+    page.text(f"Attributed: {counted(len(data.names), 'crop')} under each degradation.")
     names = list(result.degradations)
     if len(names) < 2:
         page.text("Left out: there is one degradation.")
