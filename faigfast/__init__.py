@@ -29,11 +29,13 @@ _MODULE_OF = {
     "locations": "faigfast.analysis.public_measured",
     "mask": "faigfast.analysis.public_measured",
     "modulate": "faigfast.analysis.public_measured",
+    "open_sweep": "faigfast.sweeps.opened",
     "overlap": "faigfast.analysis.public_ranked",
     "predict": "faigfast.analysis.public_learned",
     "retrain": "faigfast.analysis.public_learned",
     "save_model": "faigfast.zoo.checkpoints",
     "shipped_pair": "faigfast.zoo.pairs",
+    "sweep": "faigfast.sweeps.run",
 }
 
 # Rooms with public names of their own, and the alias of one of them.
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from faigfast.filters.filter_set import FilterSet
     from faigfast.filters.index import FilterIndex
     from faigfast.result import Attribution
+    from faigfast.sweeps.opened import open_sweep
+    from faigfast.sweeps.run import sweep
     from faigfast.training.derive import derive_baseline
     from faigfast.zoo.checkpoints import load_model, load_pair, save_model
     from faigfast.zoo.pairs import shipped_pair
@@ -82,11 +86,13 @@ __all__ = [
     "locations",
     "mask",
     "modulate",
+    "open_sweep",
     "overlap",
     "predict",
     "retrain",
     "save_model",
     "shipped_pair",
+    "sweep",
 ]
 
 

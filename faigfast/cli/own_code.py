@@ -1,36 +1,17 @@
 """The user's own architecture, functions and objective, imported from the current folder."""
 
-import os
-import sys
-from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 from torch import nn
 
 from faigfast.data.degradations.identity import function_identity
 from faigfast.integration.objective import Objective, resolve_objective
-
-FACTORIES = ("into",)  # options that name what builds a network
+from faigfast.io.own_function import own_function
 
 
 def own_network(place: str, arguments: dict[str, Any]) -> nn.Module:
     """Build the user's architecture from "module:factory"."""
     return own_function("into", place)(**arguments)
-
-
-def own_function(option: str, place: str) -> Callable[..., Any]:
-    """Import a function of the user from "module:function"."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    name, _, function = place.partition(":")
-    try:
-        return getattr(import_module(name), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        kind = "FACTORY" if option in FACTORIES else "FUNCTION"
-        raise ImportError(
-            f"{option} is {place!r}: {error}; expected MODULE:{kind}, importable from here"
-        ) from error
 
 
 def chosen_objective(text: str) -> str | Objective:

@@ -1,31 +1,13 @@
 """Hints after a wrong word: "did you mean" the nearest of some names."""
 
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
+
+from faigfast.io.nearest_name import hint
 
 # Of a message such as "method is 'fiag'; expected one of faig, input".
 WRONG_NAME = re.compile(
     r"(?:is|hold|holds|names) '([^']+)'(?=; expected (?:one of |some of )?(.+))"
 )
-
-
-NEAR = 0.65  # share of letters in common
-
-
-def hint(word: str, names: Iterable[str]) -> str:
-    """Write " (did you mean 'blur'?)", or "" where no name is near.
-
-    Examples
-    --------
-    >>> hint("mehtods", ["methods", "metrics"])
-    " (did you mean 'methods'?)"
-    """
-    names = list(names)
-    near = get_close_matches(word.lower(), names, 1, NEAR) or [
-        name for name in names if len(word) > 2 and name.startswith(word.lower())
-    ]
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def with_hint(message: str) -> str:

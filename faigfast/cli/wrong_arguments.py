@@ -3,7 +3,8 @@
 import re
 from collections.abc import Collection, Sequence
 
-from faigfast.cli.suggestions import hint, words_of
+from faigfast.cli.suggestions import words_of
+from faigfast.io.nearest_name import hint
 
 TYPES = {"int": "an integer", "float": "a number", "str": "text", "dict": "JSON", "bool": "a bool"}
 
