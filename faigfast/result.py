@@ -348,17 +348,17 @@ class Attribution:
         return replace(self, **merged_fields(mergeable(self, others)))
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row per scored filter: flat, layer, out, in, then mean score and contrast by name.
+        """One row per degradation and scored filter, with its mean score and contrast.
 
         Raises
         ------
         ImportError
             If pandas is not installed.
         """
-        columns = {}
-        for name in self.degradations:
-            columns[f"score_{name}"] = self.mean(name)
-            columns[f"contrast_{name}"] = self.contrast(name)
+        columns = {
+            name: {"score": self.mean(name), "contrast_score": self.contrast(name)}
+            for name in self.degradations
+        }
         return filter_data_frame(self.scored.nonzero().flatten(), self.index, columns)
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

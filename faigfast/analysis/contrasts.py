@@ -232,11 +232,11 @@ def levels(result: Attribution, fraction: float) -> "pandas.DataFrame":
                 rows.append(
                     {
                         "degradation": kind,
-                        "level": split_label(one)[1],
-                        "other level": split_label(other)[1],
-                        "common, %": 100 * float(overlap({one: a, other: b})[0, 1]),
+                        "level": float(split_label(one)[1]),
+                        "other_level": float(split_label(other)[1]),
+                        "common_fraction": float(overlap({one: a, other: b})[0, 1]),
                         "correlation": float(agreement(pair)[0, 1]),
-                        "scores of other / level": ratio_or_nan(sizes[1], sizes[0]),
+                        "score_ratio": ratio_or_nan(sizes[1], sizes[0]),
                     }
                 )
     if not rows:
@@ -254,15 +254,15 @@ def overlap_data_frame(
 
     Pairs of `negatives` are left out: their overlap and correlation say nothing.
     """
-    head = ("filters", "others", "common, %", "by chance, %", "correlation")
+    head = ("contrast", "other_contrast", "common_fraction", "chance_fraction", "correlation")
     names, left_out = list(sets), negatives(scores)
     shares, correlations = overlap(sets), agreement(scores)
     rows = [
         {
-            "filters": one,
-            "others": other,
-            "common, %": 100 * float(shares[n, m]),
-            "by chance, %": 100 * len(sets[other]) / len(scores[other]),
+            "contrast": one,
+            "other_contrast": other,
+            "common_fraction": float(shares[n, m]),
+            "chance_fraction": len(sets[other]) / len(scores[other]),
             "correlation": float(correlations[n, m]),
         }
         for n, one in enumerate(names)

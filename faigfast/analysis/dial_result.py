@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from faigfast.analysis.contrasts import Contrast
-from faigfast.analysis.data_frames import data_frame
+from faigfast.analysis.data_frames import data_frame, measured
 from faigfast.analysis.evaluation import (
-    METRICS,
     MetricValues,
     over_photographs,
     photograph_means,
@@ -130,46 +129,44 @@ class DialResult:
         return int(inside.sum()), len(inside)
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a way, strength and degradation of the input; intervals over photographs."""
+        """One row a way, strength, degradation of the input and metric.
+
+        Each metric comes with its change from the target; intervals are over photographs.
+        """
         rows = []
         for way, by_strength in self.curves.items():
             for strength, values in by_strength.items():
                 for degradation in next(iter(values.values())):
                     row: dict[str, Any] = {
+                        "degradation": degradation,
                         "dial": self.name,
-                        "way": way,
-                        "strength": strength,
-                        "input": degradation,
+                        "method": way,
+                        "strength": float(strength),
                     }
                     for metric, by_degradation in values.items():
                         now = by_degradation[degradation]
-                        row[METRICS[metric]], row[f"± {metric}"] = over_photographs(
-                            now, self.photographs
-                        )[:2]
                         full = by_strength[1.0][metric][degradation]
-                        row[f"{metric} less target's"], row[f"± less target's {metric}"] = (
-                            over_photographs(now - full, self.photographs)[:2]
-                        )
-                    rows.append(row)
+                        for name, one in ((metric, now), (f"{metric}_change", now - full)):
+                            mean, half = over_photographs(one, self.photographs)[:2]
+                            rows.append(row | measured(name, mean, half))
         return data_frame(rows)
 
     def sets_frame(self) -> "pandas.DataFrame":
-        """One row a set that was tried, as measured on the selection crops."""
-        return data_frame(
-            [
-                {
-                    "dial": self.name,
-                    "share, %": 100 * len(one.filters) / self.dial.total,
-                    "filters": len(one.filters),
-                    "undone, %": 100 * one.undone.share,
-                    "± undone": 100 * one.undone.half,
-                    "outcome": one.undone.outcome,
-                    "clean, dB": one.clean_change,
-                    "chosen": "yes" if one is self.chosen else "",
-                }
-                for one in self.candidates
-            ]
-        )
+        """One row a set that was tried and metric, as measured on the selection crops."""
+        rows: list[dict[str, Any]] = []
+        for one in self.candidates:
+            row = {
+                "degradation": self.contrast.degradation,
+                "dial": self.name,
+                "fraction": one.fraction,
+                "masked_fraction": len(one.filters) / self.dial.total,
+                "filter_count": len(one.filters),
+                "chosen": one is self.chosen,
+            }
+            share = measured("undone", one.undone.share, one.undone.half)
+            rows.append(row | share | {"outcome": one.undone.outcome})
+            rows.append(row | measured("clean_psnr_change", one.clean_change))
+        return data_frame(rows)
 
     def sentences(self) -> list[str]:
         """Say what the dial is and does, and what its rivals do."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from faigfast.analysis.data_frames import data_frame
+from faigfast.analysis.data_frames import data_frame, measured
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
 from faigfast.filters.kernel_values import top_kernels as top_kernels
@@ -40,8 +40,8 @@ def distribution(
     Returns
     -------
     pandas.DataFrame
-        One row a layer, in order of depth: its filters, then for each set its number of filters
-        there, their share of the layer, and that share over the share by chance.
+        One row a layer, in order of depth, set and metric: the set's number of filters there, their
+        share of the layer, and that share over the share by chance.
 
     Raises
     ------
@@ -60,15 +60,17 @@ def distribution(
         row: dict[str, Any] = {
             "depth": n,
             "layer": layer.removesuffix(".weight"),
-            "filters": int(sizes[n]),
+            "filter_count": int(sizes[n]),
         }
         for name, filters in sets.items():
-            share = int(counts[name][n]) / int(sizes[n])
-            row[f"{name}, number"] = int(counts[name][n])
-            row[f"{name}, % of layer"] = 100 * share
-            row[f"{name}, × chance"] = share * chosen / len(filters)
-        rows.append(row)
-    return data_frame(rows)
+            number = int(counts[name][n])
+            share = number / int(sizes[n])
+            rows += [
+                row | {"contrast": name} | measured("chosen_count", number),
+                row | {"contrast": name} | measured("chosen_fraction", share),
+                row | {"contrast": name} | measured("times_chance", share * chosen / len(filters)),
+            ]
+    return data_frame(rows, across=["contrast"])
 
 
 @dataclass(frozen=True)
@@ -152,15 +154,15 @@ def changes(
         )
         rows.append(
             {
-                "filters": name,
-                "number": len(relative_size),
-                "size of change": _median(relative_size),
+                "contrast": name,
+                "filter_count": len(relative_size),
+                "relative_change": _median(relative_size),
                 "cosine": _median(cosine),
-                "gain": _median(growth),
-                "grew, %": 100 * float((growth > 0).double().mean()),
-                "turned round, %": 100 * _share(cosine < 0, cosine.isfinite()),
-                "sum rose, %": 100 * float((sum_change > 0).double().mean()),
-                "change of sum": _median(sum_change),
+                "growth": _median(growth),
+                "grew_fraction": float((growth > 0).double().mean()),
+                "turned_fraction": _share(cosine < 0, cosine.isfinite()),
+                "sum_rose_fraction": float((sum_change > 0).double().mean()),
+                "sum_change": _median(sum_change),
             }
         )
     return data_frame(rows)

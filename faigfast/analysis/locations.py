@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from faigfast.analysis.data_frames import data_frame
+from faigfast.analysis.data_frames import data_frame, measured
 from faigfast.analysis.evaluation import (
     Crops,
     MetricValues,
@@ -93,18 +93,25 @@ class Locations:
         return undone(*values)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row an experiment; where the kept share is left open, "outcome" says why."""
+        """One row an experiment, degradation of the input and metric.
+
+        Where the kept share is left open, "outcome" says why.
+        """
         rows = []
         for experiment, values in self.values.items():
-            row: dict[str, Any] = {"filters": self.name, "network": experiment}
             for degradation, psnr in values["psnr"].items():
-                row[f"{degradation}, dB"] = float(psnr.mean())
+                row: dict[str, Any] = {
+                    "degradation": degradation,
+                    "contrast": self.name,
+                    "network": experiment,
+                }
                 change = psnr - self.values["target"]["psnr"][degradation]
-                row[f"{degradation} to target"], row[f"± {degradation}"] = mean_and_interval(change)
                 one = self.outcome(experiment, degradation)
-                row[f"{degradation} kept, %"] = 100 * one.kept
-                row[f"{degradation} outcome"] = one.outcome
-            rows.append(row)
+                rows += [
+                    row | measured("psnr", *mean_and_interval(psnr)),
+                    row | measured("psnr_change", *mean_and_interval(change)),
+                    row | measured("kept", one.kept, one.half) | {"outcome": one.outcome},
+                ]
         return rows
 
 
@@ -336,5 +343,6 @@ def locations(
 
 
 def locations_data_frame(parts: Sequence[Locations]) -> "pandas.DataFrame":
-    """One row a name and experiment."""
-    return data_frame([row for part in parts for row in part.rows()])
+    """One row a name, experiment, degradation of the input and metric."""
+    rows = [row for part in parts for row in part.rows()]
+    return data_frame(rows, across=["degradation"])

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from faigfast.analysis.data_frames import data_frame
-from faigfast.analysis.evaluation import METRICS, Crops, MetricValues, mean_and_interval, restore
+from faigfast.analysis.columns import STRENGTH_OF
+from faigfast.analysis.data_frames import data_frame, measured
+from faigfast.analysis.evaluation import Crops, MetricValues, mean_and_interval, restore
 from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.measure import measure_all
 from faigfast.filters.filter_set import FilterSet
@@ -59,20 +61,36 @@ class Modulation:
         return [strength for strength, _ in alone], [values for _, values in alone]
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row a network and degradation of the input."""
+        """One row a network, degradation of the input and metric.
+
+        Each set of filters has a column of strengths: "strength_" and its name in snake_case.
+        """
+        columns = strength_columns(self.names)
         rows = []
         for strengths, values in zip(self.strengths, self.values, strict=True):
             for degradation in next(iter(values.values())):
-                row: dict[str, Any] = {
-                    f"strength of {n}": s for n, s in zip(self.names, strengths, strict=True)
-                }
-                row["input"] = degradation
+                row: dict[str, Any] = {"degradation": degradation}
+                row |= zip(columns, strengths, strict=True)
                 for metric, by_degradation in values.items():
-                    row[METRICS[metric]], row[f"± {metric}"] = mean_and_interval(
-                        by_degradation[degradation]
-                    )
-                rows.append(row)
-        return data_frame(rows)
+                    now = by_degradation[degradation]
+                    rows.append(row | measured(metric, *mean_and_interval(now)))
+        return data_frame(rows, names=columns)
+
+
+def strength_columns(names: Sequence[str]) -> dict[str, str]:
+    """Column of the strengths → name of the filters; names that would be one column are numbered.
+
+    Examples
+    --------
+    >>> strength_columns(["blur:noise", "blur-noise"])
+    {'strength_blur_noise': 'blur:noise', 'strength_blur_noise_2': 'blur-noise'}
+    """
+    columns: dict[str, str] = {}
+    for name in names:
+        stem = STRENGTH_OF + (re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "filters")
+        candidates = (f"{stem}{'' if n == 1 else f'_{n}'}" for n in itertools.count(1))
+        columns[next(c for c in candidates if c not in columns)] = name
+    return columns
 
 
 def modulated(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.analysis.contrasts import split_label
-from faigfast.analysis.data_frames import data_frame
+from faigfast.analysis.data_frames import CROPS, PHOTOGRAPHS, data_frame, measured
 from faigfast.analysis.evaluation import Crops, over_photographs
 from faigfast.analysis.prediction import MATCHES, Prediction, Signatures, learn, own_output_scores
 
@@ -70,37 +70,37 @@ class PredictionTrial:
         return counts / counts.sum(1, keepdim=True).clamp(min=1)
 
     def confusion_data_frame(self) -> "pandas.DataFrame":
-        """One row a label: percentages of its images that were predicted as each label."""
-        shares = (100 * self.confusion()).tolist()
-        return data_frame(
-            [
-                {"truth": label}
-                | {f"taken for {t}, %": v for t, v in zip(self.labels, row, strict=True)}
-                for label, row in zip(self.labels, shares, strict=True)
-            ]
-        )
+        """One row a true and a predicted label: the share of the true label's images."""
+        shares = self.confusion().tolist()
+        rows = [
+            {"degradation": label, "predicted_degradation": taken}
+            | measured("predicted_fraction", share)
+            for label, row in zip(self.labels, shares, strict=True)
+            for taken, share in zip(self.labels, row, strict=True)
+        ]
+        return data_frame(rows, across=["predicted_degradation"])
 
     def to_frame(self) -> "pandas.DataFrame":
-        """Accuracy over all images, and of each label.
+        """Accuracy over all images, and of each label, a row a metric.
 
-        Intervals of 95 %: Wilson's over images, and the half width over photographs of
-        `over_photographs`.
+        Intervals of 95 %: Wilson's over images, and those of `over_photographs` around the mean of
+        the photographs.
         """
-        rows = []
+        rows: list[dict[str, Any]] = []
         for label in ("all", *self.labels):
             chosen = [n for n, t in enumerate(self.truth) if label in ("all", t)]
-            row: dict[str, Any] = {"truth": label, "images": len(chosen), "match": self.match}
-            for title, exact in (("degradation", False), ("and level", True)):
-                hits = int(self.right(exact)[chosen].sum())
-                low, high = wilson(hits, len(chosen))
-                row |= {f"{title} right, %": 100 * hits / len(chosen)}
-                row |= {f"{title} from": 100 * low, f"{title} to": 100 * high}
+            row = {"degradation": label, "match": self.match, "image_count": len(chosen)}
+            over_crops, over_them = row | {"interval": CROPS}, row | {"interval": PHOTOGRAPHS}
+            for metric, exact in (("degradation_right", False), ("label_right", True)):
+                right = self.right(exact)[chosen].double()
+                low, high = wilson(int(right.sum()), len(chosen))
+                share = measured(metric, float(right.mean()))
+                rows.append(over_crops | share | {"ci95_low": low, "ci95_high": high})
                 names = [self.photographs[n] for n in chosen]
-                half = over_photographs(self.right(exact)[chosen], names)[1]
-                row[f"{title} ± photographs"] = 100 * half
-            row["mean margin"] = sum(self.margins[n] for n in chosen) / len(chosen)
-            rows.append(row)
-        return data_frame(rows)
+                rows.append(over_them | measured(metric, *over_photographs(right, names)[:2]))
+            margin = sum(self.margins[n] for n in chosen) / len(chosen)
+            rows.append(over_crops | measured("mean_margin", margin))
+        return data_frame(rows, across=["interval"])
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:

@@ -95,12 +95,12 @@ def importance_data_frame(scores: Mapping[str, Tensor]) -> "pandas.DataFrame":
         [
             {
                 "layer": name,
-                "channels": len(v),
-                "least": float(v.min()),
-                "median": float(v.median()),
-                "most": float(v.max()),
-                "least channel": int(v.argmin()),
-                "share of all, %": 100 * ratio_or_nan(positive[name], total),
+                "channel_count": len(v),
+                "score_min": float(v.min()),
+                "score_median": float(v.median()),
+                "score_max": float(v.max()),
+                "least_channel": int(v.argmin()),
+                "score_fraction": ratio_or_nan(positive[name], total),
             }
             for name, v in scores.items()
         ]

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from faigfast.analysis.data_frames import data_frame
+from faigfast.analysis.data_frames import CROPS, PHOTOGRAPHS, data_frame, measured
 from faigfast.analysis.evaluation import (
-    METRICS,
     Crops,
     MetricValues,
     difference_text,
@@ -153,31 +152,26 @@ class Retraining:
         return ratio_or_nan(now - base, full - base)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a network."""
-        rows = []
+        """One row a network and metric; leads have an interval over photographs too."""
+        rows: list[dict[str, Any]] = []
         for network in self.values:
-            row: dict[str, Any] = {"degradation": self.degradation, "network": network}
             counted = ("discovered", "random", SAME_LAYERS)
-            row["filters"] = self.count if network in counted else None
-            row[METRICS["psnr"]], row["±"] = mean_and_interval(self.psnr(network))
-            row["recovered, %"] = 100 * self.recovered(network)
-            if network != "random":
-                row |= self._lead(network, "random", "")
-            if network != SAME_LAYERS:
-                row |= self._lead(network, SAME_LAYERS, ", same layers")
-            rows.append(row)
+            row = {
+                "degradation": self.degradation,
+                "network": network,
+                "filter_count": self.count if network in counted else None,
+            }
+            over_crops = row | {"interval": CROPS}
+            rows.append(over_crops | measured("psnr", *mean_and_interval(self.psnr(network))))
+            rows.append(over_crops | measured("recovered", self.recovered(network)))
+            for control, suffix in (("random", ""), (SAME_LAYERS, "_same_layers")):
+                if network == control:
+                    continue
+                metric, ahead = f"above_random{suffix}", self.psnr(network) - self.psnr(control)
+                over_them = over_photographs(ahead, self.photographs)[:2]
+                rows.append(over_crops | measured(metric, *mean_and_interval(ahead)))
+                rows.append(row | {"interval": PHOTOGRAPHS} | measured(metric, *over_them))
         return rows
-
-    def _lead(self, network: str, control: str, suffix: str) -> dict[str, float]:
-        """Cells about a network's lead over a control."""
-        ahead = self.psnr(network) - self.psnr(control)
-        mean, crops = mean_and_interval(ahead)
-        photographs = over_photographs(ahead, self.photographs)[1]
-        return {
-            f"above random{suffix}": mean,
-            f"± crops{suffix}": crops,
-            f"± photographs{suffix}": photographs,
-        }
 
 
 def compare_retraining(
@@ -341,13 +335,8 @@ def retrain_all(
 
 
 def retraining_data_frame(parts: Sequence[Retraining]) -> "pandas.DataFrame":
-    """One row a degradation and network."""
-    rows = [row for part in parts for row in part.rows()]
-    data = data_frame(rows)
-    if rows:  # pandas makes floats of integers beside empty cells
-        counts = data["filters"].astype("Int64").astype(object)
-        data["filters"] = counts.where(counts.notna(), None)
-    return data
+    """One row a degradation, network and metric."""
+    return data_frame([row for part in parts for row in part.rows()], across=["interval"])
 
 
 def retraining_sentences(parts: Sequence[Retraining]) -> list[str]:

@@ -78,8 +78,8 @@ def run(options: Any, words: Sequence[str]) -> None:
                         {
                             "image": name,
                             "match": match,
-                            "degradation": prediction.degradation,
-                            "level": prediction.level,
+                            "predicted_degradation": prediction.degradation,
+                            "predicted_level": float(prediction.level or "nan"),
                             "margin": prediction.margin,
                         }
                     )

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from faigfast.analysis.data_frames import write_csv
-from faigfast.cli.run_folder import FILTERS_CSV, SCORES
+from faigfast.analysis.data_frames import write_columns, write_csv
+from faigfast.cli.run_folder import FILTERS_COLUMNS, FILTERS_CSV, SCORES
 from faigfast.io.atomic import atomic_write
 from faigfast.result import Attribution
 
@@ -13,7 +13,7 @@ LONGEST_NAME = 255  # bytes that file systems take
 
 def planned_files(degradations: Iterable[str], top: Sequence[float]) -> list[str]:
     """Name all files that may be written; refuse names that are too long or the same."""
-    files = [SCORES, FILTERS_CSV]
+    files = [SCORES, FILTERS_CSV, FILTERS_COLUMNS]
     for name in degradations:
         files += [_index_file(name), *(_index_file(name, share) for share in dict.fromkeys(top))]
     for file in files:
@@ -53,7 +53,8 @@ def write_files(
     else:
         with atomic_write(path / FILTERS_CSV) as temporary:
             write_csv(temporary, frame)
-        files.append(FILTERS_CSV)
+        write_columns(path / FILTERS_COLUMNS, frame)
+        files += [FILTERS_CSV, FILTERS_COLUMNS]
     for name in result.degradations:
         file = _index_file(name)
         try:

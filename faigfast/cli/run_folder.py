@@ -18,6 +18,7 @@ from faigfast.result import ARRAYS, Attribution
 
 SCORES = "scores.safetensors"
 FILTERS_CSV = "filters.csv"
+FILTERS_COLUMNS = "filters.columns.json"
 MANIFEST = "manifest.json"
 PARTS = "parts"
 HASHES = "hashes"  # metadata of a part
@@ -176,12 +177,14 @@ class RunFolder:
             names = [str(name) for name in manifest["files"] if manifest["made_from"]]
         except (ValueError, KeyError, TypeError):  # damaged, or of another program
             names = []
-        self._remove_files([MANIFEST, SCORES, FILTERS_CSV, *names])
+        self._remove_files([MANIFEST, SCORES, FILTERS_CSV, FILTERS_COLUMNS, *names])
 
     def _remove_files(self, names: list[str]) -> None:
         for name in names:
             # Only files of this command, whatever a manifest lists.
-            if name in (MANIFEST, SCORES, FILTERS_CSV) or name.endswith("_index.txt"):
+            if name in (MANIFEST, SCORES, FILTERS_CSV, FILTERS_COLUMNS) or name.endswith(
+                "_index.txt"
+            ):
                 (self.path / Path(name).name).unlink(missing_ok=True)
 
 

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 
 def filter_data_frame(
-    indices: Tensor, index: FilterIndex, columns: Mapping[str, Tensor] | None = None
+    indices: Tensor,
+    index: FilterIndex,
+    columns: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> "pandas.DataFrame":
-    """Give one row per filter: flat, layer, out, in, and further columns.
+    """Give one row per filter: flat, layer, out, in; or one per degradation and filter.
 
     Parameters
     ----------
@@ -22,8 +24,8 @@ def filter_data_frame(
         [K], flat indices.
     index : FilterIndex
         All F filters.
-    columns : mapping of str to Tensor, optional
-        [F] each, by name.
+    columns : mapping of str to mapping of str to Tensor, optional
+        Degradation to column to [F]; the degradation is a column too.
 
     Raises
     ------
@@ -35,7 +37,15 @@ def filter_data_frame(
     except ImportError:
         raise ImportError("a table needs pandas: pip install 'faigfast[report]'") from None
     layers, outputs, inputs = index.locate_all(indices)
-    values = {name: column[indices] for name, column in (columns or {}).items()}
-    return pandas.DataFrame(
-        {"flat": indices, "layer": layers, "out": outputs, "in": inputs, **values}
+    filters = pandas.DataFrame(
+        {"flat": indices.numpy(), "layer": layers, "out": outputs, "in": inputs}
     )
+    if columns is None:
+        return filters
+    parts = [
+        filters.assign(
+            degradation=degradation, **{name: v[indices].numpy() for name, v in values.items()}
+        )
+        for degradation, values in columns.items()
+    ]
+    return pandas.concat(parts, ignore_index=True)

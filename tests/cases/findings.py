@@ -2,9 +2,9 @@
 
 import json
 
-import pandas
 import pytest
 import torch
+from cases.tables import check_files
 
 from faigfast.data import write_image
 
@@ -25,10 +25,7 @@ def words(command, output, *more):
 
 
 def table(output, name):
-    one = pandas.read_csv(output / f"{name}.csv")
-    other = pandas.read_parquet(output / f"{name}.parquet")
-    assert list(one.columns) == list(other.columns) and len(one) == len(other)
-    return one
+    return check_files(output / name)
 
 
 def finished(output, command):

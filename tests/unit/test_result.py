@@ -265,17 +265,18 @@ def test_to_frame():
     frame = made(TWO, [True, False, True, True]).to_frame()
     assert isinstance(frame, pandas.DataFrame)
     assert list(frame.columns) == [
-        "flat", "layer", "out", "in", "score_blur", "contrast_blur", "score_noise",
-        "contrast_noise",
+        "flat", "layer", "out", "in", "degradation", "score", "contrast_score",
     ]  # fmt: skip
-    assert frame["flat"].tolist() == [0, 2, 3]
-    assert frame["layer"].tolist() == ["a.weight", "b.weight", "b.weight"]
-    assert frame["out"].tolist() == [0, 0, 1] and frame["in"].tolist() == [0, 0, 0]
-    assert frame["score_blur"].tolist() == [2, 2, 0]
-    assert frame["contrast_noise"].tolist() == [-2, 3, 1]
+    assert frame["degradation"].tolist() == 3 * ["blur"] + 3 * ["noise"]
+    assert frame["flat"].tolist() == 2 * [0, 2, 3]
+    assert frame["layer"].tolist() == 2 * ["a.weight", "b.weight", "b.weight"]
+    assert frame["out"].tolist() == 2 * [0, 0, 1] and frame["in"].tolist() == 6 * [0]
+    assert frame["score"].tolist()[:3] == [2, 2, 0]
+    assert frame["contrast_score"].tolist()[3:] == [-2, 3, 1]
     for column, kind in itertools.chain(
         ((c, "i") for c in ("flat", "out", "in")),
-        ((c, "f") for c in frame.columns if c.startswith(("score", "contrast"))),
+        ((c, "f") for c in ("score", "contrast_score")),
     ):
         assert frame[column].dtype.kind == kind, column
-    assert frame.nlargest(1, "score_noise")["flat"].item() == 2
+    noise = frame[frame["degradation"] == "noise"]
+    assert noise.nlargest(1, "score")["flat"].item() == 2

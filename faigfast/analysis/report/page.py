@@ -57,11 +57,17 @@ class Page:
         self._add("code", text=text)
 
     def table(
-        self, head: Sequence[str], rows: Sequence[Sequence[str]], summary: str = "", name: str = ""
+        self,
+        head: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        summary: str = "",
+        name: str = "",
+        csv: str = "",
     ) -> None:
         """Add a table that can be sorted and downloaded; columns without digits are set as words.
 
-        With a `summary` the table is folded away behind it. `name` is the stem of its CSV.
+        With a `summary` the table is folded away behind it. `name` is the stem of its CSV, and
+        `csv` the content; without it the CSV has the shown cells.
         """
         columns = ["".join(row[n] for row in rows) for n in range(len(head))]
         words = [not any(map(str.isdigit, column)) for column in columns]
@@ -69,8 +75,9 @@ class Page:
         number = self._count("table") + 1
         name = name or f"table-{number}"
         self._add(
-            "table", head=marked[0], rows=marked[1:], summary=summary, name=name, number=number
-        )
+            "table", head=marked[0], rows=marked[1:], summary=summary, name=name, number=number,
+            csv=csv,
+        )  # fmt: skip
 
     def chart(self, chart: Chart) -> None:
         """Add a chart with its legend, values and downloads."""

@@ -2,14 +2,21 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from faigfast.analysis.columns import COLUMNS
 from faigfast.analysis.contrasts import Contrast
-from faigfast.analysis.data_frames import TextTable, data_frame
+from faigfast.analysis.data_frames import (
+    CROPS,
+    PHOTOGRAPHS,
+    TextTable,
+    data_frame,
+    measured,
+)
 from faigfast.analysis.evaluation import (
-    METRICS,
     MetricValues,
     difference_text,
     mean_and_interval,
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def masked_networks(masking: Masking) -> "pandas.DataFrame":
-    """One row a masked network and degradation of the input: every metric, and the undone share.
+    """One row a masked network, degradation of the input and metric; undone share among them.
 
     Where the share is left open, "outcome" says why: see `faigfast.analysis.undone`. A column
     counts the biases that went back, if any did.
@@ -35,12 +42,12 @@ def masked_networks(masking: Masking) -> "pandas.DataFrame":
 
     def described(method: str, m: Measurement | None = None) -> dict[str, Any]:
         return {
+            "contrast": m.filters if m and m.filters != method else "",
             "method": method,
-            "filters": m.filters if m and m.filters != method else "",
-            "asked for, %": 100 * m.fraction if m else 0.0,
-            "masked, %": 100 * m.share if m else 0.0,
-            "number": m.count if m else 0,
-            **({"biases": m.biases if m else 0} if with_biases else {}),
+            "fraction": m.fraction if m else 0.0,
+            "masked_fraction": m.share if m else 0.0,
+            "filter_count": m.count if m else 0,
+            **({"bias_count": m.biases if m else 0} if with_biases else {}),
         }
 
     networks = [(described(name), values) for name, values in masking.pair_values.items()]
@@ -49,7 +56,7 @@ def masked_networks(masking: Masking) -> "pandas.DataFrame":
 
 
 def masked_sets(values: dict[str, MetricValues]) -> "pandas.DataFrame":
-    """One row a network and degradation of the input, as in `masked_networks`."""
+    """One row a network, degradation of the input and metric, as in `masked_networks`."""
     return data_frame(
         [
             row
@@ -62,76 +69,61 @@ def masked_sets(values: dict[str, MetricValues]) -> "pandas.DataFrame":
 def _metric_rows(
     description: dict[str, Any], values: MetricValues, pair_values: Mapping[str, MetricValues]
 ) -> Iterator[dict[str, Any]]:
-    """Rows of one network, one a degradation of the input; each begins with the description."""
+    """Rows of one network, one a degradation of the input and metric."""
     for degradation, psnr in values["psnr"].items():
-        row: dict[str, Any] = {**description, "input": degradation}
+        row: dict[str, Any] = {"degradation": degradation, **description}
         for metric, by_degradation in values.items():
-            row[METRICS[metric]], row[f"± {metric}"] = mean_and_interval(
-                by_degradation[degradation]
-            )
+            yield row | measured(metric, *mean_and_interval(by_degradation[degradation]))
         base, full = (pair_values[name]["psnr"][degradation] for name in ("baseline", "target"))
         one = undone(psnr, base, full)
-        row["undone, %"], row["± undone"] = 100 * one.share, 100 * one.half
-        row["outcome"] = one.outcome
-        yield row
+        yield row | measured("undone", one.share, one.half) | {"outcome": one.outcome}
 
 
 def areas(masking: Masking, metric: str = "psnr") -> "pandas.DataFrame":
-    """One row a method and contrast: areas under its curve, and FAIG's lead.
+    """One row a contrast, method and metric: areas under its curve, and FAIG's lead.
 
-    "area" and FAIG's lead count the loss on the filters' own degradation. "within the gain" counts
-    at most the target's gain. "others" is the mean over the other degradations that the target
-    restores better than the baseline. FAIG's lead within the gain comes last.
+    "area" and "faig_ahead" count the loss on the filters' own degradation. "area_within_gain" and
+    "faig_ahead_within_gain" count at most the target's gain. "area_others" is the mean over the
+    other degradations that the target restores better than the baseline. Leads have an interval
+    over crops, and one over photographs around the mean of the photographs.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for contrast in masking.contrasts:
         own = contrast.degradation
-        gains = {d: float((masking.target[d] - masking.baseline[d]).mean()) for d in masking.target}
-        others = [d for d in masking.target if d != own and gains[d] > 0]
-        faig = [
-            masking.area("faig", contrast.name, own, metric, within_gain=within)
-            for within in (False, True)
-            if "faig" in masking.methods
-        ]
+        gained = {
+            d: float((masking.target[d] - masking.baseline[d]).mean()) for d in masking.target
+        }
+        others = [d for d in masking.target if d != own and gained[d] > 0]
+        within_gain = (False, True) if gained[own] > 0 else (False,)
         for method in masking.methods:
-            area, inside = (
-                masking.area(method, contrast.name, own, metric, within_gain=within)
-                for within in (False, True)
-            )
-            mean, half = mean_and_interval(area)
-            row: dict[str, Any] = {
-                "filters": contrast.name,
-                "method": method,
-                "area": mean,
-                "±": half,
-                "within the gain": float(inside.mean()) if gains[own] > 0 else None,
-            }
+            row = {"degradation": own, "contrast": contrast.name, "method": method}
+            over_crops = row | {"interval": CROPS}
+            area = partial(masking.area, method, contrast.name, metric=metric)
+            rows.append(over_crops | measured("area", *mean_and_interval(area(own))))
+            if gained[own] > 0:
+                inside = mean_and_interval(area(own, within_gain=True))
+                rows.append(over_crops | measured("area_within_gain", *inside))
             if others:
-                cost = [
-                    float(masking.area(method, contrast.name, d, metric, within_gain=True).mean())
-                    for d in others
-                ]
-                row["others"] = sum(cost) / len(cost)
-            if faig:
-                lead = _lead(faig[0] - area, masking)
-                if gains[own] > 0:
-                    within = _lead(faig[1] - inside, masking)
-                    lead |= {f"within, {title}": value for title, value in within.items()}
-                row |= dict.fromkeys(lead) if method == "faig" else lead
-            rows.append(row)
-    return data_frame(rows)
+                cost = [float(area(d, within_gain=True).mean()) for d in others]
+                rows.append(over_crops | measured("area_others", sum(cost) / len(cost)))
+            if method == "faig" or "faig" not in masking.methods:
+                continue
+            for within in within_gain:
+                faig = masking.area("faig", contrast.name, own, metric, within_gain=within)
+                lead = faig - area(own, within_gain=within)
+                rows += [row | one for one in _lead(lead, masking, "_within_gain" * within)]
+    return data_frame(rows, across=["interval"])
 
 
-def _lead(values: Tensor, masking: Masking) -> dict[str, Any]:
+def _lead(values: Tensor, masking: Masking, suffix: str) -> Iterator[dict[str, Any]]:
     """Cells about FAIG's lead in each crop [N]."""
-    mean, crops = mean_and_interval(values)
-    _, photographs, first, count = over_photographs(values, masking.photographs)
-    return {
-        "FAIG ahead": mean,
-        "± crops": crops,
-        "± photographs": photographs,
-        "ahead in": f"{first} of {count}",
-    }
+    mean, half, ahead, count = over_photographs(values, masking.photographs)
+    name = f"faig_ahead{suffix}"
+    yield {"interval": CROPS, **measured(name, *mean_and_interval(values))}
+    yield {"interval": PHOTOGRAPHS, **measured(name, mean, half)}
+    yield {"interval": PHOTOGRAPHS, **measured(f"photographs_ahead{suffix}", ahead)}
+    if not suffix:
+        yield {"interval": PHOTOGRAPHS, **measured("photograph_count", count)}
 
 
 def modulation_sentences(modulation: Modulation, contrasts: Sequence[Contrast]) -> list[str]:
@@ -160,25 +152,23 @@ def modulation_sentences(modulation: Modulation, contrasts: Sequence[Contrast]) 
 def area_sentences(masking: Masking) -> list[str]:
     """Say for each contrast whose areas FAIG's area exceeds, and which exceed FAIG's."""
     data = areas(masking)
+    leads = data[(data["metric"] == "faig_ahead") & (data["interval"] == CROPS)]
     sentences = []
     for contrast in masking.contrasts:
-        rows = [r for r in data.to_dict("records") if r["filters"] == contrast.name]
-        other_methods = [row for row in rows if row["method"] != "faig"]
-        ahead = [row["method"] for row in other_methods if row["FAIG ahead"] > row["± crops"]]
-        behind = [row for row in other_methods if row["FAIG ahead"] < -row["± crops"]]
+        of_contrast = leads[leads["contrast"] == contrast.name].to_dict("records")
+        ahead = [row["method"] for row in of_contrast if row["ci95_low"] > 0]
+        behind = [row for row in of_contrast if row["ci95_high"] < 0]
         # One crop has no interval, and decides nothing.
         undecided = [
-            r["method"] for r in other_methods if r["method"] not in ahead and r not in behind
+            r["method"] for r in of_contrast if r["method"] not in ahead and r not in behind
         ]
         text = f"{contrast.name}: under the masking curve FAIG's area is above that of "
         text += f"{', '.join(ahead) or 'none'}"
         if undecided:
             text += f"; not told apart from {', '.join(undecided)}"
         for row in behind:
-            text += (
-                f"; {-row['FAIG ahead']:.3g} ± {row['± crops']:.2g} dB below that of "
-                f"{row['method']}"
-            )
+            half = (row["ci95_high"] - row["ci95_low"]) / 2
+            text += f"; {-row['value']:.3g} ± {half:.2g} dB below that of {row['method']}"
         own = contrast.degradation
         if not gains(masking.baseline[own], masking.target[own]):
             text += f"; but the target gains nothing over the baseline on {own}"
@@ -214,6 +204,11 @@ def filters_text(m: Measurement) -> str:
     return f"random of the layers of {m.filters}" if m.method == SAME_LAYERS else m.filters
 
 
+def completeness(result: Attribution) -> "pandas.DataFrame":
+    """Make a data frame of `completeness_rows`."""
+    return data_frame(completeness_rows(result))
+
+
 def completeness_rows(result: Attribution) -> list[dict[str, Any]]:
     """One row a degradation: its mean losses and its errors of completeness.
 
@@ -224,23 +219,31 @@ def completeness_rows(result: Attribution) -> list[dict[str, Any]]:
     rows = []
     for d, name in enumerate(result.degradations):
         losses, errors = result.losses[d], result.completeness[d]
-        row: dict[str, Any] = {"degradation": name, "images": result.images}
-        row["loss of baseline"], row["loss of target"] = losses.mean(0).tolist()
-        row["median"], row["worst"] = float(errors.median()), float(errors.max())
+        row: dict[str, Any] = {"degradation": name, "image_count": result.images}
+        row["loss_baseline"], row["loss_target"] = losses.mean(0).tolist()
+        row["completeness_median"] = float(errors.median())
+        row["completeness_max"] = float(errors.max())
         if has_estimates:
-            row["estimated"] = float(result.error[d].max())
+            row["error_max"] = float(result.error[d].max())
         if tol is not None:
-            row[f"within {tol:g}"] = f"{int(result.reached[d].sum())} of {result.images}"
+            row |= {"tol": tol, "images_within_tol": int(result.reached[d].sum())}
         rows.append(row)
     return rows
 
 
 def completeness_table(result: Attribution) -> TextTable:
-    """Head and rows of `completeness_rows`, for a terminal."""
-    rows = completeness_rows(result)
-    formats = {"loss of baseline": ".4g", "loss of target": ".4g"}
-    formats |= dict.fromkeys(("median", "worst", "estimated"), ".2e")
-    return list(rows[0]), [[format(v, formats.get(k, "")) for k, v in row.items()] for row in rows]
+    """Head and rows of `completeness_rows`, for a terminal; works without pandas."""
+    formats = {"loss_baseline": ".4g", "loss_target": ".4g"}
+    formats |= dict.fromkeys(("completeness_median", "completeness_max", "error_max"), ".2e")
+    rows = []
+    for row in completeness_rows(result):
+        heads = {name: COLUMNS[name].head for name in row} | {"degradation": "degradation"}
+        cells = {heads[k]: format(v, formats.get(k, "")) for k, v in row.items()}
+        if cells.pop(COLUMNS["tol"].head, None):
+            within = cells.pop(COLUMNS["images_within_tol"].head)
+            cells[f"within {row['tol']:g}"] = f"{within} of {row['image_count']}"
+        rows.append(cells)
+    return list(rows[0]), [list(cells.values()) for cells in rows]
 
 
 def verdicts(masking: Masking) -> list[str]:

@@ -92,12 +92,14 @@ def test_curves_are_measurements(material, dials):
 def test_frames_and_sentences(dials):
     for one in dials:
         rows = one.to_frame()
-        assert len(rows) == (5 + 5 + 2) * 3
-        assert {"way", "strength", "input", "PSNR, dB", "± psnr"} <= set(rows.columns)
-        at_one = rows[rows.strength == 1]
-        assert (at_one["psnr less target's"] == 0).all()
+        assert len(rows) == (5 + 5 + 2) * 3 * 2  # PSNR, and its change
+        assert set(rows.metric) == {"psnr", "psnr_change"}
+        at_one = rows[(rows.strength == 1) & (rows.metric == "psnr_change")]
+        assert (at_one["value"] == 0).all()
         tried = one.sets_frame()
-        assert (tried.chosen == "yes").sum() == 1 and list(tried.filters) == sorted(tried.filters)
+        tried = tried[tried.metric == "undone"]
+        assert tried.chosen.sum() == 1
+        assert list(tried.filter_count) == sorted(tried.filter_count)
         text = " ".join(one.sentences())
         assert f"{len(one.dial)} of {one.dial.total} filters" in text
         assert "Strength 0 " in text and "of 2 photographs with" in text

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from cases.analysis import RECIPES, photographs, study_parts  # noqa: F401
+from cases.tables import rows as rows_of
+from cases.tables import value
 from torch import nn
 from torch.nn.utils import prune
 
@@ -21,6 +23,7 @@ from faigfast.analysis.contrasts import (
     overlap,
     overlap_data_frame,
 )
+from faigfast.analysis.data_frames import text_table
 from faigfast.analysis.distribution import (
     KernelChange,
     changes,
@@ -147,7 +150,9 @@ def test_the_table_of_experiments(study_parts, top):  # noqa: F811
         expected_shares = (0.0, 1.0) if full > base else (math.nan, math.nan)
         kept_shares = part.kept("baseline", name), part.kept("target", name)
         assert kept_shares == pytest.approx(expected_shares, nan_ok=True)
-    assert len(locations_data_frame([part])) == 2 + len(EXPERIMENTS)
+    data = locations_data_frame([part])
+    assert len(data) == (2 + len(EXPERIMENTS)) * len(RECIPES) * 3
+    assert len(text_table(data)[1]) == 2 + len(EXPERIMENTS)
     assert svg(location_bars([part])).startswith("<svg")
 
 
@@ -198,10 +203,10 @@ def test_levels_are_contrasted_with_other_degradations_alone(many):
     assert contrasts["blur-2"].against == ("noise-0.1", "clean")
     assert contrasts["clean"].against == ("blur-1", "blur-2", "blur-3", "noise-0.1")
     pairs = levels(many, 0.1)
-    assert pairs[["level", "other level"]].values.tolist() == [["1", "2"], ["1", "3"], ["2", "3"]]
+    assert pairs[["level", "other_level"]].values.tolist() == [[1, 2], [1, 3], [2, 3]]
     a, b = (contrasts[name].top(many, 0.1) for name in ("blur-1", "blur-3"))
     common = len(set(a.indices.tolist()) & set(b.indices.tolist())) / len(a)
-    assert pairs["common, %"][1] == pytest.approx(100 * common)
+    assert pairs["common_fraction"][1] == pytest.approx(common)
     names = (*ARRAYS, "line")
     clean = {name: getattr(many, name)[-1:] for name in names if name != "scored"}
     with pytest.raises(ValueError, match="expected two levels of one"):
@@ -214,7 +219,7 @@ def test_overlap_of_many_contrasts(many):
     overlaps = overlap_data_frame(sets, scores)
     assert len(overlaps) == 10
     expected = torch.corrcoef(torch.stack([scores["blur-1"], scores["clean"]]))[0, 1]
-    row = overlaps[(overlaps.filters == "blur-1") & (overlaps.others == "clean")].iloc[0]
+    row = overlaps[(overlaps.contrast == "blur-1") & (overlaps.other_contrast == "clean")].iloc[0]
     assert row["correlation"] == pytest.approx(float(expected))
     assert agreement(scores).shape == (5, 5)
     names = list(sets)
@@ -229,21 +234,24 @@ def test_counts_and_shares_by_layer(study_parts, top):  # noqa: F811
     index = study_parts[3].index
     by_layer = distribution({"mine": top}, index)
     located = [index.locate(n)[0] for n in top.indices.tolist()]
-    for row, layer, shape in zip(
-        by_layer.to_dict("records"), index.layers, index.shapes, strict=True
-    ):
-        assert row["mine, number"] == located.count(layer)
-        assert row["filters"] == shape[0] * shape[1]
-        share = located.count(layer) / row["filters"]
-        assert row["mine, % of layer"] == pytest.approx(100 * share)
-        assert row["mine, × chance"] == pytest.approx(share * len(index) / len(top))
-    assert by_layer["mine, number"].sum() == len(top)
+    for depth, (layer, shape) in enumerate(zip(index.layers, index.shapes, strict=True)):
+        of_layer = by_layer[by_layer.depth == depth]
+        assert set(of_layer.filter_count) == {shape[0] * shape[1]}
+        assert value(of_layer, "chosen_count", contrast="mine") == located.count(layer)
+        share = located.count(layer) / (shape[0] * shape[1])
+        assert value(of_layer, "chosen_fraction") == pytest.approx(share)
+        assert value(of_layer, "times_chance") == pytest.approx(share * len(index) / len(top))
+    assert rows_of(by_layer, "chosen_count")["value"].sum() == len(top)
+    head, cells = text_table(by_layer)
+    assert head[3:] == ["mine, number", "mine, % of layer", "mine, × chance"]
+    assert [int(row[3]) for row in cells] == [located.count(layer) for layer in index.layers]
     among = torch.zeros(len(index), dtype=torch.bool)
     among[top.indices] = True  # a set of all scored filters is as frequent as chance
-    assert by_layer["filters"].sum() > int(among.sum())
     by_layer_among = distribution({"mine": top}, index, among)
-    expected = by_layer_among["mine, % of layer"] / 100
-    assert by_layer_among["mine, × chance"].tolist() == pytest.approx(expected.tolist())
+    shares, chances = (
+        rows_of(by_layer_among, m)["value"].tolist() for m in ("chosen_fraction", "times_chance")
+    )
+    assert chances == pytest.approx(shares)
     assert svg(layer_distribution({"mine": top}, index)).startswith("<svg")
 
 
@@ -262,8 +270,8 @@ def test_what_changed_in_the_filters(study_parts):  # noqa: F811
         [float(kernel[0].sum()), -2 * float(kernel[1].sum())], rel=1e-5
     )
     by_filters = changes(baseline, target, {"mine": FilterSet(torch.tensor([0, 1]))})
-    assert list(by_filters.filters) == ["all filters", "mine"]
-    assert by_filters["turned round, %"][1] == 50
+    assert list(by_filters.contrast) == ["all filters", "mine"]
+    assert by_filters["turned_fraction"][1] == 0.5
 
 
 def test_pointwise_kernels_have_no_direction():

@@ -7,13 +7,21 @@ import numpy as np
 import pytest
 import torch
 from cases.analysis import RECIPES, photographs, study_parts  # noqa: F401
+from cases.tables import half, value
+from cases.tables import rows as rows_of
 from torch import nn
 
 import faigfast
 from faigfast.analysis.baselines import rank_by
 from faigfast.analysis.contrasts import Contrast, one_against_rest
 from faigfast.analysis.data_frames import text_table
-from faigfast.analysis.evaluation import crops, cut_crops, measure
+from faigfast.analysis.evaluation import (
+    crops,
+    cut_crops,
+    mean_and_interval,
+    measure,
+    over_photographs,
+)
 from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.masking import SAME_LAYERS, mask, mask_sets
 from faigfast.analysis.report.figures import method_curves, svg
@@ -161,8 +169,8 @@ def test_biases_go_back_with_whole_channels(study_parts):  # noqa: F811
     assert point.biases == len(channels) > 0
     assert without.find("blur", 0.3).biases == 0
     rows = masked_networks(with_biases)
-    assert list(rows.biases[rows.method.isin(["baseline", "target"])].unique()) == [0]
-    assert "biases" not in masked_networks(without)
+    assert list(rows.bias_count[rows.method.isin(["baseline", "target"])].unique()) == [0]
+    assert "bias_count" not in masked_networks(without)
 
 
 def test_parts_with_biases_are_others(study_parts, tmp_path):  # noqa: F811
@@ -193,22 +201,36 @@ def test_a_target_without_gain_has_no_share_of_it(study_parts):  # noqa: F811
     result = replace(result, setting=settings)
     same = mask(nets[1], nets[1], result, kept, fractions=(0.1,), border=2)
     assert all(math.isnan(same.lost(m, "blur")) for m in same.masked)
-    assert masked_networks(same)["undone, %"].isna().all()
+    assert rows_of(masked_networks(same), "undone")["value"].isna().all()
 
 
 def test_tables_figures_and_sentences_hold_the_measurements(masking):
     masked = masked_networks(masking)
-    assert len(masked) == 3 * (2 + len(masking.masked))
-    row = masked[(masked.method == "faig") & (masked.filters == "blur") & (masked.input == "noise")]
-    expected = float(masking.curve("faig", "blur")[0].psnr["noise"].mean())
-    assert row["PSNR, dB"].iloc[0] == pytest.approx(expected)
+    measurement = masking.curve("faig", "blur")[0]
+    row = {"method": "faig", "contrast": "blur", "degradation": "noise"}
+    row["fraction"] = measurement.fraction
+    assert len(rows_of(masked, "psnr")) == 3 * (2 + len(masking.masked))
+    mean, interval = mean_and_interval(measurement.psnr["noise"])
+    assert value(masked, "psnr", **row) == pytest.approx(mean)
+    assert half(masked, "psnr", **row) == pytest.approx(interval)
+    head, rows = text_table(masked)
+    assert len(rows) == 3 * (2 + len(masking.masked))
+    (line,) = [r for r in rows if r[:3] == ["blur", "faig", f"{100 * measurement.fraction:.2f}"]
+               and r[head.index("input")] == "noise"]  # fmt: skip
+    assert line[head.index("PSNR, dB")] == f"{mean:.2f} ± {interval:.2f}"
     area = areas(masking)
-    assert len(area) == 3 * 6
-    area_row = area[(area.method == "change") & (area.filters == "noise")].iloc[0]
+    of_change = {"method": "change", "contrast": "noise", "degradation": "noise"}
     ahead = masking.area("faig", "noise", "noise") - masking.area("change", "noise", "noise")
-    assert area_row["FAIG ahead"] == pytest.approx(float(ahead.mean()))
+    mean, interval = mean_and_interval(ahead)
+    assert value(area, "faig_ahead", interval="crops", **of_change) == pytest.approx(mean)
+    assert half(area, "faig_ahead", interval="crops", **of_change) == pytest.approx(interval)
+    mean, interval, first, count = over_photographs(ahead, masking.photographs)
+    over = {"interval": "photographs", **of_change}
+    assert value(area, "faig_ahead", **over) == pytest.approx(mean)
+    assert value(area, "photographs_ahead", **over) == first
+    assert value(area, "photograph_count", **over) == count
     head, rows = text_table(area)
-    assert all(len(r) == len(head) for r in rows)
+    assert len(rows) == 3 * 6 and all(len(r) == len(head) for r in rows)
     said = area_sentences(masking)
     assert len(said) == 3 and all(s.startswith(("blur", "noise", "clean")) for s in said)
     for rival in ("gradient", "change", "input", "random", SAME_LAYERS):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from cases.analysis import study_parts  # noqa: F401
 
+from faigfast.analysis.data_frames import text_table
 from faigfast.analysis.evaluation import measure
 from faigfast.analysis.modulation import modulate, modulated, modulated_images
 from faigfast.analysis.report.figures import modulation_curves, svg
@@ -74,7 +75,8 @@ def test_curves_and_grids_are_measurements(study_parts, sets):  # noqa: F811
     assert grid.strengths == ((0.5, 0.5), (0.5, 1), (1, 0.5), (1, 1))
     assert torch.equal(grid.find(noise=0.5)["psnr"]["blur"], expected["blur"])
     rows = grid.to_frame()
-    assert len(rows) == 4 * 3 and {"strength of noise", "input", "PSNR, dB"} <= set(rows.columns)
+    assert len(rows) == 4 * 3 and {"strength_blur", "strength_noise"} < set(rows.columns)
+    assert text_table(rows)[0] == ["strength of blur", "strength of noise", "input", "PSNR, dB"]
     assert svg(modulation_curves(one)).startswith("<svg")
 
 

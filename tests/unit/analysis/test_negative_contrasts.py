@@ -27,7 +27,7 @@ def test_own_scores_are_compared_instead(study_parts):  # noqa: F811
     assert torch.equal(scores["blur"], result.mean("blur"))
     assert negatives(scores) == []
     rows = overlap_data_frame({c.name: c.top(result, 0.1) for c in contrasts}, scores)
-    assert rows["common, %"].item() > 0 and rows["correlation"].item() > -0.5
+    assert rows["common_fraction"].item() > 0 and rows["correlation"].item() > -0.5
 
 
 def test_the_command_compares_own_scores_unless_contrasts_are_named(here, files, capsys):

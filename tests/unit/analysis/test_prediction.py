@@ -1,9 +1,11 @@
 import pytest
 import torch
 from cases.analysis import RECIPES, photographs, study_parts  # noqa: F401
+from cases.tables import rows, value
 
 import faigfast
 from faigfast.analysis.contrasts import split_label
+from faigfast.analysis.data_frames import text_table
 from faigfast.analysis.evaluation import crops, evenly_spaced, restore
 from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.prediction import (
@@ -74,12 +76,21 @@ def test_a_trial_counts():
     assert trial.right().tolist() == [1, 0, 1, 1, 0]
     assert trial.right(exact=False).tolist() == [1, 1, 1, 1, 0]
     assert trial.confusion().tolist() == [[0.5, 0.5, 0], [0, 1, 0], [0.5, 0, 0.5]]
-    accuracy = trial.to_frame().set_index("truth")
-    assert accuracy.loc["all", "and level right, %"] == 60
-    assert accuracy.loc["all", "degradation right, %"] == 80
+    accuracy = trial.to_frame()
+    of_all = {"degradation": "all", "interval": "crops"}
+    assert value(accuracy, "label_right", **of_all) == pytest.approx(0.6)
+    assert value(accuracy, "degradation_right", **of_all) == pytest.approx(0.8)
     low, high = wilson(4, 5)
-    assert accuracy.loc["all", "degradation from"] == pytest.approx(100 * low)
+    (row,) = rows(accuracy, "degradation_right", **of_all).to_dict("records")
+    assert (row["ci95_low"], row["ci95_high"]) == pytest.approx((low, high))
     assert low < 0.8 < high <= 1
+    confusion = trial.confusion_data_frame()
+    assert value(confusion, "predicted_fraction", degradation="b", predicted_degradation="b") == 0.5
+    head, cells = text_table(confusion)
+    assert head == ["input", *(f"taken for {label}, %" for label in ("a-1", "a-2", "b"))]
+    assert cells[1] == ["a-2", "0.00", "100.0", "0.00"]
+    head, cells = text_table(accuracy)
+    assert cells[0][head.index("degradation right, %")] == "80.0 (37.6 to 96.4)"
 
 
 def test_scores_are_those_against_the_targets_own_output(study_parts, tmp_path):  # noqa: F811

@@ -129,7 +129,7 @@ def test_predict_names_a_label_an_image(networks, batch):
 
 def test_overlap_compares_degradations_alone(networks, batch, result):
     frame = faigfast.overlap(*networks, result=result, fraction=0.5)
-    assert frame["filters"].tolist() == ["blur"] and frame["correlation"][0] > -1
+    assert frame["contrast"].tolist() == ["blur"] and frame["correlation"][0] > -1
     same = faigfast.overlap(*networks, batch, fraction=0.5, steps=2)
     assert same.equals(frame)
     with pytest.raises(ValueError, match=r"contrasts are \['blur'\]; expected two or more"):
@@ -138,7 +138,8 @@ def test_overlap_compares_degradations_alone(networks, batch, result):
 
 def test_distribution_and_importance(networks, result):
     frame = faigfast.distribution(*networks, result=result, fraction=0.5)
-    assert frame["blur, number"].sum() == 12 and list(frame["layer"]) == ["0", "2"]
+    numbers = frame[(frame.contrast == "blur") & (frame.metric == "chosen_count")]
+    assert numbers["value"].sum() == 12 and list(numbers["layer"]) == ["0", "2"]
     channels = faigfast.importance(*networks, result=result)
     weights = faigfast.importance(*networks, result=result, by="weight", keep="blur:")
     assert {name: len(x) for name, x in channels.items()} == {"0": 4, "2": 3}

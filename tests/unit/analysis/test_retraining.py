@@ -4,9 +4,12 @@ import math
 import pytest
 import torch
 from cases.analysis import RECIPES, photographs, study_parts  # noqa: F401
+from cases.tables import rows
+from cases.tables import value as value_of
 from torch import nn
 
 import faigfast.training.trainer
+from faigfast.analysis.data_frames import text_table
 from faigfast.analysis.masking import SAME_LAYERS
 from faigfast.analysis.report.figures import retraining_bars, svg
 from faigfast.analysis.retraining import (
@@ -164,11 +167,15 @@ def test_discovered_random_and_all_are_compared(part, study_parts):  # noqa: F81
     chance, _ = changed(baseline, part.networks["random"], index)
     assert set(discovered) <= set(result.top("blur", 0.2).indices.tolist())
     assert len(chance) == pytest.approx(len(discovered), abs=3) and set(chance) != set(discovered)
-    by_network = retraining_data_frame([part]).set_index("network")
+    data = retraining_data_frame([part])
     base, full, now = (float(part.psnr(n).mean()) for n in ("baseline", "target", "all"))
-    expected = 100 * (now - base) / (full - base) if full > base else math.nan
-    assert by_network.loc["all", "recovered, %"] == pytest.approx(expected, nan_ok=True)
-    assert by_network.loc["discovered", "filters"] == part.count
+    expected = (now - base) / (full - base) if full > base else math.nan
+    assert value_of(data, "recovered", network="all") == pytest.approx(expected, nan_ok=True)
+    assert set(data.filter_count[data.network == "discovered"]) == {part.count}
+    assert data.filter_count[data.network == "all"].isna().all()
+    head, cells = text_table(data)
+    assert [row[1] for row in cells] == list(part.values) and "recovered, %" in head
+    assert [row[2] for row in cells] == ["–", "–", *3 * [str(part.count)], "–"]
     (said,) = retraining_sentences([part])
     gains = "retraining the" if full > base else "the target gains nothing over the baseline"
     assert said.startswith(f"blur: {gains}") and "random ones" in said
@@ -188,11 +195,12 @@ def test_a_control_learns_as_many_filters_in_each_layer(part, study_parts):  # n
     learned, others = changed(baseline, part.networks[SAME_LAYERS], index)
     assert set(learned) <= set(control.indices.tolist()) and not others
     assert len(learned) == pytest.approx(part.count, abs=3)
-    rows = retraining_data_frame([part]).set_index("network")
-    assert rows.loc[SAME_LAYERS, "filters"] == part.count
+    data = retraining_data_frame([part])
+    assert set(data.filter_count[data.network == SAME_LAYERS]) == {part.count}
     lead = part.psnr("discovered") - part.psnr(SAME_LAYERS)
-    assert rows.loc["discovered", "above random, same layers"] == pytest.approx(float(lead.mean()))
-    assert math.isnan(rows.loc[SAME_LAYERS, "above random, same layers"])
+    of = {"network": "discovered", "interval": "crops"}
+    assert value_of(data, "above_random_same_layers", **of) == pytest.approx(float(lead.mean()))
+    assert not len(rows(data, "above_random_same_layers", network=SAME_LAYERS))
     assert "random ones of the same layers" in retraining_sentences([part])[0]
     assert "of the same layers" in svg(retraining_bars([part]))
 

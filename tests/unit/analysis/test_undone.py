@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from cases.tables import check_files
 
 from faigfast.analysis import demo
 from faigfast.analysis.contrasts import Contrast
@@ -91,30 +92,33 @@ def test_one_crop_has_a_share_without_interval():
 def test_tables_leave_shares_open_and_say_why(masking, tmp_path):
     pandas = pytest.importorskip("pandas")
     data = masked_networks(masking)
-    rows = {(r["method"], r["filters"], r["input"]): r for r in data.to_dict("records")}
+    shares = data[data.metric == "undone"]
+    rows = {(r["method"], r["contrast"], r["degradation"]): r for r in shares.to_dict("records")}
     broken = rows["faig", "noise", "noise"]
-    assert math.isnan(broken["undone, %"]) and math.isnan(broken["± undone"])
+    assert math.isnan(broken["value"]) and math.isnan(broken["ci95_low"])
     assert broken["outcome"] == BROKEN
     assert rows["faig", "noise", "clean"]["outcome"] == BROKEN
     assert rows["faig", "clean", "clean"]["outcome"] == NO_GAIN
-    assert rows["random", "", "noise"]["undone, %"] == pytest.approx(100 * 0.03 / 2.93, abs=0.1)
+    assert rows["random", "", "noise"]["value"] == pytest.approx(0.03 / 2.93, abs=0.001)
     assert rows["random", "", "noise"]["outcome"] == ""
     assert rows[SAME_LAYERS, "clean", "clean"]["outcome"] == BROKEN
-    assert rows["baseline", "", "noise"]["undone, %"] == pytest.approx(100)
+    assert rows["baseline", "", "noise"]["value"] == pytest.approx(1)
     head, cells = text_table(data)
     column = [row[head.index("undone, %")] for row in cells]
-    assert column.count("–") == data["undone, %"].isna().sum()
-    for name in write_data_frame(tmp_path / "masking", data):
-        read = pandas.read_csv if name.endswith("csv") else pandas.read_parquet
-        again = read(tmp_path / name)
-        assert again["undone, %"].isna().tolist() == data["undone, %"].isna().tolist()
+    assert column.count(BROKEN) + column.count(NO_GAIN) == shares["value"].isna().sum()
+    assert column.count(BROKEN) == 3 and "–" not in column
+    write_data_frame(tmp_path / "masking", data)
+    read = [check_files(tmp_path / "masking"), pandas.read_parquet(tmp_path / "masking.parquet")]
+    read.append(pandas.read_json(tmp_path / "masking.rows.json"))
+    for again in read:
+        assert again["value"].isna().tolist() == data["value"].isna().tolist()
         assert (again["outcome"] == BROKEN).sum() == 3
-        assert not (again["undone, %"].abs() > 200).any()
 
 
 def test_given_sets_have_outcomes_too(masking):
     values = {**masking.pair_values, "mine": masking.masked[0].values}
     data = masked_sets(values)
+    data = data[data.metric == "undone"]
     assert data[data.network == "mine"]["outcome"].tolist() == [BROKEN, BROKEN]
     assert data[data.network == "target"]["outcome"].tolist() == ["", NO_GAIN]
 
@@ -173,14 +177,13 @@ def test_location_experiments_have_outcomes():
     values["masked"] = {"psnr": MASKED["noise", "faig"]}
     values["masked, other places"] = {"psnr": MASKED["noise", SAME_LAYERS]}
     part = Locations("noise", "noise", 10, values)
-    rows = {row["network"]: row for row in part.rows()}
-    assert rows["masked"]["noise outcome"] == rows["masked"]["clean outcome"] == BROKEN
-    assert math.isnan(rows["masked"]["noise kept, %"])
-    assert rows["masked, other places"]["noise kept, %"] == pytest.approx(
-        100 * 2.34 / 2.93, abs=0.1
-    )
-    assert rows["target"]["clean outcome"] == NO_GAIN
-    assert len(locations_data_frame([part])) == 4
+    rows = {(r["network"], r["degradation"]): r for r in part.rows() if r["metric"] == "kept"}
+    assert rows["masked", "noise"]["outcome"] == rows["masked", "clean"]["outcome"] == BROKEN
+    assert math.isnan(rows["masked", "noise"]["value"])
+    kept = rows["masked, other places", "noise"]["value"]
+    assert kept == pytest.approx(2.34 / 2.93, abs=0.001)
+    assert rows["target", "clean"]["outcome"] == NO_GAIN
+    assert len(locations_data_frame([part])) == 4 * 2 * 3
     (axis,) = location_bars([part]).axes
     assert [bar.get_width() > 0 for bar in axis.patches] == [False, True]
     assert BROKEN in [text.get_text() for text in axis.texts]

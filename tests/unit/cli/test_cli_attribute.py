@@ -51,13 +51,15 @@ def test_every_file_holds_what_the_library_gives(here, files, capsys, words, dat
             assert (saved.baseline, saved.target) == (wanted.baseline, wanted.target)
     with open(here / "filters.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(result.index)
+    assert len(rows) == len(result.index) * len(result.degradations)
+    sidecar = json.loads((here / "filters.columns.json").read_text())
+    assert list(sidecar["columns"]) == list(rows[0])
     for row in rows[:: len(rows) // 7]:
         place = result.index.locate(int(row["flat"]))
         assert (row["layer"], int(row["out"]), int(row["in"])) == place
-        for name in result.degradations:
-            contrast = float(result.contrast(name)[int(row["flat"])])
-            assert float(row[f"contrast_{name}"]) == pytest.approx(contrast, rel=1e-5)
+        for column, scores in (("contrast_score", result.contrast), ("score", result.mean)):
+            known = float(scores(row["degradation"])[int(row["flat"])])
+            assert float(row[column]) == pytest.approx(known, rel=1e-5)
 
     assert shlex.split(manifest["command"]) == ["faigfast", *argv]
     assert manifest["checkpoints"]["baseline"] == {"path": "a.pth", "entry": "params_ema of a.pth"}

@@ -97,6 +97,7 @@ def test_another_run_is_refused_unless_told(here, files, capsys):
         "clean_index.txt",
         "clean_top_0.01_index.txt",
         "diary.txt",
+        "filters.columns.json",
         "filters.csv",
         "manifest.json",
         "scores.safetensors",

@@ -52,11 +52,11 @@ def test_a_dial_of_a_pair(here, files, capsys):
         assert equal(written, dial.apply(target, float(strength)))
     assert equal(dial.apply(target, 1), target) and not equal(dial.apply(target, 0), baseline)
     rows = table(here, "dial-curve")
-    assert set(rows.way) == {
+    assert set(rows.method) == {
         "dial", "interpolation of all weights", "random of the same layers",
     }  # fmt: skip
-    assert set(rows.input) == {"noise", "clean"} and {"SSIM", "± ssim"} <= set(rows.columns)
-    assert len(table(here, "dial-sets")) == 1
+    assert set(rows.degradation) == {"noise", "clean"} and {"ssim", "psnr"} <= set(rows.metric)
+    assert table(here, "dial-sets").metric.tolist() == ["undone", "clean_psnr_change"]
     content = json.loads((here / "dial.json").read_text())
     assert {"dial.safetensors", "strip-noise.png", "noise-0.5.safetensors"} <= set(content["files"])
     assert all((here / name).stat().st_size for name in content["files"])

@@ -25,8 +25,9 @@ def test_mask(here, files, capsys):
     masking = table(here, "masking")
     methods = {"faig", "change", "random", "random of the same layers"}
     assert set(masking.method) == methods | {"baseline", "target"}
-    assert len(table(here, "masking-areas")) == 3 * 4
-    assert (here / "masking-curves.svg").read_text().startswith("<svg")
+    areas = table(here, "masking-areas")
+    assert len(areas[areas.metric == "area"]) == 3 * 4
+    assert (here / "masking-curves-page.svg").read_text().startswith("<svg")
     finished(here, "mask")
 
 
@@ -59,9 +60,9 @@ def test_mask_with_biases(here, files, capsys):
     argv = words("mask", here, *MASK, "--biases", "--by", "channel")
     assert main(argv) == 0
     out = capsys.readouterr().out
-    assert "filters are all in a set move too: the column biases counts them." in out
+    assert "filters are all in a set move too: the column bias_count counts them." in out
     masking = table(here, "masking")
-    assert (masking.biases[masking.method == "faig"] > 0).all()
+    assert (masking.bias_count[masking.method == "faig"] > 0).all()
     few = here.parent / "few"
     fractions = ["--fractions", "0.01", "--methods", "faig", "--metrics", "psnr"]
     assert main(words("mask", few, *fractions, "--biases")) == 0
@@ -181,14 +182,15 @@ def test_degraded_images_come_from_folders(here, capsys):
     assert main(argv) == 0
     out, err = capsys.readouterr()
     assert "do not divide by the scale" in err
-    assert set(table(here, "masking").input) == {"soft", "x"} and "from image0, image1" in out
+    assert set(table(here, "masking").degradation) == {"soft", "x"} and "from image0, image1" in out
     data = open_data("gt", {"soft": "soft", "x": "grainy"})
     pair = faigfast.load_pair("a.pth", "b.safetensors")
     kept = data.without(slice(0, None, 4))
     expected = evaluate(pair[1], kept, border=2)["x"].mean()
     rows = table(here, "masking")
-    row = rows[(rows.method == "target") & (rows.input == "x")].iloc[0]
-    assert row["PSNR, dB"] == pytest.approx(float(expected), rel=1e-5)
+    row = rows[(rows.method == "target") & (rows.degradation == "x")].iloc[0]
+    assert row["metric"] == "psnr"
+    assert row["value"] == pytest.approx(float(expected), rel=1e-5)
 
 
 def open_data(gt, lq):

@@ -84,7 +84,7 @@ function startContents() {
   mark();
 }
 
-// Heads sort, and every table can be saved as it is shown.
+// Heads sort, and every table can be saved: the rows for machines where the page has them, or as it is shown.
 function startTable(table) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, n) => {
@@ -94,7 +94,8 @@ function startTable(table) {
   });
   const save = () => {
     const rows = [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent));
-    download(`${table.dataset.name}.csv`, csvText(rows), "text/csv");
+    const machine = table.parentNode.querySelector("script");
+    download(`${table.dataset.name}.csv`, machine ? JSON.parse(machine.textContent) : csvText(rows), "text/csv");
   };
   const bar = element("div", { class: "controls screen" });
   bar.append(downloadButton("CSV", `Download table ${table.dataset.name} as CSV`, save));

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from faigfast.analysis.baselines import METHODS
-from faigfast.analysis.data_frames import data_frame
-from faigfast.analysis.evaluation import METRICS, restore
+from faigfast.analysis.data_frames import data_frame, measured
+from faigfast.analysis.evaluation import METRICS, mean_and_interval, restore
 from faigfast.analysis.locations import EXPERIMENTS, locations, locations_data_frame
 from faigfast.analysis.masking import SAME_LAYERS, mask
 from faigfast.analysis.metrics import psnr
@@ -29,7 +29,7 @@ from faigfast.analysis.report.sections.material import SHOWN_PHOTOGRAPHS, Materi
 from faigfast.analysis.report.tables import (
     area_sentences,
     areas,
-    completeness_rows,
+    completeness,
     masked_networks,
 )
 from faigfast.analysis.swap_units import random_of_same_layers
@@ -44,17 +44,17 @@ def pair_quality(page: Page, material: Material) -> None:
     page.heading("The pair, and how well the integral was taken")
     base, full = material.pair_psnr
     rows = [
-        {
-            "input": name,
-            "baseline, dB": float(base[name].mean()),
-            "target, dB": float(full[name].mean()),
-            "gain, dB": float((full[name] - base[name]).mean()),
-        }
+        {"degradation": name, "network": network, **measured(metric, *mean_and_interval(values))}
         for name in study.measured.lq
+        for network, metric, values in (
+            ("baseline", "psnr", base[name]),
+            ("target", "psnr", full[name]),
+            ("target", "gain", full[name] - base[name]),
+        )
     ]
-    material.put(page, "pair", data_frame(rows))
+    material.put(page, "pair", data_frame(rows, across=["network"]))
     add_completeness(page, result)
-    material.put(page, "completeness", data_frame(completeness_rows(result)))
+    material.put(page, "completeness", completeness(result))
     page.code(material.commands["mask"])
 
 
@@ -189,25 +189,24 @@ def masking_by_swap_unit(page: Page, material: Material) -> None:
             for method in ("faig", SAME_LAYERS, "random"):
                 for m in masking.curve(method, contrast.name):
                     row: dict[str, Any] = {
-                        "filters": contrast.name,
+                        "contrast": contrast.name,
                         "method": method,
                         "by": by,
-                        "asked for, %": 100 * m.fraction,
-                        "masked, %": 100 * m.share,
+                        "fraction": m.fraction,
+                        "masked_fraction": m.share,
                     }
                     for degradation in masking.target:
                         one = masking.outcome(m, degradation)
-                        row[f"{degradation} undone, %"] = 100 * one.share
-                        row[f"± {degradation}"] = 100 * one.half
-                        row[f"{degradation} outcome"] = one.outcome
-                    rows.append(row)
+                        share = measured("undone", one.share, one.half)
+                        row = {"degradation": degradation} | row
+                        rows.append(row | share | {"outcome": one.outcome})
     page.text(
         "Share of the target's gain that is undone. A first unit is taken whatever its size. "
         "Random units of the same layers are as many in each layer as FAIG's; whole layers have "
         "no such control."
     )
     page.text(MEANING, note=True)
-    material.put(page, "masking-units", data_frame(rows))
+    material.put(page, "masking-units", data_frame(rows, across=["degradation"]))
     for by in ("channel", "layer"):
         page.code(f"{material.commands['mask']} --methods faig --by {by}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from faigfast.analysis.contrasts import Contrast
-from faigfast.analysis.data_frames import text_table, write_data_frame
+from faigfast.analysis.data_frames import csv_text, text_table, write_data_frame
 from faigfast.analysis.evaluation import Crops, evaluate
 from faigfast.analysis.report.drawing import data_uri, middle
 from faigfast.analysis.report.page import Page
@@ -136,10 +136,11 @@ class Material:
 
     def put(self, page: Page, name: str, data: "pandas.DataFrame", summary: str = "") -> None:
         """Put a table on the page, at most `SHOWN_ROWS` rows, and write all rows to files."""
-        page.table(*text_table(data.head(SHOWN_ROWS)), summary=summary, name=name)
-        if len(data) > SHOWN_ROWS:
+        head, rows = text_table(data)
+        page.table(head, rows[:SHOWN_ROWS], summary=summary, name=name, csv=csv_text(data))
+        if len(rows) > SHOWN_ROWS:
             page.text(
-                f"The first {SHOWN_ROWS} of {len(data)} rows; all are in {name}.csv.", note=True
+                f"The first {SHOWN_ROWS} of {len(rows)} rows; all are in {name}.csv.", note=True
             )
         self.files.extend(write_data_frame(self.folder / name, data))
 

@@ -1,10 +1,11 @@
 """Sections on uses of the discovered filters: modulation, prediction, retraining."""
 
 from dataclasses import replace
+from statistics import mean
 
 from faigfast.analysis.metrics import psnr
 from faigfast.analysis.modulation import STRENGTHS, modulate, modulated_images
-from faigfast.analysis.prediction_trials import try_predictions
+from faigfast.analysis.prediction_trials import try_predictions, wilson
 from faigfast.analysis.report.charts import matrix_chart
 from faigfast.analysis.report.effect_charts import modulation_chart, retraining_chart
 from faigfast.analysis.report.page import Page
@@ -116,12 +117,11 @@ def prediction(page: Page, material: Material) -> None:
         "full vectors, or by the most similar labelled crop."
     )
     for trial in prediction_trials:
-        accuracy = trial.to_frame()
-        first = accuracy.iloc[0]
+        kind, exact = (trial.right(exact).tolist() for exact in (False, True))
+        share, low, high = (100 * v for v in (mean(kind), *wilson(int(sum(kind)), len(kind))))
         page.text(
-            f"By {trial.match}: degradation right in {first['degradation right, %']:.0f} % "
-            f"({first['degradation from']:.0f} to {first['degradation to']:.0f} %), with its level "
-            f"in {first['and level right, %']:.0f} %, of {first['images']} crops."
+            f"By {trial.match}: degradation right in {share:.0f} % ({low:.0f} to {high:.0f} %), "
+            f"with its level in {100 * mean(exact):.0f} %, of {len(kind)} crops."
         )
     best = max(prediction_trials, key=lambda t: float(t.right(exact=False).mean()))
     page.chart(
