@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pandas
 
+from faigfast.analysis.data_frames import text_table
 from faigfast.io.atomic import write_text
+from faigfast.io.text_table import markdown
 from faigfast.zoo.pairs import PAIRS
 
 BEGIN = "<!-- from here written by scripts/dials.py -->"
@@ -67,30 +69,18 @@ def section(title: str, folder: Path) -> str:
     summary = (folder / "summary.txt").read_text(encoding="utf-8").strip()
     sets = pandas.read_csv(folder / "dial-sets.csv")
     curve = pandas.read_csv(folder / "dial-curve.csv")
-    curve = curve[["dial", "way", "strength", "input", *curve.columns[4:6]]]
-    curve["value"] = [
-        f"{a:.2f} ± {b:.2f}" for a, b in zip(*(curve[c] for c in curve.columns[4:6]), strict=True)
-    ]
-    keys = ["dial", "way", "strength"]
-    wide = curve.pivot(index=keys, columns="input", values="value").reset_index()
+    curve = curve[curve["metric"] == "psnr"]
+    curve.attrs["across"] = ["degradation"]
     return "\n\n".join(
         [
             f"## {title}",
             f"```\n{summary}\n```",
             "Sets that were tried, on the selection crops:",
-            markdown(sets.round(2)),
-            f"{curve.columns[4]} on the measured crops, by input:",
-            markdown(wide),
+            markdown(*text_table(sets)),
+            "The measured crops, by input:",
+            markdown(*text_table(curve)),
         ]
     )
-
-
-def markdown(frame: pandas.DataFrame) -> str:
-    """Give a data frame as a table in Markdown."""
-    frame = frame.astype(object).where(frame.notna(), "")
-    rows = [list(map(str, frame.columns)), *([str(v) for v in row] for row in frame.values)]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
 
 
 if __name__ == "__main__":

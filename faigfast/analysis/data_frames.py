@@ -17,6 +17,7 @@ TextTable = tuple[list[str], list[list[str]]]
 
 MEASURED = ("metric", "value", "ci95_low", "ci95_high", "outcome")  # the last columns
 CROPS, PHOTOGRAPHS = "crops", "photographs"  # what an interval is over
+TABLE_FILES = ("csv", "rows.json", "columns.json", "parquet")
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is computed
 NO_PARQUET = "tables are CSV and JSON alone; Parquet needs pyarrow: pip install 'faigfast[report]'"
 
@@ -138,7 +139,9 @@ def _values(records: Sequence[Mapping[str, Any] | None], of: Column) -> list[str
     even = all(math.isclose(down, up, rel_tol=1e-3, abs_tol=1e-9) for down, up in known)
     cells = []
     for record, (value, low, high) in zip(records, numbers, strict=True):
-        text = (math.isnan(value) and record and record.get("outcome")) or _cell(value, digits)
+        outcome = (record or {}).get("outcome")
+        named = math.isnan(value) and isinstance(outcome, str) and outcome
+        text = named or _cell(value, digits)
         if math.isfinite(low):
             ends = [_cell(x, digits) for x in (low, high, (high - low) / 2)]
             text += f" ± {ends[2]}" if even else f" ({ends[0]} to {ends[1]})"
@@ -205,7 +208,7 @@ def write_data_frame(stem: Path, data: "pandas.DataFrame") -> list[str]:
         write_csv(path, data)
     write_json(stem.with_name(f"{stem.name}.rows.json"), _records(data))
     write_columns(stem.with_name(f"{stem.name}.columns.json"), data)
-    files = [f"{stem.name}.{end}" for end in ("csv", "rows.json", "columns.json")]
+    files = [f"{stem.name}.{end}" for end in TABLE_FILES[:-1]]
     try:
         with atomic_write(stem.with_name(f"{stem.name}.parquet")) as path:
             _write_parquet(path, data)
@@ -245,3 +248,21 @@ def without_parquet(files: Sequence[str]) -> list[str]:
     names = set(files)
     missing = [n for n in files if n.endswith(".csv") and n[:-4] + ".parquet" not in names]
     return [NO_PARQUET] if missing else []
+
+
+def brief_names(files: Sequence[str]) -> str:
+    """List file names, those of one table together.
+
+    Examples
+    --------
+    >>> brief_names(["a.csv", "a.rows.json", "a.columns.json", "a.svg"])
+    'a.{csv,rows.json,columns.json}, a.svg'
+    """
+    names: dict[str, list[str]] = {}
+    for file in files:
+        stem, _, end = file.partition(".")
+        of_table = end in TABLE_FILES and f"{stem}.columns.json" in files
+        names.setdefault(stem if of_table else file, []).append(end)
+    return ", ".join(
+        name if name in files else f"{name}.{{{','.join(ends)}}}" for name, ends in names.items()
+    )

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from faigfast.analysis.baselines import METHODS, WEIGHT_METHODS
-from faigfast.analysis.data_frames import data_frame
 from faigfast.analysis.masking import mask, mask_sets
 from faigfast.analysis.report.figures import method_curves
 from faigfast.analysis.report.tables import (
     area_sentences,
     areas,
-    completeness_rows,
+    completeness,
     masked_networks,
     masked_sets,
 )
@@ -78,7 +77,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         sentences = [MEANING]
         if options.biases:
             moved = any(m.biases for m in masking.masked)
-            rest = "the column biases counts them" if moved else "no set holds all of a channel"
+            rest = "the column bias_count counts them" if moved else "no set holds all of a channel"
             sentences.append(f"{BIASES}: {rest}.")
         if "faig" in results:
             sentences = [*area_sentences(masking), *sentences]

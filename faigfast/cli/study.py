@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 import faigfast
 from faigfast.analysis.contrasts import Contrast, check_contrasts, one_against_rest
-from faigfast.analysis.data_frames import text_table, without_parquet, write_data_frame
+from faigfast.analysis.data_frames import (
+    brief_names,
+    text_table,
+    without_parquet,
+    write_data_frame,
+)
 from faigfast.analysis.evaluation import (
     Crops,
     check_metrics,
@@ -44,7 +49,7 @@ from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
 from faigfast.integration.padding import checked_pad
 from faigfast.integration.quadrature import node_count
-from faigfast.io.atomic import write_json, write_text
+from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.io.fitted_table import fitted
 from faigfast.io.lock import alone_in
@@ -375,4 +380,4 @@ def publish(
         "machine": describe_machine(),
     }
     write_json(folder / f"{name}.json", content)
-    print(f"wrote {', '.join([*files, f'{name}.json'])} in {folder}")
+    print(f"wrote {brief_names([*files, f'{name}.json'])} in {folder}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas
 
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "tables.md"
 SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -30,6 +31,23 @@ def half(data, metric, **where):
     return float((row["ci95_high"] - row["ci95_low"]).item()) / 2
 
 
+def documented(name):
+    """Columns of a table on the page of the documentation; those in brackets may be missing."""
+    listed = dict(re.findall(r"(?m)^\| `([\w…-]+)` \| (.*) \|$", PAGE.read_text()))
+    name = re.sub(r"-by-\w+$", "-by-…", name)
+    text = listed[name]
+    text = listed[text.removeprefix("as ").strip("`")] if text.startswith("as ") else text
+    optional = re.findall(r"`([\w…]+)`", " ".join(re.findall(r"\(.*?\)", text)))
+    return re.findall(r"`([\w…]+)`", text), optional
+
+
+def check_documented(name, columns):
+    """The page lists the columns of a table, in their order."""
+    wanted, optional = documented(name)
+    seen = dict.fromkeys("strength_…" if c.startswith("strength_") else c for c in columns)
+    assert list(seen) == [c for c in wanted if c in seen or c not in optional], name
+
+
 def check_files(stem: Path):
     """Read CSV, Parquet and JSON of a table with its sidecar; give the data frame of the CSV."""
     one = pandas.read_csv(f"{stem}.csv")
@@ -44,6 +62,7 @@ def check_files(stem: Path):
     assert len(one) == len(other) == len(content)
     assert all(SNAKE_CASE.fullmatch(name) for name in names)
     assert all(entry["meaning"] for entry in sidecar["columns"].values())
+    check_documented(stem.name, names)
     numbers = [n for n in one.select_dtypes("number") if one[n].notna().any()]
     for row in content[:20]:
         assert list(row) == names
