@@ -81,7 +81,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             sentences.append(f"{BIASES}: {rest}.")
         if "faig" in results:
             sentences = [*area_sentences(masking), *sentences]
-            data_frames["completeness"] = data_frame(completeness_rows(results["faig"]))
+            data_frames["completeness"] = completeness(results["faig"])
         figures = {"masking curves": method_curves(masking)}
         rivals = any(name != "faig" and name not in WEIGHT_METHODS for name in options.methods)
         described = describe(study, rivals)
