@@ -15,7 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from tqdm import tqdm
 
 from faigfast.attribution.computation import SIGNED, Computation
-from faigfast.attribution.named_networks import named_networks
+from faigfast.attribution.named_networks import named_networks, names_given, renamed_in_errors
 from faigfast.attribution.uncompiled import uncompiled
 from faigfast.backend.catalogue import choose
 from faigfast.backend.cpu.allocator import free_cached
@@ -116,6 +116,9 @@ class Attributor:
         _graphs_of: WeakIdKeyDictionary | None = None,
     ) -> None:
         refuse_transforms()
+        # `attribute` renames for its own caller.
+        given = names_given(model_a, model_b, baseline, target)
+        self._renamed = given if _graphs_of is None else set()
         baseline, target = named_networks(model_a, model_b, baseline, target)
         flags = {
             "emulate": emulate, "per_image": per_image, "signed": signed, "progress": progress,
@@ -143,12 +146,13 @@ class Attributor:
         self._open = True
         if devices is not None:
             return
-        self._own = unwrap(baseline, "model_a"), unwrap(target, "model_b")
-        if _graphs_of is None:
-            self._graphs = Graphs()
-        else:
-            self._graphs = _graphs_of.setdefault(self._own[1], Graphs())
-        self.refresh()
+        with renamed_in_errors(self._renamed):
+            self._own = unwrap(baseline, "model_a"), unwrap(target, "model_b")
+            if _graphs_of is None:
+                self._graphs = Graphs()
+            else:
+                self._graphs = _graphs_of.setdefault(self._own[1], Graphs())
+            self.refresh()
 
     @uncompiled
     def __call__(self, batch: Batches) -> Attribution:
@@ -160,6 +164,10 @@ class Attributor:
             As `attribute`; also if the networks have moved or changed their types or shapes,
             or after the end of a `with` block.
         """
+        with renamed_in_errors(self._renamed):
+            return self._called(batch)
+
+    def _called(self, batch: Batches) -> Attribution:
         refuse_transforms()
         if not self._open:
             raise ValueError("the Attributor is closed; expected a call inside its `with` block")

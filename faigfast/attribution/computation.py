@@ -47,7 +47,13 @@ OVERWRITTEN_NOTE = (
     "forward: the network itself writes to {}, so the next forward may undo a mask of their "
     "filters; merge branches first by fuse=, or leave these layers out by parameters="
 )
-MEMORY_NOTE = "memory: not counted, since one image at one point is held, the least there is"
+MEMORY_NOTE = (
+    "memory: the budget has no effect, since one image at one point is held, the least there is"
+)
+SLOW_NOTE = (
+    "runs point by point: {}; the scores are as exact, and the run is slower (the how-to on your "
+    "own network says what helps)"
+)
 
 
 @dataclass(eq=False)
@@ -236,7 +242,7 @@ class Computation:
                     yield image_scores
                 return
             except PointByPoint as problem:
-                self.engine.notes.setdefault(f"runs point by point: {problem}")
+                self.engine.notes.setdefault(SLOW_NOTE.format(problem))
                 if self.memory is not None:
                     self.engine.notes.setdefault(MEMORY_NOTE)
                 if self.engine.values is not None:

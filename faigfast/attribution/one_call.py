@@ -3,7 +3,7 @@
 from torch import nn
 
 from faigfast.attribution.attributor import Devices, attribute_once
-from faigfast.attribution.named_networks import named_networks
+from faigfast.attribution.named_networks import named_networks, names_given, renamed_in_errors
 from faigfast.filters.selection import Selection
 from faigfast.integration.batch import FORMS, Batches
 from faigfast.integration.objective import Objective
@@ -135,9 +135,10 @@ def attribute(
     networks = named_networks(model_a, model_b, baseline, target)
     if batch is None:
         raise TypeError(f"batch is a NoneType; expected {FORMS}")
-    return attribute_once(
-        *networks, batch, rule=rule, steps=steps, tol=tol, emulate=emulate,
-        objective=objective, parameters=parameters, backend=backend, precision=precision,
-        memory=memory, progress=progress, per_image=per_image, signed=signed, devices=devices,
-        pad=pad, fuse=fuse,
-    )  # fmt: skip
+    with renamed_in_errors(names_given(model_a, model_b, baseline, target)):
+        return attribute_once(
+            *networks, batch, rule=rule, steps=steps, tol=tol, emulate=emulate,
+            objective=objective, parameters=parameters, backend=backend, precision=precision,
+            memory=memory, progress=progress, per_image=per_image, signed=signed, devices=devices,
+            pad=pad, fuse=fuse,
+        )  # fmt: skip

@@ -19,7 +19,7 @@ from faigfast.engine.chunking import preferred_chunk
 from faigfast.engine.endpoints import compare_endpoints
 from faigfast.engine.graph import SIZES, Graphs, Modules, PairOutputs, same_operations
 from faigfast.engine.losses import accumulate, check_losses, losses_at
-from faigfast.engine.memory import Chunk, default_budget, fit_chunk
+from faigfast.engine.memory import RAN_OUT_NOTE, Chunk, default_budget, fit_chunk
 from faigfast.engine.op_rules import Points
 from faigfast.engine.run import (
     Plan,
@@ -192,7 +192,7 @@ class Engine:
             # Only here, since the error kept the tensors of the chunk alive.
             torch.cuda.empty_cache()
             advance(-counted)
-            self.notes.setdefault(f"memory: out of memory with {chunk}; went on with {smaller}")
+            self.notes.setdefault(RAN_OUT_NOTE.format(chunk, smaller))
             chunk = smaller
         while len(self.checked_plans) > SIZES:
             del self.checked_plans[next(iter(self.checked_plans))]
@@ -200,7 +200,7 @@ class Engine:
         if self.scale is not None and self.scale.least:
             self.notes.setdefault(
                 "precision: gradients overflowed and were computed again, scaled by "
-                f"2^{self.scale.least}"
+                f"2^{self.scale.least}; the scores are right"
             )
         if self.backend == "cpu":
             free_cached(int(CACHE_SHARE * default_budget(x.device)))

@@ -17,6 +17,7 @@ from faigfast.engine.machine_memory import memory_of
 from faigfast.engine.op_rules import CONVOLUTIONS, Moving, Points
 from faigfast.engine.run import Plan, forward, prepare, with_gradient_sums
 from faigfast.engine.samples import Samples
+from faigfast.io.text_table import counted
 from faigfast.ops.registry import in_use, plain
 
 aten = torch.ops.aten
@@ -25,6 +26,10 @@ SHARE = 0.25  # of the machine's memory, where no budget is given
 FREE = 0.8  # of the free memory, where that is less
 MOST_SEGMENTS = 32
 MARGIN = 1.15  # for copies inside library calls
+RAN_OUT_NOTE = (
+    "memory: ran out with {} at once; went on with {}, which changes no score; a smaller memory= "
+    "avoids the attempt"
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,12 @@ class Chunk:
     images: int
     segments: int = 1
     at_once: int = 1
+
+    def __str__(self) -> str:
+        """Words for a note, such as "2 points of 4 images in 3 parts of the network"."""
+        points = counted(self.points * self.at_once, "point")
+        text = f"{points} of {counted(self.images, 'image')}"
+        return text if self.segments == 1 else f"{text} in {self.segments} parts of the network"
 
     @property
     def samples(self) -> int:

@@ -4,14 +4,14 @@ from torch import Tensor
 
 WHITE = 1 + 0.5 / 255  # values above it do not round to white in 8 bit
 RANGE_NOTE = (
-    "gt: values above 1, as in images of 0 to 255: losses and scores are of this range, and "
-    "metrics expect [0, 1]; divide images by 255 if the networks take [0, 1]"
+    "gt: values above 1, as in images of 0 to 255: most networks take [0, 1], and scores outside "
+    "their range mean nothing; divide x and gt by 255, unless the networks were trained on 0 to 255"
 )
 
 BRIGHT = 10  # above every value of an image in [0, 1] with noise that was not clipped
 X_RANGE_NOTE = (
     f"x: values above {BRIGHT}, as in images of 0 to 255, while gt is within [0, 1]; divide x by "
-    "255 unless the networks do"
+    "255, unless the networks do that themselves"
 )
 
 

@@ -1,6 +1,7 @@
 """State of a network: its tensors, their identity, and calls that leave no trace on it."""
 
 import copy
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,9 +18,12 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from faigfast.backend.precision import proper_float32
 from faigfast.io.regular_file import shortened
+from faigfast.io.text_table import counted
 from faigfast.models.generators import rewound
 from faigfast.models.packing import arguments_of
 
+# Of torch's error where a convolution gets an image with other channels.
+WRONG_CHANNELS = re.compile(r"expected input\[(?P<shape>[\d, ]+)\] to have (?P<taken>\d+) channels")
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
@@ -241,6 +245,15 @@ def blaming_networks(x: Tensor) -> Iterator[None]:
     with blaming(f"the networks do not take x {list(x.shape)} of {x.dtype}", Exception):
         try:
             yield
+        except RuntimeError as problem:
+            match = WRONG_CHANNELS.search(str(problem))
+            if match is None or match["shape"] != ", ".join(map(str, x.shape)):
+                raise
+            taken = int(match["taken"])
+            raise ValueError(
+                f"the images have {counted(x.shape[1], 'channel')} and the networks take {taken}; "
+                f"expected x of [N, {taken}, *spatial]"
+            ) from problem
         except TypeError as problem:
             if "required positional argument" not in str(problem):
                 raise

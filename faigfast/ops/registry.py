@@ -38,6 +38,7 @@ class Kernel:
 
 
 KERNELS: dict[str, list[Kernel]] = {}
+NOUNS = {"conv": "convolutions", "linear": "linear layers"}  # of operations, in notes
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,19 @@ def choose(operation: str, *args: Any) -> Kernel:
                 choice = use.layer_choice
                 return kernel if choice is None else choice.kernel(operation, kernel, args)
             if kernel.backend and kernel.notes_refusal:
-                use.refused.setdefault(f"{operation} without the {kernel.name} kernel: {why}")
+                use.refused.setdefault(_refusal(operation, kernel.name, why))
     raise AssertionError(f"{operation} has no plain kernel")
+
+
+def _refusal(operation: str, kernel: str, why: str) -> str:
+    """Word a note for users: what happened, why, and what it costs."""
+    forward = operation.removesuffix("_backward")
+    noun = NOUNS.get(forward, forward.replace("_", " "))
+    noun = noun if operation == forward else f"gradients of {noun}"
+    return (
+        f"speed: PyTorch computes some {noun} in place of faigfast's {kernel} kernel ({why}): the "
+        "scores are as exact, these layers may be slower; nothing needs to be done"
+    )
 
 
 def plain(operation: Any) -> Callable[..., Any] | None:

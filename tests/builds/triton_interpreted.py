@@ -284,7 +284,7 @@ def test_attribution_is_that_of_the_reference(precision, bound, monkeypatch):
         "squared_error", "squared_error_gradient", "score_reduction",
     }  # fmt: skip
     assert error < bound
-    assert any("without the triton kernel: it has 2 groups" in note for note in result.notes)
+    assert any("faigfast's triton kernel (it has 2 groups" in note for note in result.notes)
     assert not any("point by point" in note for note in result.notes), result.notes
 
 

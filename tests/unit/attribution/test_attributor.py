@@ -149,8 +149,9 @@ def test_networks_that_are_not_what_they_were_are_refused(name, which):
     attributor(batch)
     change, words = MOVES[name]
     change(nets[which])
+    words = rf"of {('baseline', 'target')[which]} .*{words}.*refresh"
     for _ in range(2):
-        with pytest.raises(ValueError, match=rf"of model_{'ab'[which]} .*{words}.*refresh"):
+        with pytest.raises(ValueError, match=words):
             attributor(batch)
 
 
@@ -209,7 +210,7 @@ def test_what_was_not_compared_before_a_failure_is_compared_after(monkeypatch):
     monkeypatch.setattr(
         integrate, "endpoint_losses_differ", lambda *args: original(*args) or "they differ"
     )
-    assert "runs point by point: they differ" in attributor(batch).notes
+    assert any("runs point by point: they differ" in note for note in attributor(batch).notes)
 
 
 def test_threads_with_attributors_of_their_own():

@@ -284,3 +284,22 @@ def test_losses_that_overflow_in_16_bit():
     nets = pair(lambda: nn.Conv2d(3, 3, 1), torch.float32)
     x, gt = images(dtype=torch.float32)
     refused(ValueError, "finite", *nets, batch=(1e4 * x, gt), precision="fp16")
+
+
+@pytest.mark.parametrize("taken, given", [(1, 3), (3, 1)])
+def test_a_wrong_number_of_channels_is_named_in_our_words(taken, given):
+    nets = [torch.nn.Conv2d(taken, taken, 3, padding=1) for _ in range(2)]
+    batch = (torch.rand(1, given, 8, 8), torch.rand(1, given, 8, 8))
+    words = rf"images have {given} channels? and the networks take {taken}; expected x of \[N, "
+    for pad in (0, 2):
+        with pytest.raises(ValueError, match=words):
+            attribute(*nets, batch, steps=2, pad=pad)
+
+
+def test_channels_inside_a_network_are_no_matter_of_the_images():
+    def broken():
+        first, second = torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Conv2d(5, 3, 3, padding=1)
+        return torch.nn.Sequential(first, second)
+
+    with pytest.raises(ValueError, match=r"do not take x .* to have 5 channels, but got 4"):
+        attribute(broken(), broken(), (torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)), steps=2)

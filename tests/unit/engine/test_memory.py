@@ -227,11 +227,11 @@ def test_out_of_memory_halves_the_chunk_and_counts_nothing_twice(failures, late,
     torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(result.completeness, expected.completeness, rtol=1e-8, atol=1e-12)
     assert torch.equal(result.points, expected.points) and sum(moved) == 8 * 4
-    notes = [note for note in result.notes if note.startswith("memory: out of memory")]
+    notes = [note for note in result.notes if note.startswith("memory: ran out with")]
     assert len(notes) == failures
     order = [Chunk(4, 4), Chunk(2, 4), Chunk(1, 4), Chunk(1, 2), Chunk(1, 1), Chunk(1, 1, 2)]
     assert all(
-        f"out of memory with {chunk};" in note for chunk, note in zip(order, notes, strict=False)
+        f"ran out with {chunk} at once; " in note for chunk, note in zip(order, notes, strict=False)
     )
     assert list(dict.fromkeys(calls))[: failures + 1] == [
         (c.points, c.images, c.segments) for c in [*order, Chunk(1, 1, 4)][: failures + 1]
@@ -298,7 +298,7 @@ def test_a_budget_that_is_not_counted_is_told():
 
     nets = pair(ByValue, torch.float32)
     result = attribute(*nets, data((6, 6), 1, images=1), steps=1, memory=1)
-    assert any(note.startswith("memory: not counted") for note in result.notes)
+    assert any(note.startswith("memory: the budget has no effect") for note in result.notes)
 
 
 def test_what_is_needed_is_counted_for_each_backend():

@@ -148,3 +148,12 @@ def test_operations_bear_their_names_and_documentation():
     assert conv.__doc__.startswith("Compute y = scale")
     assert torch.ops.faigfast.conv.default._schema.name == "faigfast::conv"
     assert not torch.ops.faigfast.conv.default._schema.is_mutable
+
+
+def test_a_refusal_says_what_happened_why_and_what_it_costs():
+    text = registry._refusal("conv_backward", "simd", "tensors are of torch.float64")
+    assert text.startswith(
+        "speed: PyTorch computes some gradients of convolutions in place of faigfast's simd kernel "
+        "(tensors are of torch.float64): "
+    )
+    assert "as exact" in text and "slower" in text and text.endswith("nothing needs to be done")
