@@ -48,15 +48,15 @@ class Level:
         return self.degradation(gt[None], own_seed)[0]
 
 
-def degradation_levels(given: Any, scale: int, downsampling: str) -> list[Level]:
+def degradation_levels(given: Any, scale: int | None, downsampling: str) -> list[Level]:
     """Read the degradations of a plan.
 
     Parameters
     ----------
     given : mapping or sequence
         As in `Plan`.
-    scale : int
-        Down-sampling factor.
+    scale : int, optional
+        Down-sampling factor; None: not known yet.
     downsampling : str
         As in `Degradation`.
 
@@ -78,7 +78,8 @@ def degradation_levels(given: Any, scale: int, downsampling: str) -> list[Level]
             )
         if name in levels:
             raise ValueError(f"degradations hold {name!r} twice; expected each once")
-        degradation = Degradation.of(recipe, scale, downsampling)
+        own_scale = scale if scale is not None else getattr(recipe, "scale", 1)
+        degradation = Degradation.of(recipe, own_scale, downsampling)
         if degradation.identity is None:
             raise ValueError(
                 f"degradation {name!r} is {recipe!r}, which no later run could recognise; expected "

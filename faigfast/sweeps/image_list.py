@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mode
 from typing import Any
 
-from faigfast.data.image_files import image_files, match_names
+from faigfast.data.image_files import first_names, image_files, match_names
 from faigfast.data.images import image_size
 from faigfast.io.nearest_name import refuse_unknown
 from faigfast.io.regular_file import regular_file, shown
@@ -130,12 +130,12 @@ def list_images(plan: Plan, scale: int, cache: FileCache) -> ImageList:
         raise ValueError(f"the plan has no image that can be used: {reason}")
     notes = []
     if copies:
-        notes.append(f"{len(copies)} images are copies of others and count once: {copies[0]}, …")
+        notes.append(f"images that are copies of others count once: {first_names(copies)}")
     cropped = [one.name for one in usable.values() if raw_sizes[one.name][GT] != one.size]
     if cropped:
         notes.append(
-            f"{len(cropped)} of {len(usable)} images do not divide by {scale * plan.crop_to} and "
-            f"are cropped at the bottom and right: {cropped[0]}, …"
+            f"images that do not divide by {scale * plan.crop_to} are cropped at the bottom and "
+            f"right: {first_names(cropped)}"
         )
     return ImageList(list(usable.values()), refused, notes)
 

@@ -134,8 +134,8 @@ class Plan:
 
     @property
     def levels(self) -> list[Level]:
-        """Degradations by recipe, one for each level; the scale is that of the plan, or 1."""
-        return degradation_levels(self.degradations, self.scale or 1, self.downsampling)
+        """Degradations by recipe, one for each level."""
+        return degradation_levels(self.degradations, self.scale, self.downsampling)
 
     def chosen_settings(self) -> list[MethodSettings]:
         """Check and name the settings of the plan."""
