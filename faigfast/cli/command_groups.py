@@ -9,6 +9,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Rank filters": {
         "attribute": "faigfast attribute base.pth target.pth --gt photos --degrade blur=2 "
         "--output out",
+        "sweep": "faigfast sweep plan.yaml sweep --workers 8",
         "baseline": "faigfast baseline target.pth --output baseline.pth",
         "train": "faigfast train --output pair --network edsr",
     },

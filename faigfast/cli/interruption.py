@@ -10,6 +10,7 @@ AGAIN = "nothing is kept; the same command starts again"
 GOES_ON = "the same command goes on from there"
 WITHOUT_PARTS = ("demo", "bench", "accuracy", "doctor")
 STATE = "state.part"  # of a training
+FINISHED = "finished.bin"  # of a sweep
 
 
 def kept_text(command: str, options: Any) -> str:
@@ -24,6 +25,9 @@ def kept_text(command: str, options: Any) -> str:
     """
     if command in WITHOUT_PARTS:
         return AGAIN
+    if command == "sweep":
+        begun = (Path(options.output) / FINISHED).is_file()
+        return f"kept: finished units in {options.output}; {GOES_ON}" if begun else AGAIN
     folder = Path(options.output + STATE_SUFFIX if command == "baseline" else options.output)
     parts = len(list((folder / PARTS).glob("*.part")))
     states = sorted(path.parent for path in [*folder.glob(STATE), *folder.glob(f"*/{STATE}")])

@@ -20,6 +20,8 @@ from faigfast.cli.common_options import (
 from faigfast.cli.dial_options import HELP as DIAL_HELP
 from faigfast.cli.dial_options import dial
 from faigfast.cli.finding_options import FINDINGS
+from faigfast.cli.sweep_options import HELP as SWEEP_HELP
+from faigfast.cli.sweep_options import sweep
 
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -374,5 +376,6 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None]]] = {
     ),
     **FINDINGS,
     "dial": (DIAL_HELP, dial),
+    "sweep": (SWEEP_HELP, sweep),
     "doctor": ("Say what is built and found here, and why anything is missing.", _doctor),
 }

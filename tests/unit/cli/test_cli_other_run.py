@@ -158,8 +158,10 @@ def test_an_interrupt_of_every_command_says_what_is_kept(
         "attribute": ["a", "b", "--gt", "g", "--degrade", "blur=1"],
         "baseline": ["a"],
         "train": [],
+        "sweep": ["plan.yaml", "out"],
     }.get(command, [])
-    file = ["--output", "out"] if command not in ("bench", "accuracy", "doctor") else []
+    without = ("bench", "accuracy", "doctor", "sweep")
+    file = ["--output", "out"] if command not in without else []
     assert main([command, *argv, *file]) == 130
     assert capsys.readouterr().err == f"faigfast: interrupted: {AGAIN}\n"
     folder = tmp_path / ("out.state" if command == "baseline" else "out")
@@ -169,7 +171,7 @@ def test_an_interrupt_of_every_command_says_what_is_kept(
     assert main([command, *argv, *file]) == 130
     text = capsys.readouterr().err
     assert text.count("\n") == 1 and text.startswith("faigfast: interrupted: ")
-    if command in ("demo", "bench", "accuracy", "doctor"):
+    if command in ("demo", *without):
         assert AGAIN in text
     else:
         name = folder.name
