@@ -87,11 +87,9 @@ def text_table(data: "pandas.DataFrame") -> TextTable:
         key = tuple(None if _missing(record[name]) else record[name] for name in keys)
         place = (*(record[name] for name in across), record["metric"])
         rows.setdefault(key, {})[place] = record
-    if keys[0] == "degradation" and len(rows) > 1:  # it changes fastest: to the right
-        first, second = list(rows)[:2]
-        if first[0] != second[0] and first[1:] == second[1:]:
-            keys = [*keys[1:], keys[0]]
-            rows = {(*key[1:], key[0]): values for key, values in rows.items()}
+    if keys[0] == "degradation" and ("contrast" in keys or _changes_fastest(list(rows))):
+        keys = [*keys[1:], keys[0]]
+        rows = {(*key[1:], key[0]): values for key, values in rows.items()}
     places = list(dict.fromkeys(place for values in rows.values() for place in values))
     if across:  # metrics of one word stand together
         order = list(dict.fromkeys(place[:-1] for place in places))
@@ -104,6 +102,11 @@ def text_table(data: "pandas.DataFrame") -> TextTable:
     heads = [column(name, data).head for name in keys]
     heads += [_head(dict(zip(across, place, strict=False)), place[-1]) for place in places]
     return heads, [list(row) for row in zip(*columns, strict=True)]
+
+
+def _changes_fastest(keys: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether the second row differs from the first in the first cell alone."""
+    return len(keys) > 1 and keys[0][0] != keys[1][0] and keys[0][1:] == keys[1][1:]
 
 
 def _head(words: Mapping[str, str], metric: str) -> str:
@@ -143,8 +146,11 @@ def _values(records: Sequence[Mapping[str, Any] | None], of: Column) -> list[str
         named = math.isnan(value) and isinstance(outcome, str) and outcome
         text = named or _cell(value, digits)
         if math.isfinite(low):
-            ends = [_cell(x, digits) for x in (low, high, (high - low) / 2)]
-            text += f" ± {ends[2]}" if even else f" ({ends[0]} to {ends[1]})"
+            half = (high - low) / 2
+            rounded = f"{half:.{digits}f}"
+            shown = rounded if float(rounded) or not half else f"{half:.1g}"
+            ends = f" ({_cell(low, digits)} to {_cell(high, digits)})"
+            text += f" ± {shown}" if even else ends
         cells.append(text)
     return cells
 

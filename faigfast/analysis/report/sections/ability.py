@@ -198,8 +198,8 @@ def masking_by_swap_unit(page: Page, material: Material) -> None:
                     for degradation in masking.target:
                         one = masking.outcome(m, degradation)
                         share = measured("undone", one.share, one.half)
-                        row = {"degradation": degradation} | row
-                        rows.append(row | share | {"outcome": one.outcome})
+                        share["outcome"] = one.outcome
+                        rows.append({"degradation": degradation, **row, **share})
     page.text(
         "Share of the target's gain that is undone. A first unit is taken whatever its size. "
         "Random units of the same layers are as many in each layer as FAIG's; whole layers have "
