@@ -37,6 +37,7 @@ KERNELS = [
     for name in (
         "attention",
         "convolution",
+        "one_channel",
         "peak",
         "score_reduction",
         "squared_error",
@@ -225,6 +226,7 @@ setup(
             "**/*.js",
             "**/*.json",
             "**/*.jsonl",
+            "**/*.mplstyle",
             "**/*.safetensors",
             "**/*.txt",
             "py.typed",

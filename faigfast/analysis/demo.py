@@ -12,12 +12,15 @@ from faigfast.analysis.evaluation import crops, mean_and_interval, restore
 from faigfast.analysis.masking import DRAWS, FRACTIONS, Masking, Measurement, mask
 from faigfast.analysis.metrics import psnr
 from faigfast.analysis.report.builder import write_report
+from faigfast.analysis.report.captioned import demo_figure, images_figure, layers_figure
 from faigfast.analysis.report.conclusion import conclude
+from faigfast.analysis.report.drawing import data_uri
 from faigfast.analysis.report.effect_charts import masking_chart
-from faigfast.analysis.report.figures import data_uri, side_by_side
 from faigfast.analysis.report.filter_browser import browse_filters
 from faigfast.analysis.report.filter_charts import layer_chart
+from faigfast.analysis.report.image_figures import side_by_side
 from faigfast.analysis.report.page import Page
+from faigfast.analysis.report.paper import FigureFiles, paper_style
 from faigfast.analysis.report.scenes import BASELINE, INPUT, TARGET, TRUTH, Scene, Shot
 from faigfast.analysis.report.sections.ability import add_completeness
 from faigfast.analysis.report.tables import completeness_table, masking_table, verdicts
@@ -50,7 +53,11 @@ ATTRIBUTED, MEASURED = slice(0, None, 4), slice(0, None, 2)
 
 
 def run_demo(
-    output: str | os.PathLike[str] = "faigfast-demo", *, steps: int = 20, progress: bool = True
+    output: str | os.PathLike[str] = "faigfast-demo",
+    *,
+    steps: int = 20,
+    progress: bool = True,
+    figures: FigureFiles | None = None,
 ) -> Path:
     """Attribute blur and noise, mask the top filters, print the PSNR and write a report.
 
@@ -63,6 +70,8 @@ def run_demo(
         Midpoints on the line.
     progress : bool
         Show progress bars.
+    figures : FigureFiles, optional
+        Figures for papers in the folder `figures`; None: none.
 
     Returns
     -------
@@ -144,10 +153,20 @@ def run_demo(
         progress=progress,
         seconds_before=time.perf_counter() - start,
     )  # fmt: skip
-    with atomic_write(output / "masking.png") as path:
-        side_by_side([examples[name] for name in MONTAGE]).savefig(path, dpi=110)
+    with atomic_write(output / "masking.png") as path, paper_style():
+        side_by_side([examples[name] for name in MONTAGE]).savefig(path, dpi=160)
     write_json(output / "figures.json", _figures(masking))
 
+    if figures is not None:
+        shown = f"{', '.join(MONTAGE)}; {100 * SHOWN_FRACTION:g} % of the filters masked"
+        tops = {name: result.top(name, SHOWN_FRACTION) for name in result.degradations}
+        montage = [examples[name] for name in MONTAGE]
+        for name, figure in {
+            "photographs": images_figure(montage, f"{shown}; PSNR of each image in dB."),
+            "masking curves": demo_figure(masking, conditions),
+            "layers": layers_figure(tops, result.index, conditions),
+        }.items():
+            figures.write(output / "figures", name, figure)
     print(fitted(head, rows))
     print(f"\n{conditions}\n")
     print("\n".join(verdicts(masking)))

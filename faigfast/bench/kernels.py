@@ -160,7 +160,8 @@ class Kernels:
 
     def figure(self, path: str | os.PathLike[str]) -> None:
         """Draw the best instruction set beside torch as an SVG."""
-        from faigfast.analysis.report.figures import COLOURS, GRAY, new_figure
+        from faigfast.analysis.report.drawing import COLOURS, new_figure
+        from faigfast.analysis.report.palette import GRAY
 
         best = list(self.peak)[-1]
         figure, (axes,) = new_figure(1, len(PASSES), 11, 3.6)

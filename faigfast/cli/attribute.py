@@ -21,6 +21,7 @@ from faigfast.backend.catalogue import NAMES as BACKENDS
 from faigfast.backend.catalogue import choose
 from faigfast.backend.gpu.devices import Devices, Run, known_devices
 from faigfast.backend.precision import PRECISIONS, check_precision
+from faigfast.cli.figures import figure_files, write_attribution_figures
 from faigfast.cli.fitting import check_sizes
 from faigfast.cli.output import checkpoint_hash, command_line, note, writable_folder
 from faigfast.cli.own_code import (
@@ -60,6 +61,7 @@ OWN = ("into", "into_kwargs")
 def run(options: Any, words: Sequence[str]) -> None:
     """Attribute every image of a folder, then write the files and print a summary."""
     devices = _check(options)
+    figures = figure_files(options, words)
     pair = load_networks(options)
     channels = image_channels(pair[1])
     images, origins = open_images(options, pair[1], channels)
@@ -111,6 +113,9 @@ def run(options: Any, words: Sequence[str]) -> None:
             result, manifest["time"] = _compute(pair, images, folder, options, devices)
         notes = [*images.notes, *result.notes]
         files = write_files(folder.path, result, options.top, notes)
+        files += write_attribution_figures(
+            figures, folder.path, result, pair, min(options.top, default=0.01)
+        )
         manifest |= {
             "used": {
                 "backend": result.backend,

@@ -135,6 +135,33 @@ def pair_keys(add: Add) -> None:
         )
 
 
+def figure_options(add: Add, default: tuple[str, ...] = ("svg",)) -> None:
+    """Options of figures for papers."""
+    add(
+        "--figures",
+        nargs="+",
+        choices=["pdf", "svg", "png"],
+        default=list(default),
+        help="formats of the figures, each of which is drawn for a column and for a page, with its "
+        f"caption in a .txt file; default {' '.join(default) or 'no figures'}",
+    )
+    add(
+        "--figure_widths",
+        type=float,
+        nargs=2,
+        default=[3.3, 6.9],
+        metavar=("COLUMN", "PAGE"),
+        help="widths of the figures in inches",
+    )
+    add(
+        "--style",
+        type=str,
+        metavar="FILE",
+        help="style file of matplotlib that goes over that of the figures, which `faigfast style` "
+        "prints",
+    )
+
+
 def quiet(add: Add) -> None:
     """Option without progress bars and notes."""
     add("--quiet", action="store_true", help="no progress bars and no notes")

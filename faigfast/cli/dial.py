@@ -1,22 +1,24 @@
 """`faigfast dial`: from one checkpoint, a small file that turns an ability down."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 import faigfast
 from faigfast.analysis.dial import CLEAN, METRICS, make_dials, noise_level_knob
 from faigfast.analysis.dial_result import DialResult
 from faigfast.analysis.modulation import check_strength
-from faigfast.analysis.report.dial_figures import dial_curves, dial_strip, png
+from faigfast.analysis.report.captioned import dial_figure, images_figure
+from faigfast.analysis.report.dial_figures import dial_images
 from faigfast.analysis.report.line import line_sentence
+from faigfast.analysis.report.paper import file_stem
 from faigfast.analysis.study import Study
 from faigfast.analysis.undone import MEANING
 from faigfast.cli.attribute import named_recipes
 from faigfast.cli.estimate import announce_derivation, announce_dial
+from faigfast.cli.figures import figure_files
 from faigfast.cli.other_run import remember
 from faigfast.cli.output import note, writable_folder
 from faigfast.cli.own_code import own_network
@@ -32,7 +34,7 @@ from faigfast.cli.study import (
 )
 from faigfast.cli.weights import loaded_target, pair_keys
 from faigfast.integration.cautions import cautions
-from faigfast.io.atomic import atomic_write, write_text
+from faigfast.io.atomic import write_text
 from faigfast.io.lock import alone_in
 from faigfast.io.text_table import counted
 from faigfast.models.output_shape import image_channels
@@ -45,6 +47,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     """Derive a baseline where none is given; attribute, choose filters, measure and write."""
     for strength in options.strengths:
         check_strength(strength, "--strengths")
+    figure_files(options)
     check_shares(options.fractions)
     if not 0 < options.undo <= 1:
         raise ValueError(f"undo is {options.undo}; expected a share of the gain in (0, 1]")
@@ -96,7 +99,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             finished_parts=study.finished_parts,
             progress=study.progress,
         )
-        files = _write(folder, options, pair, dials, measured.lq)
+        files = _write(folder, options, pair, dials)
         like = target_file(options)
         for one in dials:
             remarks += one.sentences()
@@ -109,7 +112,15 @@ def run(options: Any, words: Sequence[str]) -> None:
             "dial curve": pandas.concat([one.to_frame() for one in dials]),
             "dial sets": pandas.concat([one.sets_frame() for one in dials]),
         }
-        figures = {"dial curves": dial_curves(dials)}
+        figures = {"dial curves": dial_figure(dials, remarks[-1])}
+        first = {name: x[:1] for name, x in measured.lq.items()}
+        for one in dials:
+            strip = dial_images(one, *pair, first, options.pad)
+            text = (
+                "One crop at the strengths of the dial (0 off, 1 target) and of an interpolation "
+                "of all weights between baseline and target; last row: clean input."
+            )
+            figures[f"strip {one.name}"] = images_figure(strip, f"{text} {remarks[-1]}")
         files.append("summary.txt")
         publish(options, words, "dial", data_frames, figures, remarks, files)
 
@@ -192,33 +203,24 @@ def _write(
     options: Any,
     pair: tuple[nn.Module, nn.Module],
     dials: Sequence[DialResult],
-    lq: dict[str, Tensor],
 ) -> list[str]:
-    """Write dials, checkpoints and picture strips; return the names of the files."""
+    """Write dials and checkpoints; return the names of the files."""
     files = []
     suffix = target_file(options).suffix.lower()
     for one in dials:
         files.append(_dial_name(one, dials))
         one.dial.save(folder / files[-1])
         for strength in one.strengths:
-            files.append(f"{_file_name(one.name)}-{strength:g}{suffix}")
+            files.append(f"{file_stem(one.name)}-{strength:g}{suffix}")
             _save(one.dial.apply(pair[1], strength), folder / files[-1], options)
             if suffix == ".param":
                 files.append(f"{files[-1].removesuffix(suffix)}.bin")
-        first = {name: x[:1] for name, x in lq.items()}
-        files.append(f"strip-{_file_name(one.name)}.png")
-        with atomic_write(folder / files[-1]) as path:
-            path.write_bytes(png(dial_strip(one, *pair, first, options.pad)))
     return files
 
 
 def _dial_name(one: DialResult, dials: Sequence[DialResult]) -> str:
     """Name the file of a dial; it has the short name where it is the only one."""
-    return "dial.safetensors" if len(dials) == 1 else f"dial-{_file_name(one.name)}.safetensors"
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.+-]", "-", name)
+    return "dial.safetensors" if len(dials) == 1 else f"dial-{file_stem(one.name)}.safetensors"
 
 
 def _size(dial: Path, checkpoint: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from faigfast.analysis.distribution import changes, distribution, top_kernels
-from faigfast.analysis.report.figures import kernel_changes_figure, layer_distribution
+from faigfast.analysis.report.captioned import kernels_figure, layers_figure
 from faigfast.cli.remarks import describe_attributed
 from faigfast.cli.study import open_study, publish
 from faigfast.io.lock import alone_in
@@ -20,12 +20,11 @@ def run(options: Any, words: Sequence[str]) -> None:
         result = study.attribution()
         index = result.index
         sets = study.tops(options.fraction)
-        figures = {"distribution": layer_distribution(sets, index)}
+        described = describe_attributed(study)
+        figures = {"distribution": layers_figure(sets, index, described)}
         for name, filters in sets.items():
             kernels = top_kernels(*pair, filters, options.heads)
-            figures[f"kernels {name}"] = kernel_changes_figure(
-                kernels, f"{name}: best {len(kernels)}"
-            )
+            figures[f"kernels {name}"] = kernels_figure(name, kernels, described)
         counts = distribution(sets, index, result.scored)
         data_frames = {"distribution": counts, "changes": changes(*pair, sets)}
-        publish(options, words, "distribution", data_frames, figures, [describe_attributed(study)])
+        publish(options, words, "distribution", data_frames, figures, [described])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from faigfast.cli.common_options import (
     Add,
     degraded_images,
+    figure_options,
     objective,
     own_network,
     pair_keys,
@@ -18,8 +19,10 @@ def number(text: str) -> float:
     return float(text)
 
 
-def _study(add: Add, output: str, steps: int = 20) -> None:
-    """Pair, photographs, and the points of the line."""
+def _study(
+    add: Add, output: str, steps: int = 20, figures: tuple[str, ...] = ("svg",)
+) -> None:
+    """Pair, photographs, the points of the line, and figures."""
     add(
         "baseline",
         type=str,
@@ -48,6 +51,7 @@ def _study(add: Add, output: str, steps: int = 20) -> None:
     own_network(add)
     weight_options(add)
     pair_keys(add)
+    figure_options(add, figures)
     add(
         "--overwrite",
         action="store_true",
@@ -266,7 +270,7 @@ def _prune(add: Add) -> None:
 
 
 def _report(add: Add) -> None:
-    _study(add, "faigfast-report")
+    _study(add, "faigfast-report", figures=())
     _ranked(add)
     _measured(add, 2)
     add("--title", type=str, help="of the page")

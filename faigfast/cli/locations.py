@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from faigfast.analysis.locations import EXPERIMENTS, locations, locations_data_frame
-from faigfast.analysis.report.figures import location_bars
+from faigfast.analysis.report.captioned import location_figure
 from faigfast.cli.remarks import describe
 from faigfast.cli.study import open_study, publish
 from faigfast.io.lock import alone_in
@@ -33,6 +33,6 @@ def run(options: Any, words: Sequence[str]) -> None:
             words,
             "locations",
             {"locations": locations_data_frame(parts)},
-            {"locations": location_bars(parts)},
+            {"locations": location_figure(parts, describe(study))},
             [*legend, describe(study)],
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 from faigfast.analysis.baselines import METHODS, WEIGHT_METHODS
 from faigfast.analysis.masking import mask, mask_sets
-from faigfast.analysis.report.figures import method_curves
+from faigfast.analysis.report.captioned import masking_figure
 from faigfast.analysis.report.tables import (
     area_sentences,
     areas,
@@ -82,7 +82,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         if "faig" in results:
             sentences = [*area_sentences(masking), *sentences]
             data_frames["completeness"] = completeness(results["faig"])
-        figures = {"masking curves": method_curves(masking)}
         rivals = any(name != "faig" and name not in WEIGHT_METHODS for name in options.methods)
         described = describe(study, rivals)
+        figures = {"masking curves": masking_figure(masking, described)}
         publish(options, words, "mask", data_frames, figures, [*sentences, described])

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import faigfast
 from faigfast.analysis.modulation import check_strength, modulate, modulated, modulated_images
-from faigfast.analysis.report.figures import modulation_curves, side_by_side
+from faigfast.analysis.report.captioned import grid_figure, modulation_figure, strengths_figure
 from faigfast.analysis.report.tables import modulation_sentences
 from faigfast.analysis.swapped_networks import about_biases
 from faigfast.cli.output import note, writable_file
@@ -52,9 +52,9 @@ def run(options: Any, words: Sequence[str]) -> None:
             finished_parts=study.finished_parts,
             progress=study.progress,
         )
-        figures = {}
+        figures, described = {}, describe(study)
         if 1.0 in options.strengths or not options.grid:
-            figures["modulation curves"] = modulation_curves(modulation)
+            figures["modulation curves"] = modulation_figure(modulation, described)
         strips = []
         for contrast in study.contrasts:
             lq = study.measured.lq[contrast.degradation][:1]
@@ -67,20 +67,22 @@ def run(options: Any, words: Sequence[str]) -> None:
                 for s, x in zip(strengths_by_image, images, strict=True)
             }
             strips.append({f"{contrast.degradation} input": low, **captions})
-        figures["modulation images"] = side_by_side(strips)
+        figures["modulation images"] = strengths_figure(strips, described)
         sentences = modulation_sentences(modulation, study.contrasts)
         pairs = list(itertools.combinations(study.contrasts, 2)) if options.grid else []
         for two in pairs:
             inputs = {c.degradation: study.measured.lq[c.degradation][:1] for c in two}
             of = [contrast.name for contrast in two]
             name = "modulation grid" if len(pairs) == 1 else f"modulation grid {' '.join(of)}"
-            figures[name] = side_by_side(_grid(pair, sets, of, inputs, options))
+            steps = sorted(set(options.strengths))
+            images_by_input = _grid(pair, sets, of, inputs, options)
+            figures[name] = grid_figure(images_by_input, steps, (of[0], of[1]), described)
         if options.grid:
             sentences.append(_about_grids(len(pairs)))
         if biases:
             sentences.append(about_biases(study.target, sets))
         data_frames = {"modulation": modulation.to_frame()}
-        publish(options, words, "modulate", data_frames, figures, [*sentences, describe(study)])
+        publish(options, words, "modulate", data_frames, figures, [*sentences, described])
         if saved is not None:
             faigfast.save_model(
                 saved, options.save, like=target_file(options), key=pair_keys(options)[1]
@@ -94,23 +96,19 @@ def _grid(
     names: Sequence[str],
     inputs: dict[str, Tensor],
     options: Any,
-) -> list[dict[str, Tensor]]:
+) -> dict[str, list[list[Tensor]]]:
     """Restore every input at all pairs of strengths: one name by row, the other by column."""
     one, other = names
     steps = sorted(set(options.strengths))
-    rows = []
+    images_by_input: dict[str, list[list[Tensor]]] = {}
     for degradation, lq in inputs.items():
         for down in steps:
             strengths_by_image = [{one: down, other: across} for across in steps]
             images = modulated_images(
                 *pair, sets, lq, strengths_by_image, options.pad, biases=options.biases
             )
-            captions = [
-                f"{degradation} input\n{one} {s[one]:g}, {other} {s[other]:g}"
-                for s in strengths_by_image
-            ]
-            rows.append(dict(zip(captions, images, strict=True)))
-    return rows
+            images_by_input.setdefault(degradation, []).append(list(images))
+    return images_by_input
 
 
 def _about_grids(pairs: int) -> str:

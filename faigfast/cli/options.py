@@ -10,6 +10,7 @@ from faigfast.cli.common_options import (
     RECIPES,
     Add,
     degraded_images,
+    figure_options,
     objective,
     own_architecture,
     own_network,
@@ -122,6 +123,7 @@ def _attribute(add: Add) -> None:
     own_network(add)
     weight_options(add)
     pair_keys(add)
+    figure_options(add, ())
     add(
         "--overwrite",
         action="store_true",
@@ -265,6 +267,7 @@ def _demo(add: Add) -> None:
         help="receives the report",
     )
     add("--steps", type=int, default=20, help="points of the line between the two networks")
+    figure_options(add, ())
     quiet(add)
 
 
@@ -348,6 +351,10 @@ def _accuracy(add: Add) -> None:
     quiet(add)
 
 
+def _style(add: Add) -> None:
+    """Take no options."""
+
+
 def _doctor(add: Add) -> None:
     add("--json", action="store_true", help="print JSON")
 
@@ -377,5 +384,9 @@ COMMANDS: dict[str, tuple[str, Callable[[Add], None]]] = {
     **FINDINGS,
     "dial": (DIAL_HELP, dial),
     "sweep": (SWEEP_HELP, sweep),
+    "style": (
+        "Print the style of the figures, a file of matplotlib to change and to give to --style.",
+        _style,
+    ),
     "doctor": ("Say what is built and found here, and why anything is missing.", _doctor),
 }

@@ -12,7 +12,7 @@ from faigfast.analysis.contrasts import (
     overlap_data_frame,
     without_subtraction,
 )
-from faigfast.analysis.report.figures import matrix
+from faigfast.analysis.report.captioned import overlap_figure
 from faigfast.cli.remarks import describe_attributed
 from faigfast.cli.study import open_study, publish
 from faigfast.io.lock import alone_in
@@ -43,8 +43,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         data_frames = {"overlap": overlap_data_frame(sets, scores)}
         if has_levels(result.degradations):
             data_frames["levels"] = levels(result, options.fraction)
-        title = f"filters in common, % of the top {100 * options.fraction:g} %"
-        labels = ("top filters of", "that are also top filters of")
-        figures = {"overlap": matrix(overlap(sets), names, names, title, labels)}
         remarks.append(describe_attributed(study))
+        shares = overlap(sets)
+        figures = {"overlap": overlap_figure(shares, names, options.fraction, remarks[-1])}
         publish(options, words, "overlap", data_frames, figures, remarks)

@@ -9,7 +9,7 @@ from faigfast.analysis.data_frames import data_frame
 from faigfast.analysis.evaluation import restore
 from faigfast.analysis.prediction import MATCHES, own_output_scores
 from faigfast.analysis.prediction_trials import LEVELS, try_predictions
-from faigfast.analysis.report.figures import matrix
+from faigfast.analysis.report.captioned import confusion_figure
 from faigfast.cli.study import (
     learned_crops,
     open_pair,
@@ -62,12 +62,6 @@ def run(options: Any, words: Sequence[str]) -> None:
         data_frames |= {
             f"confusion by {t.match}": t.confusion_data_frame() for t in prediction_trials
         }
-        figures = {
-            f"confusion by {t.match}": matrix(
-                t.confusion(), t.labels, t.labels, f"by {t.match}, %", ("is", "taken for")
-            )
-            for t in prediction_trials
-        }
         if unseen:
             rows = []
             for name, image in unseen.items():
@@ -89,6 +83,9 @@ def run(options: Any, words: Sequence[str]) -> None:
             f"{', '.join(dict.fromkeys(study.measured.photographs))}; {how}. Attributed against "
             "the target's own output. Intervals are Wilson's, over crops treated as independent."
         )
+        figures = {
+            f"confusion by {t.match}": confusion_figure(t, remark) for t in prediction_trials
+        }
         publish(options, words, "predict", data_frames, figures, [remark])
 
 

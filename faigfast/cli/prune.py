@@ -6,7 +6,7 @@ from typing import Any
 
 from faigfast.analysis.contrasts import Contrast, check_contrasts
 from faigfast.analysis.pruning import channel_importance, importance_data_frame
-from faigfast.analysis.report.figures import channel_bars
+from faigfast.analysis.report.captioned import channels_figure
 from faigfast.cli.remarks import describe_attributed
 from faigfast.cli.study import open_study, publish
 from faigfast.io.lock import alone_in
@@ -31,5 +31,6 @@ def run(options: Any, words: Sequence[str]) -> None:
             "faigfast.analysis.pruning gives them to torch-pruning and torch.nn.utils.prune."
         )
         data_frames = {"channels": importance_data_frame(scores)}
-        figures = {"channels": channel_bars(scores)}
-        publish(options, words, "prune", data_frames, figures, [remark, describe_attributed(study)])
+        described = describe_attributed(study)
+        figures = {"channels": channels_figure(scores, described)}
+        publish(options, words, "prune", data_frames, figures, [remark, described])

@@ -19,6 +19,7 @@ from faigfast.analysis.report.sections import Material
 from faigfast.analysis.report.sections.material import PATCH, RETRAINING
 from faigfast.analysis.report.sections.use import one_contrast_each
 from faigfast.cli.estimate import RETRAINING_BATCH, announce_report
+from faigfast.cli.figures import figure_files
 from faigfast.cli.output import command_line, note
 from faigfast.cli.remarks import describe
 from faigfast.cli.study import (
@@ -85,6 +86,7 @@ def run(options: Any, words: Sequence[str]) -> None:
     compared = every.part(slice(0, None, strides["overlap"]))
     with alone_in(options.output):
         announce_report(study, options, len(learnt), labels, compared)
+        figures = figure_files(options, words)
         material = Material(
             study,
             Path(options.output),
@@ -96,6 +98,8 @@ def run(options: Any, words: Sequence[str]) -> None:
             training if learnt else {},
             schedule,
             overwrite=options.overwrite,
+            figures=figures if figures.formats else None,
+            about=describe(study, rivals=True),
         )
         title = options.title or f"Findings about {_name(options, study.target)}"
         hardware, versions = describe_machine(), describe_versions()

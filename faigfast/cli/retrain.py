@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import faigfast
-from faigfast.analysis.report.figures import retraining_bars
+from faigfast.analysis.report.captioned import retraining_figure
 from faigfast.analysis.retraining import retrain_all, retraining_data_frame, retraining_sentences
 from faigfast.cli.estimate import announce_retrain
 from faigfast.cli.remarks import describe, describe_measured
@@ -61,15 +61,16 @@ def run(options: Any, words: Sequence[str]) -> None:
             f"of {options.batch} patches of {options.patch}×{options.patch} low-resolution pixels "
             f"from {of}; all of one degradation."
         )
+        described = (describe_measured if sets else describe)(study)
         publish(
             options,
             words,
             "retrain",
             {"retraining": retraining_data_frame(parts)},
-            {"retraining": retraining_bars(parts)},
+            {"retraining": retraining_figure(parts, f"{remark} {described}")},
             [
                 *retraining_sentences(parts),
                 remark,
-                (describe_measured if sets else describe)(study),
+                described,
             ],
         )

@@ -1,7 +1,6 @@
 """Functions that the analysis commands share: a study from the options, and results on disk."""
 
 import copy
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -29,7 +28,7 @@ from faigfast.analysis.evaluation import (
 from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.masking import check_contrast_names
 from faigfast.analysis.metrics import SSIM_WINDOW
-from faigfast.analysis.report.figures import svg
+from faigfast.analysis.report.paper import PaperFigure
 from faigfast.analysis.study import Study, study_identity
 from faigfast.backend.catalogue import choose
 from faigfast.cli.attribute import (
@@ -37,6 +36,7 @@ from faigfast.cli.attribute import (
     named_recipes,
     open_images,
 )
+from faigfast.cli.figures import figure_files
 from faigfast.cli.other_run import PARTS, remember
 from faigfast.cli.output import command_line, note, sha256, writable_folder
 from faigfast.cli.own_code import chosen_objective, objective_identity, own_function
@@ -61,7 +61,6 @@ from faigfast.zoo.pairs import PAIRS, shipped_folder, shipped_pair
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
 
 RECIPES = ("blur=2", "noise=0.1")
 EXTRAS = {"pandas": "tables", "matplotlib": "figures", "scipy": "intervals"}  # in `report`
@@ -187,6 +186,7 @@ def open_study(
     for name in ("attributed", "measured"):
         if options.get(name, 1) < 1:
             raise ValueError(f"{name} is {options[name]}; expected a positive integer")
+    figure_files(options)
     check_shares([options.fraction] if "fraction" in options else [])
     check_metrics(metrics)
     _check_extras(metrics)
@@ -351,11 +351,11 @@ def publish(
     words: Sequence[str],
     name: str,
     data_frames: Mapping[str, "pandas.DataFrame"],
-    figures: Mapping[str, "Figure"] = {},
+    figures: Mapping[str, PaperFigure] = {},
     remarks: Iterable[str] = (),
     written: Sequence[str] = (),
 ) -> None:
-    """Print data frames; write them as CSV and Parquet, figures as SVG, and a JSON manifest.
+    """Print data frames; write them and figures to files, and a JSON manifest.
 
     The manifest lists the files in `written` too.
     """
@@ -365,9 +365,7 @@ def publish(
         print(f"{title}\n\n{fitted(*text_table(data_frame))}\n")
         files += write_data_frame(folder / title.replace(" ", "-"), data_frame)
     for title, figure in figures.items():
-        file = re.sub(r"[^\w.+-]", "-", title) + ".svg"
-        write_text(folder / file, svg(figure))
-        files.append(file)
+        files += figure_files(options, words).write(folder, title, figure)
     for text in remarks:
         print(text)
     for text in without_parquet(files):

@@ -1,6 +1,5 @@
 """Figures of dials: PSNR over the strength, and one crop at all strengths."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,54 +10,47 @@ from faigfast.analysis.dial import interpolated
 from faigfast.analysis.dial_result import DIAL, INTERPOLATION, OWN_KNOB, DialResult
 from faigfast.analysis.evaluation import METRICS, over_photographs, restore
 from faigfast.analysis.masking import SAME_LAYERS
-from faigfast.analysis.report.figures import panels, shown, side_by_side
-from faigfast.analysis.report.marks import common_legend
+from faigfast.analysis.report.drawing import PAGE, line_looks, panels, set_title, shown
+from faigfast.analysis.report.figures import PANEL
+from faigfast.analysis.report.marks import add_legend
 from faigfast.analysis.report.palette import GRAY, RIVALS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STYLES = {
-    DIAL: ("black", "-"),
-    INTERPOLATION: (RIVALS[0], "--"),
-    OWN_KNOB: (RIVALS[1], "-."),
-    SAME_LAYERS: (GRAY, ":"),
-}
-PNG_DPI = 100
+STYLES = {DIAL: "black", INTERPOLATION: RIVALS[0], OWN_KNOB: RIVALS[1], SAME_LAYERS: GRAY}
 
 
-def dial_curves(results: Sequence[DialResult], metric: str = "psnr") -> "Figure":
+def dial_curves(
+    results: Sequence[DialResult], metric: str = "psnr", width: float = PAGE
+) -> "Figure":
     """Draw a metric against the strength: degraded and clean input, one panel each a dial.
 
     Bars are 95 % intervals over photographs of the change against the target.
     """
     pairs = [(one, name) for one in results for name in (one.contrast.degradation, one.clean)]
-    figure, axes = panels(len(pairs), 4.6, 3.6)
+    figure, axes = panels(len(pairs), width, PANEL)
+    looks = line_looks(list(STYLES))
     for axis, (one, degradation) in zip(axes, pairs, strict=True):
         for way, by_strength in one.curves.items():
-            colour, style = STYLES[way]
             full = by_strength[1.0][metric][degradation]
             values = [v[metric][degradation] for v in by_strength.values()]
             means = [over_photographs(v, one.photographs)[0] for v in values]
             halves = [over_photographs(v - full, one.photographs)[1] for v in values]
             axis.errorbar(
-                list(by_strength), means, halves, color=colour, linestyle=style, marker="o",
-                capsize=3, label=way,
-            )  # fmt: skip
-        axis.set(
-            title=f"dial {shown(one.name)}, input: {shown(degradation)}",
-            xlabel="strength: 0 off, 1 target",
-            ylabel=METRICS[metric],
-        )
-        axis.grid(alpha=0.3)
-    figure.legend(*common_legend(axes), fontsize="small", ncols=2, loc="outside lower center")
+                list(by_strength), means, halves, color=STYLES[way], label=way, **looks[way]
+            )
+        set_title(axis, f"dial {shown(one.name)}, input: {shown(degradation)}")
+        axis.set(xlabel="strength: 0 off, 1 target", ylabel=METRICS[metric])
+        axis.grid(True)
+    add_legend(figure, axes)
     return figure
 
 
-def dial_strip(
+def dial_images(
     one: DialResult, baseline: nn.Module, target: nn.Module, lq: Mapping[str, Tensor], pad: int = 0
-) -> "Figure":
-    """Draw one crop at all strengths: degraded by dial and by interpolation, and clean by dial.
+) -> list[dict[str, Tensor]]:
+    """Restore one crop at all strengths: degraded by dial and by interpolation, clean by dial.
 
     Parameters
     ----------
@@ -70,6 +62,11 @@ def dial_strip(
         The crop [1, C, h, w] by degradation.
     pad : int
         Pixels of reflection around the crop for a network.
+
+    Returns
+    -------
+    list of dict of str to Tensor
+        Rows of images [C, H, W] by caption.
     """
     rows = []
     own = one.contrast.degradation
@@ -86,11 +83,4 @@ def dial_strip(
         side = next(iter(images.values())).shape[1:]
         low = F.interpolate(lq[name], size=side)[0]
         rows.append({f"{shown(name)} input": low, **images})
-    return side_by_side(rows)
-
-
-def png(figure: "Figure") -> bytes:
-    """Draw a figure as PNG."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    return content.getvalue()
+    return rows

@@ -1,20 +1,23 @@
 """Drawing: figures without a window, panels, colours, and pictures inside a page."""
 
 import base64
-import io
+import itertools
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from faigfast.analysis.report.palette import DEGRADATIONS, GRAY
+from faigfast.analysis.report.palette import DASHES, DEGRADATIONS, GRAY, MARKERS
 from faigfast.data.images import encode_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = DEGRADATIONS  # distinguishable without red-green vision
-MOST_COLUMNS = 3
+COLUMN, PAGE = 3.3, 6.9  # inches: width of a column and of a page
+NO_MATPLOTLIB = "figures need matplotlib: pip install 'faigfast[report]'"
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def new_figure(rows: int, columns: int, width: float, height: float) -> tuple["Figure", Any]:
@@ -28,33 +31,78 @@ def new_figure(rows: int, columns: int, width: float, height: float) -> tuple["F
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("figures need matplotlib: pip install 'faigfast[report]'") from None
+        raise ImportError(NO_MATPLOTLIB) from None
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def panels(count: int, width: float, height: float) -> tuple["Figure", list[Any]]:
-    """Make a figure of panels, at most three in a row; size of a panel in inches."""
-    columns = min(count, MOST_COLUMNS)
+def panels(
+    count: int, width: float, height: float, least: float = 2.1
+) -> tuple["Figure", list[Any]]:
+    """Make a figure of panels with letters, as many in a row as the width holds.
+
+    Parameters
+    ----------
+    count : int
+        Number of panels.
+    width : float
+        Width of the figure in inches.
+    height : float
+        Height of one panel in inches.
+    least : float
+        Smallest width of a panel in inches, where the figure is not narrower.
+    """
+    columns = max(1, min(count, int(width / least)))
     rows = -(-count // columns)
-    figure, axes = new_figure(rows, columns, width * columns, height * rows)
+    columns = -(-count // rows)
+    figure, axes = new_figure(rows, columns, width, height * rows)
     for axis in axes.flat[count:]:
         axis.set_visible(False)
-    return figure, list(axes.flat[:count])
+    shown_axes = list(axes.flat[:count])
+    add_letters(shown_axes)
+    return figure, shown_axes
 
 
-def svg(figure: "Figure") -> str:
-    """Draw a figure as one <svg> element; dollar signs in names are no mathematics."""
-    from matplotlib import rc_context
-    from matplotlib.text import Text
+def add_letters(axes: Sequence[Any]) -> None:
+    """Put bold letters beside the titles of several panels."""
+    if len(axes) < 2:
+        return
+    for n, axis in enumerate(axes):
+        letter = LETTERS[n] if n < len(LETTERS) else str(n + 1)
+        axis.annotate(
+            letter, (0, 1), xytext=(-4, 4), xycoords="axes fraction", textcoords="offset points",
+            ha="right", va="baseline", fontweight="bold", gid="letter",
+        )  # fmt: skip
 
-    for part in figure.findobj(Text):
-        part.set_parse_math(False)
-    text = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "faigfast"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    drawn = text.getvalue()
-    return drawn[drawn.index("<svg") :]
+
+def set_title(axis: Any, text: str) -> None:
+    """Set the title of a panel, on as many lines as the panel's width needs."""
+    columns = axis.get_gridspec().ncols
+    axis.set_title(wrapped(text, axis.figure.get_figwidth() / columns - 0.5))
+
+
+def wrapped(text: str, inches: float) -> str:
+    """Break a text at spaces into lines of a width."""
+    return "\n".join(textwrap.wrap(text, max(6, int(inches * characters_per_inch())))) or text
+
+
+def characters_per_inch() -> float:
+    """Give about how many characters of the figure's text are as wide as an inch."""
+    from matplotlib import rcParams
+
+    return 72 / (0.58 * float(rcParams["font.size"]))
+
+
+def small() -> Any:
+    """Give the size of small text, that of tick labels."""
+    from matplotlib import rcParams
+
+    return rcParams["xtick.labelsize"]
+
+
+def shortened(name: str, most: int = 24) -> str:
+    """Keep the end of a long name, which tells layers apart."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def shown(name: str) -> str:
@@ -78,13 +126,21 @@ def data_uri(image: Tensor) -> str:
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """Give each name a colour of its own; "random" is gray."""
-    known = [name for name in names if name != "random"]
-    chosen = dict(zip(known, COLOURS, strict=False))
-    if len(known) > len(COLOURS):
-        from matplotlib import colormaps
-        from matplotlib.colors import to_hex
+    """Give each name a colour, in turn from the first if there are many; "random" is gray.
 
-        positions = (n / (len(known) - 1) for n in range(len(known)))
-        chosen = {n: to_hex(colormaps["turbo"](p)) for n, p in zip(known, positions, strict=True)}
-    return {**chosen, "random": GRAY}
+    The colours are Okabe and Ito's, or those of `axes.prop_cycle` where a style sets it.
+    """
+    from matplotlib import rcParams, rcParamsDefault
+
+    cycle = rcParams["axes.prop_cycle"]
+    own = cycle != rcParamsDefault["axes.prop_cycle"] and cycle.by_key().get("color")
+    known = [name for name in names if name != "random"]
+    return {**dict(zip(known, itertools.cycle(own or COLOURS), strict=False)), "random": GRAY}
+
+
+def line_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Give each name a marker and a style of line of its own, for readers without colours."""
+    return {
+        name: {"marker": MARKERS[n % len(MARKERS)], "linestyle": DASHES[n % len(DASHES)]}
+        for n, name in enumerate(names)
+    }

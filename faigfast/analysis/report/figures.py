@@ -1,31 +1,31 @@
-"""Figures of the analyses, and their text in an HTML page."""
+"""Figures of the effects of filters: curves and bars, drawn for a width in inches."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from torch import Tensor
 
 from faigfast.analysis.evaluation import METRICS, mean_and_interval
 from faigfast.analysis.locations import EXPERIMENTS, Locations
 from faigfast.analysis.masking import SAME_LAYERS, Masking
 from faigfast.analysis.modulation import Modulation
-from faigfast.analysis.report.drawing import COLOURS as COLOURS
-from faigfast.analysis.report.drawing import GRAY as GRAY
-from faigfast.analysis.report.drawing import colours, new_figure, panels, shown
-from faigfast.analysis.report.drawing import data_uri as data_uri
-from faigfast.analysis.report.drawing import middle as middle
-from faigfast.analysis.report.drawing import svg as svg
-from faigfast.analysis.report.filter_figures import channel_bars as channel_bars
-from faigfast.analysis.report.filter_figures import kernel_changes_figure as kernel_changes_figure
-from faigfast.analysis.report.filter_figures import layer_distribution as layer_distribution
-from faigfast.analysis.report.filter_figures import matrix as matrix
-from faigfast.analysis.report.marks import RED, common_legend, mark_broken
+from faigfast.analysis.report.drawing import (
+    PAGE,
+    colours,
+    line_looks,
+    panels,
+    set_title,
+    shown,
+    small,
+    wrapped,
+)
+from faigfast.analysis.report.marks import RED, add_legend, mark_broken
 from faigfast.analysis.report.palette import experiment_colour, method_colours
 from faigfast.analysis.retraining import Retraining
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PANEL = 1.75  # inches: height of a panel of curves
+BAR = 0.17  # inches: height that a horizontal bar takes
 # Limits of the axis, in gains of the target: one method that breaks the network would flatten the
 # curves of all others.
 AXIS_LIMITS = (-0.1, 2.0)
@@ -37,20 +37,21 @@ COST_LABELS = {
 }
 
 
-def masking_curves(masking: Masking) -> "Figure":
+def masking_curves(masking: Masking, width: float = PAGE) -> "Figure":
     """Draw PSNR against the masked share, one panel for each degradation of the input."""
     inputs = list(masking.target)
-    names = list(dict.fromkeys(m.filters for m in masking.masked))
-    palette = colours(names)
-    figure, axes = panels(len(inputs), 4.6, 3.6)
+    groups = list(dict.fromkeys((m.filters, m.method) for m in masking.masked))
+    palette = colours(list(dict.fromkeys(filters for filters, _ in groups)))
+    looks = line_looks([_curve_label(*group) for group in groups])
+    figure, axes = panels(len(inputs), width, PANEL)
     for axis, degradation in zip(axes, inputs, strict=True):
         for label, values, style in (
             ("target", masking.target, "-"),
             ("baseline", masking.baseline, ":"),
         ):
             level = float(values[degradation].mean())
-            axis.axhline(level, color="black", linestyle=style, linewidth=1, label=label)
-        for name, method in dict.fromkeys((m.filters, m.method) for m in masking.masked):
+            axis.axhline(level, color="black", linestyle=style, linewidth=0.8, label=label)
+        for name, method in groups:
             points = [m for m in masking.masked if (m.filters, m.method) == (name, method)]
             share = [100 * m.share for m in points]
             mean = [float(m.psnr[degradation].mean()) for m in points]
@@ -62,18 +63,19 @@ def masking_curves(masking: Masking) -> "Figure":
                 mean,
                 half,
                 color=palette[name],
-                linestyle="--" if method == SAME_LAYERS else "-",
-                marker="o",
-                capsize=3,
                 label=_curve_label(name, method),
+                **looks[_curve_label(name, method)] | _line_style(method),
             )
             mark_broken(axis, masking, points, degradation, mean)
-        axis.set(
-            title=f"input: {shown(degradation)}", xlabel="masked filters, %", ylabel="PSNR, dB"
-        )
-        axis.grid(alpha=0.3)
-    figure.legend(*common_legend(axes), fontsize="small", ncols=4, loc="outside lower center")
+        set_title(axis, f"input: {shown(degradation)}")
+        axis.set(xlabel="masked filters, %", ylabel="PSNR, dB")
+        axis.grid(True)
+    add_legend(figure, axes)
     return figure
+
+
+def _line_style(method: str) -> dict[str, str]:
+    return {"linestyle": "--" if method == SAME_LAYERS else "-"}
 
 
 def _curve_label(filters: str, method: str) -> str:
@@ -100,16 +102,17 @@ def methods_beyond_axis(masking: Masking) -> dict[str, list[str]]:
     return methods_by_contrast
 
 
-def method_curves(masking: Masking, metric: str = "psnr") -> "Figure":
+def method_curves(masking: Masking, metric: str = "psnr", width: float = PAGE) -> "Figure":
     """Draw the cost of every method's filters to their degradation, one panel a contrast."""
     palette = method_colours(masking.methods)
-    figure, axes = panels(len(masking.contrasts), 4.8, 3.8)
+    looks = line_looks(masking.methods)
+    figure, axes = panels(len(masking.contrasts), width, PANEL)
     beyond_axis = methods_beyond_axis(masking) if metric == "psnr" else {}
     for axis, contrast in zip(axes, masking.contrasts, strict=True):
         own = contrast.degradation
         gain = float((masking.target[own] - masking.baseline[own]).mean())
         if metric == "psnr":
-            axis.axhline(gain, color="black", linestyle=":", linewidth=1, label="all of the gain")
+            axis.axhline(gain, color="black", linestyle=":", linewidth=0.8, label="all of the gain")
         for method in masking.methods:
             points = masking.curve(method, contrast.name)
             costs = [mean_and_interval(masking.cost(m, own, metric)) for m in points]
@@ -118,12 +121,10 @@ def method_curves(masking: Masking, metric: str = "psnr") -> "Figure":
                 [0, *(mean for mean, _ in costs)],
                 [0, *(half for _, half in costs)],
                 color=palette[method],
-                linestyle="--" if method == SAME_LAYERS else "-",
-                linewidth=2.5 if method == "faig" else 1.2,
-                marker="o",
-                markersize=4,
-                capsize=3,
+                linewidth=1.8 if method == "faig" else None,
+                zorder=3 if method == "faig" else None,
                 label=method,
+                **looks[method] | ({"linestyle": "-"} if method == "faig" else {}),
             )
             if metric == "psnr":
                 mark_broken(axis, masking, points, own, [mean for mean, _ in costs])
@@ -131,24 +132,25 @@ def method_curves(masking: Masking, metric: str = "psnr") -> "Figure":
             axis.set_ylim(AXIS_LIMITS[0] * gain, AXIS_LIMITS[1] * gain)
             if names := beyond_axis.get(contrast.name):
                 axis.text(
-                    0.02, 0.97, f"cut; leaves the picture: {', '.join(names)}", va="top",
-                    transform=axis.transAxes, fontsize="x-small",
+                    0.02, 0.98, f"cut: {', '.join(names)}", va="top",
+                    transform=axis.transAxes, fontsize=small(),
                 )  # fmt: skip
-        axis.set(
-            title=f"{contrast.name} filters, input: {own}",
-            xlabel="masked filters, %",
-            ylabel=COST_LABELS.get(metric, f"loss of {METRICS[metric]}"),
-        )
+        set_title(axis, f"{shown(contrast.name)} filters, input: {shown(own)}")
+        label = COST_LABELS.get(metric, f"loss of {METRICS[metric]}")
+        axis.set(xlabel="masked filters, %", ylabel=wrapped(label, PANEL - 0.5))
         if metric != "psnr":
             axis.set_yscale("symlog", linthresh=1)
-        axis.grid(alpha=0.3)
-    figure.legend(*common_legend(axes), fontsize="small", ncols=5, loc="outside lower center")
+        axis.grid(True)
+    add_legend(figure, axes)
     return figure
 
 
-def modulation_curves(modulation: Modulation, metric: str = "psnr") -> "Figure":
+def modulation_curves(
+    modulation: Modulation, metric: str = "psnr", width: float = PAGE
+) -> "Figure":
     """Draw a metric against the strength, one panel for each set of filters."""
-    figure, axes = panels(len(modulation.names), 4.6, 3.6)
+    figure, axes = panels(len(modulation.names), width, PANEL)
+    looks = line_looks(list(modulation.values[0][metric]))
     for axis, name in zip(axes, modulation.names, strict=True):
         strengths, values = modulation.curve(name)
         inputs = list(values[0][metric])
@@ -163,47 +165,48 @@ def modulation_curves(modulation: Modulation, metric: str = "psnr") -> "Figure":
                 for v in values
             ]
             axis.errorbar(
-                strengths, mean, half, color=colour, marker="o", capsize=3,
-                label=f"input: {shown(degradation)}",
+                strengths, mean, half, color=colour, label=f"input: {shown(degradation)}",
+                **looks[degradation],
             )  # fmt: skip
         for strength in (0, 1):
-            axis.axvline(strength, color="black", linestyle=":", linewidth=1)
-        axis.set(
-            title=f"{shown(name)} filters",
-            xlabel="strength (0: baseline's weights, 1: target's)",
-            ylabel=METRICS[metric],
-        )
-        axis.grid(alpha=0.3)
-    figure.legend(*common_legend(axes), fontsize="small", ncols=4, loc="outside lower center")
+            axis.axvline(strength, color="black", linestyle=":", linewidth=0.8)
+        set_title(axis, f"{shown(name)} filters")
+        axis.set(xlabel="strength: 0 baseline, 1 target", ylabel=METRICS[metric])
+        axis.grid(True)
+    add_legend(figure, axes)
     return figure
 
 
-def retraining_bars(parts: Sequence[Retraining]) -> "Figure":
-    """Draw the PSNR of baseline, target and retrained networks, one panel for each degradation."""
-    figure, axes = panels(len(parts), 4.1, 3.4)
+def retraining_bars(parts: Sequence[Retraining], width: float = PAGE) -> "Figure":
+    """Draw the gain of target and retrained networks over the baseline, a panel a degradation."""
+    most = max(len(part.values) - 1 for part in parts)
+    figure, axes = panels(len(parts), width, BAR * most + 0.75, least=3.2)
     for axis, part in zip(axes, parts, strict=True):
-        names = list(part.values)
+        names = list(part.values)[1:]
         base = part.psnr("baseline")
-        gains = [mean_and_interval(part.psnr(name) - base) for name in names[1:]]
-        axis.bar(
-            [name.replace(" of ", "\nof ") for name in names[1:]],
+        gains = [mean_and_interval(part.psnr(name) - base) for name in names]
+        axis.barh(
+            range(len(names)),
             [mean for mean, _ in gains],
-            yerr=[half for _, half in gains],
-            capsize=4,
-            color=[experiment_colour(name, "random" in name) for name in names[1:]],
+            color=[experiment_colour(name, "random" in name) for name in names],
         )
-        axis.tick_params(axis="x", labelsize="x-small")
-        axis.set(title=f"input: {shown(part.degradation)}", ylabel="gain over the baseline, dB")
-        axis.grid(alpha=0.3, axis="y")
+        for n, (mean, half) in enumerate(gains):
+            axis.errorbar(mean, n, xerr=half, color=RED, elinewidth=1)
+        axis.set_yticks(range(len(names)), [wrapped(shown(name), 1.5) for name in names])
+        axis.invert_yaxis()
+        set_title(axis, f"input: {shown(part.degradation)}")
+        axis.set(xlabel="gain over the baseline, dB")
+        axis.grid(True, axis="x")
     return figure
 
 
-def location_bars(parts: Sequence[Locations]) -> "Figure":
+def location_bars(parts: Sequence[Locations], width: float = PAGE) -> "Figure":
     """Draw the share of the target's gain that every location experiment keeps.
 
     Bars beyond `KEPT_LIMITS` are cut, with the value and an arrow at the cut.
     """
-    figure, axes = panels(len(parts), 4.8, 4.0)
+    most = max(len(part.values) - 2 for part in parts)
+    figure, axes = panels(len(parts), width, BAR * max(most, 1) + 0.75, least=3.2)
     low, high = KEPT_LIMITS
     for axis, part in zip(axes, parts, strict=True):
         names = [name for name in part.values if name not in ("baseline", "target")]
@@ -211,39 +214,27 @@ def location_bars(parts: Sequence[Locations]) -> "Figure":
             one = part.outcome(name)
             if one.outcome:
                 axis.barh(n, 0)
-                axis.text(2, n, one.outcome, va="center", fontsize="small", color=RED)
+                axis.text(3, n, one.outcome, va="center", fontsize=small(), color=RED)
                 continue
             kept = 100 * one.kept
             bar_end = min(max(kept, low), high)
             axis.barh(n, bar_end, color=experiment_colour(name, EXPERIMENTS[name][1]))
             if bar_end == kept:
-                half = 100 * one.half
-                axis.errorbar(kept, n, xerr=half, color=RED, capsize=3, elinewidth=1.2)
+                axis.errorbar(kept, n, xerr=100 * one.half, color=RED, elinewidth=1)
             else:
+                # The arrow lies on the bar, or beside it where the bar points to the labels.
                 arrow = f"{kept:.0f} % →" if kept > high else f"← {kept:.0f} %"
-                align = "right" if kept > high else "left"
-                axis.text(bar_end, n - 0.45, arrow, ha=align, va="bottom", fontsize="x-small")
+                place, align = (bar_end - 2, "right") if kept > high else (2, "left")
+                white = kept > high and not EXPERIMENTS[name][1]
+                axis.text(
+                    place, n, arrow, ha=align, va="center_baseline", fontsize=small(),
+                    color="white" if white else "black",
+                )  # fmt: skip
         axis.set_yticks(range(len(names)), names)
         axis.invert_yaxis()
         for percentage in (0, 100):
-            axis.axvline(percentage, color="black", linewidth=1)
-        axis.set(
-            title=f"{shown(part.name)}: {part.count} filters",
-            xlabel="kept of the target's gain, %",
-            xlim=(low, high),
-        )
-        axis.tick_params(axis="y", labelsize="small")
-        axis.grid(alpha=0.3, axis="x")
-    return figure
-
-
-def side_by_side(rows: Sequence[dict[str, Tensor]]) -> "Figure":
-    """Set images [3, H, W] with captions in rows of equal length."""
-    columns = len(rows[0])
-    figure, axes = new_figure(len(rows), columns, 2.1 * columns, 2.4 * len(rows))
-    for axes_of_row, images in zip(axes, rows, strict=True):
-        for axis, (caption, image) in zip(axes_of_row, images.items(), strict=True):
-            axis.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            axis.set_title(caption, fontsize="small")
+            axis.axvline(percentage, color="black", linewidth=0.8)
+        set_title(axis, f"{shown(part.name)}: {part.count} filters")
+        axis.set(xlabel="kept of the target's gain, %", xlim=(low, high))
+        axis.grid(True, axis="x")
     return figure

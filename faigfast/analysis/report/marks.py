@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from faigfast.analysis.masking import Masking, Measurement
+from faigfast.analysis.report.drawing import characters_per_inch, wrapped
 from faigfast.analysis.undone import BROKEN
 
 RED = "#CC0000"
@@ -23,13 +24,28 @@ def mark_broken(
         if masking.outcome(m, degradation).outcome == BROKEN
     ]
     if places:
-        axis.plot(*zip(*places, strict=True), "x", color=RED, markersize=9, label=BROKEN, zorder=5)
+        axis.plot(*zip(*places, strict=True), "x", color=RED, markersize=6, label=BROKEN, zorder=5)
 
 
-def common_legend(axes: Sequence[Any]) -> tuple[list[Any], list[str]]:
-    """Give the handles and labels of all panels, each label once."""
+def add_legend(figure: Any, axes: Sequence[Any]) -> None:
+    """Put one legend below all panels, each label once, and make the figure higher for it."""
     handles: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    return list(handles.values()), list(handles)
+    width = figure.get_figwidth()
+    labels = [wrapped(label, width - 0.6) for label in handles]
+    columns = max((n for n in range(1, len(labels) + 1) if _width(labels, n) <= width), default=1)
+    rows = -(-len(labels) // columns) + sum(label.count("\n") for label in labels)
+    figure.set_figheight(figure.get_figheight() + 0.14 * rows + 0.08)
+    figure.legend(list(handles.values()), labels, ncols=columns, loc="outside lower center")
+
+
+def _width(labels: Sequence[str], columns: int) -> float:
+    """Estimate the width in inches of a legend, which is filled column by column."""
+    total, rest = 0.0, list(labels)
+    for n in range(columns, 0, -1):
+        height = -(-len(rest) // n)
+        longest = max(len(line) for label in rest[:height] for line in label.split("\n"))
+        total, rest = total + 0.45 + longest / (1.1 * characters_per_inch()), rest[height:]
+    return total

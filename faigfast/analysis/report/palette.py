@@ -10,6 +10,9 @@ DEGRADATIONS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 RIVALS = ("#882255", "#999933", "#332288", "#44AA99", "#AA4499", "#117733", "#6b5b4b")
 BLACK, GRAY, RED = "black", "#888888", "#CC0000"
 CONTROL = "#b8b8b8"  # random experiments
+# Coprime numbers of both, so that many series differ in one of them.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
 def method_colours(methods: Sequence[str]) -> dict[str, str]:

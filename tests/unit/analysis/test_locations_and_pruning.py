@@ -47,13 +47,13 @@ from faigfast.analysis.pruning import (
     filter_importance,
     weight_importance,
 )
-from faigfast.analysis.report.figures import (
+from faigfast.analysis.report.figures import location_bars
+from faigfast.analysis.report.filter_figures import (
     kernel_changes_figure,
     layer_distribution,
-    location_bars,
     matrix,
-    svg,
 )
+from faigfast.analysis.report.paper import svg
 from faigfast.data import Degradation
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
@@ -223,7 +223,7 @@ def test_overlap_of_many_contrasts(many):
     assert row["correlation"] == pytest.approx(float(expected))
     assert agreement(scores).shape == (5, 5)
     names = list(sets)
-    figure = matrix(overlap(sets), names, names, "title", ("of", "in"))
+    figure = matrix(overlap(sets), names, names, ("of", "in"))
     assert svg(figure).startswith("<svg")
 
 
@@ -291,7 +291,7 @@ def test_heads_are_the_best_kernels(study_parts, top):  # noqa: F811
         assert name == f"{layer.removesuffix('.weight')} {row},{column}"
         assert torch.equal(before, baseline.state_dict()[layer][row, column])
         assert torch.equal(after, target.state_dict()[layer][row, column])
-    assert svg(kernel_changes_figure(kernels, "title")).startswith("<svg")
+    assert svg(kernel_changes_figure(kernels)).startswith("<svg")
     far = FilterSet(torch.tensor([10**6]))
     for function in (top_kernels, lambda a, b, f: changes(a, b, {"x": f})):
         with pytest.raises(ValueError, match="1000000 does not exist"):

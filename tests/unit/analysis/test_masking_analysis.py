@@ -24,7 +24,8 @@ from faigfast.analysis.evaluation import (
 )
 from faigfast.analysis.finished_parts import FinishedParts
 from faigfast.analysis.masking import SAME_LAYERS, mask, mask_sets
-from faigfast.analysis.report.figures import method_curves, svg
+from faigfast.analysis.report.figures import method_curves
+from faigfast.analysis.report.paper import svg
 from faigfast.analysis.report.tables import area_sentences, areas, masked_networks, masked_sets
 from faigfast.analysis.swap_units import (
     random_of_same_layers,

@@ -8,7 +8,8 @@ from cases.analysis import study_parts  # noqa: F401
 from faigfast.analysis.data_frames import text_table
 from faigfast.analysis.evaluation import measure
 from faigfast.analysis.modulation import modulate, modulated, modulated_images
-from faigfast.analysis.report.figures import modulation_curves, svg
+from faigfast.analysis.report.figures import modulation_curves
+from faigfast.analysis.report.paper import svg
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
 

@@ -11,7 +11,8 @@ from torch import nn
 import faigfast.training.trainer
 from faigfast.analysis.data_frames import text_table
 from faigfast.analysis.masking import SAME_LAYERS
-from faigfast.analysis.report.figures import retraining_bars, svg
+from faigfast.analysis.report.figures import retraining_bars
+from faigfast.analysis.report.paper import svg
 from faigfast.analysis.retraining import (
     compare_retraining,
     retrain,

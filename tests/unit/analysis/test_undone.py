@@ -12,8 +12,9 @@ from faigfast.analysis.contrasts import Contrast
 from faigfast.analysis.data_frames import text_table, write_data_frame
 from faigfast.analysis.locations import Locations, locations_data_frame
 from faigfast.analysis.masking import SAME_LAYERS, Masking, Measurement
-from faigfast.analysis.report.figures import location_bars, masking_curves, method_curves, svg
+from faigfast.analysis.report.figures import location_bars, masking_curves, method_curves
 from faigfast.analysis.report.marks import RED
+from faigfast.analysis.report.paper import svg
 from faigfast.analysis.report.tables import (
     area_sentences,
     masked_networks,

@@ -32,9 +32,10 @@ def test_modulate_measures_and_saves_under_the_users_keys(here, files, capsys):
     finished(here, "modulate")
     assert main(words("modulate", here.parent / "grid", *more, "--grid")) == 0
     assert len(table(here.parent / "grid", "modulation")) == 16 * 2
-    grid = (here.parent / "grid" / "modulation-grid.svg").read_text()
-    assert grid.count(">blur input<") == grid.count(">noise input<") == 16
-    assert grid.count(">blur 0, noise 0.5<") == 2  # of either input
+    for width in ("column", "page"):
+        grid = (here.parent / "grid" / f"modulation-grid-{width}.svg").read_text()
+        assert grid.count("<!-- input: blur -->") == grid.count("<!-- input: noise -->") == 1
+        assert grid.count("<!-- strength of blur filters -->") == 2  # of either input
     below = ["--strengths", "0", "0.5", "--grid"]  # no strength of 1, so no curve
     assert main(words("modulate", here.parent / "below", *below)) == 0
     assert len(table(here.parent / "below", "modulation")) == 4 * 2

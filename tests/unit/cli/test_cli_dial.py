@@ -58,9 +58,9 @@ def test_a_dial_of_a_pair(here, files, capsys):
     assert set(rows.degradation) == {"noise", "clean"} and {"ssim", "psnr"} <= set(rows.metric)
     assert table(here, "dial-sets").metric.tolist() == ["undone", "clean_psnr_change"]
     content = json.loads((here / "dial.json").read_text())
-    assert {"dial.safetensors", "strip-noise.png", "noise-0.5.safetensors"} <= set(content["files"])
+    assert {"dial.safetensors", "strip-noise-page.svg", "noise-0.5.safetensors"} <= set(content["files"])
     assert all((here / name).stat().st_size for name in content["files"])
-    assert (here / "strip-noise.png").read_bytes().startswith(b"\x89PNG")
+    assert "last row: clean input" in (here / "strip-noise.txt").read_text()
     summary = (here / "summary.txt").read_text()
     for text in ("noise: ", "Strength 0 ", "of 2 photographs", "% of target.safetensors"):
         assert text in summary and text in capsys.readouterr().out + summary
@@ -89,8 +89,8 @@ def test_two_dials_found_by_contrast(here, files, monkeypatch):
     one, other = (faigfast.Dial.load(here / f"dial-{n}.safetensors") for n in ("noise", "blur"))
     both = other.apply(one.apply(target, 0), 0.5)
     assert equal(both, one.apply(other.apply(target, 0.5), 0))
-    assert (here / "blur-0.5.safetensors").exists() and (here / "strip-blur.png").exists()
-    assert len(table(here, "dial-sets")) == 2
+    assert (here / "blur-0.5.safetensors").exists() and (here / "strip-blur-page.svg").exists()
+    assert len(table(here, "dial-sets")) == 2 * 2
 
 
 def test_networks_of_ncnn_keep_their_form(here, files, tmp_path, caplog):

@@ -31,6 +31,7 @@ CASES = {
 OTHERS = {
     "attention",
     "attention_backward",
+    "one_channel",
     "score_reduction",
     "squared_error",
     "squared_error_backward",
@@ -61,6 +62,10 @@ def other_arguments(name):
     if name.startswith("squared_error"):
         y, gt = numbers(2, 3, 7), numbers(3, 7, needs_gradient=False)
         return (y, gt, numbers(2, 3)) if name.endswith("_backward") else (y, gt)
+    if name == "one_channel":
+        layer = numbers(5, 1, 3, 3, needs_gradient=False), numbers(1, 5, 4, 4, needs_gradient=False)
+        change, same = numbers(2, 1, 4, 4, needs_gradient=False), ([1, 1],) * 3
+        return change, *layer, None, None, *same, False, [0, 0], "relu", 0.0, 1.0, 1
     shapes = [(2, 2, 3, 4), (2, 2, 4, 5), (2, 2, 5, 6), (1, 2, 3, 5)]  # q, k, v, bias
     given = [numbers(*shape, dtype=torch.float64) for shape in shapes]
     given.append(numbers(2, 1, 3, 5, needs_gradient=False, dtype=torch.float64))  # mask

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from faigfast.analysis.baselines import METHODS
@@ -11,6 +11,12 @@ from faigfast.analysis.evaluation import METRICS, mean_and_interval, restore
 from faigfast.analysis.locations import EXPERIMENTS, locations, locations_data_frame
 from faigfast.analysis.masking import SAME_LAYERS, mask
 from faigfast.analysis.metrics import psnr
+from faigfast.analysis.report.captioned import (
+    images_figure,
+    location_figure,
+    losses_figure,
+    masking_figure,
+)
 from faigfast.analysis.report.conclusion import conclude
 from faigfast.analysis.report.effect_charts import location_chart, method_chart
 from faigfast.analysis.report.line import add_line
@@ -35,6 +41,7 @@ from faigfast.analysis.report.tables import (
 from faigfast.analysis.swap_units import random_of_same_layers
 from faigfast.analysis.undone import MEANING
 from faigfast.integration.cautions import without_cautions
+from faigfast.io.text_table import counted
 from faigfast.result import Attribution
 
 
@@ -54,6 +61,9 @@ def pair_quality(page: Page, material: Material) -> None:
     ]
     material.put(page, "pair", data_frame(rows, across=["network"]))
     add_completeness(page, result)
+    if result.line.shape[2]:
+        images = f"{counted(result.images, 'image')}, {result.sampling}."
+        material.draw("losses", losses_figure(result, images))
     material.put(page, "completeness", completeness(result))
     page.code(material.commands["mask"])
 
@@ -76,15 +86,24 @@ def restored_photographs(page: Page, material: Material) -> None:
     page.heading(f"Photographs, {100 * material.fraction:g} % of the filters masked")
     material.say_shown(page)
     networks = _compared_networks(material)
+    rows = []
     for contrast in material.shown:
         degradation = contrast.degradation
         gain = material.gain(degradation)
         places = largest_gains(gain, study.measured.photographs, SHOWN_PHOTOGRAPHS)
         page.text(choice_text(gain, places, degradation), note=True)
+        if material.figures is not None:
+            rows.append(_captioned_images(material, networks, places[0], degradation))
         for n in places:
             scene = _scene(material, networks, n, degradation)
             material.scenes.setdefault(contrast.name, scene)
             page.scene(scene)
+    if rows:
+        text = (
+            "The crop where the target gains most over the baseline, one row a degradation, with "
+            f"{100 * material.fraction:g} % of the filters masked; PSNR in dB. {material.about}"
+        )
+        material.draw("photographs", images_figure(rows, text))
     page.text(
         "Images, and the PSNR of the whole crop below each, are made by the report's own command, "
         "which is at its end; no other prints them.",
@@ -107,6 +126,20 @@ def _scene(
     shots.append(Shot(TRUTH, material.picture(gt[0])))
     title = f"{measured.names[place]}, {degradation}"
     return Scene(title, shots, material.picture_side)
+
+
+def _captioned_images(
+    material: Material, networks: dict[str, nn.Module], place: int, degradation: str
+) -> dict[str, Tensor]:
+    """Restore one crop by every network: images [C, H, W] by caption."""
+    data = material.study.measured
+    gt, lq = (x[place : place + 1] for x in (data.gt, data.lq[degradation]))
+    images = {f"{INPUT}, {degradation}": F.interpolate(lq, size=gt.shape[2:])[0]}
+    for label, network in networks.items():
+        output = restore(network, lq, data.pad, gt.shape[2:])
+        quality = float(psnr(output, gt, border=material.study.border))
+        images[f"{label}, {quality:.1f} dB"] = output[0]
+    return images | {TRUTH: gt[0]}
 
 
 def _compared_networks(material: Material) -> dict[str, nn.Module]:
@@ -152,6 +185,7 @@ def masking_by_method(page: Page, material: Material) -> None:
     note = choice_text(gain, places, first.degradation)
     page.conclude(conclude(masking, material.result, strip, note))
     page.chart(method_chart(masking))
+    material.draw("masking curves", masking_figure(masking, material.about))
     page.text(
         "Area: mean loss of PSNR over the masked share, in dB. Within the gain: counting no more "
         "than what the target had gained; others: the same for inputs whose degradation the "
@@ -161,6 +195,7 @@ def masking_by_method(page: Page, material: Material) -> None:
     names = ", ".join(f"{name}: {text}" for name, text in METHODS.items())
     page.text(f"Methods: {names}.", note=True)
     page.chart(method_chart(masking, "difference"))
+    material.draw("masking differences", masking_figure(masking, material.about, "difference"))
     page.text(
         "Output difference: mean squared difference of gradient maps of the outputs, × 1000, the "
         "authors' measure on true gray; in their own form in the table.",
@@ -225,6 +260,7 @@ def location_experiments(page: Page, material: Material) -> None:
         "one way or another; random experiments are the mean of three draws."
     )
     page.chart(location_chart(parts))
+    material.draw("locations", location_figure(parts, material.about))
     material.put(page, "locations", locations_data_frame(parts))
     page.text(MEANING, note=True)
     page.text(" ".join(f"{name}: {text}." for name, (text, _) in EXPERIMENTS.items()), note=True)

@@ -13,8 +13,14 @@ from faigfast.analysis.contrasts import (
     overlap_data_frame,
     without_subtraction,
 )
-from faigfast.analysis.distribution import changes, distribution
+from faigfast.analysis.distribution import changes, distribution, top_kernels
 from faigfast.analysis.pruning import channel_importance, importance_data_frame
+from faigfast.analysis.report.captioned import (
+    channels_figure,
+    kernels_figure,
+    layers_figure,
+    overlap_figure,
+)
 from faigfast.analysis.report.charts import matrix_chart
 from faigfast.analysis.report.filter_browser import browse_filters
 from faigfast.analysis.report.filter_charts import channel_chart, layer_chart
@@ -58,6 +64,8 @@ def _contrasts(page: Page, material: Material) -> None:
             shares[a, b] = shares[b, a] = torch.nan
         title = f"Filters in common, % of the top {100 * material.fraction:g} %"
         page.chart(matrix_chart("overlap-of-contrasts", shares, names, names, title, MATRIX_LABELS))
+        figure = overlap_figure(shares, names, material.fraction, material.about)
+        material.draw("overlap of contrasts", figure)
     material.put(page, "overlap-of-contrasts", overlaps, "All pairs of contrasts")
     page.code(material.commands["contrasts"])
 
@@ -74,6 +82,8 @@ def _degradations(page: Page, material: Material, result: Attribution) -> None:
     )
     title = f"Filters in common, % of the top {100 * material.fraction:g} %"
     page.chart(matrix_chart("overlap", overlap(sets), names, names, title, MATRIX_LABELS))
+    images = f"Attributed: {counted(result.images, 'crop')} under each degradation."
+    material.draw("overlap", overlap_figure(overlap(sets), names, material.fraction, images))
     if has_levels(names):
         page.text(
             "Levels of one degradation, each against all other degradations: how the filters "
@@ -89,6 +99,7 @@ def filter_layers(page: Page, material: Material) -> None:
     study, sets = material.study, material.tops
     page.heading(f"Where the top {100 * material.fraction:g} % lie")
     page.chart(layer_chart(sets, material.result.index))
+    material.draw("layers", layers_figure(sets, material.result.index, material.about))
     counts = distribution(sets, material.result.index, material.result.scored)
     material.put(page, "distribution", counts, "Layer by layer")
     page.text(
@@ -106,6 +117,9 @@ def filter_explorer(page: Page, material: Material) -> None:
     page.heading("Filter browser")
     browser = browse_filters(study.baseline, study.target, material.result, study.contrasts)
     page.browser(browser)
+    for name, filters in material.tops.items():
+        kernels = top_kernels(study.baseline, study.target, filters)
+        material.draw(f"kernels {name}", kernels_figure(name, kernels, material.about))
     if browser.note:
         page.text(browser.note, note=True)
     page.code(f"{material.commands['distribution']} --heads 12")
@@ -120,5 +134,6 @@ def channel_scores(page: Page, material: Material) -> None:
         "torch-pruning and torch.nn.utils.prune."
     )
     page.chart(channel_chart(scores))
+    material.draw("channels", channels_figure(scores, material.about))
     material.put(page, "channels", importance_data_frame(scores), "Layer by layer")
     page.code(material.commands["prune"])

@@ -13,6 +13,7 @@ from faigfast.analysis.data_frames import csv_text, text_table, write_data_frame
 from faigfast.analysis.evaluation import Crops, evaluate
 from faigfast.analysis.report.drawing import data_uri, middle
 from faigfast.analysis.report.page import Page
+from faigfast.analysis.report.paper import FigureFiles, PaperFigure
 from faigfast.analysis.report.scenes import Scene
 from faigfast.analysis.study import Study
 from faigfast.data.degradations import Degradation
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pandas
 
 PATCH = 24  # side of a low-resolution patch of retraining
+FIGURES = "figures"  # folder of the figures for papers
 RETRAINING = "retraining"  # folder of the training states
 # Limits that keep a page small: pictures of noise do not compress.
 SHOWN_CONTRASTS = 3
@@ -63,6 +65,10 @@ class Material:
         Share of the filters in modulation and retraining.
     overwrite : bool
         Discard the training states of earlier runs.
+    figures : FigureFiles, optional
+        Figures for papers in the folder `figures`; None: none.
+    about : str
+        Attributed and measured crops, for captions.
     """
 
     study: Study
@@ -77,6 +83,8 @@ class Material:
     fraction: float = 0.01
     retrained_fraction: float = 0.05
     overwrite: bool = False
+    figures: FigureFiles | None = None
+    about: str = ""
     files: list[str] = field(default_factory=list)  # written so far, beside the page
     scenes: dict[str, Scene] = field(default_factory=dict)  # contrast → its first scene
 
@@ -143,6 +151,12 @@ class Material:
                 f"The first {SHOWN_ROWS} of {len(rows)} rows; all are in {name}.csv.", note=True
             )
         self.files.extend(write_data_frame(self.folder / name, data))
+
+    def draw(self, name: str, figure: PaperFigure) -> None:
+        """Write a figure for papers, if figures are wanted."""
+        if self.figures is not None:
+            written = self.figures.write(self.folder / FIGURES, name, figure)
+            self.files.extend(f"{FIGURES}/{file}" for file in written)
 
     def picture(self, image: Tensor) -> str:
         """Give the data URI of an image [3, H, W], cut to `shown_side`."""

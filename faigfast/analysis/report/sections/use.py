@@ -3,9 +3,18 @@
 from dataclasses import replace
 from statistics import mean
 
+from torch.nn import functional as F
+
 from faigfast.analysis.metrics import psnr
 from faigfast.analysis.modulation import STRENGTHS, modulate, modulated_images
 from faigfast.analysis.prediction_trials import try_predictions, wilson
+from faigfast.analysis.report.captioned import (
+    confusion_figure,
+    grid_figure,
+    modulation_figure,
+    retraining_figure,
+    strengths_figure,
+)
 from faigfast.analysis.report.charts import matrix_chart
 from faigfast.analysis.report.effect_charts import modulation_chart, retraining_chart
 from faigfast.analysis.report.page import Page
@@ -38,6 +47,8 @@ def modulation(page: Page, material: Material) -> None:
     for sentence in modulation_sentences(strength_curves, study.contrasts):
         page.text(sentence)
     page.chart(modulation_chart(strength_curves))
+    material.draw("modulation curves", modulation_figure(strength_curves, material.about))
+    rows = []
     material.say_shown(page)
     for contrast in material.shown:
         name, degradation = contrast.name, contrast.degradation
@@ -49,10 +60,14 @@ def modulation(page: Page, material: Material) -> None:
             (material.picture(x), f"{float(psnr(x[None], gt, border=study.border)):.1f} dB")
             for x in images
         ]
+        low = F.interpolate(lq, size=gt.shape[2:])[0]
+        restored = {f"{name} × {s:g}": x for s, x in zip(STRENGTHS, images, strict=True)}
+        rows.append({f"{degradation} input": low, **restored})
         title = f"{degradation} input, strength of the {name} filters"
         axes = [(f"{name} filters", STRENGTHS)]
         page.dial(Dial(title, axes, shots, material.picture_side))
         page.text(choice_text(material.gain(degradation), [n], degradation), note=True)
+    material.draw("modulation images", strengths_figure(rows, material.about))
     material.put(page, "modulation", strength_curves.to_frame(), "All strengths")
     page.code(material.commands["modulate"])
     if len(sets) > 1:
@@ -89,6 +104,10 @@ def _strength_grid(page: Page, material: Material, sets: dict[str, FilterSet]) -
         (material.picture(x), f"{float(psnr(x[None], gt, border=study.border)):.1f} dB")
         for x in images
     ]
+    across = len(SHOWN_STRENGTHS)
+    by_strength = [list(images[n : n + across]) for n in range(0, len(images), across)]
+    grid = grid_figure({title: by_strength}, SHOWN_STRENGTHS, (one, other), material.about)
+    material.draw("modulation grid", grid)
     axes = [(f"{name} filters", SHOWN_STRENGTHS) for name in (one, other)]
     page.dial(Dial(f"Two at once, input: {title}", axes, shots, material.picture_side))
     material.put(page, "modulation-grid", strength_grid.to_frame(), "All pairs of strengths")
@@ -134,7 +153,9 @@ def prediction(page: Page, material: Material) -> None:
             ("true degradation", "predicted degradation"),
         )
     )
+    crops = f"Crops of {', '.join(dict.fromkeys(unseen.photographs))}."
     for trial in prediction_trials:
+        material.draw(f"confusion by {trial.match}", confusion_figure(trial, crops))
         name = f"prediction-by-{trial.match}"
         material.put(page, name, trial.to_frame(), f"By {trial.match}, label by label")
         confusion = trial.confusion_data_frame()
@@ -177,5 +198,6 @@ def retraining(page: Page, material: Material) -> None:
     for sentence in retraining_sentences(parts):
         page.text(sentence)
     page.chart(retraining_chart(parts))
+    material.draw("retraining", retraining_figure(parts, material.about))
     material.put(page, "retraining", retraining_data_frame(parts))
     page.code(material.commands["retrain"])
