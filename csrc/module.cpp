@@ -109,6 +109,24 @@ faigfast::Activation activation_of(const std::string& name) {
     return name == "relu" ? faigfast::Activation::relu : faigfast::Activation::leaky;
 }
 
+// samples, height, width, channels, shuffle
+void one_channel(std::array<int64_t, 5> sizes, uintptr_t change, uintptr_t w, uintptr_t known,
+                 uintptr_t residual, uintptr_t y, const std::string& activation, float slope,
+                 float scale, int threads) {
+    const faigfast::Isa isa = faigfast::choose();
+    py::gil_scoped_release released;
+    faigfast::one_channel(
+        isa, {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], in(change), in(w), in(known),
+              in(residual), out(y), activation_of(activation), slope, scale, threads});
+}
+
+void define_one_channel(py::module_& module) {
+    module.def("one_channel", &one_channel, py::kw_only(), py::arg("sizes"), py::arg("change"),
+               py::arg("w"), py::arg("known"), py::arg("residual"), py::arg("y"),
+               py::arg("activation"), py::arg("slope"), py::arg("scale"), py::arg("threads"),
+               "y [samples, result] = scale * act(known + conv(change)) + residual.");
+}
+
 faigfast::Kind kind_of(const std::string& name) {
     if (name == "direct") return faigfast::Kind::direct;
     if (name == "depthwise") return faigfast::Kind::depthwise;
@@ -268,6 +286,7 @@ PYBIND11_MODULE(_C, module) {
                py::arg("gt"), py::arg("weights"), py::arg("gy"), py::arg("shape"),
                py::arg("threads"), "gy = 2 * weights [p, n] * (y - gt).");
     define_attention(module);
+    define_one_channel(module);
     define_convolution(module);
     module.def(
         "flush_denormals", &faigfast::flush_denormals, py::arg("threads"),

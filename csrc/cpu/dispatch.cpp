@@ -96,6 +96,8 @@ void attend_backward(Isa isa, const Attention& attention, const AttentionGradien
     FAIGFAST_CALL(isa, attend_backward, attention, gradients);
 }
 
+void one_channel(Isa isa, const OneChannel& layer) { FAIGFAST_CALL(isa, one_channel, layer); }
+
 int64_t multiply_add(Isa isa, int64_t rounds, int threads, float* result) {
     return FAIGFAST_CALL(isa, multiply_add, rounds, threads, result);
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "one_channel.h"
 #include "path_convolution.h"
 
 namespace faigfast {
@@ -37,6 +38,9 @@ void squared_error_backward(Isa isa, const float* y, const float* gt, const floa
 // As in attention.h; sizes are positive.
 void attend(Isa isa, const Attention& attention, float* y, float* stats);
 void attend_backward(Isa isa, const Attention& attention, const AttentionGradients& gradients);
+
+// As in one_channel.h; sizes are positive.
+void one_channel(Isa isa, const OneChannel& layer);
 
 // Multiply-adds in registers alone; returns the number of operations.
 int64_t multiply_add(Isa isa, int64_t rounds, int threads, float* result);

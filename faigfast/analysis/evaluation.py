@@ -323,10 +323,16 @@ def ratio_or_nan(part: float, total: float) -> float:
 
 def mean_and_interval(values: Tensor | Iterable[float]) -> tuple[float, float]:
     """Mean and half width of its 95 % confidence interval (normal, 1.96 standard errors)."""
-    values = torch.as_tensor(values, dtype=torch.float64)
+    mean, half = means_and_intervals(torch.as_tensor(values, dtype=torch.float64)[:, None])
+    return float(mean), float(half)
+
+
+def means_and_intervals(values: Tensor) -> tuple[Tensor, Tensor]:
+    """As `mean_and_interval`, of every column of [N, K]; half widths are NaN for one row."""
+    mean = values.mean(0)
     if len(values) < 2:
-        return float(values.mean()), math.nan
-    return float(values.mean()), float(1.96 * values.std() / math.sqrt(len(values)))
+        return mean, torch.full_like(mean, math.nan)
+    return mean, 1.96 * values.std(0) / math.sqrt(len(values))
 
 
 def difference_text(values: Tensor) -> str:

@@ -29,7 +29,11 @@ def losses_at(
     Squared errors of all samples together are not checked, since a check waits for the GPU:
     see `check_losses`.
     """
-    out = forward(plan, prepared, points, segments)
+    return losses_of(forward(plan, prepared, points, segments), points, gt, objective)
+
+
+def losses_of(out: Any, points: Points, gt: Tensor, objective: Objective) -> Tensor:
+    """Losses [P, N] of a network's output, in which `Samples` stand for tensors."""
     if isinstance(objective, OnMiddle) and _has_rank(out, gt):
         out = Samples(middle(out.data, gt.shape[2:], objective.pad))
         objective = objective.objective

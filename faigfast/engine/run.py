@@ -237,7 +237,7 @@ def prepare(plan: Plan, given: Mapping[str, Any], x: Tensor) -> Values:
     values[plan.x] = Samples(_cast(x, in_use().values)[None, :, None])
     with torch.no_grad():
         points = Points.at([0.0], x)
-        _run(plan, plan.fixed + plan.image, values, points)
+        run_nodes(plan, plan.fixed + plan.image, values, points)
     return values
 
 
@@ -269,7 +269,7 @@ def forward(plan: Plan, prepared: Values, points: Points, segments: int = 1) -> 
         if rescaler is not None:
             rescaler.begin(part, values)
         if segments == 1:
-            _run(plan, part, values, points, [n for n in part if remaining & n.users.keys()])
+            run_nodes(plan, part, values, points, [n for n in part if remaining & n.users.keys()])
         else:
             _run_again(plan, part, values, points, remaining)
         for dead in [n for n in done if n in values and not remaining & n.users.keys()]:
@@ -303,7 +303,7 @@ def _at_one_point(plan: Plan, values: Values, alpha: float) -> Values:
     }
 
 
-def _run(
+def run_nodes(
     plan: Plan,
     nodes: Sequence[fx.Node],
     values: Values,
@@ -360,7 +360,7 @@ def _run_again(
         inner = dict(outer_values)
         inner |= {n: Samples(d) for n, d in zip(entering, data, strict=True)}
         with using(use):
-            _run(plan, part, inner, points, leaving)
+            run_nodes(plan, part, inner, points, leaving)
         return tuple(inner[node].data for node in leaving)
 
     recomputed = checkpoint(

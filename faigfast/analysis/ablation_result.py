@@ -1,0 +1,241 @@
+"""Ablation: losses of the target where one filter, or one output channel, is the baseline's."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from faigfast.analysis.data_frames import data_frame
+from faigfast.analysis.evaluation import means_and_intervals
+from faigfast.filters.filter_set import FilterSet
+from faigfast.filters.index import FilterIndex
+from faigfast.filters.ranking import number_to_take
+from faigfast.io.tensor_file import load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    import pandas
+
+KIND = "faigfast ablation"
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """What each filter does alone: losses of the target with it put back to the baseline's.
+
+    Parameters
+    ----------
+    index : FilterIndex
+        All filters of the network.
+    by : {"kernel", "channel"}
+        What goes back at a time.
+    numbers : Tensor
+        [K], flat numbers of the ablated filters; of channels the flat number of the first filter.
+    losses : dict of str to Tensor
+        Degradation to [N, K], float64, the loss of each image under each ablation.
+    target_losses : dict of str to Tensor
+        Degradation to [N], the loss of the target as it is.
+    squared_errors : dict of str to tuple of Tensor
+        Beside another loss, degradation to ([N, K], [N]): squared errors of the ablated networks
+        and of the target. Empty where the output is no image like the ground truth.
+    values : dict of str to Tensor
+        Degradation to [N], number of values in an image's ground truth.
+    objective : str
+        Name of the loss.
+    fingerprints : tuple of str
+        Of baseline and target.
+    notes : tuple of str
+        What ran slowly, and why.
+    """
+
+    index: FilterIndex
+    by: str
+    numbers: Tensor
+    losses: dict[str, Tensor]
+    target_losses: dict[str, Tensor]
+    squared_errors: dict[str, tuple[Tensor, Tensor]]
+    values: dict[str, Tensor]
+    objective: str
+    fingerprints: tuple[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def degradations(self) -> tuple[str, ...]:
+        """Names of the degradations."""
+        return tuple(self.losses)
+
+    def change(self, degradation: str | None = None) -> Tensor:
+        """Change of the loss of every image by every ablation, [N, K], float64.
+
+        Positive where the target loses by it: the filter helps on this degradation.
+        """
+        name = self._name(degradation)
+        return self.losses[name] - self.target_losses[name][:, None]
+
+    def psnr_change(self, degradation: str | None = None) -> Tensor:
+        """Change of PSNR of every image by every ablation, [N, K], in dB; negative: it loses.
+
+        Of all pixels, without rounding to 8 bit, which would hide what one filter does. NaN where
+        the output is no image like the ground truth.
+        """
+        name = self._name(degradation)
+        ablated, target = self.losses[name], self.target_losses[name]
+        if self.objective != "squared_error":
+            if name not in self.squared_errors:
+                return torch.full_like(ablated, math.nan)
+            ablated, target = self.squared_errors[name]
+        return 10 * torch.log10(target[:, None] / ablated)
+
+    def contrast(self, a: str | None = None, against: str | Sequence[str] | None = None) -> Tensor:
+        """Mean change of the loss on `a` less the mean over others, [K], as FAIG's contrast.
+
+        Parameters
+        ----------
+        a : str, optional
+            A degradation; may be left out where there is one.
+        against : str or sequence of str, optional
+            None: all others; an empty sequence: the change on `a` alone.
+        """
+        name = self._name(a)
+        others = [d for d in self.degradations if d != name] if against is None else against
+        others = [others] if isinstance(others, str) else list(others)
+        scores = self.change(name).mean(0)
+        if others:
+            scores = scores - torch.stack([self.change(d).mean(0) for d in others]).mean(0)
+        return scores
+
+    def top(
+        self,
+        a: str | None = None,
+        fraction: float | None = None,
+        against: str | Sequence[str] | None = None,
+        *,
+        n: int | None = None,
+    ) -> FilterSet:
+        """Take the filters whose ablation costs most, best first; of ablated kernels alone.
+
+        Parameters
+        ----------
+        a, against
+            As in `contrast`.
+        fraction, n : float or int
+            Share of all F filters, or number of filters; one of them.
+
+        Raises
+        ------
+        ValueError
+            If channels were ablated, or too few filters.
+        """
+        if self.by != "kernel":
+            raise ValueError(f"by is {self.by!r}; expected an ablation of kernels")
+        count = number_to_take(fraction, n, len(self.index), len(self.numbers))
+        order = self.contrast(a, against).argsort(descending=True, stable=True)[:count]
+        return FilterSet(
+            self.numbers[order],
+            baseline=self.fingerprints[0],
+            target=self.fingerprints[1],
+            filter_index=self.index,
+        )
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row an ablation and degradation: means over images, and intervals of 95 %.
+
+        Columns: filter (flat number), layer, out, in (None for channels), degradation, loss_change,
+        psnr_change (dB), each with `_ci95_low` and `_ci95_high` where there are two images or more.
+        """
+        places = [self.index.locate(number) for number in self.numbers.tolist()]
+        units = [
+            {
+                "filter": number,
+                "layer": layer,
+                "out": out,
+                "in": into if self.by == "kernel" else None,
+            }
+            for number, (layer, out, into) in zip(self.numbers.tolist(), places, strict=True)
+        ]
+        rows: list[dict[str, Any]] = []
+        for name in self.degradations:
+            columns: dict[str, list[float]] = {}
+            for title, values in (
+                ("loss_change", self.change(name)),
+                ("psnr_change", self.psnr_change(name)),
+            ):
+                mean, half = means_and_intervals(values)
+                columns[title] = mean.tolist()
+                columns[f"{title}_ci95_low"] = (mean - half).tolist()
+                columns[f"{title}_ci95_high"] = (mean + half).tolist()
+            numbers = zip(*columns.values(), strict=True)
+            rows += [
+                {**unit, "degradation": name, **dict(zip(columns, row, strict=True))}
+                for unit, row in zip(units, numbers, strict=True)
+            ]
+        return data_frame(rows)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file, whole or not at all."""
+        tensors = {"numbers": self.numbers}
+        for name in self.degradations:
+            tensors[f"losses/{name}"] = self.losses[name]
+            tensors[f"target_losses/{name}"] = self.target_losses[name]
+            tensors[f"values/{name}"] = self.values[name]
+            if name in self.squared_errors:
+                tensors[f"squared_errors/{name}"], tensors[f"target_squared_errors/{name}"] = (
+                    self.squared_errors[name]
+                )
+        save_tensors(
+            path,
+            tensors,
+            {
+                "kind": KIND,
+                "by": self.by,
+                "degradations": list(self.degradations),
+                "layers": list(self.index.layers),
+                "shapes": [list(shape) for shape in self.index.shapes],
+                "objective": self.objective,
+                "fingerprints": list(self.fingerprints),
+                "notes": list(self.notes),
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Ablation":
+        """Read a file that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is no such file, it is damaged, or holds something else.
+        """
+        tensors, about = load_tensors(path)
+        if about.get("kind") != KIND:
+            raise ValueError(f"{os.fspath(path)} is no ablation; expected a file of Ablation.save")
+        names = about["degradations"]
+
+        def by_name(part: str) -> Mapping[str, Tensor]:
+            return {n: tensors[f"{part}/{n}"] for n in names if f"{part}/{n}" in tensors}
+
+        errors, target_errors = by_name("squared_errors"), by_name("target_squared_errors")
+        return cls(
+            FilterIndex(tuple(about["layers"]), tuple(map(tuple, about["shapes"]))),
+            about["by"],
+            tensors["numbers"],
+            dict(by_name("losses")),
+            dict(by_name("target_losses")),
+            {name: (errors[name], target_errors[name]) for name in errors},
+            dict(by_name("values")),
+            about["objective"],
+            tuple(about["fingerprints"]),
+            tuple(about["notes"]),
+        )
+
+    def _name(self, degradation: str | None) -> str:
+        if degradation is None and len(self.losses) == 1:
+            return self.degradations[0]
+        if degradation not in self.losses:
+            raise ValueError(
+                f"degradation is {degradation!r}; expected one of {', '.join(self.degradations)}"
+            )
+        return str(degradation)

@@ -1,0 +1,1 @@
+"""One channel: what a change of one input channel changes in a convolution."""
