@@ -95,6 +95,10 @@ class Catalogue:
         """Give the content of an entry."""
         return self._entries[kind][number]
 
+    def count(self, kind: str) -> int:
+        """Count the entries of a kind."""
+        return len(self._entries[kind])
+
     def entries(self, kind: str) -> list[dict[str, Any]]:
         """List the entries of a kind by their numbers."""
         return self._entries[kind]

@@ -52,10 +52,9 @@ def select_records(folder: Path) -> Selection:
     catalogue = Catalogue(folder)  # after the records, so that it has all that they refer to
     kept = np.ones(len(records), bool)
     for kind in KINDS[:3]:
-        kept &= np.isin(records[kind], plan[f"{kind}s"])
-    records = records[kept]
-    top = np.zeros(max(len(catalogue.entries("shard")), 1), bool)
-    top[plan["shards"]] = True
+        kept &= _among(plan[f"{kind}s"], catalogue.count(kind))[records[kind]]
+    records = records if kept.all() else records[kept]
+    top = _among(plan["shards"], catalogue.count("shard"))
     split = {_place(record) for record in records[records["state"] != DONE]}
     parts: set[tuple[int, ...]] = set()
     waiting = [place for place in split if top[place[3]]]
@@ -68,11 +67,17 @@ def select_records(folder: Path) -> Selection:
             parts.add(half)  # type: ignore[arg-type]
             if half in split:
                 waiting.append(half)  # type: ignore[arg-type]
-    records = records[records["state"] == DONE]
-    own = top[records["shard"]]
+    own = top[records["shard"]] & (records["state"] == DONE)
     for n in np.flatnonzero(~own):
-        own[n] = _place(records[n]) in parts
-    return Selection(plan, catalogue, records[own], total)
+        own[n] = records["state"][n] == DONE and _place(records[n]) in parts
+    return Selection(plan, catalogue, records if own.all() else records[own], total)
+
+
+def _among(numbers: list[int], count: int) -> np.ndarray:
+    """Say which numbers are listed, [count] bool."""
+    listed = np.zeros(max(count, 1), bool)
+    listed[numbers] = True
+    return listed
 
 
 def _place(record: Any) -> tuple[int, ...]:
