@@ -107,6 +107,30 @@ def negatives(scores: Mapping[str, Tensor]) -> list[tuple[str, str]]:
     ]
 
 
+def refuse_negatives_alone(contrasts: Sequence[Contrast], degradations: Sequence[str]) -> None:
+    """Refuse contrasts to compare if every two are each other's negatives.
+
+    Raises
+    ------
+    ValueError
+        Saying why nothing is left to be compared, and which contrasts there are instead.
+    """
+    terms = []
+    for one in contrasts:
+        others = one.against
+        if others is None:
+            others = tuple(name for name in degradations if name != one.degradation)
+        terms.append(({one.degradation}, set(others)))
+    pairs = itertools.combinations(terms, 2)
+    if all(a == (minus, plus) for a, (plus, minus) in pairs):
+        one, other = contrasts[0], contrasts[1]
+        raise ValueError(
+            f"contrasts {one.name!r} and {other.name!r} are each other's negative, so that their "
+            "filters have nothing in common by construction; expected the scores of each alone "
+            f"({one.degradation}: and {other.degradation}:), or contrasts with a third degradation"
+        )
+
+
 def check_contrasts(contrasts: Sequence[Contrast], degradations: Sequence[str]) -> None:
     """Refuse an empty list, unknown degradations and repeated names.
 

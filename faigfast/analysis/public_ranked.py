@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor, nn
 
 from faigfast.analysis import pruning
-from faigfast.analysis.contrasts import Contrast, overlap_data_frame
+from faigfast.analysis.contrasts import Contrast, overlap_data_frame, refuse_negatives_alone
 from faigfast.analysis.distribution import distribution as layer_table
 from faigfast.analysis.public_arguments import FRACTION, Contrasts, one_result, read_contrasts
 from faigfast.integration.batch import Batches
@@ -51,13 +51,14 @@ def overlap(
     Raises
     ------
     TypeError, ValueError
-        As `mask`; also if there are fewer than two contrasts.
+        As `mask`; also if there are fewer than two contrasts, or each other's negatives alone.
     """
     result = one_result(baseline, target, batch, result, pad, progress, options)
     alone = tuple(Contrast(name, name, ()) for name in result.degradations)
     ranked = alone if contrasts is None else read_contrasts(contrasts, result)
     if len(ranked) < 2:
         raise ValueError(f"contrasts are {[c.name for c in ranked]}; expected two or more")
+    refuse_negatives_alone(ranked, result.degradations)
     sets = {contrast.name: contrast.top(result, fraction) for contrast in ranked}
     return overlap_data_frame(sets, {c.name: c.scores(result) for c in ranked})
 

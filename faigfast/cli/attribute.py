@@ -22,7 +22,7 @@ from faigfast.backend.catalogue import choose
 from faigfast.backend.gpu.devices import Devices, Run, known_devices
 from faigfast.backend.precision import PRECISIONS, check_precision
 from faigfast.cli.figures import figure_files, write_attribution_figures
-from faigfast.cli.fitting import check_sizes
+from faigfast.cli.fitting import check_sizes, check_smallest
 from faigfast.cli.output import checkpoint_hash, command_line, note, writable_folder
 from faigfast.cli.own_code import (
     chosen_objective,
@@ -39,6 +39,7 @@ from faigfast.data.degradations import Degradation
 from faigfast.data.degradations.grammar import split_named
 from faigfast.data.folders import DegradedFolder, PairedFolders
 from faigfast.integration.batch import Batch
+from faigfast.integration.objective import resolve_objective
 from faigfast.integration.padding import checked_pad
 from faigfast.integration.refinement import schedule
 from faigfast.io.environment import describe_machine, describe_versions
@@ -70,6 +71,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             pair[1], images.low_sizes, scale=images.scale, channels=channels, pad=options.pad,
             crop_to=options.crop_to,
         )  # fmt: skip
+        check_smallest(images, resolve_objective(chosen_objective(options.objective))[1])
     # Collected first, so that no error here follows hours of computation.
     versions = {**describe_versions(), "numpy": numpy.__version__}
     manifest: dict[str, Any] = {

@@ -25,7 +25,7 @@ def dial(add: Add) -> None:
         metavar="FILE",
         help="checkpoint of a baseline; default one that is derived from the target",
     )
-    _study(all_but_networks, "faigfast-dial")
+    _study(all_but_networks, "faigfast-dial", degraded="noise=0.1, and always clean")
     _ranked(add)
     _measured(add)
     add(

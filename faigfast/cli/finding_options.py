@@ -20,7 +20,11 @@ def number(text: str) -> float:
 
 
 def _study(
-    add: Add, output: str, steps: int = 20, figures: tuple[str, ...] = ("svg",)
+    add: Add,
+    output: str,
+    steps: int = 20,
+    figures: tuple[str, ...] = ("svg",),
+    degraded: str = "blur=2 noise=0.1",
 ) -> None:
     """Pair, photographs, the points of the line, and figures."""
     add(
@@ -42,7 +46,7 @@ def _study(
         metavar="FOLDER",
         help="ground-truth images; default the photographs kept out of the shipped pair's training",
     )
-    degraded_images(add, "; default blur=2 noise=0.1")
+    degraded_images(add, f"; default {degraded}")
     add("--output", type=str, default=output, metavar="FOLDER", help="receives the results")
     add("--crop", type=int, default=96, help="side of the ground-truth crops in pixels")
     add("--steps", type=int, default=steps, help="points of the line between the two networks")

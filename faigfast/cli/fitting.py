@@ -5,7 +5,10 @@ from contextlib import suppress
 
 from torch import nn
 
+from faigfast.cli.reading import Images
 from faigfast.data.image_files import first_names
+from faigfast.integration.named_images import name_in_errors
+from faigfast.integration.objective import Objective
 from faigfast.io.text_table import counted
 from faigfast.models.output_shape import OutputShapes
 
@@ -65,6 +68,24 @@ def check_sizes(
         f"degraded image {refused[0]!r} is {_text(first)}: {problems[first]}"
         f"{_remedy(shapes, list(names_by_size), problems, scale, channels, pad, crop_to)}"
     )
+
+
+def check_smallest(images: Images, objective: Objective) -> None:
+    """Read and degrade the images with the shortest sides, and evaluate the objective on them.
+
+    Raises
+    ------
+    ValueError
+        If an image is too small for its degradation or for the objective.
+    """
+    sizes = list(images.low_sizes.values())
+    if len(set(sizes)) == 1:  # the first image fails as the others would
+        return
+    for side in (0, 1):
+        smallest = min(range(len(sizes)), key=lambda n: sizes[n][side])
+        gt = images[smallest]["gt"][None]
+        with name_in_errors(f"image {images.names[smallest]!r}"):
+            objective(gt, gt)
 
 
 def _problem(shapes: OutputShapes, size: Size, scale: int, channels: int, pad: int) -> str:

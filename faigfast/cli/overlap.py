@@ -10,6 +10,7 @@ from faigfast.analysis.contrasts import (
     one_against_rest,
     overlap,
     overlap_data_frame,
+    refuse_negatives_alone,
     without_subtraction,
 )
 from faigfast.analysis.report.captioned import overlap_figure
@@ -28,10 +29,13 @@ def run(options: Any, words: Sequence[str]) -> None:
     study = open_study(options)
     if len(study.contrasts) < 2:
         raise ValueError(f"contrasts are {study.contrasts[0].name}; expected two to be compared")
+    alone = study.contrasts == one_against_rest(tuple(study.measured.lq))
+    if not alone:
+        refuse_negatives_alone(study.contrasts, tuple(study.measured.lq))
     with alone_in(options.output):
         result = study.attribution()
         contrasts, remarks = study.contrasts, []
-        if contrasts == one_against_rest(tuple(study.measured.lq)):
+        if alone:
             contrasts = without_subtraction(result.degradations)
             remarks = [OWN_SCORES]
         sets = {contrast.name: contrast.top(result, options.fraction) for contrast in contrasts}

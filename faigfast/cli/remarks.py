@@ -2,6 +2,7 @@
 
 from faigfast.analysis.evaluation import Crops
 from faigfast.analysis.study import Study
+from faigfast.integration.cautions import few_images_sentence
 from faigfast.io.text_table import counted
 
 
@@ -18,8 +19,10 @@ def describe_attributed(study: Study, rivals: bool = False) -> str:
     if study.given is not None:
         measured = f"{_crops(study.attributed)} measured too, to their advantage"
         given = f"Attributed: {counted(study.given.images, 'image')}, {study.given.sampling}"
-        return f"{given}; rivals with gradients: on {measured}." if rivals else f"{given}."
-    return f"Attributed: {_crops(study.attributed)}, {counted(study.steps, 'point')}."
+        text = f"{given}; rivals with gradients: on {measured}." if rivals else f"{given}."
+        return _with_few(text, study.given.images)
+    text = f"Attributed: {_crops(study.attributed)}, {counted(study.steps, 'point')}."
+    return _with_few(text, len(study.attributed.names))
 
 
 def describe_measured(study: Study) -> str:
@@ -36,6 +39,10 @@ def describe_measured(study: Study) -> str:
 def describe(study: Study, rivals: bool = False) -> str:
     """Describe the measured and attributed crops of a study, as a remark below a table."""
     return f"{describe_measured(study)} {describe_attributed(study, rivals)}"
+
+
+def _with_few(text: str, images: int) -> str:
+    return f"{text} {few_images_sentence(images)}".rstrip()
 
 
 def _crops(data: Crops) -> str:

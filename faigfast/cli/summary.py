@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from faigfast.analysis.report.line import line_sentence
 from faigfast.analysis.report.tables import completeness_table
 from faigfast.cli.result_files import rankable
+from faigfast.integration.cautions import few_images_sentence
 from faigfast.io.fitted_table import fitted
 from faigfast.io.text_table import counted
 from faigfast.result import Attribution
@@ -44,6 +45,8 @@ def summary(result: Attribution, pair: tuple[nn.Module, nn.Module], top: Sequenc
         layers = Counter(layer.removesuffix(".weight") for layer in names)
         shown = ", ".join(f"{layer} {n}" for layer, n in layers.most_common(LAYERS_SHOWN))
         lines.append(f"top {len(best)} filters of {name}: {shown}")
+    if few := few_images_sentence(result.images):
+        lines.append(few)
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 import math
 
 from faigfast.analysis.report.page import Page
-from faigfast.integration.cautions import cautions, median_barriers
+from faigfast.integration.cautions import cautions, few_images_sentence, median_barriers
 from faigfast.result import Attribution
 
 
@@ -25,6 +25,8 @@ def add_line(page: Page, result: Attribution) -> None:
     """Put a coloured badge for every caution, then the distance and the barriers."""
     for caution in cautions(result):
         page.badge(caution.badge, caution.note)
+    if few := few_images_sentence(result.images):
+        page.text(few)
     sentence = line_sentence(result)
     page.text(
         f"{sentence[0].upper()}{sentence[1:]}. The barrier is the height of the loss above the "

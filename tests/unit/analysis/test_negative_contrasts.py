@@ -1,10 +1,14 @@
 """Contrasts that are each other's negatives are no finding, and are left out of comparisons."""
 
+from functools import partial
+
 import pandas
+import pytest
 import torch
 from cases import command_line
 from cases.analysis import study_parts  # noqa: F401
 
+import faigfast
 from faigfast.analysis.contrasts import negatives, overlap_data_frame, without_subtraction
 from faigfast.cli.main import main
 
@@ -36,6 +40,19 @@ def test_the_command_compares_own_scores_unless_contrasts_are_named(here, files,
     assert main(argv) == 0
     assert "own scores" in capsys.readouterr().out
     assert pandas.read_csv(here / "overlap.csv")["correlation"].item() > -1
-    assert main([*argv, "--contrast", "blur", "mine=noise", "--overwrite"]) == 0
+    assert main([*argv, "--contrast", "blur", "mine=noise", "--overwrite"]) == 1
+    text = capsys.readouterr().err
+    assert "contrasts 'blur' and 'mine' are each other's negative" in text
+    assert "(blur: and noise:)" in text and text.count("\n") == 1
+    third = ["--contrast", "blur", "mine=noise", "own=noise:", "--overwrite"]
+    assert main([*argv, *third]) == 0
     assert "negative by construction: blur and mine" in capsys.readouterr().out
-    assert not len(pandas.read_csv(here / "overlap.csv"))
+    assert len(pandas.read_csv(here / "overlap.csv")) == 2
+
+
+def test_python_refuses_to_compare_negatives_alone(study_parts):  # noqa: F811
+    pair, result = study_parts[0], study_parts[-1]
+    compare = partial(faigfast.overlap, *pair, result=result, fraction=0.1)
+    with pytest.raises(ValueError, match="'blur:noise' and 'noise:blur' are each other's neg"):
+        compare(contrasts=["blur:noise", "noise:blur"])
+    assert len(compare(contrasts=["blur:", "noise:"])) == 1

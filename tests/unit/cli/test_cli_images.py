@@ -201,3 +201,24 @@ def test_prediction_by_a_network_that_loses_pixels(here, files):
     words += ["--crop", "16", "--steps", "2", "--images", "unseen", "--pad", "2", "--quiet"]
     assert main(words) == 0
     assert "noise" in (here / "predicted-images.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "objective", "message"),
+    [
+        ("blur=2", "squared_error", "z.png, degradation 'blur': an image of 2×2 is too small"),
+        ("noise=0.1", "ssim", "image 'z': objective 'ssim' gets images [1, 3, 2, 2]"),
+    ],
+)
+def test_an_image_too_small_for_recipe_or_objective_is_refused_before_the_first(
+    files, tmp_path, monkeypatch, capsys, recipe, objective, message
+):
+    monkeypatch.chdir(files)
+    monkeypatch.setattr("faigfast.Attributor.__call__", None)  # computes nothing
+    for name, side in (("a", 24), ("z", 2)):
+        write_image(tmp_path / "gt" / f"{name}.png", torch.rand(3, side, side))
+    argv = ["attribute", "a.pth", "b.safetensors", "--gt", str(tmp_path / "gt"), "--steps", "2"]
+    out = tmp_path / "out"
+    argv += ["--degrade", recipe, "--objective", objective, "--quiet", "--output", str(out)]
+    assert main(argv) == 1
+    assert message in one_line(capsys) and not out.exists()

@@ -225,3 +225,11 @@ def test_without_shtab_one_line_says_what_to_install(capsys, monkeypatch):
 )
 def test_messages_name_the_option_that_was_typed(message, options, text):
     assert with_options(message, options) == text
+
+
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [("dial", "default noise=0.1, and always clean"), ("mask", "default blur=2 noise=0.1")],
+)
+def test_the_default_degradations_of_a_command_stand_in_its_help(capsys, command, default):
+    assert default in " ".join(help_of(capsys, command).split())

@@ -10,11 +10,13 @@ import faigfast
 from faigfast.data.degradations import Degradation
 from faigfast.integration.cautions import (
     CAUTIONS,
+    FEW_IMAGES,
     MOST_BARRIER,
     MOST_COMPLETENESS,
     MOST_COSINE,
     cautions,
     cosines,
+    few_images_sentence,
     median_barriers,
     pooled_completeness,
     without_cautions,
@@ -139,3 +141,11 @@ def test_few_steps_of_the_shipped_pair_are_noted():
     result = faigfast.attribute(*shipped_pair(), {"lq": lq, "gt": gt}, steps=1)
     assert noted(result, "completeness") and not noted(result, "contrast")
     assert "more steps" in noted(result, "completeness")[0]
+
+
+def test_few_images_are_cautioned_in_words_and_not_in_notes():
+    assert few_images_sentence(FEW_IMAGES) == ""
+    assert few_images_sentence(1).startswith("Scores of 1 image: rankings change")
+    assert f"at least {FEW_IMAGES}" in few_images_sentence(FEW_IMAGES - 1)
+    result = sound()
+    assert result.images < FEW_IMAGES and not cautions(result)
