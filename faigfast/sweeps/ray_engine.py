@@ -1,6 +1,7 @@
 """Workers as actors of Ray, on this machine or on a cluster."""
 
 import logging
+import os
 import pickle
 import socket
 import sys
@@ -58,6 +59,10 @@ class Computer:
             f"a worker on {socket.gethostname()} does not see the output {self._folder}; expected "
             "a folder that all nodes share"
         )
+
+    def process(self) -> int:
+        """Give the number of this process."""
+        return os.getpid()
 
     def compute(self, task: Task, pair: StoredPair, prints: tuple[str, str]) -> tuple[str, Any]:
         """Compute a unit; give "done" and its outcome, or "failed" and the reason."""

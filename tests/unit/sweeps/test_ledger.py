@@ -73,9 +73,7 @@ def test_a_full_disk_leaves_whole_records(tmp_path, monkeypatch):
     ledger = Ledger(tmp_path)
     original = os.write
     monkeypatch.setattr(os, "write", lambda handle, content: original(handle, content[:10]))
-    with pytest.raises(
-        ValueError, match=r"finished.bin cannot be written: No space left"
-    ):
+    with pytest.raises(ValueError, match=r"finished.bin cannot be written: No space left"):
         ledger.add(unit(9), DONE, 1)
     assert file.read_bytes() == before and not ledger.is_done(unit(9))
     ledger.close()
