@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas
 
 FRACTION, COUNT = "fraction", "count"  # units; a fraction of 0.5 is printed as 50 %
-LOSS = "of the objective"
+LOSS, LABEL = "of the objective", "of the label"
 STRENGTH_OF = "strength_"  # begins the columns of a table of modulation
 
 
@@ -53,10 +53,10 @@ COLUMNS = {
     "image_count": Column(COUNT, "Number of images", "images"),
     "interval": Column("", "What ci95_low and ci95_high are over: crops, photographs", "interval"),
     "predicted_degradation": Column("", "Predicted degradation", "predicted"),
-    "predicted_level": Column("1", "Predicted level, if the label has one", "level"),
+    "predicted_level": Column(LABEL, "Predicted level, if the label has one", "level"),
     "margin": Column("1", "Distance of the best match from the second", "margin"),
-    "level": Column("1", "Level of the degradation", "level"),
-    "other_level": Column("1", "Level that it is compared with", "other level"),
+    "level": Column(LABEL, "Level of the degradation", "level"),
+    "other_level": Column(LABEL, "Level that it is compared with", "other level"),
     "depth": Column("1", "Place of the layer in the network, from 0", "depth"),
     "layer": Column("", "Name of the layer", "layer"),
     # What was measured.
@@ -131,6 +131,7 @@ METRICS = {
         )
         for name, head in IMAGE_METRICS.items()
     },
+    "loss_change": Column(LOSS, "Loss less the target's", "loss less target's"),
     "gain": Column("dB", "PSNR of the target less the baseline's", "gain, dB"),
     "undone": Column(FRACTION, "Share of the target's gain in PSNR that is lost", "undone, %"),
     "kept": Column(FRACTION, "Share of the target's gain in PSNR that is left", "kept, %"),

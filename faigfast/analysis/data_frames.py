@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from faigfast.analysis.columns import COUNT, FRACTION, METRICS, Column, column, described
+from faigfast.analysis.columns import COUNT, FRACTION, LABEL, METRICS, Column, column, described
 from faigfast.io.atomic import atomic_write, write_json
 
 if TYPE_CHECKING:
@@ -95,8 +95,9 @@ def text_table(data: "pandas.DataFrame") -> TextTable:
         order = list(dict.fromkeys(place[:-1] for place in places))
         places.sort(key=lambda place: order.index(place[:-1]))
     columns = [_words([key[n] for key in rows], column(name, data)) for n, name in enumerate(keys)]
+    digits = {name: _metric_digits(data, name) for name in dict.fromkeys(data["metric"])}
     columns += [
-        _values([values.get(place) for values in rows.values()], METRICS[place[-1]])
+        _values([values.get(place) for values in rows.values()], place[-1], digits[place[-1]])
         for place in places
     ]
     heads = [column(name, data).head for name in keys]
@@ -124,20 +125,27 @@ def _head(words: Mapping[str, str], metric: str) -> str:
 
 def _words(values: Sequence[Any], of: Column) -> list[str]:
     """Write cells that are no measurements."""
+    if of.unit == LABEL:
+        return ["–" if _missing(value) else f"{value:g}" for value in values]
     scale = 100 if of.unit == FRACTION else 1
     values = [scale * v if isinstance(v, float) else v for v in values]
     digits = _digits(values)
     return [_cell(value, digits) for value in values]
 
 
-def _values(records: Sequence[Mapping[str, Any] | None], of: Column) -> list[str]:
+def _metric_digits(data: "pandas.DataFrame", metric: str) -> int:
+    """Decimals of a metric, the same in all columns."""
+    unit, values = METRICS[metric].unit, data["value"][data["metric"] == metric]
+    return 0 if unit == COUNT else _digits((values * (100 if unit == FRACTION else 1)).tolist())
+
+
+def _values(records: Sequence[Mapping[str, Any] | None], metric: str, digits: int) -> list[str]:
     """Write measurements with their intervals, or their outcomes."""
-    scale = 100 if of.unit == FRACTION else 1
+    scale = 100 if METRICS[metric].unit == FRACTION else 1
     numbers = [
         [scale * (record or {}).get(name, math.nan) for name in ("value", "ci95_low", "ci95_high")]
         for record in records
     ]
-    digits = 0 if of.unit == COUNT else _digits([value for value, _, _ in numbers])
     known = [(value - low, high - value) for value, low, high in numbers if math.isfinite(low)]
     even = all(math.isclose(down, up, rel_tol=1e-3, abs_tol=1e-9) for down, up in known)
     cells = []
@@ -174,7 +182,7 @@ def _cell(value: Any, digits: int) -> str:
     if not isinstance(value, float):
         return str(value)
     if value and abs(value) < 10**-digits:
-        return f"{value:.1e}"
+        return f"{value:.1g}" if abs(value) >= 1e-4 else f"{value:.1e}"
     return f"{value:.{digits}f}"
 
 

@@ -88,7 +88,7 @@ def test_a_trial_counts():
     assert value(confusion, "predicted_fraction", degradation="b", predicted_degradation="b") == 0.5
     head, cells = text_table(confusion)
     assert head == ["input", *(f"taken for {label}, %" for label in ("a-1", "a-2", "b"))]
-    assert cells[1] == ["a-2", "0.00", "100.0", "0.00"]
+    assert cells[1] == ["a-2", "0.0", "100.0", "0.0"]
     head, cells = text_table(accuracy)
     assert cells[0][head.index("degradation right, %")] == "80.0 (37.6 to 96.4)"
 

@@ -83,7 +83,7 @@ def test_predict(here, files, capsys):
         "correlation",
         "neighbour",
     ]
-    assert set(predicted.degradation) <= {"blur", "noise", "clean"}
+    assert set(predicted.predicted_degradation) <= {"blur", "noise", "clean"}
     assert (predicted.margin >= 0).all()
     finished(here, "predict")
     left = here.parent / "left"
