@@ -31,6 +31,7 @@ BAR = 0.17  # inches: height that a horizontal bar takes
 AXIS_LIMITS = (-0.1, 2.0)
 # The kept share of a gain, in %: a broken network would flatten all other bars.
 KEPT_LIMITS = (-50.0, 150.0)
+SHORT_LABELS = {"difference": "output difference × 1000"}
 COST_LABELS = {
     "psnr": "loss of PSNR against the target, dB",
     "difference": "difference of the output's gradient map from the target's, × 1000",
@@ -131,13 +132,15 @@ def method_curves(masking: Masking, metric: str = "psnr", width: float = PAGE) -
         if metric == "psnr" and gain > 0:
             axis.set_ylim(AXIS_LIMITS[0] * gain, AXIS_LIMITS[1] * gain)
             if names := beyond_axis.get(contrast.name):
+                # The caption names all of many.
+                text = ", ".join(names) if len(names) < 3 else f"{len(names)} methods"
                 axis.text(
-                    0.02, 0.98, f"cut: {', '.join(names)}", va="top",
-                    transform=axis.transAxes, fontsize=small(),
+                    0.02, 0.98, f"cut: {text}", va="top", transform=axis.transAxes,
+                    fontsize=small(),
                 )  # fmt: skip
         set_title(axis, f"{shown(contrast.name)} filters, input: {shown(own)}")
-        label = COST_LABELS.get(metric, f"loss of {METRICS[metric]}")
-        axis.set(xlabel="masked filters, %", ylabel=wrapped(label, PANEL - 0.5))
+        label = SHORT_LABELS.get(metric, f"loss of {METRICS[metric]}")
+        axis.set(xlabel="masked filters, %", ylabel=label)
         if metric != "psnr":
             axis.set_yscale("symlog", linthresh=1)
         axis.grid(True)

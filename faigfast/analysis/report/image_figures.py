@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEAST_IMAGE, MOST_IMAGE = 0.78, 1.6  # inches: width of an image with its caption
+HIGHEST_GRID = 4.0  # inches
 GAP = 2  # pixels between the images of a grid
 
 
@@ -71,7 +72,8 @@ def strength_grid(
         Of the figure, in inches.
     """
     columns = max(1, min(len(images), int(width / 3.2)))
-    figure, axes = panels(len(images), width, width / columns, least=3.2)
+    height = min(width / columns, HIGHEST_GRID)
+    figure, axes = panels(len(images), width, height, least=3.2)
     for axis, (name, by_strength) in zip(axes, images.items(), strict=True):
         height, across = by_strength[0][0].shape[-2:]
         rows = [torch.cat([_framed(image) for image in row], 2) for row in by_strength]

@@ -48,6 +48,9 @@ def folder(files, tmp_path_factory):
     patch.chdir(files)
     argv = ["report", "a.pth", "b.safetensors", "--gt", "larger", "--train", "teaching"]
     argv += ["--output", str(folder), "--crop", "60", "--steps", "2", *SMALL]
+    argv += ["--figures", "pdf", "png"]
+    # What a file holds is tested with the figures.
+    patch.setattr("faigfast.analysis.report.paper.content", lambda _, suffix: suffix.encode())
     try:
         with patch.context() as inner:
 
@@ -100,6 +103,23 @@ def test_every_part_has_its_command(folder):
         options = build_parser().parse_args(words)[words[0]]
         assert (options.baseline, options.target) == ("a.pth", "b.safetensors")
         assert options.crop == 60
+
+
+def test_figures_for_papers_stand_in_their_folder(folder):
+    wanted = (
+        "losses photographs masking-curves masking-differences locations modulation-curves "
+        "modulation-images modulation-grid confusion-by-overlap confusion-by-correlation "
+        "confusion-by-neighbour retraining overlap layers kernels-blur kernels-noise channels"
+    ).split()
+    names = {path.name for path in (folder / "figures").iterdir()}
+    ends = ("-column.pdf", "-column.png", "-page.pdf", "-page.png", ".txt")
+    assert names == {stem + end for stem in wanted for end in ends}
+    listed = json.loads((folder / "report.json").read_text())["files"]
+    assert {f"figures/{name}" for name in names} <= set(listed)
+    for stem in wanted:
+        caption = (folder / "figures" / f"{stem}.txt").read_text()
+        assert "Command: faigfast report a.pth" in caption and len(caption) > 200, stem
+        assert "crops" in caption or "images" in caption, stem
 
 
 def test_tables_stand_beside_the_page(folder):

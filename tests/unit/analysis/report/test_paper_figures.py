@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,6 +60,9 @@ def masking_result():
     masked += [
         Measurement("random", f, f, {"psnr": psnrs(29.9 - 5 * f)}, "random", 10) for f in fractions
     ]
+    masked += [  # curves that leave the axis
+        Measurement("noise", 0.2, 0.2, {"psnr": psnrs(15.0)}, method, 10) for method in METHODS
+    ]
     broken = Measurement("blur", 0.2, 0.2, {"psnr": psnrs(10.0)}, "faig", 10)
     pair = {"baseline": {"psnr": psnrs(27.0)}, "target": {"psnr": psnrs(30.0)}}
     contrasts = tuple(Contrast(name, name) for name in INPUTS)
@@ -113,6 +117,12 @@ def all_figures():
         tuple({"psnr": psnrs(28 + s)} for s in (*strengths, *strengths[:-1])),
     )
     masking = masking_result()
+    differing = replace(
+        masking,
+        masked=tuple(
+            replace(m, values=m.values | {"difference": m.values["psnr"]}) for m in masking.masked
+        ),
+    )
     strips = [
         {f"{name} input": image, **{f"{name} × {s:g}": image for s in strengths}}
         for name in INPUTS[:2]
@@ -121,6 +131,7 @@ def all_figures():
     grid = {name: [[image] * 7] * 7 for name in INPUTS[:2]}
     return {
         "masking": captioned.masking_figure(masking, ABOUT),
+        "differences": captioned.masking_figure(differing, ABOUT, "difference"),
         "demo": captioned.demo_figure(masking, ABOUT),
         "modulation": captioned.modulation_figure(curves, ABOUT),
         "strengths": captioned.strengths_figure(strips, ABOUT),
