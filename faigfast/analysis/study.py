@@ -96,7 +96,7 @@ class Study:
     def _rank(self, method: str, part: Crops) -> Attribution:
         return rank_by(
             method, self.baseline, self.target, {"lq": part.lq, "gt": part.gt},
-            steps=self.steps, **self.options,
+            steps=self.steps, progress=self.progress, **self.options,
         )  # fmt: skip
 
     def tops(self, fraction: float) -> dict[str, FilterSet]:

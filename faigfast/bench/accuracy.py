@@ -12,6 +12,7 @@ from faigfast.attribution.one_call import attribute
 from faigfast.data.degradations import Degradation
 from faigfast.data.photographs import KEPT_OUT, photographs
 from faigfast.integration.cautions import without_cautions
+from faigfast.io.progress import progress_bar
 from faigfast.result import Attribution
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
@@ -160,7 +161,7 @@ def measure_accuracy(
     if not 1 <= size <= largest:
         raise ValueError(f"size is {size}; expected 1 to {largest}, a third of a photograph")
     images = {name: _middle(image, 3 * size) for name, image in images.items()}
-    with tqdm(
+    with progress_bar(
         total=len(networks) * (len(RULE_VARIANTS) + 2), unit="rule", disable=not progress
     ) as bar:
         sections = [

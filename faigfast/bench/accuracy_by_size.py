@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from tqdm import tqdm
-
 from faigfast.analysis.evaluation import Crops, crops
 from faigfast.attribution.one_call import attribute
 from faigfast.bench.accuracy import AUTHORS, RuleAccuracy, RuleVariant, compare, degradations_of
 from faigfast.data.photographs import KEPT_OUT, photographs
 from faigfast.integration.refinement import LARGE, STEPS_OF_LARGE, default_steps
+from faigfast.io.progress import progress_bar
 from faigfast.zoo.pairs import shipped_pair
 
 # Pairs with ReLU kinks: smooth networks need far fewer points.
@@ -78,7 +77,7 @@ def measure_by_size(
     networks = {name: shipped_pair(name) for name in pairs}
     images = photographs(KEPT_OUT)
     sizes = []
-    with tqdm(total=len(networks) * len(SIZES), unit="size", disable=not progress) as bar:
+    with progress_bar(total=len(networks) * len(SIZES), unit="size", disable=not progress) as bar:
         for name, pair in networks.items():
             for side, most in SIZES.items():
                 bar.set_description(f"{name}, {side}×{side}")

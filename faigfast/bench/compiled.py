@@ -4,11 +4,10 @@ from dataclasses import asdict, dataclass, field
 from os import PathLike
 from typing import Any
 
-from tqdm import tqdm
-
 from faigfast.backend.gpu import triton_support as _triton
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_versions
+from faigfast.io.progress import progress_bar
 from faigfast.io.text_table import markdown
 
 CAPABILITIES = (80, 90)
@@ -82,7 +81,7 @@ def compile_kernels(*, progress: bool = True) -> CompiledKernels:
         for shape in cases.SHAPES if mode == "fp16" else cases.SHAPES[:1]:
             kernel_cases += cases.first_tiles(mode, shape)
     rows = []
-    for case in tqdm(kernel_cases, unit="kernel", disable=not progress):
+    for case in progress_bar(kernel_cases, unit="kernel", disable=not progress):
         launch = case.launch
         sides = [str(launch.arguments[side]) for side in "MNK" if "M" in launch.arguments]
         for capability in CAPABILITIES:

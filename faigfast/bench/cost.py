@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from faigfast.bench.first_cost import FirstCall, first_table, measure_first
 from faigfast.bench.rivals import own
 from faigfast.bench.workloads import workload
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_machine, describe_versions
+from faigfast.io.progress import progress_bar
 from faigfast.io.text_table import aligned
 
 FAMILY = "srresnet-48"  # SRResNet 64×16 ×2 on 48² LR
@@ -150,7 +150,7 @@ def measure_cost(
     samples = [TimedCalls(b, n, p) for b in backends for n in images for p in points]
     runs = [own(s.backend, workload(f"{family}x{s.images}").problem(s.points)) for s in samples]
     total = len(runs) * (2 + repeats) + len(backends) * repeats
-    with tqdm(total=total, unit="call", disable=not progress) as bar:
+    with progress_bar(total=total, unit="call", disable=not progress) as bar:
         first = measure_first(family, CALL_POINTS, backends, repeats, bar.update)
         for run in runs:
             for _ in range(2):

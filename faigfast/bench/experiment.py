@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from faigfast.attribution.one_call import attribute
 from faigfast.bench.families import FAMILIES, SCALE, SEED, Pair
@@ -22,6 +21,7 @@ from faigfast.bench.workloads import Problem, drawn
 from faigfast.data.degradations import Degradation
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_gpu, describe_machine, describe_versions
+from faigfast.io.progress import progress_bar
 from faigfast.io.text_table import aligned, counted
 
 # Heights and widths of the 14 images, cut to even numbers; the images are drawn at random.
@@ -198,7 +198,7 @@ def experiment(
         math.nan,
         describe_machine() | describe_gpu(device),
     )
-    with tqdm(total=2 + 2 * len(ways), unit="step", disable=not progress) as bar:
+    with progress_bar(total=2 + 2 * len(ways), unit="step", disable=not progress) as bar:
 
         def step(what: str) -> None:
             bar.set_description(what)

@@ -10,7 +10,6 @@ from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
-from tqdm import tqdm
 
 from faigfast.backend.catalogue import backends
 from faigfast.backend.precision import MATRIX, PRECISIONS, proper_float32
@@ -18,6 +17,7 @@ from faigfast.bench.layer import PASSES, ConvolutionLayer
 from faigfast.bench.pointwise import pointwise_operations
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_gpu, describe_machine, describe_versions
+from faigfast.io.progress import progress_bar
 from faigfast.io.text_table import aligned
 
 # Channels, height and width, points of the line.
@@ -198,7 +198,7 @@ def measure_gpu(
             for layer in layers
             for kind in (kinds if layer == layers[0] else kinds[:1])
         ]
-        for channels, size, points, kind in tqdm(
+        for channels, size, points, kind in progress_bar(
             layers_and_kinds, unit="layer", disable=not progress
         ):
             mode = kind if kind in MATRIX else "ieee"

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from faigfast.backend.cpu import extension as _extension
 from faigfast.bench.layer import PASSES, ConvolutionLayer, LinearLayer
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_machine, describe_versions
+from faigfast.io.progress import progress_bar
 from faigfast.io.text_table import markdown
 
 CHANNELS = (16, 32, 64, 128, 256)
@@ -206,7 +206,7 @@ def measure_kernels(*, progress: bool = True) -> Kernels:
     layers = [
         (c, s) for c in CHANNELS for s in SIZES if 18 * c * c * s * s < MOST_FLOPS
     ]  # fmt: skip
-    for channels, size in tqdm(layers, unit="layer", disable=not progress):
+    for channels, size in progress_bar(layers, unit="layer", disable=not progress):
         points = max(1, PIXELS // size**2)
         layer = ConvolutionLayer(channels, size, points)
         for isa in isas:
@@ -223,7 +223,7 @@ def measure_kernels(*, progress: bool = True) -> Kernels:
                      "pass": part, "gflops": layer.flops / statistics.median(seconds) / 1e9}
                 )  # fmt: skip
     others = []
-    for name, make in tqdm(OTHERS.items(), unit="layer", disable=not progress):
+    for name, make in progress_bar(OTHERS.items(), unit="layer", disable=not progress):
         other = make()
         errors[isas[-1]] = max(errors[isas[-1]], _with_isa(isas[-1], partial(other.error, "cpu")))
         for part in PASSES:

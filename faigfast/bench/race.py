@@ -9,7 +9,6 @@ from textwrap import indent
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from faigfast.analysis.evaluation import crops
 from faigfast.backend.catalogue import backends
@@ -20,6 +19,7 @@ from faigfast.data import KEPT_OUT, Degradation, photographs
 from faigfast.integration.refinement import default_steps
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_machine, describe_versions
+from faigfast.io.progress import progress_bar
 from faigfast.io.text_table import aligned
 
 YARDSTICK = ("loop", "left", 100)
@@ -150,7 +150,7 @@ def race(
     x = torch.cat(list(data.lq.values()))
     gt = data.gt.repeat(len(data.lq), 1, 1, 1)
     entries_by_pair: dict[str, list[RaceEntry]] = {}
-    with tqdm(unit="run", disable=not progress) as bar:
+    with progress_bar(unit="run", disable=not progress) as bar:
         bar.total = len(pairs) * (1 + len(contenders) * (1 + repeats))
         for name, load in pairs.items():
             baseline, target = load()

@@ -16,6 +16,7 @@ from faigfast.bench.rivals import Contender, Run, Scored, own
 from faigfast.bench.rivals import contenders as everyone
 from faigfast.bench.workloads import WORKLOADS, Problem, Workload, workload
 from faigfast.io.environment import describe_gpu
+from faigfast.io.progress import progress_bar
 
 DEFAULT = ("srresnet-48x1", "pair-64x4")
 
@@ -106,7 +107,7 @@ def benchmark(
             raise ValueError(f"contender is {name!r}; expected one of {', '.join(known)}")
     names = _names("workloads", workloads)
     chosen = [workload(name) for name in (WORKLOADS if "all" in names else names)]
-    with tqdm(unit="run", disable=not progress) as bar:
+    with progress_bar(unit="run", disable=not progress) as bar:
         bar.total = len(chosen) * (1 + len(contender_names) * (1 + repeats + processes))
         chosen_contenders = {name: known[name] for name in contender_names}
         run = _BenchmarkRun(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from faigfast.io.text_table import counted
 LONG = 10.0  # seconds; a shorter command starts without a remark
 QUICKER = 60.0  # seconds from which on the remark names a quicker way
 TIMED = 8  # most images in the timed batch
-REPEATS = 3  # of the timing, whose quickest counts: others share the cores
+REPEATS = 3  # of the timing, whose middle counts: who shares the cores now does so later too
 ENOUGH = 1.0  # seconds after which it is not repeated
 # In restorations of as many pixels, measured on the shipped pair with one thread.
 POINT = 1.8  # of an attribution
@@ -117,10 +118,10 @@ def announcement(counts: Sequence[str], seconds: float, quicker: str, finished: 
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """Time some work, the quickest of a few times."""
+    """Time some work, the median of a few times."""
     times: list[float] = []
     while not times or (len(times) < REPEATS and sum(times) < ENOUGH):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return median(times)

@@ -3,10 +3,15 @@
 import io
 import re
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from cases.analysis import study_parts  # noqa: F401
 
+import faigfast
+from faigfast.analysis.study import Study
 from faigfast.io import progress
 from faigfast.io.progress import progress_bar
 
@@ -85,3 +90,40 @@ def test_a_closed_stderr_stops_nothing(monkeypatch):
 )
 def test_durations(seconds, text):
     assert progress.duration(seconds) == text
+
+
+def test_every_bar_of_the_package_ticks_and_knows_plain_lines():
+    sources = Path(progress.__file__).parents[1].rglob("*.py")
+    own = [path.name for path in sources if re.search(r"\btqdm\(", path.read_text("utf-8"))]
+    assert own == []
+
+
+def test_an_attribution_counts_every_chunk_of_points(monkeypatch):
+    steps, counts = 6, []
+
+    class Counting(progress.tqdm):
+        def update(self, n=1):
+            counts.append(n)
+            return super().update(n)
+
+    monkeypatch.setattr(
+        "faigfast.attribution.attributor.progress_bar", lambda **options: Counting(**options)
+    )
+    nets = [torch.nn.Conv2d(1, 1, 3, padding=1) for _ in range(2)]
+    batch = (torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8))
+    faigfast.attribute(*nets, batch, steps=steps, backend="torch")
+    assert counts == [1] * steps
+
+
+def test_a_study_shows_the_points_within_its_parts(study_parts, monkeypatch):  # noqa: F811
+    shown = []
+
+    def rank(*args, progress, **options):
+        shown.append(progress)
+        return study_parts[-1]
+
+    monkeypatch.setattr("faigfast.analysis.study.rank_by", rank)
+    nets, attributed, kept, _ = study_parts
+    Study(*nets, attributed, kept, 2, steps=2, progress=True).attribution()
+    Study(*nets, attributed, kept, 2, steps=2).attribution()
+    assert shown == [True, False]
