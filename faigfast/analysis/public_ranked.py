@@ -87,7 +87,7 @@ def distribution(
     Returns
     -------
     pandas.DataFrame
-        As `faigfast.analysis.distribution.distribution` gives it: one row a layer.
+        As `faigfast.analysis.distribution.distribution` gives it: a row a layer, set and metric.
 
     Raises
     ------

@@ -3,7 +3,7 @@
 import torch
 
 from faigfast.analysis.contrasts import one_against_rest, overlap
-from faigfast.analysis.data_frames import text_table
+from faigfast.analysis.data_frames import csv_text, text_table
 from faigfast.analysis.locations import Locations
 from faigfast.analysis.masking import mask
 from faigfast.analysis.modulation import modulate, modulated_images
@@ -66,7 +66,8 @@ def every_part(parts):
     page.dial(Dial("one slider", [("blur", strengths)], shown, 24))
     page.dial(Dial("two sliders", [("blur", (0.0, 1.0)), ("noise", strengths)], 2 * shown, 24))
     page.heading("Table")
-    page.table(*text_table(masked_networks(masking)), name="masking")
+    data = masked_networks(masking)
+    page.table(*text_table(data), name="masking", csv=csv_text(data))
     page.table(["a", "b"], [["x", "1"]], summary="folded", name="folded")
     page.code("faigfast report")
     return page
