@@ -106,11 +106,12 @@ def test_every_part_has_its_command(folder):
 
 
 def test_figures_for_papers_stand_in_their_folder(folder):
-    wanted = (
+    words = (
         "losses photographs masking-curves masking-differences locations modulation-curves "
         "modulation-images modulation-grid confusion-by-overlap confusion-by-correlation "
         "confusion-by-neighbour retraining overlap layers kernels-blur kernels-noise channels"
-    ).split()
+    )
+    wanted = words.split()
     names = {path.name for path in (folder / "figures").iterdir()}
     ends = ("-column.pdf", "-column.png", "-page.pdf", "-page.png", ".txt")
     assert names == {stem + end for stem in wanted for end in ends}

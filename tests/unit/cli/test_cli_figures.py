@@ -40,7 +40,11 @@ def test_an_unknown_format_is_refused(parser, capsys):
 
 @pytest.mark.parametrize("command", [*SHIPPED, "attribute"])
 def test_a_missing_style_is_refused_before_anything_is_computed(command, here, files, capsys):
-    argv = [command, "--output", str(here)] if command in SHIPPED else attribute(here)
+    argv = (
+        [command, "--output", str(here)]
+        if command in SHIPPED
+        else attribute(here, "--degrade", "blur=1")
+    )
     assert main([*argv, "--style", "missing.mplstyle", "--quiet"]) == 1
     message = "missing.mplstyle is missing; expected a matplotlib style file"
     assert message in capsys.readouterr().err
