@@ -41,7 +41,7 @@ def announce_mask(study: Study, options: Any) -> None:
         return
     work = Workload(study.target, study.measured, options.metrics, study.border)
     if study.given is None:
-        work.attribute(study.attributed, study.steps, options.methods)
+        work.attribute(study, study.attributed, options.methods)
     fractions = len(set(options.fractions))
     networks = count_masked(options.methods, len(study.contrasts), fractions, options.by)
     work.measure(networks, study.measured)
@@ -56,9 +56,9 @@ def announce_report(
         return
     work = Workload(study.target, study.measured, tuple(METRICS), study.border)
     methods = [name for name in METHODS if name != "random"]
-    work.attribute(study.attributed, study.steps, methods)
-    work.attribute(labels, study.steps)
-    work.attribute(compared, study.steps)
+    work.attribute(study, study.attributed, methods)
+    work.attribute(study, labels)
+    work.attribute(study, compared)
     contrasts, count = len(study.contrasts), len(FRACTIONS)
     masked = sum(count_masked(["faig"], contrasts, count, by) for by in ("channel", "layer"))
     experiments = sum(DRAWS if several else 1 for _, several in EXPERIMENTS.values())
@@ -78,7 +78,7 @@ def announce_dial(
         return
     work = Workload(study.target, measured, DIAL_METRICS, study.border)
     if study.given is None:
-        work.attribute(study.attributed, study.steps)
+        work.attribute(study, study.attributed)
     levels = len({0.0, 1.0, *options.strengths}) - 1  # without strength 1, the target
     work.measure(2 + contrasts * len(set(options.fractions)), selection)
     work.measure(1 + levels + contrasts * (levels + DRAWS), measured)
@@ -91,7 +91,7 @@ def announce_retrain(study: Study, options: Any, degradations: int) -> None:
         return
     work = Workload(study.target, study.measured, border=study.border)
     if study.given is None and "attributed" in options:
-        work.attribute(study.attributed, study.steps)
+        work.attribute(study, study.attributed)
     trainings = degradations * len(RETRAINED_NETWORKS)
     work.train(trainings, options.iterations, options.batch, options.patch)
     work.measure(2 + trainings, study.measured)
@@ -117,8 +117,9 @@ def announce_demo(options: Any) -> None:
         return
     data = crops(photographs(KEPT_OUT), DEGRADATIONS, CROP)
     measured = data.without(ATTRIBUTED).part(MEASURED)
-    work = Workload(shipped_pair()[1], measured, border=SCALE)
-    work.attribute(data.part(ATTRIBUTED), options.steps)
+    pair, attributed = shipped_pair(), data.part(ATTRIBUTED)
+    work = Workload(pair[1], measured, border=SCALE)
+    work.attribute(Study(*pair, attributed, measured, SCALE, steps=options.steps), attributed)
     work.measure(count_masked(["faig"], len(DEGRADATIONS), len(FRACTIONS)), measured)
     # Fewer steps help the attribution alone.
     quicker = f"--steps {options.steps // 2}" if work.attribution > work.measuring else ""

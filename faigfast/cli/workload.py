@@ -3,13 +3,16 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from torch import Tensor, nn
 
+import faigfast
 from faigfast.analysis.baselines import WEIGHT_METHODS
 from faigfast.analysis.evaluation import Crops, measure, restore
+from faigfast.analysis.study import Study
 from faigfast.cli.other_run import PARTS
 from faigfast.cli.output import note
 from faigfast.io.progress import duration
@@ -20,9 +23,8 @@ QUICKER = 60.0  # seconds from which on the remark names a quicker way
 TIMED = 8  # most images in the timed batch
 REPEATS = 3  # of the timing, whose middle counts: who shares the cores now does so later too
 ENOUGH = 1.0  # seconds after which it is not repeated
-# In restorations of as many pixels, measured on the shipped pair with one thread.
-POINT = 1.8  # of an attribution
-STEP = 4.5  # of a training
+CALIBRATED = 4  # points of the timed attribution; networks take 0.7 to 4 restorations a point
+STEP = 4.5  # of a training, in restorations of as many pixels
 
 
 class Workload:
@@ -56,19 +58,30 @@ class Workload:
         def measure_timed() -> None:
             measure(network, timed, border=border, metrics=metrics, reference=restored)
 
+        self.crop = (lq[:1], data.gt[:1])
         self.restoration = seconds_of(restore_timed) / len(timed.names)
         self.measurement = seconds_of(measure_timed) / len(timed.names)
+        self.point: float | None = None  # seconds of an image at a point, once measured
         self.attribution = 0.0  # seconds
         self.measuring = 0.0
         self.training = 0.0
         self.networks = 0
         self.trainings: list[str] = []
 
-    def attribute(self, data: Crops, steps: int, methods: Sequence[str] = ("faig",)) -> None:
-        """Add rankings by methods with gradients."""
+    def attribute(self, study: Study, data: Crops, methods: Sequence[str] = ("faig",)) -> None:
+        """Add rankings by methods with gradients, from a timed attribution of one crop."""
+        if self.point is None:
+            run = partial(faigfast.attribute, study.baseline, study.target, self.crop)
+            slow = self.restoration > ENOUGH / CALIBRATED  # capturing the network counts little
+            points = 1 if slow else CALIBRATED
+            if not slow:
+                run(steps=1, **study.options)
+            start = time.perf_counter()
+            run(steps=points, **study.options)
+            self.point = (time.perf_counter() - start) / (points + 1)  # both ends: about a point
         walks = sum(method not in WEIGHT_METHODS for method in methods)
         images = len(data.names) * len(data.lq)
-        self.attribution += walks * POINT * steps * images * self.restoration
+        self.attribution += walks * study.steps * images * self.point
 
     def measure(self, networks: int, data: Crops) -> None:
         """Add measurements of networks on crops."""

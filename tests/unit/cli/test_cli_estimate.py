@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 from cases import command_line, findings
+from cases.analysis import study_parts  # noqa: F401
 from cases.findings import words
 
 from faigfast.analysis import measure
 from faigfast.analysis.baselines import METHODS
+from faigfast.analysis.study import Study
 from faigfast.cli import estimate, workload
 from faigfast.cli.estimate import count_masked, fewer_iterations
 from faigfast.cli.main import main
@@ -176,3 +178,25 @@ def test_tables_fit_100_columns(here, files, capsys, command):
     assert rules
     for n in rules:
         assert max(len(row) for row in out[n - 1 : n + 3]) <= 100
+
+
+def test_the_time_of_a_ranking_comes_from_a_timed_attribution_of_one_crop(study_parts, monkeypatch):  # noqa: F811
+    nets, attributed, kept, _ = study_parts
+    study = Study(*nets, attributed, kept, 2, steps=10, options={"backend": "torch"})
+    calls = []
+    monkeypatch.setattr(
+        workload.faigfast, "attribute", lambda *args, **options: calls.append((args, options))
+    )
+    ticks = iter([0.0, 5.0])
+    work = workload.Workload(nets[1], kept)
+    work.restoration = 0.001
+    monkeypatch.setattr(workload.time, "perf_counter", lambda: next(ticks))
+    work.attribute(study, attributed)
+    work.attribute(study, attributed)  # measured once
+    points = workload.CALIBRATED
+    assert [options for _, options in calls] == [
+        {"steps": 1, "backend": "torch"}, {"steps": points, "backend": "torch"},
+    ]  # fmt: skip
+    assert all(args[:2] == nets and len(args[2][0]) == 1 for args, _ in calls)
+    images = len(attributed.names) * len(attributed.lq)
+    assert work.attribution == pytest.approx(2 * images * 10 * 5.0 / (points + 1))
