@@ -19,6 +19,7 @@ _MODULE_OF = {
     "Dial": "faigfast.filters.dial",
     "FilterIndex": "faigfast.filters.index",
     "FilterSet": "faigfast.filters.filter_set",
+    "ablate": "faigfast.analysis.ablation",
     "attribute": "faigfast.attribution.one_call",
     "backends": "faigfast.backend.catalogue",
     "derive_baseline": "faigfast.training.derive",
@@ -42,6 +43,7 @@ _MODULE_OF = {
 _ROOMS = ("analysis", "data", "findings", "training")
 
 if TYPE_CHECKING:
+    from faigfast.analysis.ablation import ablate
     from faigfast.analysis.public_learned import predict, retrain
     from faigfast.analysis.public_measured import locations, mask, modulate
     from faigfast.analysis.public_ranked import distribution, importance, overlap
@@ -76,6 +78,7 @@ __all__ = [
     "FilterIndex",
     "FilterSet",
     "__version__",
+    "ablate",
     "attribute",
     "backends",
     "derive_baseline",

@@ -18,7 +18,7 @@ from faigfast.backend.cpu.state import computing
 from faigfast.engine.ablation import Ablated, TargetValues
 from faigfast.engine.graph import Graphs
 from faigfast.engine.masked_forwards import MaskedForwards
-from faigfast.engine.memory import default_budget
+from faigfast.engine.memory import checked_memory, default_budget
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
 from faigfast.filters.output_channels import convolution_of, output_channels
@@ -50,7 +50,7 @@ def ablate(
     backend: str = "auto",
     memory: int | None = None,
     pad: int = 0,
-    folder: str | os.PathLike[str] | None = None,
+    folder: str | os.PathLike[str] | FinishedParts | None = None,
     progress: bool = False,
 ) -> Ablation:
     """Put every filter back to the baseline's, one at a time, and measure the target without it.
@@ -80,7 +80,7 @@ def ablate(
     pad : int
         As in `faigfast.attribute`.
     folder : path-like, optional
-        Keeps finished layers of finished images, so that an interrupted call goes on.
+        Keeps finished layers of every image, so that an interrupted call goes on.
     progress : bool
         Show a progress bar.
 
@@ -107,22 +107,23 @@ def ablate(
         raise ValueError(f"by is {by!r}; expected 'kernel' or 'channel'")
     if biases and by == "kernel":
         raise ValueError("biases go back with whole channels; expected by='channel'")
+    checked_memory(memory)
     modules = unwrap(baseline, "baseline"), unwrap(target, "target")
     name, loss = resolve_objective(objective)
     with attribution_lock, undisturbed(*modules):
         run = _Run(modules, filters, by, biases, loss, backend, memory, checked_pad(pad))
-        identity = {
-            "baseline": run.fingerprints[0],
-            "target": run.fingerprints[1],
-            "by": by,
-            "biases": biases,
-            "numbers": digest_of({"numbers": run.numbers}),
-            "objective": name,
-            "backend": run.backend,
-            "pad": run.pad,
-            "faigfast": __version__,
-        }
-        parts = FinishedParts(folder, None if folder is None else identity)
+        if isinstance(folder, FinishedParts):
+            parts = folder
+        else:
+            identity = {
+                "baseline": run.fingerprints[0],
+                "target": run.fingerprints[1],
+                "objective": name,
+                "backend": run.backend,
+                "pad": run.pad,
+                "faigfast": __version__,
+            }
+            parts = FinishedParts(folder, identity)
         return run.ablation(batch, name, parts, progress)
 
 
@@ -135,6 +136,13 @@ class _Layer:
     numbers: Tensor  # [K], flat
     channels: Tensor  # [first, second], output channel of every kernel
     bias: str  # key of the bias that goes back too; "": none
+
+    @property
+    def name(self) -> str:
+        """Name the ablations for files that keep them."""
+        unit = "channels" if self.ablated.kernels is None else "kernels"
+        bias = " with bias" if self.bias else ""
+        return f"{self.key} {unit} {digest_of({'numbers': self.numbers})[:16]}{bias}"
 
     def masks(self, k: int) -> dict[str, Tensor]:
         """Give the elements that ablation k puts back, by state-dict key."""
@@ -266,7 +274,7 @@ class _Image:
         columns = []
         for layer in self.run.layers:
             compute = partial(self._layer, layer, target)
-            part = self.parts.tensors(f"{self.digest} {layer.key}", compute)
+            part = self.parts.tensors(f"{self.digest} {layer.name}", compute)
             columns.append(part["losses"])
             self.progress(len(layer.ablated))
         values = torch.tensor(self.gt.numel())

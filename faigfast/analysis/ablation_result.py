@@ -4,13 +4,13 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from faigfast.analysis.data_frames import data_frame
 from faigfast.analysis.evaluation import means_and_intervals
+from faigfast.filters.filter_data_frame import filter_data_frame
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
 from faigfast.filters.ranking import number_to_take
@@ -141,38 +141,31 @@ class Ablation:
         )
 
     def to_frame(self) -> "pandas.DataFrame":
-        """One row an ablation and degradation: means over images, and intervals of 95 %.
+        """Give one row an ablation, degradation and metric: the mean over images.
 
-        Columns: filter (flat number), layer, out, in (None for channels), degradation, loss_change,
-        psnr_change (dB), each with `_ci95_low` and `_ci95_high` where there are two images or more.
+        Columns: flat, layer, out, in (of kernels), degradation, metric, value, ci95_low, ci95_high;
+        metrics: loss_change, psnr_change (dB). Intervals are NaN for one image.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
         """
-        places = [self.index.locate(number) for number in self.numbers.tolist()]
-        units = [
-            {
-                "filter": number,
-                "layer": layer,
-                "out": out,
-                "in": into if self.by == "kernel" else None,
-            }
-            for number, (layer, out, into) in zip(self.numbers.tolist(), places, strict=True)
-        ]
-        rows: list[dict[str, Any]] = []
+        filters = filter_data_frame(self.numbers, self.index)  # says so where pandas is missing
+        import pandas
+
+        if self.by == "channel":
+            filters = filters.drop(columns="in")
+        parts = []
         for name in self.degradations:
-            columns: dict[str, list[float]] = {}
-            for title, values in (
-                ("loss_change", self.change(name)),
-                ("psnr_change", self.psnr_change(name)),
-            ):
+            changes = {"loss_change": self.change(name), "psnr_change": self.psnr_change(name)}
+            for metric, values in changes.items():
                 mean, half = means_and_intervals(values)
-                columns[title] = mean.tolist()
-                columns[f"{title}_ci95_low"] = (mean - half).tolist()
-                columns[f"{title}_ci95_high"] = (mean + half).tolist()
-            numbers = zip(*columns.values(), strict=True)
-            rows += [
-                {**unit, "degradation": name, **dict(zip(columns, row, strict=True))}
-                for unit, row in zip(units, numbers, strict=True)
-            ]
-        return data_frame(rows)
+                ends = {"ci95_low": (mean - half).numpy(), "ci95_high": (mean + half).numpy()}
+                parts.append(
+                    filters.assign(degradation=name, metric=metric, value=mean.numpy(), **ends)
+                )
+        return pandas.concat(parts, ignore_index=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all."""

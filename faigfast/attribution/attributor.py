@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Integral as Integer
 from operator import length_hint
 from threading import RLock
 from types import TracebackType
@@ -23,6 +22,7 @@ from faigfast.backend.gpu.auto_precision import EXACT, TYPES, RuleSettings, attr
 from faigfast.backend.gpu.devices import attribute_on_devices
 from faigfast.backend.precision import PRECISIONS, check_precision
 from faigfast.engine.graph import Graphs
+from faigfast.engine.memory import checked_memory
 from faigfast.filters.index import FilterIndex
 from faigfast.filters.selection import Selection, select
 from faigfast.integration.batch import Batches, batches, is_one_batch
@@ -126,10 +126,7 @@ class Attributor:
         for name, flag in flags.items():
             if not isinstance(flag, bool):
                 raise TypeError(f"{name} is {flag!r}; expected True or False")
-        if memory is not None and (isinstance(memory, bool) or not isinstance(memory, Integer)):
-            raise TypeError(f"memory is {memory!r}; expected a number of bytes")
-        if memory is not None and memory <= 0:
-            raise ValueError(f"memory is {memory}; expected a positive number of bytes")
+        memory = checked_memory(memory)
         self._count, self._schedule = schedule(rule, steps, tol, emulate)
         resolve_objective(objective)
         check_precision(precision)
@@ -277,7 +274,7 @@ class Attributor:
                 pad=given["pad"],
             ),
             tol=given["tol"],
-            memory=None if given["memory"] is None else int(given["memory"]),
+            memory=given["memory"],
             graphs=self._graphs,
         )
 

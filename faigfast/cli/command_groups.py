@@ -22,6 +22,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Examine the filters": {
         "mask": "faigfast mask --methods faig magnitude --measured 4",
+        "ablate": "faigfast ablate --pair srcnn-24x4-x2 --crop 48",
         "locations": "faigfast locations --fraction 0.01",
         "overlap": "faigfast overlap --degrade blur-1=blur=1 blur-3=blur=3 noise=0.1",
         "distribution": "faigfast distribution --heads 8",

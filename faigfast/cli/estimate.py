@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from faigfast.analysis.modulation import STRENGTHS
 from faigfast.analysis.report.sections.material import PATCH
 from faigfast.analysis.retraining_runs import RETRAINED_NETWORKS
 from faigfast.analysis.study import Study
+from faigfast.cli.other_run import PARTS
 from faigfast.cli.output import note
 from faigfast.cli.workload import LONG, STEP, TIMED, Workload, announcement, seconds_of
 from faigfast.data.photographs import KEPT_OUT, photographs
@@ -24,6 +26,7 @@ from faigfast.io.text_table import counted
 from faigfast.zoo.pairs import shipped_pair
 
 RETRAINING_BATCH = 8  # of the report
+ABLATION = 0.3  # time of an ablation in restorations, on the shipped pair
 
 
 def count_masked(methods: Sequence[str], contrasts: int, fractions: int, by: str = "kernel") -> int:
@@ -96,6 +99,20 @@ def announce_retrain(study: Study, options: Any, degradations: int) -> None:
     work.train(trainings, options.iterations, options.batch, options.patch)
     work.measure(2 + trainings, study.measured)
     work.announce(options.output, f"--iterations {fewer_iterations(options.iterations)}")
+
+
+def announce_ablation(study: Study, ablations: int, options: Any) -> None:
+    """Note the time of `faigfast ablate`."""
+    if options.quiet:
+        return
+    data = study.measured
+    work = Workload(study.target, data)
+    images = len(data.names) * len(data.lq)
+    seconds = ABLATION * ablations * images * work.restoration
+    if seconds >= LONG:
+        counts = [counted(ablations, "ablation"), counted(images, "image")]
+        finished = len(list(Path(options.output, PARTS).glob("*.part")))
+        note(announcement(counts, seconds, f"--measured {4 * options.measured}", finished))
 
 
 def announce_derivation(network: nn.Module, channels: int, options: Any, patch: int) -> None:

@@ -13,6 +13,8 @@ from faigfast.cli.common_options import (
     weight_options,
 )
 
+DEGRADED = "blur=2 noise=0.1"
+
 
 def number(text: str) -> float:
     """Read a number, finite or not; the command itself refuses infinities."""
@@ -24,9 +26,17 @@ def _study(
     output: str,
     steps: int = 20,
     figures: tuple[str, ...] = ("svg",),
-    degraded: str = "blur=2 noise=0.1",
+    degraded: str = DEGRADED,
 ) -> None:
     """Pair, photographs, the points of the line, and figures."""
+    _measured_pair(add, output, figures, degraded)
+    add("--steps", type=int, default=steps, help="points of the line between the two networks")
+
+
+def _measured_pair(
+    add: Add, output: str, figures: tuple[str, ...] = ("svg",), degraded: str = DEGRADED
+) -> None:
+    """Pair, photographs, figures and the folder of results."""
     add(
         "baseline",
         type=str,
@@ -49,7 +59,6 @@ def _study(
     degraded_images(add, f"; default {degraded}")
     add("--output", type=str, default=output, metavar="FOLDER", help="receives the results")
     add("--crop", type=int, default=96, help="side of the ground-truth crops in pixels")
-    add("--steps", type=int, default=steps, help="points of the line between the two networks")
     objective(add)
     add("--backend", type=str, default="auto", help="auto, or one that doctor lists")
     own_network(add)
@@ -273,6 +282,37 @@ def _prune(add: Add) -> None:
     )
 
 
+def _ablate(add: Add) -> None:
+    _measured_pair(add, "faigfast-ablate")
+    add("--measured", type=int, default=8, metavar="N", help="every Nth crop is measured")
+    add(
+        "--by",
+        choices=["kernel", "channel"],
+        default="kernel",
+        help="ablate one filter at a time, or all filters of an output channel together",
+    )
+    add(
+        "--biases",
+        action="store_true",
+        help="with --by channel, put the channel's bias back too",
+    )
+    add(
+        "--filters",
+        type=str,
+        metavar="FILE",
+        help="ablate the filters of this index file alone, ours or the authors'; default all",
+    )
+    add(
+        "--top",
+        type=float,
+        nargs="+",
+        default=[0.01],
+        metavar="SHARE",
+        help="write index files of the shares of all filters whose ablation costs most",
+    )
+    add("--memory", type=int, metavar="BYTES", help="for activations")
+
+
 def _report(add: Add) -> None:
     _study(add, "faigfast-report", figures=())
     _ranked(add)
@@ -324,6 +364,11 @@ FINDINGS: dict[str, tuple[str, Callable[[Add], None]]] = {
         _distribution,
     ),
     "prune": ("Score output channels for pruning.", _prune),
+    "ablate": (
+        "Put every filter back to the baseline's alone and measure what is lost: the ground truth "
+        "that attributions approximate. Interrupted, the same command goes on.",
+        _ablate,
+    ),
     "report": (
         "Run all of these on a pair and photographs, and write one page. Interrupted, the same "
         "command goes on.",

@@ -192,7 +192,8 @@ def open_study(
     _check_extras(metrics)
     choose(options.backend, "cpu")
     checked_pad(options.pad)
-    node_count(options.steps)
+    steps = options.get("steps", 1)  # a command without a line has none
+    node_count(steps)
     objective = chosen_objective(options.objective)
     baseline, target = pair or open_pair(options)
     data = open_crops(options, target)
@@ -237,7 +238,7 @@ def open_study(
         border,
         contrasts,
         FinishedParts(),
-        options.steps,
+        steps,
         given,
         not options.quiet,
         {

@@ -5,6 +5,7 @@ import operator
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -83,6 +84,23 @@ def default_budget(device: torch.device) -> int:
     """Give a share of the device's memory in bytes: constant while enough is free."""
     total, available = memory_of(device)
     return int(min(SHARE * total, FREE * available))
+
+
+def checked_memory(memory: Any) -> int | None:
+    """Check a budget in bytes; None: the default.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not a positive integer.
+    """
+    if memory is None:
+        return None
+    if isinstance(memory, bool) or not isinstance(memory, Integral):
+        raise TypeError(f"memory is {memory!r}; expected a number of bytes")
+    if memory <= 0:
+        raise ValueError(f"memory is {memory}; expected a positive number of bytes")
+    return int(memory)
 
 
 def fit_chunk(

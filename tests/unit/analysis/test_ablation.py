@@ -245,8 +245,10 @@ def test_an_interrupted_call_goes_on(tmp_path, monkeypatch):
     layers = len(FilterIndex.of(target).layers)
     assert len(calls) == 2 * layers + 1  # the interrupted layer twice, no other
     assert torch.equal(result.losses["lq"], expected.losses["lq"])
-    with pytest.raises(ValueError, match="by"):
-        ablate(baseline, target, (x, gt), folder=tmp_path, by="channel")
+    part = ablate(baseline, target, (x, gt), folder=tmp_path, filters=[0, 30])
+    torch.testing.assert_close(part.losses["lq"], expected.losses["lq"][:, [0, 30]])
+    with pytest.raises(ValueError, match="objective"):
+        ablate(baseline, target, (x, gt), folder=tmp_path, objective="absolute_error")
 
 
 def test_saved_and_loaded(tmp_path):
@@ -264,11 +266,16 @@ def test_saved_and_loaded(tmp_path):
 
 def test_table():
     baseline, target = pair(Strided)
-    table = ablate(baseline, target, images(1, 3), filters=[2, 9]).to_frame()
-    assert table["filter"].tolist() == [2, 9] and table["layer"].tolist() == ["down.weight"] * 2
-    assert (table["out"].tolist(), table["in"].tolist()) == ([0, 3], [2, 0])
-    inside = table["loss_change_ci95_low"] <= table["loss_change"]
-    assert inside.all() and (table["loss_change"] <= table["loss_change_ci95_high"]).all()
+    result = ablate(baseline, target, images(1, 3), filters=[2, 9])
+    table = result.to_frame()
+    assert table["flat"].tolist() == [2, 9] * 2 and set(table["layer"]) == {"down.weight"}
+    assert (table["out"].tolist(), table["in"].tolist()) == ([0, 3] * 2, [2, 0] * 2)
+    assert table["metric"].tolist() == ["loss_change"] * 2 + ["psnr_change"] * 2
+    assert table["value"][1] == pytest.approx(float(result.change()[:, 1].mean()))
+    assert (table["ci95_low"] < table["value"]).all() and (
+        table["value"] < table["ci95_high"]
+    ).all()
+    assert "in" not in ablate(baseline, target, images(1), by="channel").to_frame()
 
 
 @pytest.mark.parametrize(
