@@ -60,6 +60,7 @@ COLUMNS = {
     "depth": Column("1", "Place of the layer in the network, from 0", "depth"),
     "layer": Column("", "Name of the layer", "layer"),
     # What was measured.
+    "reference": Column("", "What of the ablation: absolute, signed or contrast", "reference"),
     "metric": Column("", "Name of what was measured; see the metrics", "metric"),
     "value": Column("of the metric", "Mean, or the only value", "value"),
     "ci95_low": Column("of the metric", "Lower end of the 95 % confidence interval", "from"),
@@ -132,6 +133,8 @@ METRICS = {
         for name, head in IMAGE_METRICS.items()
     },
     "loss_change": Column(LOSS, "Loss less the target's", "loss less target's"),
+    "rank_correlation": Column("1", "Spearman's rank correlation", "rank correlation"),
+    "recall": Column(FRACTION, "Share of the filters that matter most", "recall, %"),
     "gain": Column("dB", "PSNR of the target less the baseline's", "gain, dB"),
     "undone": Column(FRACTION, "Share of the target's gain in PSNR that is lost", "undone, %"),
     "kept": Column(FRACTION, "Share of the target's gain in PSNR that is left", "kept, %"),
