@@ -34,10 +34,13 @@ class Catalogue:
     def _read(self) -> None:
         with open(self._file, "rb") as file:
             for line in file:
-                if not line.endswith(b"\n"):  # of a process that was killed
+                try:
+                    kind, identity, content = json.loads(line)
+                except ValueError:  # of a process that was killed, or damaged: the rest is lost
+                    break
+                if not line.endswith(b"\n"):
                     break
                 self._length += len(line)
-                kind, identity, content = json.loads(line)
                 self._keep(kind, identity, content)
 
     def _keep(self, kind: str, identity: str, content: dict[str, Any]) -> int:

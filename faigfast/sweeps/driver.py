@@ -18,7 +18,7 @@ from faigfast.sweeps.worker import IMAGE, OUTPUT, PAIR, Task
 RETRIES = 4
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a unit is tried again
 TICK = 0.5  # seconds after which the driver looks at its clocks
-FALSE_STARTS = 3  # workers in a row that may end before they are ready
+FALSE_STARTS = 10  # workers in a row that may end before they are ready
 
 
 class Workers(Protocol):

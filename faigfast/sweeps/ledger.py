@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from faigfast.io.atomic import atomic_write
+from faigfast.sweeps.catalogue import KINDS, Catalogue
 from faigfast.sweeps.score_files import is_whole, score_file, size_and_digest
 from faigfast.sweeps.units import Unit
 
@@ -45,6 +46,18 @@ def read_records(folder: Path) -> np.ndarray:
     words = records.view("<u4").reshape(len(records), -1)
     whole = np.bitwise_xor.reduce(words, axis=1) == MAGIC
     return records if whole.all() else records[whole]
+
+
+def forget_unknown(folder: Path, catalogue: Catalogue) -> None:
+    """Remove the records where the catalogue lost what their numbers stand for.
+
+    The files of scores stay, and are recorded again when they are met.
+    """
+    records = read_records(folder)
+    for kind in KINDS:
+        if len(records) and int(records[kind].max()) >= catalogue.count(kind):
+            (folder / NAME).unlink()
+            return
 
 
 class Ledger:

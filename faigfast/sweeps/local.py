@@ -127,6 +127,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=environment,
+                start_new_session=True,  # Ctrl-C of a terminal reaches the driver alone
             )
         connection = Connection(own.detach())
         self._connections[worker], self._known[worker] = connection, set()

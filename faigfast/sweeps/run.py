@@ -14,7 +14,7 @@ from faigfast.sweeps.driver import RETRIES, Driver
 from faigfast.sweeps.engines import Engine
 from faigfast.sweeps.failures import MOST, Failures
 from faigfast.sweeps.file_cache import FileCache
-from faigfast.sweeps.ledger import Ledger
+from faigfast.sweeps.ledger import Ledger, forget_unknown
 from faigfast.sweeps.opened import Sweep
 from faigfast.sweeps.plan import PathLike, Plan
 from faigfast.sweeps.selection import PLAN
@@ -98,6 +98,7 @@ def sweep(
     folder = Path(output)
     with _alone(folder):
         catalogue, cache = Catalogue(folder), FileCache(folder)
+        forget_unknown(folder, catalogue)
         grid = Grid(plan, catalogue, cache)
         catalogue.save()
         cache.save()

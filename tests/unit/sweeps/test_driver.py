@@ -183,6 +183,21 @@ def test_workers_hold_no_more_than_their_depth(scripted, depth):
     assert pool.most_held == depth
 
 
+def test_settings_with_other_resources_have_workers_of_their_own(monkeypatch, plan, tmp_path):
+    from faigfast.sweeps.local import InProcess
+
+    started = []
+
+    def start(self, folder, resources):
+        started.append((resources.cpus, resources.threads))
+        return InProcess(folder)
+
+    monkeypatch.setattr(engines.Engine, "start", start)
+    plan["settings"] = [{"steps": 2}, {"steps": 3, "cpus": 2}, {"steps": 4}]
+    result = sweep(plan, tmp_path / "out", workers=1)
+    assert started == [(1, 1), (2, 2)] and result.status.done == 27
+
+
 def test_an_output_that_cannot_be_written_stops_the_sweep(scripted):
     with pytest.raises(ValueError, match="disk is full"):
         scripted(lambda worker, task: UnitFailure("output", "x: the disk is full"))
@@ -196,5 +211,5 @@ def test_workers_that_never_start(monkeypatch, plan, tmp_path):
     monkeypatch.setattr(
         engines.Engine, "start", lambda self, folder, _: Dead(folder, None, Clock())
     )
-    with pytest.raises(ValueError, match="4 workers in a row ended before they were ready: exit"):
+    with pytest.raises(ValueError, match="11 workers in a row ended before they were ready: exit"):
         sweep(plan, tmp_path / "out")

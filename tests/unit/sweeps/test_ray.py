@@ -53,9 +53,7 @@ def test_workers_that_the_cluster_has_room_for():
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "x:y"])
 def test_an_address_where_nothing_listens(monkeypatch, address):
     monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(__version__="2.60.0"))
-    with pytest.raises(
-        ValueError, match=rf"address is '{address}': .*; expected a running"
-    ):
+    with pytest.raises(ValueError, match=rf"address is '{address}': .*; expected a running"):
         ray_engine.connect(address)
 
 

@@ -146,6 +146,27 @@ def test_a_file_without_a_record_is_adopted(plan, tmp_path, computed):
     assert len((out / "finished.bin").read_bytes()) == len(records)
 
 
+@pytest.mark.parametrize("damage", ["gone", "half", "flipped"])
+def test_a_damaged_catalogue_loses_no_scores(plan, tmp_path, computed, damage):
+    out = tmp_path / "out"
+    plan["degradations"] = {"noise": [0.1, 0.05], "blur": 1}
+    first = sweep(plan, out, workers=0)
+    means = {name: first.mean(None, name) for name in first.degradations}
+    file = out / "catalogue.jsonl"
+    whole = file.read_bytes()
+    place = whole.index(b"noise=0.05")
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(whole[:place] + (b"" if damage == "half" else b'"' + whole[place:]))
+    computed.clear()
+    plan["degradations"] = {"blur": 1, "noise": [0.05, 0.1]}
+    result = sweep(plan, out, workers=0)
+    assert computed == [] and result.status.done == 9
+    for name, mean in means.items():
+        assert torch.equal(result.mean(None, name), mean)
+
+
 def test_a_unit_computed_twice_changes_nothing(plan, tmp_path, monkeypatch):
     out = tmp_path / "out"
     sweep(plan, out, workers=0)
