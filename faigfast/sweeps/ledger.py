@@ -43,7 +43,7 @@ def read_records(folder: Path) -> np.ndarray:
         return np.empty(0, RECORD)
     content = np.fromfile(file, np.uint8)
     records = content[: len(content) // RECORD.itemsize * RECORD.itemsize].view(RECORD)
-    words = records.view("<u4").reshape(len(records), -1)
+    words = records.view("<u4").reshape(-1, RECORD.itemsize // 4)
     whole = np.bitwise_xor.reduce(words, axis=1) == MAGIC
     return records if whole.all() else records[whole]
 
@@ -189,7 +189,7 @@ class Ledger:
 
 def newest(records: np.ndarray) -> np.ndarray:
     """Keep the last record of every unit."""
-    starts = np.sort(records.view("<u8").reshape(len(records), -1)[:, 0])
+    starts = np.sort(records.view("<u8").reshape(-1, RECORD.itemsize // 8)[:, 0])
     if not (starts[1:] == starts[:-1]).any():
         return records
     last = {key: n for n, key in enumerate(_keys(records))}

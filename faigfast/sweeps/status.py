@@ -149,7 +149,7 @@ def status(output: str | os.PathLike[str]) -> Status:
     folder = Path(output)
     selection = select_records(folder)
     driver = _last_beat(folder)
-    running = bool(driver) and not driver["ended"] and time.time() - driver["written"] < ALIVE
+    running = bool(driver) and not driver["ended"] and _is_alive(driver)
     failed = read_failures(folder)
     if failed:
         finished = {key.tobytes().hex() for key in selection.records["id"]}
@@ -164,6 +164,18 @@ def status(output: str | os.PathLike[str]) -> Status:
         driver,
         running,
     )
+
+
+def _is_alive(driver: dict[str, Any]) -> bool:
+    """Whether a driver lives: by its process on this host, by its last beat on others."""
+    if driver["host"] == socket.gethostname():
+        try:
+            os.kill(driver["process"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # of another user
+            pass
+    return abs(time.time() - driver["written"]) < ALIVE
 
 
 def _last_beat(folder: Path) -> dict[str, Any]:

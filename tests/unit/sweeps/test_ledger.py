@@ -31,6 +31,12 @@ def test_records_come_back(tmp_path):
     assert ledger.is_done(unit(4)) and not ledger.is_done(unit(5)) and len(ledger) == 5
 
 
+def test_no_records(tmp_path):
+    assert len(newest(read_records(tmp_path))) == 0
+    (tmp_path / NAME).touch()
+    assert len(newest(read_records(tmp_path))) == len(Ledger(tmp_path)) == 0
+
+
 def test_a_second_record_of_a_unit_is_left_out(tmp_path):
     file = filled(tmp_path)
     before = file.read_bytes()
