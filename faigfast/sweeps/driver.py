@@ -131,7 +131,8 @@ class Driver:
 
     def _pause(self) -> float:
         """Seconds until the driver has something to do without an event."""
-        if self._again:
+        free = any(len(held) < self._workers.depth for held in self._held.values())
+        if self._again and free:
             return min(TICK, max(0.0, self._again[0][0] - self._clock()))
         return TICK
 

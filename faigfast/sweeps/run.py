@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from faigfast.io.atomic import write_json, write_text
+from faigfast.io.atomic import TEMPORARY, write_json, write_text
 from faigfast.io.lock import alone_in
 from faigfast.io.text_table import counted
 from faigfast.sweeps.catalogue import Catalogue
@@ -170,7 +170,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        names = {path.name for path in folder.iterdir()}
+        names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)}
     except OSError as problem:
         raise ValueError(
             f"output {folder} cannot be made or read: {problem.strerror}; expected a folder"
@@ -184,8 +184,14 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         with alone_in(folder):
             locked = True
-            write_json(folder / HOLDER, identity_of_driver())
-            yield
+            try:
+                write_json(folder / HOLDER, identity_of_driver())
+                yield
+            finally:
+                if not (folder / PLAN).exists():  # a refused plan leaves nothing
+                    with suppress(OSError):
+                        (folder / HOLDER).unlink(missing_ok=True)
+                        folder.rmdir()
     except ValueError:
         if locked:
             raise

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from faigfast.io.regular_file import shown
-from faigfast.sweeps.catalogue import Catalogue
+from faigfast.sweeps.catalogue import KINDS, Catalogue
 from faigfast.sweeps.ledger import DONE, newest, read_records
 
 PLAN = "plan.json"
-KINDS = ("pair", "degradation", "setting", "shard")
 
 
 @dataclass(frozen=True)

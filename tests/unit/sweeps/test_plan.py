@@ -107,7 +107,7 @@ def test_a_pair_that_differs_is_refused_before_the_first_unit(
     plan["pairs"]["odd"] = [str(checkpoints / "a.pth"), str(checkpoints / "other.pth")]
     with pytest.raises(ValueError, match=r"pair 'odd': .*\[4, 3, 3, 3\].*\[5, 3, 3, 3\]"):
         sweep(plan, tmp_path / "out", workers=0)
-    assert computed == [] and not (tmp_path / "out" / "plan.json").exists()
+    assert computed == [] and not (tmp_path / "out").exists()
 
 
 def test_a_missing_checkpoint_and_copies_of_a_pair(plan, checkpoints, tmp_path):

@@ -263,6 +263,13 @@ def test_a_folder_of_other_files_is_refused(plan, tmp_path):
         sweep(plan, tmp_path / "out", workers=0)
 
 
+def test_a_folder_of_a_process_that_was_killed_at_once(plan, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".faigfast-x.json").write_text("{")
+    assert sweep(plan, tmp_path / "out", workers=0).status.done == 9
+    assert not (tmp_path / "out" / ".faigfast-x.json").exists()
+
+
 def test_a_second_driver_is_told_who_works(plan, tmp_path):
     from faigfast.io.lock import alone_in
 
