@@ -160,11 +160,12 @@ def run_demo(
     if figures is not None:
         shown = f"{', '.join(MONTAGE)}; {100 * SHOWN_FRACTION:g} % of the filters masked"
         tops = {name: result.top(name, SHOWN_FRACTION) for name in result.degradations}
+        attributed_crops = f"Attributed: {counted(len(attributed.names), 'crop')}."
         montage = [examples[name] for name in MONTAGE]
         for name, figure in {
             "photographs": images_figure(montage, f"{shown}; PSNR of each image in dB."),
             "masking curves": demo_figure(masking, conditions),
-            "layers": layers_figure(tops, result.index, conditions),
+            "layers": layers_figure(tops, result.index, attributed_crops),
         }.items():
             figures.write(output / "figures", name, figure)
     print(fitted(head, rows))

@@ -26,7 +26,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "locations": "faigfast locations --fraction 0.01",
         "overlap": "faigfast overlap --degrade blur-1=blur=1 blur-3=blur=3 noise=0.1",
         "distribution": "faigfast distribution --heads 8",
-        "style": "faigfast style > mine.mplstyle",
+        "style": "faigfast style",
     },
     "Measure faigfast itself": {
         "accuracy": "faigfast accuracy --by-size",

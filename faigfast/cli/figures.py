@@ -53,9 +53,7 @@ def write_attribution_figures(
     if tops:
         drawn["layers"] = layers_figure(tops, result.index, about)
     for name, filters in tops.items():
-        drawn[f"kernels {name}"] = kernels_figure(
-            name, top_kernels(*pair, filters, KERNELS), about
-        )
+        drawn[f"kernels {name}"] = kernels_figure(name, top_kernels(*pair, filters, KERNELS), about)
     if result.line.shape[2]:
         drawn["losses"] = losses_figure(result, about)
     files = []

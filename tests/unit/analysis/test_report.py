@@ -17,7 +17,7 @@ from faigfast.analysis.report.figures import AXIS_LIMITS, method_curves, methods
 from faigfast.analysis.report.filter_figures import channel_bars, layer_distribution, matrix
 from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.palette import GRAY
-from faigfast.analysis.report.paper import svg
+from faigfast.analysis.report.paper import FigureFiles, svg
 from faigfast.analysis.report.scenes import Scene, Shot
 from faigfast.analysis.report.tables import undone_share
 from faigfast.data import KEPT_OUT, photographs
@@ -165,7 +165,9 @@ def folder(tmp_path_factory):
     patch.setattr(demo, "SHOWN_CROP", 64)
     folder = tmp_path_factory.mktemp("demo")
     try:
-        assert demo.run_demo(folder, steps=3, progress=False) == folder / "report.html"
+        figures = FigureFiles(("png",), command="faigfast demo")
+        report = demo.run_demo(folder, steps=3, progress=False, figures=figures)
+        assert report == folder / "report.html"
     finally:
         patch.undo()
     return folder
@@ -197,6 +199,15 @@ def test_demo_writes_figures_and_attribution(folder):
     result = Attribution.load(folder / "attribution.safetensors")
     assert result.degradations == ("blur", "noise") and result.evaluations == 3
     assert (folder / "masking.png").stat().st_size > 10_000
+
+
+def test_demo_writes_figures_for_papers(folder):
+    names = {path.name for path in (folder / "figures").iterdir()}
+    ends = ("-column.png", "-page.png", ".txt")
+    assert names == {n + end for n in ("photographs", "masking-curves", "layers") for end in ends}
+    for name in names:
+        content = (folder / "figures" / name).read_bytes()
+        assert content.endswith(b"Command: faigfast demo\n") or content.startswith(b"\x89PNG")
 
 
 def test_layer_distribution_counts_every_filter(folder):
