@@ -24,7 +24,7 @@ from faigfast.sweeps.opened import Sweep
 from faigfast.zoo import SRCNNStyle
 
 TIMEOUT = 4.0  # seconds after which a stopped worker counts as hung; a unit takes far less
-PAUSES = 1.0, 10.0  # seconds between two signals; a worker takes some to start
+PAUSES = 1.0, 7.0  # seconds between two signals; a worker takes some to start
 
 
 def prepare(folder: Path, images: int) -> dict:
