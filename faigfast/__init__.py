@@ -19,6 +19,7 @@ _MODULE_OF = {
     "Dial": "faigfast.filters.dial",
     "FilterIndex": "faigfast.filters.index",
     "FilterSet": "faigfast.filters.filter_set",
+    "Tracker": "faigfast.training.tracker",
     "ablate": "faigfast.analysis.ablation",
     "attribute": "faigfast.attribution.one_call",
     "backends": "faigfast.backend.catalogue",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from faigfast.sweeps.opened import open_sweep
     from faigfast.sweeps.run import sweep
     from faigfast.training.derive import derive_baseline
+    from faigfast.training.tracker import Tracker
     from faigfast.zoo.checkpoints import load_model, load_pair, save_model
     from faigfast.zoo.pairs import shipped_pair
 else:  # mypy would accept every name if it saw `__getattr__`
@@ -77,6 +79,7 @@ __all__ = [
     "Dial",
     "FilterIndex",
     "FilterSet",
+    "Tracker",
     "__version__",
     "ablate",
     "attribute",

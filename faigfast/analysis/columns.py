@@ -59,6 +59,7 @@ COLUMNS = {
     "other_level": Column(LABEL, "Level that it is compared with", "other level"),
     "depth": Column("1", "Place of the layer in the network, from 0", "depth"),
     "layer": Column("", "Name of the layer", "layer"),
+    "step": Column(COUNT, "Number of steps that the training had taken", "step"),
     # What was measured.
     "reference": Column("", "What of the ablation: absolute, signed or contrast", "reference"),
     "metric": Column("", "Name of what was measured; see the metrics", "metric"),
@@ -83,6 +84,12 @@ COLUMNS = {
     "score_ratio": Column(
         "1", "Scores of both sets under the other level over the level", "scores of other / level"
     ),
+    "previous_common_fraction": Column(
+        FRACTION, "Share of the top set that the previous snapshot's has too", "in previous, %"
+    ),
+    "last_common_fraction": Column(
+        FRACTION, "Share of the top set that the last snapshot's has too", "in last, %"
+    ),
     # Kernels from baseline to target.
     "relative_change": Column(
         "1", "Median size of the change over the size of the baseline's kernel", "size of change"
@@ -100,6 +107,12 @@ COLUMNS = {
     "score_max": Column(LOSS, "Largest score of a channel", "most"),
     "least_channel": Column("1", "Number of the channel with the least score", "least channel"),
     "score_fraction": Column(FRACTION, "Layer's share of all positive scores", "share of all, %"),
+    # Trainings.
+    "barrier_median": Column("1", "Median barrier of the images", "barrier"),
+    "seconds": Column("s", "Time of the attribution", "time, s"),
+    "share": Column(
+        FRACTION, "Time of all attributions so far, of the time since the first step", "of time, %"
+    ),
     # Completeness.
     "loss_baseline": Column(LOSS, "Mean loss of the baseline", "loss of baseline"),
     "loss_target": Column(LOSS, "Mean loss of the target", "loss of target"),

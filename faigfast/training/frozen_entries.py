@@ -21,6 +21,7 @@ class FrozenEntries:
         parameters = dict(network.named_parameters())
         self.parameters = list(parameters.values())
         self.masks: list[tuple[nn.Parameter, Tensor, Tensor]] = []
+        self._frozen: dict[int, Tensor] = {}  # by id of the parameter
         if trainable is None:
             return
         for key, mask in trainable.items():
@@ -34,13 +35,19 @@ class FrozenEntries:
                 )
             mask = mask.view(*mask.shape, *[1] * (value.ndim - mask.ndim)).to(value.device)
             self.masks.append((value, mask, value.detach().clone()))
+            self._frozen[id(value)] = ~mask
         self.parameters = [value for value, *_ in self.masks]
 
     def mask_gradients(self) -> None:
         """Zero the gradients of frozen entries, so that no optimiser state includes them."""
-        for value, mask, _ in self.masks:
-            if value.grad is not None:
-                value.grad.mul_(mask)
+        for value, *_ in self.masks:
+            self.mask_gradient(value)
+
+    def mask_gradient(self, parameter: Tensor) -> None:
+        """Zero the gradient of the frozen entries of one parameter."""
+        frozen = self._frozen.get(id(parameter))
+        if frozen is not None and parameter.grad is not None:
+            parameter.grad.masked_fill_(frozen, 0)  # a product would keep inf as NaN
 
     @torch.no_grad()
     def restore(self) -> None:
