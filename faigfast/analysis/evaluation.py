@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from faigfast.analysis.metrics import output_difference, psnr, ssim
-from faigfast.data.degradations import Degradation
+from faigfast.data.degradations import Degradation, round_to_8_bit
 from faigfast.data.patches import crop_to_multiple
 from faigfast.integration.named_images import name_in_errors
 from faigfast.integration.padding import middle, own_part, reflected
@@ -90,6 +90,13 @@ class Crops:
         """Take the crops at these places, in their order."""
         lq = {name: x[places] for name, x in self.lq.items()}
         return Crops(lq, self.gt[places], tuple(self.names[n] for n in places), self.pad)
+
+    def without_flat(self, border: int) -> "Crops":
+        """Leave out crops of one colour inside the border: PSNR of an exact result is infinite."""
+        inner = (..., *[slice(border, side - border) for side in self.gt.shape[2:]])
+        values = round_to_8_bit(self.gt[inner]).flatten(2)  # [N, C, pixels]
+        flat = (values.amax(2) == values.amin(2)).all(1)
+        return self.at((~flat).nonzero().flatten().tolist()) if flat.any() else self
 
 
 def crops(

@@ -229,6 +229,8 @@ def open_study(
             f"border {border} leaves less than {SSIM_WINDOW} pixels of crops of {crop}, which SSIM "
             "needs; expected larger crops"
         )
+    if "border" in options:
+        measured = _without_flat(measured, border, options.quiet)
     _check_network(target, data)
     study = Study(
         baseline,
@@ -260,6 +262,16 @@ def open_study(
         finished_parts = FinishedParts(folder, identity, options.overwrite)
         remember(folder / PARTS, options, options.overwrite)
         return replace(study, finished_parts=finished_parts)
+
+
+def _without_flat(measured: Crops, border: int, quiet: bool) -> Crops:
+    """Leave out flat crops, and note them; refuse crops that are all flat."""
+    kept = measured.without_flat(border)
+    if not kept.names:
+        raise ValueError("all measured crops are of one colour; expected photographs")
+    if left_out := [name for name in measured.names if name not in kept.names]:
+        note(f"without {', '.join(left_out)}, of one colour: their PSNR can be infinite", quiet)
+    return kept
 
 
 def _check_extras(metrics: Sequence[str]) -> None:

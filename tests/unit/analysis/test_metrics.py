@@ -130,3 +130,14 @@ def test_pairs_of_signals_and_of_volumes_are_masked(layer, sides):
     with torch.no_grad():
         expected = psnr(edited(data.lq["b"]), gt, border=1)
     torch.testing.assert_close(masked.psnr["b"], expected)
+
+
+def test_crops_of_one_colour_are_left_out():
+    gt = torch.rand(4, 3, 8, 8)
+    gt[1] = 0.5
+    gt[2, :, 2:-2, 2:-2] = torch.tensor([0.1, 0.2, 0.3])[:, None, None]
+    gt[3, 0] = 0.25  # the other channels are not flat
+    data = Crops({"blur": gt[..., ::2, ::2]}, gt, ("a 0,0", "a 0,1", "b 0,0", "b 0,1"))
+    assert data.without_flat(2).names == ("a 0,0", "b 0,1")
+    assert data.without_flat(0).names == ("a 0,0", "b 0,0", "b 0,1")
+    assert len(data.without_flat(2).lq["blur"]) == 2
