@@ -93,7 +93,7 @@ class Crops:
 
     def without_flat(self, border: int) -> "Crops":
         """Leave out crops of one colour inside the border: PSNR of an exact result is infinite."""
-        inner = (..., *[slice(border, side - border) for side in self.gt.shape[2:]])
+        inner: Any = (..., *[slice(border, side - border) for side in self.gt.shape[2:]])
         values = round_to_8_bit(self.gt[inner]).flatten(2)  # [N, C, pixels]
         flat = (values.amax(2) == values.amin(2)).all(1)
         return self.at((~flat).nonzero().flatten().tolist()) if flat.any() else self
