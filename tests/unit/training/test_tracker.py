@@ -1,15 +1,12 @@
-"""Tracker: snapshots of a training, its top sets, masks, restrictions and files."""
+"""Tracker: snapshots of a training, top sets, masks, restrictions and files."""
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from cases.networks import images, untouched
 from cases.tables import check_documented
+from cases.tracker import NAMES, batch, network, optimizer_of, tracker_of, train
 from torch import nn
 
 import faigfast
@@ -19,43 +16,6 @@ from faigfast.training import Rankings, Tracker
 from faigfast.training.frozen_entries import FrozenEntries
 
 pytest.importorskip("pandas")
-NAMES = ("blur", "noise")
-
-
-def network(seed=0):
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        return nn.Sequential(
-            nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.1),
-            nn.Conv2d(6, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 3, 3, padding=1),
-        )  # fmt: skip
-
-
-def batch(n=2):
-    (x, gt), (other, _) = images(n, dtype=torch.float32), images(n, dtype=torch.float32, seed=1)
-    return {"lq": {"blur": x, "noise": other}, "gt": gt}
-
-
-def optimizer_of(net, kind=torch.optim.AdamW):
-    settings = {"momentum": 0.9} if kind is torch.optim.SGD else {}
-    return kind(net.parameters(), 1e-2, weight_decay=0.1, **settings)
-
-
-def train(net, optimizer, steps, tracker=None, first=1):
-    """Train with dropout and random crops, so that generators matter."""
-    given, snapshots = batch(4), []
-    for step in range(first, first + steps):
-        x = given["lq"][NAMES[step % 2]][torch.randint(4, (2,))]
-        optimizer.zero_grad()
-        nn.functional.l1_loss(net(x), given["gt"][:2]).backward()
-        optimizer.step()
-        if tracker is not None and tracker(net, step):
-            snapshots.append(copy.deepcopy(net))
-    return snapshots
-
-
-def tracker_of(net, **options):
-    return Tracker(net, **{"images": batch(), "every": 5, "fraction": 0.2, "steps": 2} | options)
 
 
 @pytest.fixture(scope="module")
@@ -316,98 +276,3 @@ def test_filters_of_weight_norm_cannot_be_kept():
     tracker.step(net)
     with pytest.raises(ValueError, match="not the weight of its layer itself"):
         tracker.masks(net)
-
-
-class FakeTrainer:
-    """Calls a callback as Lightning's Trainer does, for a plain loop."""
-
-    def __init__(self, optimizer):
-        self.optimizers, self.global_step = [optimizer], 0
-
-
-@pytest.fixture
-def fake_lightning(monkeypatch):
-    module = type(sys)("lightning.pytorch")
-    module.Callback = object
-    monkeypatch.setitem(sys.modules, "lightning", type(sys)("lightning"))
-    monkeypatch.setitem(sys.modules, "lightning.pytorch", module)
-
-
-def test_the_callback_counts_by_global_step_and_restricts(fake_lightning):
-    module = nn.Module()
-    module.net = network()
-    optimizer = optimizer_of(module.net)
-    tracker = tracker_of(module.net)
-    callback = tracker.lightning("net", "discovered", "noise")
-    trainer = FakeTrainer(optimizer)
-    callback.on_train_start(trainer, module)
-    for trainer.global_step in (0, 0, *range(1, 9)):
-        if trainer.global_step:
-            train(module.net, optimizer, 1)
-        if trainer.global_step == 6:
-            frozen = copy.deepcopy(module.net[0].bias)
-        callback.on_train_batch_end(trainer, module, None, None, 0)
-    assert tracker.rankings.steps == (5,)
-    assert torch.equal(module.net[0].bias, frozen)
-    callback.on_train_end(trainer, module)
-    train(module.net, optimizer, 1)
-    assert not torch.equal(module.net[0].bias, frozen)
-
-
-def test_without_lightning_the_error_says_how_to_install_it(monkeypatch):
-    for name in ("lightning", "lightning.pytorch", "pytorch_lightning"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match="pip install lightning"):
-        tracker_of(network()).lightning()
-
-
-SCRIPT = """
-import lightning.pytorch as lightning
-import torch
-from torch import nn
-from cases.networks import images
-from faigfast import Tracker
-
-class Module(lightning.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 1))
-    def training_step(self, batch):
-        return nn.functional.l1_loss(self.net(batch[0]), batch[1])
-    def configure_optimizers(self):
-        return torch.optim.AdamW(self.parameters(), 1e-2, weight_decay=0.1)
-
-torch.manual_seed(0)
-module = Module()
-tracker = Tracker(module.net, images(1, dtype=torch.float32), every=4, steps=2, fraction=0.1)
-masks, weights = [], []
-class Record(lightning.Callback):
-    def on_train_batch_end(self, trainer, module, *rest):
-        if trainer.global_step in (4, 7):
-            masks.append(tracker.masks(module.net))
-            weights.append({n: p.detach().clone() for n, p in module.net.named_parameters()})
-data = torch.utils.data.TensorDataset(*images(8, dtype=torch.float32))
-trainer = lightning.Trainer(
-    accelerator="cpu", max_steps=8, logger=False, enable_checkpointing=False,
-    enable_progress_bar=False, enable_model_summary=False,
-    callbacks=[tracker.lightning("net", train="discovered"), Record()],
-)
-trainer.fit(module, torch.utils.data.DataLoader(data, 2))
-for name, mask in masks[0].items():
-    assert torch.equal(weights[0][name][~mask], weights[1][name][~mask]), name
-assert any((weights[0][n] != weights[1][n])[m].any() for n, m in masks[0].items())
-print(*tracker.rankings.steps)
-"""
-
-
-@pytest.mark.slow
-def test_a_training_of_lightning_itself():
-    pytest.importorskip("lightning")
-    tests = os.fspath(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": tests}
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT], capture_output=True, text=True,
-        env=environment,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split()[-2:] == ["4", "8"]
