@@ -53,7 +53,7 @@ class TrackedImages:
             return _placed(images, device, dtype)
         if isinstance(images, Tensor) or not hasattr(images, "__iter__"):  # `attribute` refuses it
             return images
-        return (_placed(part, device, dtype) for part in images)
+        return _placed_parts(images, device, dtype)
 
     def check_degradation(self, name: str | None) -> None:
         """Refuse a name that one batch does not hold; None is the only one.
@@ -66,6 +66,14 @@ class TrackedImages:
         known = self.degradations
         if known and name not in known and not (name is None and len(known) == 1):
             raise ValueError(f"degradation is {name!r}; expected one of {known}")
+
+
+def _placed_parts(parts: Any, device: torch.device, dtype: torch.dtype) -> Iterator[Any]:
+    """Move batch after batch."""
+    # Not a generator expression, whose first `iter` runs where it is written: that of a data loader
+    # draws a random number, and the attributor restores the generators only around its own work.
+    for part in parts:
+        yield _placed(part, device, dtype)
 
 
 def _placed(value: Any, device: torch.device, dtype: torch.dtype) -> Any:

@@ -126,6 +126,16 @@ def test_images_may_be_an_iterator_of_batches():
     assert [s.result.images for s in tracker.rankings.snapshots] == [3, 3]
 
 
+def test_a_loader_that_shuffles_draws_nothing_from_the_training():
+    data = torch.utils.data.TensorDataset(*images(4, dtype=torch.float32))
+    loader = torch.utils.data.DataLoader(data, 2, shuffle=True)
+    net, tracker = network(), tracker_of(network(), every=1, images=loader)
+    train(net, optimizer_of(net), 1)
+    state = torch.get_rng_state()
+    assert tracker.step(net).result.images == 4
+    assert torch.equal(state, torch.get_rng_state())
+
+
 @pytest.mark.parametrize("train_", ["discovered", "others"])
 def test_masks_mark_the_filters(observed, train_):
     (_, (net, _)), tracker, _ = observed
