@@ -342,3 +342,13 @@ def undisturbed(*models: nn.Module) -> Iterator[None]:
             for value, version, content in contents:
                 if value._version != version:
                     value.data.copy_(content)
+
+
+def equal_values(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks of one architecture have equal weights and buffers, on any devices."""
+    start, now = tensors(one), tensors(other)
+    return start.keys() == now.keys() and all(
+        value.shape == now[key].shape and torch.equal(value.to(now[key].device), now[key])
+        for key, value in start.items()
+        if value.is_floating_point()
+    )

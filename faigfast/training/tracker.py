@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from faigfast.filters.ranking import number_of_filters
 from faigfast.integration.batch import Batches
 from faigfast.io.parts import SUFFIX, Parts
 from faigfast.models.fingerprint import fingerprint
-from faigfast.models.state import copy_of, own_type, unwrap
+from faigfast.models.state import copy_of, equal_values, own_type, unwrap
 from faigfast.training.lightning_callback import NetworkOf, lightning_callback
 from faigfast.training.rankings import Rankings, Snapshot
 from faigfast.training.restriction import Optimizers, Restriction, Trained, training_masks
@@ -144,13 +145,17 @@ class Tracker:
         Returns
         -------
         Snapshot or None
-            None where none is due.
+            None where none is due, and with a warning where the weights are the baseline's.
 
         Raises
         ------
         TypeError, ValueError
-            As `attribute`; if `step` is no number, or falls; where the training is restricted, if
-            all contrasts are 0 and rank no filter.
+            As `attribute`; if `step` is no number, or falls.
+
+        Warns
+        -----
+        UserWarning
+            Also where a restricted training keeps its filters, since all contrasts are 0.
         """
         began = time.perf_counter()
         number, previous = self._numbers(step)
@@ -166,6 +171,11 @@ class Tracker:
         if device.type == "cuda":  # steps that still run are not the attribution's time
             torch.cuda.synchronize(device)
             began = time.perf_counter()
+        if equal_values(self._baseline, network):
+            text = f"no snapshot at step {number}: the weights are still the baseline's"
+            warnings.warn(text, stacklevel=2)
+            self._step = number
+            return None
         images = self._images.placed(device, own_type(network))
         result = self._attributor_of(network, device)(images)
         end = time.perf_counter()
@@ -176,7 +186,11 @@ class Tracker:
         self._step = number
         self._restrictions = [one for one in self._restrictions if one[0].active]
         for one in self._restrictions:
-            self._rank_again(*one)
+            try:
+                self._rank_again(*one)
+            except ValueError as problem:
+                text = f"step {number} ranks no filter, so those of before stay: {problem}"
+                warnings.warn(text, stacklevel=2)
         return snapshot
 
     __call__ = step

@@ -286,3 +286,28 @@ def test_filters_of_weight_norm_cannot_be_kept():
     tracker.step(net)
     with pytest.raises(ValueError, match="not the weight of its layer itself"):
         tracker.masks(net)
+
+
+def test_weights_of_the_baseline_do_not_stop_the_training():
+    net = network()
+    tracker = tracker_of(net, every=1)
+    with pytest.warns(UserWarning, match="no snapshot at step 1: the weights are still"):
+        assert tracker.step(net) is None
+    with torch.no_grad():
+        net[0].weight += 0.1
+    assert tracker.step(net).step == 2 and tracker.rankings.steps == (2,)
+
+
+def test_a_snapshot_without_a_ranking_keeps_the_restriction():
+    net = network()
+    tracker = tracker_of(net, every=1)
+    optimizer = optimizer_of(net)
+    with tracker.restrict(net, optimizer, "blur"):
+        train(net, optimizer, 1, tracker)
+        before = tracker.top("blur")
+        with torch.no_grad():  # filters of the baseline, and one bias that is not
+            net.load_state_dict(tracker._baseline.state_dict())
+            net[0].bias += 0.1
+        with pytest.warns(UserWarning, match="step 2 ranks no filter"):
+            tracker.step(net)
+        assert len(before) and tracker.rankings.steps == (1, 2)
