@@ -36,6 +36,7 @@ class _Ticking:
     """Draws a bar of tqdm again every `period` seconds, whether or not it was updated."""
 
     period = TICK
+    monitor_interval = 0  # tqdm would start a thread of its own for every class, and keep it
 
     def __init__(self, *items: Any, **options: Any) -> None:
         self._closed = threading.Event()

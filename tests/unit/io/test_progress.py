@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,3 +128,15 @@ def test_a_study_shows_the_points_within_its_parts(study_parts, monkeypatch):  #
     Study(*nets, attributed, kept, 2, steps=2, progress=True).attribution()
     Study(*nets, attributed, kept, 2, steps=2).attribution()
     assert shown == [True, False]
+
+
+def test_bars_leave_no_thread_behind():
+    before = threading.active_count()
+    for disable in (True, False):
+        for _ in range(3):
+            with progress_bar(range(2), disable=disable) as bar:
+                list(bar)
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
