@@ -8,7 +8,7 @@ from faigfast.io.text_table import counted
 
 AGAIN = "nothing is kept; the same command starts again"
 GOES_ON = "the same command goes on from there"
-WITHOUT_PARTS = ("demo", "bench", "accuracy", "doctor")
+WITHOUT_PARTS = ("demo", "bench", "accuracy", "doctor", "style")
 STATE = "state.part"  # of a training
 FINISHED = "finished.bin"  # of a sweep
 

@@ -151,7 +151,9 @@ def test_demo_passes_its_options_on(here, monkeypatch):
     monkeypatch.setattr("faigfast.analysis.demo.run_demo", lambda *a, **o: seen.append((a, o)))
     sys.modules.pop("faigfast.cli.demo", None)
     assert main(["demo", "--output", str(here), "--steps", "3"]) == 0
-    assert seen == [((here,), {"steps": 3, "progress": True})]
+    ((positional, options),) = seen
+    assert positional == (here,) and not options.pop("figures").formats
+    assert options == {"steps": 3, "progress": True}
     sys.modules.pop("faigfast.cli.demo", None)
 
 

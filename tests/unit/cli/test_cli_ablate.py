@@ -11,7 +11,7 @@ from faigfast.cli.main import main
 from faigfast.filters.filter_set import FilterSet
 from faigfast.zoo.pairs import shipped_pair
 
-PAIR = ["--pair", "srcnn-24x4-x2", "--crop", "24", "--measured", "40", "--quiet"]
+PAIR = ["--pair", "srcnn-24x4-x2", "--crop", "24", "--measured", "700", "--quiet"]
 
 
 @pytest.fixture(scope="module")

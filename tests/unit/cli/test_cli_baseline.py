@@ -113,7 +113,7 @@ def test_takes_an_own_architecture(files, output):
         (("--scale", "3"), "scale is 3 and the network enlarges by 2"),
         (("--keep", "rust=1"), "keep: "),
         (("--gt", "nowhere"), "nowhere"),
-        (("--rate", "-1"), "learning_rate -1.0"),
+        (("--rate", "-1"), "--rate is -1.0"),
     ],
 )
 def test_refuses_and_leaves_nothing(files, output, capsys, words, text):

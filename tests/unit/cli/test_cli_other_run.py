@@ -160,7 +160,7 @@ def test_an_interrupt_of_every_command_says_what_is_kept(
         "train": [],
         "sweep": ["plan.yaml", "out"],
     }.get(command, [])
-    without = ("bench", "accuracy", "doctor", "sweep")
+    without = ("bench", "accuracy", "doctor", "style", "sweep")
     file = ["--output", "out"] if command not in without else []
     assert main([command, *argv, *file]) == 130
     assert capsys.readouterr().err == f"faigfast: interrupted: {AGAIN}\n"

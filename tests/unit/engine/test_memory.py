@@ -322,7 +322,7 @@ def test_segments_are_run_again_by_the_same_kernels_in_whatever_thread(monkeypat
         chunking, "PREFERRED_CHUNKS", dict.fromkeys(("cpu", "cuda"), Chunk(4, 1, segments=3))
     )
     expected = attribute(*nets, batch, steps=2, backend="cpu").scores()
-    backward, run, used = torch.Tensor.backward, execute._run, []
+    backward, run, used = torch.Tensor.backward, execute.run_nodes, []
 
     def in_a_thread(tensor):
         thread = threading.Thread(target=backward, args=[tensor])
@@ -334,7 +334,7 @@ def test_segments_are_run_again_by_the_same_kernels_in_whatever_thread(monkeypat
         run(*given)
 
     monkeypatch.setattr(torch.Tensor, "backward", in_a_thread)
-    monkeypatch.setattr(execute, "_run", watched)
+    monkeypatch.setattr(execute, "run_nodes", watched)
     scores = attribute(*nets, batch, steps=2, backend="cpu").scores()
     assert {backend for in_main, backend in used if not in_main} == {"cpu"}
     assert (True, "cpu") in used  # torch's own kernels compare the plan

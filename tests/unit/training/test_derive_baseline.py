@@ -243,7 +243,7 @@ def test_own_output_lets_the_degradation_through(monkeypatch, gain):
         ({"scale": 3}, ValueError, "scale is 3 and the network enlarges by 2"),
         ({"scale": 0}, ValueError, "scale is 0; expected a positive integer"),
         ({"iterations": 0}, ValueError, "iterations is 0"),
-        ({"learning_rate": -1.0}, ValueError, "learning_rate -1.0"),
+        ({"learning_rate": -1.0}, ValueError, "learning_rate is -1.0"),
         ({"batch": 0}, ValueError, "batch is 0"),
         ({"patch": 0}, ValueError, "patch is 0"),
         ({"patch": 2.5}, ValueError, "patch is 2.5"),

@@ -67,5 +67,5 @@ def test_train_builds_rrdbnet_at_its_own_scales(tmp_path, capsys):
     assert shapes(net)["body.1.rdb3.conv5.weight"] == (6, 18, 3, 3)
     assert main([*words, "--scale", "3"]) == 1
     assert capsys.readouterr().err == (
-        "faigfast: error: scale is 3; RRDBNet enlarges by 1, 2 or 4\n"
+        "faigfast: error: --scale is 3; RRDBNet enlarges by 1, 2 or 4\n"
     )
