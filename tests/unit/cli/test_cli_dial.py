@@ -58,7 +58,9 @@ def test_a_dial_of_a_pair(here, files, capsys):
     assert set(rows.degradation) == {"noise", "clean"} and {"ssim", "psnr"} <= set(rows.metric)
     assert table(here, "dial-sets").metric.tolist() == ["undone", "clean_psnr_change"]
     content = json.loads((here / "dial.json").read_text())
-    assert {"dial.safetensors", "strip-noise-page.svg", "noise-0.5.safetensors"} <= set(content["files"])
+    assert {"dial.safetensors", "strip-noise-page.svg", "noise-0.5.safetensors"} <= set(
+        content["files"]
+    )
     assert all((here / name).stat().st_size for name in content["files"])
     assert "last row: clean input" in (here / "strip-noise.txt").read_text()
     summary = (here / "summary.txt").read_text()
