@@ -72,9 +72,6 @@ def kernels(net, index):
     return torch.cat([state[layer].flatten(2).flatten(0, 1) for layer in index.layers])
 
 
-# Locations
-
-
 def test_other_places_are_as_many_in_each_layer(study_parts, top):  # noqa: F811
     index = study_parts[3].index
     other = other_places(top, index, seed=1)
@@ -181,9 +178,6 @@ def test_bad_locations(study_parts, top, change, words):  # noqa: F811
         locations(*nets, **{**given, **change})
 
 
-# More than two degradations
-
-
 @pytest.fixture(scope="module")
 def many(study_parts):  # noqa: F811
     nets, *_ = study_parts
@@ -225,9 +219,6 @@ def test_overlap_of_many_contrasts(many):
     names = list(sets)
     figure = matrix(overlap(sets), names, names, ("of", "in"))
     assert svg(figure).startswith("<svg")
-
-
-# Distribution
 
 
 def test_counts_and_shares_by_layer(study_parts, top):  # noqa: F811
@@ -296,9 +287,6 @@ def test_heads_are_the_best_kernels(study_parts, top):  # noqa: F811
     for function in (top_kernels, lambda a, b, f: changes(a, b, {"x": f})):
         with pytest.raises(ValueError, match="1000000 does not exist"):
             function(baseline, target, far)
-
-
-# Pruning
 
 
 def test_channels_sum_their_filters(study_parts):  # noqa: F811
