@@ -110,18 +110,19 @@ def faithfulness(
     draws = [torch.arange(images)]
     if images > 1:
         draws += [torch.randint(images, (images,), generator=generator) for _ in range(RESAMPLES)]
+    changed: dict[tuple[str, int], tuple[Tensor, set[int]]] = {}  # of a reference and a draw
     rows = []
     for name in names:
+        changed.clear()
         for method, by_degradation in scores.items():
             for reference in _references(method, len(names)):
-                values = [
-                    _agreement(
-                        _score(reference, changes, name, draw),
-                        _score(reference, by_degradation, name, draw),
-                        count,
-                    )
-                    for draw in draws
-                ]
+                values = []
+                for n, draw in enumerate(draws):
+                    if (reference, n) not in changed:
+                        change = _score(reference, changes, name, draw)
+                        changed[reference, n] = _ranks_and_best(change, count)
+                    score = _score(reference, by_degradation, name, draw)
+                    values.append(_agreement(changed[reference, n], score, count))
                 rows += _rows(name, method, reference, torch.tensor(values))
     return data_frame(rows)
 
@@ -148,17 +149,24 @@ def _score(reference: str, by_degradation: Mapping[str, Tensor], name: str, draw
     return mean(by_degradation[name]) - torch.stack(others).mean(0)
 
 
-def _agreement(change: Tensor, score: Tensor, count: int) -> tuple[float, float]:
+def _agreement(changed: tuple[Tensor, set[int]], score: Tensor, count: int) -> tuple[float, float]:
     """Rank correlation, and the recall of the `count` filters that matter most."""
-    best = [set(x.argsort(descending=True, stable=True)[:count].tolist()) for x in (change, score)]
-    return rank_correlation(change, score), len(best[0] & best[1]) / count
+    ranks, best = _ranks_and_best(score, count)
+    correlation = float(torch.stack([changed[0], ranks]).corrcoef()[0, 1])
+    return correlation, len(changed[1] & best) / count
+
+
+def _ranks_and_best(values: Tensor, count: int) -> tuple[Tensor, set[int]]:
+    """Ranks [F], ties by their mean rank, and the numbers of the `count` largest."""
+    from scipy.stats import rankdata
+
+    best = values.argsort(descending=True, stable=True)[:count]
+    return torch.from_numpy(rankdata(values.numpy())), set(best.tolist())
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> float:
     """Spearman's rank correlation of two vectors [F], ties by their mean rank; NaN of constants."""
-    from scipy.stats import rankdata
-
-    ranks = torch.stack([torch.from_numpy(rankdata(x.numpy())) for x in (one, other)])
+    ranks = torch.stack([_ranks_and_best(x, 1)[0] for x in (one, other)])
     return float(ranks.corrcoef()[0, 1])
 
 
