@@ -92,6 +92,7 @@ class Driver:
         self._attempts: dict[bytes, int] = {}
         self._held: dict[int, list[Unit]] = {}  # units of every worker that is ready
         self._since: dict[int, float] = {}  # when a worker began its first unit
+        self._starting: dict[int, float] = {}  # when the driver began to wait for a worker
         self._false_starts = 0
         self._count = 0
         for worker in workers.started():
@@ -139,6 +140,7 @@ class Driver:
     def _take(self, event: Event) -> None:
         if event.kind == READY:
             self._held[event.worker] = []
+            self._starting.pop(event.worker, None)
             self._false_starts = 0
             return
         if event.kind == DIED:
@@ -166,6 +168,7 @@ class Driver:
                     f"{self._false_starts} workers in a row ended before they were ready: {reason}"
                 )
         held = self._held.pop(worker, [])
+        self._starting.pop(worker, None)
         for unit in held[1:]:  # it had not begun with these
             self._put_back(unit, 0.0)
         if held:
@@ -182,6 +185,9 @@ class Driver:
         for worker, held in list(self._held.items()):
             if held and now - self._since[worker] > self.unit_timeout:
                 self._bury(worker, f"the unit took more than {self.unit_timeout:g} s")
+        for worker in set(range(self._workers.workers)) - self._held.keys():
+            if now - self._starting.setdefault(worker, now) > self.unit_timeout:
+                self._bury(worker, f"it was not ready after {self.unit_timeout:g} s")
 
     def _fail(self, unit: Unit, kind: str, reason: str) -> None:
         """Split, repeat or give up a unit; end the sweep where no unit could be computed."""

@@ -213,3 +213,30 @@ def test_workers_that_never_start(monkeypatch, plan, tmp_path):
     )
     with pytest.raises(ValueError, match="11 workers in a row ended before they were ready: exit"):
         sweep(plan, tmp_path / "out")
+
+
+def test_a_worker_that_is_never_ready_is_replaced(scripted, monkeypatch):
+    begin = Scripted.__init__
+
+    def one_ready(self, *given):
+        begin(self, *given)
+        self.events_due.popleft()  # worker 0 hangs while it starts
+
+    monkeypatch.setattr(Scripted, "__init__", one_ready)
+    workers = []
+    result, pool = scripted(lambda worker, task: workers.append(worker), unit_timeout=2.0)
+    assert pool.replaced == 1 and set(workers) == {0, 1}
+    scripted.compare(result)
+
+
+def test_a_start_that_never_ends_stops_the_sweep(scripted, monkeypatch):
+    begin = Scripted.__init__
+
+    def none_ready(self, *given):
+        begin(self, *given)
+        self.events_due.clear()
+
+    monkeypatch.setattr(Scripted, "__init__", none_ready)
+    monkeypatch.setattr(Scripted, "replace", lambda self, worker: None)
+    with pytest.raises(ValueError, match="before they were ready: it was not ready after 5 s"):
+        scripted(lambda worker, task: None, unit_timeout=5.0)
