@@ -15,6 +15,7 @@ from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
 from faigfast.filters.ranking import number_to_take
 from faigfast.io.tensor_file import load_tensors, save_tensors
+from faigfast.io.text_table import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -61,6 +62,12 @@ class Ablation:
     objective: str
     fingerprints: tuple[str, str]
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        unit = {"kernel": "filter", "channel": "output channel"}[self.by]
+        images = counted(len(next(iter(self.losses.values()))), "image")
+        names = ", ".join(self.degradations)
+        return f"Ablation({counted(len(self.numbers), unit)}, {images}, {names})"
 
     @property
     def degradations(self) -> tuple[str, ...]:

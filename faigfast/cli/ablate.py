@@ -10,7 +10,7 @@ from faigfast.analysis.data_frames import write_data_frame
 from faigfast.analysis.report.captioned import layers_figure
 from faigfast.analysis.report.paper import PaperFigure
 from faigfast.cli.estimate import announce_ablation
-from faigfast.cli.remarks import describe_measured
+from faigfast.cli.remarks import describe_crops
 from faigfast.cli.study import check_shares, open_study, publish
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
@@ -18,6 +18,7 @@ from faigfast.io.fitted_table import fitted
 from faigfast.io.lock import alone_in
 from faigfast.io.text_table import counted
 
+RANKED = "Ranked by the loss that each costs when it alone goes back to the baseline's weights."
 SHOWN = 10  # filters of each degradation that are printed
 
 
@@ -56,7 +57,9 @@ def run(options: Any, words: Sequence[str]) -> None:
         if left_out and result.by == "kernel":
             ablated = counted(len(result.numbers), "filter")
             remarks.append(f"No index files of {', '.join(left_out)}: {ablated} were ablated.")
-        remarks.append(describe_measured(study))
+        remarks.append(
+            f"{describe_crops(study.measured)}; PSNR of all pixels, without rounding to 8 bit."
+        )
         publish(
             options,
             words,
@@ -74,11 +77,11 @@ def enough(result: Ablation, share: float) -> bool:
 
 
 def _figures(result: Ablation, share: float, about: str) -> dict[str, PaperFigure]:
-    """Draw the layers of the filters whose ablation costs most, where enough were ablated."""
-    if not enough(result, share):
+    """Draw the layers of the filters whose ablation costs most, where all kernels were ablated."""
+    if result.by != "kernel" or len(result.numbers) < len(result.index):
         return {}
     sets = {name: result.top(name, share) for name in result.degradations}
-    return {"ablation layers": layers_figure(sets, result.index, about)}
+    return {"ablation layers": layers_figure(sets, result.index, f"{RANKED} {about}")}
 
 
 def _rankings(result: Ablation, shares: Sequence[float], folder: Path) -> list[str]:

@@ -370,8 +370,8 @@ FINDINGS: dict[str, tuple[str, Callable[[Add], None]]] = {
         _ablate,
     ),
     "report": (
-        "Run all of these on a pair and photographs, and write one page. Interrupted, the same "
-        "command goes on.",
+        "Run the analyses from mask to prune on a pair and photographs, and write one page. "
+        "Interrupted, the same command goes on.",
         _report,
     ),
 }

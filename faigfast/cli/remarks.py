@@ -25,14 +25,18 @@ def describe_attributed(study: Study, rivals: bool = False) -> str:
     return _with_few(text, len(study.attributed.names))
 
 
+def describe_crops(data: Crops) -> str:
+    """Give the number, the size and the photographs of crops."""
+    size = data.gt.shape[-1]
+    return f"{_crops(data)} of {size}×{size} from {', '.join(dict.fromkeys(data.photographs))}"
+
+
 def describe_measured(study: Study) -> str:
     """Describe the measured crops of a study, as a remark below a table."""
-    photographs = dict.fromkeys(study.measured.photographs)
-    size = study.measured.gt.shape[-1]
     return (
-        f"{_crops(study.measured)} of {size}×{size} from {', '.join(photographs)}; border "
-        f"of {study.border} left out, output rounded to 8 bit. ± is half of a 95 % confidence "
-        "interval over crops, narrower than that over photographs."
+        f"{describe_crops(study.measured)}; border of {study.border} left out, output rounded to "
+        "8 bit. ± is half of a 95 % confidence interval over crops, narrower than that over "
+        "photographs."
     )
 
 

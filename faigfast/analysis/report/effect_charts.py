@@ -20,9 +20,9 @@ from faigfast.analysis.report.charts import (
 )
 from faigfast.analysis.report.drawing import shown
 from faigfast.analysis.report.figures import (
-    AXIS_LIMITS,
     COST_LABELS,
     KEPT_LIMITS,
+    axis_limits,
     methods_beyond_axis,
 )
 from faigfast.analysis.retraining import Retraining
@@ -47,11 +47,11 @@ def method_chart(masking: Masking, metric: str = "psnr") -> Chart:
         if metric == "psnr":
             lines = [{"at": gain, "label": "all of the target's gain"}]
             if gain > 0 and contrast.name in beyond_axis:
-                domain = (AXIS_LIMITS[0] * gain, AXIS_LIMITS[1] * gain)
+                domain = axis_limits(masking, contrast.name, gain)
                 methods = ", ".join(beyond_axis[contrast.name])
                 note = (
-                    f"The axis ends at {AXIS_LIMITS[1]:g} times the gain; {methods} goes beyond. "
-                    "Arrows mark cut points; “All values” shows them."
+                    f"The axis ends at {domain[1] / gain:.2g} times the gain; {methods} goes "
+                    "beyond. Arrows mark cut points; “All values” shows them."
                 )
         title = f"{contrast.name} filters masked, {own} input"
         panels.append(Panel(title, rows, lines, domain, note))

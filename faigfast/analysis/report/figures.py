@@ -94,13 +94,22 @@ def methods_beyond_axis(masking: Masking) -> dict[str, list[str]]:
         gain = float((masking.target[own] - masking.baseline[own]).mean())
         if gain <= 0:  # the axis has no limits
             continue
-        low, high = (limit * gain for limit in AXIS_LIMITS)
+        low, high = axis_limits(masking, contrast.name, gain)
         for method in masking.methods:
             points = masking.curve(method, contrast.name)
             costs = [float(masking.cost(m, own).mean()) for m in points]
             if costs and not low <= min(costs) <= max(costs) <= high:
                 methods_by_contrast.setdefault(contrast.name, []).append(method)
     return methods_by_contrast
+
+
+def axis_limits(masking: Masking, filters: str, gain: float) -> tuple[float, float]:
+    """Limits of the axis of costs in dB: `AXIS_LIMITS`, or as far as FAIG's own curve goes."""
+    low, high = (limit * gain for limit in AXIS_LIMITS)
+    own = masking.curve("faig", filters) if "faig" in masking.methods else []
+    degradation = next(c.degradation for c in masking.contrasts if c.name == filters)
+    costs = [float(masking.cost(m, degradation).mean()) for m in own]
+    return min([low, *(1.1 * cost for cost in costs)]), max([high, *(1.1 * c for c in costs)])
 
 
 def method_curves(masking: Masking, metric: str = "psnr", width: float = PAGE) -> "Figure":
@@ -130,7 +139,7 @@ def method_curves(masking: Masking, metric: str = "psnr", width: float = PAGE) -
             if metric == "psnr":
                 mark_broken(axis, masking, points, own, [mean for mean, _ in costs])
         if metric == "psnr" and gain > 0:
-            axis.set_ylim(AXIS_LIMITS[0] * gain, AXIS_LIMITS[1] * gain)
+            axis.set_ylim(axis_limits(masking, contrast.name, gain))
             if names := beyond_axis.get(contrast.name):
                 # The caption names all of many.
                 text = ", ".join(names) if len(names) < 3 else f"{len(names)} methods"

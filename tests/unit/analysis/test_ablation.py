@@ -259,6 +259,7 @@ def test_saved_and_loaded(tmp_path):
     assert torch.equal(again.change(), result.change()) and again.index == result.index
     assert torch.equal(again.psnr_change(), result.psnr_change())
     assert again.top(n=2) == result.top(n=2)
+    assert repr(again) == "Ablation(3 filters, 1 image, lq)"
     faigfast.attribute(baseline, target, images(1)).save(tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match="no ablation"):
         Ablation.load(tmp_path / "b.safetensors")
