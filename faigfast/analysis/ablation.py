@@ -241,7 +241,6 @@ class _Run:
                 for name, values in stacked.items()
                 if values["target"].shape[1] > 1
             },
-            {name: values["values"] for name, values in stacked.items()},
             objective,
             self.fingerprints,
             tuple(self.notes),
@@ -268,7 +267,7 @@ class _Image:
         self._values: TargetValues | str | None = None  # a text says why there are none
 
     def losses(self) -> dict[str, Tensor]:
-        """Give "losses" [J, K], "target" [J], float64, and "values", their number."""
+        """Give "losses" [J, K] and "target" [J], float64."""
         target = self.parts.tensors(f"{self.digest} target", self._target)["losses"]
         self.objectives = self.objectives[: len(target)]
         columns = []
@@ -277,8 +276,7 @@ class _Image:
             part = self.parts.tensors(f"{self.digest} {layer.name}", compute)
             columns.append(part["losses"])
             self.progress(len(layer.ablated))
-        values = torch.tensor(self.gt.numel())
-        return {"losses": torch.cat(columns, 1), "target": target, "values": values}
+        return {"losses": torch.cat(columns, 1), "target": target}
 
     def _target(self) -> dict[str, Tensor]:
         """Measure the target; the squared error is left out where the output is no image."""

@@ -13,7 +13,8 @@ from faigfast.analysis.evaluation import means_and_intervals
 from faigfast.filters.filter_data_frame import filter_data_frame
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
-from faigfast.filters.ranking import number_to_take
+from faigfast.filters.ranking import best_first, number_to_take
+from faigfast.io.pandas_module import pandas_module
 from faigfast.io.tensor_file import load_tensors, save_tensors
 from faigfast.io.text_table import counted
 
@@ -42,8 +43,6 @@ class Ablation:
     squared_errors : dict of str to tuple of Tensor
         Beside another loss, degradation to ([N, K], [N]): squared errors of the ablated networks
         and of the target. Empty where the output is no image like the ground truth.
-    values : dict of str to Tensor
-        Degradation to [N], number of values in an image's ground truth.
     objective : str
         Name of the loss.
     fingerprints : tuple of str
@@ -58,7 +57,6 @@ class Ablation:
     losses: dict[str, Tensor]
     target_losses: dict[str, Tensor]
     squared_errors: dict[str, tuple[Tensor, Tensor]]
-    values: dict[str, Tensor]
     objective: str
     fingerprints: tuple[str, str]
     notes: tuple[str, ...] = ()
@@ -134,14 +132,16 @@ class Ablation:
         Raises
         ------
         ValueError
-            If channels were ablated, or too few filters.
+            If channels were ablated, too few filters, or all changes or contrasts are exactly 0.
         """
         if self.by != "kernel":
             raise ValueError(f"by is {self.by!r}; expected an ablation of kernels")
         count = number_to_take(fraction, n, len(self.index), len(self.numbers))
-        order = self.contrast(a, against).argsort(descending=True, stable=True)[:count]
+        name, contrast = self._name(a), self.contrast(a, against)
+        places = torch.arange(len(contrast))
+        order = best_first(places, self.change(name).mean(0), contrast, name, self.degradations)
         return FilterSet(
-            self.numbers[order],
+            self.numbers[order[:count]],
             baseline=self.fingerprints[0],
             target=self.fingerprints[1],
             filter_index=self.index,
@@ -158,9 +158,7 @@ class Ablation:
         ImportError
             If pandas is not installed.
         """
-        filters = filter_data_frame(self.numbers, self.index)  # says so where pandas is missing
-        import pandas
-
+        filters = filter_data_frame(self.numbers, self.index)
         if self.by == "channel":
             filters = filters.drop(columns="in")
         parts = []
@@ -172,7 +170,7 @@ class Ablation:
                 parts.append(
                     filters.assign(degradation=name, metric=metric, value=mean.numpy(), **ends)
                 )
-        return pandas.concat(parts, ignore_index=True)
+        return pandas_module().concat(parts, ignore_index=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all."""
@@ -180,7 +178,6 @@ class Ablation:
         for name in self.degradations:
             tensors[f"losses/{name}"] = self.losses[name]
             tensors[f"target_losses/{name}"] = self.target_losses[name]
-            tensors[f"values/{name}"] = self.values[name]
             if name in self.squared_errors:
                 tensors[f"squared_errors/{name}"], tensors[f"target_squared_errors/{name}"] = (
                     self.squared_errors[name]
@@ -225,7 +222,6 @@ class Ablation:
             dict(by_name("losses")),
             dict(by_name("target_losses")),
             {name: (errors[name], target_errors[name]) for name in errors},
-            dict(by_name("values")),
             about["objective"],
             tuple(about["fingerprints"]),
             tuple(about["notes"]),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from faigfast.analysis.columns import COUNT, FRACTION, LABEL, METRICS, Column, column, described
 from faigfast.io.atomic import atomic_write, write_json
+from faigfast.io.pandas_module import pandas_module
 
 if TYPE_CHECKING:
     import pandas
@@ -44,10 +45,7 @@ def data_frame(
     ImportError
         If pandas is not installed.
     """
-    try:
-        import pandas
-    except ImportError:
-        raise ImportError("a table needs pandas: pip install 'faigfast[report]'") from None
+    pandas = pandas_module()
     data = pandas.DataFrame(list(rows))
     for name in data.columns:
         if column(name).unit == COUNT and data[name].isna().any():

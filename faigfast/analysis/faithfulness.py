@@ -164,12 +164,6 @@ def _ranks_and_best(values: Tensor, count: int) -> tuple[Tensor, set[int]]:
     return torch.from_numpy(rankdata(values.numpy())), set(best.tolist())
 
 
-def rank_correlation(one: Tensor, other: Tensor) -> float:
-    """Spearman's rank correlation of two vectors [F], ties by their mean rank; NaN of constants."""
-    ranks = torch.stack([_ranks_and_best(x, 1)[0] for x in (one, other)])
-    return float(ranks.corrcoef()[0, 1])
-
-
 def _rows(name: str, method: str, reference: str, values: Tensor) -> list[dict[str, Any]]:
     """Give the rows of one comparison, from [1 + resamples, 2]."""
     rows = []

@@ -14,6 +14,7 @@ from faigfast.cli.remarks import describe_crops
 from faigfast.cli.study import check_shares, open_study, publish
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
+from faigfast.filters.ranking import number_of_filters
 from faigfast.io.fitted_table import fitted
 from faigfast.io.lock import alone_in
 from faigfast.io.text_table import counted
@@ -52,7 +53,7 @@ def run(options: Any, words: Sequence[str]) -> None:
         files += write_data_frame(folder / "ablation", result.to_frame())
         for name in result.degradations:
             print(f"{name}: largest losses\n\n{_largest(result, name)}\n")
-        left_out = [f"{s:g}" for s in dict.fromkeys(options.top) if not enough(result, s)]
+        left_out = [f"{s:g}" for s in dict.fromkeys(options.top) if not _enough(result, s)]
         remarks = list(result.notes)
         if left_out and result.by == "kernel":
             ablated = counted(len(result.numbers), "filter")
@@ -71,9 +72,10 @@ def run(options: Any, words: Sequence[str]) -> None:
         )
 
 
-def enough(result: Ablation, share: float) -> bool:
+def _enough(result: Ablation, share: float) -> bool:
     """Whether kernels were ablated, and at least a share of all filters."""
-    return result.by == "kernel" and int(share * len(result.index)) <= len(result.numbers)
+    total = len(result.index)
+    return result.by == "kernel" and number_of_filters(share, total, total) <= len(result.numbers)
 
 
 def _figures(result: Ablation, share: float, about: str) -> dict[str, PaperFigure]:
@@ -89,7 +91,7 @@ def _rankings(result: Ablation, shares: Sequence[float], folder: Path) -> list[s
     files = []
     for name in result.degradations:
         for share in dict.fromkeys(shares):
-            if enough(result, share):
+            if _enough(result, share):
                 file = f"{name}_ablation_top_{share}_index.txt"
                 result.top(name, share).save(folder / file)
                 files.append(file)

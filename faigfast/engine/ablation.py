@@ -193,6 +193,7 @@ class TargetValues:
         self._before: dict[fx.Node, Tensor] = {}
         self._shuffled: dict[fx.Node, Tensor] = {}
         self._after: dict[fx.Node, list[fx.Node]] = {}
+        self._following: dict[fx.Node, list[Convolution]] = {}
         with torch.no_grad(), using(use):
             self.values = prepare(plan, given, x)
             one = self._points(1)
@@ -255,9 +256,10 @@ class TargetValues:
             change = convolution.change(self._tensor(convolution.input), delta, ablated)
             if bias is not None:
                 change = change + bias[ablated.outputs].view(-1, *[1] * (change.ndim - 1))
+            residual = self._residual(convolution)
             channel = convolution.changed_channels(
                 self._before_shuffle(convolution)[0], change, ablated.outputs,
-                None if convolution.residual is None else self._tensor(convolution.residual)[0],
+                None if residual is None else residual[0],
             )  # fmt: skip
             channels = ablated.outputs // convolution.shuffle**2
             values = self._changed_values(convolution.node, channel, channels)
@@ -271,17 +273,15 @@ class TargetValues:
         first = int(channels[0])
         if bool((channels == first).all()):
             change = channel - own[:, first : first + 1]
-            users = self._one_input(node)
-            for user in users:
-                convolution = Convolution(user, self.values)
-                known = self._before_activation(convolution)
-                residual = None
-                if convolution.residual is not None:
-                    residual = self._tensor(convolution.residual)
-                values[user] = _samples(
-                    convolution.from_one_channel(change, first, known, residual)
+            following = self._one_input(node)
+            for one in following:
+                values[one.node] = _samples(
+                    one.from_one_channel(
+                        change, first, self._before_activation(one), self._residual(one)
+                    )
                 )
-            rest = [one for one in rest if one not in users]
+            done = {one.node for one in following}
+            rest = [one for one in rest if one not in done]
         if any(one in rest for one in node.users) or self.plan.output in node.users:
             dense = own.expand(len(channel), *own.shape[1:]).clone(
                 memory_format=torch.preserve_format
@@ -292,18 +292,20 @@ class TargetValues:
         run_nodes(self.plan, rest, values, points, self.plan.output.all_input_nodes)
         return values
 
-    def _one_input(self, node: fx.Node) -> list[fx.Node]:
+    def _one_input(self, node: fx.Node) -> list[Convolution]:
         """Convolutions without groups that take a node's value as their input alone."""
-        users = (one for one in node.users if self._is_convolution(one))
-        return [
-            one
-            for one in users
-            if one.args[0] is node
-            and sum(given is node for given in one.all_input_nodes) == 1
-            and one.kwargs.get("residual") is not node
-            and Convolution(one, self.values).groups == 1
-            and one.kwargs.get("residual") not in self._behind(node)
-        ]
+        if node not in self._following:
+            users = [
+                Convolution(one, self.values)
+                for one in node.users
+                if self._is_convolution(one) and one.args[0] is node
+            ]
+            self._following[node] = [
+                one
+                for one in users
+                if one.groups == 1 and one.residual not in (node, *self._behind(node))
+            ]
+        return self._following[node]
 
     def _behind(self, node: fx.Node) -> list[fx.Node]:
         """Nodes that depend on a node, in the order in which they run."""
@@ -334,7 +336,7 @@ class TargetValues:
 
     def _is_convolution(self, node: fx.Node) -> bool:
         """Whether a node is a convolution of an image by a tensor of the networks."""
-        if node.target not in CONVOLUTIONS or isinstance(node.args[1], Samples):
+        if node.target not in CONVOLUTIONS:
             return False
         padding = dict(zip(argument_names(node.target), node.args, strict=False)).get("padding", 0)
         weight = node.args[1]
@@ -344,6 +346,9 @@ class TargetValues:
             and not isinstance(padding, str)
             and node.args[0].meta["val"].ndim == weight.meta["val"].ndim  # type: ignore[union-attr]
         )
+
+    def _residual(self, convolution: Convolution) -> Tensor | None:
+        return None if convolution.residual is None else self._tensor(convolution.residual)
 
     def _tensor(self, node: fx.Node) -> Tensor:
         """Give the target's value of a node for the image, [1, C, *spatial]."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from faigfast.filters.index import FilterIndex
+from faigfast.io.pandas_module import pandas_module
 
 if TYPE_CHECKING:
     import pandas
@@ -32,10 +33,7 @@ def filter_data_frame(
     ImportError
         If pandas is not installed.
     """
-    try:
-        import pandas
-    except ImportError:
-        raise ImportError("a table needs pandas: pip install 'faigfast[report]'") from None
+    pandas = pandas_module()
     layers, outputs, inputs = index.locate_all(indices)
     filters = pandas.DataFrame(
         {"flat": indices.numpy(), "layer": layers, "out": outputs, "in": inputs}

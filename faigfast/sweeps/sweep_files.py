@@ -55,25 +55,7 @@ class UnitScores:
 
 
 class SweepFiles:
-    """Results of a sweep; files are read one after the other, when they are asked for.
-
-    Where the plan has one pair, degradation or setting, its name may be left out. A sweep that is
-    not finished gives what is there.
-
-    Parameters
-    ----------
-    folder : path-like
-        Output of `faigfast.sweep`.
-    grid : Grid, optional
-        The plan with its files, which `batches` needs.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no sweep.
-    ValueError
-        If its plan is damaged.
-    """
+    """What a `Sweep` reads from its files; its parameters and errors are those of `Sweep`."""
 
     def __init__(self, folder: str | os.PathLike[str], grid: Grid | None = None) -> None:
         self.folder = Path(folder)

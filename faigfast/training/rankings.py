@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from faigfast.filters.filter_set import FilterSet
+from faigfast.io.pandas_module import pandas_module
 from faigfast.io.tensor_file import load_tensors, save_tensors
 from faigfast.result import Attribution
 
@@ -146,10 +147,7 @@ class Rankings:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError("a table needs pandas: pip install 'faigfast[report]'") from None
+        pandas = pandas_module()
         names = self.snapshots[0].result.degradations if self.snapshots else ()
         tops = {name: [self._indices(s, name) for s in self.snapshots] for name in names}
         spent = accumulate(snapshot.seconds for snapshot in self.snapshots)

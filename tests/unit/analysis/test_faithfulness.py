@@ -8,7 +8,13 @@ from cases.tables import value
 from torch import nn
 
 from faigfast.analysis.ablation import ablate
-from faigfast.analysis.faithfulness import PREDICTORS, faithfulness, predictors, rank_correlation
+from faigfast.analysis.faithfulness import (
+    PREDICTORS,
+    _agreement,
+    _ranks_and_best,
+    faithfulness,
+    predictors,
+)
 
 pytest.importorskip("scipy")
 
@@ -75,11 +81,11 @@ def test_one_image_has_no_interval(case):
     assert "ci95_low" not in table and set(table["reference"]) == {"absolute"}
 
 
-def test_rank_correlation_counts_ties_by_their_mean_rank():
+def test_ranks_count_ties_by_their_mean():
     one, other = torch.tensor([1.0, 2, 2, 3]), torch.tensor([1.0, 3, 2, 4])
-    assert rank_correlation(one, one) == pytest.approx(1)
-    assert rank_correlation(one, -one) == pytest.approx(-1)
-    assert rank_correlation(one, other) == pytest.approx(0.9486833)
+    agreements = [_agreement(_ranks_and_best(one, 2), x, 2) for x in (one, -one, other)]
+    assert [a for a, _ in agreements] == pytest.approx([1, -1, 0.9486833])
+    assert [recall for _, recall in agreements] == [1, 0.5, 1]
 
 
 def test_what_does_not_fit_is_refused(case, compared):
