@@ -20,18 +20,18 @@ from faigfast.kernels.parts import (
     weight_tile,
 )
 
-SIZES = ("samples", "height", "width", "out_height", "out_width", "x_rows", "w_point", "rest_rows")
+SIZES = ("samples", "height", "width", "out_height", "out_width", "x_rows", "rest_rows")
 
 
 @triton.jit(do_not_specialize=SIZES)
 def conv_forward(
     x, w0, dw, b0, db, s0, ds, alpha, rest, y, saved,
-    samples, height, width, out_height, out_width, x_rows, w_point, rest_rows, slope, scale,
+    samples, height, width, out_height, out_width, x_rows, rest_rows, slope, scale,
     C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
     DH: tl.constexpr, DW: tl.constexpr, SHUFFLE: tl.constexpr, ACTIVATION: tl.constexpr,
     SHARED: tl.constexpr, KEEPS: tl.constexpr, MODE: tl.constexpr, KIND: tl.constexpr,
-    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+    FORMED: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """Y = scale · act(conv(x, γ(α)) + γ_b(α)) + rest, of M pixels and N channels at one point.
 
@@ -50,7 +50,8 @@ def conv_forward(
     first = (image * height - near) * width
     top = line * SH - PH
     left = column * SW - PW
-    w0 += point * w_point
+    if FORMED:  # a constant multiple of C, so that the compiler knows the alignment
+        w0 += point * (O * KH * KW * C)
     BLOCKS: tl.constexpr = (C + K - 1) // K
     total = tl.zeros((M, N), dtype=tl.float32)
     for k in range(KH * KW * BLOCKS):
@@ -122,8 +123,7 @@ def launch(
         "alpha": alpha, "rest": rest, "y": y, "saved": saved, "samples": samples,
         "height": geometry.height, "width": geometry.width, "out_height": geometry.out_height,
         "out_width": geometry.out_width, "x_rows": rows_of_point(x),
-        "w_point": w[0][0].numel() if w[0].ndim == 5 and len(w[0]) > 1 else 0,
-        "rest_rows": 0 if rest is None else rows_of_point(rest), "slope": slope,
+        "FORMED": w[0].ndim == 5, "rest_rows": 0 if rest is None else rows_of_point(rest), "slope": slope,
         "scale": None if scale == 1 else scale,
         **geometry.constants(), "ACTIVATION": activation,
         "SHARED": s[0] is not None and s[0].numel() == 1, "KEEPS": keeps, "MODE": mode,
