@@ -215,9 +215,12 @@ class Driver:
 
     def _isolate(self, unit: Unit, reason: str) -> None:
         """Split the images of a unit; report the image of a unit of one."""
+        images = self.grid.images_of(unit.shard)
+        if not images:
+            raise ValueError(f"pair {self.grid.pairs[unit.pair].name!r}: {reason}")
         halves = self.grid.split(unit)
         if not halves:
-            image = self.grid.images_of(unit.shard)[0]
+            image = images[0]
             self.heartbeat.failed(unit)
             self.failures.add(unit, self.grid.task(unit).names, image, reason)
             return

@@ -13,16 +13,19 @@ from faigfast.data.degradations.identity import function_identity
 from faigfast.integration.objective import resolve_objective
 from faigfast.integration.padding import checked_pad
 from faigfast.integration.refinement import schedule
-from faigfast.integration.settings import WEIGHT_METHODS
+from faigfast.integration.settings import METHODS, WEIGHT_METHODS
 from faigfast.io.nearest_name import hint, refuse_unknown
 from faigfast.io.own_function import own_function
 
-METHODS = ("faig", "signed", "gradient", "input")
 # The gradient at the target alone is the left rule's one node.
 GRADIENT = {"rule": "left", "steps": 1, "tol": None, "emulate": False}
 # Not part of a result's identity: it does not depend on them, or they are methods here.
 LEFT_OUT = ("memory", "devices", "per_image", "fuse", "model_a", "model_b", "batch")
 TAKEN: dict[str, Any] = {"device": "cpu", "cpus": 1, "gpus": 0}
+WEIGHT_DEFAULTS: dict[str, dict[str, Any]] = {
+    name: {"method": name, "parameters": None} | ({"seed": 0} if name == "random" else {})
+    for name in WEIGHT_METHODS
+}
 DEFAULTS: dict[str, Any] = {
     "method": "faig",
     "steps": None,
@@ -74,6 +77,16 @@ class MethodSettings:
         return str(self.options.get("method", "faig"))
 
     @property
+    def by_weights(self) -> bool:
+        """Whether the scores follow from the weights alone, without images."""
+        return self.method in WEIGHT_METHODS
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Values of the options that are not given."""
+        return WEIGHT_DEFAULTS[self.method] if self.by_weights else DEFAULTS
+
+    @property
     def resources(self) -> Resources:
         """What one worker takes."""
         return Resources(self.cpus, self.gpus, self.device)
@@ -81,8 +94,8 @@ class MethodSettings:
     @property
     def identity(self) -> dict[str, Any]:
         """All options on which the scores depend, in JSON types, with their defaults."""
-        everything = DEFAULTS | self.options
-        objective = everything["objective"]
+        everything = self.defaults | self.options
+        objective = everything.get("objective", "")
         if not isinstance(objective, str):
             everything["objective"] = function_identity(objective)
         elif ":" in objective:
@@ -90,7 +103,7 @@ class MethodSettings:
         return everything | ({} if self.device == "cpu" else {"device": self.device.split(":")[0]})
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of `Attributor`, or of `rank_by` where the method is "input"."""
+        """Keyword arguments of `Attributor`, or of `rank_by` for methods without losses."""
         arguments = {name: value for name, value in self.options.items() if name != "method"}
         if ":" in (objective := str(arguments.get("objective", ""))):
             arguments["objective"] = own_function("objective", objective)
@@ -141,23 +154,23 @@ def _named(given: Any) -> Iterator[tuple[str | None, Any]]:
 
 
 def _checked(name: str | None, options: dict[str, Any]) -> MethodSettings:
-    known = [*DEFAULTS, "signed", "memory", "name", *TAKEN]
-    refuse_unknown("a setting", options, known)
+    method = options.get("method", "faig")
+    if method not in METHODS:
+        guess = hint(str(method), METHODS)
+        raise ValueError(f"method is {method!r}{guess}; expected one of {', '.join(METHODS)}")
+    if method in WEIGHT_METHODS:
+        known = [*WEIGHT_DEFAULTS[method], "name", *TAKEN]
+        refuse_unknown(
+            f"a setting of {method!r}, which looks at the weights alone,", options, known
+        )
+    else:
+        refuse_unknown("a setting", options, [*DEFAULTS, "signed", "memory", "name", *TAKEN])
     if options.pop("signed", False):
         options["method"] = "signed"
     given_name = options.pop("name", None)
     name = name if name is not None else given_name
     resources = {key: options.pop(key, usual) for key, usual in TAKEN.items()}
     memory = options.pop("memory", None)
-    method = options.get("method", "faig")
-    if method in WEIGHT_METHODS:
-        raise ValueError(
-            f"method is {method!r}, whose scores follow from the weights alone; expected one of "
-            f"{', '.join(METHODS)} (faigfast.analysis.baselines.rank_by gives it in one call)"
-        )
-    if method not in METHODS:
-        guess = hint(str(method), METHODS)
-        raise ValueError(f"method is {method!r}{guess}; expected one of {', '.join(METHODS)}")
     everything = DEFAULTS | options
     schedule(*(everything[key] for key in ("rule", "steps", "tol", "emulate")))
     objective = everything["objective"]
@@ -171,6 +184,9 @@ def _checked(name: str | None, options: dict[str, Any]) -> MethodSettings:
         )
     check_precision(everything["precision"])
     checked_pad(everything["pad"])
+    seed = everything.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; expected an integer from 0 up")
     choose(everything["backend"], torch.device(resources["device"]), everything["precision"])
     parameters = everything["parameters"]
     if callable(parameters):
@@ -189,6 +205,6 @@ def _name_of(one: MethodSettings) -> str:
     """Name a setting after the options that differ from the defaults."""
     parts = [] if one.method == "faig" else [one.method]
     for key, value in one.options.items():
-        if key != "method" and value != DEFAULTS[key]:
+        if key != "method" and value != one.defaults[key]:
             parts.append(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}")
     return " ".join(parts) or "faig"

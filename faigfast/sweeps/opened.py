@@ -9,6 +9,7 @@ from torch import Tensor
 
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.ranking import best_first, number_to_take
+from faigfast.integration.settings import LINE_METHODS, WEIGHT_METHODS
 from faigfast.sweeps import reductions, tables
 from faigfast.sweeps.sweep_files import SweepFiles
 from faigfast.sweeps.units import Unit
@@ -70,7 +71,9 @@ class Sweep(SweepFiles):
         a : str, optional
             Degradation.
         against : str or sequence of str, optional
-            Degradations whose mean is subtracted; None: all others. Empty: nothing is subtracted.
+            Degradations whose mean is subtracted; None: all others, or none for rivals that are
+            ranked by the score itself. Empty: nothing is subtracted. From scores of the weights
+            alone, which serve all degradations, nothing is ever subtracted.
         pair, setting : str, optional
             As in `scores`.
 
@@ -79,6 +82,8 @@ class Sweep(SweepFiles):
         ValueError
             If a name is unknown, or no image is finished in all of the degradations.
         """
+        if self.method(setting) in WEIGHT_METHODS:
+            return self.mean(pair, a, setting)
         return reductions.weighted(self, self._parts(a, against, pair, setting), None)[0]
 
     def top(
@@ -97,7 +102,7 @@ class Sweep(SweepFiles):
         contrast = self.contrast(a, against, pair=pair, setting=setting)
         units = self.finished(pair, name, setting)
         candidates = self._scored(units).nonzero().flatten()
-        others = self._others(name, against)
+        others = self._others(name, against, setting)
         count = number_to_take(fraction, n, len(index), len(candidates))
         ranked = best_first(candidates, self.mean(pair, name, setting), contrast, name, others)
         content = self._selection.catalogue.entry("pair", self._number("pair", pair))
@@ -132,8 +137,9 @@ class Sweep(SweepFiles):
         Raises
         ------
         ValueError
-            If q is out of range, or as `mean`.
+            If q is out of range, the method looks at the weights alone, or as `mean`.
         """
+        self.refuse_weights(setting)
         return reductions.quantiles(self, self.finished(pair, degradation, setting), q, memory)
 
     def overlap(
@@ -202,8 +208,9 @@ class Sweep(SweepFiles):
         ImportError
             If pandas is not installed.
         ValueError
-            As `top`.
+            As `top`, or if the method looks at the weights alone.
         """
+        self.refuse_weights(setting)
         parts = self._parts(a, against, pair, setting)
         scored = self._scored(parts[0][1])
         return tables.stability_table(self, parts, scored, fraction, counts, draws, seed)
@@ -212,8 +219,9 @@ class Sweep(SweepFiles):
         """Write a Parquet file for each pair, degradation and setting, one row an image.
 
         Columns: pair, degradation, setting, image, name, loss_baseline, loss_target, completeness,
-        error, barrier, and scores, a list of F numbers. `pyarrow.dataset.dataset(path)` and duckdb
-        read the folder as one table.
+        error, barrier, and scores, a list of F numbers. Scores of the weights alone give one row a
+        degradation, without image and name. `pyarrow.dataset.dataset(path)` and duckdb read the
+        folder as one table.
 
         Raises
         ------
@@ -229,7 +237,7 @@ class Sweep(SweepFiles):
     ) -> list[tuple[float, list[Unit]]]:
         """Give the units of a contrast with their factors."""
         name = self._name("degradation", a)
-        others = self._others(name, against)
+        others = self._others(name, against, setting)
         parts = [(1.0, self.finished(pair, name, setting))]
         parts += [(-1.0 / len(others), self.finished(pair, other, setting)) for other in others]
         return parts
@@ -240,7 +248,12 @@ class Sweep(SweepFiles):
             raise ValueError("no unit is finished for this pair, degradation and setting")
         return self.read(units[0]).tensors["scored"]
 
-    def _others(self, a: str, against: str | Sequence[str] | None) -> list[str]:
+    def _others(
+        self, a: str, against: str | Sequence[str] | None, setting: str | None
+    ) -> list[str]:
+        method = self.method(setting)
+        if method in WEIGHT_METHODS or (against is None and method not in LINE_METHODS):
+            return []
         if against is None:
             return [name for name in self.degradations if name != a]
         return [against] if isinstance(against, str) else list(against)

@@ -35,8 +35,9 @@ class Plan:
         sequence holds recipes, with a name in front or not. Empty where degraded images are files.
     settings : mapping or sequence
         Keyword arguments of `faigfast.attribute` for each setting, by name or in a sequence, with
-        `method` (faig, signed, gradient or input), `device` and the resources of a worker, `cpus`
-        and `gpus`, beside them.
+        `method`, `device` and the resources of a worker, `cpus` and `gpus`, beside them. Methods
+        that look at the weights alone (change, relative, random, magnitude) take `parameters` and,
+        for random, `seed`.
     shard : int
         Most images of one unit of work; they have one size.
     scale : int, optional

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from faigfast.filters.index import FilterIndex
+from faigfast.integration.settings import WEIGHT_METHODS
 from faigfast.io.nearest_name import hint
 from faigfast.io.tensor_file import load_tensors
 from faigfast.sweeps import tables
@@ -38,7 +39,8 @@ class UnitScores:
         Their names.
     tensors : dict of str to Tensor
         "scores" [n, F], "losses" [n, 2], "completeness", "error", "points" and "barrier" [n], and
-        "scored" [F].
+        "scored" [F]. A method that looks at the weights alone gives one row without an image; its
+        losses are NaN.
     notes : tuple of str
         Of the attribution.
     """
@@ -93,6 +95,26 @@ class SweepFiles:
         """Images that the last run could not compute, with unit and reason."""
         return read_failures(self.folder)
 
+    def method(self, setting: str | None = None) -> str:
+        """Name the method of a setting."""
+        content = self._selection.catalogue.entry("setting", self._number("setting", setting))
+        return content["method"]
+
+    def refuse_weights(self, setting: str | None = None) -> None:
+        """Refuse a setting that has no images.
+
+        Raises
+        ------
+        ValueError
+            If its method looks at the weights alone.
+        """
+        if (method := self.method(setting)) in WEIGHT_METHODS:
+            raise ValueError(
+                f"setting {self._name('setting', setting)!r} is of the method {method!r}, whose "
+                "scores follow from the weights alone and do not vary over images; expected a "
+                "setting of another method"
+            )
+
     def index(self, pair: str | None = None) -> FilterIndex:
         """Give the filters of a pair."""
         content = self._selection.catalogue.entry("pair", self._number("pair", pair))
@@ -130,9 +152,16 @@ class SweepFiles:
         degradation: str | None = None,
         setting: str | None = None,
     ) -> list[Unit]:
-        """List the finished units of one pair, degradation and setting."""
+        """List the finished units of one pair, degradation and setting.
+
+        The one unit of a method that looks at the weights alone serves every degradation.
+        """
         records = self._selection.records
         wanted = {"pair": pair, "degradation": degradation, "setting": setting}
+        if self.method(setting) in WEIGHT_METHODS:
+            if degradation is not None:
+                self._number("degradation", degradation)  # refuses an unknown name
+            del wanted["degradation"]
         kept = np.ones(len(records), bool)
         for kind, name in wanted.items():
             kept &= records[kind] == self._number(kind, name)
@@ -143,7 +172,7 @@ class SweepFiles:
             )
             for record in records[kept]
         ]
-        return sorted(units, key=lambda unit: self.images_of(unit)[0])
+        return sorted(units, key=self.images_of)
 
     def images_of(self, unit: Unit) -> list[str]:
         """List the identities of a unit's images."""
@@ -175,8 +204,10 @@ class SweepFiles:
         Raises
         ------
         ValueError
-            If this object does not come from `faigfast.sweep`, or an image changed.
+            If this object does not come from `faigfast.sweep`, an image changed, or the method
+            looks at the weights alone.
         """
+        self.refuse_weights(setting)
         if self._grid is None:
             raise ValueError("the images of an opened sweep are unknown; call faigfast.sweep again")
         for unit in self.finished(pair, degradation, setting):
@@ -189,7 +220,8 @@ class SweepFiles:
     def _numbers(self) -> dict[str, dict[str, int]]:
         plan, catalogue = self._selection.plan, self._selection.catalogue
         return {
-            kind: {catalogue.entry(kind, n)["name"]: n for n in plan[f"{kind}s"]}
+            # A degradation without a name is that of methods that look at the weights alone.
+            kind: {name: n for n in plan[f"{kind}s"] if (name := catalogue.entry(kind, n)["name"])}
             for kind in ("pair", "degradation", "setting")
         }
 

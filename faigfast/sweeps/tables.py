@@ -133,11 +133,13 @@ def write_parquet(sweep: "Sweep", folder: Path) -> None:
 
 
 def _arrow_table(arrow: Any, unit: Any, names: dict[str, str], filters: int) -> Any:
-    count = len(unit.images)
-    scores = arrow.array(unit.scores.flatten().numpy())
+    count = len(unit.scores)
+    no_image = (None,) * (count - len(unit.images))  # the row of weights alone, in float64
+    values = unit.scores.float() if no_image else unit.scores
+    scores = arrow.array(values.flatten().numpy())
     columns = {name: arrow.array([value] * count) for name, value in names.items()}
-    columns["image"] = arrow.array(unit.images)
-    columns["name"] = arrow.array(unit.names)
+    columns["image"] = arrow.array(unit.images + no_image, arrow.string())
+    columns["name"] = arrow.array(unit.names + no_image, arrow.string())
     columns["loss_baseline"] = arrow.array(unit.tensors["losses"][:, 0].numpy())
     columns["loss_target"] = arrow.array(unit.tensors["losses"][:, 1].numpy())
     for name in VALUES:

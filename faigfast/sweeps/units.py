@@ -1,4 +1,7 @@
-"""Units of work: a pair, a degradation, a setting and a shard of images of one size."""
+"""Units of work: a pair, a degradation, a setting and a shard of images of one size.
+
+A unit of a method that looks at the weights alone has no degradation and no images.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -90,18 +93,27 @@ class Grid:
         self._refuse_copies("pairs", len(pairs), self.pairs)
         self._refuse_copies("settings", len(plan.chosen_settings()), self.settings)
         self.shards = self._shards()
+        # Units of weight methods have neither a degradation nor images, so that one serves all.
+        self._no_degradation = catalogue.add("degradation", identity_of(""), {"name": ""})
+        nothing: dict[str, Any] = {"images": [], "names": [], "size": [], "lq": []}
+        self._no_images = self._add_shard(identity_of_shard(nothing), nothing)
+        self._by_weights = [n for n, one in self.settings.items() if one.by_weights]
+        self._by_images = [n for n, one in self.settings.items() if not one.by_weights]
 
     def __len__(self) -> int:
         """Count the units, without regard to splits."""
-        per_pair = sum(len(self.degradations_of(shard)) for shard in self.shards)
-        return per_pair * len(self.pairs) * len(self.settings)
+        per_setting = sum(len(self.degradations_of(shard)) for shard in self.shards)
+        per_pair = per_setting * len(self._by_images) + len(self._by_weights)
+        return per_pair * len(self.pairs)
 
-    def units(self, pairs: list[int] | None = None) -> Iterator[Unit]:
+    def units(self) -> Iterator[Unit]:
         """Give every unit of the grid, pair by pair."""
-        for pair in self.pairs if pairs is None else pairs:
+        for pair in self.pairs:
+            for setting in self._by_weights:
+                yield self.unit(pair, self._no_degradation, setting, self._no_images)
             for shard in self.shards:
                 for degradation in self.degradations_of(shard):
-                    for setting in self.settings:
+                    for setting in self._by_images:
                         yield self.unit(pair, degradation, setting, shard)
 
     def leaves(self, unit: Unit, is_split: Callable[[Unit], bool]) -> Iterator[Unit]:
@@ -140,7 +152,8 @@ class Grid:
 
     def task(self, unit: Unit) -> Task:
         """Describe a unit for a worker."""
-        level, setting = self.degradations[unit.degradation], self.settings[unit.setting]
+        level = self.degradations.get(unit.degradation, Level(""))
+        setting = self.settings[unit.setting]
         return Task(
             unit=unit.id,
             pair=unit.pair,
@@ -162,9 +175,9 @@ class Grid:
         """Describe the grid in JSON types, for readers of the sweep."""
         return {
             "pairs": list(self.pairs),
-            "degradations": list(self.degradations),
+            "degradations": [*self.degradations, self._no_degradation],
             "settings": list(self.settings),
-            "shards": self.shards,
+            "shards": [*self.shards, self._no_images],
             "units": len(self),
             "images": len(self.images),
             "refused": self.listed.refused,
@@ -214,7 +227,7 @@ class Grid:
         shards = []
         for number, content in enumerate(self.catalogue.entries("shard")):
             images = content["images"]
-            if all(
+            if images and all(
                 key in left
                 and list(left[key].size) == content["size"]
                 and sorted(left[key].lq_names) == content["lq"]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from faigfast.analysis.baselines import rank_by
 from faigfast.attribution.attributor import Attributor
 from faigfast.data.images import read_hashed
+from faigfast.integration.settings import LINE_METHODS
 from faigfast.models.fingerprint import fingerprints
 from faigfast.models.state import own_type
 from faigfast.result import Attribution
@@ -43,7 +44,7 @@ class Task:
     level : Level
         The degradation.
     images : tuple of ImageFile
-        Images of one size.
+        Images of one size; none for methods that look at the weights alone.
     seed : int
         Of the plan.
     scale, channels, alpha
@@ -114,6 +115,12 @@ def read_batch(task: Task, dtype: torch.dtype = torch.float32) -> dict[str, Any]
     names = [image.name for image in task.images]
     lq = {task.level.name: torch.stack(x).to(dtype)}
     return {"lq": lq, "gt": torch.stack(gt).to(dtype), "name": names}
+
+
+def _blank_batch(task: Task, dtype: torch.dtype) -> dict[str, Any]:
+    """Give one pixel in place of images, in the form of `read_batch`."""
+    x = torch.zeros(1, task.channels, 1, 1, dtype=dtype)
+    return {"lq": {task.level.name: x}, "gt": x, "name": []}
 
 
 def _read(image: ImageFile, role: str, task: Task) -> Tensor:
@@ -191,7 +198,7 @@ class UnitComputer:
             raise UnitFailure(PAIR, _text(problem)) from problem
         place = next(pair[1].parameters()).device
         try:
-            batch = read_batch(task, own_type(pair[1]))
+            batch = (read_batch if task.images else _blank_batch)(task, own_type(pair[1]))
             lq = {name: x.to(place) for name, x in batch["lq"].items()}
             return self._scores(pair, task, {**batch, "lq": lq, "gt": batch["gt"].to(place)})
         except (MemoryError, torch.OutOfMemoryError) as problem:
@@ -205,10 +212,10 @@ class UnitComputer:
         self, pair: tuple[nn.Module, nn.Module], task: Task, batch: dict[str, Any]
     ) -> Attribution:
         arguments = task.setting.arguments()
-        if self.memory is not None:
+        if self.memory is not None and task.images:
             arguments.setdefault("memory", self.memory)
-        if task.setting.method == "input":
-            return rank_by("input", *pair, batch, **arguments)
+        if task.setting.method not in LINE_METHODS:
+            return rank_by(task.setting.method, *pair, batch, **arguments)
         key = (task.pair, task.setting.device, task.setting.name)
         if key not in self._attributors:
             self._attributors[key] = Attributor(*pair, **arguments)
@@ -237,7 +244,7 @@ def _content(task: Task, result: Attribution) -> tuple[dict[str, Tensor], dict[s
     """Give the tensors and the metadata of a unit's file."""
     name = task.level.name
     tensors = {
-        "scores": result.scores(name),  # [n, F]
+        "scores": result.by_degradation[name],  # [n, F]
         "scored": result.scored,  # [F]
         "losses": result.losses[0],  # [n, 2]
         "completeness": result.completeness[0],  # [n]

@@ -32,7 +32,11 @@ def grid_of(plan, folder):
         ({"settings": [{"stepps": 3}]}, r"a setting holds 'stepps' \(did you mean 'steps'\?\)"),
         ({"settings": [{"rule": "lef"}]}, "rule is 'lef'"),
         ({"settings": [{"method": "faigg"}]}, r"method is 'faigg' \(did you mean 'faig'\?\)"),
-        ({"settings": [{"method": "magnitude"}]}, "scores follow from the weights alone"),
+        (
+            {"settings": [{"method": "magnitude", "steps": 3}]},
+            "'magnitude', which looks at the weights alone, holds 'steps'; expected .* parameters",
+        ),
+        ({"settings": [{"method": "random", "seed": -1}]}, "seed is -1; expected an integer"),
         ({"settings": [{"steps": 2}, {"steps": 2}]}, "settings hold 'steps=2' twice"),
         ({"settings": [{"gpus": -1}]}, "gpus is -1; expected a number from 0 up"),
         ({"degradations": {"blurr": [1]}}, r"no step is called so \(did you mean 'blur'\?\)"),
