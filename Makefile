@@ -4,9 +4,8 @@
 #             executes examples/; make test-all all three;
 #             make faults: the whole fault campaign (docs/lab/faults.md)
 #             make coverage: the short suite with lines and branches counted
-# make gpu    build, tests and figures on an NVIDIA GPU, with the Python that has torch for it;
-#             STAGE=correctness, pairs, sanitizers, kernels, end_to_end, end_to_end_small, experiment
-#             or hopper runs one stage, BUILD=no takes what is built
+# make gpu    build, checks and figures on an NVIDIA GPU within SECONDS=420, with the Python that has
+#             torch for it; what is recorded is not repeated. ITEMS="second", or names of items
 # PYTHON=… chooses the interpreter of a new .venv, FAIGFAST_BUILD=auto|cpu|cuda|none what is built.
 
 RUN := .venv/bin/python -m
@@ -43,7 +42,7 @@ coverage: env
 	$(PYTEST) -m "not ($(SLOW))" --cov --cov-report=term
 
 gpu:
-	@$${PYTHON:-python3} scripts/gpu.py $(STAGE) $(if $(filter no,$(BUILD)),--no-build)
+	@$${PYTHON:-python3} -m scripts.gpu --seconds $(or $(SECONDS),420) $(ITEMS)
 
 sanitize: env
 	$(RUN) pytest tests/builds/test_sanitizers.py
