@@ -2,9 +2,9 @@
 //
 // A block keeps the weights of one point in shared memory. One warpgroup copies halo tiles in with
 // the copy engine, whose zeros outside an image are the padding. Two warpgroups multiply every
-// second tile each, so that the epilogue of one overlaps with the wgmma of the other. The nine taps
-// are nine start addresses in the same tile. Results replace the tile in its stage and leave as one
-// copy. layout64.h has the layout.
+// second tile each in turn, so that the epilogue of one overlaps with the wgmma of the other. The
+// nine taps are nine start addresses in the same tile. Results replace the tile in its stage and
+// leave as one copy. layout64.h has the layout.
 
 #include <algorithm>
 
@@ -44,6 +44,7 @@ struct Shared {
     __device__ uint32_t weights_full() const { return barrier(2 * kStages); }
     __device__ uint32_t weights_empty() const { return barrier(2 * kStages + 1); }
     __device__ uint32_t residual_full(int c) const { return barrier(2 * kStages + 2 + c); }
+    __device__ uint32_t turn(int c) const { return barrier(2 * kStages + 2 + kConsumers + c); }
 };
 
 // Index of a sample in a tensor [points, samples, …], or in one that all points share.
@@ -146,6 +147,10 @@ __device__ inline void consume(const Parameters& given, const Maps& maps, const 
             const int s = stage_of(n);
             const uint32_t stage = shared.stage(s);
             const Item item = item_of(given.work, first);
+            // A consumer sees every second phase of a stage: without turns, one that is ahead would
+            // take the phase of a tile still on its way for the phase that it waits for. Turns also
+            // keep epilogues apart, so that one overlaps with the other's wgmma.
+            wait(shared.turn(consumer), turn_of(n));
             wait(shared.full(s), phase_of(n));
             float d[kStrips][kAccumulators];
             multiply_begin();
@@ -159,6 +164,7 @@ __device__ inline void consume(const Parameters& given, const Maps& maps, const 
                                           pixels_descriptor(stage, strip, tap, step),
                                           tap + step > 0);
             multiply_commit();
+            if (leader) arrive(shared.turn(1 - consumer));
             multiply_wait<0>();
             group_sync(consumer);  // all warps have read the tile
             if (given.has_residual) {
@@ -197,7 +203,10 @@ __global__ __launch_bounds__(kThreads, 1) void convolution64_kernel(
         }
         barrier_init(shared.weights_full(), 1);
         barrier_init(shared.weights_empty(), kConsumers);
-        for (int c = 0; c < kConsumers; ++c) barrier_init(shared.residual_full(c), 1);
+        for (int c = 0; c < kConsumers; ++c) {
+            barrier_init(shared.residual_full(c), 1);
+            barrier_init(shared.turn(c), 1);
+        }
         barriers_made();
     }
     __syncthreads();

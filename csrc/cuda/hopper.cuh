@@ -77,8 +77,6 @@ __device__ inline void copies_read() {
     asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
-__device__ inline void copies_done() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
-
 // Lets the copy engine read what this thread wrote to shared memory.
 __device__ inline void fence_for_copies() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

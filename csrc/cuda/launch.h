@@ -16,6 +16,7 @@ namespace faigfast::cuda {
 
 inline void check(cudaError_t status, const std::string& kernel, const std::string& what) {
     if (status == cudaSuccess) return;
+    cudaGetLastError();  // the runtime keeps the error, and the next launch would be blamed for it
     throw std::runtime_error("the CUDA kernel " + kernel + " " + what + ": " +
                              cudaGetErrorString(status));
 }

@@ -42,7 +42,7 @@ constexpr int kThreads = (1 + kConsumers) * kGroup;
 // Shared memory: weights, stages, barriers; its start is rounded up to a multiple of kPattern.
 constexpr int kStagesAt = kWeightBytes;
 constexpr int kBarriersAt = kStagesAt + kStages * kStageBytes;
-constexpr int kBarriers = 2 * kStages + 2 + kConsumers;
+constexpr int kBarriers = 2 * kStages + 2 + 2 * kConsumers;
 constexpr int kSharedBytes = kBarriersAt + kBarriers * 8 + kPattern;
 static_assert(kSharedBytes <= 227 * 1024, "a block of sm_90 has 227 KB");
 static_assert(kTileBytes <= kStageBytes, "results take the place of the pixels they came from");
@@ -132,5 +132,10 @@ FAIGFAST_BOTH constexpr int segment_end(const Work& work, int item, int last) {
 FAIGFAST_BOTH constexpr int stage_of(int n) { return n % kStages; }
 FAIGFAST_BOTH constexpr uint32_t phase_of(int n) { return n / kStages % 2; }
 FAIGFAST_BOTH constexpr int consumer_of(int n) { return n % kConsumers; }
+
+// The consumers multiply in turn. The one of item n waits for this phase of its own barrier, which
+// the consumer of item n - 1 ends; the first item passes, as the phase before the first is over.
+static_assert(kConsumers == 2, "a turn passes from each consumer to the other");
+FAIGFAST_BOTH constexpr uint32_t turn_of(int n) { return (n / 2 + 1 - n % 2) % 2; }
 
 }  // namespace faigfast::cuda::layout64

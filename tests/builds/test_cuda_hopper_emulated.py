@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from cases.cuda_emulation import compiler, emulated, extension
-from cases.cuda_layers import HOPPER, LAYER, forward
+from cases.cuda_layers import HOPPER, LAYER, forward, served_by
 from cases.path_operations import (
     assert_near,
     conv_case,
@@ -50,7 +50,7 @@ def test_integers_are_equal_to_the_bit(name, dtype, kernels, monkeypatch):
         pytest.skip("the type only changes the multiplication")
     monkeypatch.setenv("FAIGFAST_CORES", "2")
     case = conv_case(**LAYER, **HOPPER[name])
-    with kernels():
+    with kernels(), served_by("hopper"):
         y = forward(case, dtype)
     assert torch.equal(y, forward(case, torch.float64).to(dtype))
 
@@ -72,6 +72,17 @@ def test_warps_that_lag_behind_a_change_of_point(kernels, monkeypatch):
     monkeypatch.setenv("FAIGFAST_CORES", "1")
     monkeypatch.setenv("FAIGFAST_ORDER", "2")
     case = conv_case(**LAYER, size=(3, 5), points=5, images=1, activation="relu")
+    with kernels():
+        y = forward(case, torch.float16)
+    assert torch.equal(y, forward(case, torch.float64).to(torch.float16))
+
+
+@pytest.mark.parametrize("residual", [None, "points"])
+def test_tiles_that_arrive_out_of_order(residual, kernels, monkeypatch):
+    """A warp group that is done early must not take a late tile for the next one in its stage."""
+    monkeypatch.setenv("FAIGFAST_CORES", "1")
+    monkeypatch.setenv("FAIGFAST_ORDER", "3")
+    case = conv_case(**LAYER, size=(4, 16 * 5), points=2, images=1, residual=residual)
     with kernels():
         y = forward(case, torch.float16)
     assert torch.equal(y, forward(case, torch.float64).to(torch.float16))
@@ -108,6 +119,19 @@ def test_values_that_lie_unaligned(kernels):
     assert torch.equal(y[0].float(), F.conv2d(x[0].float(), w.float(), b.float(), padding=1))
 
 
+def test_a_call_that_failed_leaves_no_error_to_the_next_launch(kernels, module):
+    with pytest.raises(RuntimeError, match="CUDA kernel convolution64 cannot use its device"):
+        module.convolution64(
+            device=4711, stream=0, type="fp16", points=1, samples=1, height=1, width=1,
+            shared=False, residual_shared=False, x=0, gamma=0, bias=0, residual=0, y=0,
+            activation="none", slope=0.0, scale=1.0,
+        )  # fmt: skip
+    case = conv_case(**LAYER, size=(3, 3), points=1, images=1)
+    with kernels():
+        y = forward(case, torch.float16)
+    assert torch.equal(y, forward(case, torch.float64).to(torch.float16))
+
+
 def arguments(**options):
     case = conv_case(**(LAYER | options)).to(options.pop("dtype", torch.float16))
     calls = []
@@ -118,6 +142,13 @@ def arguments(**options):
         )
         forward(case, case.x.dtype)
     return calls[0]
+
+
+def test_a_layer_that_another_kernel_serves_fails(kernels, monkeypatch):
+    monkeypatch.delenv("FAIGFAST_HOPPER")
+    case = conv_case(**LAYER, size=(3, 3), points=1, images=1)
+    with pytest.raises(AssertionError), kernels(), served_by("hopper"):
+        forward(case, torch.float16)
 
 
 def test_it_is_not_taken_until_it_is_asked_for(kernels, module, monkeypatch):

@@ -1,6 +1,11 @@
 """Layers for the tests of the CUDA kernels, emulated and on a device."""
 
+from contextlib import contextmanager
+from unittest import mock
+
 import torch
+
+from faigfast.ops.registry import choose
 
 CASES = {
     "plain": dict(),
@@ -71,3 +76,18 @@ def forward(case, dtype):
             case.alpha,
             case.residual,
         )
+
+
+@contextmanager
+def served_by(name):
+    """Fail unless a kernel of this name computes every operation inside, and one at least."""
+    kernels = set()
+
+    def chosen(*arguments):
+        kernel = choose(*arguments)
+        kernels.add(kernel.name)
+        return kernel
+
+    with mock.patch("faigfast.ops.registry.choose", chosen):
+        yield
+    assert kernels == {name}

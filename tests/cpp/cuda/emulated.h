@@ -1,7 +1,8 @@
 // Runs CUDA kernels on the CPU, block after block: each thread of a block is a fiber that yields at
 // barriers. Included before a .cu file in place of the headers of CUDA. FAIGFAST_ORDER=1 runs the
 // threads of a block from last to first, so that a missing barrier changes the result;
-// FAIGFAST_ORDER=2 suspends its last three warps after their first turn, far behind the others.
+// FAIGFAST_ORDER=2 suspends its last three warps after their first turn, far behind the others;
+// FAIGFAST_ORDER=3 lets every third tile arrive long after the tiles that were asked for later.
 
 #pragma once
 
@@ -37,7 +38,12 @@ using cudaStream_t = void*;
 using cudaError_t = int;
 constexpr cudaError_t cudaSuccess = 0;
 inline const char* cudaGetErrorString(cudaError_t) { return "emulated"; }
-inline cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : 101; }
+inline thread_local cudaError_t last_error = cudaSuccess;  // of a failed call, until it is read
+inline cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
+inline cudaError_t cudaSetDevice(int device) {
+    if (device != 0) last_error = 101;
+    return device == 0 ? cudaSuccess : 101;
+}
 inline cudaError_t cudaDriverGetVersion(int* version) { return *version = 13000, cudaSuccess; }
 inline cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 13000, cudaSuccess; }
 
@@ -79,6 +85,7 @@ struct Block {
         std::unique_ptr<char[]> stack;
         bool done;
         int64_t met[3];  // how often it reached a barrier of each circle
+        int copies_out;  // its tiles that still have to leave shared memory
     };
 
     static inline thread_local Block* current = nullptr;
@@ -86,6 +93,7 @@ struct Block {
     std::vector<unsigned char> shared;
     std::function<void()> body;
     std::vector<std::function<void()>> later;  // pending work of units other than the threads
+    int64_t copies_in = 0;  // asked for so far
     ucontext_t scheduler;
     unsigned running = 0;
 
@@ -95,6 +103,17 @@ struct Block {
 
     Block(unsigned size, size_t shared_bytes) : threads(size), shared(shared_bytes) {
         for (Thread& thread : threads) thread.stack.reset(new char[kStack]);
+    }
+
+    static bool ordered(char kind) {
+        const char* order = std::getenv("FAIGFAST_ORDER");
+        return order && *order == kind;
+    }
+
+    // Does some work after a number of rounds of all threads.
+    static void do_later(std::function<void()> work, int rounds) {
+        for (; rounds > 0; --rounds) work = [work] { current->later.push_back(work); };
+        current->later.push_back(work);
     }
 
     static void start() {
@@ -109,19 +128,20 @@ struct Block {
 
     void run() {
         current = this;
+        copies_in = 0;
         // Shared memory is uninitialised.
         std::fill(shared.begin(), shared.end(), 0xff);
         for (Thread& thread : threads) {
             thread.done = false;
             for (int64_t& times : thread.met) times = 0;
+            thread.copies_out = 0;
             getcontext(&thread.context);
             thread.context.uc_stack.ss_sp = thread.stack.get();
             thread.context.uc_stack.ss_size = kStack;
             thread.context.uc_link = nullptr;
             makecontext(&thread.context, start, 0);
         }
-        const char* order = std::getenv("FAIGFAST_ORDER");
-        const bool reversed = order && *order == '1', resting = order && *order == '2';
+        const bool reversed = ordered('1'), resting = ordered('2');
         const unsigned size = threads.size();
         int rounds = 0;
         for (bool going = true; going;) {
@@ -191,8 +211,10 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
 namespace faigfast::cuda {
 
 template <typename... Parameters, typename... Given>
-void run_kernel(const char*, void (*kernel)(Parameters...), dim3 grid, unsigned threads,
+void run_kernel(const char* name, void (*kernel)(Parameters...), dim3 grid, unsigned threads,
                 size_t shared_bytes, cudaStream_t, const Given&... given) {
+    if (cudaGetLastError() != cudaSuccess)
+        throw std::runtime_error(std::string("an error of earlier work shows at ") + name);
     emulated::Block block(threads, shared_bytes);
     block.body = [&] { kernel(given...); };
     gridDim = grid;
