@@ -1,6 +1,6 @@
 """Tables in markdown, from the lines of the results file alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .items import ITEMS
@@ -10,22 +10,32 @@ PASSES = ("forward", "input gradient", "weight gradient")
 WHO = ("torch", "cudnn", "triton", "cuda", "hopper")
 NONE = "–"
 
+Steps = dict[str, dict[str, Line]]  # item → step → its newest line
+
 
 def report(lines: Sequence[Line]) -> str:
     """Give all tables for the device of the newest line."""
     if not lines:
         return "Nothing is recorded yet."
     last = lines[-1]
-    steps: dict[str, dict[str, Line]] = {}
+    steps: Steps = {}
     for line in lines:
         if line.get("device") == last.get("device"):
             steps.setdefault(line["item"], {})[line["step"]] = line
     steps = {name: steps[name] for name in (*ITEMS, *steps) if name in steps}
-    parts = [
-        _origin(lines, last), _items(steps), _ceilings(steps), _program(steps), _one_shape(steps),
-        _layers(steps), _calls(steps), _checks(steps), *_texts(steps), _reasons(steps),
-    ]  # fmt: skip
+    sections = (
+        _items, _ceilings, _program, _one_shape, _layers, _calls, _checks, _texts, _reasons
+    )  # fmt: skip
+    parts = [_origin(lines, last), *(_shown(section, steps) for section in sections)]
     return "\n\n".join(filter(None, parts))
+
+
+def _shown(section: Callable[[Steps], str], steps: Steps) -> str:
+    """Give a section, or say why its lines cannot be shown: the session must go on."""
+    try:
+        return section(steps)
+    except (ArithmeticError, KeyError, TypeError, ValueError) as problem:
+        return f"{section.__name__.strip('_')} cannot be shown: {problem!r}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -49,7 +59,7 @@ def _origin(lines: Sequence[Line], last: Line) -> str:
     return f"{last.get('device')}; {versions}; commit {', '.join(commits)}; {when}."
 
 
-def _items(steps: dict[str, dict[str, Line]]) -> str:
+def _items(steps: Steps) -> str:
     rows = []
     for name, lines in steps.items():
         own = {step: line for step, line in lines.items() if step}
@@ -67,17 +77,17 @@ def _items(steps: dict[str, dict[str, Line]]) -> str:
     return _titled("Items", table(("item", "steps", "seconds", "sources"), rows))
 
 
-def _figures(steps: dict[str, dict[str, Line]], item: str, step: str) -> dict[str, Any]:
+def _figures(steps: Steps, item: str, step: str) -> dict[str, Any]:
     line = steps.get(item, {}).get(step)
     return line["figures"] if line is not None and line["state"] == PASSED else {}
 
 
-def _ceiling(steps: dict[str, dict[str, Line]], step: str, work: str) -> float | None:
+def _ceiling(steps: Steps, step: str, work: str) -> float | None:
     figures = _figures(steps, "ceilings", step)
     return figures[work] / figures["seconds"] if figures else None
 
 
-def _ceilings(steps: dict[str, dict[str, Line]]) -> str:
+def _ceilings(steps: Steps) -> str:
     rows = []
     for step in ("matmul, fp16", "matmul, bf16"):
         speed = _ceiling(steps, step, "flops")
@@ -89,7 +99,7 @@ def _ceilings(steps: dict[str, dict[str, Line]]) -> str:
     return _titled("Ceilings", table(("", "median of 20 replays"), rows))
 
 
-def _program(steps: dict[str, dict[str, Line]]) -> str:
+def _program(steps: Steps) -> str:
     rows: list[tuple[str, str, str]] = []
     ceiling = _ceiling(steps, "matmul, fp16", "flops")
     for step, line in steps.get("conv64", {}).items():
@@ -109,7 +119,7 @@ def _program(steps: dict[str, dict[str, Line]]) -> str:
     return _titled("Hopper convolution without Python", text)
 
 
-def _one_shape(steps: dict[str, dict[str, Line]]) -> str:
+def _one_shape(steps: Steps) -> str:
     who = [name for name in ("triton", "cuda", "hopper") if f"one-shape-{name}" in steps]
     names = dict.fromkeys(
         step for name in who for step in steps[f"one-shape-{name}"] if step
@@ -129,7 +139,7 @@ def _error(line: Line | None) -> str:
     return line["state"] + (f", {error:.1e}" if error is not None else "")
 
 
-def _layers(steps: dict[str, dict[str, Line]]) -> str:
+def _layers(steps: Steps) -> str:
     who = [name for name in WHO if f"table-{name}" in steps]
     ceiling = _ceiling(steps, "matmul, fp16", "flops")
     names = dict.fromkeys(step for name in who for step in steps[f"table-{name}"] if step)
@@ -150,7 +160,7 @@ def _layers(steps: dict[str, dict[str, Line]]) -> str:
     return _titled(title, table(("", *who), rows))
 
 
-def _calls(steps: dict[str, dict[str, Line]]) -> str:
+def _calls(steps: Steps) -> str:
     head = ("", "backend", "s", "min–max", "first", "CPU s", "GPU s", "launches", "overlap")
     rows = []
     for name in ("torch", "cuda", "triton"):
@@ -167,7 +177,7 @@ def _calls(steps: dict[str, dict[str, Line]]) -> str:
     return _titled("`attribute`, 20 points", table(head, rows))
 
 
-def _checks(steps: dict[str, dict[str, Line]]) -> str:
+def _checks(steps: Steps) -> str:
     rows = []
     for item in ("memcheck", "racecheck", "tests"):
         for step, line in steps.get(item, {}).items():
@@ -178,14 +188,16 @@ def _checks(steps: dict[str, dict[str, Line]]) -> str:
     return _titled("Tests and sanitizers", table(("", "state", "counted"), rows))
 
 
-def _texts(steps: dict[str, dict[str, Line]]) -> Iterable[str]:
+def _texts(steps: Steps) -> str:
+    parts = []
     for item in ("end-to-end-256x1", "end-to-end-48x16", "experiment"):
         blocks = [_figures(steps, item, step).get("text") for step in steps.get(item, {})]
         text = "\n\n".join(filter(None, blocks))
-        yield _titled(item, f"```\n{text}\n```" if text else "")
+        parts.append(_titled(item, f"```\n{text}\n```" if text else ""))
+    return "\n\n".join(filter(None, parts))
 
 
-def _reasons(steps: dict[str, dict[str, Line]]) -> str:
+def _reasons(steps: Steps) -> str:
     rows = [
         (f"{item}{f', {step}' if step else ''}", line["state"], line["reason"])
         for item, lines in steps.items()

@@ -89,7 +89,8 @@ class Session:
         try:
             for item in items:
                 if behind is not None and not item.beside:
-                    behind = self.finish(behind)
+                    self.finish(behind)
+                    behind = None
                 running = self.start(item, retry)
                 if running is None:
                     left_out = left_out or self.left() < LEAST
@@ -98,7 +99,8 @@ class Session:
                 else:
                     self.finish(running)
             if behind is not None:
-                behind = self.finish(behind)
+                self.finish(behind)
+                behind = None
         finally:
             if behind is not None:
                 behind.child.kill()

@@ -49,12 +49,13 @@ def judged(code: int | None, output: str) -> dict[str, Any]:
     """
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
     counted = re.findall(r"(?:\d+ \w+, )*\d+ \w+(?= in [\d.]+s)", output)
-    figures = {"counted": counted[-1] if counted else "", "failed": failed[:40]}
+    last = counted[-1] if counted else ""
+    figures = {"counted": last, "failed": failed[:40]}
     if code is None:
         raise StepFailedError("killed when its time was over", figures)
     if code != 0:
-        raise StepFailedError(figures["counted"] or f"exit status {code}", figures)
-    if counted and "passed" not in counted[-1]:
+        raise StepFailedError(last or f"exit status {code}", figures)
+    if last and "passed" not in last:
         why = re.search(r"^SKIPPED \[\d+\] \S+ (.*)$", output, re.MULTILINE)
-        raise NotRunError(f"{counted[-1]}{f': {why[1]}' if why else ''}")
+        raise NotRunError(f"{last}{f': {why[1]}' if why else ''}")
     return figures
