@@ -159,7 +159,10 @@ METRICS = {
     "clean_psnr_change": Column("dB", "PSNR less the target's on clean input", "clean, dB"),
     "area": Column("dB", "Mean loss of PSNR over the masked share", "area, dB"),
     "area_within_gain": Column(
-        "dB", "The same, counting no more than the target's gain", "within the gain"
+        "dB",
+        "The same, counting in each crop no more than the target's gain there, and 0 in a crop "
+        "without a gain, so that it may exceed the mean gain",
+        "within the gain",
     ),
     "area_others": Column(
         "dB", "Mean area within the gain over the other degradations with a gain", "others"

@@ -162,8 +162,9 @@ class Masking:
         metric : str
             The measured metric.
         within_gain : bool
-            Count at most the target's gain over the baseline: a network that masking makes worse
-            than the baseline has lost more than it had learnt.
+            Count in each crop at most the target's gain over the baseline there, and 0 where it
+            gains nothing: a network that masking makes worse than the baseline has lost more than
+            it had learnt.
         """
         points = self.curve(method, filters)
         if not points:

@@ -30,7 +30,12 @@ def _study(
 ) -> None:
     """Pair, photographs, the points of the line, and figures."""
     _measured_pair(add, output, figures, degraded)
-    add("--steps", type=int, default=steps, help="points of the line between the two networks")
+    add(
+        "--steps",
+        type=int,
+        default=steps,
+        help="points of the line between the two networks, for crops of every size",
+    )
 
 
 def _measured_pair(

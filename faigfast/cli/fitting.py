@@ -121,7 +121,7 @@ def _remedy(
 ) -> str:
     """Name options with which all images fit."""
     if not shapes.cheap():
-        return "; expected images that fit, --crop_to a multiple, or --pad"
+        return "; expected images that fit, --crop-to a multiple, or --pad"
 
     def fit(number: int, pixels: int) -> bool:
         cropped = [tuple(side // number * number for side in size) for size in [*problems, *sizes]]
@@ -139,11 +139,11 @@ def _remedy(
             )
     multiple = next((m for m in MULTIPLES if m % crop_to == 0 and fit(m, pad)), None)
     if multiple is not None:
-        return f"; expected --crop_to {multiple}, or other images"
+        return f"; expected --crop-to {multiple}, or other images"
     pixels = next((k for k in range(pad + 1, MOST_PAD + 1) if fit(crop_to, k)), None)
     if pixels is not None:
         return f"; expected --pad {pixels}, or other images"
-    return "; expected images that fit, another --scale, --crop_to a multiple, or --pad"
+    return "; expected images that fit, another --scale, --crop-to a multiple, or --pad"
 
 
 def _text(sides: tuple[int, ...]) -> str:

@@ -1,11 +1,13 @@
 """`faigfast sweep`: a plan in, the scores of all its combinations out."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import faigfast
 from faigfast.cli.options import size
 from faigfast.cli.output import note
+from faigfast.io.nearest_name import hint
 from faigfast.io.text_table import counted
 from faigfast.sweeps.dry_run import dry_run
 from faigfast.sweeps.status import status
@@ -18,6 +20,8 @@ def run(options: Any, words: Sequence[str]) -> None:
     if options.plan == STATUS:
         print(status(options.output))
         return
+    if not Path(options.plan).exists() and (guess := hint(options.plan, [STATUS])):
+        raise FileNotFoundError(f"there is no plan {options.plan!r}{guess}; expected a YAML file")
     if options.dry_run:
         print(dry_run(options.plan, options.output, workers=options.workers))
         return
@@ -39,4 +43,6 @@ def run(options: Any, words: Sequence[str]) -> None:
         note(f"image {name!r} failed: {reason}", options.quiet)
     state = result.status
     failed = f", {counted(len(images), 'image')} failed (failures.jsonl)" if images else ""
-    print(f"{state.done} of {counted(state.total, 'unit')} finished{failed} in {options.output}")
+    finished = f"{state.done} of {counted(state.total, 'unit')} finished{failed}"
+    nothing = "" if state.driver["new"] or images else "; all were there before"
+    print(f"{finished} in {options.output}{nothing}")

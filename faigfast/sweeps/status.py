@@ -30,7 +30,7 @@ class Heartbeat:
     total, done : int
         All units, and the ones that were finished before.
     progress : bool
-        Draw a bar on stderr.
+        Draw a bar on stderr, unless all units are finished.
     """
 
     def __init__(self, folder: Path, total: int, done: int, progress: bool = False) -> None:
@@ -39,7 +39,11 @@ class Heartbeat:
         self._new = 0
         self._start = self._written = time.monotonic()
         self._bar = progress_bar(
-            total=total, initial=done, unit="unit", desc="sweep", disable=not progress
+            total=total,
+            initial=done,
+            unit="unit",
+            desc="sweep",
+            disable=not progress or done == total,
         )
         self._write()
 
@@ -79,6 +83,7 @@ class Heartbeat:
             "written": time.time(),
             "ended": ended,
             "done": self.done,
+            "new": self._new,
             "failed": self.lost,
             "total": self.total,
             "workers": self.workers,

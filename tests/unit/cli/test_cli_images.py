@@ -91,7 +91,7 @@ def test_sizes_are_checked_before_the_first_image(here, capsys, unattributed, ne
     assert main(argv) == 1
     text = one_line(capsys)
     assert "1 of 4 images does not fit the network: c; degraded image 'c' is 18×16: " in text
-    assert "expected --crop_to 4, or other images" in text
+    assert "expected --crop-to 4, or other images" in text
     assert not here.exists()
 
 

@@ -73,6 +73,21 @@ def test_errors_are_one_line(plan, here, capsys, text, message):
     assert not here.exists()
 
 
+def test_a_second_run_says_that_all_units_were_there(plan, here, capsys):
+    argv = ["sweep", plan, str(here), "--workers", "0"]
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    assert out == f"6 of 6 units finished in {here}\n" and "sweep: 6/6" in err
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    assert out == f"6 of 6 units finished in {here}; all were there before\n" and err == ""
+
+
+def test_a_wrong_word_for_status(here, capsys):
+    assert main(["sweep", "staus", str(here)]) == 1
+    assert "there is no plan 'staus' (did you mean 'status'?)" in one_line(capsys)
+
+
 def test_there_is_no_sweep(here, capsys):
     assert main(["sweep", "status", str(here)]) == 1
     assert f"there is no sweep in {here}" in one_line(capsys)

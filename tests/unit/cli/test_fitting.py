@@ -106,8 +106,8 @@ def test_windows():
         "3 of 4 images do not fit the network: image1, image2, image3; degraded image 'image1' is "
         "16×23: the networks do not take x [1, 3, 16, 23] of torch.float32: "
     )
-    assert str(error.value).endswith("; expected --crop_to 8, or other images")
-    with pytest.raises(ValueError, match=r"expected --crop_to 16, or other images"):
+    assert str(error.value).endswith("; expected --crop-to 8, or other images")
+    with pytest.raises(ValueError, match=r"expected --crop-to 16, or other images"):
         check(Windows(), [(16, 8 * 3 + 4)], crop_to=16)
     check(Windows(), [(12, 12)], pad=2)
 
