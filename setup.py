@@ -36,6 +36,7 @@ KERNELS = [
     f"csrc/cpu/{name}.cpp"
     for name in (
         "attention",
+        "averaged_activation",
         "convolution",
         "one_channel",
         "peak",
@@ -56,13 +57,8 @@ if len(ISAS) > 1:
     FLAGS.append("-DFAIGFAST_X86")
 
 ONCE = ("denormals", "dispatch", "heap", "memory", "streaming")  # not once per instruction set
-CUDA = ("device", "loss_gradient", "mask_gradient", "path_weights", "score_reduction")
-HOPPER = ("convolution64",)  # for nothing else
-# Machine code for cards from Ampere on, and for Hopper; the driver compiles PTX for later ones.
-TARGETS = [
-    f"-gencode=arch=compute_{arch},code={code}"
-    for arch, code in (("80", "sm_80"), ("80", "compute_80"), ("90a", "sm_90a"))
-]
+CUDA = ("convolution64", "device")
+TARGET = "-gencode=arch=compute_90a,code=sm_90a"  # Hopper alone; Triton serves the others
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 FAILURES = (CCompilerError, ExecError, PlatformError, OSError)
 
@@ -131,12 +127,11 @@ class BuildExtension(build_ext):
 
         def compile_one(name):
             path = str(folder / f"{name}.o")
-            targets = TARGETS[-1:] if name in HOPPER else TARGETS
-            run_nvcc([nvcc(), *NVCC_FLAGS, *targets, "-c", f"csrc/cuda/{name}.cu", "-o", path])
+            run_nvcc([nvcc(), *NVCC_FLAGS, TARGET, "-c", f"csrc/cuda/{name}.cu", "-o", path])
             return path
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compile_one, (*HOPPER, *CUDA)))
+            objects = list(pool.map(compile_one, CUDA))
         objects += self.compiler.compile(
             ext.sources,
             output_dir=str(folder),
@@ -150,7 +145,7 @@ class BuildExtension(build_ext):
         self.info["cuda"].update(
             extension=True,
             compiler=next((line for line in version.splitlines() if "release" in line), "nvcc"),
-            flags=[*NVCC_FLAGS, *TARGETS],
+            flags=[*NVCC_FLAGS, TARGET],
         )
 
     def build_extension(self, ext):

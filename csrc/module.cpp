@@ -106,6 +106,7 @@ void define_attention(py::module_& module) {
 
 faigfast::Activation activation_of(const std::string& name) {
     if (name == "none") return faigfast::Activation::none;
+    if (name == "factor") return faigfast::Activation::factor;
     return name == "relu" ? faigfast::Activation::relu : faigfast::Activation::leaky;
 }
 
@@ -182,16 +183,19 @@ void pack(const faigfast::Packing& packing, uintptr_t w, uintptr_t packed, int t
     faigfast::pack(isa, packing, in(w), out(packed), threads);
 }
 
-// A convolution, or its gradients, ready to run.
+// A convolution, its gradients or an activation, ready to run.
 struct Task {
     faigfast::PathConvolution path;
-    std::variant<faigfast::ForwardArrays, faigfast::BackwardArrays> arrays;
+    std::variant<faigfast::ForwardArrays, faigfast::BackwardArrays, faigfast::AveragedActivation>
+        given;
 
     void run(faigfast::Isa isa) const {
-        if (const auto* forward = std::get_if<faigfast::ForwardArrays>(&arrays))
+        if (const auto* forward = std::get_if<faigfast::ForwardArrays>(&given))
             faigfast::convolve(isa, path, *forward);
+        else if (const auto* backward = std::get_if<faigfast::BackwardArrays>(&given))
+            faigfast::convolve_backward(isa, path, *backward);
         else
-            faigfast::convolve_backward(isa, path, std::get<faigfast::BackwardArrays>(arrays));
+            faigfast::averaged_activation(isa, std::get<faigfast::AveragedActivation>(given));
     }
 };
 
@@ -203,11 +207,21 @@ Task forward(const faigfast::PathConvolution& path, uintptr_t x, int64_t x_point
 
 Task backward(const faigfast::PathConvolution& path, uintptr_t gy, uintptr_t saved, uintptr_t x,
               int64_t x_point, int64_t x_pixel, int64_t images, uintptr_t more, int64_t more_pixel,
-              const std::string& before, float before_slope, uintptr_t gx, uintptr_t gw,
-              uintptr_t gb, uintptr_t gs) {
-    return {path, faigfast::BackwardArrays{in(gy), in(saved), in(x), x_point, x_pixel, images,
-                                           in(more), more_pixel, activation_of(before),
-                                           before_slope, out(gx), out(gw), out(gb), out(gs)}};
+              const std::string& before, float before_slope, uintptr_t before_factors, uintptr_t gx,
+              uintptr_t gw, uintptr_t gb, uintptr_t gs) {
+    return {path,
+            faigfast::BackwardArrays{in(gy), in(saved), in(x), x_point, x_pixel, images, in(more),
+                                     more_pixel, activation_of(before), before_slope,
+                                     in(before_factors), out(gx), out(gw), out(gb), out(gs)}};
+}
+
+Task averaged_activation(int64_t points, int64_t elements, uintptr_t z, uintptr_t y,
+                         uintptr_t factors, uintptr_t neighbours, uintptr_t coefficients,
+                         float slope, int threads) {
+    return {{},
+            faigfast::AveragedActivation{points, elements, in(z), out(y), out(factors),
+                                         reinterpret_cast<const int64_t*>(neighbours),
+                                         in(coefficients), slope, threads}};
 }
 
 void run(const std::vector<Task*>& tasks) {
@@ -252,7 +266,12 @@ void define_convolution(py::module_& module) {
     module.def("backward", &backward, py::arg("path"), py::kw_only(), py::arg("gy"),
                py::arg("saved"), py::arg("x"), py::arg("x_point"), py::arg("x_pixel"),
                py::arg("images"), py::arg("more"), py::arg("more_pixel"), py::arg("before"),
-               py::arg("before_slope"), py::arg("gx"), py::arg("gw"), py::arg("gb"), py::arg("gs"));
+               py::arg("before_slope"), py::arg("before_factors"), py::arg("gx"), py::arg("gw"),
+               py::arg("gb"), py::arg("gs"));
+    module.def("averaged_activation", &averaged_activation, py::kw_only(), py::arg("points"),
+               py::arg("elements"), py::arg("z"), py::arg("y"), py::arg("factors"),
+               py::arg("neighbours"), py::arg("coefficients"), py::arg("slope"), py::arg("threads"),
+               "y = act(z), and its slope averaged over each point's cell.");
     module.def("run", &run, py::arg("tasks"), "One after the other, until a signal interrupts.");
     module.def("new_tensor", &faigfast::new_tensor, py::arg("shape"),
                "DLPack capsule of an uninitialised float32 tensor, in memory from the cache.");

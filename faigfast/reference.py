@@ -4,6 +4,7 @@ Tests compare every faster backend with this oracle. It imports nothing fast.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from faigfast.filters.index import FilterIndex
 from faigfast.integration.gradients import Evaluate, gradients_at
 from faigfast.integration.image_scores import NO_GRADIENT, ImageScores
+from faigfast.integration.kinks import KinkAverager
 from faigfast.integration.line_losses import loss_table
 from faigfast.integration.objective import Objective
 from faigfast.integration.path import WeightPath
@@ -89,8 +91,10 @@ def integrate(
     for step in steps:
         for value in total.values():
             value.mul_(step.keep)
-        for alpha, weight in zip(step.nodes, step.weights, strict=True):
-            value, gradients = evaluate(path, float(alpha), x, gt, objective)
+        kinks = step.cells is not None and KinkAverager(step, path, x, gt, objective, evaluate)
+        for s, (alpha, weight) in enumerate(zip(step.nodes, step.weights, strict=True)):
+            with kinks.at(s) if kinks else nullcontext():
+                value, gradients = evaluate(path, float(alpha), x, gt, objective)
             if not gradients:
                 raise ValueError(NO_GRADIENT)
             for key, gradient in gradients.items():

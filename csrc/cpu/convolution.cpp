@@ -223,7 +223,8 @@ void convolve(const PathConvolution& path, const ForwardArrays& arrays) {
          nullptr,
          0,
          0,
-         0},
+         0,
+         false},
         GradientMask::none);
 }
 
@@ -236,6 +237,8 @@ void convolve_input_gradient(const PathConvolution& path, const BackwardArrays& 
     const int64_t sample = path.height * path.width * path.outputs;
     const int64_t x_pixel = arrays.x_pixel ? arrays.x_pixel : path.inputs;
     const int64_t more_pixel = arrays.more_pixel ? arrays.more_pixel : path.inputs;
+    const bool factors = arrays.before == Activation::factor;
+    const float* mask = factors ? arrays.before_factors : arrays.x;
     run({path,
          in,
          out,
@@ -253,10 +256,11 @@ void convolve_input_gradient(const PathConvolution& path, const BackwardArrays& 
          scratch.floats(),
          nullptr,
          true,
-         arrays.before == Activation::none ? nullptr : arrays.x,
-         arrays.x_point,
-         x_pixel,
-         arrays.before == Activation::leaky ? arrays.before_slope : 0},
+         arrays.before == Activation::none ? nullptr : mask,
+         factors ? path.samples * pixels * path.inputs : arrays.x_point,
+         factors ? path.inputs : x_pixel,
+         arrays.before == Activation::leaky ? arrays.before_slope : 0,
+         factors},
         mask_of(path));
 }
 

@@ -96,6 +96,10 @@ void attend_backward(Isa isa, const Attention& attention, const AttentionGradien
     FAIGFAST_CALL(isa, attend_backward, attention, gradients);
 }
 
+void averaged_activation(Isa isa, const AveragedActivation& given) {
+    FAIGFAST_CALL(isa, averaged_activation, given);
+}
+
 void one_channel(Isa isa, const OneChannel& layer) { FAIGFAST_CALL(isa, one_channel, layer); }
 
 int64_t multiply_add(Isa isa, int64_t rounds, int threads, float* result) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "averaged_activation.h"
 #include "one_channel.h"
 #include "path_convolution.h"
 
@@ -38,6 +39,9 @@ void squared_error_backward(Isa isa, const float* y, const float* gt, const floa
 // As in attention.h; sizes are positive.
 void attend(Isa isa, const Attention& attention, float* y, float* stats);
 void attend_backward(Isa isa, const Attention& attention, const AttentionGradients& gradients);
+
+// As in averaged_activation.h; sizes are positive.
+void averaged_activation(Isa isa, const AveragedActivation& given);
 
 // As in one_channel.h; sizes are positive.
 void one_channel(Isa isa, const OneChannel& layer);

@@ -123,6 +123,7 @@ void run_rows(const OneChannel& layer) {
 void one_channel(const OneChannel& layer) {
     switch (layer.activation) {
         case Activation::none:
+        case Activation::factor:  // not going forward
             return run_rows<Activation::none>(layer);
         case Activation::relu:
             return run_rows<Activation::relu>(layer);

@@ -13,8 +13,9 @@
 
 namespace faigfast {
 
-// act(z): z, or z where it is positive and slope · z elsewhere.
-enum class Activation { none, relu, leaky };
+// act(z): z, or z where it is positive and slope · z elsewhere. factor: in backward alone; an array
+// of factors takes the place of act′(z).
+enum class Activation { none, relu, leaky, factor };
 
 // The layout of a layer's packed weights.
 struct Packing {
@@ -81,7 +82,8 @@ struct ForwardArrays {
 };
 
 struct BackwardArrays {
-    const float *gy, *saved;  // as y; saved: the activation's input or output, or null
+    // As y; saved: the activation's input or output, its factors, or null.
+    const float *gy, *saved;
     const float* x;
     int64_t x_point, x_pixel;
     int64_t images;      // samples = images · rest
@@ -90,6 +92,7 @@ struct BackwardArrays {
     // The activation whose output x is: gx is then ∂L/∂z, where x = act(z); none: gx is ∂L/∂x.
     Activation before;
     float before_slope;
+    const float* before_factors;  // as gx, of the activation `factor`
     float* gx;  // [points, samples, x_height, x_width, inputs], or null where not wanted
     float* gw;  // [images, squares, outputs, inputs, 3, 3]; [images, outputs, inputs] for a point,
                 // [images, channels, taps] for depthwise, else as w0; summed over points, or null

@@ -16,7 +16,8 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from faigfast.engine.losses import losses_of
-from faigfast.engine.op_rules import CONVOLUTIONS, Moving, Points, argument_names, spatial
+from faigfast.engine.op_rules import CONVOLUTIONS, argument_names, spatial
+from faigfast.engine.points import Moving, Points
 from faigfast.engine.run import Plan, Values, path_tensors, prepare, run_nodes
 from faigfast.engine.samples import Samples
 from faigfast.engine.threads import run_concurrently

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from faigfast.engine.op_rules import Points
+from faigfast.engine.points import Points
 from faigfast.filters.index import FilterIndex
 from faigfast.integration.image_scores import NO_GRADIENT, ImageScores
 from faigfast.integration.line_losses import loss_table

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from faigfast.engine.op_rules import Points, argument_names, as_samples, parts_of
+from faigfast.engine.op_rules import argument_names, as_samples
+from faigfast.engine.points import Points, parts_of
 from faigfast.engine.samples import Samples
 from faigfast.ops.conv import chain as ops
 from faigfast.ops.conv.cpu_queue import FUSED
@@ -46,7 +47,9 @@ class NodeChain:
         parameters = [_conv_parameters(values, *pair) for pair in self.parameters]
         if not ops.serves(inputs, parameters):
             return False
-        outputs = ops.run(self.operation, inputs, parameters, points.alpha, points.images)
+        outputs = ops.run(
+            self.operation, inputs, parameters, points.alpha, points.images, points.cells
+        )
         values.update(
             (n, as_samples(y, points)) for n, y in zip(self.outputs, outputs, strict=True)
         )

@@ -17,6 +17,7 @@ FEWEST_POINTS, MOST_POINTS = 4, 8  # of a chunk; twice as many were hardly faste
 # them for the next operation. Four times as many where these are few points.
 BYTES_PER_THREAD = {"cpu": 5 << 18}
 MOST_IMAGES = 4  # of such a chunk, where as many points fit too
+MOST_AVERAGED = 16  # points together where each reads values of its neighbours
 LARGE_SAMPLE = 1 << 22  # bytes of a sample's values; from here on chunks run at the same time
 
 
@@ -54,3 +55,9 @@ def preferred_chunk(
     if leaves_cores_idle and may_run_at_once and plan.bytes_of_sample >= LARGE_SAMPLE:
         chunk = replace(chunk, at_once=min(torch.get_num_threads(), MOST_WORKERS))
     return chunk
+
+
+def averaging(chunk: Chunk, points: int) -> Chunk:
+    """Give the chunk for a step of some points whose slopes of kinks are averaged."""
+    together = max(chunk.points, min(points, MOST_AVERAGED))
+    return replace(chunk, points=together, at_once=1, averages=True)

@@ -1,26 +1,26 @@
 """The path engine: runs many images and points of the line in one pass where that is faster."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from faigfast.backend.cpu.allocator import free_cached
-from faigfast.backend.gpu.layer_choice import LAYER_TIMINGS, RIVAL_BACKENDS, LayerChoice
+from faigfast.backend.gpu.cards import preference_for
 from faigfast.backend.gpu.loss_scaling import GradientScale
-from faigfast.backend.gpu.resident_chunks import CHUNK_TIMINGS, faster_chunk
 from faigfast.engine.accumulator import GradientAccumulator, add_gradients
-from faigfast.engine.chunking import preferred_chunk
+from faigfast.engine.chunking import averaging, preferred_chunk
 from faigfast.engine.endpoints import compare_endpoints
 from faigfast.engine.graph import SIZES, Graphs, Modules, PairOutputs, same_operations
 from faigfast.engine.losses import accumulate, check_losses, losses_at
 from faigfast.engine.memory import RAN_OUT_NOTE, Chunk, default_budget, fit_chunk
-from faigfast.engine.op_rules import Points
+from faigfast.engine.parts import Part, comparison_node, parts_of
+from faigfast.engine.points import Points
 from faigfast.engine.run import (
     Plan,
     Values,
@@ -33,7 +33,6 @@ from faigfast.engine.run import (
 )
 from faigfast.engine.threads import run_concurrently
 from faigfast.engine.verify import (
-    ALPHAS,
     CORNER_SIDES,
     ReferenceSample,
     corner,
@@ -106,11 +105,8 @@ class Engine:
         self.checked_plans: dict[Any, tuple[Plan, Chunk]] = {}
         # Refusals of kernels become notes.
         self.scale = GradientScale() if self.values == torch.float16 else None
-        choose_layers = self.backend in RIVAL_BACKENDS and LAYER_TIMINGS.times(self.device)
-        self.layer_choice = LayerChoice() if choose_layers else None
-        self.use = Use(
-            self.backend, self.notes, self.mode, self.values, self.scale, self.layer_choice
-        )
+        preference = preference_for(self.device, self.backend, self.values)
+        self.use = Use(self.backend, self.notes, self.mode, self.values, self.scale, preference)
 
     @property
     def device(self) -> torch.device:
@@ -118,8 +114,8 @@ class Engine:
         return next(iter(self.path.start.values())).device
 
     def all_notes(self) -> list[str]:
-        """List kernels chosen by measurement, and every fallback with its reason."""
-        return [*self.notes, *(self.layer_choice.notes() if self.layer_choice else ())]
+        """List every fallback with its reason, and a card's own choice of kernels."""
+        return [*self.notes]
 
     def integrate(
         self,
@@ -156,9 +152,8 @@ class Engine:
         """
         shapes, pending = (x.shape, gt.shape), PendingChecks()
         if shapes not in self.checked_plans:
-            first_nodes = next(steps()).nodes.tolist()
             with using(self.use):
-                plan, chunk, pending = self._checked_plan(x[:1], gt[:1], len(x), first_nodes)
+                plan, chunk, pending = self._checked_plan(x[:1], gt[:1], len(x), steps)
         else:
             plan, chunk = self.checked_plans[shapes]
         done = counted = 0
@@ -225,26 +220,26 @@ class Engine:
             pending.end_losses(end_losses[0])
         accumulator, check_first = new_accumulator(end_losses), pending.first_chunk
 
-        def run(number: int, part: tuple[list[float], list[float]]) -> int:
+        def run(number: int, part: Part) -> int:
             nonlocal check_first
-            nodes, factors = part
-            points = Points.at(nodes, x)
+            points = part.points(x)
             given, prepared = workers[number]
             with nullcontext() if check_first is None else falling_back():
                 chunk_losses = accumulate(
-                    plan, prepared, points, factors, gt, self.loss, chunk.segments
+                    plan, prepared, points, part.weights, gt, self.loss, chunk.segments
                 )
             if number == 0 and check_first is not None:
-                check_first(factors[0], chunk_losses, current_gradients(given))
+                check_first(part.weights[0], chunk_losses, current_gradients(given))
                 check_first = None
-            losses.append((points, chunk_losses))
-            return len(nodes) * len(x)
+            losses.append(part.own_losses(points, chunk_losses))
+            return len(losses[-1][0].nodes) * len(x)
 
         for step in steps:
             gradients = None
             while gradients is None:
                 losses.clear()
-                for count in run_concurrently(run, self._parts(plan, step, chunk), chunk.at_once):
+                parts = parts_of(step, chunk, self._one_sample(plan, chunk))
+                for count in run_concurrently(run, parts, chunk.at_once):
                     advance(count)
                 check_losses(plan, workers[0][1], losses, gt, self.loss, chunk.segments)
                 gradients = add_gradients(take_gradients(given) for given, _ in workers)
@@ -267,18 +262,6 @@ class Engine:
         values = prepare(plan, given[0], arranged(x))
         return [(one, values | plan.given(one)) for one in given]
 
-    def _parts(self, plan: Plan, step: Step, chunk: Chunk) -> list[tuple[list[float], list[float]]]:
-        """Cut a step's nodes and weights into chunks of nearly equal size."""
-        nodes, weights = step.nodes.tolist(), step.weights.tolist()
-        if self._one_sample(plan, chunk):  # the first chunk may be compared with the network
-            first = _comparison_node(nodes)
-            for numbers in (nodes, weights):
-                numbers.insert(0, numbers.pop(first))
-        count = max(math.ceil(len(nodes) / chunk.points), min(chunk.at_once, len(nodes)))
-        size = math.ceil(len(nodes) / count)
-        starts = range(0, len(nodes), size)
-        return [(nodes[n : n + size], weights[n : n + size]) for n in starts]
-
     def _end_losses(
         self, plan: Plan, prepared: Values, x: Tensor, gt: Tensor, together: bool
     ) -> list[tuple[float, float]]:
@@ -293,13 +276,13 @@ class Engine:
         return list(zip(first, last, strict=True))
 
     def _checked_plan(
-        self, x: Tensor, gt: Tensor, images: int, nodes: list[float]
+        self, x: Tensor, gt: Tensor, images: int, steps: Callable[[], Iterator[Step]]
     ) -> tuple[Plan, Chunk, PendingChecks]:
         """Plan and chunk for images of a shape, checked against the networks.
 
         A plan that is new for this shape comes with checks for its first run: the networks' losses
         at the ends of the line and, instead of a comparison beforehand, their gradients at one of
-        `nodes`, those of the first step.
+        the nodes of the first step.
         """
         if reason := self.graphs.known_reason(self.path, self.modules, x):
             raise PointByPoint(reason)
@@ -311,14 +294,16 @@ class Engine:
         if outputs is not None:
             losses = self._losses_as_is(outputs, x, gt)
             check_ends = partial(self._settle, plan, outputs, x, losses)
-        chunk = self._chunk(plan, x, gt, images)
+        first_steps = list(islice(steps(), 2))
+        chunk = self._chunk(plan, x, images, first_steps)
         sizes = replace(chunk, points=min(chunk.points, 2), images=min(chunk.images, 2), at_once=1)
         kind = sizes, self.backend, self.mode, self.values, self.checked_for
         if kind not in plan.checked:
             kept = [key for key in plan.checked if key[-1].alive][-MOST_CHECKED:]
             for key in plan.checked.keys() - kept:
                 del plan.checked[key]
-            alpha = nodes[_comparison_node(nodes)]
+            nodes = first_steps[0].nodes.tolist()
+            alpha = nodes[comparison_node(nodes)]
             if self._checked_in_run(plan, chunk) and self.scale is None and 0 < alpha < 1:
                 with falling_back():
                     sample = ReferenceSample.of(self.path, alpha, x, gt, self.objective)
@@ -332,7 +317,7 @@ class Engine:
 
     def _one_sample(self, plan: Plan, chunk: Chunk) -> bool:
         """Whether the network's own graph runs one image at one point, which mixes nothing."""
-        one = chunk.points == chunk.images == chunk.segments == 1
+        one = chunk.points == chunk.images == chunk.segments == 1 and not chunk.averages
         return one and plan.runs_alone(self.backend)
 
     def _checked_in_run(self, plan: Plan, chunk: Chunk) -> bool:
@@ -384,17 +369,11 @@ class Engine:
                 return ""
         return compare(plan, self.tensors, x, gt, self.objective, chunk)
 
-    def _chunk(self, plan: Plan, x: Tensor, gt: Tensor, images: int) -> Chunk:
+    def _chunk(self, plan: Plan, x: Tensor, images: int, steps: Sequence[Step]) -> Chunk:
         budget = self.budget or default_budget(x.device)
         at_once = self.scale is None and is_ours(self.objective)
         preferred = preferred_chunk(plan, x.device, self.backend, images, at_once)
+        if plan.has_kinks and steps[0].cells is not None:
+            preferred = averaging(preferred, max(len(step.nodes) for step in steps))
         with falling_back(RuntimeError):  # of an operation without data
-            chunk = fit_chunk(plan, self.tensors, x, preferred, budget)
-        if not CHUNK_TIMINGS.times(x.device):
-            return chunk
-        return faster_chunk(plan, self.tensors, x, gt, self.loss, chunk, self.notes)
-
-
-def _comparison_node(nodes: Sequence[float]) -> int:
-    """Index of the node for the comparison: the nearest to `ALPHAS[0]`, far from both ends."""
-    return min(range(len(nodes)), key=lambda n: abs(nodes[n] - ALPHAS[0]))
+            return fit_chunk(plan, self.tensors, x, preferred, budget)

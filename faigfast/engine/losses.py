@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from faigfast.engine.op_rules import Points
+from faigfast.engine.points import Points
 from faigfast.engine.run import Plan, Values, forward
 from faigfast.engine.samples import Samples
 from faigfast.integration.objective import Objective, loss, squared_error

@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from faigfast.engine.machine_memory import memory_of
-from faigfast.engine.op_rules import CONVOLUTIONS, Moving, Points
+from faigfast.engine.op_rules import CONVOLUTIONS, is_kinked
+from faigfast.engine.points import Moving, Points
 from faigfast.engine.run import Plan, forward, prepare, with_gradient_sums
 from faigfast.engine.samples import Samples
 from faigfast.io.text_table import counted
@@ -45,12 +46,15 @@ class Chunk:
         Parts of the network; with more than one, backward computes inner values again.
     at_once : int
         Chunks that run at the same time, each in a thread.
+    averages : bool
+        Whether slopes of kinks are averaged, which keeps a factor of every such value.
     """
 
     points: int
     images: int
     segments: int = 1
     at_once: int = 1
+    averages: bool = False
 
     def __str__(self) -> str:
         """Words for a note, such as "2 points of 4 images in 3 parts of the network"."""
@@ -194,7 +198,8 @@ def upper_bound(plan: Plan, tensors: Mapping[str, Any], chunk: Chunk) -> float:
     if chunk.segments > 1:
         return math.inf
     nodes = [*plan.fixed, *plan.image, *plan.sample]
-    sizes = [_saved(node) * plan.size(node) for node in nodes]
+    factors = [chunk.averages and is_kinked(node) for node in nodes]
+    sizes = [(_saved(n) + more) * plan.size(n) for n, more in zip(nodes, factors, strict=True)]
     values = sum(sizes) + 4 * max(map(plan.size, nodes), default=0) + _inside(plan, nodes)
     weights = sum(
         value.w0.numel() * max(4, value.w0.element_size())
@@ -293,7 +298,8 @@ def footprint(plan: Plan, tensors: Mapping[str, Any], x: Tensor, chunk: Chunk) -
             # Sums of earlier steps, of a coarser rule, and of a chain until its end.
             others = [part.new_zeros(part.shape) for part in 3 * gradient_sums]
             values = prepare(plan, given, images.clone())
-            points = Points.at([0.0] * chunk.points, images)
+            ends = [[-0.5, 0.5]] * chunk.points if chunk.averages else None
+            points = Points.at([0.0] * chunk.points, images, ends)
             out = forward(plan, values, points, chunk.segments)
             parts = [part.data for part in tree_leaves(out) if isinstance(part, Samples)]
             total = torch.stack([part.square().sum() for part in parts]).sum()

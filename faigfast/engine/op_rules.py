@@ -1,102 +1,42 @@
 """Rules of ATen operations that have a parameter on the line among their arguments."""
 
 import operator
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from faigfast.backend.gpu import (  # noqa: F401  they register their kernels
     cuda_hopper,
-    cuda_pointwise,
     triton_channels,
     triton_conv,
     triton_score_reduction,
     triton_squared_error,
 )
+from faigfast.engine.points import Moving, Points, parts_of, to_activation_type
 from faigfast.engine.samples import Samples, apply, sample_by_sample, takes_batches
+from faigfast.integration.cells import mean_slope
 from faigfast.ops.affine import affine
 from faigfast.ops.attention import cpu as cpu_attention  # noqa: F401  they register their kernels
+from faigfast.ops.averaged_activation import (  # noqa: F401  they register their kernels
+    cpu as cpu_averaged_activation,
+)
+from faigfast.ops.averaged_activation.operation import averaged_activation, flattened
 from faigfast.ops.conv import cpu as cpu_conv  # noqa: F401  they register their kernels
 from faigfast.ops.conv.operation import conv
 from faigfast.ops.conv.spec import ConvSpec, PathParameters
 from faigfast.ops.embedding import embedding
 from faigfast.ops.linear import by_conv as linear_by_conv  # noqa: F401  they register their kernels
 from faigfast.ops.linear.operation import linear
-from faigfast.ops.parameter import parameter
-from faigfast.ops.path_values import on_device, wide
 from faigfast.ops.prelu import prelu
-from faigfast.ops.registry import in_use
 from faigfast.ops.squared_error import cpu as cpu_squared_error  # noqa: F401  they register their kernels
 
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True, eq=False)
-class Moving:
-    """A tensor that moves along the line.
-
-    Parameters
-    ----------
-    w0, dw : Tensor
-        [*w], baseline and Δ; at a single point γ(α) and None.
-    gradient_sums : Tensor
-        [N, *w]; its gradient is the tensor's gradient of each image, summed over points.
-    """
-
-    w0: Tensor
-    dw: Tensor | None
-    gradient_sums: Tensor
-
-
-@dataclass(frozen=True)
-class Points:
-    """Points of the line at which a chunk is evaluated, and its number of images.
-
-    Parameters
-    ----------
-    nodes : tuple of float
-        α_s, P of them.
-    images : int
-        N.
-    alpha : Tensor
-        [P], the nodes in the type, at least float32, and on the device of the images.
-    """
-
-    nodes: tuple[float, ...]
-    images: int
-    alpha: Tensor
-
-    @classmethod
-    def at(cls, nodes: Iterable[float], x: Tensor) -> "Points":
-        """Points for images x [N, C, *spatial]."""
-        nodes = tuple(map(float, nodes))
-        alpha = on_device(nodes, wide(x.dtype), x.device)
-        return cls(nodes, len(x), alpha)
-
-    def raw(self, value: Any) -> Any:
-        """Give a value to an operation without a rule; a moving tensor becomes `Samples`."""
-        if not isinstance(value, Moving):
-            return value
-        at_points = parameter(value.w0, value.dw, self.alpha, value.gradient_sums)  # [P, N, *w]
-        return Samples(to_activation_type(at_points))
-
-    def every_image(self, x: Any) -> Tensor:
-        """[P, N, *own] or [1, N, *own] of any value."""
-        x = self.raw(x)
-        if isinstance(x, Samples):
-            return x.data.expand(-1, self.images, *x.own)
-        return x.expand(1, self.images, *x.shape)
-
-
-def to_activation_type(value: Tensor) -> Tensor:
-    """Cast a value of the line to the type of activations, where that is narrower."""
-    return value.to(in_use().values or value.dtype)
 
 
 OperationRule = Callable[..., Any]
@@ -152,13 +92,6 @@ def rule_of(*operations: Any) -> Callable[[OperationRule], OperationRule]:
     return register
 
 
-def parts_of(value: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """(w0, Δ, gradient sums) of a moving or fixed tensor."""
-    if isinstance(value, Moving):
-        return value.w0, value.dw, value.gradient_sums
-    return value, None, None
-
-
 def _moves(*values: Any) -> bool:
     """Whether one of some parameters moves, and all are placeholders."""
     if any(isinstance(value, Samples) for value in values):
@@ -202,6 +135,16 @@ def convolve(
     shuffle: int = 1,
 ) -> Any:
     """Y = scale · act(conv(x)) + residual by one path operation; None to decline."""
+    if points.cells is not None and activation in KINKED:
+        z = convolve(
+            points, input, weight, bias, stride, padding, dilation, transposed, output_padding,
+            groups, shuffle=shuffle,
+        )  # fmt: skip
+        if z is None:
+            return None
+        y = rectify(points, z, 0.0 if activation == "relu" else slope)
+        y = Samples(y.data * scale) if scale != 1 else y
+        return y if residual is None else Samples(y.data + points.every_image(residual))
     slopes: tuple[Any, Any, Any] = (None, None, None)
     if not isinstance(slope, float):
         slopes, slope = parts_of(slope), 0.0
@@ -235,6 +178,52 @@ def convolve(
 
 
 rule_of(*_TRANSPOSED)(partial(convolve, transposed=True))
+
+
+KINKED = {"relu", "leaky_relu", "prelu"}  # fused activations whose slopes can be averaged
+KINKS = {aten.relu.default, aten.leaky_relu.default, aten.prelu.default}
+
+
+def is_kinked(node: fx.Node) -> bool:
+    """Whether slopes of a node's activation can be averaged."""
+    return node.target in KINKS or node.kwargs.get("activation") in KINKED
+
+
+def rectify(points: Points, z: Samples, slope: Any) -> Samples:
+    """Give z where it is positive and slope · z elsewhere, with mean slopes in backward."""
+    assert points.cells is not None
+    if not isinstance(slope, Moving | Tensor):
+        y, _ = averaged_activation(z.data, *flattened(points.cells), float(slope))
+        return Samples(y)
+    detached = Samples(z.data.detach())
+    activated = evaluate(aten.prelu.default, replace(points, cells=None), (detached, slope), {})[0]
+    slopes = points.raw(slope).data.detach() if isinstance(slope, Moving) else slope[None, None]
+    slopes = slopes.reshape(*slopes.shape[:2], 1, -1, *[1] * (z.data.ndim - 4))
+    slopes = slopes.expand(len(z.data), *slopes.shape[1:])
+    with torch.no_grad():
+        means = [
+            mean_slope(z.data[p], z.data[cell.before], z.data[cell.after], cell, slopes[p])
+            for p, cell in enumerate(points.cells)
+        ]
+    through = z.data * torch.stack(means)
+    return Samples(activated.data + (through - through.detach()))
+
+
+def _rectified(points: Points, z: Any, slope: Any) -> Samples | None:
+    """Rectify a value of all points, where slopes are averaged; None to decline."""
+    if points.cells is None or not isinstance(z, Samples) or len(z.data) != len(points.cells):
+        return None
+    return rectify(points, z, slope)
+
+
+@rule_of(aten.relu.default)
+def _(points: Points, self: Any) -> Any:
+    return _rectified(points, self, 0.0)
+
+
+@rule_of(aten.leaky_relu.default)
+def _(points: Points, self: Any, negative_slope: Any = 0.01) -> Any:
+    return _rectified(points, self, negative_slope)
 
 
 def as_samples(y: Tensor, points: Points) -> Samples:
@@ -316,6 +305,10 @@ def _(points: Points, input: Any, weight: Any, bias: Any, running_mean: Any, run
 
 @rule_of(aten.prelu.default)
 def _(points: Points, self: Any, weight: Any) -> Any:
+    if not isinstance(weight, Samples):
+        averaged = _rectified(points, self, weight)
+        if averaged is not None:
+            return averaged
     if not _moves(weight):
         return None
     x = points.every_image(self)  # [P, N, b, C, *spatial]

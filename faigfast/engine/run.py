@@ -16,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from faigfast.backend.gpu.scaling_segments import GradientRescaler, count_scaling_segments
 from faigfast.engine.chains import NodeChain, chained
 from faigfast.engine.one_sample import OnePoint
-from faigfast.engine.op_rules import Moving, Points, evaluate
+from faigfast.engine.op_rules import evaluate, is_kinked
+from faigfast.engine.points import Moving, Points
 from faigfast.engine.samples import Samples
 from faigfast.integration.path import WeightPath
 from faigfast.ops.path_values import arranged, new_gradient_sums
@@ -78,6 +79,7 @@ class Plan:
         moving = {node for node, key in self.tensors.items() if key in self.moving}
         self.fixed, self.image, self.sample = sorted_nodes(self.graph, moving, self.x)
         self.scaling_segments = count_scaling_segments(self.sample, moving)
+        self.has_kinks = any(is_kinked(node) for node in self.sample)
         self.cuts: dict[int, list[list[fx.Node]]] = {}
         self.with_chains: dict[tuple[fx.Node, ...], list[fx.Node | NodeChain]] = {}
 
@@ -254,7 +256,7 @@ def forward(plan: Plan, prepared: Values, points: Points, segments: int = 1) -> 
         With more than one, backward computes the values inside each again.
     """
     one = len(points.nodes) == points.images == segments == 1
-    if one and plan.runs_alone(in_use().backend):
+    if one and points.cells is None and plan.runs_alone(in_use().backend):
         return _one_sample(plan, prepared, points.nodes[0])
     values = dict(prepared)
     if len(points.nodes) == 1 and in_use().backend not in ON_THE_FLY:

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from faigfast.engine.losses import accumulate
 from faigfast.engine.memory import Chunk
-from faigfast.engine.op_rules import Points
+from faigfast.engine.points import Points
 from faigfast.engine.run import Plan, prepare, take_gradients, with_gradient_sums
 from faigfast.integration.gradients import gradients_at
 from faigfast.integration.objective import OBJECTIVES, Objective

@@ -3,12 +3,15 @@
 import math
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-RULES = ("left", "right", "midpoint", "graded", "trapezoid", "gauss-legendre", "gauss-kronrod")
+RULES = (
+    "left", "right", "midpoint", "graded", "averaged", "trapezoid", "gauss-legendre",
+    "gauss-kronrod",
+)  # fmt: skip
 GRADING = 0.4
 EMULATION_NODES = 17  # fewest that come closer to the authors' sum than its own error, with kinks
 MOST_STEPS = 1_000_000
@@ -30,16 +33,20 @@ class Quadrature:
     embedded : ndarray, optional
         [P], weights of a coarser rule on the same nodes; the difference of the two sums estimates
         the error.
+    cells : ndarray, optional
+        [P, 2], for nodes in ascending order, the part of [0, 1] over which the slopes of kinks are
+        averaged in place of the slope at the node.
     """
 
     nodes: Array
     weights: Array
     embedded: Array | None = None
+    cells: Array | None = None
 
     def steps(self) -> Iterator["Step"]:
         """Yield all points, or with `embedded` one group for each ratio of the two weights."""
         if self.embedded is None:
-            yield Step(self.nodes, self.weights)
+            yield Step(self.nodes, self.weights, cells=self.cells)
             return
         ratios = np.round(self.embedded / self.weights, 12)
         for ratio in np.unique(ratios):
@@ -63,6 +70,8 @@ class Step:
         Whether to compare the scores after this step with the scores before it.
     factor : float
         Ratio of the scores' estimated error to their change in this step.
+    cells : ndarray, optional
+        [P, 2], as in `Quadrature`.
     """
 
     nodes: Array
@@ -71,6 +80,7 @@ class Step:
     coarse: float | None = None
     compares: bool = False
     factor: float = 1.0
+    cells: Array | None = None
 
 
 def quadrature(rule: str, steps: int, emulate: bool = False) -> Quadrature:
@@ -82,8 +92,9 @@ def quadrature(rule: str, steps: int, emulate: bool = False) -> Quadrature:
         "left" is the authors' rule, α_s = 1 − s/S; "right" its mirror, α_s = 1 − (s+1)/S;
         "midpoint"; "graded", midpoints that are denser towards both ends, where gradients change
         fastest: α = φ(t), φ(t) = (1−c)t + c(3t² − 2t³) with c = 0.4, at midpoints t and with
-        weights in proportion to φ′(t); "trapezoid"; "gauss-legendre"; "gauss-kronrod" extends the
-        Gauss rule of (steps − 1)/2 nodes and estimates its error.
+        weights in proportion to φ′(t); "averaged", the graded rule with slopes of ReLU, LeakyReLU
+        and PReLU averaged over cells (`faigfast.integration.cells`); "trapezoid"; "gauss-legendre";
+        "gauss-kronrod" extends the Gauss rule of (steps − 1)/2 nodes and estimates its error.
     steps : int
         Number of nodes, positive.
     emulate : bool
@@ -122,6 +133,10 @@ def quadrature(rule: str, steps: int, emulate: bool = False) -> Quadrature:
         return Quadrature((position + 0.5) / steps, equal)
     if rule == "graded":
         return graded((position + 0.5) / steps, np.ones(steps))
+    if rule == "averaged":
+        rule_at_nodes = graded((position + 0.5) / steps, np.ones(steps))
+        ends = np.concatenate([[0.0], np.cumsum(rule_at_nodes.weights)[:-1], [1.0]])
+        return replace(rule_at_nodes, cells=np.stack([ends[:-1], ends[1:]], axis=1))
     if rule == "trapezoid":
         if steps < 2:
             raise ValueError("steps is 1; the trapezoid rule has at least 2 nodes, the two ends")

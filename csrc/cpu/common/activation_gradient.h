@@ -9,23 +9,26 @@
 namespace faigfast::FAIGFAST_ISA {
 namespace {
 
-// The factor of a gradient: 1, the layer's scale, or the scale times the activation's derivative.
-enum class GradientMask { none, scaled, relu, leaky };
+// The factor of a gradient: 1, the layer's scale, or the scale times the activation's derivative,
+// which `factor` reads from memory.
+enum class GradientMask { none, scaled, relu, leaky, factor };
 
 inline GradientMask mask_of(const PathConvolution& p) {
     if (p.activation == Activation::relu) return GradientMask::relu;
     if (p.activation == Activation::leaky) return GradientMask::leaky;
+    if (p.activation == Activation::factor) return GradientMask::factor;
     return p.scale == 1 ? GradientMask::none : GradientMask::scaled;
 }
 
 // The gradient at an activation's input, from the gradient at its output. `saved` is the
-// activation's input or output, which agree in sign.
+// activation's input or output, which agree in sign, or its factors.
 template <GradientMask kMask>
 inline Vec masked(Vec gradient, Vec saved, float scale, Vec slope) {
     if (kMask == GradientMask::none) return gradient;
     gradient *= scale;
     if (kMask == GradientMask::scaled) return gradient;
     if (kMask == GradientMask::relu) return where(saved > 0, gradient);
+    if (kMask == GradientMask::factor) return gradient * saved;
     return saved > 0 ? gradient : gradient * slope;
 }
 
@@ -46,6 +49,8 @@ inline void with_mask(GradientMask mask, F f) {
             return f(MaskConstant<GradientMask::relu>{});
         case GradientMask::leaky:
             return f(MaskConstant<GradientMask::leaky>{});
+        case GradientMask::factor:
+            return f(MaskConstant<GradientMask::factor>{});
     }
 }
 

@@ -23,11 +23,12 @@ struct Convolution {
     const float* slopes;  // [points, padded]
     const float* bias;    // [points, padded], or null
     bool gradient;
-    // Output of the preceding activation, whose sign masks the input gradient; null leaves the
-    // gradient at x.
+    // Output of the preceding activation, whose sign masks the input gradient, or its factors; null
+    // leaves the gradient at x.
     const float* output_mask;
     int64_t output_mask_point, output_mask_pixel;
     float output_mask_slope;
+    bool output_mask_factors;
 
     // Offset of a square of taps from the pixel it contributes to.
     int64_t row_offset(int64_t square) const {
@@ -49,6 +50,7 @@ struct Convolution {
     int64_t out_pixels() const { return tiles.height * tiles.width; }
 
     Epilogue epilogue() const {
+        if (output_mask && output_mask_factors) return Epilogue::factor_mask;
         if (output_mask) return output_mask_slope == 0 ? Epilogue::relu_mask : Epilogue::leaky_mask;
         if (gradient || path.activation == Activation::none) return Epilogue::none;
         return path.activation == Activation::relu ? Epilogue::relu : Epilogue::leaky;

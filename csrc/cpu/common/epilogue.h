@@ -8,7 +8,7 @@
 namespace faigfast::FAIGFAST_ISA {
 namespace {
 
-enum class Epilogue { none, relu, leaky, relu_mask, leaky_mask };
+enum class Epilogue { none, relu, leaky, relu_mask, leaky_mask, factor_mask };
 
 template <Epilogue kEpilogue>
 struct EpilogueConstant {
@@ -29,6 +29,8 @@ inline void with_epilogue(Epilogue epilogue, F f) {
             return f(EpilogueConstant<Epilogue::relu_mask>{});
         case Epilogue::leaky_mask:
             return f(EpilogueConstant<Epilogue::leaky_mask>{});
+        case Epilogue::factor_mask:
+            return f(EpilogueConstant<Epilogue::factor_mask>{});
     }
 }
 
@@ -44,11 +46,12 @@ inline Vec activated(Vec value, Vec bias, Vec slope, Vec scale) {
 
 constexpr bool masks_output(Epilogue epilogue) { return epilogue >= Epilogue::relu_mask; }
 
-// The gradient at the input of the activation whose output is `saved`.
+// The gradient at the input of the activation whose output, or factors, are `saved`.
 template <Epilogue kEpilogue>
 inline Vec mask_output(Vec gradient, Vec saved, Vec slope) {
-    constexpr GradientMask mask =
-        kEpilogue == Epilogue::relu_mask ? GradientMask::relu : GradientMask::leaky;
+    constexpr GradientMask mask = kEpilogue == Epilogue::relu_mask    ? GradientMask::relu
+                                  : kEpilogue == Epilogue::leaky_mask ? GradientMask::leaky
+                                                                      : GradientMask::factor;
     return masked<mask>(gradient, saved, 1, slope);
 }
 

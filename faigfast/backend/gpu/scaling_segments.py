@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx
 
 from faigfast.backend.gpu.loss_scaling import GradientScale, ScalingSegment, rescaled, unscaled
-from faigfast.engine.op_rules import Moving
+from faigfast.engine.points import Moving
 from faigfast.engine.samples import Samples
 
 LAYERS_PER_SEGMENT = 8  # about; each change of scale reads and writes a gradient once more

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from faigfast.backend.cpu.allocator import empty
+from faigfast.integration.cells import Cell
 from faigfast.ops.conv.cpu import refuses
 from faigfast.ops.conv.cpu_queue import Queue
 from faigfast.ops.conv.spec import ConvSpec, PathParameters
@@ -176,7 +177,7 @@ class Chain:
 def serves(inputs: Sequence[Tensor], parameters: Sequence[ConvParameters]) -> bool:
     """Whether the kernels serve a chain, and nothing has to see its links one by one."""
     use = in_use()
-    if use.backend != "cpu" or (use.values, use.layer_choice) != (None, None) or is_observed():
+    if use.backend != "cpu" or use.values is not None or is_observed():
         return False
     return all(
         conv.w0.shape[2:] == (3, 3) and not refuses(x, conv.w0, ConvSpec())
@@ -191,6 +192,7 @@ def run(
     parameters: Sequence[ConvParameters],
     alpha: Tensor,
     images: int,
+    cells: Sequence[Cell] | None = None,
 ) -> tuple[Tensor, ...]:
     """Compute a chain at every point.
 
@@ -204,6 +206,8 @@ def run(
         [P], points.
     images : int
         N.
+    cells : sequence of Cell, optional
+        Of the points; activations then have their mean slopes in backward.
 
     Returns
     -------
@@ -214,7 +218,7 @@ def run(
     # Inside `apply` torch does not say whether there will be a backward.
     recorded = torch.is_grad_enabled()
     outputs: tuple[Tensor, ...] = _Run.apply(
-        chain, parameters, alpha, images, recorded, *inputs, *sums
+        chain, parameters, alpha, images, cells, recorded, *inputs, *sums
     )
     return outputs
 
@@ -248,11 +252,12 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, chain: Chain, parameters: Sequence[ConvParameters], alpha: Tensor, images: int,
-        recorded: bool, *tensors: Tensor | None,
+        cells: Sequence[Cell] | None, recorded: bool, *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         inputs: Any = tensors[: chain.inputs]
         keeps = recorded and any(ctx.needs_input_grad)
         values: list[Any] = [*map(pitched, inputs), *[None] * len(chain.links)]
+        factors: dict[int, Tensor] = {}  # mean slopes of activations, by the values' positions
         buffers: dict[int, ChannelBuffer] = {}
         widths = [0 if v is None else v.shape[-1] for v in values]
         queue = Queue()
@@ -264,10 +269,14 @@ class _Run(torch.autograd.Function):
             else:
                 conv = parameters[link.layer]
                 rest = None if link.residual is None else values[link.residual]
+                averages = cells if link.activation != "none" else None
                 values[position] = queue.convolve(
                     values[link.x], conv.at(alpha),
-                    None if rest is None else _contiguous(rest, queue), link.spec,
+                    None if rest is None else _contiguous(rest, queue),
+                    link.spec._replace(activation="none") if averages else link.spec,
                 )  # fmt: skip
+                if averages:
+                    factors[position] = queue.average(values[position], averages, link.slope)
             widths[position] = values[position].shape[-1]
             for dead in chain.freed_after[number]:
                 buffers.pop(dead, None)
@@ -280,9 +289,11 @@ class _Run(torch.autograd.Function):
         if keeps:
             # Saved in this way, a checkpoint can compute them again.
             ctx.save_for_backward(
-                *(v if n in chain.needed_in_backward else None for n, v in enumerate(values))
+                *(v if n in chain.needed_in_backward else None for n, v in enumerate(values)),
+                *factors.values(),
             )
             ctx.arguments = chain, parameters, alpha, images
+            ctx.averaged = list(factors)
             ctx.shapes, ctx.widths = [x.shape for x in inputs], widths
             ctx.use = in_use()
             ctx.set_materialize_grads(False)
@@ -292,13 +303,15 @@ class _Run(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gys: Tensor | None) -> tuple[Tensor | None, ...]:
         with using(ctx.use):
-            return None, None, None, None, None, *_backward(ctx, gys)
+            return *[None] * 6, *_backward(ctx, gys)
 
 
 def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
     chain, parameters, alpha, images = ctx.arguments
-    values: Sequence[Tensor | None] = ctx.saved_tensors
-    needs: Sequence[bool] = ctx.needs_input_grad[5:]
+    count, saved_tensors = chain.inputs + len(chain.links), ctx.saved_tensors
+    values: Sequence[Tensor | None] = saved_tensors[:count]
+    factors = dict(zip(ctx.averaged, saved_tensors[count:], strict=True))
+    needs: Sequence[bool] = ctx.needs_input_grad[6:]
     needs_sums = needs[chain.inputs :]
     needs_gradient = [*needs[: chain.inputs]]
     for link in chain.links:
@@ -341,12 +354,17 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
             gradients[link.x],
         )
         saved = None if activation == "none" else values[position]
+        if activation != "none" and position in factors:
+            activation, saved = "factor", factors[position]
+        if input_activation[0] != "none" and link.x in factors:
+            input_activation = "factor", 0.0
         if more is not None and not more.is_contiguous():
             queue.run()  # `pitched` copies it, unless it is a slice of channels
             more = pitched(more.movedim(-1, 2))
         gx, *sums[first : first + 2], _ = queue.convolve_backward(
             _contiguous(gy, queue), saved, values[link.x], conv.at(alpha), more, images,
             needed, link.spec._replace(activation=activation), input_activation,
+            factors.get(link.x),
         )  # fmt: skip
         if gx is not None:
             gradients[link.x] = gx

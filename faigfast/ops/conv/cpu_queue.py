@@ -10,13 +10,17 @@ from torch import Tensor
 
 from faigfast.backend.cpu import extension as _extension
 from faigfast.backend.cpu.allocator import empty
+from faigfast.integration.cells import Cell
+from faigfast.ops.averaged_activation.cpu import task as averaged_task
+from faigfast.ops.averaged_activation.operation import flattened
 from faigfast.ops.conv.cpu_weights import Taps, packed, shape_of_sums, taps_of
 from faigfast.ops.conv.spec import ConvSpec, PathParameters
 from faigfast.ops.path_values import address
 
 # Activations that the kernels apply, forward and backward.
 FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
-FUSED_BACKWARD = {**FUSED, "prelu": "leaky"}  # prelu in backward alone
+# In backward alone: prelu, and factors from memory in place of the derivative.
+FUSED_BACKWARD = {**FUSED, "prelu": "leaky", "factor": "factor"}
 
 
 class Queue:
@@ -90,18 +94,22 @@ class Queue:
     def convolve_backward(
         self, gy: Tensor, saved: Tensor | None, pixels: Tensor, parameters: PathParameters,
         more: Tensor | None, images: int, needs: Sequence[bool], spec: ConvSpec,
-        input_activation: tuple[str, float] = ("none", 0.0),
+        input_activation: tuple[str, float] = ("none", 0.0), input_factors: Tensor | None = None,
     ) -> list[Tensor | None]:  # fmt: skip
         """Queue gx [P, M, H, W, C], gw, gb and gs [N, O], each where it is needed.
 
         Parameters
         ----------
         gy, saved : Tensor
-            [P, M, H, W, O], dense; saved is the activation's input or output, None without one.
+            [P, M, H, W, O], dense; saved is the activation's input or output, its factors where it
+            is "factor", None without one.
         pixels, more : Tensor
             x, and a tensor that is added to gx, both as `pitched` gives them.
         input_activation : (str, float)
-            Activation of `FUSED` and slope that gave x: gx is the gradient at its input.
+            Activation of `FUSED` or "factor", and slope, that gave x: gx is the gradient at its
+            input.
+        input_factors : Tensor, optional
+            As x, dense, of the activation "factor".
 
         Returns
         -------
@@ -127,12 +135,23 @@ class Queue:
             convolution, gy=address(gy), saved=address(saved), x=address(pixels),
             x_point=_point_stride(pixels), x_pixel=_pixel_stride(pixels), images=images,
             more=address(more), more_pixel=0 if more is None else _pixel_stride(more),
-            before=FUSED[input_activation[0]], before_slope=input_activation[1], gx=address(gx),
-            gw=address(gw), gb=address(gb), gs=address(gs),
+            before=FUSED_BACKWARD[input_activation[0]], before_slope=input_activation[1],
+            before_factors=address(input_factors), gx=address(gx), gw=address(gw), gb=address(gb),
+            gs=address(gs),
         )  # fmt: skip
         gradients = gx, gw, gb, gs
-        self._add(task, gy, saved, pixels, more, *gradients)
+        self._add(task, gy, saved, pixels, more, input_factors, *gradients)
         return list(gradients)
+
+    def average(self, z: Tensor, cells: Sequence[Cell], slope: float) -> Tensor:
+        """Queue y = act(z), written over z, and the factors [P, ...] of its mean slopes."""
+        factors = self._result(*z.shape)
+        neighbours, coefficients = map(torch.tensor, flattened(cells))
+        self._add(
+            averaged_task(z, z, factors, neighbours, coefficients, slope),
+            z, factors, neighbours, coefficients,
+        )  # fmt: skip
+        return factors
 
     def _result(self, *shape: int) -> Tensor:
         """Memory for a result. Call it before a task's other parts: it may run earlier tasks."""

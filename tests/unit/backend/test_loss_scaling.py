@@ -16,7 +16,7 @@ from faigfast.backend.gpu.loss_scaling import (
 from faigfast.engine import losses
 from faigfast.engine.graph import Graphs
 from faigfast.engine.losses import accumulate
-from faigfast.engine.op_rules import Points
+from faigfast.engine.points import Points
 from faigfast.engine.run import path_tensors, prepare, take_gradients, with_gradient_sums
 from faigfast.integration.objective import squared_error
 from faigfast.integration.path import WeightPath

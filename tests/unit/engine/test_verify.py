@@ -13,7 +13,8 @@ from torch import nn
 
 from faigfast import attribute
 from faigfast.attribution import attributor as attribution
-from faigfast.engine import chunking, integrate, op_rules
+from faigfast.engine import chunking, integrate
+from faigfast.engine import points as on_points
 from faigfast.engine import graph as graphs
 from faigfast.engine.graph import Graphs
 from faigfast.engine.memory import Chunk
@@ -54,15 +55,15 @@ def test_a_missing_gradient_is_noticed(monkeypatch):
 
 
 def test_a_wrong_gradient_of_one_tiny_tensor_is_noticed(monkeypatch):
-    raw = op_rules.Points.raw
+    raw = on_points.Points.raw
 
     def changed(points, value):
         samples = raw(points, value)
-        if isinstance(value, op_rules.Moving) and value.w0.shape == (1,):
+        if isinstance(value, on_points.Moving) and value.w0.shape == (1,):
             samples = Samples(samples.data * 1.5 - 0.5 * samples.data.detach())
         return samples
 
-    monkeypatch.setattr(op_rules.Points, "raw", changed)
+    monkeypatch.setattr(on_points.Points, "raw", changed)
     fall_back(pair(Scaled), "gradient of 'tiny'")
 
 

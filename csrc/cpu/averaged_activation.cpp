@@ -1,0 +1,77 @@
+// Activations at points of the line, with slopes averaged over the cells of the points.
+
+#include "averaged_activation.h"
+
+#include "common/parallel.h"
+#include "common/vector.h"
+
+namespace faigfast::FAIGFAST_ISA {
+namespace {
+
+// Elements of one point that a thread takes at once: those of all points stay in its caches.
+constexpr int64_t kPiece = 1 << 10;
+
+inline Vec positive(Vec z) { return z > 0 ? z : Vec{}; }
+
+// The share of a straight way from z to `end` on which it is positive.
+inline Vec positive_share(Vec z, Vec end) {
+    const Vec way = end - z;
+    const Vec here = z > 0 ? Vec{} + 1 : Vec{};
+    return way == 0 ? here : (positive(end) - positive(z)) / way;
+}
+
+struct Cell {
+    const float *before, *after;  // z at the neighbours
+    Vec to_first, to_last, share_before;
+};
+
+inline Vec mean_slope(Vec z, Vec before, Vec after, const Cell& cell, Vec slope) {
+    const Vec first = positive_share(z, z + cell.to_first * (before - z));
+    const Vec last = positive_share(z, z + cell.to_last * (after - z));
+    const Vec share = last + cell.share_before * (first - last);
+    return slope + (1 - slope) * share;
+}
+
+}  // namespace
+
+void averaged_activation(const AveragedActivation& given) {
+    const Vec slope = broadcast(given.slope);
+#pragma omp parallel num_threads(given.threads)
+    {
+        const int64_t pieces = (given.elements + kPiece - 1) / kPiece;
+        const Range mine = share(pieces, thread_id(), thread_count());
+        for (int64_t piece = mine.begin; piece < mine.end; ++piece) {
+            const int64_t start = piece * kPiece, count = least(kPiece, given.elements - start);
+            for (int64_t p = 0; p < given.points; ++p) {
+                const int64_t* neighbours = given.neighbours + 2 * p;
+                const float* c = given.coefficients + 3 * p;
+                const Cell cell{given.z + neighbours[0] * given.elements + start,
+                                given.z + neighbours[1] * given.elements + start, broadcast(c[0]),
+                                broadcast(c[1]), broadcast(c[2])};
+                const float* z = given.z + p * given.elements + start;
+                float* factors = given.factors + p * given.elements + start;
+                int64_t i = 0;
+                for (; i + kLanes <= count; i += kLanes)
+                    store(factors + i, mean_slope(load(z + i), load(cell.before + i),
+                                                  load(cell.after + i), cell, slope));
+                if (const int rest = (int)(count - i))
+                    store(factors + i,
+                          mean_slope(load(z + i, rest), load(cell.before + i, rest),
+                                     load(cell.after + i, rest), cell, slope),
+                          rest);
+            }
+            // Only now, since y may be z.
+            for (int64_t p = 0; p < given.points; ++p) {
+                const float* z = given.z + p * given.elements + start;
+                float* y = given.y + p * given.elements + start;
+                const auto activated = [&](Vec z) { return z > 0 ? z : z * slope; };
+                int64_t i = 0;
+                for (; i + kLanes <= count; i += kLanes) store(y + i, activated(load(z + i)));
+                if (const int rest = (int)(count - i))
+                    store(y + i, activated(load(z + i, rest)), rest);
+            }
+        }
+    }
+}
+
+}  // namespace faigfast::FAIGFAST_ISA
