@@ -83,9 +83,10 @@ def _source(launch: Launch, unaligned: Collection[str]) -> ASTSource:
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int, ...], Any] = {}
+    arguments = {**launch.arguments, **launch.constants}
     for i, parameter in enumerate(launch.kernel.params):
         name = parameter.name
-        value = launch.arguments[name]
+        value = arguments[name]
         if parameter.is_constexpr or value is None:
             signature[name], constants[name] = "constexpr", value
         elif isinstance(value, Tensor):

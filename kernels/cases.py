@@ -1,7 +1,7 @@
 """Representative launches: every kernel in every mode, on layers of common networks."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from faigfast.kernels import (
     path_weights,
     score_reduction,
     squared_error,
-    tiles,
 )
+from faigfast.kernels.conv_input_gradient import Before
 from faigfast.kernels.geometry import Geometry
 from faigfast.kernels.launch import Launch
 from faigfast.kernels.modes import STORED
@@ -95,25 +95,22 @@ class Case:
 def every_tile(mode: str, shape: Shape) -> Iterator[Case]:
     """All launches of a layer with every candidate tile; the default tiles come first."""
     layer, x, y, b = _layer(mode, shape)
-    g, s = layer.geometry, layer.s
     saved = None if shape.activation == "none" else y
     keeps = ("input" if shape.learned else "output") if shape.residual or shape.learned else ""
     rest = y if shape.residual else None
     kept = y if keeps else None
-    needs = (True, True, s[0] is not None)
-    for tile in tiles.forward(mode, g.outputs, g.channels, g.shuffle):
-        *_, own = conv.forward_launches(layer, x, b, rest, y, kept, keeps, tile)
-        yield Case(mode, shape.name, own)
-    for tile in tiles.input_gradient(mode, g.channels, g.outputs, g.shuffle):
-        *_, own = conv.input_gradient_launches(layer, y, saved, x, tile)
-        yield Case(mode, shape.name, own)
-    for tile in tiles.weight_gradient(mode, g.outputs, g.channels):
-        own, _ = conv.weight_gradient_launch(layer, y, saved, x, IMAGES, needs, tile)
-        yield Case(mode, shape.name, own)
+    needs = (True, True, layer.s[0] is not None)
+    before = Before(x, "relu", 0.0, x) if shape.residual else None
+    *_, forward = conv.forward_launches(layer, x, b, rest, y, kept, keeps)
+    *_, input_gradient = conv.input_gradient_launches(layer, y, saved, x, before)
+    weight_gradient, _ = conv.weight_gradient_launch(layer, y, saved, x, IMAGES, needs)
+    for launch in (forward, input_gradient, weight_gradient):
+        for tile in launch.tiles:
+            yield Case(mode, shape.name, replace(launch, tiles=(tile,)))
 
 
 def first_tiles(mode: str, shape: Shape) -> list[Case]:
-    """Give the launches with the default tiles, for devices without timing."""
+    """Give the launches with the default tiles."""
     first_cases: dict[str, Case] = {}
     for case in every_tile(mode, shape):
         first_cases.setdefault(case.launch.name, case)
@@ -124,7 +121,7 @@ def others() -> list[Case]:
     """Give launches of the kernels without matrix products."""
     w0, w, alpha = _empty(64, 3, 3, 64), _empty(64), _empty(POINTS)
     cases = []
-    for mode in ("fp16", "ieee"):
+    for mode in ("fp16", "tf32"):
         formed = _empty(POINTS, *w0.shape, mode=mode)
         image = _empty(POINTS, IMAGES, 1, 64, SIDE**2, mode=mode)
         rows = _empty(POINTS, IMAGES, SIDE**2, 64, 1, mode=mode)
@@ -144,11 +141,11 @@ def others() -> list[Case]:
             (mode, "loss", squared_error.gradient_launch(y, gt, _empty(POINTS, IMAGES), y)),
         ]  # fmt: skip
     total, scores = _empty(IMAGES, *w0.shape), _empty(IMAGES, 64 * 3)
-    cases.append(("ieee", "scores", score_reduction.launch(total, w0, scores)))
+    cases.append(("tf32", "scores", score_reduction.launch(total, w0, scores)))
     return [Case(*case) for case in cases]
 
 
-def _empty(*shape: int, mode: str = "ieee") -> Tensor:
+def _empty(*shape: int, mode: str = "tf32") -> Tensor:
     return torch.empty(shape, dtype=STORED[mode], device="meta")
 
 

@@ -1,13 +1,15 @@
 """Path convolution, forward: an implicit product of matrices over the taps of the kernel."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from faigfast.kernels import tiles
 from faigfast.kernels.geometry import Geometry
-from faigfast.kernels.launch import Launch, Tile
+from faigfast.kernels.launch import Launch
 from faigfast.kernels.modes import KINDS
 from faigfast.kernels.parts import (
     activated,
@@ -17,7 +19,6 @@ from faigfast.kernels.parts import (
     places,
     product,
     slopes,
-    weight_tile,
 )
 
 SIZES = ("samples", "height", "width", "out_height", "out_width", "x_rows", "rest_rows")
@@ -25,13 +26,13 @@ SIZES = ("samples", "height", "width", "out_height", "out_width", "x_rows", "res
 
 @triton.jit(do_not_specialize=SIZES)
 def conv_forward(
-    x, w0, dw, b0, db, s0, ds, alpha, rest, y, saved,
+    x, w, b0, db, s0, ds, alpha, rest, y, saved,
     samples, height, width, out_height, out_width, x_rows, rest_rows, slope, scale,
     C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
     DH: tl.constexpr, DW: tl.constexpr, SHUFFLE: tl.constexpr, ACTIVATION: tl.constexpr,
     SHARED: tl.constexpr, KEEPS: tl.constexpr, MODE: tl.constexpr, KIND: tl.constexpr,
-    FORMED: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+    EACH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """Y = scale · act(conv(x, γ(α)) + γ_b(α)) + rest, of M pixels and N channels at one point.
 
@@ -50,8 +51,8 @@ def conv_forward(
     first = (image * height - near) * width
     top = line * SH - PH
     left = column * SW - PW
-    if FORMED:  # a constant multiple of C, so that the compiler knows the alignment
-        w0 += point * (O * KH * KW * C)
+    if EACH:  # a constant multiple of C, so that the compiler knows the alignment
+        w += point * (O * KH * KW * C)
     BLOCKS: tl.constexpr = (C + K - 1) // K
     total = tl.zeros((M, N), dtype=tl.float32)
     for k in range(KH * KW * BLOCKS):
@@ -65,11 +66,11 @@ def conv_forward(
             x + row[:, None] * C + at[None, :],
             mask=inside[:, None] & (at < C)[None, :], other=0.0,
         )  # fmt: skip
-        w = weight_tile(
-            w0, dw, o[None, :] * (KH * KW * C) + tap * C + at[:, None],
-            (o < O)[None, :] & (at < C)[:, None], a, KIND,
+        weights = tl.load(
+            w + o[None, :] * (KH * KW * C) + tap * C + at[:, None],
+            mask=(o < O)[None, :] & (at < C)[:, None], other=0.0,
         )  # fmt: skip
-        total = product(tile.to(KIND), w, total, MODE)
+        total = product(tile.to(KIND), weights, total, MODE)
     if b0 is not None:
         total += on_line(b0, db, o, o < O, a)[None, :]
     mask = (q < pixels)[:, None] & (o < O)[None, :]
@@ -92,10 +93,10 @@ def conv_forward(
 
 
 def launch(
-    x: Tensor, w: tuple[Tensor, Tensor | None], b: tuple[Tensor | None, Tensor | None],
+    x: Tensor, w: Tensor, b: tuple[Tensor | None, Tensor | None],
     s: tuple[Tensor | None, Tensor | None], alpha: Tensor, rest: Tensor | None, y: Tensor,
     saved: Tensor | None, keeps: str, geometry: Geometry, activation: str, slope: float,
-    scale: float, mode: str, tile: Tile,
+    scale: float, mode: str,
 ) -> Launch:  # fmt: skip
     """Prepare the forward convolution.
 
@@ -103,8 +104,8 @@ def launch(
     ----------
     x : Tensor
         [P, M, H, W, C] or [1, M, H, W, C], contiguous.
-    w : tuple of Tensor
-        w0 and Δ [O, *k, C]; or γ [P, O, *k, C] formed by `path_weights`, and None.
+    w : Tensor
+        γ [P, O, *k, C] or [1, O, *k, C] in the type of `mode`.
     b, s : tuple of Tensor
         Bias [O], slope [O/r²] or [1], baseline and Δ each.
     rest : Tensor, optional
@@ -116,21 +117,24 @@ def launch(
     activation : str
         none, relu or leaky; `s`, if given, is its slope.
     """
-    points, samples = len(alpha), x.shape[1]
+    points, samples, outputs = len(alpha), x.shape[1], geometry.outputs
     pixels = samples * geometry.out_height * geometry.out_width
     arguments: dict[str, Any] = {
-        "x": x, "w0": w[0], "dw": w[1], "b0": b[0], "db": b[1], "s0": s[0], "ds": s[1],
+        "x": x, "w": w, "b0": b[0], "db": b[1], "s0": s[0], "ds": s[1],
         "alpha": alpha, "rest": rest, "y": y, "saved": saved, "samples": samples,
         "height": geometry.height, "width": geometry.width, "out_height": geometry.out_height,
-        "out_width": geometry.out_width, "x_rows": rows_of_point(x),
-        "FORMED": w[0].ndim == 5, "rest_rows": 0 if rest is None else rows_of_point(rest), "slope": slope,
+        "out_width": geometry.out_width, "x_rows": rows_of_point(x), "EACH": len(w) > 1,
+        "rest_rows": 0 if rest is None else rows_of_point(rest), "slope": slope,
         "scale": None if scale == 1 else scale,
         **geometry.constants(), "ACTIVATION": activation,
         "SHARED": s[0] is not None and s[0].numel() == 1, "KEEPS": keeps, "MODE": mode,
-        "KIND": KINDS[mode], "M": tile.m, "N": tile.n, "K": tile.k,
+        "KIND": KINDS[mode],
     }  # fmt: skip
-    grid = (triton.cdiv(pixels, tile.m), triton.cdiv(geometry.outputs, tile.n), points)
-    return Launch(conv_forward, grid, arguments, tile.warps, tile.stages)
+
+    def grid(tile: Mapping[str, Any]) -> tuple[int, int, int]:
+        return triton.cdiv(pixels, tile["M"]), triton.cdiv(outputs, tile["N"]), points
+
+    return Launch(conv_forward, grid, arguments, tiles.forward(mode, outputs, geometry.channels))
 
 
 def rows_of_point(x: Tensor) -> int:

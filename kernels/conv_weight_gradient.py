@@ -1,14 +1,16 @@
 """Gradients of the path convolution's weights, bias and slope, image by image, over all points."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from faigfast.kernels import tiles
 from faigfast.kernels.conv_forward import rows_of_point
 from faigfast.kernels.geometry import Geometry
-from faigfast.kernels.launch import Launch, Tile
+from faigfast.kernels.launch import Launch
 from faigfast.kernels.modes import KINDS
 from faigfast.kernels.parts import gated, input_line, pixel, places, product, slopes
 
@@ -16,7 +18,7 @@ SIZES = (
     "images", "together", "points", "height", "width", "out_height", "out_width", "x_rows", "runs",
     "share",
 )  # fmt: skip
-RUN = 32  # tiles summed before their sum joins the total, which keeps rounding small
+RUN = 2048  # pixels summed before their sum joins the total, which keeps rounding small
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -28,14 +30,14 @@ def conv_weight_gradient(
     SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
     DH: tl.constexpr, DW: tl.constexpr, SHUFFLE: tl.constexpr, ACTIVATION: tl.constexpr,
     SHARED: tl.constexpr, MODE: tl.constexpr, KIND: tl.constexpr, RUN: tl.constexpr,
-    TAPS: tl.constexpr, COLUMNS: tl.constexpr,
-    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+    TAPS: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """One tap's M × N weights of one image, over a share of its pixels and points.
 
-    A run is up to RUN·K pixels of one point. A share is several runs, written once.
+    A run is up to RUN pixels of one point. A share is several runs, written once.
     """
     part = tl.program_id(0)
+    COLUMNS: tl.constexpr = (C + N - 1) // N if gw is not None else 1
     column = part % COLUMNS
     tap = (part // COLUMNS) % TAPS
     o = (part // (COLUMNS * TAPS)) * M + tl.arange(0, M)
@@ -54,12 +56,13 @@ def conv_weight_gradient(
         before = (point * images + n) * pixels * O
         x_here = x + (point * x_rows + n * together * height * width) * C
         gy_here = gy + before
-        begin = (unit % runs) * (RUN * K)
-        end = tl.minimum(begin + RUN * K, pixels)
+        begin = (unit % runs) * RUN
+        end = tl.minimum(begin + RUN, pixels)
         slope_o = slopes(s0, ds, slope, o, a, O, SHARED, SHUFFLE)
         some = tl.zeros((M, N), dtype=tl.float32)
-        some_b = tl.zeros((M,), dtype=tl.float32)
-        some_s = tl.zeros((M,), dtype=tl.float32)
+        # By row of a tile: a sum over the rows in every round would wait for other threads.
+        some_b = tl.zeros((K, M), dtype=tl.float32)
+        some_s = tl.zeros((K, M), dtype=tl.float32)
         for k in range(0, tl.cdiv(end - begin, K)):
             here = begin + k * K
             q = here + tl.arange(0, K)
@@ -78,12 +81,11 @@ def conv_weight_gradient(
                 z = tl.load(saved + before + whole + at, mask=mask, other=0.0)
                 if gs is not None:  # noqa: SIM102  known at compile time, unlike `first`
                     if first:
-                        lost = g.to(tl.float32) * tl.minimum(z.to(tl.float32), 0.0)
-                        some_s += tl.sum(lost, axis=0)
+                        some_s += g.to(tl.float32) * tl.minimum(z.to(tl.float32), 0.0)
                 g = gated(g, z, slope_o, ACTIVATION)
             if gb is not None:  # noqa: SIM102
                 if first:
-                    some_b += tl.sum(g.to(tl.float32), axis=0)
+                    some_b += g.to(tl.float32)
             if gw is not None:
                 inside = (q < end) & (v >= 0) & (v < height) & (u >= 0) & (u < width)
                 near = input_line(here, height, out_height, out_width, SH)
@@ -94,8 +96,10 @@ def conv_weight_gradient(
                 )  # fmt: skip
                 some = product(tl.trans(g.to(KIND)), tile.to(KIND), some, MODE)
         total += some
-        total_b += some_b
-        total_s += some_s
+        if gb is not None:
+            total_b += tl.sum(some_b, axis=0)
+        if gs is not None:
+            total_s += tl.sum(some_s, axis=0)
     # [shares, N, O, taps, C]
     to = tl.program_id(2).to(tl.int64) * images + n
     if gw is not None:
@@ -111,7 +115,7 @@ def conv_weight_gradient(
 def launch(
     gy: Tensor, saved: Tensor | None, x: Tensor, s: tuple[Tensor | None, Tensor | None],
     alpha: Tensor, gw: Tensor | None, gb: Tensor | None, gs: Tensor | None, images: int,
-    geometry: Geometry, activation: str, slope: float, scale: float, mode: str, tile: Tile,
+    geometry: Geometry, activation: str, slope: float, scale: float, mode: str,
 ) -> Launch:  # fmt: skip
     """Prepare the gradients of weights, bias and slope; None skips a gradient.
 
@@ -124,44 +128,43 @@ def launch(
     images : int
         N; each image has b samples, M = N·b.
     """
-    parts = next(part for part in (gw, gb, gs) if part is not None)
-    points = len(alpha)
-    taps, columns = 1, 1  # enough without weights
-    if gw is not None:
-        taps = geometry.kernel[0] * geometry.kernel[1]
-        columns = triton.cdiv(geometry.channels, tile.n)
-    runs = runs_of_point(x.shape[1] // images, geometry, tile)
+    parts = len(next(part for part in (gw, gb, gs) if part is not None))
+    points, outputs, channels = len(alpha), geometry.outputs, geometry.channels
+    taps = 1 if gw is None else geometry.kernel[0] * geometry.kernel[1]
+    runs = runs_of_point(x.shape[1] // images, geometry)
     arguments: dict[str, Any] = {
         "gy": gy, "saved": saved, "x": x, "s0": s[0], "ds": s[1], "alpha": alpha, "gw": gw,
         "gb": gb, "gs": gs, "images": images, "together": x.shape[1] // images, "points": points,
         "height": geometry.height, "width": geometry.width, "out_height": geometry.out_height,
         "out_width": geometry.out_width, "x_rows": rows_of_point(x), "runs": runs,
-        "share": triton.cdiv(points * runs, len(parts)), "slope": slope,
+        "share": triton.cdiv(points * runs, parts), "slope": slope,
         "scale": None if scale == 1 else scale, **geometry.constants(), "ACTIVATION": activation,
         "SHARED": s[0] is not None and s[0].numel() == 1, "MODE": mode, "KIND": KINDS[mode],
-        "RUN": RUN, "TAPS": taps, "COLUMNS": columns,
-        "M": tile.m, "N": tile.n, "K": tile.k,
+        "RUN": RUN, "TAPS": taps,
     }  # fmt: skip
-    grid = (triton.cdiv(geometry.outputs, tile.m) * taps * columns, images, len(parts))
-    # For thin tiles and wide layers the compiler would spill offsets rather than take free
-    # registers.
-    registers = 255 if tile.m * tile.n < 2048 or columns > 1 else 0
-    return Launch(conv_weight_gradient, grid, arguments, tile.warps, tile.stages, registers)
+
+    def grid(tile: Mapping[str, Any]) -> tuple[int, int, int]:
+        columns = 1 if gw is None else triton.cdiv(channels, tile["N"])
+        return triton.cdiv(outputs, tile["M"]) * taps * columns, images, parts
+
+    candidates = tiles.weight_gradient(mode, outputs, channels)
+    return Launch(conv_weight_gradient, grid, arguments, candidates)
 
 
-def runs_of_point(together: int, geometry: Geometry, tile: Tile) -> int:
+def runs_of_point(together: int, geometry: Geometry) -> int:
     """Count the runs of one image's pixels at one point."""
-    return triton.cdiv(together * geometry.out_height * geometry.out_width, RUN * tile.k)
+    return int(triton.cdiv(together * geometry.out_height * geometry.out_width, RUN))
 
 
 def shares(
-    images: int, samples: int, points: int, geometry: Geometry, tile: Tile, programs: int,
+    images: int, samples: int, points: int, geometry: Geometry, mode: str, programs: int,
     weights: bool,
 ) -> int:  # fmt: skip
     """Count the shares of an image's runs that make about so many programs."""
-    units = points * runs_of_point(samples // images, geometry, tile)
+    tile = tiles.weight_gradient(mode, geometry.outputs, geometry.channels)[0]
+    units = points * runs_of_point(samples // images, geometry)
     parts = triton.cdiv(geometry.outputs, tile.m)
     if weights:
         parts *= geometry.kernel[0] * geometry.kernel[1] * triton.cdiv(geometry.channels, tile.n)
     wanted = max(1, min(units, programs // (parts * images)))
-    return triton.cdiv(units, triton.cdiv(units, wanted))  # no share is empty
+    return int(triton.cdiv(units, triton.cdiv(units, wanted)))  # no share is empty

@@ -13,8 +13,8 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 def product(a, b, total, MODE: tl.constexpr):
     """Total + a·b, summed in float32.
 
-    MODE: fp16, bf16 (the type of a and b); tf32, ieee of float32; bf16x3: float32 as two bfloat16
-    each, without the product of the two small parts.
+    MODE: fp16, bf16 (the type of a and b); tf32 of float32; bf16x3: float32 as two bfloat16 each,
+    without the product of the two small parts.
     """
     if MODE == "bf16" and INTERPRETED:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision="ieee")
@@ -39,15 +39,6 @@ def on_line(w0, dw, places, mask, alpha):
     if dw is not None:
         value += alpha * tl.load(dw + places, mask=mask, other=0.0).to(tl.float32)
     return value
-
-
-@triton.jit
-def weight_tile(w0, dw, places, mask, alpha, KIND: tl.constexpr):
-    """Give a tile of γ(α) in the type of the products."""
-    if dw is not None:
-        return on_line(w0, dw, places, mask, alpha).to(KIND)
-    else:
-        return tl.load(w0 + places, mask=mask, other=0.0).to(KIND)
 
 
 @triton.jit

@@ -18,8 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 CSRC = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
-TARGETS = {"sm_80": "compute_80", "sm_90a": "compute_90a"}
-HOPPER = {"convolution64"}  # for sm_90a alone
+TARGETS = {"sm_90a": "compute_90a"}
 # What must be in the Hopper kernel's code: tensor cores, and tiles by the copy engine.
 IN_SASS = ("HGMMA", "UTMALDG", "UTMASTG", "STSM", "USETMAXREG")
 IN_PTX = ("wgmma.mma_async", "cp.async.bulk.tensor", "stmatrix", "setmaxnreg")
@@ -60,7 +59,6 @@ def compile_all(folder: Path) -> dict[tuple[str, str], str]:
         (source.stem, target)
         for source in sorted(CSRC.glob("*.cu"))
         for target in TARGETS
-        if target == "sm_90a" or source.stem not in HOPPER
     ]
 
     def compile_one(task: tuple[str, str]) -> str:

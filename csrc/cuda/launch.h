@@ -41,17 +41,4 @@ void run_kernel(const char* name, void (*kernel)(Parameters...), dim3 grid, unsi
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Upper bound of blocks for loops over any length: enough to fill any card a few times.
-constexpr int64_t kMostBlocks = 4096;
-constexpr int64_t kMostRows = 65535;  // of a grid in its second dimension
-
-inline unsigned blocks_for(int64_t work, int64_t each) {
-    const int64_t blocks = ceil_div(work, each);
-    return static_cast<unsigned>(blocks < 1 ? 1 : blocks < kMostBlocks ? blocks : kMostBlocks);
-}
-
-inline bool aligned16(const void* address) {
-    return reinterpret_cast<uintptr_t>(address) % 16 == 0;
-}
-
 }  // namespace faigfast::cuda

@@ -109,11 +109,11 @@ def _triton_backend() -> Backend:
 
 
 def _cuda_backend() -> Backend:
-    why = _extension_cuda.problem()
+    why = _triton.refuses()
     return Backend(
         "cuda",
         not why,
-        why or f"{ONE_PASS} with CUDA kernels around cuDNN, compiled and not yet run on a device",
+        why or f"{ONE_PASS} with cuDNN's convolutions and Triton kernels around them",
         {"extension": _extension_cuda.describe()},
     )
 
@@ -166,8 +166,7 @@ def choose(
     if name not in NAMES:
         raise ValueError(f"backend is {name!r}; expected one of auto, {', '.join(NAMES)}")
     # Ask no other backend: loading Triton takes a tenth of a second.
-    refuses = {"triton": _triton.refuses, "cuda": _extension_cuda.problem}.get(name)
-    why = refuses(device) if refuses else ""
+    why = _triton.refuses(device) if name in ("triton", "cuda") else ""
     if name == "cpu" and _extension.module is None:
         why = MISSING
     if why:

@@ -1,6 +1,5 @@
 """`faigfast bench`: rival implementations and faigfast's backends, compared and timed."""
 
-from faigfast.bench.compiled import CompiledKernels, compile_kernels
 from faigfast.bench.cost import Cost, measure_cost
 from faigfast.bench.experiment import Experiment, experiment
 from faigfast.bench.kernels import Kernels, measure_kernels
@@ -13,13 +12,11 @@ __all__ = [
     "DEFAULT",
     "WORKLOADS",
     "BenchmarkResult",
-    "CompiledKernels",
     "Cost",
     "Experiment",
     "Kernels",
     "Race",
     "benchmark",
-    "compile_kernels",
     "experiment",
     "measure_cost",
     "measure_kernels",

@@ -8,12 +8,10 @@ from typing import Any
 from faigfast.bench import (
     DEFAULT,
     BenchmarkResult,
-    CompiledKernels,
     Cost,
     Kernels,
     Race,
     benchmark,
-    compile_kernels,
     measure_cost,
     measure_kernels,
     race,
@@ -23,7 +21,6 @@ from faigfast.io.atomic import write_text
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
 TITLES: dict[type, str] = {Race: "Time to the authors' accuracy", Cost: "The cost of a call"}
-COMPILED = "bench --compiled"  # its part of a document
 
 
 def run(options: Any, words: Sequence[str]) -> None:
@@ -32,8 +29,6 @@ def run(options: Any, words: Sequence[str]) -> None:
         file = writable_file(options.output)
         if options.kernels and file.suffix == ".md":
             surroundings(file, "bench")
-        if options.compiled and file.suffix == ".md":
-            surroundings(file, COMPILED)
     if options.to_accuracy:
         race_result = race(
             {name: partial(shipped_pair, name) for name in PAIRS},
@@ -45,9 +40,6 @@ def run(options: Any, words: Sequence[str]) -> None:
     if options.cost:
         cost_result = measure_cost(repeats=options.repeats, progress=not options.quiet)
         _finish(cost_result, options.output, words)
-        return
-    if options.compiled:
-        _finish(compile_kernels(progress=not options.quiet), options.output, words)
         return
     if options.kernels:
         _finish(measure_kernels(progress=not options.quiet), options.output, words)
@@ -63,16 +55,13 @@ def run(options: Any, words: Sequence[str]) -> None:
 
 
 def _finish(
-    result: BenchmarkResult | Race | Cost | Kernels | CompiledKernels,
+    result: BenchmarkResult | Race | Cost | Kernels,
     output: str | None,
     words: Sequence[str],
 ) -> None:
     """Print the table; keep it as a document, or all figures as JSON."""
     result.command = ["faigfast", *words]
-    if isinstance(result, CompiledKernels) and output is not None and output.endswith(".md"):
-        body = f"Written by `{command_line(words)}`.\n\n{result.table()}"
-        write_between(output, COMPILED, body)
-    elif isinstance(result, Kernels) and output is not None and output.endswith(".md"):
+    if isinstance(result, Kernels) and output is not None and output.endswith(".md"):
         figure = Path(output).with_suffix(".svg")
         result.figure(figure)
         picture = f"![Effective GFLOP/s by size and channels]({figure.name})"

@@ -14,9 +14,6 @@ from faigfast.backend.catalogue import backends
 from faigfast.backend.cpu import extension as _extension
 from faigfast.backend.gpu import extension as _extension_cuda
 from faigfast.backend.gpu import triton_support as _triton
-from faigfast.backend.gpu.layer_choice import LAYER_TIMINGS
-from faigfast.backend.gpu.resident_chunks import CHUNK_TIMINGS
-from faigfast.backend.gpu.timed_choices import TimedChoices
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.zoo.pairs import shipped_pair
 
@@ -59,8 +56,6 @@ def examine() -> dict[str, dict[str, Any]]:
         "CUDA extension": _try(_cuda_findings),
         "backends": _try(lambda: {b.name: _backend(b) for b in backends().values()}),
         "Triton": _try(_triton_findings),
-        "layers": _try(lambda: _timings(LAYER_TIMINGS)),
-        "chunks": _try(lambda: _timings(CHUNK_TIMINGS)),
         "compilers here": {name: _compiler(name) for name in COMPILERS},
         "GPU": _gpu(),
         "machine": {
@@ -95,22 +90,12 @@ def _extension_findings() -> dict[str, Any]:
 
 
 def _triton_findings() -> dict[str, Any]:
-    """Describe Triton, its kernels and the tiles timed on each device."""
+    """Describe Triton and whether its kernels can run."""
     why = _triton.refuses()
-    state = {
+    return {
         "version": _triton.version() or "missing",
         "kernels": f"cannot run here: {why}" if why else "can run here",
     }
-    if not _triton.missing():
-        from faigfast.kernels import tuning
-
-        state |= _timings(tuning.TILES)
-    return state
-
-
-def _timings(timings: TimedChoices) -> dict[str, str]:
-    """Name the file of timed choices, and list them."""
-    return {"choices in": str(timings.path), **timings.described()}
 
 
 def _cuda_findings() -> dict[str, Any]:

@@ -314,12 +314,6 @@ def _bench(add: Add) -> None:
         "processor's peak",
     )
     add(
-        "--compiled",
-        action="store_true",
-        help="instead, without a GPU: instructions, registers and memory of the Triton kernels "
-        "compiled for sm_80 and sm_90",
-    )
-    add(
         "--output",
         type=str,
         metavar="FILE",

@@ -57,8 +57,8 @@ class Use:
         Type of activations, if tensors on the line are wider.
     scale : GradientScale, optional
         Keeps gradients in the range of `values`.
-    layer_choice : LayerChoice, optional
-        Replaces the backend's kernel of a layer by the fastest one.
+    preference : Preference, optional
+        Operations for which the card's table asks another backend's kernel first.
     packed_weights : dict
         Weights in the order of kernels, for their next run in the same call.
     """
@@ -68,7 +68,7 @@ class Use:
     mode: str = "ieee"
     values: torch.dtype | None = None
     scale: Any = None
-    layer_choice: Any = None
+    preference: Any = None
     packed_weights: dict[Any, Any] = field(default_factory=dict)
 
 
@@ -190,15 +190,24 @@ def kernel(
 def choose(operation: str, *args: Any) -> Kernel:
     """Find the first kernel of the backend in use, or of all, that serves these arguments.
 
-    With a `layer_choice`, the kernel of any backend that was measured to be fastest.
+    With a `preference`, the kernel of the backend that it names for the operation comes first.
     """
     use = in_use()
+    if use.preference is not None:
+        other = use.preference.backends.get(operation, "")
+        for kernel in KERNELS[operation]:
+            if other and kernel.backend == other and not kernel.refuses(*args):
+                noun = NOUNS.get(operation.removesuffix("_backward"), operation)
+                use.refused.setdefault(
+                    f"speed: {noun} by the backend {other}, the faster one on this card "
+                    f"({use.preference.basis})"
+                )
+                return kernel
     for kernel in KERNELS[operation]:
         if kernel.backend in ("", use.backend):
             why = kernel.refuses(*args)
             if not why:
-                choice = use.layer_choice
-                return kernel if choice is None else choice.kernel(operation, kernel, args)
+                return kernel
             if kernel.backend and kernel.notes_refusal:
                 use.refused.setdefault(_refusal(operation, kernel.name, why))
     raise AssertionError(f"{operation} has no plain kernel")

@@ -121,7 +121,7 @@ def test_the_kernels_are_right_on_neon(tmp_path):
         assert (result.returncode, result.stdout.split(), result.stderr) == (0, ["portable"], "")
 
 
-def test_the_cuda_kernels_keep_to_their_memory(compiler, tmp_path):
+def test_the_cuda_kernel_keeps_to_its_memory(compiler, tmp_path):
     """The emulation runs each thread as a fiber, on buffers of exactly the needed size."""
     folder = ROOT / "tests" / "cpp" / "cuda"
     emulate = ["-include", folder / "emulated_hopper.h", "-Wno-unknown-pragmas", "-x", "c++"]
@@ -138,9 +138,7 @@ def test_the_cuda_kernels_keep_to_their_memory(compiler, tmp_path):
     assert run(*compiler, *objects, "-o", tmp_path / "driver").returncode == 0
     result = run(tmp_path / "driver")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.split() == [
-        "path_weights", "score_reduction", "loss_gradient", "mask_gradient", "convolution64"
-    ]  # fmt: skip
+    assert result.stdout.split() == ["convolution64"]
     # The sanitizer warns of fibers (makecontext), which it mostly supports.
     others = [line for line in result.stderr.splitlines() if "makecontext" not in line]
     assert not others

@@ -1,17 +1,12 @@
 """The Triton kernels compiled for absent cards: they use matrix instructions and never spill."""
 
 import multiprocessing
-import re
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from faigfast.backend.gpu import triton_support as _triton
-from faigfast.bench import compile_kernels
-from faigfast.bench.compiled import STATE
-from faigfast.cli.main import main
 
 pytestmark = [
     pytest.mark.build,
@@ -19,7 +14,7 @@ pytestmark = [
         bool(_triton.missing()), reason=f"the kernels were not compiled: {_triton.missing()}"
     ),
 ]
-MODES = ("fp16", "bf16", "tf32", "bf16x3", "ieee")
+MODES = ("fp16", "bf16", "tf32", "bf16x3")
 MATRIX = {80: "mma.sync", 90: "wgmma.mma_async"}
 SHARED = {80: 163, 90: 227}  # KB of shared memory per program
 # Consumer cards (sm_86, sm_89, sm_120) take the code of sm_80 and have 99 KB: first tiles must fit.
@@ -71,8 +66,8 @@ def compiled(task):
 def wrong(case, made, capability, first):
     most = (FIRST if first else SHARED)[capability]
     fits = made.local == 0 and 0 < made.registers <= 255 and made.shared <= 1024 * most
-    rows = case.launch.arguments.get("M", 0)
-    if case.mode == "ieee" or not rows:
+    rows = case.launch.constants.get("M", 0)
+    if not rows:
         multiplies = not made.instructions
     elif rows >= 64:  # wgmma needs 64 rows
         multiplies = bool(made.instructions.get(MATRIX[capability]))
@@ -88,7 +83,7 @@ def narrow_loads(case, made):
     arguments = case.launch.arguments
     aligned = arguments.get("C", 1) % 8 == arguments.get("O", 1) % 8 == 0
     copies = [name for name in made.loads if not name.endswith(".128")]
-    return copies if aligned and arguments.get("SHUFFLE") == 1 and "K" in arguments else []
+    return copies if aligned and arguments.get("SHUFFLE") == 1 else []
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +112,8 @@ def test_a_spill_would_be_seen():
     from faigfast.kernels import aot, cases
 
     case = cases.first_tiles("fp16", cases.BODY)[0]
-    made = aot.compiled(replace(case.launch, registers=40), 80)
+    few = replace(case.launch.tiles[0], registers=40)
+    made = aot.compiled(replace(case.launch, tiles=(few,)), 80)
     assert made.local > 0 and wrong(case, made, 80, True)
 
 
@@ -127,34 +123,18 @@ def test_a_narrow_load_would_be_seen():
 
     case = cases.first_tiles("fp16", cases.BODY)[0]
     assert set(aot.compiled(case.launch, 90).loads) == {"LDGSTS.E.BYPASS.128"}
-    made = aot.compiled(case.launch, 90, unaligned=["w0"])
+    made = aot.compiled(case.launch, 90, unaligned=["w"])
     assert made.loads["LDG.E.U16"] and wrong(case, made, 90, True)
 
 
-def test_the_command_writes_its_part_of_a_document(tmp_path, monkeypatch, capsys):
+def test_what_triton_tunes(monkeypatch):
+    """Every candidate is a configuration of its own; Triton refuses a key that is no argument."""
     from faigfast.kernels import cases
+    from faigfast.kernels.launch import tuned
 
-    few = cases.others()[:1]
-    monkeypatch.setattr(cases, "first_tiles", lambda *_: [])
-    monkeypatch.setattr(cases, "others", lambda: few)
-    document = tmp_path / "gpu.md"
-    main(["bench", "--compiled", "--quiet", "--output", str(document)])
-    document.write_text(f"before\n{document.read_text()}after\n")
-    main(["bench", "--compiled", "--quiet", "--output", str(document)])
-    text = document.read_text()
-    assert text.startswith("before") and text.rstrip().endswith("after")
-    assert text.count("| path_weights, fp16, 64 → 64 | sm_90 |") == 1
-    assert "path_weights" in capsys.readouterr().out
-
-
-def test_every_row_of_the_document_says_that_no_device_ran_it():
-    text = (Path(__file__).parents[2] / "docs" / "lab" / "gpu.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (?:conv_|path_|channels_|score_|squared_).*$", text, re.MULTILINE)
-    assert len(rows) > 60 and all(row.endswith(f"{STATE} |") for row in rows)
-    assert all("| none | " + STATE in row for row in rows)
-
-
-def test_in_the_interpreter_there_is_nothing_to_compile(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    with pytest.raises(ValueError, match="no kernels to compile: TRITON_INTERPRET is 1"):
-        compile_kernels(progress=False)
+    for case in cases.first_tiles("fp16", cases.BODY):
+        candidates = [c.launch.tiles[0] for c in cases.every_tile("fp16", cases.BODY)
+                      if c.launch.name == case.launch.name]  # fmt: skip
+        tuner = tuned(case.launch.kernel, tuple(candidates))
+        assert len({str(config) for config in tuner.configs}) == len(candidates) > 1
+        assert tuner.cache_results and len(tuner.keys) == len(set(tuner.keys)) > 8

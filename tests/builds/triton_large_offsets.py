@@ -47,9 +47,10 @@ def run_last(monkeypatch):
         handle = given(axis)
         return interpreter.TensorHandle(handle.data + np.int32(offsets[axis]), handle.dtype)
 
-    def run(launch, *counts):
-        offsets.update({i: n - m for i, (n, m) in enumerate(zip(launch.grid, counts, strict=True))})
-        replace(launch, grid=counts).run()
+    def run(launch, tile, *counts):
+        grid = launch.grid(tile.constants)
+        offsets.update({i: n - m for i, (n, m) in enumerate(zip(grid, counts, strict=True))})
+        replace(launch, grid=counts, tiles=(tile,)).run()
 
     monkeypatch.setattr(builder, "create_get_program_id", shifted)
     monkeypatch.setattr(interpreter.GridExecutor, "_restore_args_dev", lambda *_: None)
@@ -58,10 +59,8 @@ def run_last(monkeypatch):
 
 def test_values_far_into_a_point(far_layer, run_last):
     x, y = far(2), far(3)
-    (launch,) = orchestra.forward_launches(
-        far_layer, x, (None, None), None, y, None, "", Tile(32, 16, 16)
-    )
-    run_last(launch, 2, 1, 1)
+    (launch,) = orchestra.forward_launches(far_layer, x, (None, None), None, y, None, "")
+    run_last(launch, Tile(32, 16, 16), 2, 1, 1)
     w = far_layer.w[0].movedim(-1, 1)
     exact = torch.conv2d(last_lines(x), w, padding=1)
     assert torch.equal(last_lines(y)[:, 1, -64:], exact[:, 1, -64:].half().float())
@@ -69,8 +68,8 @@ def test_values_far_into_a_point(far_layer, run_last):
 
 def test_input_gradients_far_into_a_point(far_layer, run_last):
     gy, gx = far(2), far(3)
-    (launch,) = orchestra.input_gradient_launches(far_layer, gy, None, gx, Tile(32, 16, 16))
-    run_last(launch, 2, 1, 1)
+    (launch,) = orchestra.input_gradient_launches(far_layer, gy, None, gx)
+    run_last(launch, Tile(32, 16, 16), 2, 1, 1)
     w = far_layer.w[0].movedim(-1, 1)
     exact = torch.conv_transpose2d(last_lines(gy)[None], w, padding=1)[0]
     assert torch.equal(last_lines(gx)[:, 1, -64:], exact[:, 1, -64:].half().float())
@@ -80,10 +79,10 @@ def test_weight_gradients_far_into_a_point(far_layer, run_last, monkeypatch):
     monkeypatch.setattr(orchestra, "ON_CPU", 2**31)  # one share per run
     x, gy = far(2), far(3)
     launch, (gw, _, _) = orchestra.weight_gradient_launch(
-        far_layer, gy, None, x, 1, (True, False, False), Tile(16, 16, 16)
+        far_layer, gy, None, x, 1, (True, False, False)
     )
-    run_last(launch, 9, 1, 1)
-    pixels = conv_weight_gradient.RUN * 16
+    run_last(launch, Tile(16, 16, 16), 9, 1, 1)
+    pixels = conv_weight_gradient.RUN
     g = torch.zeros(16, 2, FAR[1])
     g[:, 1, -pixels:] = last_lines(gy)[:, 1, -pixels:]
     exact = torch.nn.grad.conv2d_weight(last_lines(x)[None], (16, 16, 3, 3), g[None], padding=1)

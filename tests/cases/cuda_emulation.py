@@ -16,7 +16,7 @@ from unittest import mock
 import pybind11
 import torch
 
-from faigfast.backend.gpu import cuda_conv, cuda_hopper, cuda_launch, cuda_pointwise
+from faigfast.backend.gpu import cuda_hopper, triton_support
 from faigfast.backend.gpu import extension as _extension_cuda
 
 CSRC = Path(__file__).parents[2] / "csrc" / "cuda"
@@ -72,14 +72,12 @@ def here(device):
 
 @contextmanager
 def emulated(module):
-    """Let the CUDA kernels serve tensors on the CPU."""
+    """Let the CUDA kernel serve tensors on the CPU, and cuDNN's place be taken by torch's."""
     with (
         mock.patch.object(_extension_cuda, "module", module),
         mock.patch.object(_extension_cuda, "problem", lambda device=None: ""),
-        mock.patch.object(cuda_launch, "on", here),
-        mock.patch.object(cuda_conv, "on", here),
+        mock.patch.object(triton_support, "refuses", lambda device=None: ""),
         mock.patch.object(cuda_hopper, "on", here),
-        mock.patch.object(cuda_pointwise, "on", here),
         mock.patch.object(torch.Tensor, "data_ptr", _address, create=False),
     ):
         yield

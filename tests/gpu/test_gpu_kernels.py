@@ -1,4 +1,4 @@
-"""The CUDA kernels on a device, against plain PyTorch in float64 on the CPU."""
+"""cuDNN's convolutions with kernels around them on a device, against float64 on the CPU."""
 
 from contextlib import contextmanager
 
@@ -16,13 +16,14 @@ from cases.path_operations import (
 )
 
 from faigfast.backend.gpu import extension as _extension_cuda
+from faigfast.backend.gpu import triton_support as _triton
 from faigfast.backend.gpu.cuda_launch import at_all_points
 from faigfast.backend.precision import proper_float32
 from faigfast.ops import score_reduction, score_reduction_reference
 from faigfast.ops.registry import Use, using
 from faigfast.ops.squared_error.operation import squared_error_backward
 
-WHY = _extension_cuda.problem()
+WHY = _triton.refuses() or ("TRITON_INTERPRET is 1" if _triton.interpreted() else "")
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(WHY), reason=WHY)]
 
 
@@ -81,7 +82,7 @@ def test_larger(channels):
     assert torch.equal(results[0].sums[1], results[1].sums[1])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32])
 @pytest.mark.parametrize("last", [False, True], ids=["taps last", "inputs last"])
 @pytest.mark.parametrize("shape", [*SHAPES, (3, 256, 512, 3, 3)], ids=str)
 def test_small_scores(shape, last, dtype):
@@ -122,11 +123,12 @@ def test_small_weights_at_all_points(shape, to):
     assert torch.equal(gamma[0], w0.to(to))
 
 
+@pytest.mark.skipif(bool(_extension_cuda.problem()), reason=_extension_cuda.problem() or "-")
 def test_a_launch_that_fails_names_its_kernel():
-    w = torch.ones(1, device="cuda")
-    with pytest.raises(RuntimeError, match="the CUDA kernel path_weights cannot use its device"):
-        _extension_cuda.module.path_weights(
-            device=4711, stream=0, from_type="fp32", to_type="fp32", points=1, outputs=1, inputs=1,
-            taps=1, output_stride=1, input_stride=1, tap_stride=1, alpha=w.data_ptr(),
-            w0=w.data_ptr(), dw=0, gamma=w.data_ptr(),
+    with pytest.raises(RuntimeError, match="the CUDA kernel convolution64 cannot use its device"):
+        _extension_cuda.module.convolution64(
+            device=4711, stream=0, type="fp16", points=1, samples=1, height=1, width=1,
+            shared=False, residual_shared=False, x=0, gamma=0, bias=0, residual=0, y=0,
+            activation="none", slope=0.0, scale=1.0,
         )  # fmt: skip
+    assert torch.ones(1, device="cuda").item() == 1  # the error is gone

@@ -48,17 +48,13 @@ def overlaps(exact, result):
     return [len(best & other) / len(best) for best, other in tops]
 
 
-@pytest.mark.parametrize("tuned", ["0", "1"], ids=["own kernels", "the fastest"])
 @pytest.mark.parametrize("precision", BOUNDS)
 @pytest.mark.parametrize("backend", ["torch", "triton", "cuda"])
-def test_rankings(backend, precision, tuned, pair, monkeypatch):
+def test_rankings(backend, precision, pair):
     if not backends()[backend].available:
         pytest.skip(backends()[backend].reason)
-    if backend == "torch" and tuned == "1":
-        pytest.skip("it has one way alone")
     if backend != "triton" and precision in MATRIX:
         pytest.skip("it has no such products")
-    monkeypatch.setenv("FAIGFAST_TUNE", tuned)
     nets, batch, exact = pair
     with proper_float32():
         result = attribute(*nets, batch, steps=STEPS, backend=backend, precision=precision)

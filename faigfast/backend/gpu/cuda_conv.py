@@ -1,15 +1,17 @@
-"""Path convolutions on an NVIDIA GPU: kernels of our own around cuDNN, channels-last.
+"""Path convolutions on an NVIDIA GPU by cuDNN, channels-last, with Triton kernels around it.
 
 One kernel makes the weights of all points, in the type and layout of the images. Backward, one pass
 applies activation gradient, factor and shuffle, and sums the gradients of bias and slope.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from faigfast.backend.gpu.cuda_launch import TYPES, at_all_points, extension, on, refuses
+from faigfast.backend.gpu.cuda_launch import at_all_points
+from faigfast.backend.gpu.triton_conv import FUSED, contiguous, refuses
 from faigfast.ops.activation import activation_backward
 from faigfast.ops.conv.operation import at_points, backward_at_points
 from faigfast.ops.conv.spec import (
@@ -19,10 +21,10 @@ from faigfast.ops.conv.spec import (
     conv_backward_kernel,
     conv_kernel,
 )
-from faigfast.ops.path_values import address, dense, every_point, one_batch
+from faigfast.ops.path_values import dense, every_point, one_batch
 
-# Activations whose gradient the mask kernel computes.
-_FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky", "prelu": "leaky"}
+PROGRAMS = 8  # programs of the mask kernel per multiprocessor
+ON_CPU = 4  # programs in the interpreter
 
 
 def _refuses(x: Tensor, *parts: Tensor | None) -> str:
@@ -58,14 +60,14 @@ def conv(
 def conv_backward(b: Backward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `faigfast.ops.conv.operation.conv_backward`."""
     gy, x, spec, needs = b.gy, b.x, b.spec, b.needs
-    w0, dw, _, _, s0, ds, alpha = b.parameters
-    if spec.activation not in _FUSED:
+    w0, dw, _, _, s0, _, alpha = b.parameters
+    if spec.activation not in FUSED:
         gy = activation_backward(gy * spec.scale, b.saved, spec.activation, spec.slope)
         spec = spec.without_epilogue()
-    slopes = None if s0 is None else at_all_points(s0, ds, alpha, torch.float32)
-    g, gb, gs = mask_gradient(gy, b.saved, slopes, b.images, needs[2:], spec)
-    if needs[3] and s0 is not None and s0.numel() == 1:
-        gs = gs.sum(1, keepdim=True)
+    g, gb, gs = mask_gradient(gy, b.saved, b.parameters, b.images, needs[2:], spec)
+    if needs[3] and s0 is not None:
+        one = s0.numel() == 1
+        gs = gs.sum(1, keepdim=True) if one else gs.unflatten(1, (-1, spec.shuffle**2)).sum(2)
     weights = at_all_points(w0, dw, alpha, x.dtype).unbind()
     behind = zip(map(one_batch, g.unbind()), map(one_batch, weights), strict=True)
     gx, gw, _ = backward_at_points(
@@ -77,7 +79,7 @@ def conv_backward(b: Backward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def mask_gradient(
     gy: Tensor,
     saved: Tensor,
-    slopes: Tensor | None,
+    parameters: PathParameters,
     images: int,
     needs: Sequence[bool],
     spec: ConvSpec,
@@ -86,16 +88,14 @@ def mask_gradient(
 
     Parameters
     ----------
-    gy, saved : Tensor
+    gy, saved, parameters
         As in `faigfast.ops.conv.operation.conv_backward`.
-    slopes : Tensor, optional
-        [P, O] or [P, 1] of prelu, in float32.
     images : int
         N, of M = N·b samples.
     needs : list of bool
         Which of gb, gs to compute; the others are empty.
     spec : ConvSpec
-        Its activation is "none", "relu", "leaky_relu" or "prelu".
+        Its activation is one of `FUSED`.
 
     Returns
     -------
@@ -104,31 +104,34 @@ def mask_gradient(
     gb, gs : Tensor
         [N, O] in float32, summed over points, samples and pixels; gs for one slope per channel.
     """
-    activation, scale, shuffle = spec.activation, spec.scale, spec.shuffle
+    from faigfast.kernels.mask_gradient import launch, shares_of
+
+    activation, shuffle = spec.activation, spec.shuffle
     upstream = every_point(dense(gy), len(gy))  # [P, M, *spatial, C]
-    dense_saved = None if activation == "none" else every_point(dense(saved), len(gy))
     points, samples, *spatial, channels = upstream.shape
     channels *= shuffle**2
     spatial = [size // shuffle for size in spatial]
-    unchanged = activation == "none" and scale == 1 and shuffle == 1
+    unchanged = activation == "none" and spec.scale == 1 and shuffle == 1
     g = upstream if unchanged else upstream.new_empty(points, samples, *spatial, channels)
-    sums = [
-        upstream.new_empty(images, channels, dtype=torch.float32) if need else None
-        for need in needs
-    ]
-    if slopes is not None:
-        slopes = slopes.expand(points, channels).contiguous()
+    gb = gs = upstream.new_empty(0)
     if not unchanged or any(needs):
-        height = spatial[0] if spatial else 1
-        mask_gradient_kernel = extension().MaskGradient(
-            type=TYPES[gy.dtype], points=points, images=images, samples=samples // images,
-            height=height, width=torch.Size(spatial[1:]).numel(), channels=channels,
-            shuffle=shuffle, activation=_FUSED[activation], gy=address(upstream),
-            saved=address(dense_saved), slopes=address(slopes), slope=spec.slope, scale=scale,
-            g=0 if unchanged else address(g), gb=address(sums[0]), gs=address(sums[1]),
-        )  # fmt: skip
-        scratch = upstream.new_empty(mask_gradient_kernel.room(), dtype=torch.float32)
-        with on(gy.device) as where:
-            mask_gradient_kernel.run(**where, room=address(scratch))
-    gb, gs = (gy.new_empty(0) if part is None else part for part in sums)
+        programs = ON_CPU
+        if gy.is_cuda:
+            gpu = torch.cuda.get_device_properties(gy.device)
+            programs = PROGRAMS * gpu.multi_processor_count
+        *above, width = spatial  # in one dimension there is one row
+        size = math.prod(above), width
+        pixels = samples // images * math.prod(spatial)
+        shares = shares_of(points, pixels, images, channels, programs)
+        sums = [
+            upstream.new_empty(shares, images, channels, dtype=torch.float32) if need else None
+            for need in needs
+        ]
+        launch(
+            upstream, None if activation == "none" else every_point(dense(saved), points),
+            (contiguous(parameters.s0), contiguous(parameters.ds)),
+            parameters.alpha.float().contiguous(), None if unchanged else g, sums[0], sums[1],
+            images, shares, size, channels, shuffle, FUSED[activation], spec.slope, spec.scale,
+        ).run()  # fmt: skip
+        gb, gs = (gb if part is None else part.sum(0) for part in sums)
     return g.movedim(-1, 2), gb, gs

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from faigfast.backend.gpu import cuda_conv  # noqa: F401  its kernel comes after this one
-from faigfast.backend.gpu.cuda_launch import TYPES, at_all_points, extension, on, refuses
+from faigfast.backend.gpu import extension as _extension_cuda
+from faigfast.backend.gpu.cuda_launch import TYPES, at_all_points, extension, on
 from faigfast.ops.conv.spec import ConvSpec, PathParameters, conv_kernel
 from faigfast.ops.path_values import address, dense
 
 _FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky"}
-_CAPABILITY = (9, 0)
 _ALIGNED = 16  # bytes; alignment of addresses that the copy engine reads
 
 
@@ -26,15 +26,15 @@ def _refuses(x: Tensor, parameters: PathParameters, residual: Tensor | None, spe
         return "stride, padding, dilation, groups and shuffle are not 1, or it is transposed"
     if spec.activation not in _FUSED or spec.keeps_more(residual):
         return f"it does not take {spec.activation} with what follows"
-    why = refuses(x, *(part for part in (w0, dw, b0, db, residual) if part is not None))
-    if why:
+    if why := _extension_cuda.problem(x.device):
         return why
-    if x.dtype not in (torch.float16, torch.bfloat16) or (
-        residual is not None and residual.dtype != x.dtype
-    ):
+    if x.dtype not in TYPES or (residual is not None and residual.dtype != x.dtype):
         return f"tensors are of {x.dtype}"
-    if x.device.type == "cuda" and torch.cuda.get_device_capability(x.device) != _CAPABILITY:
-        return "the card is not of compute capability 9.0"
+    for part in (w0, dw, b0, db, residual):  # read through addresses, so none may be elsewhere
+        if part is not None and part.device != x.device:
+            return f"tensors are on {x.device} and {part.device}"
+    if not x.numel():
+        return "there is nothing to compute"
     if os.environ.get("FAIGFAST_HOPPER") != "1":
         return "compiled, not yet run on a device; FAIGFAST_HOPPER=1 takes it"
     return ""

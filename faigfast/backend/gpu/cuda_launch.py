@@ -1,4 +1,4 @@
-"""Shared parts of the CUDA kernels: refusals, the current device and stream, weights at points."""
+"""Shared parts of the backend cuda: the current device and stream, weights at points."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,32 +8,12 @@ import torch
 from torch import Tensor
 
 from faigfast.backend.gpu import extension as _extension_cuda
-from faigfast.ops.path_values import address
 
-TYPES = {
-    torch.float16: "fp16",
-    torch.bfloat16: "bf16",
-    torch.float32: "fp32",
-    torch.float64: "fp64",
-}
-NARROW = (torch.float16, torch.bfloat16, torch.float32)
-
-
-def refuses(*parts: Tensor, types: tuple[torch.dtype, ...] = NARROW) -> str:
-    """Say why the kernels do not serve tensors, or that the first is empty; "" if they serve."""
-    why = _extension_cuda.problem(parts[0].device)
-    if why:
-        return why
-    for part in parts:  # read through addresses, so none may be anything else
-        if part.device != parts[0].device:
-            return f"tensors are on {parts[0].device} and {part.device}"
-        if part.dtype not in types:
-            return f"tensors are of {part.dtype}"
-    return "" if parts[0].numel() else "there is nothing to compute"
+TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 def extension() -> Any:
-    """Give the extension; call this only after `refuses` gave ""."""
+    """Give the extension; call this only where `extension.problem` gave ""."""
     return _extension_cuda.module
 
 
@@ -46,7 +26,7 @@ def on(device: torch.device) -> Iterator[dict[str, int]]:
 
 
 def at_all_points(w0: Tensor, dw: Tensor | None, alpha: Tensor, dtype: torch.dtype) -> Tensor:
-    """γ(α) = w0 + αΔ at all points [P, *w], computed in float32, channels-last, by one kernel.
+    """γ(α) = w0 + αΔ at all points [P, *w], computed in float32, channels-last.
 
     Parameters
     ----------
@@ -57,21 +37,21 @@ def at_all_points(w0: Tensor, dw: Tensor | None, alpha: Tensor, dtype: torch.dty
     dtype : torch.dtype
         Type of the result.
     """
-    points, shape = len(alpha), w0.shape
-    flat = w0.reshape(*shape[:2], -1) if w0.ndim > 1 else w0.view(-1, 1, 1)
-    change = None if dw is None else dw.reshape(flat.shape)
-    if change is not None and change.stride() != flat.stride():
-        flat, change = flat.contiguous(), change.contiguous()
-    outputs, inputs, taps = flat.shape
-    gamma = w0.new_empty(points, outputs, taps, inputs, dtype=dtype)
-    nodes = alpha.to(torch.float32).contiguous()
-    with on(w0.device) as where:
-        extension().path_weights(
-            **where, from_type=TYPES[w0.dtype], to_type=TYPES[dtype], points=points,
-            outputs=outputs, inputs=inputs, taps=taps, output_stride=flat.stride(0),
-            input_stride=flat.stride(1), tap_stride=flat.stride(2), alpha=address(nodes),
-            w0=address(flat), dw=address(change), gamma=address(gamma),
-        )  # fmt: skip
-    if w0.ndim == 1:
-        return gamma.view(points, outputs)
-    return gamma.view(points, outputs, *shape[2:], inputs).movedim(-1, 2)
+    last = w0.ndim > 1
+    start, change = (
+        None if part is None else (part.movedim(1, -1) if last else part).contiguous()
+        for part in (w0, dw)
+    )
+    assert start is not None
+    nodes, shape = alpha.float().contiguous(), (len(alpha), *start.shape)
+    if change is None:
+        gamma = start.to(dtype).expand(shape).contiguous()
+    elif start.is_cuda:
+        from faigfast.kernels.path_weights import launch
+
+        gamma = start.new_empty(shape, dtype=dtype)
+        launch(start, change, nodes, gamma).run()
+    else:
+        steps = nodes.view(-1, *[1] * start.ndim)
+        gamma = torch.addcmul(start.float(), change.float(), steps).to(dtype)
+    return gamma.movedim(-1, 2) if last else gamma

@@ -8,7 +8,7 @@ import torch
 
 from faigfast.backend.cpu import extension as _extension
 
-LEAST = (8, 0)  # compute capability
+CAPABILITY = (9, 0)  # of Hopper; the code runs on no other
 
 
 def _load() -> tuple[ModuleType | None, str]:
@@ -64,12 +64,12 @@ def _driver_problem() -> str:
 @cache
 def _card_problem(number: int) -> str:
     capability = torch.cuda.get_device_capability(number)
-    if capability >= LEAST:
+    if capability == CAPABILITY:
         return ""
     name = torch.cuda.get_device_name(number)
     return (
         f"{name} has compute capability {capability[0]}.{capability[1]}; expected "
-        f"{LEAST[0]}.{LEAST[1]} or more (Ampere)"
+        f"{CAPABILITY[0]}.{CAPABILITY[1]} (Hopper)"
     )
 
 
@@ -81,4 +81,4 @@ def describe() -> str:
     """Say in one line what the CUDA extension was built with, or why there is none."""
     if module is None:
         return f"missing: {missing}"
-    return f"built with CUDA {_version(module.runtime_version())} for sm_80 and sm_90a"
+    return f"built with CUDA {_version(module.runtime_version())} for sm_90a"

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from faigfast.backend.gpu.triton_conv import refuses
+from faigfast.backend.gpu.triton_conv import contiguous, refuses
 from faigfast.ops import affine as _affine  # noqa: F401  registers the operation
 from faigfast.ops import prelu as _prelu  # noqa: F401
 from faigfast.ops.registry import kernel
@@ -15,10 +15,6 @@ def _refuses(x: Tensor, *parts: Tensor | None) -> str:
         return why
     fits = x[0, 0].numel() < 2**31
     return "" if fits else "one image has more numbers than 32 bits count"
-
-
-def _contiguous(part: Tensor | None) -> Tensor | None:
-    return None if part is None else part.contiguous()
 
 
 def _shared(x: Tensor) -> Tensor:
@@ -33,9 +29,9 @@ def _forward(
     from faigfast.kernels.channels import forward_launch
 
     y = x.new_empty(len(alpha), *x.shape[1:])
-    weights = w[0].contiguous(), _contiguous(w[1])
+    weights = w[0].contiguous(), contiguous(w[1])
     forward_launch(
-        _shared(x), weights, (_contiguous(b[0]), _contiguous(b[1])), alpha.float().contiguous(), y
+        _shared(x), weights, (contiguous(b[0]), contiguous(b[1])), alpha.float().contiguous(), y
     ).run()
     return y
 
@@ -53,7 +49,7 @@ def _backward(
         x.new_empty(points, images, channels, dtype=torch.float32) if need else None
         for need in needs[1:]
     )
-    weights = w[0].contiguous(), _contiguous(w[1])
+    weights = w[0].contiguous(), contiguous(w[1])
     backward_launch(
         gy.contiguous(), _shared(x), weights, alpha.float().contiguous(), gx, gw, gb, prelu
     ).run()

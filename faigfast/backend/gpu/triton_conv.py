@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from faigfast.backend.gpu import triton_support as _triton
+from faigfast.backend.precision import MATRIX
 from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
 from faigfast.ops.conv import operation as _conv  # noqa: F401  registers the operation
 from faigfast.ops.conv.spec import (
@@ -22,6 +23,7 @@ from faigfast.ops.registry import in_use
 FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky", "prelu": "leaky"}
 MOST_PIXELS = 2**31 - 2**20  # of one point: pixel indices have 32 bits, offsets 64
 MODES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+MATRIX_MODES = (*MODES.values(), *MATRIX)
 
 
 def mode(x: Tensor) -> str:
@@ -44,9 +46,15 @@ def refuses(x: Tensor, *parts: Tensor) -> str:
     return "" if x.numel() else "there is nothing to compute"
 
 
+def refuses_products(x: Tensor, *parts: Tensor) -> str:
+    """As `refuses`, and for products in float32, which have no matrix instructions."""
+    why = refuses(x, *parts)
+    return why or ("" if mode(x) in MATRIX_MODES else "cuDNN is faster in float32")
+
+
 def _refuses(x: Tensor, parameters: PathParameters, spec: ConvSpec) -> str:
     w0 = parameters.w0
-    why = refuses(x, w0, parameters.alpha)
+    why = refuses_products(x, w0, parameters.alpha)
     if why:
         return why
     if w0.ndim != 4:
@@ -75,7 +83,7 @@ def _kernel_layer(shape: torch.Size, parameters: PathParameters, spec: ConvSpec,
     w0, dw, _, _, s0, ds, alpha = parameters
     return Layer(
         w=(w0.movedim(1, -1).contiguous(), None if dw is None else dw.movedim(1, -1).contiguous()),
-        s=(_contiguous(s0), _contiguous(ds)),
+        s=(contiguous(s0), contiguous(ds)),
         alpha=alpha.float().contiguous(),
         geometry=Geometry.of(
             shape, w0.shape, spec.stride, spec.padding, spec.dilation, spec.shuffle
@@ -87,7 +95,8 @@ def _kernel_layer(shape: torch.Size, parameters: PathParameters, spec: ConvSpec,
     )
 
 
-def _contiguous(part: Tensor | None) -> Tensor | None:
+def contiguous(part: Tensor | None) -> Tensor | None:
+    """Lay a parameter out as the kernels read it."""
     return None if part is None else part.contiguous()
 
 
@@ -96,7 +105,7 @@ def conv(
     x: Tensor, parameters: PathParameters, residual: Tensor | None, spec: ConvSpec
 ) -> tuple[Tensor, Tensor]:
     """As `faigfast.ops.conv.operation.conv`."""
-    from faigfast.kernels.conv import forward
+    from faigfast.kernels.conv import forward_launches, run
 
     activation, scale, shuffle = spec.activation, spec.scale, spec.shuffle
     keeps = spec.keeps_more(residual)
@@ -116,8 +125,8 @@ def conv(
     saved = torch.empty_like(y) if fused and keeps else None
     rest = dense(residual) if fused and residual is not None else None
     saved_kind = "" if saved is None else "input" if ACTIVATIONS[activation] else "output"
-    biases = _contiguous(parameters.b0), _contiguous(parameters.db)
-    forward(layer, pixels, biases, rest, y, saved, saved_kind)
+    biases = contiguous(parameters.b0), contiguous(parameters.db)
+    run(forward_launches(layer, pixels, biases, rest, y, saved, saved_kind))
     y = y.movedim(-1, 2)
     if fused:
         return y, x.new_empty(0) if saved is None else saved.movedim(-1, 2)
@@ -134,7 +143,7 @@ def conv(
 @conv_backward_kernel("triton", lambda b: _refuses(b.x, b.parameters, b.spec), "triton")
 def conv_backward(b: Backward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `faigfast.ops.conv.operation.conv_backward`."""
-    from faigfast.kernels.conv import input_gradient, weight_gradient
+    from faigfast.kernels.conv import input_gradient_launches, run, weight_gradient
 
     gy, x, parameters, spec, needs = b.gy, b.x, b.parameters, b.spec, b.needs
     s0, points = parameters.s0, len(parameters.alpha)
@@ -148,7 +157,7 @@ def conv_backward(b: Backward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     gx = gw = gb = gs = None
     if needs[0]:
         gx = x.new_empty(points, *pixels.shape[1:])
-        input_gradient(layer, upstream, dense_saved, gx)
+        run(input_gradient_launches(layer, upstream, dense_saved, gx))
     if any(needs[1:]):
         wanted = (needs[1], needs[2], needs[3])
         gw, gb, gs = weight_gradient(layer, upstream, dense_saved, pixels, b.images, wanted)

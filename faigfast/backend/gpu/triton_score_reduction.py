@@ -15,6 +15,7 @@ def _refuses(total: Tensor, delta: Tensor) -> str:
     return refuses(total, delta)
 
 
+@kernel("triton", "score_reduction", _refuses, "cuda", notes_refusal=False)
 @kernel("triton", "score_reduction", _refuses, "triton")
 def score_reduction(total: Tensor, delta: Tensor) -> Tensor:
     """As `faigfast.ops.score_reduction`."""

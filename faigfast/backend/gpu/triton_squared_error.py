@@ -8,6 +8,7 @@ from faigfast.ops.registry import kernel
 from faigfast.ops.squared_error import operation as _squared_error  # noqa: F401  registers the operation
 
 
+@kernel("triton", "squared_error", lambda y, gt: refuses(y, gt), "cuda", notes_refusal=False)
 @kernel("triton", "squared_error", lambda y, gt: refuses(y, gt), "triton")
 def squared_error(y: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
     """As `faigfast.ops.squared_error.operation.squared_error`."""
@@ -19,7 +20,8 @@ def squared_error(y: Tensor, gt: Tensor) -> tuple[Tensor, Tensor]:
     return losses.sum(2), most.amax(2)
 
 
-@kernel("triton", "squared_error_backward", lambda y, gt, weights: refuses(y, gt), "triton")
+@kernel("triton", "squared_error_backward", lambda y, gt, _: refuses(y, gt), "cuda", False)
+@kernel("triton", "squared_error_backward", lambda y, gt, _: refuses(y, gt), "triton")
 def squared_error_backward(y: Tensor, gt: Tensor, weights: Tensor) -> Tensor:
     """As `faigfast.ops.squared_error.operation.squared_error_backward`."""
     from faigfast.kernels.squared_error import gradient_launch

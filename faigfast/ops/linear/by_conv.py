@@ -28,7 +28,7 @@ def _taps(w: Tensor | None) -> Tensor | None:
 
 
 def _triton_refuses(x: Tensor, w0: Tensor, alpha: Tensor) -> str:
-    why, rows = triton_conv.refuses(x, w0, alpha), x.shape[1] * x.shape[2]
+    why, rows = triton_conv.refuses_products(x, w0, alpha), x.shape[1] * x.shape[2]
     if why or rows < triton_conv.MOST_PIXELS:
         return why
     return f"one point has {rows} rows, more than 32 bits count"

@@ -1,6 +1,6 @@
-// Runs every CUDA kernel, emulated, on memory of exactly its sizes under sanitizers, which find the
-// errors that memcheck would find on a device. Compares the Hopper convolution with a direct one.
-// Prints what it ran.
+// Runs the Hopper convolution, emulated, on memory of exactly its sizes under sanitizers, which find
+// the errors that memcheck would find on a device. Compares it with a direct one. Prints what it
+// ran.
 
 #include "../../../csrc/cuda/api.h"
 
@@ -30,21 +30,6 @@ struct Array {
     T& operator[](int64_t i) { return memory[i]; }
 };
 
-template <typename T>
-bool is_nan(T value) {
-    if constexpr (sizeof(T) == 2) {
-        return __half2float(value) != __half2float(value);
-    } else {
-        return value != value;
-    }
-}
-
-template <typename T>
-void demand_written(Array<T>& array, const char* kernel) {
-    for (int64_t i = 0; i < array.size; ++i)
-        if (is_nan(array[i])) fail(kernel);
-}
-
 // Small integers without a period that a tile could have.
 float number(int64_t i, int seed) { return static_cast<float>((i * 37 + seed * 11) % 7 - 3); }
 
@@ -59,61 +44,6 @@ Array<T> filled(int64_t size, int seed) {
         }
     }
     return array;
-}
-
-template <typename T>
-void try_path_weights(Type type, int64_t outputs, int64_t inputs, int64_t taps) {
-    const int64_t size = outputs * inputs * taps, points = 3;
-    auto alpha = filled<float>(points, 1);
-    auto w0 = filled<T>(size, 2), dw = filled<T>(size, 3);
-    for (bool moves : {true, false}) {
-        Array<__half> gamma(points * size);
-        path_weights(kHere,
-                     {type, Type::fp16, points, outputs, inputs, taps, inputs * taps, taps, 1,
-                      alpha.data(), w0.data(), moves ? dw.data() : nullptr, gamma.data()});
-        demand_written(gamma, "path_weights");
-    }
-}
-
-template <typename T>
-void try_score_reduction(Type type, int64_t images, int64_t outputs, int64_t inputs, int64_t taps) {
-    auto total = filled<T>(images * outputs * inputs * taps, 1);
-    auto delta = filled<T>(outputs * inputs * taps, 2);
-    for (bool last : {true, false}) {
-        Array<T> scores(images * outputs * inputs);
-        score_reduction(kHere, {type, images, outputs, inputs, taps, last, total.data(),
-                                delta.data(), scores.data()});
-        demand_written(scores, "score_reduction");
-    }
-}
-
-template <typename T>
-void try_loss_gradient(Type type, int64_t points, int64_t images, int64_t size) {
-    auto y = filled<T>(points * images * size, 1);
-    auto gt = filled<float>(images * size, 2), weights = filled<float>(points * images, 3);
-    Array<T> gy(points * images * size);
-    loss_gradient(kHere, {type, Type::fp32, points, images, size, y.data(), gt.data(),
-                          weights.data(), gy.data()});
-    demand_written(gy, "loss_gradient");
-}
-
-template <typename T>
-void try_mask_gradient(Type type, int64_t points, int64_t images, int64_t samples, int64_t height,
-                       int64_t width, int64_t channels, int64_t shuffle, Activation activation) {
-    const int64_t size = points * images * samples * height * width * channels;
-    auto gy = filled<T>(size, 1), saved = filled<T>(size, 2);
-    auto slopes = filled<float>(points * channels, 3);
-    Array<T> g(size);
-    Array<float> gb(images * channels), gs(images * channels);
-    MaskGradient given = {type,     points,  images,     samples,   height,       width,
-                          channels, shuffle, activation, gy.data(), saved.data(), slopes.data(),
-                          0.5f,     0.25f,   g.data(),   gb.data(), gs.data(),    nullptr};
-    Array<float> room(mask_gradient_room(given));
-    given.room = room.data();
-    mask_gradient(kHere, given);
-    demand_written(g, "mask_gradient, g");
-    demand_written(gb, "mask_gradient, gb");
-    demand_written(gs, "mask_gradient, gs");
 }
 
 // The convolution of one sample at one point, for channel o of pixel (row, column); exact, from
@@ -154,29 +84,6 @@ void try_convolution64(int64_t points, int64_t samples, int64_t height, int64_t 
 }  // namespace
 
 int main() {
-    for (int64_t outputs : {1, 7}) {
-        try_path_weights<float>(Type::fp32, outputs, 5, 9);
-        try_path_weights<__half>(Type::fp16, outputs, 64, 1);
-    }
-    std::puts("path_weights");
-    for (int64_t taps : {1, 4, 9, 81}) {
-        try_score_reduction<float>(Type::fp32, 3, 5, 61, taps);
-        try_score_reduction<double>(Type::fp64, 2, 1, 3, taps);
-    }
-    std::puts("score_reduction");
-    for (int64_t size : {1, 7, 8, 1000}) {
-        try_loss_gradient<float>(Type::fp32, 2, 3, size);
-        try_loss_gradient<__half>(Type::fp16, 3, 2, size);
-    }
-    std::puts("loss_gradient");
-    for (Activation activation : {Activation::none, Activation::relu, Activation::leaky})
-        for (int64_t channels : {1, 8, 12, 72, 300}) {
-            try_mask_gradient<float>(Type::fp32, 2, 2, 3, 5, 7, channels, 1, activation);
-            try_mask_gradient<__half>(Type::fp16, 3, 1, 1, 4, 3, channels, 1, activation);
-            if (channels % 4 == 0)
-                try_mask_gradient<__half>(Type::fp16, 2, 2, 1, 3, 5, channels, 2, activation);
-        }
-    std::puts("mask_gradient");
     try_convolution64(1, 1, 3, 5);
     try_convolution64(2, 2, 17, 16);
     try_convolution64(3, 1, 20, 35);

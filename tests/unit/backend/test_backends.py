@@ -24,8 +24,7 @@ def test_every_backend_has_a_reason():
         with pytest.raises(dataclasses.FrozenInstanceError):
             backend.available = True
     here = ["reference", "torch"] + ["cpu"] * (_extension.module is not None)
-    here += ["triton"] * (not _triton.refuses())
-    here += ["cuda"] * (_extension_cuda.problem() == "")
+    here += ["triton", "cuda"] * (not _triton.refuses())
     assert [name for name in NAMES if by_name[name].available] == here
 
 
@@ -188,35 +187,34 @@ def card(monkeypatch):
 
 PROBLEMS = {
     "torch is built for CUDA 13.0, but finds no device or driver": dict(available=False),
-    "GTX 1080 has compute capability 6.1; expected 8.0 or more": dict(capability=(6, 1)),
+    "GTX 1080 has compute capability 8.0; expected 9.0 (Hopper)": dict(capability=(8, 0)),
     "the driver serves CUDA 12.4, but the kernels were built with CUDA 13.1": dict(driver=12040),
 }
 
 
 @pytest.mark.parametrize("why", PROBLEMS)
-def test_cuda_says_what_is_wrong_and_what_serves_instead(why, card):
+def test_the_hopper_convolution_says_what_is_wrong(why, card):
     card(**PROBLEMS[why])
-    row = backends()["cuda"]
-    assert not row.available and row.reason.startswith(why) and "\n" not in row.reason
-    with pytest.raises(ValueError, match=f"backend 'cuda' cannot be used on cuda: {why}") as error:
-        choose("cuda", "cuda")
-    assert str(error.value).endswith("; 'auto' takes 'torch' here")
+    assert _extension_cuda.problem().startswith(why)
+    assert _extension_cuda.problem("cuda:0").startswith(why)
 
 
-def test_cuda_where_there_is_a_card(card):
+def test_the_hopper_convolution_where_there_is_a_card(card):
     card()
-    row = backends()["cuda"]
-    assert row.available and "not yet run on a device" in row.reason
-    assert row.details["extension"] == "built with CUDA 13.1 for sm_80 and sm_90a"
-    assert choose("cuda", "cuda:0") == ("cuda", "")
-    # cuda is no default before it has run on a device.
-    assert choose("auto", "cuda")[0] == "torch"
-    with pytest.raises(ValueError, match="'cuda' cannot be used on cpu: tensors are on cpu"):
-        choose("cuda", "cpu")
+    assert not _extension_cuda.problem() and not _extension_cuda.problem("cuda:0")
+    assert _extension_cuda.problem("cpu") == "tensors are on cpu"
+    assert backends()["cuda"].details["extension"] == "built with CUDA 13.1 for sm_90a"
 
 
-def test_cuda_without_the_extension(monkeypatch):
+def test_cuda_needs_triton_and_a_card_alone(monkeypatch):
     monkeypatch.setattr(_extension_cuda, "module", None)
     monkeypatch.setattr(_extension_cuda, "missing", "no nvcc")
-    assert backends()["cuda"].reason.startswith("the CUDA extension is missing: no nvcc")
+    monkeypatch.setattr(_triton, "refuses", lambda device=None: "")
+    assert backends()["cuda"].available and "cuDNN" in backends()["cuda"].reason
     assert backends()["cuda"].details["extension"] == "missing: no nvcc"
+    assert choose("cuda", "cuda:0") == ("cuda", "")
+    assert choose("auto", "cuda")[0] == "torch"
+    monkeypatch.setattr(_triton, "refuses", lambda device=None: "Triton is not installed")
+    assert backends()["cuda"].reason == "Triton is not installed"
+    with pytest.raises(ValueError, match="'cuda' cannot be used on cuda: Triton is not installed"):
+        choose("cuda", "cuda")
