@@ -21,7 +21,9 @@ from faigfast.ops.conv.spec import (
     conv_backward_kernel,
     conv_kernel,
 )
-from faigfast.ops.path_values import dense, every_point, one_batch
+from faigfast.ops.path_values import dense, every_point, one_batch, wide
+
+aten = torch.ops.aten
 
 PROGRAMS = 8  # programs of the mask kernel per multiprocessor
 ON_CPU = 4  # programs in the interpreter
@@ -68,12 +70,50 @@ def conv_backward(b: Backward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if needs[3] and s0 is not None:
         one = s0.numel() == 1
         gs = gs.sum(1, keepdim=True) if one else gs.unflatten(1, (-1, spec.shuffle**2)).sum(2)
-    weights = at_all_points(w0, dw, alpha, x.dtype).unbind()
-    behind = zip(map(one_batch, g.unbind()), map(one_batch, weights), strict=True)
-    gx, gw, _ = backward_at_points(
-        behind, x, len(alpha), b.images, [*needs[:2], False], spec.geometry
-    )
+    gx = gw = x.new_empty(0)
+    if needs[0]:
+        weights = at_all_points(w0, dw, alpha, x.dtype).unbind()
+        behind = zip(map(one_batch, g.unbind()), map(one_batch, weights), strict=True)
+        needed = [True, False, False]
+        gx, *_ = backward_at_points(behind, x, len(alpha), b.images, needed, spec.geometry)
+    if needs[1]:
+        gw = weight_gradients(g, x, w0.shape, b.images, spec)
     return gx, gw, gb, gs
+
+
+def weight_gradients(
+    g: Tensor, x: Tensor, shape: torch.Size, images: int, spec: ConvSpec
+) -> Tensor:
+    """Gradients [N, *w] of weights in at least float32: one call of cuDNN for each image.
+
+    They depend on no weights, so that all points of an image are one batch.
+
+    Parameters
+    ----------
+    g, x : Tensor
+        [P, M, O, *spatial] and [P, M, C, *spatial], or [1, M, ...] where all points share x.
+    shape : torch.Size
+        Shape of a weight.
+    images : int
+        N, of M = N·b samples.
+    """
+    # cuDNN returns float16, and a sum over n products grows like √n: smaller gradients keep it in
+    # range, and their rounding stays far below that of the products.
+    terms = g[:, : g.shape[1] // images, 0].numel()
+    halvings = math.ceil(math.log2(terms) / 2) if g.dtype == torch.float16 else 0
+    batches = [
+        part.expand(len(g), *part.shape[1:]).movedim(2, -1).unflatten(1, (images, -1))
+        .transpose(0, 1).flatten(1, 2).contiguous().movedim(-1, 2)
+        for part in (g * 2.0**-halvings if halvings else g, x)
+    ]  # fmt: skip
+    weight = x.new_empty(shape)
+    mask = [False, True, False]
+    rows = [
+        aten.convolution_backward(*map(one_batch, pair), weight, None, *spec.geometry, mask)[1]
+        for pair in zip(*batches, strict=True)
+    ]
+    total = torch.stack(rows).to(wide(x.dtype))
+    return (total * 2.0**halvings if halvings else total).contiguous()
 
 
 def mask_gradient(
