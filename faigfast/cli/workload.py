@@ -23,6 +23,7 @@ QUICKER = 60.0  # seconds from which on the remark names a quicker way
 TIMED = 8  # most images in the timed batch
 REPEATS = 3  # of the timing, whose middle counts: who shares the cores now does so later too
 ENOUGH = 1.0  # seconds after which it is not repeated
+FEW = 0.1  # seconds that the crops of a timed attribution take to restore
 CALIBRATED = 4  # points of the timed attribution; networks take 0.7 to 4 restorations a point
 STEP = 4.5  # of a training, in restorations of as many pixels
 
@@ -58,10 +59,12 @@ class Workload:
         def measure_timed() -> None:
             measure(network, timed, border=border, metrics=metrics, reference=restored)
 
-        self.crop = (lq[:1], data.gt[:1])
+        few = max(1, min(count, int(FEW / one)))  # small crops share the costs of a call
+        self.crops = (lq[:few], data.gt[:few])
         self.restoration = seconds_of(restore_timed) / len(timed.names)
         self.measurement = seconds_of(measure_timed) / len(timed.names)
         self.point: float | None = None  # seconds of an image at a point, once measured
+        self.call = 0.0  # seconds of an attribution apart from its points
         self.attribution = 0.0  # seconds
         self.measuring = 0.0
         self.training = 0.0
@@ -69,19 +72,28 @@ class Workload:
         self.trainings: list[str] = []
 
     def attribute(self, study: Study, data: Crops, methods: Sequence[str] = ("faig",)) -> None:
-        """Add rankings by methods with gradients, from a timed attribution of one crop."""
+        """Add rankings by methods with gradients, from timed attributions of a few crops."""
         if self.point is None:
-            run = partial(faigfast.attribute, study.baseline, study.target, self.crop)
-            slow = self.restoration > ENOUGH / CALIBRATED  # capturing the network counts little
-            points = 1 if slow else CALIBRATED
-            if not slow:
-                run(steps=1, **study.options)
-            start = time.perf_counter()
-            run(steps=points, **study.options)
-            self.point = (time.perf_counter() - start) / (points + 1)  # both ends: about a point
+            self._time_points(study)
+        assert self.point is not None
         walks = sum(method not in WEIGHT_METHODS for method in methods)
         images = len(data.names) * len(data.lq)
-        self.attribution += walks * study.steps * images * self.point
+        self.attribution += walks * (self.call + study.steps * images * self.point)
+
+    def _time_points(self, study: Study) -> None:
+        """Time attributions of one and of more points; the difference is that of points alone."""
+        run = partial(faigfast.attribute, study.baseline, study.target, self.crops)
+        images = len(self.crops[0])
+        if self.restoration > ENOUGH / CALIBRATED:  # all else counts little
+            self.point = seconds_of(lambda: run(steps=1, **study.options)) / (2 * images)
+            return
+        run(steps=1, **study.options)  # captures the network
+        one, more = (
+            seconds_of(lambda points=points: run(steps=points, **study.options))  # type: ignore[misc]
+            for points in (1, 1 + CALIBRATED)
+        )
+        self.point = max(more - one, 0.0) / (CALIBRATED * images)
+        self.call = one
 
     def measure(self, networks: int, data: Crops) -> None:
         """Add measurements of networks on crops."""

@@ -180,14 +180,14 @@ def test_tables_fit_100_columns(here, files, capsys, command):
         assert max(len(row) for row in out[n - 1 : n + 3]) <= 100
 
 
-def test_the_time_of_a_ranking_comes_from_a_timed_attribution_of_one_crop(study_parts, monkeypatch):  # noqa: F811
+def test_the_time_of_a_ranking_leaves_out_the_fixed_time_of_a_call(study_parts, monkeypatch):  # noqa: F811
     nets, attributed, kept, _ = study_parts
     study = Study(*nets, attributed, kept, 2, steps=10, options={"backend": "torch"})
     calls = []
     monkeypatch.setattr(
         workload.faigfast, "attribute", lambda *args, **options: calls.append((args, options))
     )
-    ticks = iter([0.0, 5.0])
+    ticks = iter([0.0, 2.0, 2.0, 12.0])  # 2 s with one point, 10 s with more
     work = workload.Workload(nets[1], kept)
     work.restoration = 0.001
     monkeypatch.setattr(workload.time, "perf_counter", lambda: next(ticks))
@@ -195,8 +195,9 @@ def test_the_time_of_a_ranking_comes_from_a_timed_attribution_of_one_crop(study_
     work.attribute(study, attributed)  # measured once
     points = workload.CALIBRATED
     assert [options for _, options in calls] == [
-        {"steps": 1, "backend": "torch"}, {"steps": points, "backend": "torch"},
-    ]  # fmt: skip
-    assert all(args[:2] == nets and len(args[2][0]) == 1 for args, _ in calls)
+        {"steps": steps, "backend": "torch"} for steps in (1, 1, 1 + points)
+    ]
+    assert all(args[:2] == nets for args, _ in calls)
+    point = 8.0 / points / len(calls[0][0][2][0])
     images = len(attributed.names) * len(attributed.lq)
-    assert work.attribution == pytest.approx(2 * images * 10 * 5.0 / (points + 1))
+    assert work.attribution == pytest.approx(2 * (2.0 + images * 10 * point))
