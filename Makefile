@@ -13,8 +13,9 @@ CXX_FILES = $$(find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' 
 # The wheel has no `python -m` entry, and its script may lie in an outer environment.
 CLANG_FORMAT := .venv/bin/python -c "import clang_format; clang_format.clang_format()"
 
-# Each worker computes with one thread; tests of several threads ask for them.
-PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadfile --durations=15
+# Each worker computes with one thread; tests of several threads ask for them. Bytecode is kept:
+# without it, each worker rewrites all tests, and each process of a test compiles the package.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(RUN) pytest -n auto --dist loadfile --durations=15
 SLOW := slow or build or interpreter
 
 .PHONY: demo test test-slow notebooks test-all faults coverage gpu sanitize bench docs lint format env

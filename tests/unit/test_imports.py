@@ -33,15 +33,18 @@ def test_nothing_imports_triton_where_a_module_begins():
             assert not name.startswith(("triton", "faigfast.kernels")), f"{file}: {name}"
 
 
-def loaded(code):
-    """Packages loaded after a fresh interpreter has run some code."""
-    code += "\nimport sys\nprint(*{name.split('.')[0] for name in sys.modules})"
+def loaded(*statements):
+    """Packages loaded before and after each statement, run in a fresh interpreter."""
+    show = "print(*{name.split('.')[0] for name in sys.modules})"
+    code = "\n".join(["import sys", show, *(f"{each}\n{show}" for each in statements)])
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(run.stdout.split()) - set(sys.stdlib_module_names)
+    return [set(row.split()) - set(sys.stdlib_module_names) for row in run.stdout.splitlines()]
 
 
 def test_the_package_loads_its_four_dependencies_and_nothing_else():
-    assert loaded("import faigfast") - loaded("") == {"faigfast"}
-    packages = loaded("from faigfast import *")
-    assert packages - loaded("import torch, numpy, safetensors.torch, tqdm") == {"faigfast"}
-    assert not packages.intersection(OPTIONAL)
+    nothing, package, dependencies, names = loaded(
+        "import faigfast", "import torch, numpy, safetensors.torch, tqdm", "from faigfast import *"
+    )
+    assert package - nothing == {"faigfast"}
+    assert names == dependencies
+    assert not names.intersection(OPTIONAL)

@@ -73,7 +73,8 @@ def test_the_authors_way_may_fail_alone(quick, monkeypatch):
     assert theirs.reason == "no memory" and own.seconds and own.ratio is None
 
 
-def test_the_authors_way_is_scaled_by_its_work(monkeypatch):
+def test_the_authors_way_is_scaled_by_its_work(quick, monkeypatch):
+    monkeypatch.setattr(module._TrainedPair, "error", lambda *_: 0.0)
     monkeypatch.setattr(module, "_seconds", lambda run, device: 1.0)
     result = tiny(ways=[])
     # All pixels / one image's pixels · points with ends / timed ones · degradations · directions.
