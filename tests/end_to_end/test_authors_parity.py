@@ -158,7 +158,7 @@ def test_trained_pair_in_float64(trained):
     nets = [wide().double() for _ in trained]
     for net, source in zip(nets, trained, strict=True):
         net.load_state_dict(source.state_dict())
-    result = assert_parity(wide, *nets, photographs(torch.float64, 32, 1), 1e-10, 1e-10)
+    result = assert_parity(wide, *nets, photographs(torch.float64, 16, 1), 1e-10, 1e-10)
     assert (result.losses[:, :, 1] < result.losses[:, :, 0]).all(), "the target restores"
 
 

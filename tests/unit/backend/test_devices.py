@@ -13,6 +13,7 @@ from cases.networks import images, pair, smooth
 from torch import nn
 
 from faigfast import attribute
+from faigfast.backend.gpu import devices
 from faigfast.backend.gpu.devices import Devices, known_devices
 from faigfast.cli.main import main
 from faigfast.integration.batch import Batch
@@ -37,6 +38,14 @@ def nothing_is_left():
     assert multiprocessing.active_children() == []
 
 
+@pytest.fixture
+def quick_processes(monkeypatch):
+    """Fork the processes from a server that has imported torch; spawning takes seconds each."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["faigfast.backend.gpu.devices", "faigfast.attribution"])
+    monkeypatch.setattr(devices, "get_context", lambda method: context)
+
+
 def test_images_come_back_in_their_order(capfd):
     nets, (x, gt) = pair(), images(5)
     batch = {"lq": {"blur": x, "noise": x.flip(0)}, "gt": gt}
@@ -46,7 +55,10 @@ def test_images_come_back_in_their_order(capfd):
     assert "image" in capfd.readouterr().err
     (note,) = [note for note in result.notes if note.startswith("devices: ")]
     assert sorted(note.removeprefix("devices: ").split(", ")) == ["cpu 2 images", "cpu 3 images"]
-    # More batch sizes than devices; only the mean is kept.
+
+
+def test_more_batch_sizes_than_devices_of_which_only_the_mean_is_kept(quick_processes):
+    nets = pair()
     several = [images(n, size=size) for n, size in ((1, (6, 5)), (3, (4, 4)), (1, (7, 6)))]
     result = attribute(*nets, iter(several), devices=["cpu"] * 2, steps=2, per_image=False)
     same = attribute(*nets, iter(several), steps=2, per_image=False)
@@ -54,7 +66,7 @@ def test_images_come_back_in_their_order(capfd):
     assert result.images == 5 and torch.equal(result.losses, same.losses)
 
 
-def test_a_device_that_fails_is_named_and_the_image_too():
+def test_a_device_that_fails_is_named_and_the_image_too(quick_processes):
     nets, (x, gt) = pair(), images(4)
     gt[3] *= 1e200  # an image of the second device
     with pytest.raises(ValueError, match=r"^cpu: degradation 'lq', image 3: .*finite"):
@@ -77,7 +89,7 @@ def test_what_cannot_be_sent_is_refused():
 
 
 @pytest.mark.parametrize(
-    "devices, kind, words",
+    "given, kind, words",
     [
         ("cpu", TypeError, "devices is 'cpu'; expected 'all' or names such as"),
         (3, TypeError, "devices is 3; expected"),
@@ -89,10 +101,10 @@ def test_what_cannot_be_sent_is_refused():
         (["cuda:0", "cuda:3"], ValueError, "devices holds 'cuda:0', and torch finds 0 GPUs here"),
     ],
 )
-def test_unknown_devices_are_refused(devices, kind, words, monkeypatch):
+def test_unknown_devices_are_refused(given, kind, words, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(kind, match=words):
-        attribute(*pair(), images(2), devices=devices)
+        attribute(*pair(), images(2), devices=given)
 
 
 def test_all_gpus(monkeypatch):
@@ -112,7 +124,7 @@ def told_precision(baseline, target, batch, *, precision="auto", **options):
     return attribute(baseline, target, batch, precision=precision, **options)
 
 
-def test_one_precision_is_settled_for_all():
+def test_one_precision_is_settled_for_all(quick_processes):
     nets, (x, gt) = pair(), images(5)
     parts = [Batch({"lq": x[:3]}, {"lq": gt[:3]}), Batch({"lq": x[3:]}, {"lq": gt[3:]})]
     pool = Devices(known_devices(CPUS), *nets, told_precision, {"steps": 2})
@@ -125,7 +137,7 @@ def test_one_precision_is_settled_for_all():
     same_scores(results[0].merge(results[1:]), expected, rtol=1e-4)
 
 
-def test_the_command_line_spreads_images(here, capsys):
+def test_the_command_line_spreads_images(here, capsys, quick_processes):
     argv = command(here, *RECIPES)
     assert main([*argv, "--devices", *CPUS]) == 0
     plain = here.parent / "plain"
@@ -139,7 +151,7 @@ def test_the_command_line_spreads_images(here, capsys):
     assert "devices is ['cpu', 'meta']; expected some, all of one type" in one_line(capsys)
 
 
-def test_interrupted_on_devices_the_rest_is_done(here, monkeypatch, capsys):
+def test_interrupted_on_devices_the_rest_is_done(here, monkeypatch, capsys, quick_processes):
     argv = [*command(here, *RECIPES), "--devices", "cpu"]
     original = Devices.map
 
@@ -154,7 +166,7 @@ def test_interrupted_on_devices_the_rest_is_done(here, monkeypatch, capsys):
     assert load(here).images == 3
 
 
-def test_a_bad_batch_ends_the_processes():
+def test_a_bad_batch_ends_the_processes(quick_processes):
     x, gt = images(2)
     with pytest.raises(ValueError, match="holds values that are not finite"):
         attribute(*pair(), [(x, gt), (x * torch.inf, gt)], devices=["cpu"], steps=1)

@@ -1,4 +1,4 @@
-"""One parser for all tests: building it takes four times as long as a refusal."""
+"""One parser for all tests, since building it takes four times as long as a refusal; no figures."""
 
 from functools import cache
 
@@ -15,3 +15,14 @@ def parser():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("faigfast.cli.main.build_parser", shared_parser)
         yield shared_parser()
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures without content, where a test is of something else: layout and drawing take longest.
+
+    `analysis/report/test_paper_figures.py` draws every kind, and one test of each command its own.
+    """
+    monkeypatch.setattr(
+        "faigfast.analysis.report.paper.content", lambda figure, suffix: suffix.encode()
+    )

@@ -69,6 +69,7 @@ def test_a_dial_of_a_pair(here, files, capsys):
     assert not (here / "baseline").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_derived_baseline_is_kept_and_the_command_goes_on(here, files, capsys, monkeypatch):
     argv = words(here, *DERIVED, "--undo", "0.1")
     refused = main(argv)  # two steps derive a baseline that the target hardly beats
@@ -84,6 +85,7 @@ def test_a_derived_baseline_is_kept_and_the_command_goes_on(here, files, capsys,
     assert main(argv) == refused
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_dials_found_by_contrast(here, files, monkeypatch):
     argv = given(here, "--degrade", "noise=0.1", "blur=2")
     assert main(argv) == 0
@@ -95,6 +97,7 @@ def test_two_dials_found_by_contrast(here, files, monkeypatch):
     assert len(table(here, "dial-sets")) == 2 * 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_networks_of_ncnn_keep_their_form(here, files, tmp_path, caplog):
     pair = [convolution(tmp_path, name, seed=seed) for name, seed in (("a", 0), ("b", 7))]
     more = ["--baseline", str(pair[0]), "--pad", "2", "--undo", "0.01"]
@@ -145,6 +148,7 @@ def test_bad_options_of_the_derived_baseline(here, files, capsys, more, message)
     assert message in one_line(capsys)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_target_does_not_go_on(here, files, capsys):
     assert main(words(here, *DERIVED)) in (0, 1)
     capsys.readouterr()

@@ -31,7 +31,7 @@ def test_mask(here, files, capsys):
     finished(here, "mask")
 
 
-def test_mask_goes_on_after_an_interrupt(here, monkeypatch, capsys):
+def test_mask_goes_on_after_an_interrupt(here, monkeypatch, capsys, undrawn):
     argv = words("mask", here, *MASK)
     original = faigfast.FilterSet.swap
     calls = []
@@ -56,7 +56,7 @@ def test_mask_goes_on_after_an_interrupt(here, monkeypatch, capsys):
     assert main([*other, "--overwrite"]) == 0
 
 
-def test_mask_with_biases(here, files, capsys):
+def test_mask_with_biases(here, files, capsys, undrawn):
     argv = words("mask", here, *MASK, "--biases", "--by", "channel")
     assert main(argv) == 0
     out = capsys.readouterr().out
@@ -76,7 +76,7 @@ def test_mask_with_biases(here, files, capsys):
     assert f"all in a set move too: all {biases}." in capsys.readouterr().out
 
 
-def test_modulate_with_biases(here, files, capsys):
+def test_modulate_with_biases(here, files, capsys, undrawn):
     pair = faigfast.load_pair("a.pth", "b.safetensors")
     saved = here.parent / "whole.safetensors"
     argv = words("modulate", here, "--fraction", "1", "--strengths", "0", "1", "--biases")
@@ -87,7 +87,7 @@ def test_modulate_with_biases(here, files, capsys):
     assert all(torch.equal(value, state[key]) for key, value in pair[0].state_dict().items())
 
 
-def test_mask_by_channel_and_given_sets(here, files, capsys):
+def test_mask_by_channel_and_given_sets(here, files, capsys, undrawn):
     assert main(words("mask", here, *MASK, "--by", "channel")) == 0
     capsys.readouterr()
     pair = faigfast.load_pair("a.pth", "b.safetensors")
@@ -153,7 +153,7 @@ def test_half_a_pair_is_refused(here, capsys):
     assert "one checkpoint is given" in one_line(capsys)
 
 
-def test_an_attribution_of_attribute_is_taken(here, files, capsys):
+def test_an_attribution_of_attribute_is_taken(here, files, capsys, undrawn):
     scores = here.parent / "scores"
     argv = ["attribute", "a.pth", "b.safetensors", "--gt", "photos", "--output", str(scores)]
     assert main([*argv, "--degrade", "blur=1", "noise=0.1", "--steps", "2", "--quiet"]) == 0
@@ -176,7 +176,7 @@ def test_an_attribution_of_attribute_is_taken(here, files, capsys):
     assert not list(x.iterdir()) if x.exists() else True
 
 
-def test_degraded_images_come_from_folders(here, capsys):
+def test_degraded_images_come_from_folders(here, capsys, undrawn):
     argv = ["mask", "a.pth", "b.safetensors", "--gt", "gt", "--lq", "soft=soft", "x=grainy"]
     argv += ["--output", str(here), "--crop", "12", "--steps", "2", *MASK]
     assert main(argv) == 0
@@ -200,7 +200,7 @@ def open_data(gt, lq):
     return cut_crops(((i["name"], i["gt"], i["lq"]) for i in items), 12, 2)
 
 
-def test_photographs_smaller_than_a_crop_are_named(here, files, capsys):
+def test_photographs_smaller_than_a_crop_are_named(here, files, capsys, undrawn):
     write_image(files / "mixed" / "large.png", torch.rand(3, 48, 48))
     write_image(files / "mixed" / "small.png", torch.rand(3, 6, 8))  # too small to be blurred too
     argv = ["mask", "a.pth", "b.safetensors", "--gt", "mixed", "--output", str(here)]
@@ -209,7 +209,7 @@ def test_photographs_smaller_than_a_crop_are_named(here, files, capsys):
     assert "without small, smaller than a crop of 24" in err and "3 crops" in out
 
 
-def test_one_measured_crop_tells_nothing_apart(here, capsys):
+def test_one_measured_crop_tells_nothing_apart(here, capsys, undrawn):
     more = ["--attributed", "2", "--measured", "6", "--degrade", "noise=0.1"]
     assert main(words("mask", here, *MASK, *more)) == 0
     assert "not told apart from change, random" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from torch import nn
 
 from faigfast import attribute
 from faigfast.backend.catalogue import backends
-from faigfast.engine import chunking
+from faigfast.engine import chunking, integrate, memory
 from faigfast.engine.memory import Chunk
 from faigfast.models.state import copy_of
 from faigfast.zoo import (
@@ -28,16 +28,22 @@ from faigfast.zoo import (
 )
 
 # (points, images, segments) of a chunk for 3 images and 4 points, with and without remainder.
-CHUNKS = (Chunk(3, 2), Chunk(1, 1), Chunk(2, 4), Chunk(2, 2, segments=3))
+TOGETHER = Chunk(2, 4)
+CHUNKS = (Chunk(3, 2), Chunk(1, 1), TOGETHER, Chunk(2, 2, segments=3))
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*weight_norm.*is deprecated", "ignore:Using padding='same' with even kernel"
 )
 
 
-def in_chunks(monkeypatch, chunk):
+def in_chunks(monkeypatch, chunk, counted=True):
+    """Choose the chunk; without `counted`, do not count its memory, which takes longest."""
     monkeypatch.setattr(chunking, "PREFERRED_CHUNKS", dict.fromkeys(("cpu", "cuda"), chunk))
     monkeypatch.setattr(chunking, "BYTES_PER_THREAD", {})
+    if not counted:
+        monkeypatch.setattr(
+            integrate, "fit_chunk", lambda plan, tensors, x, preferred, _: preferred
+        )
 
 
 def batch_for(net, size, dtype=torch.float64, images=3):
@@ -71,24 +77,64 @@ def make_pair(name, dtype=torch.float64):
     return nets, batch_for(nets[1], SPATIAL[rank], dtype)
 
 
+def check_notes(name, notes, chunk):
+    if name in SLOW:
+        assert "point by point: " in notes[0] and SLOW[name] in notes[0]
+    elif name in LOOPED and (notes or chunk.points * chunk.images > 1):
+        # Notes belong to the plan, which all chunks share.
+        assert len(notes) == 1 and f"{LOOPED[name]} runs sample by sample" in notes[0]
+    else:
+        assert not notes
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_float64(name, monkeypatch):
     nets, batch = make_pair(name)
     expected = attribute(*nets, batch, backend="reference", steps=4)
     for chunk in CHUNKS:
-        in_chunks(monkeypatch, chunk)
+        if chunk == TOGETHER:  # the chunk of test_float32
+            continue
+        in_chunks(monkeypatch, chunk, counted=chunk.segments == 1)
         with untouched(*nets, data=batch):
             result = attribute(*nets, batch, backend="torch", steps=4)
         assert distance(result, expected) < 1e-10, chunk
-        notes = slow_notes(result)
-        if name in SLOW:
-            assert "point by point: " in notes[0] and SLOW[name] in notes[0]
-        elif name in LOOPED and (notes or chunk.points * chunk.images > 1):
-            # Notes belong to the plan, which all chunks share.
-            assert len(notes) == 1 and f"{LOOPED[name]} runs sample by sample" in notes[0]
-        else:
-            assert not notes
+        check_notes(name, slow_notes(result), chunk)
     assert result.backend == "torch"
+
+
+# Networks of all kinds of operations: pointwise, in place, looped, complex, with views and buffers.
+COUNTED = {
+    "in place",
+    "nested",
+    "tables",
+    "weights of weights",
+    "complex filter",
+    "joined image",
+    "transposed",
+    "batch norm",
+    "one dimension",
+}
+
+
+def less_often(names, kept):
+    """Parameters of which only some belong to the short suite."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in kept)) for name in names]
+
+
+@pytest.mark.parametrize("name", less_often([n for n in NETWORKS if n not in SLOW], COUNTED))
+def test_memory_of_segments_is_counted(name, monkeypatch):
+    nets, batch = make_pair(name)
+    chunk, counted, original = CHUNKS[-1], [], memory.footprint
+
+    def footprint(*args):
+        counted.append(original(*args))
+        return counted[-1]
+
+    monkeypatch.setattr(memory, "footprint", footprint)
+    in_chunks(monkeypatch, chunk)
+    result = attribute(*nets, batch, backend="torch", steps=2)
+    check_notes(name, slow_notes(result), chunk)
+    assert len(counted) == 1 and counted[0] > 0
 
 
 # Rounding flips units at kinks.
@@ -107,13 +153,24 @@ KINKED = {
 BACKENDS = [name for name in ("torch", "cpu") if backends()[name].available]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in SLOW])
+# The last backend runs every network; torch's own kernels run all of them in float64 too.
+ON_TORCH = KINKED | {"another precision", "complex filter", "batch norm", "three dimensions"}
+CASES = [
+    pytest.param(
+        name, backend, marks=[pytest.mark.slow] * (backend != BACKENDS[-1] and name not in ON_TORCH)
+    )
+    for name in NETWORKS
+    if name not in SLOW
+    for backend in BACKENDS
+]
+
+
+@pytest.mark.parametrize("name, backend", CASES)
 def test_float32(name, backend, monkeypatch):
     nets, batch = make_pair(name, torch.float32)
     wide = [copy_of(net).double() for net in nets]
     expected = attribute(*wide, tuple(t.double() for t in batch), backend="reference", steps=4)
-    in_chunks(monkeypatch, Chunk(2, 4))
+    in_chunks(monkeypatch, TOGETHER)
     result = attribute(*nets, batch, backend=backend, steps=4)
     assert result.backend == backend
     assert distance(result, expected) < (2e-3 if name in KINKED else 1e-5)
@@ -157,22 +214,31 @@ ZOO = {
 LONG = ("SRResNet x3", "RRDBNet x2", "SwinIR odd", "DRUNet")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in ZOO]
-)
+@pytest.mark.parametrize("name", less_often(ZOO, ZOO.keys() - set(LONG)))
 def test_the_zoo(name, monkeypatch):
+    # `test_memory` counts the memory of most of them.
+    compare_zoo(name, monkeypatch, (CHUNKS[0], CHUNKS[-1]), BACKENDS[-1:], counted=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ZOO)
+def test_the_zoo_in_all_chunks_by_all_backends(name, monkeypatch):
+    compare_zoo(name, monkeypatch, CHUNKS, BACKENDS, counted=True)
+
+
+def compare_zoo(name, monkeypatch, chunks, backends, counted):
     make, size = ZOO[name]
     nets = pair(make, torch.float32)
     wide = [copy.deepcopy(net).double() for net in nets]
     batch = batch_for(nets[1], size, torch.float32)
     exact = tuple(t.double() for t in batch)
     expected = attribute(*wide, exact, backend="reference", steps=4)
-    for chunk in CHUNKS:
-        in_chunks(monkeypatch, chunk)
+    for chunk in chunks:
+        in_chunks(monkeypatch, chunk, counted)
         result = attribute(*wide, exact, backend="torch", steps=4)
         assert distance(result, expected) < 1e-10, chunk
         assert not slow_notes(result)
-    for backend in BACKENDS:
+    for backend in backends:
         result = attribute(*nets, batch, backend=backend, steps=4)
         assert result.backend == backend and distance(result, expected) < 2e-3
 
