@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 import faigfast.engine.op_rules  # noqa: F401  all kernels are in the table
+from faigfast.backend.catalogue import backends
+from faigfast.backend.gpu import extension
 from faigfast.ops.conv.operation import conv, conv_backward
 from faigfast.ops.conv.spec import ConvSpec
 from faigfast.ops.registry import Use, choose, in_use, using
@@ -177,8 +179,8 @@ def require(who: str) -> None:
     NotRunError
         With the reason of the backend.
     """
-    from faigfast.backend.catalogue import backends
-
+    if who == "hopper" and (why := extension.problem()):
+        raise NotRunError(why)
     name = BACKENDS.get(who, "")
     if name and not backends()[name].available:
         raise NotRunError(backends()[name].reason)

@@ -28,7 +28,7 @@ from ..staging import MODULE, PROGRAM, place_module
 CSRC = ROOT / "csrc" / "cuda"
 CHECKS = ROOT / "scripts" / "gpu" / "program"
 FLAGS = ("-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden")
-HOPPER = "90a"
+HOPPER = ("-gencode=arch=compute_90a,code=sm_90a",)  # the kernels are for no other card
 SECONDS = 38.0  # of one command
 CARRIED_SECONDS = 900.0  # where nothing waits for it
 RECORD = "built.json"  # the sources that each product was built from
@@ -103,7 +103,7 @@ def build_extension(target: Path, python: str = sys.executable, seconds: float =
     include = [f"-I{path}" for path in includes(python)]
     objects = [target.parent / f"{path.name}.o" for path in sources]
     commands = [
-        [*FLAGS, *(include if path.suffix == ".cpp" else architecture(path)), "-c", str(path),
+        [*FLAGS, *(include if path.suffix == ".cpp" else HOPPER), "-c", str(path),
          "-o", str(made)]
         for path, made in zip(sources, objects, strict=True)
     ]  # fmt: skip
@@ -117,7 +117,7 @@ def build_program(target: Path, seconds: float = SECONDS) -> None:
     sources = [*sorted(CHECKS.glob("*.cu")), CSRC / "convolution64.cu"]
     objects = [target.parent / f"{path.name}.o" for path in sources]
     commands = [
-        [*FLAGS, f"-I{CSRC}", *architecture(path), "-c", str(path), "-o", str(made)]
+        [*FLAGS, f"-I{CSRC}", *HOPPER, "-c", str(path), "-o", str(made)]
         for path, made in zip(sources, objects, strict=True)
     ]
     with ThreadPoolExecutor(len(commands)) as pool:
@@ -141,23 +141,6 @@ def compile_with_nvcc(words: Sequence[str], seconds: float) -> None:
     if code != 0:
         lines = [line for line in output.strip().splitlines() if "ptxas info" not in line]
         raise BuildError(f"nvcc {words[-3]}: {' '.join(lines[-3:])[:300] or code}")
-
-
-def architecture(path: Path) -> list[str]:
-    """Target of a file: the card's, but Hopper's where its instructions are used."""
-    own = capability().replace(".", "")
-    name = HOPPER if own == "90" or "hopper.cuh" in path.read_text(encoding="utf-8") else own
-    return [f"-gencode=arch=compute_{name},code=sm_{name}"]
-
-
-def capability() -> str:
-    """Compute capability of the first card; Hopper's where there is none."""
-    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-    try:
-        lines = subprocess.run(query, capture_output=True, text=True, timeout=10).stdout.split()
-    except (OSError, subprocess.TimeoutExpired):
-        lines = []
-    return lines[0] if lines and lines[0].replace(".", "").isdigit() else "9.0"
 
 
 def includes(python: str) -> list[Path]:

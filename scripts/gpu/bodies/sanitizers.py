@@ -8,21 +8,15 @@ from functools import partial
 from typing import Any
 
 from ..children import output_of
-from ..items import BUILT
+from ..items import BUILT, ROOT
 from ..run import NotRunError, StepFailedError
 from ..staging import PROGRAM
 from .build import nvcc
 from .device_tests import command
 
-# Triton's kernels have the names of their functions, the CUDA kernels the package's in theirs.
-KERNELS = (
-    "faigfast", "path_weights", "conv_forward", "conv_input_gradient", "conv_weight_gradient",
-    "channels_forward", "channels_backward", "squared_error", "score_reduction",
-)  # fmt: skip
-TRIVIAL = "import torch; assert torch.ones(3, device='cuda').sum().item() == 3"
 FOUND = 9  # exit status where the tool sees an error
 # Every tensor has a block of memory of its own, so that its end is the block's end.
-VARIABLES = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "FAIGFAST_TUNE": "0"}
+VARIABLES = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 SECONDS = 40
 
 
@@ -39,12 +33,18 @@ def steps(check: str) -> dict[str, Callable[[], dict[str, Any]]]:
         raise NotRunError("compute-sanitizer was not on the path, in CUDA_HOME or beside nvcc")
     # Errors of calls are of torch, which asks for what may not be there.
     whole = [tool, "--tool", check, "--report-api-errors", "no", "--error-exitcode", str(FOUND)]
-    only = [word for name in KERNELS for word in ("--kernel-name", f"kernel_substring={name}")]
+    only = [word for name in kernels() for word in ("--kernel-name", f"kernel_substring={name}")]
     return {
         "conv64": partial(program, whole),
         "cuda": partial(run, [*whole, *only, *command("test_gpu_kernels", "-k", "small")]),
         "triton": partial(run, [*whole, *only, *command("test_triton_device", "-k", "small")]),
     }
+
+
+def kernels() -> list[str]:
+    """Parts of the names of our kernels: Triton's functions, and the namespace of the others."""
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "kernels").glob("*.py"))
+    return ["faigfast", *dict.fromkeys(re.findall(r"\bLaunch\(\s*(\w+),", text))]
 
 
 def program(whole: list[str]) -> dict[str, Any]:

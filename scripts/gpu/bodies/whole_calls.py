@@ -97,6 +97,8 @@ def wait() -> None:
 
 def profile(call: Callable[[], object]) -> tuple[float, int, list[tuple[str, float, int]]]:
     """Seconds in which the GPU works, its launches, and its longest kernels in one call."""
+    if not torch.cuda.is_available():
+        return 0.0, 0, []
     wanted = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=wanted) as seen:
         call()

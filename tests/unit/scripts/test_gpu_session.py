@@ -186,7 +186,7 @@ def test_a_crash_costs_one_step(rehearsal):
 
 def test_the_second_call_begins_with_the_failures(rehearsal):
     rehearsal.steps = {
-        "table-cuda one": "fail", "memcheck two": "fail", "ceilings one": "not run",
+        "conv64 one": "fail", "memcheck two": "fail", "ceilings one": "not run",
     }  # fmt: skip
     rehearsal.run(status=1)
     rehearsal.ran()
@@ -194,9 +194,9 @@ def test_the_second_call_begins_with_the_failures(rehearsal):
     (rehearsal.folder / "tree" / "kernels" / "a.py").write_text("mended")
     rehearsal.run("second")
     assert rehearsal.ran() == [
-        *steps_of("build"), "table-cuda one",
+        *steps_of("build"), "conv64 one",
         *steps_of("memcheck"),  # whole: the changed file is among its sources
-        *steps_of("table-triton", LAST), "ceilings one",
+        *steps_of("table-triton", "table-cuda", LAST), "ceilings one",
     ]  # fmt: skip
 
 
@@ -205,7 +205,7 @@ def test_changed_sources_are_measured_again_alone(rehearsal):
     rehearsal.ran()
     (rehearsal.folder / "tree" / "kernels" / "b.py").write_text("new")
     rehearsal.run()
-    assert rehearsal.ran() == steps_of("build", "table-triton", "memcheck")
+    assert rehearsal.ran() == steps_of("build", "table-triton", "table-cuda", "memcheck")
     rehearsal.describe = {"device": "Fake 9001", "versions": {}}
     rehearsal.run()
     assert len(rehearsal.ran()) == 2 * len(FEW)
