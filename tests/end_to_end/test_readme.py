@@ -67,9 +67,10 @@ def test_command_lines_are_understood():
     lines = [line for _, text in BLOCKS for line in text.splitlines()]
     lines = [line for line in lines if line.startswith("faigfast ")]
     assert lines
+    parser = build_parser()
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
-        assert build_parser().parse_args(words).command == words[0]
+        assert parser.parse_args(words).command == words[0]
 
 
 def test_make_targets_exist():
