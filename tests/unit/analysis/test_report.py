@@ -159,7 +159,7 @@ def test_the_interval_of_an_undone_share_is_the_bootstraps():
 def folder(tmp_path_factory):
     """Output of the demonstration on pieces of the photographs."""
     patch = pytest.MonkeyPatch()
-    pieces = {name: image[:, 100:260, 150:310] for name, image in photographs(KEPT_OUT).items()}
+    pieces = {name: image[:, 100:196, 150:246] for name, image in photographs(KEPT_OUT).items()}
     patch.setattr(demo, "photographs", lambda names: pieces if names == KEPT_OUT else {})
     patch.setattr(demo, "CROP", 48)
     patch.setattr(demo, "SHOWN_CROP", 64)
