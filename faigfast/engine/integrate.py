@@ -21,6 +21,7 @@ from faigfast.engine.losses import accumulate, check_losses, losses_at
 from faigfast.engine.memory import RAN_OUT_NOTE, Chunk, default_budget, fit_chunk
 from faigfast.engine.parts import Part, comparison_node, parts_of
 from faigfast.engine.points import Points
+from faigfast.engine.replay import Replays
 from faigfast.engine.run import (
     Plan,
     Values,
@@ -107,6 +108,7 @@ class Engine:
         self.scale = GradientScale() if self.values == torch.float16 else None
         preference = preference_for(self.device, self.backend, self.values)
         self.use = Use(self.backend, self.notes, self.mode, self.values, self.scale, preference)
+        self.replays = Replays(self.notes) if self.device.type == "cuda" else None
 
     @property
     def device(self) -> torch.device:
@@ -185,6 +187,8 @@ class Engine:
                 done += len(results)
                 continue
             # Only here, since the error kept the tensors of the chunk alive.
+            if self.replays is not None:
+                self.replays.clear()
             torch.cuda.empty_cache()
             advance(-counted)
             self.notes.setdefault(RAN_OUT_NOTE.format(chunk, smaller))
@@ -213,6 +217,9 @@ class Engine:
     ) -> Sequence[ImageScores]:
         if self.scale is not None:
             self.scale.begin()
+        replays = self.replays if chunk.segments == chunk.at_once == 1 else None
+        if replays is not None:
+            replays.take()  # of images that failed
         workers = self._workers(plan, chunk, x)
         losses: list[tuple[Points, Tensor]] = []
         end_losses = self._end_losses(plan, workers[0][1], x, gt, together=chunk.points > 1)
@@ -224,10 +231,15 @@ class Engine:
             nonlocal check_first
             points = part.points(x)
             given, prepared = workers[number]
-            with nullcontext() if check_first is None else falling_back():
-                chunk_losses = accumulate(
-                    plan, prepared, points, part.weights, gt, self.loss, chunk.segments
-                )
+            chunk_losses = None
+            if replays is not None and check_first is None:
+                arguments = points, part.weights, x, gt, self.loss
+                chunk_losses = replays.accumulate(plan, self.tensors, *arguments)
+            if chunk_losses is None:
+                with nullcontext() if check_first is None else falling_back():
+                    chunk_losses = accumulate(
+                        plan, prepared, points, part.weights, gt, self.loss, chunk.segments
+                    )
             if number == 0 and check_first is not None:
                 check_first(part.weights[0], chunk_losses, current_gradients(given))
                 check_first = None
@@ -242,7 +254,8 @@ class Engine:
                 for count in run_concurrently(run, parts, chunk.at_once):
                     advance(count)
                 check_losses(plan, workers[0][1], losses, gt, self.loss, chunk.segments)
-                gradients = add_gradients(take_gradients(given) for given, _ in workers)
+                taken = [take_gradients(given) for given, _ in workers]
+                gradients = add_gradients([*taken, *(replays.take() if replays else ())])
                 if self.scale is not None and self.scale.overflowed(gradients):
                     advance(-len(step.nodes) * len(x))
                     gradients = None

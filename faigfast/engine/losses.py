@@ -132,7 +132,7 @@ def accumulate(
     plan: Plan,
     prepared: Values,
     points: Points,
-    weights: Sequence[float],
+    weights: Sequence[float] | Tensor,
     gt: Tensor,
     objective: Objective,
     segments: int = 1,
@@ -145,7 +145,7 @@ def accumulate(
         From `prepare`.
     points : Points
         α_s, for N images.
-    weights : sequence of float
+    weights : sequence of float or Tensor
         w_s, P of them.
     gt : Tensor
         [N, ...].
@@ -161,6 +161,8 @@ def accumulate(
     """
     losses = losses_at(plan, prepared, points, gt, objective, segments)
     if losses.requires_grad:
-        factors = on_device(weights, losses.dtype, losses.device)
+        factors = weights
+        if not isinstance(factors, Tensor):
+            factors = on_device(factors, losses.dtype, losses.device)
         (losses * factors[:, None]).sum().backward()
     return losses.detach()

@@ -322,7 +322,7 @@ def run_nodes(
                 done.setdefault(end, []).append(node)
     narrow = in_use().values
 
-    for part in plan.chains(nodes):
+    for part in plan.chains(nodes) if in_use().backend == "cpu" else nodes:
         together = isinstance(part, NodeChain) and part.run(values, points)
         for node in part.nodes if isinstance(part, NodeChain) else [part]:
             if not together:

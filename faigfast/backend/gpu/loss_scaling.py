@@ -77,8 +77,8 @@ class GradientScale:
 
     def overflowed(self, gradients: Mapping[str, Tensor]) -> bool:
         """Whether a gradient is not finite and a lower exponent may help; then lower it."""
-        finite = torch.stack([value.isfinite().all() for value in gradients.values()]).all()
-        if bool(finite) or self.lowered <= MIN_LOWERING:
+        largest = torch.stack(torch._foreach_norm(list(gradients.values()), torch.inf))
+        if bool(largest.isfinite().all()) or self.lowered <= MIN_LOWERING:
             return False
         self.lowered -= STEP
         self.least = min(self.least, self.lowered)
