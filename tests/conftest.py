@@ -1,5 +1,6 @@
 """Folders that pytest leaves out, and fixtures for several files."""
 
+import gc
 import os
 
 import pytest
@@ -10,6 +11,12 @@ from faigfast.backend.cpu import extension as _extension
 collect_ignore = ["cases"]
 if os.environ.get("TRITON_INTERPRET") != "1":
     collect_ignore.append("builds/triton_interpreted.py")
+
+
+def pytest_collection_finish(session):
+    """Leave all tests and modules out of garbage collections, which walk them for a second each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from collections import defaultdict
+from functools import cache
 
 import pandas
 import pytest
@@ -28,29 +29,38 @@ from faigfast.analysis.report.page import Page
 from faigfast.analysis.report.sections import ability, use
 from faigfast.analysis.report.sections.material import Material
 from faigfast.analysis.study import Study
-from faigfast.cli.main import main
+from faigfast.cli.main import build_parser, main
 from faigfast.data import Degradation, write_image
 
 one_thread, files = command_line.one_thread, command_line.files
 SMALL = ["--learned", "4", "--predicted", "4", "--iterations", "2", "--quiet"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_commands():
+    """One parser, and files of figures without content: `report/test_paper_figures.py` draws."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("faigfast.cli.main.build_parser", cache(build_parser))
+        patch.setattr(
+            "faigfast.analysis.report.paper.content", lambda figure, suffix: suffix.encode()
+        )
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(files, tmp_path_factory):
-    """A report on two photographs of six crops of 60×60, interrupted once."""
+    """A report on two photographs of six crops of 24×24, interrupted once."""
     generator = torch.Generator().manual_seed(6)
     for source in ("larger", "teaching"):
         for name in ("first", "second"):
-            image = torch.rand(3, 120, 180, generator=generator)
+            image = torch.rand(3, 48, 72, generator=generator)
             write_image(files / source / f"{name}.png", image)
     folder = tmp_path_factory.mktemp("report")
     patch = pytest.MonkeyPatch()
     patch.chdir(files)
     argv = ["report", "a.pth", "b.safetensors", "--gt", "larger", "--train", "teaching"]
-    argv += ["--output", str(folder), "--crop", "60", "--steps", "2", *SMALL]
+    argv += ["--output", str(folder), "--crop", "24", "--steps", "2", *SMALL]
     argv += ["--figures", "pdf", "png"]
-    # What a file holds is tested with the figures.
-    patch.setattr("faigfast.analysis.report.paper.content", lambda _, suffix: suffix.encode())
     try:
         with patch.context() as inner:
 
@@ -91,18 +101,17 @@ def test_one_page_that_needs_nothing_else(folder):
 
 
 def test_every_part_has_its_command(folder):
-    from faigfast.cli.main import build_parser
-
     text = (folder / "report.html").read_text(encoding="utf-8")
     commands = re.findall(r'<p class="command"><code>(.*?)</code>', text)
     names = {c.split()[1] for c in commands}
     wanted = "mask locations modulate predict retrain overlap distribution prune report"
     assert names == set(wanted.split())
+    parser = build_parser()
     for command in commands:
         words = command.replace("&#x27;", "").split()[1:]
-        options = build_parser().parse_args(words)[words[0]]
+        options = parser.parse_args(words)[words[0]]
         assert (options.baseline, options.target) == ("a.pth", "b.safetensors")
-        assert options.crop == 60
+        assert options.crop == 24
 
 
 def test_figures_for_papers_stand_in_their_folder(folder):
@@ -252,7 +261,7 @@ def test_recipes_and_contrasts_of_ones_own_go_through_all_parts(
 ):
     monkeypatch.chdir(files)
     argv = ["report", "a.pth", "b.safetensors", "--gt", "larger", "--train", "teaching"]
-    argv += ["--output", str(tmp_path), "--crop", "60", "--steps", "2", *SMALL]
+    argv += ["--output", str(tmp_path), "--crop", "24", "--steps", "2", *SMALL]
     argv += ["--degrade", "mist-1=blur=1", "mist-4=blur=4", "fog=noise=0.3"]
     argv += ["--contrast", "fog", "mist-4", "sharp=mist-4:mist-1"]
     assert main(argv) == 0

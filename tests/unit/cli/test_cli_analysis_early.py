@@ -44,7 +44,7 @@ RETRAIN = ["--train", "others", "--iterations", "3", "--batch", "2", "--patch", 
 RETRAIN += ["--degrade", "blur=1", "--contrast", "blur:", "--fraction", "0.2"]
 
 
-def test_a_retraining_that_is_refused_leaves_finished_ones(here, capsys, monkeypatch):
+def test_a_retraining_that_is_refused_leaves_finished_ones(here, capsys, monkeypatch, undrawn):
     assert main(words("retrain", here, *RETRAIN)) == 0
     out, err = capsys.readouterr()
     assert "from big; all" in out and "without small, smaller than a patch of 24" in err
@@ -99,7 +99,7 @@ def test_grids_of_any_number_of_contrasts(here, capsys):
     assert not list(one.glob("modulation-grid*"))
 
 
-def test_numbers_of_filters_stay_whole(here, capsys):
+def test_numbers_of_filters_stay_whole(here, capsys, undrawn):
     assert main(words("retrain", here, *RETRAIN, "--quiet")) == 0
     out = capsys.readouterr().out
     out = out.replace("random of the same layers", "same-layers")
@@ -127,7 +127,7 @@ def test_attribute_tells_what_does_not_act_on_a_rival(here, capsys, method):
     assert scored_layers == {"conv_last.weight"}
 
 
-def test_photographs_that_teach_nothing_are_not_named(here, capsys):
+def test_photographs_that_teach_nothing_are_not_named(here, capsys, undrawn):
     argv = words("predict", here, "--degrade", "blur=1", "clean", "--measured", "6")
     assert main([*argv, "--learn", "others", "--learned", "2"]) == 0
     out, err = capsys.readouterr()
@@ -138,7 +138,7 @@ def test_photographs_that_teach_nothing_are_not_named(here, capsys):
     assert "learned from 2 crops of image0, image1." in out and "without image2, smaller" in err
 
 
-def test_photographs_that_are_passed_over_are_named(here, files, capsys):
+def test_photographs_that_are_passed_over_are_named(here, files, capsys, undrawn):
     generator = torch.Generator().manual_seed(6)
     for name in ("a", "b", "c"):
         write_image(files / "three" / f"{name}.png", torch.rand(3, 24, 24, generator=generator))
