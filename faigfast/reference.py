@@ -3,7 +3,7 @@
 Tests compare every faster backend with this oracle. It imports nothing fast.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 
 import torch
@@ -16,6 +16,7 @@ from faigfast.integration.kinks import KinkAverager
 from faigfast.integration.line_losses import loss_table
 from faigfast.integration.objective import Objective
 from faigfast.integration.path import WeightPath
+from faigfast.integration.phases import estimates
 from faigfast.integration.quadrature import Step
 from faigfast.models.state import all_finite
 
@@ -66,7 +67,7 @@ def integrate(
     total = {key: torch.zeros_like(delta, dtype=wide) for key, delta in path.delta.items()}
     coarse = {key: torch.zeros_like(value) for key, value in total.items() if key in scored}
 
-    def kernel_sums(sums: dict[str, Tensor]) -> Tensor:
+    def kernel_sums(sums: Mapping[str, Tensor]) -> Tensor:
         parts = []
         for layer, shape in zip(index.layers, index.shapes, strict=True):
             if layer in scored and layer in path.delta:
@@ -80,9 +81,8 @@ def integrate(
     with torch.no_grad():
         first, last = (evaluate(path, a, x, gt, objective)[0].item() for a in (0.0, 1.0))
 
-    def relative_difference(coarse: Tensor, fine: Tensor) -> float:
-        size = float(fine.abs().sum())
-        return float((coarse - fine).abs().sum()) / (size or 1.0)
+    def difference(coarse: Tensor, fine: Tensor) -> Tensor:
+        return (coarse - fine).abs().sum() / (float(fine.abs().sum()) or 1.0)
 
     scores = before = torch.zeros(())
     error, evaluations = float("nan"), 0
@@ -91,6 +91,9 @@ def integrate(
     for step in steps:
         for value in total.values():
             value.mul_(step.keep)
+        embedded = step.coarse is not None
+        kept_apart = range(step.phases) if step.phases > 1 else ()
+        phases = [{k: torch.zeros_like(v) for k, v in total.items()} for _ in kept_apart]
         kinks = step.cells is not None and KinkAverager(step, path, x, gt, objective, evaluate)
         for s, (alpha, weight) in enumerate(zip(step.nodes, step.weights, strict=True)):
             with kinks.at(s) if kinks else nullcontext():
@@ -99,19 +102,26 @@ def integrate(
                 raise ValueError(NO_GRADIENT)
             for key, gradient in gradients.items():
                 total[key].add_(gradient, alpha=float(weight))
+                if phases:
+                    phases[s % len(phases)][key].add_(gradient, alpha=float(weight))
                 if step.coarse is not None and key in coarse:
                     coarse[key].add_(gradient, alpha=float(weight) * step.coarse)
             nodes.append(float(alpha))
             losses.append(value)
             evaluations += 1
             advance()
-        if step.compares:
+        if phases:
+            estimated = estimates(kernel_sums, difference, total, phases, len(step.nodes))
+            error, authors_error = map(float, estimated)
+            before = kernel_sums(total)
+            if error <= (authors_error if step.adapts else tol or 0.0):
+                break
+        elif step.compares:
             scores = kernel_sums(total)
-            error = step.factor * relative_difference(before, scores)
+            error = float(step.factor * difference(before, scores))
             before = scores
             if tol is not None and error <= tol:
                 break
-        embedded = step.coarse is not None
 
     for key, value in total.items():
         if not all_finite(value):
@@ -120,7 +130,7 @@ def integrate(
             )
     scores = kernel_sums(total)
     if embedded:
-        error = relative_difference(kernel_sums(coarse), scores)
+        error = float(difference(kernel_sums(coarse), scores))
     change = sum(
         float((path.delta[key].to(torch.float64) * value).sum()) for key, value in total.items()
     )

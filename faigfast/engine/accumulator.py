@@ -11,6 +11,7 @@ from faigfast.filters.index import FilterIndex
 from faigfast.integration.image_scores import NO_GRADIENT, ImageScores
 from faigfast.integration.line_losses import loss_table
 from faigfast.integration.path import WeightPath
+from faigfast.integration.phases import estimates
 from faigfast.integration.quadrature import Step
 from faigfast.models.state import all_finite
 from faigfast.ops.score_reduction import score_reduction
@@ -70,11 +71,12 @@ class GradientAccumulator:
     def add(
         self,
         step: Step,
-        gradients: Mapping[str, Tensor],
+        phases: Sequence[Mapping[str, Tensor]],
         losses: Iterable[tuple[Points, Tensor]] = (),
     ) -> list[int]:
         """Add the gradients [N_open, *w] of the open images, summed over one step's points.
 
+        `phases` holds one such sum, or those of every third point if the step keeps them apart;
         `losses` are those [P, N_open] at the points, in parts.
 
         Returns
@@ -87,6 +89,7 @@ class GradientAccumulator:
         ValueError
             If there is no gradient, or one is not finite; `image` is then the image's number.
         """
+        gradients = phases[0] if len(phases) == 1 else _summed(phases)
         if not gradients:
             raise ValueError(NO_GRADIENT)
         self.evaluations += len(step.nodes)
@@ -105,12 +108,20 @@ class GradientAccumulator:
             if step.coarse is not None and key in self.scored:
                 _add(self.coarse, key, gradient, step.coarse)
         positions = range(len(self.open))
-        if not step.compares:
+        if not step.compares and len(phases) == 1:
             return list(positions)
         scores = self._scores(self.total)
-        self.errors = step.factor * _relative_difference(self.previous_scores, scores)
+        bound: Tensor | float | None = self.tol
+        if len(phases) > 1:
+            self.errors, authors_errors = estimates(
+                self._scores, _relative_difference, gradients, phases, len(step.nodes)
+            )
+            bound = authors_errors if step.adapts else bound
+        else:
+            self.errors = step.factor * _relative_difference(self.previous_scores, scores)
         self.previous_scores = scores
-        unfinished = [n for n in positions if self.tol is None or not self.errors[n] <= self.tol]
+        done = torch.zeros_like(self.errors) if bound is None else self.errors <= bound
+        unfinished = [n for n in positions if not done[n]]
         if len(unfinished) < len(self.open):
             self._finish(scores, self.errors, [n for n in positions if n not in unfinished])
             self.open = [self.open[n] for n in unfinished]
@@ -191,6 +202,18 @@ def add_gradients(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
         for key, value in part.items():
             totals[key] = totals[key].add_(value) if key in totals else value
     return totals
+
+
+def in_phases(gradients: Mapping[str, Tensor], phases: int) -> list[dict[str, Tensor]]:
+    """Take gradients [G·N, *w] apart into those of every phase."""
+    parts = {key: value.unflatten(0, (phases, -1)) for key, value in gradients.items()}
+    return [{key: part[n] for key, part in parts.items()} for n in range(phases)]
+
+
+def _summed(phases: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Sum the phases of a step; they stay as they are."""
+    first, *rest = phases
+    return {key: sum((part[key] for part in rest), start=value) for key, value in first.items()}
 
 
 def _add(totals: dict[str, Tensor], key: str, part: Tensor, factor: float) -> None:

@@ -13,13 +13,13 @@ from torch import Tensor
 from faigfast.backend.cpu.allocator import free_cached
 from faigfast.backend.gpu.cards import preference_for
 from faigfast.backend.gpu.loss_scaling import GradientScale
-from faigfast.engine.accumulator import GradientAccumulator, add_gradients
+from faigfast.engine.accumulator import GradientAccumulator, add_gradients, in_phases
 from faigfast.engine.chunking import averaging, preferred_chunk
 from faigfast.engine.endpoints import compare_endpoints
 from faigfast.engine.graph import SIZES, Graphs, Modules, PairOutputs, same_operations
 from faigfast.engine.losses import accumulate, check_losses, losses_at
 from faigfast.engine.memory import RAN_OUT_NOTE, Chunk, default_budget, fit_chunk
-from faigfast.engine.parts import Part, comparison_node, parts_of
+from faigfast.engine.parts import Part, comparison_node, keeps_phases, rounds_of
 from faigfast.engine.points import Points
 from faigfast.engine.replay import Replays
 from faigfast.engine.run import (
@@ -220,7 +220,7 @@ class Engine:
         replays = self.replays if chunk.segments == chunk.at_once == 1 else None
         if replays is not None:
             replays.take()  # of images that failed
-        workers = self._workers(plan, chunk, x)
+        phases, workers = 1, self._workers(plan, chunk, x, 1)
         losses: list[tuple[Points, Tensor]] = []
         end_losses = self._end_losses(plan, workers[0][1], x, gt, together=chunk.points > 1)
         if pending.end_losses is not None:
@@ -232,7 +232,7 @@ class Engine:
             points = part.points(x)
             given, prepared = workers[number]
             chunk_losses = None
-            if replays is not None and check_first is None:
+            if replays is not None and check_first is None and points.cells is None:
                 arguments = points, part.weights, x, gt, self.loss
                 chunk_losses = replays.accumulate(plan, self.tensors, *arguments)
             if chunk_losses is None:
@@ -247,31 +247,39 @@ class Engine:
             return len(losses[-1][0].nodes) * len(x)
 
         for step in steps:
-            gradients = None
-            while gradients is None:
+            before, phases = phases, 1
+            if self.scale is None and keeps_phases(step, chunk):
+                phases = step.phases
+            if phases != before:
+                workers = self._workers(plan, chunk, x, phases)
+            sums: list[dict[str, Tensor]] = []
+            while not sums:
                 losses.clear()
-                parts = parts_of(step, chunk, self._one_sample(plan, chunk))
-                for count in run_concurrently(run, parts, chunk.at_once):
-                    advance(count)
+                for parts in rounds_of(step, chunk, self._one_sample(plan, chunk), phases):
+                    with using(replace(self.use, phases=phases)):
+                        for count in run_concurrently(run, parts, chunk.at_once):
+                            advance(count)
+                    taken = [take_gradients(given) for given, _ in workers]
+                    sums.append(add_gradients([*taken, *(replays.take() if replays else ())]))
                 check_losses(plan, workers[0][1], losses, gt, self.loss, chunk.segments)
-                taken = [take_gradients(given) for given, _ in workers]
-                gradients = add_gradients([*taken, *(replays.take() if replays else ())])
-                if self.scale is not None and self.scale.overflowed(gradients):
+                if self.scale is not None and any(map(self.scale.overflowed, sums)):
                     advance(-len(step.nodes) * len(x))
-                    gradients = None
-            unfinished = accumulator.add(step, gradients, losses)
+                    sums = []
+            if phases > 1:
+                sums = in_phases(sums[0], phases)
+            unfinished = accumulator.add(step, sums, losses)
             if not unfinished:
                 break
             if len(unfinished) < len(x):
                 x, gt = x[unfinished], gt[unfinished]
-                workers = self._workers(plan, chunk, x)
+                workers = self._workers(plan, chunk, x, phases)
         return accumulator.results()
 
     def _workers(
-        self, plan: Plan, chunk: Chunk, x: Tensor
+        self, plan: Plan, chunk: Chunk, x: Tensor, phases: int
     ) -> list[tuple[Mapping[str, Any], Values]]:
         """Tensors, with gradient sums of its own, of each chunk that runs at the same time."""
-        given = [with_gradient_sums(self.tensors, len(x)) for _ in range(chunk.at_once)]
+        given = [with_gradient_sums(self.tensors, phases * len(x)) for _ in range(chunk.at_once)]
         values = prepare(plan, given[0], arranged(x))
         return [(one, values | plan.given(one)) for one in given]
 

@@ -43,34 +43,46 @@ class Part:
         return Points(points.nodes[self.own], points.images, alpha), losses[self.own]
 
 
-def parts_of(step: Step, chunk: Chunk, one_sample: bool) -> list[Part]:
-    """Cut a step into parts of nearly equal size.
+def keeps_phases(step: Step, chunk: Chunk) -> bool:
+    """Whether kernels can keep the sums of a step's phases apart: all points in one chunk."""
+    return step.phases > 1 and chunk.averages and chunk.points >= len(step.nodes)
+
+
+def rounds_of(step: Step, chunk: Chunk, one_sample: bool, phases: int) -> list[list[Part]]:
+    """Cut a step into parts of nearly equal size, and these into rounds with one sum each.
 
     Parameters
     ----------
+    step : Step
+        Nodes, weights and cells.
+    chunk : Chunk
+        Points that run together.
     one_sample : bool
         Whether each point runs alone, and the first may be compared with the network.
+    phases : int
+        Phases whose sums the kernels keep apart; 1: each phase of the step is a round.
     """
+    rounds = 1 if phases == step.phases else step.phases
     nodes, weights = step.nodes.tolist(), step.weights.tolist()
     ends = None if step.cells is None or not chunk.averages else step.cells.tolist()
-    if one_sample:
-        first = comparison_node(nodes)
-        for numbers in (nodes, weights):
-            numbers.insert(0, numbers.pop(first))
     total, most = len(nodes), chunk.points
-    if ends is not None and total > most:
+    if rounds > 1:
+        most = 1
+    elif ends is not None and total > most:
         most = max(1, most - 2)  # beside the neighbours on both sides
     count = max(math.ceil(total / most), min(chunk.at_once, total))
     size = math.ceil(total / count)
-    parts = []
-    for start in range(0, total, size):
+    starts = list(range(0, total, size))
+    if one_sample:
+        starts.insert(0, starts.pop(comparison_node(nodes)))
+    parts: list[list[Part]] = [[] for _ in range(rounds)]
+    for start in starts:
         stop = min(start + size, total)
         low, high = (start, stop) if ends is None else (max(start - 1, 0), min(stop + 1, total))
-        own = slice(start - low, stop - low)
         own_weights = [w if start <= n < stop else 0.0 for n, w in enumerate(weights)][low:high]
-        parts.append(
-            Part(nodes[low:high], own_weights, None if ends is None else ends[low:high], own)
-        )
+        own_ends = None if ends is None else ends[low:high]
+        own = slice(start - low, stop - low)
+        parts[start % rounds].append(Part(nodes[low:high], own_weights, own_ends, own))
     return parts
 
 

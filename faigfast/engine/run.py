@@ -198,7 +198,7 @@ def _cast(value: Any, dtype: torch.dtype | None) -> Any:
 
 
 def with_gradient_sums(given: Mapping[str, Any], images: int) -> dict[str, Any]:
-    """Give the same tensors, with new gradient sums for a number of images."""
+    """Give the same tensors, with new gradient sums for a number of images in all phases."""
     return {
         key: replace(value, gradient_sums=new_gradient_sums(value.w0.shape, images, value.w0))
         if isinstance(value, Moving)

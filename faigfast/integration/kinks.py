@@ -78,7 +78,7 @@ class _Averaging(TorchDispatchMode):
         if func is aten.leaky_relu_backward.default:
             return self._averaged(func, args, args[0], args[1], args[2])
         if func is aten._prelu_kernel_backward.default:
-            z, weight, gradient = args
+            gradient, z, weight = args
             gz, gw = func(*args)
             return self._averaged(lambda *_: gz, args, gradient, z, weight), gw
         result = func(*args, **(kwargs or {}))

@@ -15,6 +15,7 @@ RULES = (
 GRADING = 0.4
 EMULATION_NODES = 17  # fewest that come closer to the authors' sum than its own error, with kinks
 MOST_STEPS = 1_000_000
+PHASES, MOST_IN_PHASES = 3, 27  # points whose sums can be kept apart are at most so many
 MOST_GAUSS = 2001
 
 Array = NDArray[np.float64]
@@ -43,10 +44,16 @@ class Quadrature:
     embedded: Array | None = None
     cells: Array | None = None
 
+    @property
+    def phases(self) -> int:
+        """Number of sums that estimate the error: those of every third point, or one alone."""
+        fits = self.cells is not None and len(self.nodes) % PHASES == 0
+        return PHASES if fits and PHASES < len(self.nodes) <= MOST_IN_PHASES else 1
+
     def steps(self) -> Iterator["Step"]:
         """Yield all points, or with `embedded` one group for each ratio of the two weights."""
         if self.embedded is None:
-            yield Step(self.nodes, self.weights, cells=self.cells)
+            yield Step(self.nodes, self.weights, cells=self.cells, phases=self.phases)
             return
         ratios = np.round(self.embedded / self.weights, 12)
         for ratio in np.unique(ratios):
@@ -72,6 +79,11 @@ class Step:
         Ratio of the scores' estimated error to their change in this step.
     cells : ndarray, optional
         [P, 2], as in `Quadrature`.
+    phases : int
+        3: the sums of every third point are kept apart and estimate errors, see
+        `faigfast.integration.phases`.
+    adapts : bool
+        Whether an image is done if its error is estimated below the one of the authors' rule.
     """
 
     nodes: Array
@@ -81,6 +93,8 @@ class Step:
     compares: bool = False
     factor: float = 1.0
     cells: Array | None = None
+    phases: int = 1
+    adapts: bool = False
 
 
 def quadrature(rule: str, steps: int, emulate: bool = False) -> Quadrature:

@@ -18,11 +18,12 @@ from faigfast.integration.quadrature import (
 )
 
 # Default nodes of a rule; docs/explanation/accuracy.md compares their errors.
-STEPS = {"left": 100, "right": 100, "graded": 16, "averaged": 10, "gauss-kronrod": 21}
+STEPS = {"left": 100, "right": 100, "graded": 16, "averaged": 9, "gauss-kronrod": 21}
 STEPS_OF_OTHERS = 20
 # Kinks of many units average out: images of at least LARGE pixels need fewer nodes.
 LARGE = 64 * 64
 STEPS_OF_LARGE = {"midpoint": 15, "graded": 14}
+FEWEST_AVERAGED, MOST_ADAPTED = 9, 36  # points of the first level, and of the last by default
 MOST_STEPS = 729  # default limit with a tolerance
 # Rules that nest → ratio of the estimated error to the change of the scores from level to level.
 # One-sided rules change by about their error; 1.1 covers the error in 98 % of 288 cases.
@@ -69,6 +70,8 @@ def schedule(
     """
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
+    if rule == "averaged" and steps is None and tol is None and not emulate:
+        return None, lambda pixels: adaptive
     if tol is None:
         count = default_steps(rule, 1) if steps is None else node_count(steps)
         make = quadrature(rule, count, emulate).steps
@@ -123,10 +126,13 @@ def refinement(rule: str, most: int) -> Iterator[Step]:
             f"steps is {most}; with tol it is the most points to take, and {rule} compares "
             f"{len(coarse.nodes)} points with {len(fine.nodes)} first"
         )
-    yield Step(coarse.nodes, coarse.weights, compares=True, factor=math.inf, cells=coarse.cells)
+    if rule == "averaged":
+        yield averaged_step(coarse)
+    else:
+        yield Step(coarse.nodes, coarse.weights, compares=True, factor=math.inf)
     while len(fine.nodes) <= most:
         if rule == "averaged":  # the cells of all nodes change
-            yield Step(fine.nodes, fine.weights, 0.0, None, True, NESTED[rule], fine.cells)
+            yield averaged_step(fine)
             coarse, fine = fine, next(levels)
             continue
         near = np.isclose(fine.nodes[:, None], coarse.nodes, rtol=0, atol=1e-9)
@@ -135,6 +141,20 @@ def refinement(rule: str, most: int) -> Iterator[Step]:
         keep = fine.weights[old].sum() / coarse.weights.sum()
         yield Step(fine.nodes[~old], fine.weights[~old], float(keep), None, True, NESTED[rule])
         coarse, fine = fine, next(levels)
+
+
+def averaged_step(level: Quadrature, adapts: bool = False) -> Step:
+    """Take a level of averaged points anew, since the cells of all nodes change."""
+    return Step(
+        level.nodes, level.weights, 0.0, None, True, NESTED["averaged"], level.cells, level.phases,
+        adapts,
+    )  # fmt: skip
+
+
+def adaptive() -> Iterator[Step]:
+    """Yield levels of averaged points, for images that need more than the ones before."""
+    for level in itertools.takewhile(lambda q: len(q.nodes) <= MOST_ADAPTED, _levels("averaged")):
+        yield averaged_step(level, adapts=True)
 
 
 def _levels(rule: str) -> Iterator[Quadrature]:
@@ -146,7 +166,7 @@ def _levels(rule: str) -> Iterator[Quadrature]:
             yield graded_with_ends(6 * 2**doublings + 1)
     for power in itertools.count():
         if rule == "averaged":
-            yield quadrature(rule, 6 * 2**power)
+            yield quadrature(rule, FEWEST_AVERAGED * 2**power)
         elif rule == "trapezoid":
             yield quadrature(rule, 2 ** (power + 1) + 1)
         else:

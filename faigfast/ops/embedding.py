@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from faigfast.ops.path_values import on_line, wide
-from faigfast.ops.registry import operation
+from faigfast.ops.path_values import in_phases, on_line, wide
+from faigfast.ops.registry import in_use, operation
 
 
 @operation
@@ -52,7 +52,11 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
-    gw = embedding_backward(gy, *ctx.saved_tensors) if ctx.needs_input_grad[4] else None
+    gw = None
+    if ctx.needs_input_grad[4]:
+        rows, w0 = ctx.saved_tensors
+        points, phases = len(gy), in_use().phases
+        gw = embedding_backward(in_phases(gy, points, phases), in_phases(rows, points, phases), w0)
     return None, None, None, None, gw
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faigfast.ops.path_values import on_line, wide
-from faigfast.ops.registry import operation
+from faigfast.ops.path_values import in_phases, on_line, wide
+from faigfast.ops.registry import in_use, operation
 
 
 @operation
@@ -28,7 +28,7 @@ def parameter(w0: Tensor, dw: Tensor | None, alpha: Tensor, sum_w: Tensor) -> Te
         [P, N, *w]; images share memory.
     """
     values = torch.stack([on_line(w0, dw, a) for a in alpha.unbind()])
-    return values.unsqueeze(1).expand(-1, len(sum_w), *w0.shape)
+    return values.unsqueeze(1).expand(-1, len(sum_w) // in_use().phases, *w0.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -36,7 +36,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
-    return None, None, None, gy.sum(0, dtype=ctx.kind)
+    return None, None, None, in_phases(gy, len(gy), in_use().phases).sum(0, dtype=ctx.kind)
 
 
 parameter.register_autograd(_backward, setup_context=_setup_context)

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from faigfast.ops.registry import in_use
+
 
 def on_line(
     w0: Tensor, dw: Tensor | None, alpha: Tensor, dtype: torch.dtype | None = None
@@ -72,6 +74,12 @@ def every_point(part: Tensor, points: int) -> Tensor:
     return part if len(part) == points else part.expand(points, *part.shape[1:]).contiguous()
 
 
+def in_phases(part: Tensor, points: int, phases: int) -> Tensor:
+    """[P, M, …] or [1, M, …] as [P/G, G·M, …]: every G-th point follows the same samples."""
+    part = part.expand(points, *part.shape[1:])
+    return part.unflatten(0, (points // phases, phases)).flatten(1, 2)
+
+
 def pitched(x: Tensor) -> Tensor:
     """As `dense`, but without a copy where x is a slice of channels of a dense image."""
     if x.shape[0] > 1 and x.stride(0) == 0:
@@ -121,7 +129,8 @@ def differentiate(
         Takes gy, the saved tensors, x first, and a list of which gradients are needed; gives all
         gradients, that of x first.
     saved, gradient_sums : sequence of int
-        Positions of arguments that backward takes, and of tensors from `new_gradient_sums`.
+        Positions of arguments that backward takes, x first and alpha last, and of tensors from
+        `new_gradient_sums`.
     """
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -130,7 +139,17 @@ def differentiate(
     def gradient(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
         needs = [ctx.needs_input_grad[position] for position in (0, *gradient_sums)]
         parts = ctx.saved_tensors  # once: a checkpoint unpacks its tensors once
-        gradients = needed_gradients(backward(gy, *parts, needs), needs, parts[0])
+        phases = in_use().phases
+        if phases == 1:
+            results = backward(gy, *parts, needs)
+        else:
+            x, *line, alpha = parts
+            gx, *_ = backward(gy, *parts, [needs[0], *[False] * len(gradient_sums)])
+            x, gy = (in_phases(part, len(alpha), phases) for part in (x, gy))
+            few = alpha[: len(alpha) // phases]  # sums do not depend on it
+            _, *rest = backward(gy, x, *line, few, [False, *needs[1:]])
+            results = gx, *rest
+        gradients = needed_gradients(results, needs, parts[0])
         by_position = dict(zip((0, *gradient_sums), gradients, strict=True))
         return tuple(by_position.get(position) for position in range(len(ctx.needs_input_grad)))
 

@@ -61,6 +61,9 @@ class Use:
         Operations for which the card's table asks another backend's kernel first.
     packed_weights : dict
         Weights in the order of kernels, for their next run in the same call.
+    phases : int
+        G: gradient sums are [G·N, *w], those of every G-th point of all images, from the first
+        point, the second, …, one after the other; the number of points is a multiple of G.
     """
 
     backend: str = ""
@@ -70,6 +73,7 @@ class Use:
     scale: Any = None
     preference: Any = None
     packed_weights: dict[Any, Any] = field(default_factory=dict)
+    phases: int = 1
 
 
 _use: ContextVar[Use | None] = ContextVar("_use", default=None)

@@ -6,7 +6,7 @@ between them, so gradients are added in place.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from faigfast.integration.cells import Cell
 from faigfast.ops.conv.cpu import refuses
 from faigfast.ops.conv.cpu_queue import Queue
 from faigfast.ops.conv.spec import ConvSpec, PathParameters
-from faigfast.ops.path_values import dense, every_point, pitched
+from faigfast.ops.path_values import dense, every_point, in_phases, pitched
 from faigfast.ops.registry import in_use, is_observed, using
 
 
@@ -320,7 +320,7 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
     gradients: list[Any] = [None] * len(values)
     past_activation: set[int] = set()  # values whose gradient is at their activation's input
     sums: list[Tensor | None] = [None] * len(needs_sums)
-    queue = Queue()
+    queue, phases = Queue(), in_use().phases
     made: list[Tensor] = []  # gradients in the queue's memory without views
 
     def add(position: int, part: Tensor) -> None:
@@ -361,11 +361,19 @@ def _backward(ctx: Any, gys: Sequence[Tensor | None]) -> list[Tensor | None]:
         if more is not None and not more.is_contiguous():
             queue.run()  # `pitched` copies it, unless it is a slice of channels
             more = pitched(more.movedim(-1, 2))
+        gy, spec = _contiguous(gy, queue), link.spec._replace(activation=activation)
+        of_x = needed if phases == 1 else [needed[0], False, False, False]
         gx, *sums[first : first + 2], _ = queue.convolve_backward(
-            _contiguous(gy, queue), saved, values[link.x], conv.at(alpha), more, images,
-            needed, link.spec._replace(activation=activation), input_activation,
+            gy, saved, values[link.x], conv.at(alpha), more, images, of_x, spec, input_activation,
             factors.get(link.x),
         )  # fmt: skip
+        if phases > 1 and any(needed[1:]):
+            again = partial(in_phases, points=len(alpha), phases=phases)
+            _, *sums[first : first + 2], _ = queue.convolve_backward(
+                again(gy), None if saved is None else again(saved), again(values[link.x]),
+                conv.at(alpha[: len(alpha) // phases]), None, phases * images,
+                [False, *needed[1:]], spec,
+            )  # fmt: skip
         if gx is not None:
             gradients[link.x] = gx
             made.append(gx)

@@ -11,12 +11,13 @@ from faigfast.ops.conv.spec import ConvSpec
 from faigfast.ops.path_values import (
     arranged,
     empty_at_points,
+    in_phases,
     needed_gradients,
     on_line,
     one_batch,
     wide,
 )
-from faigfast.ops.registry import operation
+from faigfast.ops.registry import in_use, operation
 
 aten = torch.ops.aten
 
@@ -263,7 +264,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     if ctx.spec.activation != "none" and not ctx.spec.keeps_more(residual):
         saved = y
     ctx.save_for_backward(x, saved, w0, dw, b0, s0, ds, alpha)
-    ctx.images = next((len(part) for part in (sum_w, sum_b, sum_s) if part is not None), 1)
+    sums = (part for part in (sum_w, sum_b, sum_s) if part is not None)
+    ctx.images = next(map(len, sums), 1)  # in each of its phases
     ctx.residual = None if residual is None else residual.shape
     # Otherwise autograd makes zeros for a missing gradient.
     ctx.mark_non_differentiable(output[1])
@@ -275,7 +277,20 @@ def _backward(ctx: Any, gy: Tensor | None, _: None) -> tuple[Tensor | None, ...]
         return (None,) * 22
     x, saved, w0, dw, b0, s0, ds, alpha = ctx.saved_tensors
     needs = [ctx.needs_input_grad[i] for i in (0, 8, 9, 10)]
-    gradients = conv_backward(gy, x, saved, w0, dw, b0, s0, ds, alpha, ctx.images, needs, *ctx.spec)
+    line, points, phases = (w0, dw, b0, s0, ds), len(alpha), in_use().phases
+    if phases == 1:
+        gradients = conv_backward(gy, x, saved, *line, alpha, ctx.images, needs, *ctx.spec)
+    else:
+        of_x = [needs[0], False, False, False]
+        gx, *_ = conv_backward(gy, x, saved, *line, alpha, 1, of_x, *ctx.spec)
+        if saved.numel():
+            saved = in_phases(saved, points, phases)
+        x_in_phases, gy_in_phases = (in_phases(part, points, phases) for part in (x, gy))
+        _, *sums = conv_backward(
+            gy_in_phases, x_in_phases, saved, *line, alpha[: points // phases], ctx.images,
+            [False, *needs[1:]], *ctx.spec,
+        )  # fmt: skip
+        gradients = gx, *sums
     gx, gw, gb, gs = needed_gradients(gradients, needs, x)
     gr = gy.sum_to_size(ctx.residual) if ctx.needs_input_grad[11] else None
     return gx, *[None] * 7, gw, gb, gs, gr, *[None] * 10

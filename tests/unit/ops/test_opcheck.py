@@ -31,6 +31,7 @@ CASES = {
 OTHERS = {
     "attention",
     "attention_backward",
+    "averaged_activation",
     "one_channel",
     "score_reduction",
     "squared_error",
@@ -62,6 +63,8 @@ def other_arguments(name):
     if name.startswith("squared_error"):
         y, gt = numbers(2, 3, 7), numbers(3, 7, needs_gradient=False)
         return (y, gt, numbers(2, 3)) if name.endswith("_backward") else (y, gt)
+    if name == "averaged_activation":
+        return numbers(2, 3, 4), [1, 1, 0, 0], [-0.5, 0.5, 0.5] * 2, 0.1
     if name == "one_channel":
         layer = numbers(5, 1, 3, 3, needs_gradient=False), numbers(1, 5, 4, 4, needs_gradient=False)
         change, same = numbers(2, 1, 4, 4, needs_gradient=False), ([1, 1],) * 3

@@ -1,0 +1,61 @@
+"""Phases: sums of every third point, and the errors that they estimate.
+
+The graded nodes are midpoints in t. The second, fifth, … of them are the midpoints of a rule with
+three times the step: its scores differ from the scores of all points by eight times the error of
+those, if the error falls with the square of the step. The last phase less the first one gives the
+change of the gradient over the line, and so the error of the authors' rule: R_S ≈ ∫g + (g(1) −
+g(0)) / (2S), see `faigfast.integration.quadrature.quadrature`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from faigfast.integration.quadrature import GRADING
+
+RATIO = 8.0  # of the coarse rule's error, less the fine rule's, to the fine rule's
+AUTHORS_STEPS = 100
+
+Sums = Mapping[str, Tensor]
+
+
+def coarse_sums(phases: Sequence[Sums]) -> dict[str, Tensor]:
+    """Give the sums of the rule that takes every third point, from the sums of the phases."""
+    return {key: 3 * value for key, value in phases[1].items()}
+
+
+def authors_sums(total: Sums, phases: Sequence[Sums], points: int) -> dict[str, Tensor]:
+    """Give the sums of the authors' 100 points, to first order."""
+    # The difference of the phases, times three, is 2/n of the change in t over the line.
+    factor = 3 * points / 2 / (1 - GRADING) / (2 * AUTHORS_STEPS)
+    first, _, last = phases
+    return {key: value + factor * (last[key] - first[key]) for key, value in total.items()}
+
+
+def estimates(
+    scores: Callable[[Sums], Tensor],
+    difference: Callable[[Tensor, Tensor], Tensor],
+    total: Sums,
+    phases: Sequence[Sums],
+    points: int,
+) -> tuple[Tensor, Tensor]:
+    """Estimate the relative errors of scores, and those of the authors' rule.
+
+    Parameters
+    ----------
+    scores : callable
+        From sums to scores.
+    difference : callable
+        Relative L1 difference of scores from others.
+    total : mapping of str to Tensor
+        Sums over all points.
+    phases : sequence of mapping
+        Sums over every third point, from the first, the second and the third.
+    points : int
+        Their number.
+    """
+    fine = scores(total)
+    return (
+        difference(scores(coarse_sums(phases)), fine) / RATIO,
+        difference(scores(authors_sums(total, phases, points)), fine),
+    )

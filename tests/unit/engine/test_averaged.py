@@ -1,0 +1,175 @@
+"""The rule "averaged": every backend beside the literal loop, and what averaging gains."""
+
+import pytest
+import torch
+from cases.networks import images, kinked, pair, smooth
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from faigfast import attribute, backends
+from faigfast.zoo.pairs import shipped_pair
+
+
+class Residual(nn.Module):
+    """Chains, a residual, a shuffle and an activation after a sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.body = nn.Sequential(
+            nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, padding=1)
+        )
+        self.up = nn.Sequential(
+            nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU(0.1)
+        )
+        self.last = nn.Conv2d(3, 3, 2, stride=2)
+
+    def forward(self, x):
+        x = torch.relu(self.first(x))
+        return self.last(self.up(torch.relu(x + self.body(x))))
+
+
+class Dense(nn.Module):
+    """Concatenations of a dense block."""
+
+    def __init__(self):
+        super().__init__()
+        widths = zip((3, 7, 11), (4, 4, 3), strict=True)
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in widths)
+
+    def forward(self, x):
+        one = nn.functional.leaky_relu(self.convs[0](x), 0.2)
+        two = nn.functional.leaky_relu(self.convs[1](torch.cat([x, one], 1)), 0.2)
+        return self.convs[2](torch.cat([x, one, two], 1))
+
+
+def prelus():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.PReLU(4), nn.ConvTranspose2d(4, 4, 3, padding=1),
+        nn.PReLU(), nn.Conv2d(4, 3, 1),
+    )  # fmt: skip
+
+
+NETWORKS = {"kinked": kinked, "residual": Residual, "dense": Dense, "prelu": prelus}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def case(request):
+    networks = pair(NETWORKS[request.param])
+    x, gt = images(2, size=(8, 6))
+    expected = attribute(*networks, (x, gt), rule="averaged", steps=5, backend="reference")
+    return networks, x, gt, expected
+
+
+@pytest.mark.parametrize("memory", [None, 400_000])
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_backends_agree_with_the_loop(case, backend, memory):
+    if backend == "cpu" and not backends()["cpu"].available:
+        pytest.skip("the extension is missing")
+    networks, x, gt, expected = case
+    dtype = torch.float32 if backend == "cpu" else torch.float64
+    networks = [net.to(dtype) for net in networks]
+    result = attribute(
+        *networks, (x.to(dtype), gt.to(dtype)), rule="averaged", steps=5, backend=backend,
+        memory=memory,
+    )  # fmt: skip
+    for net in networks:
+        net.double()
+    close = {"rtol": 1e-4, "atol": 1e-6} if dtype == torch.float32 else {}
+    torch.testing.assert_close(result.scores().double(), expected.scores(), **close)
+    torch.testing.assert_close(
+        result.line[..., 1].double(), expected.line[..., 1], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_windows_of_points_read_their_neighbours(monkeypatch):
+    """Three points at once: one of its own, and its two neighbours."""
+    from faigfast.engine import chunking
+
+    networks, (x, gt) = pair(Residual), images(1, size=(8, 6))
+    together = attribute(*networks, (x, gt), rule="averaged", steps=9, backend="torch")
+    monkeypatch.setattr(chunking, "MOST_AVERAGED", 3)
+    in_windows = attribute(*networks, (x, gt), rule="averaged", steps=9, backend="torch")
+    torch.testing.assert_close(in_windows.scores(), together.scores())
+    assert in_windows.line.shape == together.line.shape == (1, 1, 9, 2)
+    assert in_windows.evaluations == 9
+
+
+def test_a_switch_anywhere_on_the_line_is_exact():
+    """L = Σ relu(γ x) with one weight: the integral of its slope is known."""
+    nets = [nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.ReLU()).double() for _ in range(2)]
+    for net, value in zip(nets, (-0.3, 0.7), strict=True):
+        net[0].weight.data.fill_(value)
+    x, gt = torch.full((1, 1, 2, 2), 1.5, dtype=torch.float64), torch.zeros(1, 1, 2, 2).double()
+    result = attribute(
+        *nets, (x, gt), rule="averaged", steps=4,
+        objective=lambda output, gt: output.flatten(1).sum(1),
+    )  # fmt: skip
+    assert result.scores().item() == pytest.approx(0.7 * 1.5 * 4, rel=1e-12)
+    assert result.completeness.item() < 1e-12
+
+
+def test_without_kinks_it_is_the_graded_rule():
+    networks, (x, gt) = pair(smooth), images(1)
+    averaged, graded = (
+        attribute(*networks, (x, gt), rule=rule, steps=4) for rule in ("averaged", "graded")
+    )
+    torch.testing.assert_close(averaged.scores(), graded.scores(), rtol=1e-12, atol=0)
+
+
+class Checkpointed(nn.Module):
+    """Runs point by point, and computes its values again in backward."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleList(kinked() for _ in range(2))
+
+    def forward(self, x):
+        for part in self.parts:
+            x = nn.functional.relu(checkpoint(part, x, use_reentrant=False))
+        return x + 0 * x.max().item()
+
+
+class Direct(Checkpointed):
+    def forward(self, x):
+        for part in self.parts:
+            x = nn.functional.relu(part(x))
+        return x
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+def test_values_that_a_checkpoint_computes_again(backend):
+    x, gt = images(1)
+    expected = attribute(*pair(Direct), (x, gt), rule="averaged", steps=4, backend="torch")
+    result = attribute(*pair(Checkpointed), (x, gt), rule="averaged", steps=4, backend=backend)
+    torch.testing.assert_close(result.scores(), expected.scores())
+
+
+def test_it_refines_to_a_tolerance():
+    networks, (x, gt) = pair(kinked), images(2, size=(12, 12))
+    exact = attribute(*networks, (x, gt), rule="averaged", steps=400)
+    result = attribute(*networks, (x, gt), rule="averaged", tol=0.01)
+    errors = (result.scores() - exact.scores()).abs().sum(1) / exact.scores().abs().sum(1)
+    assert (errors <= result.error[0]).all() and (result.error <= 0.01).all()
+
+
+def test_trained_kinks_need_fewer_points_and_barely_feel_rounding():
+    networks = shipped_pair("srcnn-24x4-x2")
+    x, gt = images(1, size=(16, 16), dtype=torch.float32)
+    gt = torch.nn.functional.interpolate(gt, scale_factor=2, mode="bicubic")
+    exact = attribute(*networks, (x, gt), rule="averaged", steps=120).scores().double()
+
+    def error(scores):
+        return float((scores.double() - exact).abs().sum() / exact.abs().sum())
+
+    averaged, graded = (
+        attribute(*networks, (x, gt), rule=rule, steps=8).scores()
+        for rule in ("averaged", "graded")
+    )
+    assert error(averaged) < 0.6 * error(graded)
+    wide = [net.double() for net in networks]
+    loop = attribute(
+        *wide, (x.double(), gt.double()), rule="averaged", steps=8, backend="reference"
+    )
+    difference = (averaged.double() - loop.scores()).abs().sum() / loop.scores().abs().sum()
+    assert difference < 2e-5
