@@ -15,7 +15,7 @@ from faigfast.ops.conv.operation import conv, conv_backward
 from faigfast.ops.conv.spec import ConvSpec
 from faigfast.ops.registry import Use, choose, in_use, using
 
-from .run import NotRunError
+from .outcomes import NotRunError
 
 PASSES = ("forward", "input gradient", "weight gradient")
 # Points, images, height and width: 8×256² and 64×48² samples of pixels.

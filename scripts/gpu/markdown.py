@@ -199,7 +199,7 @@ def _texts(steps: Steps) -> str:
 
 def _reasons(steps: Steps) -> str:
     rows = [
-        (f"{item}{f', {step}' if step else ''}", line["state"], line["reason"])
+        (f"{item}{f', {step}' if step else ''}", line["state"], line["reason"][:160])
         for item, lines in steps.items()
         for step, line in lines.items()
         if line.get("reason")

@@ -14,22 +14,11 @@ from typing import Any
 
 from .children import die_with_parent
 from .items import ITEMS
+from .outcomes import NotRunError, StepFailedError
 from .results import BEGUN, COMPLETE, NOT_RUN, PASSED, Results
 
 Steps = Mapping[str, Callable[[], dict[str, Any] | None]]
 BROKEN = 3  # exit status: the device failed, and only a new process can use it
-
-
-class NotRunError(Exception):
-    """A step cannot run here; the text says why."""
-
-
-class StepFailedError(Exception):
-    """A step failed; the text says why, and its line keeps the figures."""
-
-    def __init__(self, text: str, figures: dict[str, Any]) -> None:
-        super().__init__(text)
-        self.figures = figures
 
 
 def run_steps(item: str, make_steps: Callable[[], Steps], given: str) -> int:

@@ -9,10 +9,22 @@ import shutil
 import sysconfig
 from pathlib import Path
 
-from .items import BUILT, ROOT
+from .items import BUILT, ITEMS, ROOT
 
 MODULE = f"_C_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
 PROGRAM = "conv64"  # the standalone program
+
+
+def record_of(name: str, built: Path = BUILT) -> Path:
+    """File that says which sources a product was built from."""
+    return built / f"{name}.built.json"
+
+
+def is_current(name: str, built: Path = BUILT) -> bool:
+    """Whether a product exists and was built, here or elsewhere, from the present sources."""
+    record = record_of(name, built)
+    known = json.loads(record.read_text())["sources"] if record.exists() else ""
+    return (built / name).exists() and known == ITEMS["build"].sources_hash()
 
 
 def stage(built: Path = BUILT, root: Path = ROOT) -> Path:
@@ -35,11 +47,12 @@ def place_module(built: Path = BUILT, root: Path = ROOT) -> None:
     package, module = built / "site" / "faigfast", built / MODULE
     info_of_tree = root / "faigfast" / "_build_info.json"
     info = json.loads(info_of_tree.read_text()) if info_of_tree.exists() else {"extension": False}
-    reason = "" if module.exists() else "scripts.gpu did not build it; see the item build"
-    info["cuda"] = {"extension": module.exists(), "reason": reason or None}
+    there = is_current(MODULE, built)
+    reason = "" if there else "scripts.gpu did not build it; see the item build"
+    info["cuda"] = {"extension": there, "reason": reason or None}
     (package / "_build_info.json").write_text(json.dumps(info))
     (package / MODULE).unlink(missing_ok=True)
-    if module.exists():
+    if there:
         (package / MODULE).symlink_to(module)
 
 

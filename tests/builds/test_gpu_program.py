@@ -9,7 +9,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[2]))
 
 from scripts.gpu.bodies import build, conv64
-from scripts.gpu.run import NotRunError, StepFailedError
+from scripts.gpu.outcomes import NotRunError, StepFailedError
 from scripts.gpu.staging import MODULE
 
 pytestmark = [

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from scripts.gpu.children import die_with_parent  # noqa: E402
-from scripts.gpu.run import NotRunError, StepFailedError, run_steps  # noqa: E402
+from scripts.gpu.outcomes import NotRunError, StepFailedError  # noqa: E402
+from scripts.gpu.run import run_steps  # noqa: E402
 
 PYTHON = (sys.executable, "-S")  # no package is needed, and it starts faster
 STEPS = ("one", "two")

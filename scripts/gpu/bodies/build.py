@@ -22,8 +22,8 @@ from typing import Any
 
 from ..children import output_of
 from ..items import BUILT, ITEMS, ROOT
-from ..run import NotRunError
-from ..staging import MODULE, PROGRAM, place_module
+from ..outcomes import NotRunError
+from ..staging import MODULE, PROGRAM, is_current, place_module, record_of
 
 CSRC = ROOT / "csrc" / "cuda"
 CHECKS = ROOT / "scripts" / "gpu" / "program"
@@ -31,7 +31,7 @@ FLAGS = ("-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden")
 HOPPER = ("-gencode=arch=compute_90a,code=sm_90a",)  # the kernels are for no other card
 SECONDS = 38.0  # of one command
 CARRIED_SECONDS = 900.0  # where nothing waits for it
-RECORD = "built.json"  # the sources that each product was built from
+HALF = "half-"  # folders of builds under way
 
 
 class BuildError(Exception):
@@ -40,12 +40,14 @@ class BuildError(Exception):
 
 def steps() -> dict[str, Callable[[], dict[str, Any]]]:
     """Both products, at the same time; a failure of one leaves the other."""
+    for folder in BUILT.glob(f"{HALF}*"):  # of a build that was killed
+        shutil.rmtree(folder, ignore_errors=True)
     pool = ThreadPoolExecutor(2)
-    made = {
+    under_way = {
         "extension": pool.submit(made_or_carried, MODULE, build_extension, loads),
         "conv64": pool.submit(made_or_carried, PROGRAM, build_program, starts),
     }
-    return {name: future.result for name, future in made.items()}
+    return {name: future.result for name, future in under_way.items()}
 
 
 def made_or_carried(
@@ -60,31 +62,35 @@ def made_or_carried(
     NotRunError
         If there is no nvcc and nothing was carried.
     """
-    sources = ITEMS["build"].sources_hash()
-    record, target = built / f"{name}.{RECORD}", built / name
-    known = json.loads(record.read_text())["sources"] if record.exists() else ""
-    if target.exists() and known == sources and works(target):
+    target = built / name
+    if is_current(name, built) and works(target):
         place_module(built)
         return {"from": "carried, or built before"}
     if nvcc() is None:
         raise NotRunError("nvcc was not found, neither in CUDA_HOME nor on the path")
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=built) as folder:
-        half = Path(folder) / name
-        build(half)
-        half.replace(target)
-    record.write_text(json.dumps({"sources": sources}))
+    made(name, build, built)
     place_module(built)
     if not works(target):
         raise BuildError(f"{name} was built, but does not start here; see the log")
     return {"from": "built here", "seconds": round(time.monotonic() - began, 1)}
 
 
+def made(name: str, build: Callable[[Path], None], built: Path) -> None:
+    """Build a product in a folder of its own, put it in its place and record its sources."""
+    sources = ITEMS["build"].sources_hash()
+    with tempfile.TemporaryDirectory(prefix=HALF, dir=built) as folder:
+        half = Path(folder) / name
+        build(half)
+        half.replace(built / name)
+    record_of(name, built).write_text(json.dumps({"sources": sources}))
+
+
 def loads(path: Path) -> bool:
     """Whether this Python loads the extension."""
     text = (
         "import sys, importlib.util as u; s = u.spec_from_file_location('faigfast._C_cuda',"
-        " sys.argv[1]); u.module_from_spec(s).runtime_version()"
+        " sys.argv[1]); m = u.module_from_spec(s); s.loader.exec_module(m); m.runtime_version()"
     )
     return output_of([sys.executable, "-c", text, str(path)], SECONDS)[0] == 0
 
@@ -170,7 +176,6 @@ def main() -> int:
     ask = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
     suffix = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout
     BUILT.mkdir(parents=True, exist_ok=True)
-    sources = json.dumps({"sources": ITEMS["build"].sources_hash()})
     products: dict[str, Callable[..., None]] = {
         f"_C_cuda{suffix.strip()}": partial(
             build_extension, python=python, seconds=CARRIED_SECONDS
@@ -178,10 +183,7 @@ def main() -> int:
         PROGRAM: partial(build_program, seconds=CARRIED_SECONDS),
     }
     for name, build in products.items():
-        with tempfile.TemporaryDirectory(dir=BUILT) as folder:
-            build(Path(folder) / name, seconds=CARRIED_SECONDS)
-            (Path(folder) / name).replace(BUILT / name)
-        (BUILT / f"{name}.{RECORD}").write_text(sources)
+        made(name, partial(build, seconds=CARRIED_SECONDS), BUILT)
         print(BUILT / name)
     return 0
 

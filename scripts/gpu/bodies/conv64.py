@@ -7,8 +7,8 @@ from typing import Any
 
 from ..children import output_of
 from ..items import BUILT
-from ..run import NotRunError, StepFailedError
-from ..staging import PROGRAM
+from ..outcomes import NotRunError, StepFailedError
+from ..staging import PROGRAM, is_current
 
 PARTS = {"descriptors": 5, "shapes": 12, "speed": 6}  # seconds
 WRONG_CARD = 77  # exit status
@@ -17,8 +17,8 @@ WRONG_CARD = 77  # exit status
 def steps() -> dict[str, Callable[[], dict[str, Any]]]:
     """One step a part of the program."""
     path = BUILT / PROGRAM
-    if not path.exists():
-        raise NotRunError("the program was not built; see the item build")
+    if not is_current(PROGRAM):
+        raise NotRunError("the program was not built from these sources; see the item build")
     return {part: partial(run, [str(path), part], s) for part, s in PARTS.items()}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..children import output_of
 from ..items import ROOT
-from ..run import NotRunError, StepFailedError
+from ..outcomes import NotRunError, StepFailedError
 
 # Those of what is new come first.
 ORDER = ("test_gpu_hopper", "test_gpu_kernels", "test_triton_device", "test_gpu_pairs")

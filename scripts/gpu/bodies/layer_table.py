@@ -8,7 +8,7 @@ import torch
 
 from ..graph_timing import replay_seconds, sets_for, spread
 from ..layers import BOUND, PASSES, SHAPES, PathLayer, poison, require
-from ..run import StepFailedError
+from ..outcomes import StepFailedError
 
 
 def steps(who: str) -> dict[str, Callable[[], dict[str, Any]]]:

@@ -19,7 +19,7 @@ from ..layers import (
     require,
     serving,
 )
-from ..run import NotRunError, StepFailedError
+from ..outcomes import NotRunError, StepFailedError
 
 SHAPE = (3, 2, 65, 47)  # points, images, height, width: no multiple of any tile
 

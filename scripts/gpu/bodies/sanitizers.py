@@ -9,8 +9,8 @@ from typing import Any
 
 from ..children import output_of
 from ..items import BUILT, ROOT
-from ..run import NotRunError, StepFailedError
-from ..staging import PROGRAM
+from ..outcomes import NotRunError, StepFailedError
+from ..staging import PROGRAM, is_current
 from .build import nvcc
 from .device_tests import command
 
@@ -49,10 +49,9 @@ def kernels() -> list[str]:
 
 def program(whole: list[str]) -> dict[str, Any]:
     """Check the standalone program on one small shape."""
-    path = BUILT / PROGRAM
-    if not path.exists():
-        raise NotRunError("the program was not built")
-    return run([*whole, str(path), "small"])
+    if not is_current(PROGRAM):
+        raise NotRunError("the program was not built from these sources; see the item build")
+    return run([*whole, str(BUILT / PROGRAM), "small"])
 
 
 def run(words: list[str]) -> dict[str, Any]:

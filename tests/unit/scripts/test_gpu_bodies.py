@@ -28,7 +28,8 @@ from scripts.gpu.bodies import (  # noqa: E402
     sanitizers,
     whole_calls,
 )
-from scripts.gpu.run import NotRunError, StepFailedError  # noqa: E402
+from scripts.gpu.items import ITEMS  # noqa: E402
+from scripts.gpu.outcomes import NotRunError, StepFailedError  # noqa: E402
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 
@@ -243,6 +244,23 @@ def test_tests_run_with_the_staged_package(tmp_path, monkeypatch):
         device_tests.run("test_gpu_hopper")
 
 
+@no_gpu
+@pytest.mark.parametrize(
+    "item, reason",
+    [("memcheck", "compute-sanitizer was not"), ("one-shape-hopper", "extension is missing")],
+)
+def test_the_process_of_an_item_says_that_nothing_can_run(item, reason, tmp_path):
+    """As the session starts it: `run` is then `__main__`."""
+    given = {"results": str(tmp_path / "gpu.jsonl"), "stamp": {"device": "none"}, "skip": []}
+    command = [*ITEMS[item].start_command(), json.dumps(given)]
+    environment = staging.environment(tmp_path) | {"PATH": str(tmp_path)}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    (line,) = map(json.loads, (tmp_path / "gpu.jsonl").read_text().splitlines())
+    assert (line["item"], line["step"], line["state"]) == (item, "", "not run")
+    assert re.search(reason, line["reason"])
+
+
 def script(path, text):
     path.write_text(f"#!{sys.executable}\n{text}")
     path.chmod(0o755)
@@ -375,6 +393,12 @@ def test_the_staged_package_is_what_items_import(tmp_path):
     info = json.loads((site / "faigfast" / "_build_info.json").read_text())
     assert info["cuda"]["reason"] == "scripts.gpu did not build it; see the item build"
     (tmp_path / staging.MODULE).touch()
+    sources = {"sources": "of an older build"}
+    staging.record_of(staging.MODULE, tmp_path).write_text(json.dumps(sources))
+    staging.place_module(tmp_path)
+    assert not (site / "faigfast" / staging.MODULE).exists()
+    sources["sources"] = ITEMS["build"].sources_hash()
+    staging.record_of(staging.MODULE, tmp_path).write_text(json.dumps(sources))
     staging.place_module(tmp_path)
     info = json.loads((site / "faigfast" / "_build_info.json").read_text())
     assert info["cuda"] == {"extension": True, "reason": None}

@@ -41,7 +41,8 @@ class Rehearsal:
         (self.folder / "fake.json").write_text(json.dumps(told))
         done = subprocess.run(
             [sys.executable, "-S", FAKE, self.folder, *words], capture_output=True, text=True,
-            env=os.environ | {"FAIGFAST_RESULTS": str(self.results)}, timeout=300,
+            env=os.environ | {"FAIGFAST_RESULTS": str(self.results), "FAIGFAST_COMMIT": "abc1234"},
+            timeout=300,
         )  # fmt: skip
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -97,7 +98,7 @@ def test_the_first_call_runs_every_item_once_in_order(rehearsal):
     line = rehearsal.state("conv64", "two")
     assert line["state"] == "passed" and line["figures"]["error"] == 0 and line["time"]
     assert line["device"] == "Fake 9000" and line["versions"] == {"torch": "0.0"}
-    assert len(line["sources"]) == 16 and line["commit"]
+    assert len(line["sources"]) == 16 and line["commit"] == "abc1234"
     names = sorted(path.name for path in rehearsal.results.iterdir())
     assert names == ["gpu.jsonl", "gpu.log", "gpu.md"]  # at most four are allowed
     table = (rehearsal.results / "gpu.md").read_text()
