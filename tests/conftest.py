@@ -19,6 +19,11 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+def pytest_unconfigure(config):
+    """Thaw them: at exit, Triton warns of every type that the interpreter does not free."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def wide_chunks(monkeypatch):
     """Let the engine take two points of two images together, which it does not do on a CPU."""
