@@ -16,7 +16,7 @@ from faigfast.integration.kinks import KinkAverager
 from faigfast.integration.line_losses import loss_table
 from faigfast.integration.objective import Objective
 from faigfast.integration.path import WeightPath
-from faigfast.integration.phases import estimates
+from faigfast.integration.phases import ENOUGH, estimates
 from faigfast.integration.quadrature import Step
 from faigfast.models.state import all_finite
 
@@ -114,7 +114,7 @@ def integrate(
             estimated = estimates(kernel_sums, difference, total, phases, len(step.nodes))
             error, authors_error = map(float, estimated)
             before = kernel_sums(total)
-            if error <= (authors_error if step.adapts else tol or 0.0):
+            if error <= (authors_error / ENOUGH if step.adapts else tol or 0.0):
                 break
         elif step.compares:
             scores = kernel_sums(total)

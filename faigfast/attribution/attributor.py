@@ -96,7 +96,7 @@ class Attributor:
         baseline: nn.Module | None = None,
         target: nn.Module | None = None,
         *,
-        rule: str = "midpoint",
+        rule: str = "averaged",
         steps: int | None = None,
         tol: float | None = None,
         emulate: bool = False,

@@ -34,6 +34,7 @@ from faigfast.integration.named_images import (
 from faigfast.integration.objective import Objective
 from faigfast.integration.padding import reflected
 from faigfast.integration.path import WeightPath
+from faigfast.integration.quadrature import Step
 from faigfast.integration.refinement import Steps
 from faigfast.integration.result_notes import named
 from faigfast.integration.settings import AttributionSettings
@@ -168,7 +169,8 @@ class Computation:
             for n in range(batch.images)
         ]
         if self.tol is None and batches:
-            points = sum(len(step.nodes) for image in images for step in self.steps_of(image)())
+            # Of a rule that adapts, the first step: most images need no other.
+            points = sum(len(step.nodes) for image in images for step in self._expected(image))
             # Estimate: later batches take as many points as the average so far.
             bar.total = (bar.n + points) * batches // number
             bar.refresh()
@@ -221,6 +223,12 @@ class Computation:
             rows = [image.inputs.values for image in images if image.inputs]
             packing = self.packings.get(images[0].x.shape)
             return x if packing is None else packing.pack(x, rows)
+
+    def _expected(self, image: NamedImage) -> Iterator[Step]:
+        for step in self.steps_of(image)():
+            yield step
+            if step.adapts:
+                return
 
     def steps_of(self, image: NamedImage) -> Steps:
         """Give the function that iterates over the steps for an image, whatever its padding."""

@@ -59,15 +59,15 @@ def _attribute(add: Add) -> None:
     add(
         "--rule",
         type=str,
-        default="midpoint",
-        help="left (the authors'), right, midpoint, graded, trapezoid, gauss-legendre or "
+        default="averaged",
+        help="averaged, left (the authors'), right, midpoint, graded, trapezoid, gauss-legendre or "
         "gauss-kronrod",
     )
     add(
         "--steps",
         type=int,
-        help="nodes of the rule, with --tol the most of them; default 20, graded 16, of images of "
-        "64x64 pixels or more 15 and 14, the authors' 100 of left and right",
+        help="nodes of the rule, with --tol the most of them; default 12, or 24 where the estimated "
+        "error asks for them; graded 16, left and right the authors' 100, others 20",
     )
     add("--tol", type=float, help="refine until the estimated relative error is at most this")
     add(

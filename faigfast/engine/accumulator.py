@@ -11,7 +11,7 @@ from faigfast.filters.index import FilterIndex
 from faigfast.integration.image_scores import NO_GRADIENT, ImageScores
 from faigfast.integration.line_losses import loss_table
 from faigfast.integration.path import WeightPath
-from faigfast.integration.phases import estimates
+from faigfast.integration.phases import ENOUGH, estimates
 from faigfast.integration.quadrature import Step
 from faigfast.models.state import all_finite
 from faigfast.ops.score_reduction import score_reduction
@@ -116,7 +116,7 @@ class GradientAccumulator:
             self.errors, authors_errors = estimates(
                 self._scores, _relative_difference, gradients, phases, len(step.nodes)
             )
-            bound = authors_errors if step.adapts else bound
+            bound = authors_errors / ENOUGH if step.adapts else bound
         else:
             self.errors = step.factor * _relative_difference(self.previous_scores, scores)
         self.previous_scores = scores

@@ -18,12 +18,12 @@ from faigfast.integration.quadrature import (
 )
 
 # Default nodes of a rule; docs/explanation/accuracy.md compares their errors.
-STEPS = {"left": 100, "right": 100, "graded": 16, "averaged": 9, "gauss-kronrod": 21}
+STEPS = {"left": 100, "right": 100, "graded": 16, "averaged": 12, "gauss-kronrod": 21}
 STEPS_OF_OTHERS = 20
 # Kinks of many units average out: images of at least LARGE pixels need fewer nodes.
 LARGE = 64 * 64
 STEPS_OF_LARGE = {"midpoint": 15, "graded": 14}
-FEWEST_AVERAGED, MOST_ADAPTED = 9, 36  # points of the first level, and of the last by default
+FEWEST_AVERAGED, MOST_ADAPTED = 12, 24  # points of the first level, and of the last by default
 MOST_STEPS = 729  # default limit with a tolerance
 # Rules that nest → ratio of the estimated error to the change of the scores from level to level.
 # One-sided rules change by about their error; 1.1 covers the error in 98 % of 288 cases.
