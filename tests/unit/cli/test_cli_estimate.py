@@ -18,6 +18,7 @@ from faigfast.cli.workload import announcement
 
 one_thread, files, here = command_line.one_thread, command_line.files, command_line.here
 photographs = findings.photographs
+pytestmark = pytest.mark.usefixtures("undrawn")
 MASK = ["--fractions", "0.2", "--methods", "faig", "change", "--metrics", "psnr"]
 ESTIMATE = re.compile(r"^faigfast: (\d+ .*), about (\d+ s|\d+ min|[\d.]+ h)(; `(.+)` is quicker)?$")
 

@@ -83,7 +83,7 @@ def test_objectives_that_are_refused(here, capsys, name, message):
     assert not here.exists()
 
 
-def test_commands_on_crops_take_it_too(here, own, capsys):
+def test_commands_on_crops_take_it_too(here, own, capsys, undrawn):
     argv = words("mask", here, "--fractions", "0.2", "--methods", "faig", "--metrics", "psnr")
     argv += ["--objective", own(2)]
     assert main(argv) == 0

@@ -14,6 +14,7 @@ from faigfast.cli.other_run import RECORD, name_options, remember, value_text
 
 one_thread, files, here = command_line.one_thread, command_line.files, command_line.here
 photographs = findings.photographs
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def refusal(folder, change):
