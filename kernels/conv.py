@@ -1,7 +1,6 @@
 """The path convolution: forms γ(α) and runs the kernels."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,6 @@ from faigfast.kernels import (
     conv_weight_gradient,
     path_weights,
 )
-from faigfast.kernels.conv_input_gradient import Before
 from faigfast.kernels.geometry import Geometry
 from faigfast.kernels.launch import Launch
 from faigfast.kernels.modes import STORED
@@ -53,19 +51,6 @@ class Layer:
     scale: float
     mode: str
 
-    @property
-    def same(self) -> dict[str, Any]:
-        """Arguments of every launch."""
-        return {
-            "s": self.s,
-            "alpha": self.alpha,
-            "geometry": self.geometry,
-            "activation": self.activation,
-            "slope": self.slope,
-            "scale": self.scale,
-            "mode": self.mode,
-        }
-
     def weights(self) -> tuple[Tensor, list[Launch]]:
         """Give γ [P, O, *k, C], or [1, ...] where nothing moves, and the launch that forms it."""
         w0, dw = self.w
@@ -81,57 +66,41 @@ def forward_launches(
 ) -> list[Launch]:  # fmt: skip
     """All launches that fill y, and `saved` according to `keeps`; see `conv_forward.launch`."""
     w, before = layer.weights()
-    own = conv_forward.launch(x=x, w=w, b=b, rest=rest, y=y, saved=saved, keeps=keeps, **layer.same)
+    own = conv_forward.launch(
+        x, w, b, layer.s, layer.alpha, rest, y, saved, keeps, layer.geometry, layer.activation,
+        layer.slope, layer.scale, layer.mode,
+    )  # fmt: skip
     return [*before, own]
 
 
-def input_gradient_launches(
-    layer: Layer, gy: Tensor, saved: Tensor | None, gx: Tensor, before: Before | None = None
-) -> list[Launch]:
+def input_gradient_launches(layer: Layer, g: Tensor, gx: Tensor) -> list[Launch]:
     """All launches that fill gx; see `conv_input_gradient.launch`."""
     w, first = layer.weights()
-    own = conv_input_gradient.launch(
-        gy=gy, saved=saved, w=w, gx=gx, before=before or Before(), **layer.same
-    )
-    return [*first, own]
-
-
-WeightGradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+    return [*first, conv_input_gradient.launch(g, w, gx, layer.geometry, layer.mode)]
 
 
 def weight_gradient_launch(
-    layer: Layer, gy: Tensor, saved: Tensor | None, x: Tensor, images: int,
-    needs: tuple[bool, bool, bool],
-) -> tuple[Launch, WeightGradients]:  # fmt: skip
-    """Prepare the launch, and the shares [S, N, ...] of gw, gb, gs that it fills."""
-    g = layer.geometry
+    layer: Layer, g: Tensor, x: Tensor, images: int
+) -> tuple[Launch, Tensor]:
+    """Prepare the launch, and the shares [S, N, O, *k, C] that it fills."""
+    size = layer.geometry
     programs = ON_CPU
     if x.device.type == "cuda":
         gpu = torch.cuda.get_device_properties(x.device)
         programs = PROGRAMS * gpu.multi_processor_count
     parts = conv_weight_gradient.shares(
-        images, x.shape[1], len(layer.alpha), g, layer.mode, programs, needs[0]
+        images, x.shape[1], len(layer.alpha), size, layer.mode, programs
     )
-    shapes = ((g.outputs, *g.kernel, g.channels), (g.outputs,), (g.outputs,))
-    gw, gb, gs = (
-        x.new_empty(parts, images, *shape, dtype=torch.float32) if need else None
-        for shape, need in zip(shapes, needs, strict=True)
-    )
-    own = conv_weight_gradient.launch(
-        gy=gy, saved=saved, x=x, gw=gw, gb=gb, gs=gs, images=images, **layer.same
-    )
-    return own, (gw, gb, gs)
+    shape = parts, images, size.outputs, *size.kernel, size.channels
+    gw = x.new_empty(shape, dtype=torch.float32)
+    return conv_weight_gradient.launch(g, x, gw, images, size, layer.mode), gw
 
 
-def weight_gradient(
-    layer: Layer, gy: Tensor, saved: Tensor | None, x: Tensor, images: int,
-    needs: tuple[bool, bool, bool],
-) -> WeightGradients:  # fmt: skip
-    """Gw [N, O, *k, C], gb [N, O] and gs [N, O] in float32; None for gradients not needed."""
-    own, shares = weight_gradient_launch(layer, gy, saved, x, images, needs)
+def weight_gradient(layer: Layer, g: Tensor, x: Tensor, images: int) -> Tensor:
+    """Gw [N, O, *k, C] in float32."""
+    own, shares = weight_gradient_launch(layer, g, x, images)
     own.run()
-    gw, gb, gs = (p if p is None else p[0] if len(p) == 1 else p.sum(0) for p in shares)
-    return gw, gb, gs
+    return shares[0] if len(shares) == 1 else shares.sum(0)
 
 
 def run(launches: list[Launch]) -> None:

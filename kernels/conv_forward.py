@@ -126,7 +126,7 @@ def launch(
         "out_width": geometry.out_width, "x_rows": rows_of_point(x), "EACH": len(w) > 1,
         "rest_rows": 0 if rest is None else rows_of_point(rest), "slope": slope,
         "scale": None if scale == 1 else scale,
-        **geometry.constants(), "ACTIVATION": activation,
+        **geometry.constants(), "SHUFFLE": geometry.shuffle, "ACTIVATION": activation,
         "SHARED": s[0] is not None and s[0].numel() == 1, "KEEPS": keeps, "MODE": mode,
         "KIND": KINDS[mode],
     }  # fmt: skip

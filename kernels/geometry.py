@@ -53,7 +53,6 @@ class Geometry:
             "C": self.channels, "O": self.outputs, "KH": self.kernel[0], "KW": self.kernel[1],
             "SH": self.stride[0], "SW": self.stride[1], "PH": self.padding[0],
             "PW": self.padding[1], "DH": self.dilation[0], "DW": self.dilation[1],
-            "SHUFFLE": self.shuffle,
         }  # fmt: skip
 
 

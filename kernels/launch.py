@@ -12,7 +12,7 @@ import triton
 from torch import Tensor
 
 # What the speed of a tile depends on, of the arguments of the matrix kernels.
-KEY = ("C", "O", "KH", "KW", "SH", "SW", "DH", "DW", "SHUFFLE", "ACTIVATION", "MODE")
+KEY = ("C", "O", "KH", "KW", "SH", "SW", "DH", "DW", "MODE")
 
 
 @dataclass(frozen=True)

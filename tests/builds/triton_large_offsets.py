@@ -68,7 +68,7 @@ def test_values_far_into_a_point(far_layer, run_last):
 
 def test_input_gradients_far_into_a_point(far_layer, run_last):
     gy, gx = far(2), far(3)
-    (launch,) = orchestra.input_gradient_launches(far_layer, gy, None, gx)
+    (launch,) = orchestra.input_gradient_launches(far_layer, gy, gx)
     run_last(launch, Tile(32, 16, 16), 2, 1, 1)
     w = far_layer.w[0].movedim(-1, 1)
     exact = torch.conv_transpose2d(last_lines(gy)[None], w, padding=1)[0]
@@ -78,9 +78,7 @@ def test_input_gradients_far_into_a_point(far_layer, run_last):
 def test_weight_gradients_far_into_a_point(far_layer, run_last, monkeypatch):
     monkeypatch.setattr(orchestra, "ON_CPU", 2**31)  # one share per run
     x, gy = far(2), far(3)
-    launch, (gw, _, _) = orchestra.weight_gradient_launch(
-        far_layer, gy, None, x, 1, (True, False, False)
-    )
+    launch, gw = orchestra.weight_gradient_launch(far_layer, gy, x, 1)
     run_last(launch, Tile(16, 16, 16), 9, 1, 1)
     pixels = conv_weight_gradient.RUN
     g = torch.zeros(16, 2, FAR[1])

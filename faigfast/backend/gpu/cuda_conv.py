@@ -5,14 +5,14 @@ applies activation gradient, factor and shuffle, and sums the gradients of bias 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from faigfast.backend.gpu.cuda_launch import at_all_points
-from faigfast.backend.gpu.triton_conv import FUSED, contiguous, refuses
-from faigfast.ops.activation import activation_backward
+from faigfast.backend.gpu.triton_conv import refuses
+from faigfast.backend.gpu.triton_mask import at_own_result
 from faigfast.ops.conv.operation import at_points, backward_at_points
 from faigfast.ops.conv.spec import (
     Backward,
@@ -21,12 +21,9 @@ from faigfast.ops.conv.spec import (
     conv_backward_kernel,
     conv_kernel,
 )
-from faigfast.ops.path_values import dense, every_point, one_batch, wide
+from faigfast.ops.path_values import one_batch, wide
 
 aten = torch.ops.aten
-
-PROGRAMS = 8  # programs of the mask kernel per multiprocessor
-ON_CPU = 4  # programs in the interpreter
 
 
 def _refuses(x: Tensor, *parts: Tensor | None) -> str:
@@ -61,15 +58,9 @@ def conv(
 )  # fmt: skip
 def conv_backward(b: Backward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `faigfast.ops.conv.operation.conv_backward`."""
-    gy, x, spec, needs = b.gy, b.x, b.spec, b.needs
-    w0, dw, _, _, s0, _, alpha = b.parameters
-    if spec.activation not in FUSED:
-        gy = activation_backward(gy * spec.scale, b.saved, spec.activation, spec.slope)
-        spec = spec.without_epilogue()
-    g, gb, gs = mask_gradient(gy, b.saved, b.parameters, b.images, needs[2:], spec)
-    if needs[3] and s0 is not None:
-        one = s0.numel() == 1
-        gs = gs.sum(1, keepdim=True) if one else gs.unflatten(1, (-1, spec.shuffle**2)).sum(2)
+    x, needs = b.x, b.needs
+    w0, dw, *_, alpha = b.parameters
+    g, gb, gs, spec = at_own_result(b)
     gx = gw = x.new_empty(0)
     if needs[0]:
         weights = at_all_points(w0, dw, alpha, x.dtype).unbind()
@@ -114,64 +105,3 @@ def weight_gradients(
     ]
     total = torch.stack(rows).to(wide(x.dtype))
     return (total * 2.0**halvings if halvings else total).contiguous()
-
-
-def mask_gradient(
-    gy: Tensor,
-    saved: Tensor,
-    parameters: PathParameters,
-    images: int,
-    needs: Sequence[bool],
-    spec: ConvSpec,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient of the convolution's own result from gy = ∂L/∂y, in one pass.
-
-    Parameters
-    ----------
-    gy, saved, parameters
-        As in `faigfast.ops.conv.operation.conv_backward`.
-    images : int
-        N, of M = N·b samples.
-    needs : list of bool
-        Which of gb, gs to compute; the others are empty.
-    spec : ConvSpec
-        Its activation is one of `FUSED`.
-
-    Returns
-    -------
-    g : Tensor
-        [P, M, O, *spatial] before the shuffle, channels-last.
-    gb, gs : Tensor
-        [N, O] in float32, summed over points, samples and pixels; gs for one slope per channel.
-    """
-    from faigfast.kernels.mask_gradient import launch, shares_of
-
-    activation, shuffle = spec.activation, spec.shuffle
-    upstream = every_point(dense(gy), len(gy))  # [P, M, *spatial, C]
-    points, samples, *spatial, channels = upstream.shape
-    channels *= shuffle**2
-    spatial = [size // shuffle for size in spatial]
-    unchanged = activation == "none" and spec.scale == 1 and shuffle == 1
-    g = upstream if unchanged else upstream.new_empty(points, samples, *spatial, channels)
-    gb = gs = upstream.new_empty(0)
-    if not unchanged or any(needs):
-        programs = ON_CPU
-        if gy.is_cuda:
-            gpu = torch.cuda.get_device_properties(gy.device)
-            programs = PROGRAMS * gpu.multi_processor_count
-        *above, width = spatial  # in one dimension there is one row
-        size = math.prod(above), width
-        pixels = samples // images * math.prod(spatial)
-        shares = shares_of(points, pixels, images, channels, programs)
-        sums = [
-            upstream.new_empty(shares, images, channels, dtype=torch.float32) if need else None
-            for need in needs
-        ]
-        launch(
-            upstream, None if activation == "none" else every_point(dense(saved), points),
-            (contiguous(parameters.s0), contiguous(parameters.ds)),
-            parameters.alpha.float().contiguous(), None if unchanged else g, sums[0], sums[1],
-            images, shares, size, channels, shuffle, FUSED[activation], spec.slope, spec.scale,
-        ).run()  # fmt: skip
-        gb, gs = (gb if part is None else part.sum(0) for part in sums)
-    return g.movedim(-1, 2), gb, gs

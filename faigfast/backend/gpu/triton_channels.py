@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from faigfast.backend.gpu.triton_conv import contiguous, refuses
+from faigfast.backend.gpu.triton_conv import refuses
+from faigfast.backend.gpu.triton_mask import contiguous
 from faigfast.ops import affine as _affine  # noqa: F401  registers the operation
 from faigfast.ops import prelu as _prelu  # noqa: F401
 from faigfast.ops.registry import kernel

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from faigfast.backend.gpu import triton_support as _triton
+from faigfast.backend.gpu.triton_mask import FUSED, at_own_result, contiguous
 from faigfast.backend.precision import MATRIX
-from faigfast.ops.activation import ACTIVATIONS, activate, activation_backward
+from faigfast.ops.activation import ACTIVATIONS, activate
 from faigfast.ops.conv import operation as _conv  # noqa: F401  registers the operation
 from faigfast.ops.conv.spec import (
     Backward,
@@ -16,11 +17,9 @@ from faigfast.ops.conv.spec import (
     conv_backward_kernel,
     conv_kernel,
 )
-from faigfast.ops.path_values import dense, every_point
+from faigfast.ops.path_values import dense
 from faigfast.ops.registry import in_use
 
-# Activations that the kernels apply, forward and backward.
-FUSED = {"none": "none", "relu": "relu", "leaky_relu": "leaky", "prelu": "leaky"}
 MOST_PIXELS = 2**31 - 2**20  # of one point: pixel indices have 32 bits, offsets 64
 MODES = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 MATRIX_MODES = (*MODES.values(), *MATRIX)
@@ -95,11 +94,6 @@ def _kernel_layer(shape: torch.Size, parameters: PathParameters, spec: ConvSpec,
     )
 
 
-def contiguous(part: Tensor | None) -> Tensor | None:
-    """Lay a parameter out as the kernels read it."""
-    return None if part is None else part.contiguous()
-
-
 @conv_kernel("triton", lambda x, parameters, _, spec: _refuses(x, parameters, spec), "triton")
 def conv(
     x: Tensor, parameters: PathParameters, residual: Tensor | None, spec: ConvSpec
@@ -145,28 +139,15 @@ def conv_backward(b: Backward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As `faigfast.ops.conv.operation.conv_backward`."""
     from faigfast.kernels.conv import input_gradient_launches, run, weight_gradient
 
-    gy, x, parameters, spec, needs = b.gy, b.x, b.parameters, b.spec, b.needs
-    s0, points = parameters.s0, len(parameters.alpha)
-    if spec.activation not in FUSED:
-        gy = activation_backward(gy * spec.scale, b.saved, spec.activation, spec.slope)
-        spec = spec.without_epilogue()
-    pixels, upstream = dense(x), every_point(dense(gy), points)
-    dense_saved = None if spec.activation == "none" else every_point(dense(b.saved), points)
-    layer = _kernel_layer(pixels.shape, parameters, spec, mode(x))
-    empty = x.new_empty(0)
-    gx = gw = gb = gs = None
+    x, needs = b.x, b.needs
+    g, gb, gs, spec = at_own_result(b)
+    pixels, upstream = dense(x), g.movedim(2, -1)
+    layer = _kernel_layer(pixels.shape, b.parameters.without_slope(), spec, mode(x))
+    gx = gw = x.new_empty(0)
     if needs[0]:
-        gx = x.new_empty(points, *pixels.shape[1:])
-        run(input_gradient_launches(layer, upstream, dense_saved, gx))
-    if any(needs[1:]):
-        wanted = (needs[1], needs[2], needs[3])
-        gw, gb, gs = weight_gradient(layer, upstream, dense_saved, pixels, b.images, wanted)
-    if gs is not None and s0 is not None:
-        shared = s0.numel() == 1
-        gs = gs.sum(1, keepdim=True) if shared else gs.unflatten(1, (-1, spec.shuffle**2)).sum(2)
-    return (
-        empty if gx is None else gx.movedim(-1, 2),
-        empty if gw is None else gw.movedim(-1, 2).contiguous(),
-        empty if gb is None else gb,
-        empty if gs is None else gs,
-    )
+        gradient = x.new_empty(len(b.parameters.alpha), *pixels.shape[1:])
+        run(input_gradient_launches(layer, upstream, gradient))
+        gx = gradient.movedim(-1, 2)
+    if needs[1]:
+        gw = weight_gradient(layer, upstream, pixels, b.images).movedim(-1, 2).contiguous()
+    return gx, gw, gb, gs

@@ -340,3 +340,18 @@ def test_a_loss_that_is_not_finite_is_told_as_without_chains(ran):
             faigfast.attribute(*nets, data, backend="cpu", steps=3)
         messages.append(str(caught.value))
     assert ran and messages[0] == messages[1] and "the loss is inf" in messages[0]
+
+
+def test_other_backends_group_no_chains(monkeypatch):
+    """Only the C++ kernels serve chains, so that a GPU run does not look for them."""
+
+    def looked(plan, nodes):
+        raise RuntimeError("chains were looked for")
+
+    monkeypatch.setattr("faigfast.engine.run.Plan.chains", looked)
+    monkeypatch.setattr(integrate, "preferred_chunk", lambda *_: Chunk(2, images=1))
+    models = pair(lambda: nn.Sequential(conv(3), conv(outputs=3)), torch.float32)
+    batch = images(1, size=(5, 4), dtype=torch.float32)
+    for backend in ("torch", "cpu"):
+        notes = faigfast.attribute(*models, batch, steps=2, backend=backend).notes
+        assert any("chains were looked for" in note for note in notes) == (backend == "cpu")

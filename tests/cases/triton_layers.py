@@ -9,16 +9,16 @@ from torch import Tensor
 from faigfast.kernels import (
     channels,
     conv,
+    mask_gradient,
     path_weights,
     score_reduction,
     squared_error,
 )
-from faigfast.kernels.conv_input_gradient import Before
 from faigfast.kernels.geometry import Geometry
 from faigfast.kernels.launch import Launch
 from faigfast.kernels.modes import STORED
 
-POINTS, IMAGES, SIDE = 4, 2, 48
+POINTS, IMAGES, SIDE, SHARES = 4, 2, 48, 3
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,14 @@ class Case:
 def every_tile(mode: str, shape: Shape) -> Iterator[Case]:
     """All launches of a layer with every candidate tile; the default tiles come first."""
     layer, x, y, b = _layer(mode, shape)
-    saved = None if shape.activation == "none" else y
+    size = layer.geometry
+    g = _empty(POINTS, IMAGES, size.out_height, size.out_width, size.outputs, mode=mode)
     keeps = ("input" if shape.learned else "output") if shape.residual or shape.learned else ""
     rest = y if shape.residual else None
     kept = y if keeps else None
-    needs = (True, True, layer.s[0] is not None)
-    before = Before(x, "relu", 0.0, x) if shape.residual else None
     *_, forward = conv.forward_launches(layer, x, b, rest, y, kept, keeps)
-    *_, input_gradient = conv.input_gradient_launches(layer, y, saved, x, before)
-    weight_gradient, _ = conv.weight_gradient_launch(layer, y, saved, x, IMAGES, needs)
+    *_, input_gradient = conv.input_gradient_launches(layer, g, x)
+    weight_gradient, _ = conv.weight_gradient_launch(layer, g, x, IMAGES)
     for launch in (forward, input_gradient, weight_gradient):
         for tile in launch.tiles:
             yield Case(mode, shape.name, replace(launch, tiles=(tile,)))
@@ -140,6 +139,14 @@ def others() -> list[Case]:
             (mode, "loss", squared_error.loss_launch(y, gt, parts, parts)),
             (mode, "loss", squared_error.gradient_launch(y, gt, _empty(POINTS, IMAGES), y)),
         ]  # fmt: skip
+        for shuffle, s, activation in ((1, w, "leaky"), (2, None, "relu")):
+            gy = _empty(POINTS, IMAGES, SIDE * shuffle, SIDE * shuffle, 64 // shuffle**2, mode=mode)
+            sums = _empty(SHARES, IMAGES, 64)
+            launch = mask_gradient.launch(
+                gy, gy, (s, s), alpha, gy, sums, sums if s is not None else None, IMAGES, SHARES,
+                (SIDE, SIDE), 64, shuffle, activation, 0.1, 0.2,
+            )  # fmt: skip
+            cases.append((mode, f"mask, shuffle {shuffle}", launch))
     total, scores = _empty(IMAGES, *w0.shape), _empty(IMAGES, 64 * 3)
     cases.append(("tf32", "scores", score_reduction.launch(total, w0, scores)))
     return [Case(*case) for case in cases]
