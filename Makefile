@@ -9,7 +9,7 @@
 # PYTHON=… chooses the interpreter of a new .venv, FAIGFAST_BUILD=auto|cpu|cuda|none what is built.
 
 RUN := .venv/bin/python -m
-CXX_FILES = $$(find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES = $$(find csrc tests/cpp scripts/gpu/program -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 # The wheel has no `python -m` entry, and its script may lie in an outer environment.
 CLANG_FORMAT := .venv/bin/python -c "import clang_format; clang_format.clang_format()"
 

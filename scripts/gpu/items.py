@@ -97,8 +97,8 @@ FIRST = (
 )
 TABLE = tuple(item for item in FIRST if item.body == "layer_table")
 SECOND = (
-    Item("end-to-end-256x1", "end_to_end", 120, _CALLS, ("srresnet-256x1",)),
-    Item("end-to-end-48x16", "end_to_end", 120, _CALLS, ("srresnet-48x16",)),
+    Item("end-to-end-256x1", "end_to_end", 150, _CALLS, ("srresnet-256x1",)),
+    Item("end-to-end-48x16", "end_to_end", 150, _CALLS, ("srresnet-48x16",)),
     Item("experiment", "paper_experiment", 200, _CALLS),
 )
 ITEMS = {item.name: item for item in (*FIRST, *SECOND)}

@@ -243,3 +243,10 @@ def test_without_a_gpu_it_refuses_in_one_sentence(rehearsal):
     )
     assert rehearsal.ran() == []
     assert rehearsal.run("report") == "Nothing is recorded yet.\n"
+
+
+def test_a_folder_that_cannot_be_written_is_named(rehearsal):
+    rehearsal.results = rehearsal.folder / "fake.json" / "results"
+    printed = rehearsal.run(status=2)
+    assert "Not a directory" in printed and "fake.json/results" in printed
+    assert printed.count("\n") == 1
