@@ -86,6 +86,7 @@ def integrate(
 
     scores = before = torch.zeros(())
     error, evaluations = float("nan"), 0
+    score_error: Tensor | None = None
     nodes: list[float] = []
     losses: list[Tensor] = []
     for step in steps:
@@ -112,13 +113,14 @@ def integrate(
             advance()
         if phases:
             estimated = estimates(kernel_sums, difference, total, phases, len(step.nodes))
-            error, authors_error = map(float, estimated)
+            error, score_error = float(estimated.error), estimated.score_error
             before = kernel_sums(total)
-            if error <= (authors_error / ENOUGH if step.adapts else tol or 0.0):
+            if error <= (float(estimated.authors_error) / ENOUGH if step.adapts else tol or 0.0):
                 break
         elif step.compares:
             scores = kernel_sums(total)
             error = float(step.factor * difference(before, scores))
+            score_error = step.factor * (before - scores) if before.ndim else None
             before = scores
             if tol is not None and error <= tol:
                 break
@@ -130,10 +132,13 @@ def integrate(
             )
     scores = kernel_sums(total)
     if embedded:
-        error = float(difference(kernel_sums(coarse), scores))
+        coarse_scores = kernel_sums(coarse)
+        error, score_error = float(difference(coarse_scores, scores)), coarse_scores - scores
     change = sum(
         float((path.delta[key].to(torch.float64) * value).sum()) for key, value in total.items()
     )
     zero_gradient = frozenset(key for key in scored & total.keys() if not total[key].any())
     line = loss_table(nodes, torch.stack(losses))
-    return ImageScores(scores, (first, last), change, error, evaluations, line, zero_gradient)
+    return ImageScores(
+        scores, (first, last), change, error, evaluations, line, zero_gradient, score_error
+    )

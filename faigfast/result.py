@@ -11,17 +11,18 @@ from torch import Tensor, nn
 from faigfast.filters.filter_data_frame import filter_data_frame
 from faigfast.filters.filter_set import FilterSet
 from faigfast.filters.index import FilterIndex
-from faigfast.filters.ranking import best_first, number_to_take
+from faigfast.filters.ranking import best_first, number_to_take, subtracted
 from faigfast.integration.line_losses import barrier
 from faigfast.integration.result_notes import with_result_notes
 from faigfast.integration.settings import AttributionSettings
-from faigfast.io.tensor_file import load_tensors, save_tensors
+from faigfast.io.tensor_file import save_tensors
 from faigfast.models.distance import Distance
 from faigfast.result_display import as_html, as_text, sampling
+from faigfast.result_errors import ContrastError, Stability, contrast_error, stability
 from faigfast.result_merging import mergeable, merged_fields
 from faigfast.result_plots import PlotKind, plot
 from faigfast.result_saving import ARRAYS as ARRAYS
-from faigfast.result_saving import fields_of, named_tensors
+from faigfast.result_saving import fields_of, loaded, named_tensors
 
 if TYPE_CHECKING:
     import pandas
@@ -62,6 +63,8 @@ class Attribution:
         took fewer than P points. P is 0 for rivals without losses and files of older versions.
     distance : Distance
         ‖θ − θ̄‖ / ‖θ̄‖ of the networks and of each layer; NaN and {} if a file does not hold it.
+    mean_error : Tensor
+        [D, F], float32, estimated signed error of the mean scores; empty if the rule has none.
 
     Notes
     -----
@@ -81,6 +84,7 @@ class Attribution:
     zero_gradient: tuple[str, ...] = ()
     line: Tensor = field(default_factory=lambda: torch.empty(0))
     distance: Distance = field(default_factory=Distance)
+    mean_error: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def __post_init__(self) -> None:
         """Replace the notes that depend on all images."""
@@ -103,9 +107,8 @@ class Attribution:
     @property
     def reached(self) -> Tensor:
         """[D, N], bool, whether the estimated error is at most `tol`; True without `tol`."""
-        if self.setting.tol is None:
-            return torch.ones_like(self.error, dtype=torch.bool)
-        return self.error <= self.setting.tol
+        tol = self.setting.tol
+        return self.error <= tol if tol is not None else torch.ones_like(self.error).bool()
 
     @property
     def barrier(self) -> Tensor:
@@ -205,12 +208,25 @@ class Attribution:
 
     def _others(self, a: str | None, against: str | Sequence[str] | None) -> list[str]:
         """List the degradations that a contrast subtracts."""
-        if against is None:
-            a = a if a is not None else self.degradations[0]
-            return [d for d in self.degradations if d != a and self.setting.contrasted]
-        if not isinstance(against, Iterable):
-            raise TypeError(f"against is {against!r}; expected names of {self.degradations}")
-        return [against] if isinstance(against, str) else list(against)
+        return subtracted(a, against, self.degradations, self.setting.contrasted)
+
+    def contrast_error(
+        self, a: str | None, against: str | Sequence[str] | None = None
+    ) -> ContrastError:
+        """Estimate the relative L1 error of `contrast`, from points and from images.
+
+        Arguments and errors as `contrast`; `faigfast.result_errors` says what is estimated.
+        """
+        return contrast_error(self, a, against)
+
+    def stability(
+        self, a: str | None, fraction: float = 0.01, against: str | Sequence[str] | None = None
+    ) -> Stability:
+        """Estimate the share of `top` that a ranking without an error has in common.
+
+        Arguments and errors as `top`; `faigfast.result_errors` says what is estimated.
+        """
+        return stability(self, a, fraction, against)
 
     def ranking(self, a: str | None, against: str | Sequence[str] | None = None) -> FilterSet:
         """Rank all scored filters by their contrast for one degradation.
@@ -230,21 +246,11 @@ class Attribution:
         ValueError
             If there is no such degradation, or all its scores or contrasts are exactly 0.
         """
-        ranked = best_first(
-            self.scored.nonzero().flatten(),
-            self.mean(a),
-            self.contrast(a, against),
-            a if a is not None else self.degradations[0],
-            self._others(a, against),
-        )
-        return FilterSet(
-            ranked,
-            len(self.index),
-            self.index.fingerprint,
-            self.setting.baseline,
-            self.setting.target,
-            self.index,
-        )
+        name, others = a if a is not None else self.degradations[0], self._others(a, against)
+        candidates = self.scored.nonzero().flatten()
+        ranked = best_first(candidates, self.mean(a), self.contrast(a, against), name, others)
+        total, pair = len(self.index), (self.setting.baseline, self.setting.target)
+        return FilterSet(ranked, total, self.index.fingerprint, *pair, self.index)
 
     def top(
         self,
@@ -355,10 +361,8 @@ class Attribution:
         ImportError
             If pandas is not installed.
         """
-        columns = {
-            name: {"score": self.mean(name), "contrast_score": self.contrast(name)}
-            for name in self.degradations
-        }
+        names = self.degradations
+        columns = {n: {"score": self.mean(n), "contrast_score": self.contrast(n)} for n in names}
         return filter_data_frame(self.scored.nonzero().flatten(), self.index, columns)
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -393,8 +397,4 @@ class Attribution:
         ValueError
             If the file holds no attribution, or its content changed since it was written.
         """
-        tensors, metadata = load_tensors(path)
-        try:
-            return cls.from_tensors(tensors, metadata)
-        except ValueError as problem:
-            raise ValueError(f"{path} is not a saved attribution: {problem}") from None
+        return cls(**loaded(path))

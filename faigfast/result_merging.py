@@ -62,6 +62,7 @@ def merged_fields(parts: Sequence["Attribution"]) -> dict[str, Any]:
         "zero_gradient": common_layers(parts),
         "line": joined_tables([part.line for part in parts], 1),
         "distance": next((p.distance for p in parts if p.distance.layers), first.distance),
+        "mean_error": joined_mean_errors(parts),
     }
 
 
@@ -72,6 +73,17 @@ def joined_scores(parts: Sequence["Attribution"], name: str) -> Tensor:
         return scores
     weights = torch.tensor([float(part.images) for part in parts], dtype=scores.dtype)
     return (weights @ scores / weights.sum())[None]
+
+
+def joined_mean_errors(parts: Sequence["Attribution"]) -> Tensor:
+    """Mean over images [D, F] of all parts' estimates; empty if a part has none."""
+    if len(parts) == 1 or not all(part.mean_error.numel() for part in parts):
+        return parts[0].mean_error if len(parts) == 1 else torch.empty(0)
+    total = sum(part.images for part in parts)
+    mean = torch.zeros_like(parts[0].mean_error)
+    for part in parts:
+        mean.add_(part.mean_error, alpha=part.images / total)
+    return mean
 
 
 def common_layers(parts: Sequence["Attribution"]) -> tuple[str, ...]:

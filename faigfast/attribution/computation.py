@@ -294,6 +294,12 @@ class Computation:
             torch.full((s[0] * s[1],), layer in self.scored, device="cpu") for layer, s in sizes
         ]
         line = joined_tables([part.line[None] for part in images], 0)
+        errors = [part.score_error for part in images if part.score_error is not None]
+        mean_error = torch.empty(0, device="cpu")
+        if len(errors) == len(images):
+            starts = range(0, len(errors), shape[1])
+            means = [torch.stack(errors[i : i + shape[1]]).mean(0) for i in starts]
+            mean_error = torch.stack(means).float().cpu()  # [D, F]
         zero_gradient = frozenset.intersection(*(part.zero_gradient for part in images))
         return Attribution(
             index=self.index,
@@ -307,4 +313,5 @@ class Computation:
             zero_gradient=tuple(key for key in self.index.layers if key in zero_gradient),
             line=line.unflatten(0, shape),
             distance=self.distance,
+            mean_error=mean_error,
         )

@@ -64,6 +64,7 @@ class GradientAccumulator:
         self.done: dict[int, ImageScores] = {}
         self.previous_scores: Tensor | None = None
         self.errors = torch.full((self.images,), torch.nan)
+        self.score_errors: Tensor | None = None  # [N_open, F]
         self.evaluations = 0
         self.nodes: list[float] = []
         self.node_losses: list[Tensor] = []  # [P, N_open] each
@@ -113,12 +114,15 @@ class GradientAccumulator:
         scores = self._scores(self.total)
         bound: Tensor | float | None = self.tol
         if len(phases) > 1:
-            self.errors, authors_errors = estimates(
+            estimated = estimates(
                 self._scores, _relative_difference, gradients, phases, len(step.nodes)
             )
-            bound = authors_errors / ENOUGH if step.adapts else bound
+            self.errors, self.score_errors = estimated.error, estimated.score_error
+            bound = estimated.authors_error / ENOUGH if step.adapts else bound
         else:
             self.errors = step.factor * _relative_difference(self.previous_scores, scores)
+            if self.previous_scores is not None:
+                self.score_errors = step.factor * (self.previous_scores - scores)
         self.previous_scores = scores
         done = torch.zeros_like(self.errors) if bound is None else self.errors <= bound
         unfinished = [n for n in positions if not done[n]]
@@ -126,6 +130,7 @@ class GradientAccumulator:
             self._finish(scores, self.errors, [n for n in positions if n not in unfinished])
             self.open = [self.open[n] for n in unfinished]
             self.previous_scores, self.errors = scores[unfinished], self.errors[unfinished]
+            self.score_errors = None if self.score_errors is None else self.score_errors[unfinished]
             self.total = {key: value[unfinished] for key, value in self.total.items()}
             self.node_losses = [values[:, unfinished] for values in self.node_losses]
         return unfinished
@@ -135,7 +140,8 @@ class GradientAccumulator:
         if self.open:
             scores = self._scores(self.total)
             if self.coarse:
-                errors = _relative_difference(self._scores(self.coarse), scores)
+                coarse = self._scores(self.coarse)
+                errors, self.score_errors = _relative_difference(coarse, scores), coarse - scores
             elif self.previous_scores is not None:
                 errors = self.errors
             else:
@@ -162,6 +168,7 @@ class GradientAccumulator:
                 self.evaluations,
                 line[n],
                 zero_gradient,
+                None if self.score_errors is None else self.score_errors[n],
             )
 
     def _zero_gradient(self, scores: Tensor, positions: list[int]) -> frozenset[str]:

@@ -1,6 +1,6 @@
 """Order of filters by their contrast, and the number that a share takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from numbers import Integral, Real
 
@@ -49,6 +49,33 @@ def best_first(
             f"{count} scored filters, which ranks none above another; expected images that differ"
         )
     return candidates[torch.argsort(values, descending=True, stable=True)]
+
+
+def subtracted(
+    a: str | None, against: str | Sequence[str] | None, names: Sequence[str], contrasted: bool
+) -> list[str]:
+    """List the degradations that a contrast subtracts.
+
+    Parameters
+    ----------
+    a, against
+        As in `Attribution.contrast`.
+    names : sequence of str
+        All degradations.
+    contrasted : bool
+        Whether all others are subtracted if `against` is None.
+
+    Raises
+    ------
+    TypeError
+        If `against` is no text and not iterable.
+    """
+    if against is None:
+        a = a if a is not None else names[0]
+        return [name for name in names if name != a and contrasted]
+    if not isinstance(against, Iterable):
+        raise TypeError(f"against is {against!r}; expected names of {tuple(names)}")
+    return [against] if isinstance(against, str) else list(against)
 
 
 def number_of_filters(fraction: float, filters: int, scored: int) -> int:

@@ -30,6 +30,9 @@ class ImageScores:
         [P, 2] in float64 on the CPU, α and loss at the points, in ascending order of α.
     zero_gradient : frozenset of str
         Scored layers that differ, but whose gradient is 0 in this image and those beside it.
+    score_error : Tensor, optional
+        [F], estimated error with a sign, so that means over images cancel as those of the errors
+        do. None if the rule has no estimate.
     """
 
     scores: Tensor
@@ -39,3 +42,4 @@ class ImageScores:
     evaluations: int
     line: Tensor
     zero_gradient: frozenset[str] = frozenset()
+    score_error: Tensor | None = None

@@ -8,18 +8,35 @@ g(0)) / (2S), see `faigfast.integration.quadrature.quadrature`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
 from faigfast.integration.quadrature import GRADING
 
-# Of the coarse rule's difference from the fine one to the estimated error: 8 in theory, less so that
-# few errors are above their estimates.
+# Of the coarse rule's difference from the fine one to the estimated error: 8 in theory, less here,
+# so that few errors are above their estimates.
 RATIO = 5.0
 ENOUGH = 0.5  # an image is done if so much of its estimate is below the authors' error
 AUTHORS_STEPS = 100
 
 Sums = Mapping[str, Tensor]
+
+
+class Estimates(NamedTuple):
+    """Estimated errors of scores, and of the authors' rule's scores.
+
+    Parameters
+    ----------
+    error, authors_error : Tensor
+        Relative L1 errors.
+    score_error : Tensor
+        [..., F], signed error of every score.
+    """
+
+    error: Tensor
+    authors_error: Tensor
+    score_error: Tensor
 
 
 def coarse_sums(phases: Sequence[Sums]) -> dict[str, Tensor]:
@@ -41,8 +58,8 @@ def estimates(
     total: Sums,
     phases: Sequence[Sums],
     points: int,
-) -> tuple[Tensor, Tensor]:
-    """Estimate the relative errors of scores, and of the authors' rule's scores.
+) -> Estimates:
+    """Estimate the errors of scores, and of the authors' rule's scores.
 
     Parameters
     ----------
@@ -57,8 +74,9 @@ def estimates(
     points : int
         Their number.
     """
-    fine = scores(total)
-    return (
-        difference(scores(coarse_sums(phases)), fine) / RATIO,
+    fine, coarse = scores(total), scores(coarse_sums(phases))
+    return Estimates(
+        difference(coarse, fine) / RATIO,
         difference(scores(authors_sums(total, phases, points)), fine),
+        (coarse - fine) / RATIO,
     )

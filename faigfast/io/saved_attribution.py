@@ -97,6 +97,7 @@ def check_arrays(
     _check_values(arrays, scores, setting)
     _check_line(arrays)
     _check_distance(arrays, len(index.layers))
+    _check_mean_error(arrays, (degradations, index.offsets[-1]))
 
 
 def _check_shapes(
@@ -194,6 +195,20 @@ def _check_distance(arrays: Mapping[str, Tensor], layers: int) -> None:
         )
     if not (distance >= 0).all():
         raise ValueError("distance holds values that are negative or no numbers")
+
+
+def _check_mean_error(arrays: Mapping[str, Tensor], shape: tuple[int, int]) -> None:
+    """Refuse estimated errors of other filters; rules without an estimate have none."""
+    if "mean_error" not in arrays:
+        return
+    error = arrays["mean_error"]
+    if error.shape != shape or error.dtype != torch.float32:
+        raise ValueError(
+            f"mean_error is {list(error.shape)} of {error.dtype}, expected {list(shape)} of "
+            "torch.float32"
+        )
+    if not error.isfinite().all():
+        raise ValueError("mean_error holds values that are not finite")
 
 
 def distance_of(arrays: Mapping[str, Tensor], layers: Sequence[str]) -> Distance:

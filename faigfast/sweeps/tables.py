@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from faigfast.filters.ranking import number_of_filters
+from faigfast.filters.resampled_images import is_best, kept_shares, resampled
 from faigfast.io.atomic import atomic_write
 from faigfast.sweeps.reductions import MEMORY, Parts, common_images, weighted
 from faigfast.sweeps.score_files import score_file
@@ -81,29 +82,19 @@ def stability_table(
         if not 1 <= count <= images:
             raise ValueError(f"counts hold {count}; expected 1 to {images}, the number of images")
     generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for count in counts:
-        for _ in range(draws):
-            drawn = torch.randint(images, (count,), generator=generator)
-            rows.append(torch.bincount(drawn, minlength=images).double() / count)
+    rows = torch.cat([resampled(images, count, draws, generator) for count in counts])
     take = number_of_filters(fraction, len(scored), int(scored.sum()))
-    full = _top(weighted(sweep, parts, None)[0], scored, take)
+    best = is_best(weighted(sweep, parts, None)[0, scored], take)
     step = max(1, MEMORY // (8 * len(scored)))  # samples that one pass can sum
     shares: list[float] = []
     for start in range(0, len(rows), step):
-        sums = weighted(sweep, parts, torch.stack(rows[start : start + step]))  # [R, F]
-        shares += [len(full & _top(one, scored, take)) / take for one in sums]
+        sums = weighted(sweep, parts, rows[start : start + step])  # [R, F]
+        shares += kept_shares(best, sums[:, scored], take)
     by_count = np.array(shares).reshape(len(counts), draws)
     low, middle, high = np.quantile(by_count, INTERVAL, axis=1)
     return _pandas().DataFrame(
         {"images": list(counts), "overlap": middle, "low": low, "high": high}
     )
-
-
-def _top(contrast: Tensor, scored: Tensor, take: int) -> set[int]:
-    candidates = scored.nonzero().flatten()
-    order = torch.argsort(contrast[candidates], descending=True, stable=True)
-    return set(candidates[order[:take]].tolist())
 
 
 def write_parquet(sweep: "Sweep", folder: Path) -> None:
