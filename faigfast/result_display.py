@@ -10,6 +10,7 @@ from torch import Tensor
 from faigfast.filters.layer_counts import layers_in_words
 from faigfast.integration.cautions import cautions, median_barriers
 from faigfast.io.text_table import counted
+from faigfast.result_errors import contrast_error, errors_in_words
 
 if TYPE_CHECKING:
     from faigfast.result import Attribution
@@ -30,7 +31,9 @@ def as_text(result: "Attribution") -> str:
     )
     best = (f"  {_best(result)} for {n}: {_top_layers(result, n)}" for n in result.degradations)
     badges = [caution.badge for caution in cautions(result)]
-    return "\n".join([head, *best, *(["  caution: " + "; ".join(badges)] if badges else [])])
+    tail = [f"  {errors}"] if (errors := errors_in_words(result)) else []
+    tail += ["  caution: " + "; ".join(badges)] if badges else []
+    return "\n".join([head, *best, *tail])
 
 
 def sampling(result: "Attribution") -> str:
@@ -50,13 +53,15 @@ def as_html(result: "Attribution") -> str:
     barriers = median_barriers(result)
     columns = (
         "degradation", "mean loss of baseline", "mean loss of target", "median barrier",
-        "worst completeness error", "worst estimated error", f"layers of the {_best(result)}",
+        "worst completeness error", "worst estimated error", "error of contrast: points",
+        "photographs", f"layers of the {_best(result)}",
     )  # fmt: skip
     rows = []
     for n, name in enumerate(result.degradations):
+        error = contrast_error(result, name)
         numbers = (
             start[n], end[n], barriers[name], _worst(result.completeness[n]),
-            _worst(result.error[n]),
+            _worst(result.error[n]), error.points, error.images,
         )  # fmt: skip
         rows.append([name, *(_number(float(x)) for x in numbers), _top_layers(result, name)])
     summary = (

@@ -48,8 +48,9 @@ class Stability(NamedTuple):
     Parameters
     ----------
     points : float
-        Share of the best filters that stay best after the estimated error of the points is
-        subtracted from the contrast; NaN if the rule has no estimate.
+        Share of the best filters that stay best after the estimated errors of the points are
+        subtracted from the contrast; NaN if the rule has no estimate. The estimates have the size
+        of the errors, not filter by filter their sign: this is one draw of what they may change.
     images : float
         Mean share of the best filters that are best in 200 resamples of the images, drawn with
         replacement: the resamples differ from the images as the images differ from infinitely many
@@ -138,6 +139,21 @@ def stability(
         ]
         images = sum(shares) / len(shares)
     return Stability(points, images)
+
+
+def errors_in_words(result: "Attribution") -> str:
+    """Write the errors of all contrasts in one line; "" where none is known."""
+    parts = []
+    for name in result.degradations:
+        error = contrast_error(result, name)
+        known = [
+            f"{source} {100 * value:.2g} %"
+            for source, value in (("points", error.points), ("photographs", error.images))
+            if math.isfinite(value)
+        ]
+        if known:
+            parts.append(f"{name} {', '.join(known)}")
+    return f"error of the contrast: {'; '.join(parts)}" if parts else ""
 
 
 def _names(

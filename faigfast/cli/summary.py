@@ -14,6 +14,7 @@ from faigfast.integration.cautions import few_images_sentence
 from faigfast.io.fitted_table import fitted
 from faigfast.io.text_table import counted
 from faigfast.result import Attribution
+from faigfast.result_errors import errors_in_words
 
 ROLES = ("baseline", "target")
 LAYERS_SHOWN = 3
@@ -45,6 +46,8 @@ def summary(result: Attribution, pair: tuple[nn.Module, nn.Module], top: Sequenc
         layers = Counter(layer.removesuffix(".weight") for layer in names)
         shown = ", ".join(f"{layer} {n}" for layer, n in layers.most_common(LAYERS_SHOWN))
         lines.append(f"top {len(best)} filters of {name}: {shown}")
+    if errors := errors_in_words(result):
+        lines.append(errors)
     if few := few_images_sentence(result.images):
         lines.append(few)
     return "\n".join(lines)

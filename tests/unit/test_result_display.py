@@ -39,7 +39,7 @@ def test_html_has_a_row_a_degradation_and_escapes_names():
     assert html.count("<tr>") == 3 and "<b>blur" not in html and "<script>" not in html
     assert "&lt;b&gt;blur&lt;/b&gt;" in html and "a &lt;script&gt;" in html
     assert html.startswith("<div>") and html.endswith("</div>")
-    assert [html.count(f"<{tag}") for tag in ("td", "th>", "details", "ul")] == [14, 7, 1, 1]
+    assert [html.count(f"<{tag}") for tag in ("td", "th>", "details", "ul")] == [18, 9, 1, 1]
 
 
 def test_html_of_a_real_result_holds_its_numbers():
