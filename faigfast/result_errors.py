@@ -147,13 +147,17 @@ def errors_in_words(result: "Attribution") -> str:
     for name in result.degradations:
         error = contrast_error(result, name)
         known = [
-            f"{source} {100 * value:.2g} %"
+            f"{source} {_percent(value)} %"
             for source, value in (("points", error.points), ("photographs", error.images))
             if math.isfinite(value)
         ]
         if known:
             parts.append(f"{name} {', '.join(known)}")
     return f"error of the contrast: {'; '.join(parts)}" if parts else ""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}" if share < 0.995 else f"{100 * share:.0f}"
 
 
 def _names(

