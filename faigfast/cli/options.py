@@ -66,8 +66,8 @@ def _attribute(add: Add) -> None:
     add(
         "--steps",
         type=int,
-        help="nodes of the rule, with --tol the most of them; default 12, or 24 where the estimated "
-        "error asks for them; graded 16, left and right the authors' 100, others 20",
+        help="nodes of the rule, with --tol the most of them; default 12, or 24 where the "
+        "estimated error asks for them; graded 16, left and right the authors' 100, others 20",
     )
     add("--tol", type=float, help="refine until the estimated relative error is at most this")
     add(
@@ -328,7 +328,7 @@ def _accuracy(add: Add) -> None:
         type=str,
         nargs="+",
         metavar="NAME",
-        help="shipped pairs, such as srresnet-32x8-x2; default all",
+        help="shipped or published pairs, such as srresnet-32x8-x2; default all that are installed",
     )
     add("--size", type=int, help="side of the ground-truth crops in pixels, default 48")
     add(

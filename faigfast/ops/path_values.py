@@ -76,7 +76,7 @@ def every_point(part: Tensor, points: int) -> Tensor:
 
 def in_phases(part: Tensor, points: int, phases: int) -> Tensor:
     """[P, M, …] or [1, M, …] as [P/G, G·M, …]: every G-th point follows the same samples."""
-    part = part.expand(points, *part.shape[1:])
+    part = every_point(part, points)  # kernels know no samples that share memory
     return part.unflatten(0, (points // phases, phases)).flatten(1, 2)
 
 

@@ -48,4 +48,4 @@ def test_html_of_a_real_result_holds_its_numbers():
     cells = re.findall("<td>(.*?)</td>", html)
     assert cells[0] == "lq" and cells[1] == f"{float(result.losses[0, :, 0].mean()):.3g}"
     assert cells[4] == f"{float(result.completeness.max()):.3g}" and cells[5] == "–"
-    assert "2 images, 24 filters; midpoint, 3 points" in html
+    assert "2 images, 24 filters; averaged, 3 points" in html

@@ -47,7 +47,7 @@ def test_axes_of_the_caller_are_used():
 
 
 def test_line_draws_the_mean_loss_with_its_ends():
-    result = attribute(*pair(kinked), images(2), steps=3)
+    result = attribute(*pair(kinked), images(2), rule="midpoint", steps=3)
     ax = result.plot("line")
     curve, chord = ax.lines
     assert curve.get_xdata().tolist() == pytest.approx([0, 1 / 6, 1 / 2, 5 / 6, 1])

@@ -177,8 +177,9 @@ def test_networks_that_come_back_are_taken_again():
 def test_a_call_that_fails_leaves_it_usable(failure, call, monkeypatch):
     """An operation's `RuntimeError` makes the images that are left run point by point."""
     nets, batch = pair(kinked), images(3)
-    expected = attribute(*pair(kinked), batch, steps=5)
-    attributor, calls = Attributor(*nets, steps=5, backend="torch"), []
+    options = {"rule": "midpoint", "steps": 5, "backend": "torch"}
+    expected = attribute(*pair(kinked), batch, **options)
+    attributor, calls = Attributor(*nets, **options), []
     original = integrate.accumulate
 
     def fails(*args):

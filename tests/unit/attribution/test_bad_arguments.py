@@ -104,7 +104,7 @@ def test_tolerances(tol):
 
 
 def test_emulation_of_other_rules():
-    refused(ValueError, "emulate.*left and right.*midpoint", *pair(), emulate=True)
+    refused(ValueError, "emulate.*left and right.*averaged", *pair(), emulate=True)
 
 
 @pytest.mark.parametrize(

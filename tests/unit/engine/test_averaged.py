@@ -53,11 +53,16 @@ def prelus():
 NETWORKS = {"kinked": kinked, "residual": Residual, "dense": Dense, "prelu": prelus}
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+# Images and points: whose sums are kept together, or apart in three phases.
+COUNTS = [(2, 5), (1, 9), (2, 6)]
+
+
+@pytest.fixture(scope="module", params=[(n, *c) for n in NETWORKS for c in COUNTS], ids=str)
 def case(request):
-    networks = pair(NETWORKS[request.param])
-    x, gt = images(2, size=(8, 6))
-    expected = attribute(*networks, (x, gt), rule="averaged", steps=5, backend="reference")
+    name, count, steps = request.param
+    networks = pair(NETWORKS[name])
+    x, gt = images(count, size=(8, 6))
+    expected = attribute(*networks, (x, gt), rule="averaged", steps=steps, backend="reference")
     return networks, x, gt, expected
 
 
@@ -70,13 +75,14 @@ def test_backends_agree_with_the_loop(case, backend, memory):
     dtype = torch.float32 if backend == "cpu" else torch.float64
     networks = [net.to(dtype) for net in networks]
     result = attribute(
-        *networks, (x.to(dtype), gt.to(dtype)), rule="averaged", steps=5, backend=backend,
-        memory=memory,
+        *networks, (x.to(dtype), gt.to(dtype)), rule="averaged", steps=expected.evaluations,
+        backend=backend, memory=memory,
     )  # fmt: skip
     for net in networks:
         net.double()
     close = {"rtol": 1e-4, "atol": 1e-6} if dtype == torch.float32 else {}
     torch.testing.assert_close(result.scores().double(), expected.scores(), **close)
+    torch.testing.assert_close(result.error, expected.error, rtol=1e-2, atol=1e-6, equal_nan=True)
     torch.testing.assert_close(
         result.line[..., 1].double(), expected.line[..., 1], rtol=1e-5, atol=1e-6
     )
@@ -87,12 +93,30 @@ def test_windows_of_points_read_their_neighbours(monkeypatch):
     from faigfast.engine import chunking
 
     networks, (x, gt) = pair(Residual), images(1, size=(8, 6))
-    together = attribute(*networks, (x, gt), rule="averaged", steps=9, backend="torch")
-    monkeypatch.setattr(chunking, "MOST_AVERAGED", 3)
-    in_windows = attribute(*networks, (x, gt), rule="averaged", steps=9, backend="torch")
-    torch.testing.assert_close(in_windows.scores(), together.scores())
-    assert in_windows.line.shape == together.line.shape == (1, 1, 9, 2)
-    assert in_windows.evaluations == 9
+    for steps in (9, 10):
+        options = {"rule": "averaged", "steps": steps, "backend": "torch"}
+        together = attribute(*networks, (x, gt), **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(chunking, "MOST_AVERAGED", 3)
+            in_windows = attribute(*networks, (x, gt), **options)
+        torch.testing.assert_close(in_windows.scores(), together.scores())
+        torch.testing.assert_close(in_windows.error, together.error, equal_nan=True)
+        assert in_windows.line.shape == together.line.shape == (1, 1, steps, 2)
+        assert in_windows.evaluations == steps
+
+
+def test_more_points_only_for_images_that_need_them():
+    networks, (x, gt) = pair(kinked), images(6, size=(10, 10))
+    result = attribute(*networks, (x, gt))
+    assert set(result.points.unique().tolist()) <= {12, 36}
+    fixed = {n: attribute(*networks, (x, gt), rule="averaged", steps=n) for n in (12, 24)}
+    for n, points in enumerate(result.points[0].tolist()):
+        last = fixed[24 if points == 36 else 12]
+        torch.testing.assert_close(result.scores()[n], last.scores()[n])
+        assert result.error[0, n] == pytest.approx(last.error[0, n])
+    reference = attribute(*networks, (x, gt), backend="reference")
+    assert reference.points.tolist() == result.points.tolist()
+    torch.testing.assert_close(reference.scores(), result.scores())
 
 
 def test_a_switch_anywhere_on_the_line_is_exact():

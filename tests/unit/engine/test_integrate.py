@@ -15,6 +15,7 @@ from faigfast.engine import chunking, integrate
 from faigfast.engine.accumulator import GradientAccumulator
 from faigfast.engine.graph import Graphs
 from faigfast.engine.integrate import Engine
+from faigfast.engine.parts import rounds_of
 from faigfast.filters.index import FilterIndex
 from faigfast.integration.objective import squared_error
 from faigfast.integration.path import WeightPath
@@ -225,9 +226,9 @@ def test_what_gets_no_gradient_in_a_later_step_is_weighed_as_the_rest():
     index = FilterIndex.of(nets[1])
     accumulator = GradientAccumulator(path, index, frozenset(path.delta), [(1.0, 2.0)])
     nodes, ones = np.array([0.5]), {key: torch.ones(1, *d.shape) for key, d in path.delta.items()}
-    accumulator.add(Step(nodes, nodes), {key: value.clone() for key, value in ones.items()})
+    accumulator.add(Step(nodes, nodes), [{key: value.clone() for key, value in ones.items()}])
     rest = {key: value for key, value in ones.items() if key.startswith("0.")}
-    accumulator.add(Step(nodes, nodes, keep=0.5), rest)
+    accumulator.add(Step(nodes, nodes, keep=0.5), [rest])
     wanted = {key: 1.5 if key in rest else 0.5 for key in ones}
     assert {key: float(value.mean()) for key, value in accumulator.total.items()} == wanted
 
@@ -256,10 +257,10 @@ def test_chunks_of_the_kernels_in_cpp(size, images, nodes, expected, monkeypatch
     bytes_per_pixel = 1, 64, 64, 256
     plan = SimpleNamespace(
         bytes_of_sample=0, sample=bytes_per_pixel, size=lambda layer: layer * x.shape[2:].numel(),
-        side_by_side=False, runs_alone=lambda backend: not backend,
+        side_by_side=False, has_kinks=True, runs_alone=lambda backend: not backend,
     )  # fmt: skip
-    chunk = engine._chunk(plan, x, x, images)
     step = Step(np.linspace(0, 1, nodes), np.ones(nodes))
-    parts = engine._parts(plan, step, chunk)
-    assert ([len(p) for p, _ in parts], chunk.images) == expected
-    assert [a for part, _ in parts for a in part] == step.nodes.tolist()
+    chunk = engine._chunk(plan, x, images, [step])
+    (parts,) = rounds_of(step, chunk, engine._one_sample(plan, chunk), 1)
+    assert ([len(part.nodes) for part in parts], chunk.images) == expected
+    assert [a for part in parts for a in part.nodes] == step.nodes.tolist()

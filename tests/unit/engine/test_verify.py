@@ -14,8 +14,8 @@ from torch import nn
 from faigfast import attribute
 from faigfast.attribution import attributor as attribution
 from faigfast.engine import chunking, integrate
-from faigfast.engine import points as on_points
 from faigfast.engine import graph as graphs
+from faigfast.engine import points as on_points
 from faigfast.engine.graph import Graphs
 from faigfast.engine.memory import Chunk
 from faigfast.engine.samples import Samples
