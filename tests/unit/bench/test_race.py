@@ -9,14 +9,19 @@ import torch
 from faigfast import attribute
 from faigfast.bench import race as run_race
 from faigfast.bench import workload
-from faigfast.bench.race import YARDSTICK, defaults, entrants
+from faigfast.bench.race import YARDSTICK, RaceEntry, entrants, fixed_rules
 from faigfast.bench.rivals import loop, own
 from faigfast.bench.workloads import Problem
 from faigfast.zoo import SwinIR
 
 module = sys.modules[run_race.__module__]  # the function hides the module of the same name
 
-FEW = (("loop", "left", 6), ("faigfast-torch", "left", 6), ("faigfast-torch", "graded", 4))
+FEW = (
+    ("loop", "left", 6),
+    ("faigfast-torch", "left", 6),
+    ("faigfast-torch", "graded", 4),
+    ("faigfast-torch", "averaged", None),
+)
 
 
 def tiny():
@@ -42,16 +47,45 @@ def test_faigfast_runs_with_its_defaults():
     nets = [torch.nn.Conv2d(1, 1, 1) for _ in range(2)]
     for rule in ("midpoint", "graded"):
         default = rule, attribute(*nets, (x, x), rule=rule).evaluations
-        assert default in defaults()
+        assert default in fixed_rules()
         assert ("faigfast-torch", *default) in entrants()
+    for points in (None, attribute(*nets, (x, x)).evaluations):
+        assert ("faigfast-torch", "averaged", points) in entrants()
 
 
 def test_errors_are_those_of_the_rule(measured):
-    first, engine, graded = measured.pairs["tiny"]
+    first, engine, graded, _ = measured.pairs["tiny"]
     assert first.errors == pytest.approx(engine.errors, rel=1e-2)
     assert max(graded.errors) < max(first.errors)
     assert len(first.errors) == 2 * len(measured.images) and measured.images
     assert all(len(row.seconds) == 2 for row in measured.pairs["tiny"])
+
+
+def test_the_default_says_what_it_took(measured):
+    first, *_, default = measured.pairs["tiny"]
+    assert (first.points, default.steps) == (6, None) and 12 <= default.points <= 36
+    assert "averaged, default" in measured.table() and f"{default.points:.4g}" in measured.table()
+
+
+@pytest.mark.parametrize(
+    ("errors", "verdict"),
+    [
+        ((0.02, 0.01, 0.02), "every rule is at most that of loop left 100"),
+        (
+            (0.02, 0.01, 0.03),
+            "above that of loop left 100 with faigfast-cpu averaged, default (1.50 times); at most",
+        ),
+    ],
+)
+def test_mean_errors_are_compared_with_the_authors(errors, verdict):
+    kinds = (("loop", "left", 100), ("loop", "midpoint", 15), ("faigfast-cpu", "averaged", None))
+    rows = [
+        RaceEntry(*kind, errors=[error / 2, 1.5 * error], seconds=[1.0])
+        for kind, error in zip(kinds, errors, strict=True)
+    ]
+    text = module.Race({"pair": rows}, ["crop"], versions={"torch": "2"}).table()
+    assert verdict in text and "÷ left 100" in text
+    assert all(f"  {error / errors[0]:.2f}  " in text for error in errors)
 
 
 def test_errors_against_a_direct_computation():
@@ -78,7 +112,9 @@ def test_table_and_file(measured, tmp_path):
     assert "tiny" in text and "× loop, left 100" in text and "graded" in text
     measured.save(tmp_path / "race.json")
     kept = json.loads((tmp_path / "race.json").read_text())
-    assert [row["rule"] for row in kept["pairs"]["tiny"]] == ["left", "left", "graded"]
+    assert [row["rule"] for row in kept["pairs"]["tiny"]] == [
+        "left", "left", "graded", "averaged"
+    ]  # fmt: skip
 
 
 def test_no_repeats():
