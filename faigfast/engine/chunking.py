@@ -8,6 +8,7 @@ import torch
 from faigfast.engine.memory import Chunk
 from faigfast.engine.run import Plan
 from faigfast.engine.threads import MOST_WORKERS
+from faigfast.integration.quadrature import MOST_IN_PHASES
 
 # On a CPU one sample fills the cores and stays in their caches; four at once took a tenth longer.
 # Our own kernels take points together, which then share the cost of a layer in Python.
@@ -17,7 +18,7 @@ FEWEST_POINTS, MOST_POINTS = 4, 8  # of a chunk; twice as many were hardly faste
 # them for the next operation. Four times as many where these are few points.
 BYTES_PER_THREAD = {"cpu": 5 << 18}
 MOST_IMAGES = 4  # of such a chunk, where as many points fit too
-MOST_AVERAGED = 16  # points together where each reads values of its neighbours
+MOST_AVERAGED = MOST_IN_PHASES  # points together where each reads values of its neighbours
 LARGE_SAMPLE = 1 << 22  # bytes of a sample's values; from here on chunks run at the same time
 
 
@@ -60,4 +61,5 @@ def preferred_chunk(
 def averaging(chunk: Chunk, points: int) -> Chunk:
     """Give the chunk for a step of some points whose slopes of kinks are averaged."""
     together = max(chunk.points, min(points, MOST_AVERAGED))
-    return replace(chunk, points=together, at_once=1, averages=True)
+    images = max(1, chunk.samples // together)
+    return replace(chunk, points=together, images=images, at_once=1, averages=True)

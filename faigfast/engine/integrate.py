@@ -19,7 +19,7 @@ from faigfast.engine.endpoints import compare_endpoints
 from faigfast.engine.graph import SIZES, Graphs, Modules, PairOutputs, same_operations
 from faigfast.engine.losses import accumulate, check_losses, losses_at
 from faigfast.engine.memory import RAN_OUT_NOTE, Chunk, default_budget, fit_chunk
-from faigfast.engine.parts import Part, comparison_node, keeps_phases, rounds_of
+from faigfast.engine.parts import Part, comparison_node, phases_together, rounds_of
 from faigfast.engine.points import Points
 from faigfast.engine.replay import Replays
 from faigfast.engine.run import (
@@ -220,6 +220,7 @@ class Engine:
         replays = self.replays if chunk.segments == chunk.at_once == 1 else None
         if replays is not None:
             replays.take()  # of images that failed
+        one_sample = self._one_sample(plan, chunk)
         phases, workers = 1, self._workers(plan, chunk, x, 1)
         losses: list[tuple[Points, Tensor]] = []
         end_losses = self._end_losses(plan, workers[0][1], x, gt, together=chunk.points > 1)
@@ -232,7 +233,7 @@ class Engine:
             points = part.points(x)
             given, prepared = workers[number]
             chunk_losses = None
-            if replays is not None and check_first is None and points.cells is None:
+            if replays is not None and check_first is None:
                 arguments = points, part.weights, x, gt, self.loss
                 chunk_losses = replays.accumulate(plan, self.tensors, *arguments)
             if chunk_losses is None:
@@ -247,15 +248,13 @@ class Engine:
             return len(losses[-1][0].nodes) * len(x)
 
         for step in steps:
-            before, phases = phases, 1
-            if self.scale is None and keeps_phases(step, chunk):
-                phases = step.phases
+            before, phases = phases, phases_together(step, chunk, one_sample)
             if phases != before:
                 workers = self._workers(plan, chunk, x, phases)
             sums: list[dict[str, Tensor]] = []
             while not sums:
                 losses.clear()
-                for parts in rounds_of(step, chunk, self._one_sample(plan, chunk), phases):
+                for parts in rounds_of(step, chunk, one_sample, phases):
                     with using(replace(self.use, phases=phases)):
                         for count in run_concurrently(run, parts, chunk.at_once):
                             advance(count)

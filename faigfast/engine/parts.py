@@ -1,7 +1,7 @@
 """Parts: the points of a step that run together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -43,13 +43,14 @@ class Part:
         return Points(points.nodes[self.own], points.images, alpha), losses[self.own]
 
 
-def keeps_phases(step: Step, chunk: Chunk) -> bool:
-    """Whether kernels can keep the sums of a step's phases apart: all points in one chunk."""
-    return step.phases > 1 and chunk.averages and chunk.points >= len(step.nodes)
+def phases_together(step: Step, chunk: Chunk, one_sample: bool) -> int:
+    """Phases of a step whose sums kernels keep apart in a chunk; 1: each phase is a round."""
+    least = 2 * step.phases if chunk.averages else step.phases
+    return 1 if one_sample or chunk.points < least else step.phases
 
 
 def rounds_of(step: Step, chunk: Chunk, one_sample: bool, phases: int) -> list[list[Part]]:
-    """Cut a step into parts of nearly equal size, and these into rounds with one sum each.
+    """Cut a step into parts, and these into rounds with one sum each.
 
     Parameters
     ----------
@@ -60,30 +61,48 @@ def rounds_of(step: Step, chunk: Chunk, one_sample: bool, phases: int) -> list[l
     one_sample : bool
         Whether each point runs alone, and the first may be compared with the network.
     phases : int
-        Phases whose sums the kernels keep apart; 1: each phase of the step is a round.
+        From `phases_together`.
     """
     rounds = 1 if phases == step.phases else step.phases
     nodes, weights = step.nodes.tolist(), step.weights.tolist()
     ends = None if step.cells is None or not chunk.averages else step.cells.tolist()
-    total, most = len(nodes), chunk.points
-    if rounds > 1:
-        most = 1
-    elif ends is not None and total > most:
-        most = max(1, most - 2)  # beside the neighbours on both sides
-    count = max(math.ceil(total / most), min(chunk.at_once, total))
-    size = math.ceil(total / count)
-    starts = list(range(0, total, size))
+    windows = list(_windows(len(nodes), chunk, phases, rounds, context=ends is not None))
     if one_sample:
-        starts.insert(0, starts.pop(comparison_node(nodes)))
+        windows.insert(0, windows.pop(comparison_node(nodes)))
     parts: list[list[Part]] = [[] for _ in range(rounds)]
-    for start in starts:
-        stop = min(start + size, total)
-        low, high = (start, stop) if ends is None else (max(start - 1, 0), min(stop + 1, total))
+    for low, start, stop, high in windows:
         own_weights = [w if start <= n < stop else 0.0 for n, w in enumerate(weights)][low:high]
         own_ends = None if ends is None else ends[low:high]
         own = slice(start - low, stop - low)
         parts[start % rounds].append(Part(nodes[low:high], own_weights, own_ends, own))
     return parts
+
+
+def _windows(
+    total: int, chunk: Chunk, phases: int, rounds: int, context: bool
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield windows [low, high) of points, with their own points [start, stop).
+
+    With context, a window holds the points on both sides of its own ones. Windows begin with the
+    first phase and hold whole triples of phases.
+    """
+    most = chunk.points // phases * phases
+    most = 1 if rounds > 1 else max(most, 3) if context else most
+    if not context or total <= most:
+        count = max(math.ceil(total / most), min(chunk.at_once, total))
+        size = math.ceil(total / count / phases) * phases
+        for start in range(0, total, size):
+            yield start, start, min(start + size, total), min(start + size, total)
+        return
+    start = 0
+    while start < total:
+        low = max(start - 1, 0) // phases * phases
+        high = min(low + most, total)
+        stop = total if high == total and rounds == 1 else high - 1
+        if rounds > 1:
+            low, stop, high = max(start - 1, 0), start + 1, min(start + 2, total)
+        yield low, start, stop, high
+        start = stop
 
 
 def comparison_node(nodes: Sequence[float]) -> int:

@@ -49,7 +49,7 @@ class ChunkGraph:
     sums : Tensor
         Sums of all tensors that move one after the other, to which every replay adds.
     views : dict of str to Tensor
-        The sums of each tensor, [N, *w].
+        The sums of each tensor, [G·N, *w] in G phases.
     """
 
     x: Tensor
@@ -67,10 +67,11 @@ class ChunkGraph:
         """Allocate the memory of a chunk."""
         moving = {key: value.w0 for key, value in tensors.items() if isinstance(value, Moving)}
         kind = new_gradient_sums(torch.Size(), 1, points.alpha).dtype
-        sizes = [len(x) * w.numel() for w in moving.values()]
+        images = in_use().phases * len(x)
+        sizes = [images * w.numel() for w in moving.values()]
         sums = x.new_zeros(sum(sizes), dtype=kind)
         views = {
-            key: part.view(len(x), *w.shape)
+            key: part.view(images, *w.shape)
             for (key, w), part in zip(moving.items(), sums.split(sizes), strict=True)
         }
         losses = points.alpha.new_empty(len(points.nodes), len(x))
@@ -83,7 +84,7 @@ class ChunkGraph:
         """Compute losses and add gradients; to be captured."""
         given = dict(tensors)
         for key, view in self.views.items():
-            own = new_gradient_sums(given[key].w0.shape, len(self.x), given[key].w0)
+            own = new_gradient_sums(given[key].w0.shape, len(view), given[key].w0)
             own.grad = view
             given[key] = replace(given[key], gradient_sums=own)
         prepared = prepare(plan, given, arranged(self.x))
@@ -129,13 +130,14 @@ class Replays:
             compiles and chooses kernels, and after a failure.
         """
         size = plan.bytes_of_sample * len(points.nodes) * len(x)
-        if self.failed or points.cells or len(points.nodes) == 1 or size > MOST_BYTES:
+        if self.failed or len(points.nodes) == 1 or size > MOST_BYTES:
             return None
         if not is_ours(objective):  # another may do what a graph does not repeat
             return None
         scale = in_use().scale
         lowered = None if scale is None else scale.lowered  # a constant in the graph
-        key = plan, x.shape, gt.shape, len(points.nodes), lowered, objective
+        kind = len(points.nodes), points.cells, in_use().phases
+        key = plan, x.shape, gt.shape, kind, lowered, objective
         graph = self.graphs.get(key)
         if graph is None and key not in self.seen:
             self.seen.add(key)
@@ -156,7 +158,7 @@ class Replays:
         return graph.losses.clone()
 
     def take(self) -> list[dict[str, Tensor]]:
-        """Give the sums [N, *w] since the last call, and reset them."""
+        """Give the sums [G·N, *w] since the last call, and reset them."""
         taken = []
         for graph in self.graphs.values():
             if graph.added:

@@ -95,7 +95,7 @@ def power_of_two(exponent: Tensor) -> Tensor:
 
 
 def unscaled(gradient_sums: Tensor, segment: ScalingSegment) -> Tensor:
-    """Pass gradient sums [N, ...] of a segment's weights; backward removes its scale."""
+    """Pass gradient sums [G·N, ...] of a segment's weights; backward removes its scale."""
     view: Tensor = _Unscale.apply(gradient_sums, segment)
     return view
 
@@ -147,6 +147,7 @@ class _Unscale(torch.autograd.Function):
         if exponents is None:
             return gradient, None
         factor = power_of_two(-exponents).to(gradient.dtype)
+        factor = factor.repeat(len(gradient) // len(factor))  # in each phase of the sums
         return gradient * factor.view(-1, *[1] * (gradient.ndim - 1)), None
 
 

@@ -1,5 +1,7 @@
 """The rule "averaged": every backend beside the literal loop, and what averaging gains."""
 
+from itertools import product
+
 import pytest
 import torch
 from cases.networks import images, kinked, pair, smooth
@@ -7,6 +9,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from faigfast import attribute, backends
+from faigfast.engine import chunking
+from faigfast.engine.memory import Chunk
+from faigfast.engine.parts import _windows
 from faigfast.zoo.pairs import shipped_pair
 
 
@@ -90,19 +95,35 @@ def test_backends_agree_with_the_loop(case, backend, memory):
 
 def test_windows_of_points_read_their_neighbours(monkeypatch):
     """Three points at once: one of its own, and its two neighbours."""
-    from faigfast.engine import chunking
-
     networks, (x, gt) = pair(Residual), images(1, size=(8, 6))
     for steps in (9, 10):
         options = {"rule": "averaged", "steps": steps, "backend": "torch"}
         together = attribute(*networks, (x, gt), **options)
-        with monkeypatch.context() as patch:
-            patch.setattr(chunking, "MOST_AVERAGED", 3)
+        for most in (3, 6):
+            monkeypatch.setattr(chunking, "MOST_AVERAGED", most)
             in_windows = attribute(*networks, (x, gt), **options)
-        torch.testing.assert_close(in_windows.scores(), together.scores())
-        torch.testing.assert_close(in_windows.error, together.error, equal_nan=True)
-        assert in_windows.line.shape == together.line.shape == (1, 1, steps, 2)
-        assert in_windows.evaluations == steps
+            torch.testing.assert_close(in_windows.scores(), together.scores())
+            torch.testing.assert_close(in_windows.error, together.error, equal_nan=True)
+            assert in_windows.line.shape == together.line.shape == (1, 1, steps, 2)
+            assert in_windows.evaluations == steps
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("context", [True, False])
+@pytest.mark.parametrize("total", [1, 2, 3, 9, 10, 12, 24, 40])
+def test_windows_hold_neighbours_and_whole_phases(total, context):
+    for points, phases, rounds in product((1, 2, 3, 4, 6, 7, 9, 16, 27), (1, 3), (1, 3)):
+        least = 6 if context else 3
+        if (phases * rounds > 1 and total % 3) or (phases == 3 and (rounds == 3 or points < least)):
+            continue
+        windows = list(_windows(total, Chunk(points, 1), phases, rounds, context))
+        assert [n for _, start, stop, _ in windows for n in range(start, stop)] == [*range(total)]
+        for low, start, stop, high in windows:
+            assert high - low <= max(points, 3 if context else 1)
+            assert low % phases == 0 and (high - low) % phases == 0
+            assert rounds == 1 or stop - start == 1
+            if context:
+                assert (start == 0 or low < start) and (stop == total or high > stop)
 
 
 def test_more_points_only_for_images_that_need_them():

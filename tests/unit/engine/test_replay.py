@@ -49,12 +49,13 @@ def batch(count=4):
     return images(count, size=(6, 5), dtype=torch.float64)
 
 
-OPTIONS = dict(backend="torch", precision="fp64")
+OPTIONS = dict(rule="midpoint", backend="torch", precision="fp64")
+REFERENCE = dict(rule="midpoint", backend="reference")
 
 
 def test_replays_give_the_same_scores(captures):
     models, data = pair(Small, torch.float64), batch()
-    exact = attribute(*models, data, steps=9, backend="reference", precision="fp64")
+    exact = attribute(*models, data, steps=9, **REFERENCE, precision="fp64")
     result = attribute(*models, data, steps=9, **OPTIONS)
     # Three chunks of each two images: the first compiles, the second is captured and compared.
     assert captures == {"captured": 1, "replayed": 5}
@@ -63,9 +64,19 @@ def test_replays_give_the_same_scores(captures):
     assert not any("CUDA graph" in note for note in result.notes)
 
 
+def test_replays_average_slopes_and_keep_phases_apart(captures):
+    models, data = pair(Small, torch.float64), batch()
+    exact = attribute(*models, data, rule="averaged", steps=6, backend="reference")
+    result = attribute(*models, data, **{**OPTIONS, "rule": "averaged"}, steps=6)
+    # Six points of one image at once: 2 chunks in the captured run and the comparison, 2 replays.
+    assert captures == {"captured": 1, "replayed": 3}
+    torch.testing.assert_close(result.scores(), exact.scores())
+    torch.testing.assert_close(result.error, exact.error)
+
+
 def test_parts_of_other_sizes_have_graphs_of_their_own(captures):
     models, data = pair(Small, torch.float64), batch(6)
-    exact = attribute(*models, data, steps=8, backend="reference", precision="fp64")
+    exact = attribute(*models, data, steps=8, **REFERENCE, precision="fp64")
     result = attribute(*models, data, steps=8, **OPTIONS)  # 3, 3 and 2 points
     assert captures["captured"] == 2
     torch.testing.assert_close(result.scores(), exact.scores())
@@ -113,7 +124,7 @@ def wrong(run):
 )
 def test_what_cannot_be_captured_runs_as_before_and_says_so(capture, why, captures, monkeypatch):
     models, data = pair(Small, torch.float64), batch()
-    exact = attribute(*models, data, steps=9, backend="reference", precision="fp64")
+    exact = attribute(*models, data, steps=9, **REFERENCE, precision="fp64")
     prepare = integrate.Engine.__post_init__
 
     def failing(engine):
@@ -128,7 +139,7 @@ def test_what_cannot_be_captured_runs_as_before_and_says_so(capture, why, captur
 
 def test_gradients_of_16_bits_are_scaled_in_a_graph_too(captures):
     models, data = pair(Small, torch.float32), [part.float() for part in batch()]
-    plain = attribute(*models, tuple(data), steps=9, backend="reference", precision="fp32")
+    plain = attribute(*models, tuple(data), steps=9, **REFERENCE, precision="fp32")
     result = attribute(*models, tuple(data), steps=9, backend="torch", precision="fp16")
     assert captures["replayed"] == 5
     a, b = result.scores(), plain.scores()
