@@ -52,10 +52,10 @@ class Stability(NamedTuple):
         subtracted from the contrast; NaN if the rule has no estimate. The estimates have the size
         of the errors, not filter by filter their sign: this is one draw of what they may change.
     images : float
-        Mean share of the best filters that are best in 200 resamples of the images, drawn with
-        replacement: the resamples differ from the images as the images differ from infinitely many
-        of their kind. Rough for few images. NaN for one image, or if the scores of single images
-        were not kept.
+        Mean share of the best filters that are best in 200 samples of N − 1 images, drawn with
+        replacement from the N images: their means spread as those of N images do around the mean
+        of infinitely many. Too high for few images whose scores differ much. NaN for one image,
+        or if the scores of single images were not kept.
     """
 
     points: float
@@ -212,7 +212,8 @@ def _resampled_contrasts(
     plus, minus = _names(result, a, against)
     scores = result.by_degradation
     generator = torch.Generator().manual_seed(0)
-    weights = resampled(result.images, result.images, RESAMPLES, generator)
+    # N draws from N images would spread by (N − 1) / N of the variance.
+    weights = resampled(result.images, result.images - 1, RESAMPLES, generator)
     for block in weights.to(scores[plus].dtype).split(BLOCK):
         rows = block @ scores[plus]
         for name in minus:

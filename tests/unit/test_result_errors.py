@@ -92,14 +92,27 @@ def test_stability_against_the_error_of_the_points():
 
 
 def test_stability_against_other_images():
-    """Filter 0 is best unless image 1 alone is drawn."""
+    """Samples are of one image; filter 0 is best unless it is image 1."""
     result = made({"lq": [[3.0, 0.0, 1.0, 1.0], [0.0, 2.0, 1.0, 1.0]]})
     share = result.stability(None, 0.25).images
-    draws = resampled(2, 2, RESAMPLES, torch.Generator().manual_seed(0))
+    draws = resampled(2, 1, RESAMPLES, torch.Generator().manual_seed(0))
     assert share == pytest.approx(float((draws[:, 1] < 1).double().mean()))
     assert share == result.stability(None, 0.25).images != 1
     paired = made({"a": [[3.0, 9.0, 1.0, 1.0]] * 2, "b": [[1.0, 9.0, 1.0, 1.0]] * 2})
     assert paired.stability("a", 0.25).images == 1
+
+
+def test_stability_is_the_overlap_with_the_true_ranking_of_many_samples():
+    generator = torch.Generator().manual_seed(0)
+    told, true = [], []
+    for _ in range(20):
+        mean = torch.randn(2000, generator=generator).exp()
+        scores = mean + mean * torch.randn(2, 2000, generator=generator) / 2
+        result = made({"lq": scores}, method="signed")
+        told.append(result.stability(None, 0.01).images)
+        best = {*result.top(None, 0.01).indices.tolist()}
+        true.append(len(best & {*mean.topk(20).indices.tolist()}) / 20)
+    assert sum(told) / 20 == pytest.approx(sum(true) / 20, abs=0.07)
 
 
 def test_ties_of_the_best_are_those_of_the_ranking():
