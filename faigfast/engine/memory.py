@@ -67,12 +67,17 @@ class Chunk:
         """P·N, images at points, of all chunks that run at the same time."""
         return self.points * self.images * self.at_once
 
+    @property
+    def fewest_points(self) -> int:
+        """Points of the smallest chunk: with averaged slopes a point and its neighbours."""
+        return 3 if self.averages else 1
+
     def smaller(self) -> "Chunk | None":
         """Fewer chunks at once, points, images, then more segments; None: this is the smallest."""
         if self.at_once > 1:
             return replace(self, at_once=self.at_once // 2)
-        if self.points > 1:
-            return replace(self, points=self.points // 2)
+        if self.points > self.fewest_points:
+            return replace(self, points=max(self.points // 2, self.fewest_points))
         if self.images > 1:
             return replace(self, images=self.images // 2)
         if self.segments < MOST_SEGMENTS:
@@ -146,12 +151,17 @@ def fit_chunk(
         # A chunk takes at least its share of the samples' memory: skip chunks that are too large.
         of_sample = needed / chunk.samples
         smaller = chunk.smaller() if helped else None
-        while smaller and smaller.samples > 1 and smaller.samples * of_sample > budget:
+        while (
+            smaller
+            and (smaller.points > smaller.fewest_points or smaller.images > 1)
+            and smaller.samples * of_sample > budget
+        ):
             smaller = smaller.smaller()
         if smaller is None:
             raise DoesNotFit(
                 f"memory is {budget} bytes; one image {list(x.shape)} at one point of the line "
-                f"needs {least} with everything computed again that can be"
+                f"{'and its neighbours ' * chunk.averages}needs {least} with everything computed "
+                "again that can be"
             )
         chunk = smaller
 

@@ -150,7 +150,7 @@ def test_large_groups_are_cut_into_equal_ones():
 
 
 def test_images_of_a_result_one_by_one(photographs):
-    result = expected(degraded(photographs), tol=1e-9, steps=9)
+    result = expected(degraded(photographs), rule="midpoint", tol=1e-9, steps=9)
     images = list(one_by_one(result))
     assert [image.images for image in images] == [1] * 6
     assert "tol 1e-09 was not reached by 1 of 1 image" in images[2].notes[-1]

@@ -60,7 +60,7 @@ def test_exchanged_checkpoints_are_named(here, files, capsys):
     ("more", "change"),
     [
         (["--steps", "3"], "--steps was 2, is 3"),
-        (["--rule", "left"], "--rule was midpoint, is left"),
+        (["--rule", "left"], "--rule was averaged, is left"),
         (
             ["--degrade", "blur=2", "noise=0.1"],
             "--degrade was blur=1 noise=0.1, is blur=2 noise=0.1",

@@ -97,7 +97,8 @@ def test_float64(name, monkeypatch):
         in_chunks(monkeypatch, chunk, counted=chunk.segments == 1)
         with untouched(*nets, data=batch):
             result = attribute(*nets, batch, backend="torch", steps=4)
-        assert distance(result, expected) < 1e-10, chunk
+        bound = 1e-7 if name == "another precision" else 1e-10  # it computes in float32
+        assert distance(result, expected) < bound, chunk
         check_notes(name, slow_notes(result), chunk)
     assert result.backend == "torch"
 

@@ -140,7 +140,7 @@ def test_what_cannot_be_captured_runs_as_before_and_says_so(capture, why, captur
 def test_gradients_of_16_bits_are_scaled_in_a_graph_too(captures):
     models, data = pair(Small, torch.float32), [part.float() for part in batch()]
     plain = attribute(*models, tuple(data), steps=9, **REFERENCE, precision="fp32")
-    result = attribute(*models, tuple(data), steps=9, backend="torch", precision="fp16")
+    result = attribute(*models, tuple(data), steps=9, **{**OPTIONS, "precision": "fp16"})
     assert captures["replayed"] == 5
     a, b = result.scores(), plain.scores()
     assert (a - b).abs().sum() <= 2e-2 * b.abs().sum()

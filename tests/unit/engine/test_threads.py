@@ -138,7 +138,7 @@ def test_an_error_of_one_thread_is_told_and_all_is_as_before(threads, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(integrate, "accumulate", fails)
         with pytest.raises(ValueError, match="image 0: the loss is nan"):
-            faigfast.attribute(*nets, data, steps=6, backend="torch")
+            faigfast.attribute(*nets, data, rule="midpoint", steps=6, backend="torch")
     assert torch.get_num_threads() == 2
     result = faigfast.attribute(*nets, data, steps=6, backend="torch")
     assert result.scores().isfinite().all()
