@@ -126,7 +126,7 @@ class Race:
             f"images: {', '.join(self.images)}\n"
             f"Each crop has {SIZE}×{SIZE} pixels of ground truth and is degraded once by blur and "
             "once by noise.\npoints: mean over the images; the default takes 12, and 24 more "
-            "for images whose error it estimates above\nthe authors' error; "
+            "for images whose error it estimates above\ntwice the authors' error; "
             f"{' and '.join(f'{rule} {n}' for rule, n in fixed_rules())} are the usual points of "
             "other rules for images of this size\n"
             "seconds: median over the repeats; each repeat runs every contender once, in rotating "
