@@ -17,7 +17,7 @@ from faigfast.bench.families import Pair
 from faigfast.bench.rivals import Run, Scored, loop, own
 from faigfast.bench.workloads import Problem
 from faigfast.data import KEPT_OUT, Degradation, photographs
-from faigfast.integration.refinement import default_steps
+from faigfast.integration.refinement import FEWEST_AVERAGED, default_steps
 from faigfast.io.atomic import write_json
 from faigfast.io.environment import describe_machine, describe_versions
 from faigfast.io.progress import progress_bar
@@ -43,7 +43,7 @@ def entrants() -> list[Entrant]:
     chosen: list[Entrant] = [YARDSTICK, ("loop", *midpoint)]
     for name in ("torch", "cpu"):
         if backends()[name].available:
-            rules = (DEFAULT, ("averaged", 12), graded, midpoint)
+            rules = (DEFAULT, ("averaged", FEWEST_AVERAGED), graded, midpoint)
             chosen += [(f"faigfast-{name}", *rule) for rule in rules]
     return chosen
 
