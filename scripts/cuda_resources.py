@@ -55,11 +55,7 @@ def cuobjdump() -> str | None:
 
 def compile_all(folder: Path) -> dict[tuple[str, str], str]:
     """Compile every file for its targets; gives what ptxas says by file and target."""
-    tasks = [
-        (source.stem, target)
-        for source in sorted(CSRC.glob("*.cu"))
-        for target in TARGETS
-    ]
+    tasks = [(source.stem, target) for source in sorted(CSRC.glob("*.cu")) for target in TARGETS]
 
     def compile_one(task: tuple[str, str]) -> str:
         name, target = task

@@ -54,7 +54,8 @@ def measure(name):
     integrate.fit_chunk = fitted
 
     def call(budget):
-        result = attribute(*nets, (x, gt), rule="midpoint", steps=POINTS, memory=budget, backend="cpu")
+        options = {"rule": "midpoint", "steps": POINTS, "backend": "cpu"}
+        result = attribute(*nets, (x, gt), memory=budget, **options)
         assert result.backend == "cpu"
 
     call(10**11)  # only the first call makes and checks the graph

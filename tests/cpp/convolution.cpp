@@ -266,8 +266,8 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
     convolve_backward(
         isa, path,
         {q.gy.data(), c.activation == Activation::none ? nullptr : saved.data(), x.data(), x_point,
-         pitch, c.images, more.data(), pitch, q.before, kBeforeSlope, nullptr, gx.data(),
-         gw.data(), gb.data(), slopes ? gs.data() : nullptr});
+         pitch, c.images, more.data(), pitch, q.before, kBeforeSlope, nullptr, gx.data(), gw.data(),
+         gb.data(), slopes ? gs.data() : nullptr});
     const std::string name = faigfast::name(isa);
     compare("y", name, number, threads, y, expected.y);
     compare("gx", name, number, threads, gx, expected.gx);
@@ -283,10 +283,10 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
         before[i] = q.x[i % q.x.size()] > 0 ? 1 : q.before_slope();
     path.activation = Activation::factor;
     gx = room(expected.gx), gw = room(expected.gw), gb = room(expected.gb);
-    convolve_backward(isa, path,
-                      {q.gy.data(), factors.data(), x.data(), x_point, pitch, c.images, more.data(),
-                       pitch, Activation::factor, 0, before.data(), gx.data(), gw.data(), gb.data(),
-                       nullptr});
+    convolve_backward(
+        isa, path,
+        {q.gy.data(), factors.data(), x.data(), x_point, pitch, c.images, more.data(), pitch,
+         Activation::factor, 0, before.data(), gx.data(), gw.data(), gb.data(), nullptr});
     compare("gx by factors", name, number, threads, gx, expected.gx);
     compare("gw by factors", name, number, threads, gw, expected.gw);
     compare("gb by factors", name, number, threads, gb, expected.gb);

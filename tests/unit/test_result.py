@@ -233,7 +233,8 @@ def test_repr_tells_rule_points_and_errors():
 
 def test_a_tolerance_that_was_missed_is_noted():
     baseline, target = pair(kinked)
-    one, two = (attribute(baseline, target, images(n), rule="graded", tol=1e-9, steps=13) for n in (1, 2))
+    options = {"rule": "graded", "tol": 1e-9, "steps": 13}
+    one, two = (attribute(baseline, target, images(n), **options) for n in (1, 2))
     for result, count in (
         (one, "1 of 1 image"),
         (two, "2 of 2 images"),

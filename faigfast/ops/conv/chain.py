@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from faigfast.backend.cpu.allocator import empty
 from faigfast.integration.cells import Cell
+from faigfast.ops.conv.channel_buffer import ChannelBuffer
 from faigfast.ops.conv.cpu import refuses
 from faigfast.ops.conv.cpu_queue import Queue
 from faigfast.ops.conv.spec import ConvSpec, PathParameters
@@ -221,31 +221,6 @@ def run(
         chain, parameters, alpha, images, cells, recorded, *inputs, *sums
     )
     return outputs
-
-
-class ChannelBuffer:
-    """Memory [P, M, H, W, C] for images that gain channels one convolution after the other.
-
-    A dense block concatenates the result of every convolution to all earlier ones: only new
-    channels are written.
-    """
-
-    def __init__(self, *shape: int) -> None:
-        self._pixels = empty(*shape)
-        self.used = 0
-
-    def fits(self, width: int, more: int) -> bool:
-        """Whether exactly `width` channels are in use, with space for `more`."""
-        return self.used == width and width + more <= self._pixels.shape[-1]
-
-    def put(self, part: Tensor) -> None:
-        """Append channels [P, M, H, W, C]."""
-        self._pixels.narrow(-1, self.used, part.shape[-1]).copy_(part)
-        self.used += part.shape[-1]
-
-    def pixels(self) -> Tensor:
-        """All channels in use."""
-        return self._pixels.narrow(-1, 0, self.used)
 
 
 class _Run(torch.autograd.Function):

@@ -93,7 +93,7 @@ struct Block {
     std::vector<unsigned char> shared;
     std::function<void()> body;
     std::vector<std::function<void()>> later;  // pending work of units other than the threads
-    int64_t copies_in = 0;  // asked for so far
+    int64_t copies_in = 0;                     // asked for so far
     ucontext_t scheduler;
     unsigned running = 0;
 
