@@ -12,7 +12,8 @@ import faigfast
 from faigfast.attribution import attributor as attribution
 from faigfast.backend.cpu import extension as _extension
 from faigfast.engine.chains import NodeChain
-from faigfast.ops.conv.chain import ChannelBuffer, Concatenation
+from faigfast.ops.conv.chain import Concatenation
+from faigfast.ops.conv.channel_buffer import ChannelBuffer
 from faigfast.ops.conv.cpu_queue import Queue
 from faigfast.ops.conv.operation import conv, conv_backward
 from faigfast.ops.conv.spec import ConvSpec, PathParameters

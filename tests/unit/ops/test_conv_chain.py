@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from faigfast.backend.cpu import extension as _extension
 from faigfast.ops.conv import chain as ops
-from faigfast.ops.conv import cpu_queue
+from faigfast.ops.conv import channel_buffer, cpu_queue
 from faigfast.ops.conv.chain import Concatenation, ConvParameters, run, serves
 from faigfast.ops.registry import Use, using
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(_extension.module is None, reason=_extension.mis
 @pytest.fixture(autouse=True)
 def poison(monkeypatch):
     """Memory of the kernels is full of NaN where nothing was written."""
-    for module in (cpu_queue, ops):
+    for module in (cpu_queue, channel_buffer):
         monkeypatch.setattr(module, "empty", _poisoned)
     with poisoned(), using(Use("cpu")):
         yield
