@@ -11,7 +11,7 @@ from torch import Tensor
 from faigfast.backend.catalogue import choose
 from faigfast.engine.verify import CORNER_SIDES, corner
 from faigfast.integration.batch import Batch, batches, is_one_batch
-from faigfast.integration.refinement import NESTED, default_steps
+from faigfast.integration.refinement import MOST_ADAPTED, NESTED, default_steps
 from faigfast.result import Attribution
 
 TYPES = ("cuda",)  # types of devices on which other precisions are faster than float32
@@ -20,7 +20,7 @@ FASTEST_FIRST = ("fp16", "bf16", "tf32", "bf16x3")
 EXACT = "fp32"
 POINTS = 32  # most points of the comparison on a crop
 # Order in which a rule's error falls with its points; with kinks, as for a Brownian path.
-ORDERS = {"left": 1.0, "right": 1.0}
+ORDERS = {"left": 1.0, "right": 1.0, "averaged": 2.0}
 ORDER = 1.5
 EMULATED = 17  # points of an emulated rule
 TOL = 1e-12  # never reached, so that all points are evaluated
@@ -137,6 +137,8 @@ def _measured(
         "gt": {name: gt for name, (_, gt) in crops.items()},
     }
     options = {"rule": nested, "steps": POINTS, "tol": TOL, "emulate": False, "per_image": True}
+    if nested == "averaged":  # estimates its error without levels
+        options |= {"steps": MOST_ADAPTED, "tol": None}
     try:
         exact = run(batch, **options, backend="torch", precision=EXACT)
     except ValueError as problem:  # a corner may be too small for the network
