@@ -1,6 +1,6 @@
-// Runs the Hopper convolution, emulated, on memory of exactly its sizes under sanitizers, which find
-// the errors that memcheck would find on a device. Compares it with a direct one. Prints what it
-// ran.
+// Runs the Hopper convolution, emulated, on memory of exactly its sizes under sanitizers, which
+// find the errors that memcheck would find on a device. Compares it with a direct one. Prints what
+// it ran.
 
 #include "../../../csrc/cuda/api.h"
 
