@@ -7,7 +7,7 @@ import torch
 from cases.path_operations import assert_near, expected, operation_values, poisoned
 
 from faigfast.backend.cpu.allocator import empty
-from faigfast.ops.conv import chain, cpu_queue, cpu_weights
+from faigfast.ops.conv import channel_buffer, cpu_queue, cpu_weights
 from faigfast.ops.registry import Use, using
 
 BOUND = 1e-5  # relative L2 of every value and gradient; 2e-6 measured
@@ -26,7 +26,7 @@ def kernels():
 def poisoned_results():
     """Fill the memory of torch and of the kernels with NaN before a kernel writes to it."""
     with poisoned(), ExitStack() as patches:
-        for module in (chain, cpu_queue, cpu_weights):
+        for module in (channel_buffer, cpu_queue, cpu_weights):
             patches.enter_context(
                 mock.patch.object(module, "empty", lambda *shape: empty(*shape).fill_(torch.nan))
             )

@@ -119,8 +119,9 @@ def test_own_objectives_and_small_budgets_run_alone(threads, monkeypatch):
     def own(output, gt):
         return (output - gt).abs().flatten(1).sum(1)
 
-    faigfast.attribute(*nets, data, steps=4, objective=own, backend="torch")
-    faigfast.attribute(*nets, data, steps=4, memory=3_000_000, backend="torch")
+    options = {"rule": "midpoint", "steps": 4, "backend": "torch"}
+    faigfast.attribute(*nets, data, objective=own, **options)
+    faigfast.attribute(*nets, data, memory=3_000_000, **options)
     assert seen == {threading.main_thread()}
     assert is_ours(squared_error) and not is_ours(own)
 
