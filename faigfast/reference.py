@@ -3,6 +3,7 @@
 Tests compare every faster backend with this oracle. It imports nothing fast.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 
@@ -16,7 +17,7 @@ from faigfast.integration.kinks import KinkAverager
 from faigfast.integration.line_losses import loss_table
 from faigfast.integration.objective import Objective
 from faigfast.integration.path import WeightPath
-from faigfast.integration.phases import ENOUGH, estimates
+from faigfast.integration.phases import ENOUGH, authors_error, relative, score_error
 from faigfast.integration.quadrature import Step
 from faigfast.models.state import all_finite
 
@@ -81,12 +82,9 @@ def integrate(
     with torch.no_grad():
         first, last = (evaluate(path, a, x, gt, objective)[0].item() for a in (0.0, 1.0))
 
-    def difference(coarse: Tensor, fine: Tensor) -> Tensor:
-        return (coarse - fine).abs().sum() / (float(fine.abs().sum()) or 1.0)
-
-    scores = before = torch.zeros(())
-    error, evaluations = float("nan"), 0
-    score_error: Tensor | None = None
+    before: Tensor | None = None
+    error: Tensor | None = None  # [F], estimated, of the scores
+    evaluations = 0
     nodes: list[float] = []
     losses: list[Tensor] = []
     for step in steps:
@@ -111,19 +109,19 @@ def integrate(
             losses.append(value)
             evaluations += 1
             advance()
+        if not phases and not step.compares:
+            continue
+        scores, bound = kernel_sums(total), tol
         if phases:
-            estimated = estimates(kernel_sums, difference, total, phases, len(step.nodes))
-            error, score_error = float(estimated.error), estimated.score_error
-            before = kernel_sums(total)
-            if error <= (float(estimated.authors_error) / ENOUGH if step.adapts else tol or 0.0):
-                break
-        elif step.compares:
-            scores = kernel_sums(total)
-            error = float(step.factor * difference(before, scores))
-            score_error = step.factor * (before - scores) if before.ndim else None
-            before = scores
-            if tol is not None and error <= tol:
-                break
+            error = score_error(kernel_sums, scores, phases)
+            if step.adapts:
+                authors = authors_error(kernel_sums, scores, total, phases, len(step.nodes))
+                bound = float(relative(authors, scores)) / ENOUGH
+        elif before is not None:
+            error = step.factor * (before - scores)
+        before = scores
+        if error is not None and bound is not None and float(relative(error, scores)) <= bound:
+            break
 
     for key, value in total.items():
         if not all_finite(value):
@@ -132,13 +130,11 @@ def integrate(
             )
     scores = kernel_sums(total)
     if embedded:
-        coarse_scores = kernel_sums(coarse)
-        error, score_error = float(difference(coarse_scores, scores)), coarse_scores - scores
+        error = kernel_sums(coarse) - scores
     change = sum(
         float((path.delta[key].to(torch.float64) * value).sum()) for key, value in total.items()
     )
     zero_gradient = frozenset(key for key in scored & total.keys() if not total[key].any())
     line = loss_table(nodes, torch.stack(losses))
-    return ImageScores(
-        scores, (first, last), change, error, evaluations, line, zero_gradient, score_error
-    )
+    size = math.nan if error is None else float(relative(error, scores))
+    return ImageScores(scores, (first, last), change, size, evaluations, line, zero_gradient, error)

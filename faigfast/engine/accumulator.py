@@ -11,7 +11,7 @@ from faigfast.filters.index import FilterIndex
 from faigfast.integration.image_scores import NO_GRADIENT, ImageScores
 from faigfast.integration.line_losses import loss_table
 from faigfast.integration.path import WeightPath
-from faigfast.integration.phases import ENOUGH, estimates
+from faigfast.integration.phases import ENOUGH, authors_error, relative, score_error
 from faigfast.integration.quadrature import Step
 from faigfast.models.state import all_finite
 from faigfast.ops.score_reduction import score_reduction
@@ -63,8 +63,7 @@ class GradientAccumulator:
         self.open = list(range(self.images))
         self.done: dict[int, ImageScores] = {}
         self.previous_scores: Tensor | None = None
-        self.errors = torch.full((self.images,), torch.nan)
-        self.score_errors: Tensor | None = None  # [N_open, F]
+        self.score_errors: Tensor | None = None  # [N_open, F], estimated
         self.evaluations = 0
         self.nodes: list[float] = []
         self.node_losses: list[Tensor] = []  # [P, N_open] each
@@ -114,22 +113,20 @@ class GradientAccumulator:
         scores = self._scores(self.total)
         bound: Tensor | float | None = self.tol
         if len(phases) > 1:
-            estimated = estimates(
-                self._scores, _relative_difference, gradients, phases, len(step.nodes)
-            )
-            self.errors, self.score_errors = estimated.error, estimated.score_error
-            bound = estimated.authors_error / ENOUGH if step.adapts else bound
-        else:
-            self.errors = step.factor * _relative_difference(self.previous_scores, scores)
-            if self.previous_scores is not None:
-                self.score_errors = step.factor * (self.previous_scores - scores)
+            self.score_errors = score_error(self._scores, scores, phases)
+            if step.adapts:
+                authors = authors_error(self._scores, scores, gradients, phases, len(step.nodes))
+                bound = relative(authors, scores) / ENOUGH
+        elif self.previous_scores is not None:
+            self.score_errors = step.factor * (self.previous_scores - scores)
         self.previous_scores = scores
-        done = torch.zeros_like(self.errors) if bound is None else self.errors <= bound
+        errors = self._errors(scores)
+        done = torch.zeros_like(errors) if bound is None else errors <= bound
         unfinished = [n for n in positions if not done[n]]
         if len(unfinished) < len(self.open):
-            self._finish(scores, self.errors, [n for n in positions if n not in unfinished])
+            self._finish(scores, [n for n in positions if n not in unfinished])
             self.open = [self.open[n] for n in unfinished]
-            self.previous_scores, self.errors = scores[unfinished], self.errors[unfinished]
+            self.previous_scores = scores[unfinished]
             self.score_errors = None if self.score_errors is None else self.score_errors[unfinished]
             self.total = {key: value[unfinished] for key, value in self.total.items()}
             self.node_losses = [values[:, unfinished] for values in self.node_losses]
@@ -140,17 +137,19 @@ class GradientAccumulator:
         if self.open:
             scores = self._scores(self.total)
             if self.coarse:
-                coarse = self._scores(self.coarse)
-                errors, self.score_errors = _relative_difference(coarse, scores), coarse - scores
-            elif self.previous_scores is not None:
-                errors = self.errors
-            else:
-                errors = torch.full((len(self.open),), torch.nan)
-            self._finish(scores, errors, range(len(self.open)))
+                self.score_errors = self._scores(self.coarse) - scores
+            self._finish(scores, range(len(self.open)))
             self.open = []
         return [self.done[n] for n in range(self.images)]
 
-    def _finish(self, scores: Tensor, errors: Tensor, positions: Iterable[int]) -> None:
+    def _errors(self, scores: Tensor) -> Tensor:
+        """Estimated relative L1 error of every open image [N_open]; NaN without an estimate."""
+        if self.score_errors is None:
+            return torch.full((len(scores),), torch.nan)
+        return relative(self.score_errors, scores)
+
+    def _finish(self, scores: Tensor, positions: Iterable[int]) -> None:
+        errors = self._errors(scores)
         change = torch.zeros(len(scores), dtype=torch.float64, device=scores.device)
         for key, value in self.total.items():
             parts = (self.path.delta[key] * value).reshape(len(value), -1)
@@ -211,7 +210,7 @@ def add_gradients(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     return totals
 
 
-def in_phases(gradients: Mapping[str, Tensor], phases: int) -> list[dict[str, Tensor]]:
+def split_phases(gradients: Mapping[str, Tensor], phases: int) -> list[dict[str, Tensor]]:
     """Take gradients [G·N, *w] apart into those of every phase."""
     parts = {key: value.unflatten(0, (phases, -1)) for key, value in gradients.items()}
     return [{key: part[n] for key, part in parts.items()} for n in range(phases)]
@@ -233,10 +232,3 @@ def _add(totals: dict[str, Tensor], key: str, part: Tensor, factor: float) -> No
 def _first_non_finite(gradient: Tensor) -> int:
     finite = gradient.reshape(len(gradient), -1).isfinite().all(1)
     return int((~finite).nonzero()[0])
-
-
-def _relative_difference(coarse: Tensor | None, fine: Tensor) -> Tensor:
-    """|coarse − fine| / |fine| in L1, image by image [N]; 0 where both are 0."""
-    coarse = torch.zeros_like(fine) if coarse is None else coarse
-    size = fine.abs().sum(1)
-    return (coarse - fine).abs().sum(1) / torch.where(size == 0, 1, size)

@@ -13,7 +13,7 @@ from torch import Tensor
 from faigfast.backend.cpu.allocator import free_cached
 from faigfast.backend.gpu.cards import preference_for
 from faigfast.backend.gpu.loss_scaling import GradientScale
-from faigfast.engine.accumulator import GradientAccumulator, add_gradients, in_phases
+from faigfast.engine.accumulator import GradientAccumulator, add_gradients, split_phases
 from faigfast.engine.chunking import averaging, preferred_chunk
 from faigfast.engine.endpoints import compare_endpoints
 from faigfast.engine.graph import SIZES, Graphs, Modules, PairOutputs, same_operations
@@ -265,7 +265,7 @@ class Engine:
                     advance(-len(step.nodes) * len(x))
                     sums = []
             if phases > 1:
-                sums = in_phases(sums[0], phases)
+                sums = split_phases(sums[0], phases)
             unfinished = accumulator.add(step, sums, losses)
             if not unfinished:
                 break

@@ -6,6 +6,7 @@ graph reads its images, points and weights from memory that stays, and adds to s
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -143,8 +144,9 @@ class Replays:
             self.seen.add(key)
             return None
         if graph is None:
-            graph = self._captured(plan, tensors, points, weights, x, gt, objective)
-            if graph is None:
+            graph = ChunkGraph.of(tensors, points, x, gt)
+            _fill(graph, points, weights, x, gt)
+            if not self._captured(graph, partial(graph.run, plan, tensors, points, objective)):
                 return None
             self.graphs[key] = graph
             while len(self.graphs) > MOST_GRAPHS:
@@ -174,23 +176,8 @@ class Replays:
         self.graphs.clear()
         self.seen.clear()
 
-    def _captured(
-        self,
-        plan: Plan,
-        tensors: Mapping[str, Any],
-        points: Points,
-        weights: Sequence[float],
-        x: Tensor,
-        gt: Tensor,
-        objective: Objective,
-    ) -> ChunkGraph | None:
-        """Capture a chunk, and compare a replay with a run; None, and a note, where they differ."""
-        graph = ChunkGraph.of(tensors, points, x, gt)
-        _fill(graph, points, weights, x, gt)
-
-        def run() -> None:
-            graph.run(plan, tensors, points, objective)
-
+    def _captured(self, graph: ChunkGraph, run: Run) -> bool:
+        """Capture a filled chunk, and compare a replay with a run; False, with a note: it fails."""
         try:
             run()
             expected = graph.sums.clone(), graph.losses.clone()
@@ -207,11 +194,11 @@ class Replays:
             why = (str(problem).strip().splitlines() or ["capture failed"])[0][:200]
         else:
             if off <= MOST_DIFFERENCE:
-                return graph
+                return True
             why = f"a replay differs by {off:.1e}"
         self.failed = True
         self.notes.setdefault(FAILED_NOTE.format("the network", why))
-        return None
+        return False
 
 
 def _fill(

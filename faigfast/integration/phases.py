@@ -8,8 +8,8 @@ g(0)) / (2S), see `faigfast.integration.quadrature.quadrature`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from faigfast.integration.quadrature import GRADING
@@ -21,62 +21,46 @@ ENOUGH = 0.5  # an image is done if so much of its estimate is below the authors
 AUTHORS_STEPS = 100
 
 Sums = Mapping[str, Tensor]
+Scores = Callable[[Sums], Tensor]  # from sums to scores [..., F]
 
 
-class Estimates(NamedTuple):
-    """Estimated errors of scores, and of the authors' rule's scores.
-
-    Parameters
-    ----------
-    error, authors_error : Tensor
-        Relative L1 errors.
-    score_error : Tensor
-        [..., F], signed error of every score.
-    """
-
-    error: Tensor
-    authors_error: Tensor
-    score_error: Tensor
-
-
-def coarse_sums(phases: Sequence[Sums]) -> dict[str, Tensor]:
-    """Give the sums of the rule that takes every third point, from the sums of the phases."""
-    return {key: 3 * value for key, value in phases[1].items()}
-
-
-def authors_sums(total: Sums, phases: Sequence[Sums], points: int) -> dict[str, Tensor]:
-    """Give the sums of the authors' 100 points, to first order."""
-    # The difference of the phases, times three, is 2/n of the change in t over the line.
-    factor = 3 * points / 2 / (1 - GRADING) / (2 * AUTHORS_STEPS)
-    first, _, last = phases
-    return {key: value + factor * (last[key] - first[key]) for key, value in total.items()}
-
-
-def estimates(
-    scores: Callable[[Sums], Tensor],
-    difference: Callable[[Tensor, Tensor], Tensor],
-    total: Sums,
-    phases: Sequence[Sums],
-    points: int,
-) -> Estimates:
-    """Estimate the errors of scores, and of the authors' rule's scores.
+def score_error(scores_of: Scores, scores: Tensor, phases: Sequence[Sums]) -> Tensor:
+    """Estimate the signed error of scores.
 
     Parameters
     ----------
-    scores : callable
+    scores_of : callable
         From sums to scores.
-    difference : callable
-        Relative L1 difference of scores from others.
-    total : mapping of str to Tensor
-        Sums over all points.
+    scores : Tensor
+        [..., F], of the sums over all points.
     phases : sequence of mapping
         Sums over every third point, from the first, the second and the third.
+    """
+    coarse = {key: 3 * value for key, value in phases[1].items()}
+    return (scores_of(coarse) - scores) / RATIO
+
+
+def authors_error(
+    scores_of: Scores, scores: Tensor, total: Sums, phases: Sequence[Sums], points: int
+) -> Tensor:
+    """Estimate the signed error of the scores that the authors' 100 points would give.
+
+    Parameters
+    ----------
+    scores_of, scores, phases
+        As in `score_error`.
+    total : mapping of str to Tensor
+        Sums over all points.
     points : int
         Their number.
     """
-    fine, coarse = scores(total), scores(coarse_sums(phases))
-    return Estimates(
-        difference(coarse, fine) / RATIO,
-        difference(scores(authors_sums(total, phases, points)), fine),
-        (coarse - fine) / RATIO,
-    )
+    # The difference of the phases, times three, is 2/n of the change in t over the line.
+    factor = 3 * points / 2 / (1 - GRADING) / (2 * AUTHORS_STEPS)
+    first, _, last = phases
+    return scores_of({k: v + factor * (last[k] - first[k]) for k, v in total.items()}) - scores
+
+
+def relative(error: Tensor, scores: Tensor) -> Tensor:
+    """Relative size of an error in L1, over the last dimension; 0 where both are 0."""
+    size = scores.abs().sum(-1)
+    return error.abs().sum(-1) / torch.where(size == 0, 1, size)

@@ -25,7 +25,8 @@ LARGE = 64 * 64
 STEPS_OF_LARGE = {"midpoint": 15, "graded": 14}
 FEWEST_AVERAGED, MOST_ADAPTED = 12, 24  # points of the first level, and of the last by default
 MOST_STEPS = 729  # default limit with a tolerance
-# Rules that nest → ratio of the estimated error to the change of the scores from level to level.
+# Rules that `tol` refines → ratio of the estimated error to the change of the scores from level to
+# level.
 # One-sided rules change by about their error; 1.1 covers the error in 98 % of 288 cases.
 NESTED = {
     "midpoint": 0.4, "trapezoid": 2 / 3, "graded": 2 / 3, "averaged": 0.5, "left": 1.1, "right": 1.1
@@ -71,7 +72,7 @@ def schedule(
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
     if rule == "averaged" and steps is None and tol is None and not emulate:
-        return None, lambda pixels: adaptive
+        return None, lambda pixels: partial(averaged, MOST_ADAPTED, adapts=True)
     if tol is None:
         count = default_steps(rule, 1) if steps is None else node_count(steps)
         make = quadrature(rule, count, emulate).steps
@@ -94,7 +95,7 @@ def schedule(
 
 
 def refinement(rule: str, most: int) -> Iterator[Step]:
-    """Yield nested rules step by step; each rule keeps the points of the previous rule.
+    """Yield rules step by step; all but "averaged" keep the points of the previous rule.
 
     The error after a step is estimated as a factor times the change of the scores. An integrand
     with kinks resembles a path of Brownian motion: a rule of three or two times as many points then
@@ -127,14 +128,10 @@ def refinement(rule: str, most: int) -> Iterator[Step]:
             f"{len(coarse.nodes)} points with {len(fine.nodes)} first"
         )
     if rule == "averaged":
-        yield averaged_step(coarse)
-    else:
-        yield Step(coarse.nodes, coarse.weights, compares=True, factor=math.inf)
+        yield from averaged(most)
+        return
+    yield Step(coarse.nodes, coarse.weights, compares=True)
     while len(fine.nodes) <= most:
-        if rule == "averaged":  # the cells of all nodes change
-            yield averaged_step(fine)
-            coarse, fine = fine, next(levels)
-            continue
         near = np.isclose(fine.nodes[:, None], coarse.nodes, rtol=0, atol=1e-9)
         old = near.any(1)
         # All weights of the previous level change by one factor.
@@ -143,22 +140,27 @@ def refinement(rule: str, most: int) -> Iterator[Step]:
         coarse, fine = fine, next(levels)
 
 
-def averaged_step(level: Quadrature, adapts: bool = False) -> Step:
-    """Take a level of averaged points anew, since the cells of all nodes change."""
-    return Step(
-        level.nodes, level.weights, 0.0, None, True, NESTED["averaged"], level.cells, level.phases,
-        adapts,
-    )  # fmt: skip
+def averaged(most: int, adapts: bool = False) -> Iterator[Step]:
+    """Yield levels of averaged points; each takes all points anew, since their cells change.
 
-
-def adaptive() -> Iterator[Step]:
-    """Yield levels of averaged points, for images that need more than the ones before."""
-    for level in itertools.takewhile(lambda q: len(q.nodes) <= MOST_ADAPTED, _levels("averaged")):
-        yield averaged_step(level, adapts=True)
+    Parameters
+    ----------
+    most : int
+        Largest number of points of a level.
+    adapts : bool
+        As in `faigfast.integration.quadrature.Step`.
+    """
+    for level in _levels("averaged"):
+        if len(level.nodes) > most:
+            return
+        yield Step(
+            level.nodes, level.weights, 0.0, None, True, NESTED["averaged"], level.cells,
+            level.phases, adapts,
+        )  # fmt: skip
 
 
 def _levels(rule: str) -> Iterator[Quadrature]:
-    """Yield rules; each contains the nodes of the previous rule."""
+    """Yield rules; all but "averaged" contain the nodes of the previous rule."""
     if rule == "graded":
         yield quadrature(rule, 6)
         for doublings in itertools.count(1):
