@@ -85,6 +85,13 @@ def act(what, folder):
     time.sleep(600)
 
 
+def script(path, text):
+    """Write a Python program that runs by its name, in place of a tool."""
+    path.write_text(f"#!{sys.executable}\n{text}")
+    path.chmod(0o755)
+    return path
+
+
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     sys.exit(

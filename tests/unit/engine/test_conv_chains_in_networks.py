@@ -85,10 +85,11 @@ SIZES = [(name, (7, 5)) for name in NETS] + [
 ]
 
 
+@pytest.mark.parametrize("rule", ["midpoint", "averaged"])
 @pytest.mark.parametrize("name, size", SIZES)
-def test_scores(name, size, ran):
+def test_scores(name, size, rule, ran):
     data = images(3, size=size, dtype=torch.float32)
-    compared(pair(NETS[name], torch.float32), data, ran, steps=3)
+    compared(pair(NETS[name], torch.float32), data, ran, rule=rule, steps=3)
     assert bool(ran) == (name != "in place")  # in-place networks use other operations
 
 
@@ -100,7 +101,8 @@ def test_scores(name, size, ran):
 def test_chunks(chunk, way, ran, monkeypatch):
     monkeypatch.setattr(integrate.Engine, "_chunk", lambda *args: chunk)
     nets = pair(NETS[way.__name__.replace("_", " ")], torch.float32)
-    compared(nets, images(3, size=(9, 8), dtype=torch.float32), ran, steps=5)
+    data = images(3, size=(9, 8), dtype=torch.float32)
+    compared(nets, data, ran, rule="midpoint", steps=5)
     assert ran
 
 
@@ -109,7 +111,7 @@ def test_segments_make_the_values_of_chains_again(segments, monkeypatch):
     nets, data = pair(NETS["blocks"], torch.float32), images(1, dtype=torch.float32)
     chunk = Chunk(4, 1, segments=segments)
     monkeypatch.setattr(integrate.Engine, "_chunk", lambda *args: chunk)
-    faigfast.attribute(*nets, data, backend="cpu", steps=4)
+    faigfast.attribute(*nets, data, rule="midpoint", backend="cpu", steps=4)
     started, original = [], chains.ops.run
 
     def run(operation, *args):
@@ -117,7 +119,7 @@ def test_segments_make_the_values_of_chains_again(segments, monkeypatch):
         return original(operation, *args)
 
     monkeypatch.setattr(chains.ops, "run", run)
-    faigfast.attribute(*nets, data, backend="cpu", steps=4)
+    faigfast.attribute(*nets, data, rule="midpoint", backend="cpu", steps=4)
     unsegmented, *parts = Counter(map(id, started)).values()
     # Once for the ends, and without segments once for all points.
     assert unsegmented == (2 if segments == 1 else 1)

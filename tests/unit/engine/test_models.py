@@ -90,15 +90,14 @@ def check_notes(name, notes, chunk):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_float64(name, monkeypatch):
     nets, batch = make_pair(name)
-    expected = attribute(*nets, batch, backend="reference", steps=4)
+    expected = attribute(*nets, batch, rule="midpoint", backend="reference", steps=4)
     for chunk in CHUNKS:
         if chunk == TOGETHER:  # the chunk of test_float32
             continue
         in_chunks(monkeypatch, chunk, counted=chunk.segments == 1)
         with untouched(*nets, data=batch):
-            result = attribute(*nets, batch, backend="torch", steps=4)
-        bound = 1e-7 if name == "another precision" else 1e-10  # it computes in float32
-        assert distance(result, expected) < bound, chunk
+            result = attribute(*nets, batch, rule="midpoint", backend="torch", steps=4)
+        assert distance(result, expected) < 1e-10, chunk
         check_notes(name, slow_notes(result), chunk)
     assert result.backend == "torch"
 
@@ -133,7 +132,7 @@ def test_memory_of_segments_is_counted(name, monkeypatch):
 
     monkeypatch.setattr(memory, "footprint", footprint)
     in_chunks(monkeypatch, chunk)
-    result = attribute(*nets, batch, backend="torch", steps=2)
+    result = attribute(*nets, batch, rule="midpoint", backend="torch", steps=2)
     check_notes(name, slow_notes(result), chunk)
     assert len(counted) == 1 and counted[0] > 0
 
@@ -170,11 +169,23 @@ CASES = [
 def test_float32(name, backend, monkeypatch):
     nets, batch = make_pair(name, torch.float32)
     wide = [copy_of(net).double() for net in nets]
-    expected = attribute(*wide, tuple(t.double() for t in batch), backend="reference", steps=4)
+    options = {"rule": "midpoint", "steps": 4}
+    exact = tuple(t.double() for t in batch)
+    expected = attribute(*wide, exact, backend="reference", **options)
     in_chunks(monkeypatch, TOGETHER)
-    result = attribute(*nets, batch, backend=backend, steps=4)
+    result = attribute(*nets, batch, backend=backend, **options)
     assert result.backend == backend
     assert distance(result, expected) < (2e-3 if name in KINKED else 1e-5)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_averaged_slopes(name):
+    nets, batch = make_pair(name)
+    options = {"rule": "averaged", "steps": 3}
+    expected = attribute(*nets, batch, backend="reference", **options)
+    result = attribute(*nets, batch, backend="torch", **options)
+    # This network computes in float32.
+    assert distance(result, expected) < (1e-7 if name == "another precision" else 1e-10)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
@@ -182,7 +193,7 @@ def test_a_chosen_one_of_several_outputs(chunk, monkeypatch):
     nets = pair(Outputs)
     batch = batch_for(nets[1], (5, 4))
     in_chunks(monkeypatch, chunk)
-    options = {"objective": outputs_loss, "steps": 4}
+    options = {"objective": outputs_loss, "rule": "midpoint", "steps": 4}
     expected = attribute(*nets, batch, backend="reference", **options)
     result = attribute(*nets, batch, backend="torch", **options)
     assert distance(result, expected) < 1e-10 and not slow_notes(result)
@@ -233,15 +244,18 @@ def compare_zoo(name, monkeypatch, chunks, backends, counted):
     wide = [copy.deepcopy(net).double() for net in nets]
     batch = batch_for(nets[1], size, torch.float32)
     exact = tuple(t.double() for t in batch)
-    expected = attribute(*wide, exact, backend="reference", steps=4)
+    expected = attribute(*wide, exact, rule="midpoint", backend="reference", steps=4)
     for chunk in chunks:
         in_chunks(monkeypatch, chunk, counted)
-        result = attribute(*wide, exact, backend="torch", steps=4)
+        result = attribute(*wide, exact, rule="midpoint", backend="torch", steps=4)
         assert distance(result, expected) < 1e-10, chunk
         assert not slow_notes(result)
+    averaged = attribute(*wide, exact, rule="averaged", backend="reference", steps=3)
     for backend in backends:
-        result = attribute(*nets, batch, backend=backend, steps=4)
+        result = attribute(*nets, batch, rule="midpoint", backend=backend, steps=4)
         assert result.backend == backend and distance(result, expected) < 2e-3
+        result = attribute(*nets, batch, rule="averaged", backend=backend, steps=3)
+        assert distance(result, averaged) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -278,10 +292,12 @@ def test_networks_with_only_some_tensors_that_move(monkeypatch):
             for key, value in nets[1].state_dict().items()
         }
         still.load_state_dict(state)
-        expected = attribute(still, nets[1], batch, backend="reference", steps=3)
-        result = attribute(still, nets[1], batch, backend="torch", steps=3)
-        torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-10, atol=1e-14)
-        assert not slow_notes(result)
+        for rule in ("midpoint", "averaged"):
+            options = {"rule": rule, "steps": 3}
+            expected = attribute(still, nets[1], batch, backend="reference", **options)
+            result = attribute(still, nets[1], batch, backend="torch", **options)
+            torch.testing.assert_close(result.scores(), expected.scores(), rtol=1e-10, atol=1e-14)
+            assert not slow_notes(result)
 
 
 def test_layers_in_two_dtypes(monkeypatch):

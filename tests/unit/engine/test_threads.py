@@ -78,7 +78,15 @@ def test_an_interruption_while_items_are_given_out_leaves_none_running(threads, 
     assert before == len(taken) < 5 and torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize("options", [{"steps": 7}, {"tol": 0.05}, {"rule": "gauss-kronrod"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rule": "midpoint", "steps": 7},
+        {"rule": "midpoint", "tol": 0.05},
+        {"rule": "gauss-kronrod"},
+        {"rule": "averaged", "steps": 9},
+    ],
+)
 def test_the_same_numbers_with_any_number_of_threads(threads, options):
     nets, data = pair(net), images(2, size=(9, 11))
     results = []
@@ -102,7 +110,9 @@ def test_points_really_run_at_the_same_time(threads, monkeypatch):
         return original(*args)
 
     monkeypatch.setattr(integrate, "accumulate", meet)
-    faigfast.attribute(*pair(net), images(1, size=(9, 9)), steps=4, backend="torch")
+    data = images(1, size=(9, 9))
+    result = faigfast.attribute(*pair(net), data, rule="midpoint", steps=4, backend="torch")
+    assert not any("point by point" in note for note in result.notes)
 
 
 def test_own_objectives_and_small_budgets_run_alone(threads, monkeypatch):

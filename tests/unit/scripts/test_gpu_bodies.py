@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cases.fake_gpu import script
 
 ROOT = Path(__file__).parents[3]
 sys.path.append(str(ROOT))
@@ -257,12 +258,6 @@ def test_the_process_of_an_item_says_that_nothing_can_run(item, reason, tmp_path
     (line,) = map(json.loads, (tmp_path / "gpu.jsonl").read_text().splitlines())
     assert (line["item"], line["step"], line["state"]) == (item, "", "not run")
     assert re.search(reason, line["reason"])
-
-
-def script(path, text):
-    path.write_text(f"#!{sys.executable}\n{text}")
-    path.chmod(0o755)
-    return path
 
 
 @pytest.fixture

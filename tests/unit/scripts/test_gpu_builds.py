@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases.fake_gpu import script
 
 ROOT = Path(__file__).parents[3]
 sys.path.append(str(ROOT))
@@ -21,12 +22,6 @@ from scripts.gpu.items import ITEMS  # noqa: E402
 from scripts.gpu.outcomes import NotRunError, StepFailedError  # noqa: E402
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-
-
-def script(path, text):
-    path.write_text(f"#!{sys.executable}\n{text}")
-    path.chmod(0o755)
-    return path
 
 
 def test_lines_of_the_program_are_results(tmp_path):
