@@ -37,6 +37,7 @@ KERNELS = [
     for name in (
         "attention",
         "averaged_activation",
+        "bf16_gradients",
         "convolution",
         "one_channel",
         "peak",
@@ -51,12 +52,22 @@ if platform.machine().lower() in ("x86_64", "amd64") and sys.platform.startswith
     ISAS["avx2"] = AVX2
     ISAS["avx512"] = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 
+# With tiles of bfloat16, for one kernel alone: its other instruction sets emulate them.
+AMX = {"bf16_gradients": [*ISAS.get("avx512", ()), "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]}
+
 # The default compiler flags of Python belong to its own build; these come after them.
 FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=fast"]
 if len(ISAS) > 1:
     FLAGS.append("-DFAIGFAST_X86")
 
-ONCE = ("denormals", "dispatch", "heap", "memory", "streaming")  # not once per instruction set
+ONCE = (
+    "amx",
+    "denormals",
+    "dispatch",
+    "heap",
+    "memory",
+    "streaming",
+)  # not once per instruction set
 CUDA = ("convolution64", "device")
 TARGET = "-gencode=arch=compute_90a,code=sm_90a"  # Hopper alone; Triton serves the others
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]
@@ -158,6 +169,11 @@ class BuildExtension(build_ext):
             for source in KERNELS
             for isa, isa_flags in ISAS.items()
         ]
+        if len(ISAS) > 1:
+            tasks += [
+                (f"csrc/cpu/{name}.cpp", "amx", ["-DFAIGFAST_ISA=amx", *amx_flags])
+                for name, amx_flags in AMX.items()
+            ]
 
         def compile_one(task):
             source, folder, extra = task

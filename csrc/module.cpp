@@ -6,6 +6,7 @@
 
 #include <variant>
 
+#include "cpu/bf16_gradients.h"
 #include "cpu/denormals.h"
 #include "cpu/dispatch.h"
 #include "cpu/heap.h"
@@ -147,7 +148,7 @@ faigfast::PathConvolution path_convolution(std::array<int64_t, 6> sizes, Pair x_
                                            uintptr_t alpha, uintptr_t w0, uintptr_t dw,
                                            uintptr_t b0, uintptr_t db, uintptr_t s0, uintptr_t ds,
                                            bool shared_slope, const std::string& activation,
-                                           float slope, float scale, int threads) {
+                                           float slope, float scale, bool bf16, int threads) {
     return {sizes[0],
             sizes[1],
             sizes[2],
@@ -169,6 +170,7 @@ faigfast::PathConvolution path_convolution(std::array<int64_t, 6> sizes, Pair x_
             activation_of(activation),
             slope,
             scale,
+            bf16,
             threads};
 }
 
@@ -258,7 +260,8 @@ void define_convolution(py::module_& module) {
         .def(py::init(&path_convolution), py::kw_only(), py::arg("sizes"), py::arg("x_size"),
              py::arg("kernel"), py::arg("shuffle"), py::arg("alpha"), py::arg("w0"), py::arg("dw"),
              py::arg("b0"), py::arg("db"), py::arg("s0"), py::arg("ds"), py::arg("shared_slope"),
-             py::arg("activation"), py::arg("slope"), py::arg("scale"), py::arg("threads"));
+             py::arg("activation"), py::arg("slope"), py::arg("scale"), py::arg("bf16"),
+             py::arg("threads"));
     py::class_<Task>(module, "Task", "A layer with its arrays, ready to run.");
     module.def("forward", &forward, py::arg("path"), py::kw_only(), py::arg("x"),
                py::arg("x_point"), py::arg("x_pixel"), py::arg("residual"),
@@ -293,6 +296,9 @@ PYBIND11_MODULE(_C, module) {
         "Compiled kernels of faigfast; they take addresses of contiguous arrays and sizes.";
     module.def(
         "isa", [] { return faigfast::name(faigfast::choose()); }, "The instruction set in use.");
+    module.def(
+        "amx", [] { return faigfast::choose() == faigfast::Isa::avx512 && faigfast::amx_runs(); },
+        "Whether gradients in bfloat16 use AMX; without it they are computed in plain C++.");
     module.def("compiled", [] { return names(faigfast::compiled()); });
     module.def("supported", [] { return names(faigfast::supported()); });
     define_score_reduction<float>(module, "score_reduction_float32");

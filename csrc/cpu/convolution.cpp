@@ -230,38 +230,9 @@ void convolve(const PathConvolution& path, const ForwardArrays& arrays) {
 
 void convolve_input_gradient(const PathConvolution& path, const BackwardArrays& arrays) {
     const Channels in(path.outputs, path.width, path.shuffle);
-    const Channels out(path.inputs, path.x_width, 1);
-    const int64_t pixels = path.x_height * path.x_width;
-    const Scratch scratch(4 * path.points * in.padded);
-    fill_slopes(path, in, scratch.floats());
-    const int64_t sample = path.height * path.width * path.outputs;
-    const int64_t x_pixel = arrays.x_pixel ? arrays.x_pixel : path.inputs;
-    const int64_t more_pixel = arrays.more_pixel ? arrays.more_pixel : path.inputs;
-    const bool factors = arrays.before == Activation::factor;
-    const float* mask = factors ? arrays.before_factors : arrays.x;
-    run({path,
-         in,
-         out,
-         Tiles(path.x_height, path.x_width, kTile),
-         path.height,
-         arrays.gy,
-         arrays.saved,
-         path.samples * sample,
-         sample,
-         arrays.more,
-         path.samples * pixels * more_pixel,
-         more_pixel,
-         pixels * path.inputs,
-         arrays.gx,
-         scratch.floats(),
-         nullptr,
-         true,
-         arrays.before == Activation::none ? nullptr : mask,
-         factors ? path.samples * pixels * path.inputs : arrays.x_point,
-         factors ? path.inputs : x_pixel,
-         arrays.before == Activation::leaky ? arrays.before_slope : 0,
-         factors},
-        mask_of(path));
+    const Scratch slopes(4 * path.points * in.padded);
+    fill_slopes(path, in, slopes.floats());
+    run(input_gradient(path, arrays, slopes.floats(), kTile), mask_of(path));
 }
 
 }  // namespace faigfast::FAIGFAST_ISA

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "bf16_gradients.h"
 #include "score_reduction.h"
 #include "squared_error.h"
 
@@ -119,9 +120,21 @@ void convolve(Isa isa, const PathConvolution& path, const ForwardArrays& arrays)
 }
 
 void convolve_backward(Isa isa, const PathConvolution& path, const BackwardArrays& arrays) {
+    const bool sums = arrays.gw || arrays.gb || arrays.gs;
+    if (path.bf16) {
+#ifdef FAIGFAST_X86
+        if (isa == Isa::avx512 && amx_runs()) {
+            if (arrays.gx) amx::bf16_input_gradient(path, arrays);
+            if (sums) amx::bf16_weight_gradient(path, arrays);
+            return;
+        }
+#endif
+        if (arrays.gx) FAIGFAST_CALL(isa, bf16_input_gradient, path, arrays);
+        if (sums) FAIGFAST_CALL(isa, bf16_weight_gradient, path, arrays);
+        return;
+    }
     if (arrays.gx) FAIGFAST_CALL(isa, convolve_input_gradient, path, arrays);
-    if (arrays.gw || arrays.gb || arrays.gs)
-        FAIGFAST_CALL(isa, convolve_weight_gradient, path, arrays);
+    if (sums) FAIGFAST_CALL(isa, convolve_weight_gradient, path, arrays);
 }
 
 }  // namespace faigfast

@@ -58,6 +58,7 @@ struct PathConvolution {
     Activation activation;
     float slope;
     float scale;  // y = scale · act(conv(x)) + residual
+    bool bf16;    // gradients of bf16_gradients.h, with weights that are not packed
     int threads;
 
     // Whether this is a 3×3 convolution with "same" padding.

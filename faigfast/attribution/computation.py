@@ -10,8 +10,9 @@ from torch import nn
 from tqdm import tqdm
 
 from faigfast import reference
+from faigfast.backend.cpu import extension as _extension
 from faigfast.backend.cpu.state import computing
-from faigfast.backend.precision import MATRIX, PRECISIONS, ROUND_LATE
+from faigfast.backend.precision import ROUND_LATE, mode_of, type_of_values
 from faigfast.engine.accumulator import GradientAccumulator
 from faigfast.engine.endpoints import compare_endpoints
 from faigfast.engine.graph import Graphs
@@ -50,6 +51,9 @@ OVERWRITTEN_NOTE = (
 )
 MEMORY_NOTE = (
     "memory: the budget has no effect, since one image at one point is held, the least there is"
+)
+EMULATED_NOTE = (
+    "precision: bf16 without AMX, which this processor or FAIGFAST_ISA lacks, is slower than fp32"
 )
 SLOW_NOTE = (
     "runs point by point: {}; the scores are as exact, and the run is slower (the how-to on your "
@@ -101,7 +105,8 @@ class Computation:
 
     def __post_init__(self) -> None:
         """Lay out the line in the type of the computation, and make the engine."""
-        values = PRECISIONS[self.settings.precision]
+        used = self.settings
+        values = type_of_values(used.precision, used.backend)
         late = self.settings.backend in ROUND_LATE
         self.dtype = torch.promote_types(values, torch.float32) if late else values
         cast = self.dtype != own_type(self.modules[1])
@@ -109,12 +114,14 @@ class Computation:
         own, layers = self.own_path, self.index.layers
         self.distance = Distance.of(own.start, own.delta, layers, self.modules[1])
         self.engine: Engine | None = None
-        if self.settings.backend != "reference":
-            used = self.settings
+        if used.backend != "reference":
+            mode = mode_of(used.precision, used.backend)
+            if mode == "bf16" and not _extension.module.amx():  # type: ignore[union-attr]
+                self.own_notes[EMULATED_NOTE] = None
             self.engine = Engine(
                 self.path, self.own_path, self.modules, self.objective, self.graphs, self.memory,
                 backend="" if used.backend == "torch" else used.backend,
-                mode=used.precision if used.precision in MATRIX else "ieee",
+                mode=mode,
                 values=None if values == self.dtype else values,
             )  # fmt: skip
         elif self.memory is not None:
@@ -253,7 +260,7 @@ class Computation:
                 self.engine.notes.setdefault(SLOW_NOTE.format(problem))
                 if self.memory is not None:
                     self.engine.notes.setdefault(MEMORY_NOTE)
-                if self.engine.values is not None:
+                if self.engine.values is not None or self.engine.mode != "ieee":
                     self.engine.notes.setdefault(f"precision: point by point in {self.dtype}")
             except (ValueError, TypeError) as problem:
                 raise named_error(

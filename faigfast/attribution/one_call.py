@@ -81,7 +81,8 @@ def attribute(
         "fp64", "fp32", "bf16", "fp16", or "auto": the networks' own; on a GPU, of networks in
         float32, the fastest whose error, measured on a crop, is below the rule's own. With the
         backend "triton" also "tf32" and "bf16x3", float32 multiplied by matrix instructions:
-        rounded to 10 bits, or as three products of bfloat16.
+        rounded to 10 bits, or as three products of bfloat16. With the backend "cpu", "bf16" rounds
+        the factors in gradients of convolutions alone, and is fast where the processor has AMX.
     memory : int, optional
         Budget in bytes for activations, gradients and their sums; None: a quarter of the device's
         memory, or four fifths of the free memory if that is less. Scores do not depend on it beyond

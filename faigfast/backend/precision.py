@@ -21,6 +21,16 @@ MATRIX = ("tf32", "bf16x3")
 ROUND_LATE = ("triton", "cuda")
 
 
+def type_of_values(precision: str, backend: str) -> torch.dtype:
+    """Type of activations; on the backend cpu, bf16 is a way to multiply."""
+    return torch.float32 if (precision, backend) == ("bf16", "cpu") else PRECISIONS[precision]
+
+
+def mode_of(precision: str, backend: str) -> str:
+    """How kernels multiply float32: the `mode` of `faigfast.ops.registry.Use`."""
+    return precision if precision in MATRIX or (precision, backend) == ("bf16", "cpu") else "ieee"
+
+
 @contextmanager
 def proper_float32() -> Iterator[None]:
     """Keep cuDNN and cuBLAS from rounding float32 to tf32 while the block runs."""

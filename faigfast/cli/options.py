@@ -95,7 +95,8 @@ def _attribute(add: Add) -> None:
         "--precision",
         type=str,
         default="auto",
-        help="auto, fp64, fp32, bf16 or fp16; with the backend triton also tf32, bf16x3",
+        help="auto, fp64, fp32, bf16 (cpu: in gradients of convolutions) or fp16; with the backend "
+        "triton also tf32, bf16x3",
     )
     add(
         "--devices",

@@ -52,7 +52,8 @@ class Use:
     refused : dict of str to None
         Collects refusals of the backend's kernels, with their reasons.
     mode : str
-        How kernels multiply float32: "ieee", "tf32", or "bf16x3" by three products of bfloat16.
+        How kernels multiply float32: "ieee", "tf32", "bf16x3" by three products of bfloat16, or
+        "bf16": factors in the gradients of convolutions are rounded to it, on a CPU.
     values : torch.dtype, optional
         Type of activations, if tensors on the line are wider.
     scale : GradientScale, optional

@@ -25,6 +25,7 @@ AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 # As in setup.py. An instruction set of dispatch.cpp that is missing here fails to link.
 X86 = platform.machine().lower() in ("x86_64", "amd64") and sys.platform.startswith("linux")
 ISAS = {"portable": []} | ({"avx2": AVX2, "avx512": AVX512} if X86 else {})
+AMX = [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
 
 ONE_LINE = """
 #ifdef _OPENMP
@@ -72,6 +73,8 @@ def build(compiler, csrc, folder, isas=ISAS):
                 (f"{source.stem}-{isa}", source, [f"-DFAIGFAST_ISA={isa}", *flags])
                 for isa, flags in isas.items()
             ]
+            if source.stem == "bf16_gradients" and len(isas) > 1:
+                tasks.append((f"{source.stem}-amx", source, ["-DFAIGFAST_ISA=amx", *AMX]))
         else:
             tasks.append((source.stem, source, []))
 

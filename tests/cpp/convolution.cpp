@@ -195,14 +195,14 @@ struct OnLine {
 using Lines = vector<float, OnLine<float>>;
 
 void compare(const char* name, const std::string& isa, size_t number, int threads,
-             const Lines& actual, const vector<double>& expected) {
+             const Lines& actual, const vector<double>& expected, double bound = 1e-5) {
     double difference = 0, size = 0;
     for (size_t i = 0; i < expected.size(); ++i) {
         difference += std::pow(actual[i] - expected[i], 2);
         size += expected[i] * expected[i];
     }
     // Also fails for NaN.
-    if (std::sqrt(difference) <= 1e-5 * std::sqrt(size)) return;
+    if (std::sqrt(difference) <= bound * std::sqrt(size)) return;
     std::fprintf(stderr, "%s, case %zu, %d threads: %s is off by %.1e of %.1e\n", isa.c_str(),
                  number, threads, name, std::sqrt(difference), std::sqrt(size));
     std::exit(1);
@@ -244,6 +244,7 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
                                    c.activation,
                                    0,
                                    c.scale,
+                                   false,
                                    threads};
     const float nan = std::numeric_limits<float>::quiet_NaN();
     const vector<float> saved(expected.z.begin(), expected.z.end());
@@ -274,6 +275,22 @@ void check(faigfast::Isa isa, size_t number, const Problem& q, const Results& ex
     compare("gw", name, number, threads, gw, expected.gw);
     compare("gb", name, number, threads, gb, expected.gb);
     if (slopes) compare("gs", name, number, threads, gs, expected.gs);
+    if (c.kernel.kind == Kind::squares || c.kernel.kind == Kind::point) {
+        faigfast::PathConvolution narrow = path;
+        narrow.bf16 = true, narrow.w0 = q.w0.data(), narrow.dw = q.dw.data();
+        gx = room(expected.gx), gw = room(expected.gw), gb = room(expected.gb);
+        gs = room(expected.gs);
+        convolve_backward(
+            isa, narrow,
+            {q.gy.data(), c.activation == Activation::none ? nullptr : saved.data(), x.data(),
+             x_point, pitch, c.images, more.data(), pitch, q.before, kBeforeSlope, nullptr,
+             gx.data(), gw.data(), gb.data(), slopes ? gs.data() : nullptr});
+        // Factors of 8 bits; sums of single gradients, and slopes, are not rounded.
+        compare("gx in bf16", name, number, threads, gx, expected.gx, 5e-3);
+        compare("gw in bf16", name, number, threads, gw, expected.gw, 5e-3);
+        compare("gb in bf16", name, number, threads, gb, expected.gb);
+        if (slopes) compare("gs in bf16", name, number, threads, gs, expected.gs);
+    }
     if (slopes) return;
     // Again, with the derivatives of both activations as factors.
     vector<float> factors(saved.size()), before(expected.gx.size());

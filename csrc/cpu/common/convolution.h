@@ -71,5 +71,41 @@ struct Convolution {
     }
 };
 
+// The input gradient, which reads gy and writes gx in tiles of `side`. slopes: [points, padded] of
+// gy's channels.
+inline Convolution input_gradient(const PathConvolution& path, const BackwardArrays& arrays,
+                                  const float* slopes, int64_t side) {
+    const Channels in(path.outputs, path.width, path.shuffle);
+    const Channels out(path.inputs, path.x_width, 1);
+    const int64_t pixels = path.x_height * path.x_width;
+    const int64_t sample = path.height * path.width * path.outputs;
+    const int64_t x_pixel = arrays.x_pixel ? arrays.x_pixel : path.inputs;
+    const int64_t more_pixel = arrays.more_pixel ? arrays.more_pixel : path.inputs;
+    const bool factors = arrays.before == Activation::factor;
+    const float* mask = factors ? arrays.before_factors : arrays.x;
+    return {path,
+            in,
+            out,
+            Tiles(path.x_height, path.x_width, side),
+            path.height,
+            arrays.gy,
+            arrays.saved,
+            path.samples * sample,
+            sample,
+            arrays.more,
+            path.samples * pixels * more_pixel,
+            more_pixel,
+            pixels * path.inputs,
+            arrays.gx,
+            slopes,
+            nullptr,
+            true,
+            arrays.before == Activation::none ? nullptr : mask,
+            factors ? path.samples * pixels * path.inputs : arrays.x_point,
+            factors ? path.inputs : x_pixel,
+            arrays.before == Activation::leaky ? arrays.before_slope : 0,
+            factors};
+}
+
 }  // namespace
 }  // namespace faigfast::FAIGFAST_ISA

@@ -42,4 +42,5 @@ def describe() -> str:
         return f"missing: {missing}"
     openmp = "with" if build_info.get("openmp") else "without"
     sets = ", ".join(module.compiled())
-    return f"built {openmp} OpenMP for {sets}; {module.isa()} in use"
+    amx = ", and AMX for bf16" if module.amx() else ""
+    return f"built {openmp} OpenMP for {sets}; {module.isa()} in use{amx}"

@@ -13,7 +13,13 @@ from faigfast.backend.cpu.allocator import empty
 from faigfast.integration.cells import Cell
 from faigfast.ops.averaged_activation.cpu import task as averaged_task
 from faigfast.ops.averaged_activation.operation import flattened
-from faigfast.ops.conv.cpu_weights import Taps, packed, shape_of_sums, taps_of
+from faigfast.ops.conv.cpu_weights import (
+    Taps,
+    multiplies_bf16,
+    packed,
+    shape_of_sums,
+    taps_of,
+)
 from faigfast.ops.conv.spec import ConvSpec, PathParameters
 from faigfast.ops.path_values import address
 
@@ -79,8 +85,8 @@ class Queue:
         )  # fmt: skip
         convolution = self._path_convolution(
             pixels, (height, width), outputs, taps,
-            packed(w0, parameters.dw, taps, shuffle, rotated=False), parameters.without_slope(),
-            spec,
+            packed(w0, parameters.dw, taps, shuffle, "forward"), parameters.without_slope(), spec,
+            bf16=False,
         )  # fmt: skip
         task = _extension.module.forward(  # type: ignore[union-attr]
             convolution, x=address(pixels), x_point=_point_stride(pixels),
@@ -118,13 +124,15 @@ class Queue:
         """
         w0, shuffle = parameters.w0, spec.shuffle
         taps = taps_of(w0, spec)
+        bf16 = multiplies_bf16(w0, taps)
         gx = self._result(len(parameters.alpha), *pixels.shape[1:]) if needs[0] else None
         weights: tuple[Tensor | None, Tensor | None] = None, None
         if needs[0]:
-            weights = packed(w0, parameters.dw, taps, shuffle, rotated=True)
+            order = "plain" if bf16 else "turned"
+            weights = packed(w0, parameters.dw, taps, shuffle, order)
         size, outputs = [n // shuffle for n in gy.shape[2:4]], _outputs(w0, spec)
         convolution = self._path_convolution(
-            pixels, size, outputs, taps, weights, parameters.without_bias(), spec
+            pixels, size, outputs, taps, weights, parameters.without_bias(), spec, bf16
         )
         shapes = shape_of_sums(w0, taps), (outputs,), (outputs,)
         gw, gb, gs = (
@@ -170,6 +178,7 @@ class Queue:
     def _path_convolution(
         self, x: Tensor, size: Sequence[int], outputs: int, taps: Taps,
         weights: tuple[Tensor | None, Tensor | None], parameters: PathParameters, spec: ConvSpec,
+        bf16: bool,
     ) -> Any:  # fmt: skip
         """Describe a convolution to the extension."""
         alpha = parameters.alpha.contiguous()
@@ -196,6 +205,7 @@ class Queue:
             activation=FUSED_BACKWARD[spec.activation],
             slope=spec.slope,
             scale=spec.scale,
+            bf16=bf16,
             threads=torch.get_num_threads(),
         )  # fmt: skip
 

@@ -40,26 +40,39 @@ def taps_of(w0: Tensor, spec: ConvSpec) -> Taps:
     return "direct", size
 
 
+# Of packed weights: for the forward in float32, its input gradient, and kernels that read them all.
+ORDERS = ("forward", "turned", "plain")
+# Channels on either side from which gradients in bfloat16 pay: a tile has 16.
+LEAST_BF16 = 16
+
+
+def multiplies_bf16(w0: Tensor, taps: Taps) -> bool:
+    """Whether gradients of a convolution multiply bfloat16."""
+    served = taps[0] in ("squares", "point") and min(w0.shape[:2]) >= LEAST_BF16
+    return served and in_use().mode == "bf16"
+
+
 _packing_lock = Lock()  # several threads reach a layer at the same time
 
 
 def packed(
-    w0: Tensor, dw: Tensor | None, taps: Taps, shuffle: int, rotated: bool
+    w0: Tensor, dw: Tensor | None, taps: Taps, shuffle: int, order: str
 ) -> tuple[Tensor, Tensor | None]:
-    """Weights in the order of the kernels; cached for weights on the line."""
+    """Weights in an order of `ORDERS`; cached for weights on the line."""
     if dw is None:  # may hold one point, and change for the next
-        return _pack(w0, taps, shuffle, rotated), None
-    rotated = rotated and taps[0] == "squares"
+        return _pack(w0, taps, shuffle, order), None
+    if taps[0] != "squares":
+        order = "plain"
     cache = in_use().packed_weights
-    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), taps[0], shuffle, rotated
+    key = w0.data_ptr(), dw.data_ptr(), w0.shape, w0.stride(), taps[0], shuffle, order
     with _packing_lock:
         if key not in cache:
-            packed_pair = _pack(w0, taps, shuffle, rotated), _pack(dw, taps, shuffle, rotated)
+            packed_pair = _pack(w0, taps, shuffle, order), _pack(dw, taps, shuffle, order)
             cache[key] = packed_pair, w0, dw  # held, so that no other tensor gets their addresses
         return cache[key][0]
 
 
-def _pack(w: Tensor, taps: Taps, shuffle: int, rotated: bool) -> Tensor:
+def _pack(w: Tensor, taps: Taps, shuffle: int, order: str) -> Tensor:
     kind, (down, across) = taps
     if kind == "direct":
         return w.movedim((0, 1), (2, 3)).contiguous()
@@ -78,9 +91,9 @@ def _pack(w: Tensor, taps: Taps, shuffle: int, rotated: bool) -> Tensor:
         inputs=w.shape[1],
         squares=down * across,
         shuffle=shuffle,
-        turned=rotated,
+        turned=order == "turned",
     )
-    size = packing.size()
+    size = 0 if order == "plain" else packing.size()
     if not size:  # this kernel reads them in that order
         return plain
     packed_weights = empty(size)
