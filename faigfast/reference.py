@@ -13,7 +13,7 @@ from torch import Tensor
 from faigfast.filters.index import FilterIndex
 from faigfast.integration.gradients import Evaluate, gradients_at
 from faigfast.integration.image_scores import NO_GRADIENT, ImageScores
-from faigfast.integration.kinks import KinkAverager
+from faigfast.integration.kinks import KinkAverager, KinkDetector
 from faigfast.integration.line_losses import loss_table
 from faigfast.integration.objective import Objective
 from faigfast.integration.path import WeightPath
@@ -24,7 +24,7 @@ from faigfast.models.state import all_finite
 
 def integrate(
     path: WeightPath,
-    steps: Iterable[Step],
+    steps: Callable[[bool], Iterable[Step]],
     objective: Objective,
     index: FilterIndex,
     scored: frozenset[str],
@@ -41,8 +41,8 @@ def integrate(
     ----------
     path : WeightPath
         The line γ.
-    steps : iterable of Step
-        Nodes α_s and weights w_s, summed step by step.
+    steps : callable
+        From whether the network has kinks to nodes α_s and weights w_s, summed step by step.
     objective : callable
         L, of (output, gt).
     index : FilterIndex
@@ -80,22 +80,24 @@ def integrate(
         return torch.cat(parts)
 
     with torch.no_grad():
-        first, last = (evaluate(path, a, x, gt, objective)[0].item() for a in (0.0, 1.0))
+        with KinkDetector() as detector:
+            first = evaluate(path, 0.0, x, gt, detector.until(objective))[0].item()
+        last = evaluate(path, 1.0, x, gt, objective)[0].item()
 
     before: Tensor | None = None
     error: Tensor | None = None  # [F], estimated, of the scores
     evaluations = 0
     nodes: list[float] = []
     losses: list[Tensor] = []
-    for step in steps:
+    for step in steps(detector.kinked):
         for value in total.values():
             value.mul_(step.keep)
         embedded = step.coarse is not None
         kept_apart = range(step.phases) if step.phases > 1 else ()
         phases = [{k: torch.zeros_like(v) for k, v in total.items()} for _ in kept_apart]
-        kinks = step.cells is not None and KinkAverager(step, path, x, gt, objective, evaluate)
+        averager = step.cells is not None and KinkAverager(step, path, x, gt, objective, evaluate)
         for s, (alpha, weight) in enumerate(zip(step.nodes, step.weights, strict=True)):
-            with kinks.at(s) if kinks else nullcontext():
+            with averager.at(s) if averager else nullcontext():
                 value, gradients = evaluate(path, float(alpha), x, gt, objective)
             if not gradients:
                 raise ValueError(NO_GRADIENT)
@@ -113,7 +115,7 @@ def integrate(
             continue
         scores, bound = kernel_sums(total), tol
         if phases:
-            error = score_error(kernel_sums, scores, phases)
+            error = score_error(kernel_sums, scores, phases, step.weights)
             if step.adapts:
                 authors = authors_error(kernel_sums, scores, total, phases, len(step.nodes))
                 bound = float(relative(authors, scores)) / ENOUGH
@@ -137,4 +139,7 @@ def integrate(
     zero_gradient = frozenset(key for key in scored & total.keys() if not total[key].any())
     line = loss_table(nodes, torch.stack(losses))
     size = math.nan if error is None else float(relative(error, scores))
-    return ImageScores(scores, (first, last), change, size, evaluations, line, zero_gradient, error)
+    return ImageScores(
+        scores, (first, last), change, size, evaluations, line, zero_gradient, error,
+        len(step.nodes),
+    )  # fmt: skip

@@ -43,6 +43,10 @@ def sampling(result: "Attribution") -> str:
     points = counted(most, "point") if least == most else f"{least} to {most} points"
     if settings.tol is not None:
         return f"{settings.rule} to tol {settings.tol:g}, {points}"
+    goals = {"tol_contrast": settings.tol_contrast, "overlap": settings.overlap}
+    given = [f"{name} {value:g}" for name, value in goals.items() if value is not None]
+    if given:
+        return f"{settings.rule} to {' and '.join(given)}, {points}"
     emulated = f" {settings.steps} emulated" if settings.emulate else ""
     return f"{settings.rule}{emulated}, {points}"
 

@@ -23,6 +23,7 @@ from faigfast.filters.index import FilterIndex
 from faigfast.integration.padding import on_middle, reflected
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Quadrature
+from faigfast.integration.refinement import fixed
 from faigfast.models.state import undisturbed
 
 
@@ -118,7 +119,7 @@ class InputPath:
             )
             try:
                 for image_scores in self.engine.integrate(
-                    self.rule.steps, image_pairs, gt, accumulator, bar.update
+                    fixed(self.rule), image_pairs, gt, accumulator, bar.update
                 ):
                     done += 1
                     yield image_scores.scores
@@ -127,7 +128,7 @@ class InputPath:
                 self.engine = None
         for n in range(done, len(image_pairs)):
             image_scores = reference.integrate(
-                self.path_of_unit_change, self.rule.steps(), self.objective, self.index,
+                self.path_of_unit_change, fixed(self.rule), self.objective, self.index,
                 self.layers, image_pairs[n : n + 1], gt[n : n + 1], advance=bar.update,
             )  # fmt: skip
             yield image_scores.scores

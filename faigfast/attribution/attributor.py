@@ -14,6 +14,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from tqdm import tqdm
 
 from faigfast.attribution.computation import SIGNED, Computation
+from faigfast.attribution.contrast_refinement import ranking_goal
 from faigfast.attribution.named_networks import named_networks, names_given, renamed_in_errors
 from faigfast.attribution.uncompiled import uncompiled
 from faigfast.backend.catalogue import choose
@@ -66,8 +67,9 @@ class Attributor:
         θ̄ and θ, of one architecture; left as they are, in and between calls. `model_a` and
         `model_b` are other names of the two.
     **settings : Any
-        Keyword arguments of `attribute`: rule, steps, tol, emulate, objective, parameters,
-        backend, precision, memory, progress, per_image, signed, devices, pad, fuse.
+        Keyword arguments of `attribute`: rule, steps, tol, tol_contrast, overlap, emulate,
+        objective, parameters, backend, precision, memory, progress, per_image, signed, devices,
+        pad, fuse.
 
     Raises
     ------
@@ -99,6 +101,8 @@ class Attributor:
         rule: str = "averaged",
         steps: int | None = None,
         tol: float | None = None,
+        tol_contrast: float | None = None,
+        overlap: float | None = None,
         emulate: bool = False,
         objective: str | Objective = "squared_error",
         parameters: Selection | None = None,
@@ -127,11 +131,15 @@ class Attributor:
             if not isinstance(flag, bool):
                 raise TypeError(f"{name} is {flag!r}; expected True or False")
         memory = checked_memory(memory)
-        self._count, self._schedule = schedule(rule, steps, tol, emulate)
+        self._goal = ranking_goal(tol_contrast, overlap, rule, steps, emulate)
+        ceiling = steps if self._goal is None or tol is not None else None
+        self._count, self._schedule = schedule(rule, ceiling, tol, emulate)
         resolve_objective(objective)
         check_precision(precision)
         self._settings: dict[str, Any] = {
             "rule": rule, "steps": steps, "tol": None if tol is None else float(tol),
+            "tol_contrast": self._goal and self._goal.tol_contrast,
+            "overlap": self._goal and self._goal.overlap,
             "emulate": emulate, "objective": objective,
             "parameters": parameters, "backend": backend, "precision": precision, "memory": memory,
             "per_image": per_image, "signed": signed, "pad": checked_pad(pad),
@@ -272,8 +280,11 @@ class Attributor:
                 target=digests[1],
                 method=SIGNED if given["signed"] else "faig",
                 pad=given["pad"],
+                tol_contrast=given["tol_contrast"],
+                overlap=given["overlap"],
             ),
             tol=given["tol"],
+            goal=self._goal,
             memory=given["memory"],
             graphs=self._graphs,
         )

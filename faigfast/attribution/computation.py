@@ -10,6 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from faigfast import reference
+from faigfast.attribution.contrast_refinement import RankingGoal, refined
 from faigfast.backend.cpu import extension as _extension
 from faigfast.backend.cpu.state import computing
 from faigfast.backend.precision import ROUND_LATE, mode_of, type_of_values
@@ -49,6 +50,7 @@ OVERWRITTEN_NOTE = (
     "forward: the network itself writes to {}, so the next forward may undo a mask of their "
     "filters; merge branches first by fuse=, or leave these layers out by parameters="
 )
+MISSED_NOTE = "refinement: with the most points {} has {}"
 MEMORY_NOTE = (
     "memory: the budget has no effect, since one image at one point is held, the least there is"
 )
@@ -83,6 +85,8 @@ class Computation:
         All settings that the scores depend on.
     tol : float, optional
         Estimated relative L1 error at which an image is done.
+    goal : RankingGoal, optional
+        What the contrasts of a batch are refined to.
     memory : int, optional
         Bytes for activations.
     graphs : Graphs
@@ -97,6 +101,7 @@ class Computation:
     scored: frozenset[str]
     settings: AttributionSettings
     tol: float | None
+    goal: RankingGoal | None
     memory: int | None
     graphs: Graphs
     own_notes: dict[str, None] = field(default_factory=dict)
@@ -183,17 +188,56 @@ class Computation:
             bar.refresh()
         scores: list[ImageScores | None] = [None] * len(images)
         for positions in group_by_shape(images):
-            on_cpu = self.engine is not None and self.engine.device.type == "cpu"
             group = [images[i] for i in positions]
-            with (
-                computing() if on_cpu else nullcontext(),
-                self._memory_errors(group[0]),
-                packed_as(self._packing_of(group[0])),
-            ):
+            with self._on_device(group[0]):
                 group_scores = list(self.integrate(group, bar))
             for position, image_scores in zip(positions, group_scores, strict=True):
                 scores[position] = image_scores
-        return self.collect(tuple(batch.lq), shape, [part for part in scores if part])
+        parts = [part for part in scores if part]
+        if self.goal is not None:
+            parts = self._refined(self.goal, tuple(batch.lq), images, parts, bar)
+        return self.collect(tuple(batch.lq), shape, parts)
+
+    def _refined(
+        self,
+        goal: RankingGoal,
+        names: tuple[str, ...],
+        images: Sequence[NamedImage],
+        parts: Sequence[ImageScores],
+        bar: tqdm,
+    ) -> list[ImageScores]:
+        """Take more points until the goal of the ranking is met; note where it is not."""
+        shape = len(names), len(images) // len(names)
+
+        def integrate(numbers: list[int], steps: Steps) -> list[ImageScores]:
+            chosen = [images[n] for n in numbers]
+            bar.total = (bar.total or bar.n) + sum(
+                len(step.nodes) for step in steps(True) for _ in chosen
+            )
+            scores: dict[int, ImageScores] = {}
+            for positions in group_by_shape(chosen):
+                group = [chosen[i] for i in positions]
+                with self._on_device(group[0]):
+                    scores |= zip(positions, self.integrate(group, bar, steps), strict=True)
+            return [scores[i] for i in range(len(chosen))]
+
+        refined_parts, missed = refined(
+            parts, goal, lambda all_parts: self.collect(names, shape, all_parts), integrate
+        )
+        for name, what in missed.items():
+            self.own_notes[MISSED_NOTE.format(name, what)] = None
+        return refined_parts
+
+    @contextmanager
+    def _on_device(self, image: NamedImage) -> Iterator[None]:
+        """Compute images like this one."""
+        on_cpu = self.engine is not None and self.engine.device.type == "cpu"
+        with (
+            computing() if on_cpu else nullcontext(),
+            self._memory_errors(image),
+            packed_as(self._packing_of(image)),
+        ):
+            yield
 
     @contextmanager
     def _memory_errors(self, image: NamedImage) -> Iterator[None]:
@@ -232,7 +276,7 @@ class Computation:
             return x if packing is None else packing.pack(x, rows)
 
     def _expected(self, image: NamedImage) -> Iterator[Step]:
-        for step in self.steps_of(image)():
+        for step in self.steps_of(image)(True):
             yield step
             if step.adapts:
                 return
@@ -241,9 +285,12 @@ class Computation:
         """Give the function that iterates over the steps for an image, whatever its padding."""
         return self.schedule(image.x[0].numel())
 
-    def integrate(self, images: Sequence[NamedImage], bar: tqdm) -> Iterator[ImageScores]:
-        """Integrate images of one shape."""
-        steps, signed = self.steps_of(images[0]), self.settings.method == SIGNED
+    def integrate(
+        self, images: Sequence[NamedImage], bar: tqdm, steps: Steps | None = None
+    ) -> Iterator[ImageScores]:
+        """Integrate images of one shape; None: by the steps of the rule."""
+        steps = steps or self.steps_of(images[0])
+        signed = self.settings.method == SIGNED
         if self.engine is not None:
             x = self.prepared(images).to(self.dtype)
             gt = torch.stack([image.gt for image in images]).to(self.dtype)
@@ -272,7 +319,7 @@ class Computation:
         for image in images:
             with name_in_errors(image.name):
                 yield reference.integrate(
-                    self.path, steps(), self.objective, self.index, self.scored,
+                    self.path, steps, self.objective, self.index, self.scored,
                     self.prepared([image]).to(self.dtype), image.gt[None].to(self.dtype),
                     self.tol, bar.update, signed, evaluate,
                 )  # fmt: skip

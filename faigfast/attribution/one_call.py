@@ -21,6 +21,8 @@ def attribute(
     rule: str = "averaged",
     steps: int | None = None,
     tol: float | None = None,
+    tol_contrast: float | None = None,
+    overlap: float | None = None,
     emulate: bool = False,
     objective: str | Objective = "squared_error",
     parameters: Selection | None = None,
@@ -56,16 +58,24 @@ def attribute(
     rule : str
         Quadrature rule; see `faigfast.integration.quadrature.quadrature`. The authors' is "left".
     steps : int, optional
-        Number of nodes. Default: for "averaged" 12, and 24 anew for an image whose estimated error
-        is above twice the estimated error of the authors' 100 points; 20, for "graded" 16,
-        "gauss-kronrod" 21, "left" and "right" the authors' 100; for images x of 64·64 pixels or
-        more 15 for "midpoint" and 14 for "graded" (docs/lab/accuracy.md compares them). With `tol`
-        the most nodes of one rule, default 729.
+        Number of nodes. Default: for "averaged" 15, or 6 for networks without kinks, and up to 24
+        anew for an image whose estimated error is above that of the authors' 100 points; 20, for
+        "graded" 16, "gauss-kronrod" 21, "left" and "right" the authors' 100; for images x of 64·64
+        pixels or more 15 for "midpoint" and 14 for "graded" (docs/lab/accuracy.md compares them).
+        With `tol` the most nodes of one rule, default 729.
     tol : float, optional
         Refine the rule ("averaged" is the most economical; "graded", "midpoint", "trapezoid",
         "left" and "right" nest), image by image, until the estimated relative L1 error of its
         scores is at most this. No point of a nested rule is evaluated twice; "averaged" takes all
         points anew, since their cells change.
+    tol_contrast : float, optional
+        Of the rule "averaged": take more points, for the images of a batch with the largest
+        estimated errors, until the estimated relative L1 error that points leave in the contrast of
+        every degradation (`Attribution.contrast_error`) is at most this, or an image would need
+        more than `steps` points. A note says where it is still above.
+    overlap : float, optional
+        The same until the estimated share of the best 1 % of filters that stay best without the
+        points' errors (`Attribution.stability`) is at least this, such as 0.99.
     emulate : bool
         Predict the sum of the left or right rule of `steps` nodes from 17 evaluations.
     objective : str or callable
@@ -141,8 +151,8 @@ def attribute(
         raise TypeError(f"batch is a NoneType; expected {FORMS}")
     with renamed_in_errors(names_given(model_a, model_b, baseline, target)):
         return attribute_once(
-            *networks, batch, rule=rule, steps=steps, tol=tol, emulate=emulate,
-            objective=objective, parameters=parameters, backend=backend, precision=precision,
-            memory=memory, progress=progress, per_image=per_image, signed=signed, devices=devices,
-            pad=pad, fuse=fuse,
+            *networks, batch, rule=rule, steps=steps, tol=tol, tol_contrast=tol_contrast,
+            overlap=overlap, emulate=emulate, objective=objective, parameters=parameters,
+            backend=backend, precision=precision, memory=memory, progress=progress,
+            per_image=per_image, signed=signed, devices=devices, pad=pad, fuse=fuse,
         )  # fmt: skip

@@ -14,7 +14,7 @@ from faigfast.bench.accuracy import (
     degradations_of,
 )
 from faigfast.data.photographs import KEPT_OUT, photographs
-from faigfast.integration.refinement import FEWEST_AVERAGED, LARGE, STEPS_OF_LARGE, default_steps
+from faigfast.integration.refinement import LARGE, LEVELS, STEPS_OF_LARGE, default_steps
 from faigfast.io.progress import progress_bar
 from faigfast.zoo.pairs import shipped_pair
 
@@ -26,7 +26,7 @@ REFERENCE = RuleVariant("averaged", 160)
 RULE_VARIANTS = (
     AUTHORS,
     DEFAULT,
-    RuleVariant("averaged", FEWEST_AVERAGED),
+    RuleVariant("averaged", LEVELS[1]),
     *(
         RuleVariant(rule, default_steps(rule, pixels))
         for rule in STEPS_OF_LARGE

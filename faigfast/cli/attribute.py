@@ -17,6 +17,7 @@ from torch import nn
 import faigfast
 from faigfast.analysis.baselines import METHODS, WEIGHT_METHODS, rank_by
 from faigfast.analysis.contrasts import NAMES
+from faigfast.attribution.contrast_refinement import ranking_goal
 from faigfast.backend.catalogue import NAMES as BACKENDS
 from faigfast.backend.catalogue import choose
 from faigfast.backend.gpu.devices import Devices, Run, known_devices
@@ -55,7 +56,10 @@ SETTINGS = ("rule", "steps", "tol", "emulate", "objective", "parameters", "backe
 # Options on which the degraded images depend.
 IMAGES = ("scale", "downsampling", "seed")
 # More of both, with defaults that leave them out of a run's identity.
-LATER = {"pad": 0, "crop_to": 1, "alpha": "refuse", "recursive": False}
+LATER = {
+    "pad": 0, "crop_to": 1, "alpha": "refuse", "recursive": False, "tol_contrast": None,
+    "overlap": None,
+}  # fmt: skip
 OWN = ("into", "into_kwargs")
 
 
@@ -153,7 +157,12 @@ def _check(options: Any) -> list[torch.device]:
     if options.method not in METHODS:
         raise ValueError(f"method is {options.method!r}; expected one of {', '.join(METHODS)}")
     checked_pad(options.pad)
-    schedule(options.rule, options.steps, options.tol, options.emulate)
+    goal = ranking_goal(
+        options.tol_contrast, options.overlap, options.rule, options.steps, options.emulate
+    )
+    if goal is not None and options.method != "faig":
+        raise ValueError(f"tol_contrast and overlap refine the method faig, not {options.method!r}")
+    schedule(options.rule, None if goal else options.steps, options.tol, options.emulate)
     chosen_objective(options.objective)
     check_precision(options.precision)
     names = options.devices
@@ -237,6 +246,8 @@ def _compute(
         "pad": options.pad,
         "objective": chosen_objective(options.objective),
     }
+    if options.method == "faig":
+        given |= {"tol_contrast": options.tol_contrast, "overlap": options.overlap}
     if kept:
         note(
             f"going on: {len(kept)} of {counted(len(images), 'image')} finished, in "

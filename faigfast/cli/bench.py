@@ -16,9 +16,13 @@ from faigfast.bench import (
     measure_kernels,
     race,
 )
+from faigfast.bench.accuracy_pairs import available, load
+from faigfast.bench.workloads import FOLDER
 from faigfast.cli.output import command_line, surroundings, writable_file, write_between
 from faigfast.io.atomic import write_text
 from faigfast.zoo.pairs import PAIRS, shipped_pair
+
+RACE_PAIRS = (*PAIRS, "waifu2x-noise2-noise3")  # the last if its package is installed
 
 TITLES: dict[type, str] = {Race: "Time to the authors' accuracy", Cost: "The cost of a call"}
 
@@ -31,7 +35,8 @@ def run(options: Any, words: Sequence[str]) -> None:
             surroundings(file, "bench")
     if options.to_accuracy:
         race_result = race(
-            {name: partial(shipped_pair, name) for name in PAIRS},
+            {name: partial(load, name) for name in RACE_PAIRS if name in available()}
+            | {FOLDER: shipped_pair},
             repeats=options.repeats,
             progress=not options.quiet,
         )

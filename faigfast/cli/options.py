@@ -66,10 +66,21 @@ def _attribute(add: Add) -> None:
     add(
         "--steps",
         type=int,
-        help="nodes of the rule, with --tol the most of them; default 12, or 24 where the "
-        "estimated error asks for them; graded 16, left and right the authors' 100, others 20",
+        help="nodes of the rule, with a tolerance the most of them; default 15, without kinks 6, "
+        "and 24 where the estimated error asks for them; graded 16, left and right the "
+        "authors' 100, others 20",
     )
     add("--tol", type=float, help="refine until the estimated relative error is at most this")
+    add(
+        "--tol-contrast",
+        type=float,
+        help="refine until the points leave at most this estimated relative error in the contrast",
+    )
+    add(
+        "--overlap",
+        type=float,
+        help="refine until at least this estimated share of the best 1 %% of filters stays",
+    )
     add(
         "--emulate",
         action="store_true",

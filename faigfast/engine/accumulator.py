@@ -64,7 +64,7 @@ class GradientAccumulator:
         self.done: dict[int, ImageScores] = {}
         self.previous_scores: Tensor | None = None
         self.score_errors: Tensor | None = None  # [N_open, F], estimated
-        self.evaluations = 0
+        self.evaluations = self.level = 0
         self.nodes: list[float] = []
         self.node_losses: list[Tensor] = []  # [P, N_open] each
 
@@ -92,7 +92,8 @@ class GradientAccumulator:
         gradients = phases[0] if len(phases) == 1 else _summed(phases)
         if not gradients:
             raise ValueError(NO_GRADIENT)
-        self.evaluations += len(step.nodes)
+        self.level = len(step.nodes)
+        self.evaluations += self.level
         for points, values in losses:
             self.nodes += points.nodes
             self.node_losses.append(values)
@@ -113,7 +114,7 @@ class GradientAccumulator:
         scores = self._scores(self.total)
         bound: Tensor | float | None = self.tol
         if len(phases) > 1:
-            self.score_errors = score_error(self._scores, scores, phases)
+            self.score_errors = score_error(self._scores, scores, phases, step.weights)
             if step.adapts:
                 authors = authors_error(self._scores, scores, gradients, phases, len(step.nodes))
                 bound = relative(authors, scores) / ENOUGH
@@ -168,6 +169,7 @@ class GradientAccumulator:
                 line[n],
                 zero_gradient,
                 None if self.score_errors is None else self.score_errors[n],
+                self.level,
             )
 
     def _zero_gradient(self, scores: Tensor, positions: list[int]) -> frozenset[str]:

@@ -121,7 +121,7 @@ class Engine:
 
     def integrate(
         self,
-        steps: Callable[[], Iterator[Step]],
+        steps: Callable[[bool], Iterator[Step]],
         x: Tensor,
         gt: Tensor,
         new_accumulator: Callable[[EndLosses], GradientAccumulator],
@@ -132,7 +132,8 @@ class Engine:
         Parameters
         ----------
         steps : callable
-            Gives an iterator over the steps of the rule, one for every chunk of images.
+            From whether the network has kinks to an iterator over the steps of the rule, one for
+            every chunk of images.
         x, gt : Tensor
             [N, C, *spatial] and [N, ...].
         new_accumulator : callable
@@ -171,7 +172,14 @@ class Engine:
             try:
                 with using(self.use), as_out_of_memory():
                     results = self._images(
-                        plan, chunk, steps(), x[part], gt[part], new_accumulator, count, pending
+                        plan,
+                        chunk,
+                        steps(plan.kinked),
+                        x[part],
+                        gt[part],
+                        new_accumulator,
+                        count,
+                        pending,
                     )
             except torch.OutOfMemoryError:
                 smaller = chunk.smaller()
@@ -296,7 +304,7 @@ class Engine:
         return list(zip(first, last, strict=True))
 
     def _checked_plan(
-        self, x: Tensor, gt: Tensor, images: int, steps: Callable[[], Iterator[Step]]
+        self, x: Tensor, gt: Tensor, images: int, steps: Callable[[bool], Iterator[Step]]
     ) -> tuple[Plan, Chunk, PendingChecks]:
         """Plan and chunk for images of a shape, checked against the networks.
 
@@ -314,7 +322,7 @@ class Engine:
         if outputs is not None:
             losses = self._losses_as_is(outputs, x, gt)
             check_ends = partial(self._settle, plan, outputs, x, losses)
-        first_steps = list(islice(steps(), 2))
+        first_steps = list(islice(steps(plan.kinked), 2))
         chunk = self._chunk(plan, x, images, first_steps)
         sizes = replace(chunk, points=min(chunk.points, 2), images=min(chunk.images, 2), at_once=1)
         kind = sizes, self.backend, self.mode, self.values, self.checked_for
@@ -393,7 +401,7 @@ class Engine:
         budget = self.budget or default_budget(x.device)
         at_once = self.scale is None and is_ours(self.objective)
         preferred = preferred_chunk(plan, x.device, self.backend, images, at_once)
-        if plan.has_kinks and steps[0].cells is not None:
+        if plan.averages and steps[0].cells is not None:
             preferred = averaging(preferred, max(len(step.nodes) for step in steps))
         with falling_back(RuntimeError):  # of an operation without data
             return fit_chunk(plan, self.tensors, x, preferred, budget)

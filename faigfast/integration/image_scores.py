@@ -33,6 +33,8 @@ class ImageScores:
     score_error : Tensor, optional
         [F], estimated error with a sign, so that means over images cancel as those of the errors
         do. None if the rule has no estimate.
+    level : int
+        Points of the last step.
     """
 
     scores: Tensor
@@ -43,3 +45,4 @@ class ImageScores:
     line: Tensor
     zero_gradient: frozenset[str] = frozenset()
     score_error: Tensor | None = None
+    level: int = 0

@@ -6,6 +6,7 @@ engine has operations of its own in place of them (`faigfast.ops.averaged_activa
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from itertools import pairwise
 from typing import Any
 
@@ -21,11 +22,47 @@ from faigfast.integration.quadrature import Step
 
 aten = torch.ops.aten
 
+# Averaged, as a network runs and as a graph has them.
 _KINKS = {
     aten.relu.default, aten.relu_.default, aten.leaky_relu.default, aten.leaky_relu_.default,
     aten._prelu_kernel.default,
 }  # fmt: skip
+# With kinks whose slopes are not averaged.
+OTHERS = {
+    aten.hardtanh.default, aten.hardtanh_.default, aten.clamp.default, aten.clamp_.default,
+    aten.clamp.Tensor, aten.clamp_min.default, aten.clamp_min_.default, aten.clamp_max.default,
+    aten.clamp_max_.default, aten.abs.default, aten.abs_.default, aten.maximum.default,
+    aten.minimum.default, aten.max.dim, aten.min.dim, aten.amax.default, aten.amin.default,
+    aten.max_pool2d_with_indices.default, aten.max_pool2d.default, aten.max_pool1d.default,
+    aten.max_pool3d.default, aten.adaptive_max_pool2d.default, aten.relu6.default,
+    aten.hardswish.default, aten.hardswish_.default,
+    aten.hardsigmoid.default, aten.hardsigmoid_.default, aten.threshold.default,
+}  # fmt: skip
 _COPIES = {aten.clone.default, aten.detach.default}
+
+
+class KinkDetector(TorchDispatchMode):
+    """Sees whether a network that runs without gradients has kinks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinked, self.watches = False, True
+
+    def until(self, objective: Objective) -> Objective:
+        """Give the objective, whose own kinks do not count."""
+
+        @wraps(objective)
+        def only(output: Any, gt: Tensor) -> Tensor:
+            self.watches = False
+            return objective(output, gt)
+
+        return only
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.kinked |= self.watches and (func in _KINKS or func in OTHERS)
+        return func(*args, **(kwargs or {}))
 
 
 class _Recorder(TorchDispatchMode):

@@ -12,19 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from faigfast.integration.quadrature import GRADING
+from faigfast.integration.quadrature import GRADING, PHASES, Array
 
 # Of the coarse rule's difference from the fine one to the estimated error: 8 in theory, less here,
 # so that few errors are above their estimates.
 RATIO = 5.0
-ENOUGH = 0.5  # an image is done if so much of its estimate is below the authors' error
+ENOUGH = 0.8  # an image is done if so much of its estimate is below the authors' error
 AUTHORS_STEPS = 100
 
 Sums = Mapping[str, Tensor]
 Scores = Callable[[Sums], Tensor]  # from sums to scores [..., F]
 
 
-def score_error(scores_of: Scores, scores: Tensor, phases: Sequence[Sums]) -> Tensor:
+def score_error(
+    scores_of: Scores, scores: Tensor, phases: Sequence[Sums], weights: Array
+) -> Tensor:
     """Estimate the signed error of scores.
 
     Parameters
@@ -35,8 +37,12 @@ def score_error(scores_of: Scores, scores: Tensor, phases: Sequence[Sums]) -> Te
         [..., F], of the sums over all points.
     phases : sequence of mapping
         Sums over every third point, from the first, the second and the third.
+    weights : ndarray
+        [P], w_s of the points.
     """
-    coarse = {key: 3 * value for key, value in phases[1].items()}
+    # The weights of the coarse rule add up to 1 as well; three times those of the phase do not.
+    factor = float(weights.sum() / weights[1::PHASES].sum())
+    coarse = {key: factor * value for key, value in phases[1].items()}
     return (scores_of(coarse) - scores) / RATIO
 
 

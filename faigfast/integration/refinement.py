@@ -18,12 +18,13 @@ from faigfast.integration.quadrature import (
 )
 
 # Default nodes of a rule; docs/explanation/accuracy.md compares their errors.
-STEPS = {"left": 100, "right": 100, "graded": 16, "averaged": 12, "gauss-kronrod": 21}
+STEPS = {"left": 100, "right": 100, "graded": 16, "averaged": 15, "gauss-kronrod": 21}
 STEPS_OF_OTHERS = 20
 # Kinks of many units average out: images of at least LARGE pixels need fewer nodes.
 LARGE = 64 * 64
 STEPS_OF_LARGE = {"midpoint": 15, "graded": 14}
-FEWEST_AVERAGED, MOST_ADAPTED = 12, 24  # points of the first level, and of the last by default
+# Points of averaged levels; later ones double. Networks with kinks begin with the second.
+LEVELS = 6, 15, 24
 MOST_STEPS = 729  # default limit with a tolerance
 # Rules that `tol` refines → ratio of the estimated error to the change of the scores from level to
 # level.
@@ -32,7 +33,7 @@ NESTED = {
     "midpoint": 0.4, "trapezoid": 2 / 3, "graded": 2 / 3, "averaged": 0.5, "left": 1.1, "right": 1.1
 }  # fmt: skip
 
-Steps = Callable[[], Iterator[Step]]
+Steps = Callable[[bool], Iterator[Step]]  # of a network with or without kinks
 
 
 def default_steps(rule: str, pixels: int) -> int:
@@ -62,7 +63,8 @@ def schedule(
     steps : int, optional
         The number of nodes, given or default; None if it depends on the size of the image.
     make : callable
-        From the pixels of an image to a function that iterates over the steps at every call.
+        From the pixels of an image to a function that iterates over the steps at every call; it
+        takes whether the network has kinks, see `faigfast.integration.kinks.KinkDetector`.
 
     Raises
     ------
@@ -72,13 +74,13 @@ def schedule(
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
     if rule == "averaged" and steps is None and tol is None and not emulate:
-        return None, lambda pixels: partial(averaged, MOST_ADAPTED, adapts=True)
+        return None, lambda pixels: partial(averaged, LEVELS[-1], adapts=True)
     if tol is None:
         count = default_steps(rule, 1) if steps is None else node_count(steps)
-        make = quadrature(rule, count, emulate).steps
+        make = fixed(quadrature(rule, count, emulate))
         if steps is not None or rule not in STEPS_OF_LARGE:
             return count, lambda pixels: make
-        return None, lambda pixels: quadrature(rule, default_steps(rule, pixels)).steps
+        return None, lambda pixels: fixed(quadrature(rule, default_steps(rule, pixels)))
     if isinstance(tol, bool) or not isinstance(tol, Real):
         raise TypeError(f"tol is {tol!r}; expected a relative error such as 0.01")
     try:
@@ -90,11 +92,16 @@ def schedule(
     if emulate:
         raise ValueError("emulate predicts a rule of a fixed number of steps; expected tol=None")
     count = MOST_STEPS if steps is None else node_count(steps)
-    next(refinement(rule, count))
+    next(refinement(rule, count, kinked=True))
     return count, lambda pixels: partial(refinement, rule, count)
 
 
-def refinement(rule: str, most: int) -> Iterator[Step]:
+def fixed(rule: Quadrature) -> Steps:
+    """Give the steps of a rule, which are the same for every network."""
+    return lambda kinked: rule.steps()
+
+
+def refinement(rule: str, most: int, kinked: bool) -> Iterator[Step]:
     """Yield rules step by step; all but "averaged" keep the points of the previous rule.
 
     The error after a step is estimated as a factor times the change of the scores. An integrand
@@ -107,6 +114,8 @@ def refinement(rule: str, most: int) -> Iterator[Step]:
         One of `NESTED`.
     most : int
         Largest number of points.
+    kinked : bool
+        Whether the network has kinks; "averaged" begins with fewer points without.
 
     Raises
     ------
@@ -115,11 +124,14 @@ def refinement(rule: str, most: int) -> Iterator[Step]:
 
     Examples
     --------
-    >>> [len(step.nodes) for step in refinement("graded", 50)]
+    >>> [len(step.nodes) for step in refinement("graded", 50, kinked=True)]
     [6, 7, 12, 24]
     """
     if rule not in NESTED:
         raise ValueError(f"tol refines the rules {', '.join(NESTED)}, not {rule!r}")
+    if rule == "averaged":
+        yield from averaged(most, kinked)
+        return
     levels = _levels(rule)
     coarse, fine = next(levels), next(levels)
     if most < len(fine.nodes):
@@ -127,9 +139,6 @@ def refinement(rule: str, most: int) -> Iterator[Step]:
             f"steps is {most}; with tol it is the most points to take, and {rule} compares "
             f"{len(coarse.nodes)} points with {len(fine.nodes)} first"
         )
-    if rule == "averaged":
-        yield from averaged(most)
-        return
     yield Step(coarse.nodes, coarse.weights, compares=True)
     while len(fine.nodes) <= most:
         near = np.isclose(fine.nodes[:, None], coarse.nodes, rtol=0, atol=1e-9)
@@ -140,36 +149,70 @@ def refinement(rule: str, most: int) -> Iterator[Step]:
         coarse, fine = fine, next(levels)
 
 
-def averaged(most: int, adapts: bool = False) -> Iterator[Step]:
+def averaged(most: int, kinked: bool, adapts: bool = False) -> Iterator[Step]:
     """Yield levels of averaged points; each takes all points anew, since their cells change.
 
     Parameters
     ----------
     most : int
         Largest number of points of a level.
+    kinked : bool
+        As in `refinement`.
     adapts : bool
         As in `faigfast.integration.quadrature.Step`.
+
+    Raises
+    ------
+    ValueError
+        If `most` is too small for the first level of a network with kinks.
+
+    Examples
+    --------
+    >>> [len(step.nodes) for step in averaged(50, kinked=True)]
+    [15, 24, 48]
     """
-    for level in _levels("averaged"):
-        if len(level.nodes) > most:
+    if most < LEVELS[1]:
+        raise ValueError(
+            f"steps is {most}; with tol it is the most points to take, and averaged takes up to "
+            f"{LEVELS[1]} points first"
+        )
+    for count in _averaged_counts():
+        if count > most:
             return
+        if kinked and count < LEVELS[1]:
+            continue
+        level = quadrature("averaged", count)
         yield Step(
             level.nodes, level.weights, 0.0, None, True, NESTED["averaged"], level.cells,
             level.phases, adapts,
         )  # fmt: skip
 
 
+def next_level(count: int) -> int:
+    """Points of the averaged level after one of `count` points.
+
+    Examples
+    --------
+    >>> next_level(15), next_level(24)
+    (24, 48)
+    """
+    return next(more for more in _averaged_counts() if more > count)
+
+
+def _averaged_counts() -> Iterator[int]:
+    yield from LEVELS
+    yield from (LEVELS[-1] * 2**power for power in itertools.count(1))
+
+
 def _levels(rule: str) -> Iterator[Quadrature]:
-    """Yield rules; all but "averaged" contain the nodes of the previous rule."""
+    """Yield rules; each contains the nodes of the previous one."""
     if rule == "graded":
         yield quadrature(rule, 6)
         for doublings in itertools.count(1):
             # First midpoints, then equal steps of half the width.
             yield graded_with_ends(6 * 2**doublings + 1)
     for power in itertools.count():
-        if rule == "averaged":
-            yield quadrature(rule, FEWEST_AVERAGED * 2**power)
-        elif rule == "trapezoid":
+        if rule == "trapezoid":
             yield quadrature(rule, 2 ** (power + 1) + 1)
         else:
             yield quadrature(rule, 3 * 3**power if rule == "midpoint" else 2 * 2**power)

@@ -15,6 +15,7 @@ LINE_METHODS = ("faig", "signed", "gradient")
 OUTPUT_METHODS = ("input",)
 WEIGHT_METHODS = ("change", "relative", "random", "magnitude")
 METHODS = (*LINE_METHODS, *OUTPUT_METHODS, *WEIGHT_METHODS)
+TOLERANCES = ("tol", "tol_contrast", "overlap")
 BACKENDS = ("reference", "torch", "cpu", "triton", "cuda")
 TYPES = ("float64", "float32", "bfloat16", "float16")  # precisions of methods without losses
 
@@ -50,6 +51,9 @@ class AttributionSettings:
         Of random scores; None for all others.
     pad : int
         Pixels of reflection around every image.
+    tol_contrast, overlap : float, optional
+        Error of the contrasts, and share of the best filters that stays, to which batches were
+        refined.
     """
 
     rule: str
@@ -66,6 +70,8 @@ class AttributionSettings:
     contrasted: bool = True
     seed: int | None = None
     pad: int = 0
+    tol_contrast: float | None = None
+    overlap: float | None = None
 
     @property
     def signed(self) -> bool:
@@ -94,7 +100,8 @@ def checked_settings(content: Any) -> AttributionSettings:
     if not isinstance(content, Mapping):
         raise ValueError(f"setting is {reprlib.repr(content)}; expected an object with its fields")
     kinds = get_type_hints(AttributionSettings)
-    kinds["tol"] = int | float | None
+    for name in TOLERANCES:
+        kinds[name] = int | float | None
     for name, value in content.items():
         if name not in kinds:
             raise ValueError(f"setting holds {reprlib.repr(name)}; expected {', '.join(kinds)}")
@@ -130,8 +137,10 @@ def _check_values(setting: AttributionSettings) -> None:
         raise ValueError(f"setting steps is {setting.steps}; expected at least {least}")
     if setting.pad < 0:
         raise ValueError(f"setting pad is {setting.pad}; expected a number of pixels from 0 up")
-    if setting.tol is not None and not 0 < setting.tol < math.inf:
-        raise ValueError(f"setting tol is {setting.tol}; expected a positive number")
+    for name in TOLERANCES:
+        value = getattr(setting, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"setting {name} is {value}; expected a positive number")
 
 
 def differences(one: Any, other: Any) -> str:

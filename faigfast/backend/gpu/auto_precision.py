@@ -11,7 +11,7 @@ from torch import Tensor
 from faigfast.backend.catalogue import choose
 from faigfast.engine.verify import CORNER_SIDES, corner
 from faigfast.integration.batch import Batch, batches, is_one_batch
-from faigfast.integration.refinement import MOST_ADAPTED, NESTED, default_steps
+from faigfast.integration.refinement import LEVELS, NESTED, default_steps
 from faigfast.result import Attribution
 
 TYPES = ("cuda",)  # types of devices on which other precisions are faster than float32
@@ -137,8 +137,9 @@ def _measured(
         "gt": {name: gt for name, (_, gt) in crops.items()},
     }
     options = {"rule": nested, "steps": POINTS, "tol": TOL, "emulate": False, "per_image": True}
+    options |= {"tol_contrast": None, "overlap": None}
     if nested == "averaged":  # estimates its error without levels
-        options |= {"steps": MOST_ADAPTED, "tol": None}
+        options |= {"steps": LEVELS[-1], "tol": None}
     try:
         exact = run(batch, **options, backend="torch", precision=EXACT)
     except ValueError as problem:  # a corner may be too small for the network

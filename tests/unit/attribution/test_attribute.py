@@ -275,13 +275,13 @@ def test_the_defaults():
     batch = images(dtype=torch.float32)
     result = attribute(baseline, target, batch)
     explicit = attribute(
-        baseline, target, batch, rule="averaged", steps=12, objective="squared_error",
+        baseline, target, batch, rule="averaged", steps=15, objective="squared_error",
         backend="auto", precision="auto", emulate=False, tol=None, memory=None,
     )  # fmt: skip
-    assert result.setting.steps is None and explicit.setting.steps == 12
-    asked = dataclasses.replace(result.setting, steps=12)
+    assert result.setting.steps is None and explicit.setting.steps == 15
+    asked = dataclasses.replace(result.setting, steps=15)
     assert same(dataclasses.replace(result, setting=asked), explicit)
-    assert (result.setting.rule, result.evaluations, result.precision) == ("averaged", 12, "fp32")
+    assert (result.setting.rule, result.evaluations, result.precision) == ("averaged", 15, "fp32")
     assert result.backend in faigfast.backends()
     assert not result.scores().requires_grad and result.scores().device.type == "cpu"
     reference = attribute(baseline, target, batch, backend="reference")

@@ -67,7 +67,11 @@ def test_a_backend_that_is_asked_for_does_not_import_another():
 
 
 def test_many_points_in_one_pass_are_claimed_where_they_run_so(monkeypatch):
-    monkeypatch.setattr(_extension, "module", SimpleNamespace(compiled=lambda: [], isa=lambda: ""))
+    monkeypatch.setattr(
+        _extension,
+        "module",
+        SimpleNamespace(compiled=lambda: [], isa=lambda: "", amx=lambda: False),
+    )
     by_name = backends()
     assert "many points of the line in one pass" in by_name["cpu"].reason
     assert "on a CPU one image at one point of the line at a time" in by_name["torch"].reason

@@ -1,5 +1,6 @@
 """The rule "averaged": every backend beside the literal loop, and what averaging gains."""
 
+import copy
 from itertools import product
 
 import pytest
@@ -131,15 +132,37 @@ def test_windows_hold_neighbours_and_whole_phases(total, context):
 def test_more_points_only_for_images_that_need_them():
     networks, (x, gt) = pair(kinked), images(6, size=(10, 10))
     result = attribute(*networks, (x, gt))
-    assert set(result.points.unique().tolist()) <= {12, 36}
-    fixed = {n: attribute(*networks, (x, gt), rule="averaged", steps=n) for n in (12, 24)}
+    assert set(result.points.unique().tolist()) <= {15, 39}
+    fixed = {n: attribute(*networks, (x, gt), rule="averaged", steps=n) for n in (15, 24)}
     for n, points in enumerate(result.points[0].tolist()):
-        last = fixed[24 if points == 36 else 12]
+        last = fixed[24 if points == 39 else 15]
         torch.testing.assert_close(result.scores()[n], last.scores()[n])
         assert result.error[0, n] == pytest.approx(last.error[0, n])
     reference = attribute(*networks, (x, gt), backend="reference")
     assert reference.points.tolist() == result.points.tolist()
     torch.testing.assert_close(reference.scores(), result.scores())
+
+
+@pytest.mark.parametrize("objective", ["squared_error", "absolute_error"])
+def test_networks_without_kinks_begin_with_fewer_points(objective):
+    networks, (x, gt) = pair(smooth), images(2)
+    results = [
+        attribute(*networks, (x, gt), backend=backend, objective=objective)
+        for backend in ("auto", "reference")
+    ]
+    for result in results:
+        assert set(result.points[0].tolist()) <= {6, 6 + 15, 6 + 15 + 24}
+    assert results[0].points.tolist() == results[1].points.tolist()
+    torch.testing.assert_close(results[0].scores(), results[1].scores())
+
+
+@pytest.mark.parametrize("kink", [nn.ReLU6(), nn.Hardswish(), nn.MaxPool2d(1), nn.PReLU(4)])
+def test_kinks_that_are_not_averaged_count(kink):
+    networks = pair(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), copy.deepcopy(kink)))
+    x = torch.rand(1, 3, 6, 6, dtype=torch.float64)
+    gt = torch.rand(1, 4, 4, 4, dtype=torch.float64)
+    for backend in ("auto", "reference"):
+        assert attribute(*networks, (x, gt), backend=backend).evaluations in (15, 39)
 
 
 def test_a_switch_anywhere_on_the_line_is_exact():

@@ -257,7 +257,7 @@ def test_chunks_of_the_kernels_in_cpp(size, images, nodes, expected, monkeypatch
     bytes_per_pixel = 1, 64, 64, 256
     plan = SimpleNamespace(
         bytes_of_sample=0, sample=bytes_per_pixel, size=lambda layer: layer * x.shape[2:].numel(),
-        side_by_side=False, has_kinks=True, runs_alone=lambda backend: not backend,
+        side_by_side=False, averages=True, kinked=True, runs_alone=lambda backend: not backend,
     )  # fmt: skip
     step = Step(np.linspace(0, 1, nodes), np.ones(nodes))
     chunk = engine._chunk(plan, x, images, [step])
