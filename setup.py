@@ -53,7 +53,10 @@ if platform.machine().lower() in ("x86_64", "amd64") and sys.platform.startswith
     ISAS["avx512"] = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 
 # With tiles of bfloat16, for one kernel alone: its other instruction sets emulate them.
-AMX = {"bf16_gradients": [*ISAS.get("avx512", ()), "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]}
+AMX_KERNEL = "csrc/cpu/bf16_gradients.cpp"
+AMX = [*ISAS.get("avx512", ()), "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
+AMX_LINE = "#include <immintrin.h>\nint main() { _tile_zero(0); }\n"
+OPENMP_LINE = "#include <omp.h>\nint main() { return omp_get_max_threads() == 0; }\n"
 
 # The default compiler flags of Python belong to its own build; these come after them.
 FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=fast"]
@@ -161,19 +164,18 @@ class BuildExtension(build_ext):
 
     def build_extension(self, ext):
         """Compile every source and every (kernel, instruction set), in parallel, and link."""
-        openmp = self.openmp_flags()
-        flags = [*FLAGS, *openmp, *ext.extra_compile_args]
+        openmp = ["-fopenmp"] if self.builds(OPENMP_LINE, ["-fopenmp"]) else []
+        amx = len(ISAS) > 1 and self.builds(AMX_LINE, AMX)
+        defines = ["-DFAIGFAST_AMX"] if amx else []
+        flags = [*FLAGS, *defines, *openmp, *ext.extra_compile_args]
         tasks = [(source, "base", []) for source in ext.sources]
         tasks += [
             (source, isa, [f"-DFAIGFAST_ISA={isa}", *isa_flags])
             for source in KERNELS
             for isa, isa_flags in ISAS.items()
         ]
-        if len(ISAS) > 1:
-            tasks += [
-                (f"csrc/cpu/{name}.cpp", "amx", ["-DFAIGFAST_ISA=amx", *amx_flags])
-                for name, amx_flags in AMX.items()
-            ]
+        if amx:
+            tasks.append((AMX_KERNEL, "amx", ["-DFAIGFAST_ISA=amx", *AMX]))
 
         def compile_one(task):
             source, folder, extra = task
@@ -196,25 +198,24 @@ class BuildExtension(build_ext):
             flags=flags,
             instruction_sets=list(ISAS),
             openmp=bool(openmp),
+            amx=amx,
         )
 
-    def openmp_flags(self):
-        """Return the flags of OpenMP where a program of one line can be built with them."""
+    def builds(self, program, flags):
+        """Whether a program of one line can be built with these flags."""
         with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / "openmp.cpp"
-            source.write_text(
-                "#include <omp.h>\nint main() { return omp_get_max_threads() == 0; }\n"
-            )
+            source = Path(folder) / "program.cpp"
+            source.write_text(program)
             try:
                 objects = self.compiler.compile(
-                    [str(source)], output_dir=folder, extra_postargs=["-fopenmp"]
+                    [str(source)], output_dir=folder, extra_postargs=flags
                 )
                 self.compiler.link_executable(
-                    objects, "openmp", folder, extra_postargs=["-fopenmp"], target_lang="c++"
+                    objects, "program", folder, extra_postargs=flags, target_lang="c++"
                 )
             except (CCompilerError, ExecError, OSError):
-                return []
-        return ["-fopenmp"]
+                return False
+        return True
 
 
 def run_nvcc(command):

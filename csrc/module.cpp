@@ -149,6 +149,8 @@ faigfast::PathConvolution path_convolution(std::array<int64_t, 6> sizes, Pair x_
                                            uintptr_t b0, uintptr_t db, uintptr_t s0, uintptr_t ds,
                                            bool shared_slope, const std::string& activation,
                                            float slope, float scale, bool bf16, int threads) {
+    if (bf16 && kernel.kind != faigfast::Kind::squares && kernel.kind != faigfast::Kind::point)
+        throw std::invalid_argument("bf16 serves the kinds squares and point alone");
     return {sizes[0],
             sizes[1],
             sizes[2],

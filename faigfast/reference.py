@@ -4,7 +4,7 @@ Tests compare every faster backend with this oracle. It imports nothing fast.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
 import torch
@@ -18,13 +18,13 @@ from faigfast.integration.line_losses import loss_table
 from faigfast.integration.objective import Objective
 from faigfast.integration.path import WeightPath
 from faigfast.integration.phases import ENOUGH, authors_error, relative, score_error
-from faigfast.integration.quadrature import Step
+from faigfast.integration.refinement import Steps
 from faigfast.models.state import all_finite
 
 
 def integrate(
     path: WeightPath,
-    steps: Callable[[bool], Iterable[Step]],
+    steps: Steps,
     objective: Objective,
     index: FilterIndex,
     scored: frozenset[str],
@@ -41,8 +41,8 @@ def integrate(
     ----------
     path : WeightPath
         The line γ.
-    steps : callable
-        From whether the network has kinks to nodes α_s and weights w_s, summed step by step.
+    steps : Steps
+        Nodes α_s and weights w_s, summed step by step.
     objective : callable
         L, of (output, gt).
     index : FilterIndex
@@ -80,8 +80,9 @@ def integrate(
         return torch.cat(parts)
 
     with torch.no_grad():
-        with KinkDetector() as detector:
-            first = evaluate(path, 0.0, x, gt, detector.until(objective))[0].item()
+        detector = KinkDetector()
+        with detector if steps.depend_on_kinks else nullcontext():
+            first = evaluate(path, 0.0, x, gt, detector.before(objective))[0].item()
         last = evaluate(path, 1.0, x, gt, objective)[0].item()
 
     before: Tensor | None = None

@@ -1,6 +1,6 @@
 #include "bf16_gradients.h"
 
-#ifdef FAIGFAST_X86
+#ifdef FAIGFAST_AMX
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -9,8 +9,8 @@
 namespace faigfast {
 namespace {
 
-#ifdef FAIGFAST_X86
-bool asks() {
+#ifdef FAIGFAST_AMX
+bool permitted() {
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
     const bool tiles = d >> 24 & 1, products = d >> 22 & 1;
@@ -22,13 +22,13 @@ bool asks() {
     return syscall(SYS_arch_prctl, request, tile_data) == 0;
 }
 #else
-bool asks() { return false; }
+bool permitted() { return false; }
 #endif
 
 }  // namespace
 
 bool amx_runs() {
-    static const bool runs = asks();
+    static const bool runs = permitted();
     return runs;
 }
 

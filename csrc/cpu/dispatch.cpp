@@ -68,6 +68,14 @@ Isa choose() {
 #define FAIGFAST_CALL(isa, function, ...) ((void)(isa), portable::function(__VA_ARGS__))
 #endif
 
+#ifdef FAIGFAST_AMX
+#define FAIGFAST_CALL_BF16(isa, function, ...)                     \
+    (isa) == Isa::avx512&& amx_runs() ? amx::function(__VA_ARGS__) \
+                                      : FAIGFAST_CALL(isa, function, __VA_ARGS__)
+#else
+#define FAIGFAST_CALL_BF16 FAIGFAST_CALL
+#endif
+
 template <typename T>
 void score_reduction(Isa isa, const T* total, const T* delta, T* scores, int64_t n, int64_t f,
                      int64_t k, int threads) {
@@ -122,15 +130,8 @@ void convolve(Isa isa, const PathConvolution& path, const ForwardArrays& arrays)
 void convolve_backward(Isa isa, const PathConvolution& path, const BackwardArrays& arrays) {
     const bool sums = arrays.gw || arrays.gb || arrays.gs;
     if (path.bf16) {
-#ifdef FAIGFAST_X86
-        if (isa == Isa::avx512 && amx_runs()) {
-            if (arrays.gx) amx::bf16_input_gradient(path, arrays);
-            if (sums) amx::bf16_weight_gradient(path, arrays);
-            return;
-        }
-#endif
-        if (arrays.gx) FAIGFAST_CALL(isa, bf16_input_gradient, path, arrays);
-        if (sums) FAIGFAST_CALL(isa, bf16_weight_gradient, path, arrays);
+        if (arrays.gx) FAIGFAST_CALL_BF16(isa, bf16_input_gradient, path, arrays);
+        if (sums) FAIGFAST_CALL_BF16(isa, bf16_weight_gradient, path, arrays);
         return;
     }
     if (arrays.gx) FAIGFAST_CALL(isa, convolve_input_gradient, path, arrays);

@@ -49,7 +49,7 @@ OPTION_DEFAULTS = {
     if option.kind is option.KEYWORD_ONLY
     and name not in ("baseline", "target", "steps", "signed", "progress")
 }
-PATH_OPTIONS = ("rule", "tol", "emulate")
+PATH_OPTIONS = ("rule", "tol", "tol_contrast", "overlap", "emulate")
 COMMON_OPTIONS = ("backend", "memory", "parameters")
 INPUT_OPTIONS = (*COMMON_OPTIONS, "pad")
 # Method → why other options do not act on it.
@@ -137,7 +137,10 @@ def rank_by(
     if method == "gradient":
         notes = _without_effect(method, options, PATH_OPTIONS)
         # The one node of this rule is the target.
-        options |= {"rule": "left", "steps": 1, "tol": None, "emulate": False}
+        options |= {
+            "rule": "left", "steps": 1, "tol": None, "tol_contrast": None, "overlap": None,
+            "emulate": False,
+        }  # fmt: skip
         options["progress"] = progress
         result = attribute(baseline, target, batch, **options)
         setting = replace(result.setting, method=method)

@@ -249,7 +249,11 @@ class Attributor:
             problem = f"model_b is of {first.dtype}"
             raise ValueError(f"{problem}; expected one of {', '.join(PRECISIONS)}")
         if precision == "auto":
-            return first, used, reason, None if own == EXACT and first.device.type in TYPES else own
+            if own == "bf16":  # on a CPU a precision of its own
+                used, reason = choose(self._settings["backend"], first.device, own)
+            measured = own == EXACT and first.device.type in TYPES
+            # Estimates of the errors of points do not see those of rounding.
+            return first, used, reason, None if measured and self._goal is None else own
         return first, used, reason, precision
 
     def _make_computation(self, precision: str) -> Computation:
@@ -269,7 +273,7 @@ class Attributor:
             scored=select(given["parameters"], index, path.end),
             settings=AttributionSettings(
                 rule=given["rule"],
-                steps=self._count,
+                steps=self._count if self._goal is None else given["steps"],
                 tol=given["tol"],
                 emulate=given["emulate"],
                 objective=name,
@@ -326,8 +330,9 @@ class Attributor:
         bar.total = bar.n
         bar.refresh()
         given_notes = (self._backend_reason, *computation.notes, *range_notes)
-        notes = tuple(note for note in given_notes if note)
-        return replace(parts[0].merge(parts[1:]), notes=notes)
+        merged = parts[0].merge(parts[1:])
+        missed = [] if self._goal is None else self._goal.missed_by(merged)
+        return replace(merged, notes=tuple(filter(None, (*given_notes, *missed))))
 
 
 def _expected_batches(batch: object) -> int:

@@ -50,7 +50,6 @@ OVERWRITTEN_NOTE = (
     "forward: the network itself writes to {}, so the next forward may undo a mask of their "
     "filters; merge branches first by fuse=, or leave these layers out by parameters="
 )
-MISSED_NOTE = "refinement: with the most points {} has {}"
 MEMORY_NOTE = (
     "memory: the budget has no effect, since one image at one point is held, the least there is"
 )
@@ -189,7 +188,7 @@ class Computation:
         scores: list[ImageScores | None] = [None] * len(images)
         for positions in group_by_shape(images):
             group = [images[i] for i in positions]
-            with self._on_device(group[0]):
+            with self._prepared_for(group[0]):
                 group_scores = list(self.integrate(group, bar))
             for position, image_scores in zip(positions, group_scores, strict=True):
                 scores[position] = image_scores
@@ -206,31 +205,27 @@ class Computation:
         parts: Sequence[ImageScores],
         bar: tqdm,
     ) -> list[ImageScores]:
-        """Take more points until the goal of the ranking is met; note where it is not."""
+        """Take more points until the goal of the ranking is met."""
         shape = len(names), len(images) // len(names)
 
         def integrate(numbers: list[int], steps: Steps) -> list[ImageScores]:
             chosen = [images[n] for n in numbers]
-            bar.total = (bar.total or bar.n) + sum(
-                len(step.nodes) for step in steps(True) for _ in chosen
-            )
+            if bar.total is not None:
+                bar.total += sum(len(step.nodes) for step in steps() for _ in chosen)
             scores: dict[int, ImageScores] = {}
             for positions in group_by_shape(chosen):
                 group = [chosen[i] for i in positions]
-                with self._on_device(group[0]):
+                with self._prepared_for(group[0]):
                     scores |= zip(positions, self.integrate(group, bar, steps), strict=True)
             return [scores[i] for i in range(len(chosen))]
 
-        refined_parts, missed = refined(
+        return refined(
             parts, goal, lambda all_parts: self.collect(names, shape, all_parts), integrate
         )
-        for name, what in missed.items():
-            self.own_notes[MISSED_NOTE.format(name, what)] = None
-        return refined_parts
 
     @contextmanager
-    def _on_device(self, image: NamedImage) -> Iterator[None]:
-        """Compute images like this one."""
+    def _prepared_for(self, image: NamedImage) -> Iterator[None]:
+        """Have the packing of images like this one, the CPU's settings and named memory errors."""
         on_cpu = self.engine is not None and self.engine.device.type == "cpu"
         with (
             computing() if on_cpu else nullcontext(),
@@ -276,7 +271,7 @@ class Computation:
             return x if packing is None else packing.pack(x, rows)
 
     def _expected(self, image: NamedImage) -> Iterator[Step]:
-        for step in self.steps_of(image)(True):
+        for step in self.steps_of(image)():
             yield step
             if step.adapts:
                 return

@@ -5,19 +5,20 @@ keep theirs.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 
 import torch
-from torch import Tensor
 
 from faigfast.integration.image_scores import ImageScores
+from faigfast.integration.phases import relative
 from faigfast.integration.quadrature import node_count, quadrature
 from faigfast.integration.refinement import LEVELS, MOST_STEPS, NESTED, Steps, fixed, next_level
 from faigfast.result import Attribution
 
 FRACTION = 0.01  # the best filters of `overlap`
+NOTE = "refinement: with the most points the contrast of {} has {}"
 LARGE_SHARE = 0.5  # images with at least so much of the largest error take more points
 
 
@@ -39,20 +40,22 @@ class RankingGoal:
     overlap: float | None
     most: int
 
-    def missed_by(self, result: Attribution) -> dict[str, str]:
-        """Say by degradation what is missed; contrasts of 0 have no ranking and miss nothing."""
-        missed = {}
+    def missed_by(self, result: Attribution) -> list[str]:
+        """Give a note for every degradation whose contrast is not 0 and misses the goal."""
+        notes = []
         for name in result.degradations:
             if not result.contrast(name)[result.scored].any():
                 continue
             error = result.contrast_error(name).points
             if self.tol_contrast is not None and not error <= self.tol_contrast:
-                missed[name] = f"an error of {error:.1e}, above tol_contrast={self.tol_contrast:g}"
+                problem = f"an error of {error:.1e}, above tol_contrast={self.tol_contrast:g}"
+                notes.append(NOTE.format(name, problem))
             elif self.overlap is not None:
                 share = result.stability(name, FRACTION).points
                 if not share >= self.overlap:
-                    missed[name] = f"an overlap of {share:.3f}, below overlap={self.overlap:g}"
-        return missed
+                    problem = f"an overlap of {share:.3f}, below overlap={self.overlap:g}"
+                    notes.append(NOTE.format(name, problem))
+        return notes
 
 
 def ranking_goal(
@@ -98,7 +101,7 @@ def refined(
     goal: RankingGoal,
     collect: Callable[[list[ImageScores]], Attribution],
     integrate: Callable[[list[int], Steps], list[ImageScores]],
-) -> tuple[list[ImageScores], Mapping[str, str]]:
+) -> list[ImageScores]:
     """Take more points until the goal is met or every image has the most points.
 
     Parameters
@@ -106,7 +109,7 @@ def refined(
     scores : sequence of ImageScores
         Of D·N images, with estimated errors.
     goal : RankingGoal
-        What is to be met.
+        Of the contrasts.
     collect : callable
         From the scores of all images to an attribution.
     integrate : callable
@@ -114,12 +117,10 @@ def refined(
 
     Returns
     -------
-    scores : list of ImageScores
-    missed : mapping of str to str
-        As `RankingGoal.missed_by`; empty where the goal is met.
+    list of ImageScores
     """
     parts = list(scores)
-    while missed := goal.missed_by(collect(parts)):
+    while goal.missed_by(collect(parts)):
         sizes = [_size_of_error(part) for part in parts]
         open_images = [n for n, part in enumerate(parts) if next_level(part.level) <= goal.most]
         if not open_images:
@@ -127,10 +128,11 @@ def refined(
         largest = max(sizes[n] for n in open_images)
         chosen = [n for n in open_images if sizes[n] >= LARGE_SHARE * largest]
         level = min(next_level(parts[n].level) for n in chosen)
-        now = [n for n in chosen if next_level(parts[n].level) == level]
-        for n, new in zip(now, integrate(now, fixed(quadrature("averaged", level))), strict=True):
-            parts[n] = _joined(parts[n], new)
-    return parts, missed
+        chosen = [n for n in chosen if next_level(parts[n].level) == level]
+        more = integrate(chosen, fixed(quadrature("averaged", level)))
+        for n, part in zip(chosen, more, strict=True):
+            parts[n] = _joined(parts[n], part)
+    return parts
 
 
 def _size_of_error(part: ImageScores) -> float:
@@ -139,16 +141,13 @@ def _size_of_error(part: ImageScores) -> float:
 
 
 def _joined(before: ImageScores, after: ImageScores) -> ImageScores:
-    """Give the later scores with the points and, where they have none, the errors of both."""
-    error: Tensor | None = after.score_error
-    if error is None:
-        error = NESTED["averaged"] * (before.scores - after.scores)
-    size = float(after.scores.abs().sum())
+    """Give the later scores with the points of both, and with an error from their difference."""
     line = torch.cat([before.line, after.line])
+    if after.score_error is None:
+        error = NESTED["averaged"] * (before.scores - after.scores)
+        after = replace(after, score_error=error, error=float(relative(error, after.scores)))
     return replace(
         after,
-        error=float(error.abs().sum()) / size if size else 0.0,
-        score_error=error,
         evaluations=before.evaluations + after.evaluations,
         line=line[line[:, 0].argsort()],
     )

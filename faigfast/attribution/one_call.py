@@ -59,7 +59,7 @@ def attribute(
         Quadrature rule; see `faigfast.integration.quadrature.quadrature`. The authors' is "left".
     steps : int, optional
         Number of nodes. Default: for "averaged" 15, or 6 for networks without kinks, and up to 24
-        anew for an image whose estimated error is above that of the authors' 100 points; 20, for
+        again for an image whose estimated error is above that of the authors' 100 points; 20, for
         "graded" 16, "gauss-kronrod" 21, "left" and "right" the authors' 100; for images x of 64·64
         pixels or more 15 for "midpoint" and 14 for "graded" (docs/lab/accuracy.md compares them).
         With `tol` the most nodes of one rule, default 729.

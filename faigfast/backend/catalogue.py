@@ -162,6 +162,8 @@ def choose(
             return "torch", f"backend: torch on {device}, which multiplies float32 fastest there"
         if _extension.module is None:
             return "torch", f"backend: torch, since the extension is missing: {_extension.missing}"
+        if precision == "bf16" and not _extension.module.amx():
+            return "torch", "backend: torch, since the kernels of cpu need AMX to be fast in bf16"
         return "cpu", "backend: cpu, the fastest here"
     if name not in NAMES:
         raise ValueError(f"backend is {name!r}; expected one of auto, {', '.join(NAMES)}")

@@ -79,7 +79,8 @@ def _attribute(add: Add) -> None:
     add(
         "--overlap",
         type=float,
-        help="refine until at least this estimated share of the best 1 %% of filters stays",
+        help="refine until this estimated share of the best 1 %% of filters stays; both for every "
+        "group of images of one size",
     )
     add(
         "--emulate",

@@ -49,6 +49,7 @@ from faigfast.integration.objective_identity import ObjectiveIdentity
 from faigfast.integration.padding import without_padding
 from faigfast.integration.path import WeightPath
 from faigfast.integration.quadrature import Step
+from faigfast.integration.refinement import Steps
 from faigfast.models.state import as_out_of_memory
 from faigfast.ops.registry import Use, using
 
@@ -121,7 +122,7 @@ class Engine:
 
     def integrate(
         self,
-        steps: Callable[[bool], Iterator[Step]],
+        steps: Steps,
         x: Tensor,
         gt: Tensor,
         new_accumulator: Callable[[EndLosses], GradientAccumulator],
@@ -131,9 +132,8 @@ class Engine:
 
         Parameters
         ----------
-        steps : callable
-            From whether the network has kinks to an iterator over the steps of the rule, one for
-            every chunk of images.
+        steps : Steps
+            Of the rule.
         x, gt : Tensor
             [N, C, *spatial] and [N, ...].
         new_accumulator : callable
@@ -304,7 +304,7 @@ class Engine:
         return list(zip(first, last, strict=True))
 
     def _checked_plan(
-        self, x: Tensor, gt: Tensor, images: int, steps: Callable[[bool], Iterator[Step]]
+        self, x: Tensor, gt: Tensor, images: int, steps: Steps
     ) -> tuple[Plan, Chunk, PendingChecks]:
         """Plan and chunk for images of a shape, checked against the networks.
 

@@ -19,7 +19,7 @@ from faigfast.engine.one_sample import OnePoint
 from faigfast.engine.op_rules import evaluate, is_kinked
 from faigfast.engine.points import Moving, Points
 from faigfast.engine.samples import Samples
-from faigfast.integration.kinks import OTHERS as OTHER_KINKS
+from faigfast.integration.kinks import has_kinks
 from faigfast.integration.path import WeightPath
 from faigfast.ops.path_values import arranged, new_gradient_sums
 from faigfast.ops.registry import in_use, using
@@ -81,7 +81,7 @@ class Plan:
         self.fixed, self.image, self.sample = sorted_nodes(self.graph, moving, self.x)
         self.scaling_segments = count_scaling_segments(self.sample, moving)
         self.averages = any(is_kinked(node) for node in self.sample)
-        self.kinked = any(is_kinked(n) or n.target in OTHER_KINKS for n in self.graph.nodes)
+        self.kinked = any(is_kinked(n) or has_kinks(n.target) for n in self.graph.nodes)
         self.cuts: dict[int, list[list[fx.Node]]] = {}
         self.with_chains: dict[tuple[fx.Node, ...], list[fx.Node | NodeChain]] = {}
 

@@ -22,7 +22,7 @@ from faigfast.models.state import call_as_is, own_type
 from faigfast.ops.registry import in_use
 
 # Rounding of a product where kernels multiply float32 in another mode.
-PRODUCT_ROUNDING = {"bf16": 2.0**-9, "tf32": 2.0**-11, "bf16x3": 2.0**-17}
+PRODUCT_ROUNDING = {"bf16": 2.0**-8, "tf32": 2.0**-11, "bf16x3": 2.0**-17}
 CORNER_SIDES = 8, 16  # pixels; an image more than twice as large is compared on a corner
 ALPHAS, WEIGHTS = (0.3, 0.8), (1.0, 0.7)  # unequal in every way
 

@@ -27,18 +27,24 @@ _KINKS = {
     aten.relu.default, aten.relu_.default, aten.leaky_relu.default, aten.leaky_relu_.default,
     aten._prelu_kernel.default,
 }  # fmt: skip
-# With kinks whose slopes are not averaged.
-OTHERS = {
-    aten.hardtanh.default, aten.hardtanh_.default, aten.clamp.default, aten.clamp_.default,
-    aten.clamp.Tensor, aten.clamp_min.default, aten.clamp_min_.default, aten.clamp_max.default,
-    aten.clamp_max_.default, aten.abs.default, aten.abs_.default, aten.maximum.default,
-    aten.minimum.default, aten.max.dim, aten.min.dim, aten.amax.default, aten.amin.default,
-    aten.max_pool2d_with_indices.default, aten.max_pool2d.default, aten.max_pool1d.default,
-    aten.max_pool3d.default, aten.adaptive_max_pool2d.default, aten.relu6.default,
-    aten.hardswish.default, aten.hardswish_.default,
-    aten.hardsigmoid.default, aten.hardsigmoid_.default, aten.threshold.default,
-}  # fmt: skip
+# Names of all operations with kinks, averaged or not.
+_KINKED_NAMES = frozenset({
+    "relu", "relu6", "leaky_relu", "prelu", "_prelu_kernel", "rrelu", "rrelu_with_noise",
+    "hardtanh", "clamp", "clip", "clamp_min", "clamp_max", "abs", "absolute", "maximum",
+    "minimum", "fmax", "fmin", "max", "min", "amax", "amin", "max_pool1d", "max_pool2d",
+    "max_pool3d", "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices",
+    "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "fractional_max_pool2d",
+    "hardswish", "hardsigmoid", "hardshrink", "softshrink", "threshold", "elu", "selu", "celu",
+    "where", "sort", "topk", "median", "round", "floor", "ceil", "sign", "heaviside",
+})  # fmt: skip
 _COPIES = {aten.clone.default, aten.detach.default}
+
+
+def has_kinks(func: Any) -> bool:
+    """Whether an ATen operation has kinks, as a network runs it or as a graph has it."""
+    if not isinstance(func, torch._ops.OpOverload):
+        return False
+    return func._schema.name.removeprefix("aten::").rstrip("_") in _KINKED_NAMES
 
 
 class KinkDetector(TorchDispatchMode):
@@ -48,20 +54,20 @@ class KinkDetector(TorchDispatchMode):
         super().__init__()
         self.kinked, self.watches = False, True
 
-    def until(self, objective: Objective) -> Objective:
+    def before(self, objective: Objective) -> Objective:
         """Give the objective, whose own kinks do not count."""
 
         @wraps(objective)
-        def only(output: Any, gt: Tensor) -> Tensor:
+        def after_the_network(output: Any, gt: Tensor) -> Tensor:
             self.watches = False
             return objective(output, gt)
 
-        return only
+        return after_the_network
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        self.kinked |= self.watches and (func in _KINKS or func in OTHERS)
+        self.kinked |= self.watches and has_kinks(func)
         return func(*args, **(kwargs or {}))
 
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 
@@ -33,7 +34,25 @@ NESTED = {
     "midpoint": 0.4, "trapezoid": 2 / 3, "graded": 2 / 3, "averaged": 0.5, "left": 1.1, "right": 1.1
 }  # fmt: skip
 
-Steps = Callable[[bool], Iterator[Step]]  # of a network with or without kinks
+
+@dataclass(frozen=True)
+class Steps:
+    """Makes an iterator over the steps of a rule at every call.
+
+    Parameters
+    ----------
+    make : callable
+        From whether the network has kinks to the iterator.
+    depend_on_kinks : bool
+        Whether that makes a difference; then see `faigfast.integration.kinks.KinkDetector`.
+    """
+
+    make: Callable[[bool], Iterator[Step]]
+    depend_on_kinks: bool = False
+
+    def __call__(self, kinked: bool = True) -> Iterator[Step]:
+        """Iterate over the steps for a network with or without kinks."""
+        return self.make(kinked)
 
 
 def default_steps(rule: str, pixels: int) -> int:
@@ -63,8 +82,7 @@ def schedule(
     steps : int, optional
         The number of nodes, given or default; None if it depends on the size of the image.
     make : callable
-        From the pixels of an image to a function that iterates over the steps at every call; it
-        takes whether the network has kinks, see `faigfast.integration.kinks.KinkDetector`.
+        From the pixels of an image to the steps.
 
     Raises
     ------
@@ -74,7 +92,8 @@ def schedule(
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; expected one of {', '.join(RULES)}")
     if rule == "averaged" and steps is None and tol is None and not emulate:
-        return None, lambda pixels: partial(averaged, LEVELS[-1], adapts=True)
+        adaptive = Steps(partial(averaged, LEVELS[-1], adapts=True), depend_on_kinks=True)
+        return None, lambda pixels: adaptive
     if tol is None:
         count = default_steps(rule, 1) if steps is None else node_count(steps)
         make = fixed(quadrature(rule, count, emulate))
@@ -93,12 +112,13 @@ def schedule(
         raise ValueError("emulate predicts a rule of a fixed number of steps; expected tol=None")
     count = MOST_STEPS if steps is None else node_count(steps)
     next(refinement(rule, count, kinked=True))
-    return count, lambda pixels: partial(refinement, rule, count)
+    refining = Steps(partial(refinement, rule, count), depend_on_kinks=rule == "averaged")
+    return count, lambda pixels: refining
 
 
 def fixed(rule: Quadrature) -> Steps:
     """Give the steps of a rule, which are the same for every network."""
-    return lambda kinked: rule.steps()
+    return Steps(lambda kinked: rule.steps())
 
 
 def refinement(rule: str, most: int, kinked: bool) -> Iterator[Step]:
@@ -150,7 +170,7 @@ def refinement(rule: str, most: int, kinked: bool) -> Iterator[Step]:
 
 
 def averaged(most: int, kinked: bool, adapts: bool = False) -> Iterator[Step]:
-    """Yield levels of averaged points; each takes all points anew, since their cells change.
+    """Yield levels of averaged points; each takes points of its own, since cells change.
 
     Parameters
     ----------
@@ -173,8 +193,8 @@ def averaged(most: int, kinked: bool, adapts: bool = False) -> Iterator[Step]:
     """
     if most < LEVELS[1]:
         raise ValueError(
-            f"steps is {most}; with tol it is the most points to take, and averaged takes up to "
-            f"{LEVELS[1]} points first"
+            f"steps is {most}; with tol it is the most points to take, and averaged takes "
+            f"{LEVELS[1]} points first on a network with kinks"
         )
     for count in _averaged_counts():
         if count > most:

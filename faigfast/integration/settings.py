@@ -141,6 +141,8 @@ def _check_values(setting: AttributionSettings) -> None:
         value = getattr(setting, name)
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"setting {name} is {value}; expected a positive number")
+    if setting.overlap is not None and setting.overlap > 1:
+        raise ValueError(f"setting overlap is {setting.overlap}; expected a share up to 1")
 
 
 def differences(one: Any, other: Any) -> str:

@@ -8,8 +8,10 @@ from cases.cuda_emulation import compiler, emulated, extension
 from cases.cuda_layers import HOPPER, LAYER, forward, served_by
 from cases.path_operations import conv_case, explain, poisoned
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from faigfast.ops.conv.operation import conv
+from faigfast.ops.conv.spec import Backward, ConvSpec, PathParameters
 from faigfast.ops.registry import Use, choose, using
 
 pytestmark = [
@@ -46,6 +48,64 @@ def test_integers_are_equal_to_the_bit(name, dtype, kernels, monkeypatch):
     with kernels(), served_by("hopper"):
         y = forward(case, dtype)
     assert torch.equal(y, forward(case, torch.float64).to(dtype))
+
+
+GRADIENTS = {
+    "one tile": dict(size=(16, 16), points=1, images=1),
+    "one pixel": dict(size=(1, 1), points=2, images=1),
+    "odd": dict(size=(17, 33), points=1, images=2),
+    "points, images and samples": dict(size=(8, 9), points=3, images=2, samples=2),
+    "still": dict(size=(6, 6), points=2, images=1, weight="still"),
+}
+
+
+def backward_arguments(size, points, images, samples=1, weight="moves", needs=(True, True)):
+    """Arguments of a layer's gradients, of small integers; weights are whole at every point."""
+    generator = torch.Generator().manual_seed(0)
+
+    def whole(*shape):
+        return torch.randint(-3, 4, shape, generator=generator).half()
+
+    w0, dw = whole(64, 64, 3, 3), whole(64, 64, 3, 3) if weight == "moves" else None
+    alpha = torch.arange(points) % 2
+    shape = points, images * samples, *size, 64
+    gy, x = (whole(*shape).movedim(-1, 2) for _ in range(2))
+    parameters = PathParameters(w0, dw, None, None, None, None, alpha)
+    needed = [*needs, False, False]
+    return Backward(gy, x, gy.new_empty(0), parameters, images, needed, ConvSpec())
+
+
+def listed(b):
+    """The same as `faigfast::conv_backward` takes them."""
+    w0, dw, b0, _, s0, ds, alpha = b.parameters
+    return b.gy, b.x, b.saved, w0, dw, b0, s0, ds, alpha, b.images, b.needs, *b.spec
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_the_input_gradient_of_integers_is_equal_to_the_bit(name, kernels, monkeypatch):
+    monkeypatch.setenv("FAIGFAST_CORES", "2")
+    b = backward_arguments(**GRADIENTS[name])
+    with kernels():
+        kernel = choose("conv_backward", *listed(b))
+        gx, gw, *_ = kernel.run(*listed(b))
+    assert kernel.name == "hopper"
+    (w0, dw, *_), alpha = b.parameters, b.parameters.alpha
+    by_point = []
+    for p, a in enumerate(alpha):
+        gamma = w0.double() + (0 if dw is None else a * dw.double())
+        by_point.append(conv2d_input(b.x[p].shape, gamma, b.gy[p].double(), padding=1))
+    assert torch.equal(gx, torch.stack(by_point).half())
+    each = b.x.shape[1] // b.images
+    for n in range(b.images):
+        x, gy = (part[:, n * each : (n + 1) * each].flatten(0, 1).double() for part in (b.x, b.gy))
+        exact = conv2d_weight(x, w0.shape, gy, padding=1)
+        assert (gw[n] - exact).norm() <= 1e-3 * exact.norm()
+
+
+def test_gradients_of_weights_alone_are_left_to_cudnn(kernels):
+    b = backward_arguments(size=(4, 5), points=1, images=1, needs=(False, True))
+    with kernels():
+        assert choose("conv_backward", *listed(b)).name == "cuda"
 
 
 @pytest.mark.parametrize("cores", ["1", "3", "5", "100"])

@@ -65,7 +65,8 @@ def compiler(tmp_path_factory):
 
 def build(compiler, csrc, folder, isas=ISAS):
     """Compile all of csrc/cpu, every kernel once per instruction set, and link each driver."""
-    compiler = [*compiler, "-pthread", *(["-DFAIGFAST_X86"] if len(isas) > 1 else [])]
+    x86 = ["-DFAIGFAST_X86", "-DFAIGFAST_AMX"] if len(isas) > 1 else []
+    compiler = [*compiler, "-pthread", *x86]
     tasks = [(f"driver-{driver.stem}", driver, []) for driver in DRIVERS]
     for source in sorted((csrc / "cpu").glob("*.cpp")):
         if "namespace faigfast::FAIGFAST_ISA" in source.read_text():

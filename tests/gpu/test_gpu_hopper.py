@@ -6,8 +6,11 @@ import pytest
 import torch
 from cases.cuda_layers import HOPPER, LAYER, forward, served_by
 from cases.path_operations import conv_case, poisoned
+from torch.nn.grad import conv2d_input
 
 from faigfast.backend.gpu import extension as _extension_cuda
+from faigfast.ops.conv.operation import conv_backward
+from faigfast.ops.conv.spec import ConvSpec
 from faigfast.ops.registry import Use, using
 
 WHY = _extension_cuda.problem()
@@ -47,6 +50,25 @@ def test_large_integers_are_equal_to_the_bit_again_and_again(points, size, kerne
     with kernels():
         for _ in range(5):
             assert torch.equal(forward(case, torch.float16), exact)
+
+
+@pytest.mark.parametrize("points, size", [(1, (16, 16)), (3, (17, 33)), (8, (48, 48))])
+def test_input_gradients_of_integers_are_equal_to_the_bit(points, size, kernels):
+    generator = torch.Generator().manual_seed(0)
+
+    def whole(*shape):
+        return torch.randint(-3, 4, shape, generator=generator).half().to("cuda")
+
+    w0, gy, x = whole(64, 64, 3, 3), whole(points, 2, *size, 64), whole(points, 2, *size, 64)
+    gy, x = gy.movedim(-1, 2), x.movedim(-1, 2)
+    alpha = torch.zeros(points, device="cuda")
+    needs = [True, False, False, False]
+    given = gy, x, gy.new_empty(0), w0, None, None, None, None, alpha, 2, needs, *ConvSpec()
+    with kernels():
+        gx = conv_backward(*given)[0]
+    w = w0.double()
+    exact = [conv2d_input(x[p].shape, w, part.double(), padding=1) for p, part in enumerate(gy)]
+    assert torch.equal(gx, torch.stack(exact).half())
 
 
 def test_values_of_any_size(kernels):

@@ -83,11 +83,10 @@ struct BlockReader {
     void read_row(int64_t y, Range xs, int64_t pitch, Bf16* to, float* totals) const {
         const Channels& channels = from.channels;
         const bool inside = y >= 0 && y < height;
-        const int64_t begin = inside ? most(xs.begin, 0) : xs.end;
+        const int64_t begin = inside ? least(most(xs.begin, 0), xs.end) : xs.end;
         const int64_t end = inside ? most(begin, least(xs.end, channels.width)) : xs.end;
-        const int64_t before = least(begin, xs.end) - xs.begin;
         if (channels.padded < depth) clear(to, pitch);
-        clear(to, before);
+        clear(to, begin - xs.begin);
         if (begin < end) {
             const int64_t at = sample + y * channels.row() + begin * channels.pixel();
             with_mask(from.mask, [&](auto mask) {

@@ -1,6 +1,6 @@
 #pragma once
 
-// The input gradient of a convolution with stride 1: products of gy and the turned weights of a
+// The input gradient of a convolution with stride 1: products of gy and the transposed weights of a
 // point, tap by tap.
 
 #include "../direct/output_writer.h"
@@ -17,8 +17,8 @@ public:
           taps_(conv.path.kernel, true),
           shape_(shape(conv, taps_)),
           steps_(depth(conv) / kTileDepth),
-          sums_(room),
-          weights_((Bf16*)(sums_ + 2 * kSums)),
+          products_(room),
+          weights_((Bf16*)(products_ + 2 * kProducts)),
           block_(weights_ + panels(conv) * taps_.count * steps_ * kTileSize) {}
 
     static int64_t size(const Convolution& conv, GradientMask) {
@@ -26,7 +26,7 @@ public:
         const BlockShape shape = Bf16InputGradient::shape(conv, taps);
         const int64_t numbers = panels(conv) * taps.count * depth(conv) * kTileRows +
                                 (shape.flat() + taps.shift_beyond(shape.pitch)) * depth(conv);
-        return 2 * kSums + numbers / 2;
+        return 2 * kProducts + numbers / 2;
     }
 
     // Rows of a point.
@@ -109,8 +109,8 @@ private:
                     nullptr);
     }
 
-    // Sums of flat pixels [begin, end) and of some channels, in one of two places.
-    struct Sums {
+    // Products of flat pixels [begin, end) and of some channels, in one of two places.
+    struct WrittenPart {
         const float* at;
         int64_t channel, channels, begin, end;
     };
@@ -120,23 +120,23 @@ private:
     void multiply(const Writer& writer, int64_t first, int64_t high, int64_t wide) const {
         const int64_t depth = steps_ * kTileDepth, count = (high - 1) * shape_.pitch + wide;
         const int64_t all = taps_.count * steps_, out_panels = panels(conv_);
-        Sums before{};
+        WrittenPart before{};
         for (int64_t panel = 0; panel < out_panels; panel += 2) {
             const int64_t across = least(2, out_panels - panel);
             const Bf16* weights = weights_ + panel * all * kTileSize;
             for (int64_t at = 0; at < count; at += 2 * kTileRows) {
-                float* c = before.at == sums_ ? sums_ + kSums : sums_;
-                const TileSums sums{
+                float* c = before.at == products_ ? products_ + kProducts : products_;
+                const TileProducts products{
                     {{c, c + kTileRows},
-                     {c + kTileRows * kSumRow, c + kTileRows * kSumRow + kTileRows}},
-                    kSumRow,
+                     {c + kTileRows * kProductRow, c + kTileRows * kProductRow + kTileRows}},
+                    kProductRow,
                     depth,
                     2 * kTileRows,
                     false};
                 int64_t tap = -1, step = steps_ - 1;
                 const Bf16* pixels = nullptr;
                 multiply_tiles(
-                    count - at > kTileRows ? 2 : 1, across, all, sums, [&](int64_t number) {
+                    count - at > kTileRows ? 2 : 1, across, all, products, [&](int64_t number) {
                         if (++step == steps_) {
                             step = 0;
                             pixels = block_ + (at + taps_.shift(++tap, shape_.pitch)) * depth;
@@ -154,34 +154,35 @@ private:
         write(writer, before, {0, before.end - before.begin}, first, wide);
     }
 
-    // Writes some pixels of sums; `first` is the number of the block's first pixel.
+    // Writes some pixels of a part; `first` is the number of the block's first pixel.
     template <typename Writer>
-    void write(const Writer& writer, const Sums& sums, Range some, int64_t first,
+    void write(const Writer& writer, const WrittenPart& part, Range some, int64_t first,
                int64_t wide) const {
-        const int64_t last = least(sums.channel + sums.channels, conv_.out.group);
+        const int64_t last = least(part.channel + part.channels, conv_.out.group);
         for (int64_t i = some.begin; i < some.end;) {
-            const int64_t flat = sums.begin + i;
+            const int64_t flat = part.begin + i;
             const int64_t row = (int32_t)flat / (int32_t)shape_.pitch;
             const int64_t column = flat - row * shape_.pitch;
             const int64_t run = least(some.end - i, wide - column);
             const int64_t pixel = first + row * shape_.width + column;
-            for (int64_t c = sums.channel; c < last && run > 0; c += kLanes) {
+            for (int64_t c = part.channel; c < last && run > 0; c += kLanes) {
                 const auto output = writer.column(c, (int)least(kLanes, last - c));
-                const float* from = sums.at + i * kSumRow + c - sums.channel;
-                for (int64_t p = 0; p < run; ++p) output.write(load(from + p * kSumRow), pixel + p);
+                const float* from = part.at + i * kProductRow + c - part.channel;
+                for (int64_t p = 0; p < run; ++p)
+                    output.write(load(from + p * kProductRow), pixel + p);
             }
             i += run < some.end - i ? shape_.pitch - column : run;
         }
     }
 
-    static constexpr int64_t kSumRow = 2 * kTileRows, kSums = 2 * kTileRows * kSumRow;
+    static constexpr int64_t kProductRow = 2 * kTileRows, kProducts = 2 * kTileRows * kProductRow;
 
     const Convolution& conv_;
     const GradientMask mask_;
     const Taps taps_;
     const BlockShape shape_;
     const int64_t steps_;  // of a tap
-    float* const sums_;
+    float* const products_;
     Bf16 *const weights_, *const block_;
 };
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// Products of matrices of bfloat16 with sums in float32, by the tiles of AMX where this is compiled
-// for them, and with the same values in plain C++ elsewhere.
+// Products of matrices of bfloat16, summed in float32: by the tiles of AMX where this is compiled
+// for them, elsewhere in plain C++, which sums in another order.
 
 #include <stdint.h>
 
@@ -23,7 +23,7 @@ struct Tiles2 {
 };
 
 // Two by two tiles of sums; the strides of rows are in numbers.
-struct TileSums {
+struct TileProducts {
     float* c[2][2];
     int64_t c_row, a_row, b_row;
     bool adds;  // to what c holds
@@ -37,9 +37,9 @@ inline void store(Bf16* to, Vec value) {
     uint32_t bits[kLanes];
     __builtin_memcpy(bits, &value, sizeof bits);
     for (int i = 0; i < kLanes; ++i) {
-        const bool finite = (bits[i] & 0x7f800000) != 0x7f800000;
+        const bool nan = (bits[i] & 0x7fffffff) > 0x7f800000;
         const uint32_t half = 0x7fff + (bits[i] >> 16 & 1);
-        to[i] = (Bf16)((finite ? bits[i] + half : bits[i]) >> 16);
+        to[i] = (Bf16)(nan ? bits[i] >> 16 | 0x40 : (bits[i] + half) >> 16);
     }
 #endif
 }
@@ -115,8 +115,8 @@ inline void transpose(const Bf16* rows, int64_t row, Bf16* to) {
 
 #ifdef __AMX_BF16__
 
-// The compiler does not know which memory instructions on tiles read: everything is written before.
-inline void memory_is_read(const void* at) { __asm__ volatile("" : : "r"(at) : "memory"); }
+// GCC does not know what memory tile loads read: this completes the stores before them.
+inline void complete_stores(const void* at) { __asm__ volatile("" : : "r"(at) : "memory"); }
 
 // Tiles are configured while this lives, in its thread alone.
 struct TileSession {
@@ -127,7 +127,7 @@ struct TileSession {
             uint8_t rows[16] = {};
         } layout;
         for (int i = 0; i < 8; ++i) layout.bytes[i] = 2 * kTileDepth, layout.rows[i] = kTileRows;
-        memory_is_read(&layout);
+        complete_stores(&layout);
         _tile_loadconfig(&layout);
     }
     ~TileSession() { _tile_release(); }
@@ -135,18 +135,18 @@ struct TileSession {
 
 // Sums of A·B over steps; at(step) gives the tiles, and is called once a step, in order.
 template <int kDown, int kAcross, typename At>
-inline void multiply_tiles(int64_t steps, const TileSums& sums, At at) {
-    const int64_t a_row = 2 * sums.a_row, b_row = 2 * sums.b_row, c_row = 4 * sums.c_row;
-    memory_is_read(sums.c[0][0]);
+inline void multiply_tiles(int64_t steps, const TileProducts& to, At at) {
+    const int64_t a_row = 2 * to.a_row, b_row = 2 * to.b_row, c_row = 4 * to.c_row;
+    complete_stores(to.c[0][0]);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    if (sums.adds) {
-        _tile_loadd(0, sums.c[0][0], c_row);
-        if (kAcross > 1) _tile_loadd(1, sums.c[0][1], c_row);
-        if (kDown > 1) _tile_loadd(2, sums.c[1][0], c_row);
-        if (kDown > 1 && kAcross > 1) _tile_loadd(3, sums.c[1][1], c_row);
+    if (to.adds) {
+        _tile_loadd(0, to.c[0][0], c_row);
+        if (kAcross > 1) _tile_loadd(1, to.c[0][1], c_row);
+        if (kDown > 1) _tile_loadd(2, to.c[1][0], c_row);
+        if (kDown > 1 && kAcross > 1) _tile_loadd(3, to.c[1][1], c_row);
     }
     for (int64_t step = 0; step < steps; ++step) {
         const Tiles2 tiles = at(step);
@@ -163,11 +163,11 @@ inline void multiply_tiles(int64_t steps, const TileSums& sums, At at) {
             if (kAcross > 1) _tile_dpbf16ps(3, 5, 7);
         }
     }
-    _tile_stored(0, sums.c[0][0], c_row);
-    if (kAcross > 1) _tile_stored(1, sums.c[0][1], c_row);
-    if (kDown > 1) _tile_stored(2, sums.c[1][0], c_row);
-    if (kDown > 1 && kAcross > 1) _tile_stored(3, sums.c[1][1], c_row);
-    memory_is_read(sums.c[0][0]);
+    _tile_stored(0, to.c[0][0], c_row);
+    if (kAcross > 1) _tile_stored(1, to.c[0][1], c_row);
+    if (kDown > 1) _tile_stored(2, to.c[1][0], c_row);
+    if (kDown > 1 && kAcross > 1) _tile_stored(3, to.c[1][1], c_row);
+    complete_stores(to.c[0][0]);
 }
 
 #else
@@ -185,7 +185,7 @@ inline float as_float(Bf16 value) {
 }
 
 template <int kDown, int kAcross, typename At>
-inline void multiply_tiles(int64_t steps, const TileSums& sums, At at) {
+inline void multiply_tiles(int64_t steps, const TileProducts& to, At at) {
     float products[kDown][kAcross][kTileRows][kTileRows] = {};
     for (int64_t step = 0; step < steps; ++step) {
         const Tiles2 tiles = at(step);
@@ -193,18 +193,18 @@ inline void multiply_tiles(int64_t steps, const TileSums& sums, At at) {
             for (int c = 0; c < kAcross; ++c)
                 for (int64_t m = 0; m < kTileRows; ++m)
                     for (int64_t k = 0; k < kTileDepth; ++k) {
-                        const float a = as_float(tiles.a[r][m * sums.a_row + k]);
-                        const Bf16* b = tiles.b[c] + k / 2 * sums.b_row + k % 2;
-                        float* to = products[r][c][m];
-                        for (int64_t n = 0; n < kTileRows; ++n) to[n] += a * as_float(b[2 * n]);
+                        const float a = as_float(tiles.a[r][m * to.a_row + k]);
+                        const Bf16* b = tiles.b[c] + k / 2 * to.b_row + k % 2;
+                        float* row = products[r][c][m];
+                        for (int64_t n = 0; n < kTileRows; ++n) row[n] += a * as_float(b[2 * n]);
                     }
     }
     for (int r = 0; r < kDown; ++r)
         for (int c = 0; c < kAcross; ++c)
             for (int64_t m = 0; m < kTileRows; ++m)
                 for (int64_t n = 0; n < kTileRows; ++n) {
-                    float& to = sums.c[r][c][m * sums.c_row + n];
-                    to = sums.adds ? to + products[r][c][m][n] : products[r][c][m][n];
+                    float& sum = to.c[r][c][m * to.c_row + n];
+                    sum = to.adds ? sum + products[r][c][m][n] : products[r][c][m][n];
                 }
 }
 
@@ -212,12 +212,12 @@ inline void multiply_tiles(int64_t steps, const TileSums& sums, At at) {
 
 // As above, for one or two tiles down and across.
 template <typename At>
-inline void multiply_tiles(int64_t down, int64_t across, int64_t steps, const TileSums& sums,
+inline void multiply_tiles(int64_t down, int64_t across, int64_t steps, const TileProducts& to,
                            At at) {
     if (down > 1)
-        across > 1 ? multiply_tiles<2, 2>(steps, sums, at) : multiply_tiles<2, 1>(steps, sums, at);
+        across > 1 ? multiply_tiles<2, 2>(steps, to, at) : multiply_tiles<2, 1>(steps, to, at);
     else
-        across > 1 ? multiply_tiles<1, 2>(steps, sums, at) : multiply_tiles<1, 1>(steps, sums, at);
+        across > 1 ? multiply_tiles<1, 2>(steps, to, at) : multiply_tiles<1, 1>(steps, to, at);
 }
 
 }  // namespace

@@ -22,14 +22,14 @@ public:
           x_depth_(round_up(in_.padded, kTileRows)),
           g_depth_(round_up(out_.padded, kTileRows)),
           shape_(taps_, path.width, kNumbers / (x_depth_ + g_depth_)),
-          g_flat_(shape_.flat()),
+          g_flat_(round_up(shape_.rows * shape_.pitch, kTileDepth)),
           x_flat_(g_flat_ + round_up(taps_.shift_beyond(shape_.pitch) + 2, 2)) {}
 
     // Rows of one image at all points.
     int64_t rows() const { return path_.points * (path_.samples / arrays_.images) * path_.height; }
 
     int64_t size() const {
-        return sums_size() + 2 * out_.padded +
+        return products_size() + 2 * out_.padded +
                (2 * g_flat_ * g_depth_ + (2 * x_flat_ + shape_.pitch + 1) * x_depth_) / 2 + 64;
     }
 
@@ -50,22 +50,22 @@ private:
     static constexpr int64_t kNumbers = 1 << 16;  // of x and gy in a block
 
     // [tap][outputs / 16][inputs / 16] tiles.
-    int64_t sums_size() const { return taps_.count * g_depth_ * x_depth_; }
+    int64_t products_size() const { return taps_.count * g_depth_ * x_depth_; }
 
     // Memory of a thread, aligned to cache lines.
     struct Room {
-        float *sums, *biases, *slopes;
-        Bf16 *gy, *turned, *x, *pairs[2];  // x: the last pixel of a row, and the next row
+        float *products, *biases, *slopes;
+        Bf16 *gy, *transposed, *x, *pairs[2];  // x: the last pixel of a row, and the next row
 
         Room(const Bf16WeightGradient& of, float* room)
-            : sums(room + (16 - (uintptr_t)room / 4 % 16) % 16),
-              biases(sums + of.sums_size()),
+            : products(room + (16 - (uintptr_t)room / 4 % 16) % 16),
+              biases(products + of.products_size()),
               slopes(biases + of.out_.padded) {
             float* rest = slopes + of.out_.padded;
-            for (float* at = sums; at < rest; ++at) *at = 0;
+            for (float* at = products; at < rest; ++at) *at = 0;
             gy = (Bf16*)(rest + (16 - (uintptr_t)rest / 4 % 16) % 16);
-            turned = gy + of.g_flat_ * of.g_depth_;
-            pairs[0] = turned + of.g_flat_ * of.g_depth_;
+            transposed = gy + of.g_flat_ * of.g_depth_;
+            pairs[0] = transposed + of.g_flat_ * of.g_depth_;
             pairs[1] = pairs[0] + of.x_flat_ * of.x_depth_;
             x = pairs[1] + of.x_flat_ * of.x_depth_;
         }
@@ -125,7 +125,7 @@ private:
         for (int64_t q = 0; q < flat; q += kTileDepth)
             for (int64_t o = 0; o < g_depth_; o += kTileRows)
                 transpose(own.gy + q * g_depth_ + o, g_depth_,
-                          own.turned + q * g_depth_ + o * kTileDepth);
+                          own.transposed + q * g_depth_ + o * kTileDepth);
     }
 
     static void clear(Bf16* to, int64_t count) {
@@ -138,18 +138,19 @@ private:
         for (int64_t o = 0; o < outs; o += 2)
             for (int64_t i = 0; i < ins; i += 2)
                 for (int64_t tap = 0; tap < taps_.count; ++tap) {
-                    float* c = own.sums + ((tap * outs + o) * ins + i) * tile;
-                    const TileSums sums{{{c, c + tile}, {c + ins * tile, c + (ins + 1) * tile}},
-                                        kTileRows,
-                                        kTileDepth,
-                                        2 * x_depth_,
-                                        true};
+                    float* c = own.products + ((tap * outs + o) * ins + i) * tile;
+                    const TileProducts products{
+                        {{c, c + tile}, {c + ins * tile, c + (ins + 1) * tile}},
+                        kTileRows,
+                        kTileDepth,
+                        2 * x_depth_,
+                        true};
                     const int64_t shift = taps_.shift(tap, shape_.pitch);
-                    const Bf16* a = own.turned + o * kTileSize;
+                    const Bf16* a = own.transposed + o * kTileSize;
                     const Bf16* b =
                         own.pairs[shift & 1] + (shift >> 1) * 2 * x_depth_ + i * 2 * kTileRows;
                     multiply_tiles(
-                        least(2, outs - o), least(2, ins - i), steps, sums, [&](int64_t step) {
+                        least(2, outs - o), least(2, ins - i), steps, products, [&](int64_t step) {
                             const Bf16* left = a + step * kTileDepth * g_depth_;
                             const Bf16* right = b + step * kTileDepth * x_depth_;
                             return Tiles2{{left, left + kTileSize}, {right, right + 2 * kTileRows}};
@@ -169,7 +170,7 @@ private:
             for (int64_t tap = 0; tap < taps_.count && to.gw; ++tap) {
                 float* at = to.gw + (tap / within * path_.outputs + o) * path_.inputs * within +
                             tap % within;
-                const float* row = own.sums +
+                const float* row = own.products +
                                    (tap * outs + j / kTileRows) * ins * kTileRows * kTileRows +
                                    j % kTileRows * kTileRows;
                 for (int64_t i = 0; i < path_.inputs; ++i)

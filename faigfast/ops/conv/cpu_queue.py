@@ -128,8 +128,7 @@ class Queue:
         gx = self._result(len(parameters.alpha), *pixels.shape[1:]) if needs[0] else None
         weights: tuple[Tensor | None, Tensor | None] = None, None
         if needs[0]:
-            order = "plain" if bf16 else "turned"
-            weights = packed(w0, parameters.dw, taps, shuffle, order)
+            weights = packed(w0, parameters.dw, taps, shuffle, "plain" if bf16 else "flipped")
         size, outputs = [n // shuffle for n in gy.shape[2:4]], _outputs(w0, spec)
         convolution = self._path_convolution(
             pixels, size, outputs, taps, weights, parameters.without_bias(), spec, bf16

@@ -2,6 +2,7 @@
 
 import math
 from threading import Lock
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -40,8 +41,8 @@ def taps_of(w0: Tensor, spec: ConvSpec) -> Taps:
     return "direct", size
 
 
-# Of packed weights: for the forward in float32, its input gradient, and kernels that read them all.
-ORDERS = ("forward", "turned", "plain")
+# For kernels of the forward, for those of its input gradient, and as kernels read them in place.
+Order = Literal["forward", "flipped", "plain"]
 # Channels on either side from which gradients in bfloat16 pay: a tile has 16.
 LEAST_BF16 = 16
 
@@ -56,9 +57,9 @@ _packing_lock = Lock()  # several threads reach a layer at the same time
 
 
 def packed(
-    w0: Tensor, dw: Tensor | None, taps: Taps, shuffle: int, order: str
+    w0: Tensor, dw: Tensor | None, taps: Taps, shuffle: int, order: Order
 ) -> tuple[Tensor, Tensor | None]:
-    """Weights in an order of `ORDERS`; cached for weights on the line."""
+    """Weights in an order of the kernels; cached for weights on the line."""
     if dw is None:  # may hold one point, and change for the next
         return _pack(w0, taps, shuffle, order), None
     if taps[0] != "squares":
@@ -72,7 +73,7 @@ def packed(
         return cache[key][0]
 
 
-def _pack(w: Tensor, taps: Taps, shuffle: int, order: str) -> Tensor:
+def _pack(w: Tensor, taps: Taps, shuffle: int, order: Order) -> Tensor:
     kind, (down, across) = taps
     if kind == "direct":
         return w.movedim((0, 1), (2, 3)).contiguous()
@@ -91,7 +92,7 @@ def _pack(w: Tensor, taps: Taps, shuffle: int, order: str) -> Tensor:
         inputs=w.shape[1],
         squares=down * across,
         shuffle=shuffle,
-        turned=order == "turned",
+        turned=order == "flipped",
     )
     size = 0 if order == "plain" else packing.size()
     if not size:  # this kernel reads them in that order

@@ -132,12 +132,13 @@ def conv_kernel(
 
 
 def conv_backward_kernel(
-    name: str, refuses: Callable[[Backward], str], backend: str
+    name: str, refuses: Callable[[Backward], str], backend: str, notes_refusal: bool = True
 ) -> Callable[..., Any]:
     """Register a kernel of `faigfast::conv_backward`; it and `refuses` take a `Backward`."""
 
     def register(run: Callable[[Backward], Any]) -> Callable[[Backward], Any]:
-        kernel(name, "conv_backward", lambda *args: refuses(backward_of(args)), backend)(
+        refuses_args = lambda *args: refuses(backward_of(args))  # noqa: E731
+        kernel(name, "conv_backward", refuses_args, backend, notes_refusal)(
             lambda *args: run(backward_of(args))
         )
         return run

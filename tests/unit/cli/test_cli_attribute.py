@@ -129,6 +129,25 @@ def test_a_tolerance_is_told_of(here, capsys, tol, reached):
     assert ("tol 1e-09 was not reached by 3 of 3 images" in err) == (reached == "0 of 3")
 
 
+def test_a_goal_of_the_ranking_reaches_the_library(here, capsys):
+    argv = attribute(here, "--tol-contrast", "1e-9", "--degrade", *RECIPES, steps=24)
+    argv.remove("--quiet")
+    assert main(argv) == 0
+    result = load(here)
+    assert result.setting.tol_contrast == 1e-9 and result.points.max() == 15 + 24
+    out, err = capsys.readouterr()
+    assert "averaged to tol_contrast 1e-09" in out and "above tol_contrast=1e-09" in err
+    made_from = json.loads((here / "manifest.json").read_text())["made_from"]
+    assert made_from["tol_contrast"] == 1e-9 and "overlap" not in made_from
+
+
+def test_rivals_are_not_refined(here, capsys):
+    words = "--overlap", "0.9", "--method", "input", "--degrade", *RECIPES
+    argv = attribute(here, *words, steps=24)
+    assert main(argv) != 0
+    assert "refine the method faig, not 'input'" in one_line(capsys)
+
+
 @pytest.mark.parametrize(
     ("text", "count"),
     [
