@@ -72,7 +72,7 @@ def _attribute(add: Add) -> None:
     )
     add("--tol", type=float, help="refine until the estimated relative error is at most this")
     add(
-        "--tol-contrast",
+        "--tol_contrast",
         type=float,
         help="refine until the points leave at most this estimated relative error in the contrast",
     )
