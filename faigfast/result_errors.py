@@ -85,9 +85,7 @@ def contrast_error(
         As `Attribution.contrast`.
     """
     contrast, size = _contrast_and_size(result, a, against)
-    error = _points_error(result, a, against)
-    points = math.nan if error is None else float(error.abs().sum()) / size
-    images = math.nan
+    points, images = error_of_points(result, a, against), math.nan
     if _resamples(result):
         squares = torch.zeros_like(contrast)
         for one in _image_contrasts(result, a, against):
@@ -95,6 +93,16 @@ def contrast_error(
         spread = (squares / (result.images - 1) / result.images).sqrt_()
         images = math.sqrt(2 / math.pi) * float(spread.sum()) / size
     return ContrastError(points, images, math.hypot(points, images))
+
+
+def error_of_points(
+    result: "Attribution", a: str | None, against: str | Sequence[str] | None = None
+) -> float:
+    """Estimate the relative L1 error of the contrast that points leave: `ContrastError.points`."""
+    error = _points_error(result, a, against)
+    if error is None:
+        return math.nan
+    return float(error.abs().sum()) / _contrast_and_size(result, a, against)[1]
 
 
 def stability(
@@ -123,14 +131,9 @@ def stability(
     TypeError, ValueError
         As `Attribution.top`.
     """
+    points, images = stability_of_points(result, a, fraction, against), math.nan
     take = number_of_filters(fraction, len(result.index), int(result.scored.sum()))
-    result.ranking(a, against)  # refuses scores and contrasts of 0
-    contrast, error = result.contrast(a, against), _points_error(result, a, against)
-    best = is_best(contrast[result.scored], take)
-    points = math.nan
-    if error is not None:
-        (points,) = kept_shares(best, (contrast - error)[result.scored][None], take)
-    images = math.nan
+    best = is_best(result.contrast(a, against)[result.scored], take)
     if _resamples(result):
         shares = [
             share
@@ -139,6 +142,31 @@ def stability(
         ]
         images = sum(shares) / len(shares)
     return Stability(points, images)
+
+
+def stability_of_points(
+    result: "Attribution",
+    a: str | None,
+    fraction: float,
+    against: str | Sequence[str] | None = None,
+) -> float:
+    """Estimate the share of the best filters that stays without the errors of points.
+
+    It is `Stability.points`, without what other images would change.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Attribution.top`.
+    """
+    take = number_of_filters(fraction, len(result.index), int(result.scored.sum()))
+    result.ranking(a, against)  # refuses scores and contrasts of 0
+    contrast, error = result.contrast(a, against), _points_error(result, a, against)
+    if error is None:
+        return math.nan
+    best = is_best(contrast[result.scored], take)
+    (points,) = kept_shares(best, (contrast - error)[result.scored][None], take)
+    return points
 
 
 def errors_in_words(result: "Attribution") -> str:

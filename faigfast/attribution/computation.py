@@ -185,14 +185,7 @@ class Computation:
             # Estimate: later batches take as many points as the average so far.
             bar.total = (bar.n + points) * batches // number
             bar.refresh()
-        scores: list[ImageScores | None] = [None] * len(images)
-        for positions in group_by_shape(images):
-            group = [images[i] for i in positions]
-            with self._prepared_for(group[0]):
-                group_scores = list(self.integrate(group, bar))
-            for position, image_scores in zip(positions, group_scores, strict=True):
-                scores[position] = image_scores
-        parts = [part for part in scores if part]
+        parts = self._integrate_all(images, bar)
         if self.goal is not None:
             parts = self._refined(self.goal, tuple(batch.lq), images, parts, bar)
         return self.collect(tuple(batch.lq), shape, parts)
@@ -212,27 +205,27 @@ class Computation:
             chosen = [images[n] for n in numbers]
             if bar.total is not None:
                 bar.total += sum(len(step.nodes) for step in steps() for _ in chosen)
-            scores: dict[int, ImageScores] = {}
-            for positions in group_by_shape(chosen):
-                group = [chosen[i] for i in positions]
-                with self._prepared_for(group[0]):
-                    scores |= zip(positions, self.integrate(group, bar, steps), strict=True)
-            return [scores[i] for i in range(len(chosen))]
+            return self._integrate_all(chosen, bar, steps)
 
         return refined(
             parts, goal, lambda all_parts: self.collect(names, shape, all_parts), integrate
         )
 
-    @contextmanager
-    def _prepared_for(self, image: NamedImage) -> Iterator[None]:
-        """Have the packing of images like this one, the CPU's settings and named memory errors."""
+    def _integrate_all(
+        self, images: Sequence[NamedImage], bar: tqdm, steps: Steps | None = None
+    ) -> list[ImageScores]:
+        """Integrate images of any shapes, shape by shape; give their scores in order."""
         on_cpu = self.engine is not None and self.engine.device.type == "cpu"
-        with (
-            computing() if on_cpu else nullcontext(),
-            self._memory_errors(image),
-            packed_as(self._packing_of(image)),
-        ):
-            yield
+        scores: dict[int, ImageScores] = {}
+        for positions in group_by_shape(images):
+            group = [images[i] for i in positions]
+            with (
+                computing() if on_cpu else nullcontext(),
+                self._memory_errors(group[0]),
+                packed_as(self._packing_of(group[0])),
+            ):
+                scores |= zip(positions, self.integrate(group, bar, steps), strict=True)
+        return [scores[i] for i in range(len(images))]
 
     @contextmanager
     def _memory_errors(self, image: NamedImage) -> Iterator[None]:

@@ -16,6 +16,7 @@ from faigfast.integration.phases import relative
 from faigfast.integration.quadrature import node_count, quadrature
 from faigfast.integration.refinement import LEVELS, MOST_STEPS, NESTED, Steps, fixed, next_level
 from faigfast.result import Attribution
+from faigfast.result_errors import error_of_points, stability_of_points
 
 FRACTION = 0.01  # the best filters of `overlap`
 NOTE = "refinement: with the most points the contrast of {} has {}"
@@ -46,12 +47,12 @@ class RankingGoal:
         for name in result.degradations:
             if not result.contrast(name)[result.scored].any():
                 continue
-            error = result.contrast_error(name).points
+            error = error_of_points(result, name)
             if self.tol_contrast is not None and not error <= self.tol_contrast:
                 problem = f"an error of {error:.1e}, above tol_contrast={self.tol_contrast:g}"
                 notes.append(NOTE.format(name, problem))
             elif self.overlap is not None:
-                share = result.stability(name, FRACTION).points
+                share = stability_of_points(result, name, FRACTION)
                 if not share >= self.overlap:
                     problem = f"an overlap of {share:.3f}, below overlap={self.overlap:g}"
                     notes.append(NOTE.format(name, problem))

@@ -58,9 +58,10 @@ def attribute(
     rule : str
         Quadrature rule; see `faigfast.integration.quadrature.quadrature`. The authors' is "left".
     steps : int, optional
-        Number of nodes. Default: for "averaged" 15, or 6 for networks without kinks, and up to 24
-        again for an image whose estimated error is above that of the authors' 100 points; 20, for
-        "graded" 16, "gauss-kronrod" 21, "left" and "right" the authors' 100; for images x of 64·64
+        Number of nodes. Default: for "averaged" 15, or 6 for networks without kinks, and levels of
+        up to 24 more for an image whose estimated error is above 1.25 times that of the authors'
+        100 points; 20, for "graded" 16, "gauss-kronrod" 21, "left" and "right" the authors' 100;
+        for images x of 64·64
         pixels or more 15 for "midpoint" and 14 for "graded" (docs/lab/accuracy.md compares them).
         With `tol` the most nodes of one rule, default 729.
     tol : float, optional

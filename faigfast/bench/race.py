@@ -187,7 +187,8 @@ def race(
     Raises
     ------
     ValueError
-        If `repeats` is not positive, or the photographs are missing.
+        If `repeats` is not positive, the photographs are missing, or `FEWEST` is asked of the loop
+        or of the first contender.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; expected a positive integer")
@@ -197,7 +198,11 @@ def race(
     data = crops(photographs(KEPT_OUT), DEGRADATIONS, SIZE).part(slice(EVERY // 2, None, EVERY))
     entries_by_pair: dict[str, list[RaceEntry]] = {}
     with progress_bar(unit="run", disable=not progress) as bar:
-        bar.total = len(pairs) * (1 + len(contenders) * (1 + repeats))
+        # Usual points of the midpoint rule are those of images of one size.
+        usual = {
+            name: [c for c in contenders if name != FOLDER or c[1] != "midpoint"] for name in pairs
+        }
+        bar.total = sum(1 + len(chosen) * (1 + repeats) for chosen in usual.values())
         for name, load in pairs.items():
             pair, pad = load(), PUBLISHED[name].pad if name in PUBLISHED else 0
             x, gt = _folder() if name == FOLDER else _of_one_size(data, pad)
@@ -210,9 +215,7 @@ def race(
             bar.set_description(f"{name}, float64")
             exact = own("torch", problem(*CONVERGED), "fp64")()[0]
             bar.update()
-            # Usual points of the midpoint rule are those of images of one size.
-            usual = [c for c in contenders if name != FOLDER or c[1] != "midpoint"]
-            entries = [RaceEntry(*contender) for contender in usual]
+            entries = [RaceEntry(*contender) for contender in usual[name]]
             runs: list[Run] = []
             for entry in entries:
                 bar.set_description(f"{name}, comparing {entry}")

@@ -13,13 +13,15 @@ namespace {
 // input gradient the other way round.
 struct Taps {
     const Kernel& kernel;
-    const int64_t count;
+    const int64_t count, side;  // side: taps down and across of a square
     const bool gradient;
     int64_t top, left, down, across;  // of the first row and column, and how many more there are
 
     Taps(const Kernel& kernel, bool gradient)
-        : kernel(kernel), count(kernel.taps()), gradient(gradient) {
-        const int64_t side = kernel.kind == Kind::squares ? 3 : 1;
+        : kernel(kernel),
+          count(kernel.taps()),
+          side(kernel.kind == Kind::squares ? 3 : 1),
+          gradient(gradient) {
         down = side * kernel.down - 1, across = side * kernel.across - 1;
         top = gradient ? kernel.pad_y - down : -kernel.pad_y;
         left = gradient ? kernel.pad_x - across : -kernel.pad_x;
@@ -30,11 +32,9 @@ struct Taps {
 
     // Distance of a tap from the first row and column, in a block of `pitch` columns.
     int64_t shift(int64_t tap, int64_t pitch) const {
-        const int64_t square = kernel.kind == Kind::squares ? tap / 9 : tap;
-        const int64_t within = kernel.kind == Kind::squares ? tap % 9 : 0;
-        const int64_t side = kernel.kind == Kind::squares ? 3 : 1;
-        const int64_t row = square / kernel.across * side + within / 3;
-        const int64_t column = square % kernel.across * side + within % 3;
+        const int64_t square = tap / (side * side), within = tap % (side * side);
+        const int64_t row = square / kernel.across * side + within / side;
+        const int64_t column = square % kernel.across * side + within % side;
         return gradient ? (down - row) * pitch + across - column : row * pitch + column;
     }
 };

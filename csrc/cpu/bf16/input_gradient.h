@@ -35,7 +35,7 @@ public:
     // Interpolates γ(α) as tiles [panel][tap][step]: pairs of columns of gy, and 16 inputs.
     void begin_point(int64_t point) const {
         const PathConvolution& path = conv_.path;
-        const int64_t of_output = path.kernel.kind == Kind::squares ? 9 : 1;
+        const int64_t of_output = taps_.side * taps_.side;
         const int64_t of_panel = taps_.count * steps_ * kTileSize;
         for (int64_t k = 0; k < steps_ * kTileDepth; k += 2) {
             int64_t o[2];
@@ -63,7 +63,7 @@ public:
         const int64_t height = conv_.tiles.height;
         each_point(rows, height, [&](int64_t sample, Range ys) {
             shape_.each(ys, [&](int64_t y, int64_t x, int64_t high, int64_t wide) {
-                read(point, sample, y, x, high, wide);
+                read_block(point, sample, y, x, high, wide);
                 with_epilogue(conv_.epilogue(), [&](auto epilogue) {
                     const OutputWriter<epilogue.value> writer(conv_, conv_.stores_nontemporal(),
                                                               point);
@@ -91,17 +91,15 @@ private:
             const int lanes = (int)least(kLanes, path.inputs - i);
             Vec value = {};
             if (at >= 0 && lanes > 0) {
-                value = faigfast::FAIGFAST_ISA::read(path.w0 + at + i, lanes);
-                if (path.dw)
-                    value +=
-                        path.alpha[point] * faigfast::FAIGFAST_ISA::read(path.dw + at + i, lanes);
+                value = read(path.w0 + at + i, lanes);
+                if (path.dw) value += path.alpha[point] * read(path.dw + at + i, lanes);
             }
             store(to + l, value);
         }
     }
 
-    void read(int64_t point, int64_t sample, int64_t y, int64_t x, int64_t high,
-              int64_t wide) const {
+    void read_block(int64_t point, int64_t sample, int64_t y, int64_t x, int64_t high,
+                    int64_t wide) const {
         const PixelReader pixels = conv_.image(mask_, point, sample);
         const BlockReader reader{pixels, 0, conv_.in_height, steps_ * kTileDepth};
         reader.read({y + taps_.top, y + taps_.top + high + taps_.down},

@@ -161,7 +161,7 @@ private:
     // gw is [squares, outputs, inputs, 3, 3], or [outputs, inputs] of a point.
     void write(const Room& own, const ImageGradients& to) const {
         const int64_t outs = g_depth_ / kTileRows, ins = x_depth_ / kTileRows;
-        const int64_t within = path_.kernel.kind == Kind::squares ? 9 : 1;
+        const int64_t within = taps_.side * taps_.side;
         for (int64_t j = 0; j < out_.columns(); ++j) {
             const int64_t o = out_.channel(j);
             if (o < 0) continue;

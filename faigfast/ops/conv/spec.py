@@ -137,10 +137,8 @@ def conv_backward_kernel(
     """Register a kernel of `faigfast::conv_backward`; it and `refuses` take a `Backward`."""
 
     def register(run: Callable[[Backward], Any]) -> Callable[[Backward], Any]:
-        refuses_args = lambda *args: refuses(backward_of(args))  # noqa: E731
-        kernel(name, "conv_backward", refuses_args, backend, notes_refusal)(
-            lambda *args: run(backward_of(args))
-        )
+        why = (lambda *args: refuses(backward_of(args)), backend, notes_refusal)
+        kernel(name, "conv_backward", *why)(lambda *args: run(backward_of(args)))
         return run
 
     return register
