@@ -116,7 +116,7 @@ def integrate(
             continue
         scores, bound = kernel_sums(total), tol
         if phases:
-            error = score_error(kernel_sums, scores, phases, step.weights)
+            error = score_error(kernel_sums, scores, phases, step)
             if step.adapts:
                 authors = authors_error(kernel_sums, scores, total, phases, len(step.nodes))
                 bound = float(relative(authors, scores)) / ENOUGH

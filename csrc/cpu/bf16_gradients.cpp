@@ -10,23 +10,20 @@
 
 namespace faigfast::FAIGFAST_ISA {
 
-void bf16_input_gradient(const PathConvolution& path, const BackwardArrays& arrays) {
-    const Channels in(path.outputs, path.width, path.shuffle);
-    const Scratch slopes(4 * path.points * in.padded);
-    fill_slopes(path, in, slopes.floats());
-    run_each_thread<Bf16InputGradient>(input_gradient(path, arrays, slopes.floats(), 1),
-                                       mask_of(path));
-}
-
-void bf16_weight_gradient(const PathConvolution& path, const BackwardArrays& arrays) {
+void bf16_backward(const PathConvolution& path, const BackwardArrays& arrays) {
     const Channels out(path.outputs, path.width, path.shuffle);
     const Scratch slopes(4 * path.points * out.padded);
     fill_slopes(path, out, slopes.floats());
-    const Bf16WeightGradient gradient(path, arrays, slopes.floats());
-    sum_image_gradients(path, arrays, gradient.rows(), gradient.size(),
-                        [&](float* room, int64_t image, Range rows, const ImageGradients& to) {
-                            gradient.add_rows(room, image, rows, to);
-                        });
+    const Convolution input = input_gradient(path, arrays, slopes.floats(), 1);
+    const auto sum_weights = [&](ThreadWork more) {
+        const Bf16WeightGradient gradient(path, arrays, slopes.floats());
+        sum_image_gradients(path, arrays, gradient.rows(), gradient.size(), more,
+                            [&](float* room, int64_t image, Range rows, const ImageGradients& to) {
+                                gradient.add_rows(room, image, rows, to);
+                            });
+    };
+    run_backward(path, arrays, sum_weights,
+                 [&](auto run) { each_thread<Bf16InputGradient>(input, mask_of(path), run); });
 }
 
 }  // namespace faigfast::FAIGFAST_ISA

@@ -9,10 +9,9 @@
 
 namespace faigfast {
 
-#define FAIGFAST_DECLARE(isa)                                                 \
-    namespace isa {                                                           \
-    void bf16_input_gradient(const PathConvolution&, const BackwardArrays&);  \
-    void bf16_weight_gradient(const PathConvolution&, const BackwardArrays&); \
+#define FAIGFAST_DECLARE(isa)                                          \
+    namespace isa {                                                    \
+    void bf16_backward(const PathConvolution&, const BackwardArrays&); \
     }
 FAIGFAST_EACH_ISA(FAIGFAST_DECLARE)
 #ifdef FAIGFAST_AMX

@@ -3,6 +3,7 @@
 // Where the weights of one point do not fit the L2 cache, the layer is done in parts of its input
 // and output channels.
 
+#include "common/image_gradients.h"
 #include "direct/depthwise.h"
 #include "direct/direct.h"
 #include "direct/linear.h"
@@ -113,19 +114,23 @@ Parts parts_of(const Convolution& conv) {
 
 constexpr int64_t kWeightBytes = int64_t{8} << 20;  // of transformed weights that threads share
 
-void run(const Convolution& conv, GradientMask mask) {
+// Calls run(work), where every thread calls work().
+template <typename Run>
+void with_work(const Convolution& conv, GradientMask mask, Run run) {
     const PathConvolution& path = conv.path;
-    if (path.kernel.kind == Kind::point) return run_each_thread<Linear>(conv, mask);
-    if (path.kernel.kind == Kind::depthwise) return run_each_thread<Depthwise>(conv, mask);
-    if (path.kernel.kind == Kind::direct) return run_each_thread<Direct>(conv, mask);
-    if (is_thin(conv.out) && path.is_same_3x3()) return convolve_thin(conv, mask);
+    if (path.kernel.kind == Kind::point) return each_thread<Linear>(conv, mask, run);
+    if (path.kernel.kind == Kind::depthwise) return each_thread<Depthwise>(conv, mask, run);
+    if (path.kernel.kind == Kind::direct) return each_thread<Direct>(conv, mask, run);
+    if (is_thin(conv.out) && path.is_same_3x3()) return convolve_thin(conv, mask, run);
     const Parts parts = parts_of(conv);
     const bool prefetches = streams(path);
-    int64_t size = 0, u_size = 0;
+    int64_t size = 0, u_size = 0, count = 0, rows = 0;
     parts.each([&](const Part& part) {
         const PartConvolution one(conv, mask, part, prefetches, nullptr);
         size = most(size, one.size());
         u_size = most(u_size, one.layout.size);
+        rows = most(rows, one.block.rows);
+        ++count;
     });
     // A thread that has points of its own transforms their weights itself, into one buffer that
     // stays in its L2 cache. Threads that share a point share its weights.
@@ -135,41 +140,51 @@ void run(const Convolution& conv, GradientMask mask) {
     const Scratch scratch(4 * (together * u_size + path.threads * size));
     float *weights = scratch.floats(), *rooms = weights + together * u_size;
     const int64_t of_point = path.samples * conv.tiles.count;
+    const int64_t total = (own ? path.points : together) * of_point;
+    const int64_t grain = own ? of_point : most(1, total / (4 * path.threads));
+    const Shares shares(total, least(grain, rows), path.threads);
 
-#pragma omp parallel num_threads(path.threads)
-    {
-        const int id = thread_id(), threads = thread_count();
+    run([&] {
+        const int id = thread_id();
         float* room = rooms + id * size;
         if (own) {
             float* u = weights + id * u_size;
-            const Range mine = share(path.points * of_point, id, threads);
-            each_point(mine, of_point, [&](int64_t point, Range tiles) {
-                parts.each([&](const Part& part) {
-                    const PartConvolution one(conv, mask, part, prefetches, room);
-                    if (prefetches) one.prefetch_inputs(point, one.block.first(tiles));
-                    one.transform(point, {0, one.layout.depth}, u);
-                    one.run(point, tiles, u);
+            int64_t begun = -1;
+            shares.each(id, [&](Range some) {
+                each_point(some, of_point, [&](int64_t point, Range tiles) {
+                    parts.each([&](const Part& part) {
+                        const PartConvolution one(conv, mask, part, prefetches, room);
+                        if (prefetches) one.prefetch_inputs(point, one.block.first(tiles));
+                        if (point != begun || count > 1)
+                            one.transform(point, {0, one.layout.depth}, u);
+                        one.run(point, tiles, u);
+                    });
+                    begun = point;
                 });
             });
         } else {
+            const int threads = thread_count();
             for (int64_t begin = 0; begin < path.points; begin += together) {
                 const int64_t points = least(together, path.points - begin);
-                const Range mine = share(points * of_point, id, threads);
                 parts.each([&](const Part& part) {
                     const PartConvolution one(conv, mask, part, prefetches, room);
                     const Range ks = share(one.layout.depth, id, threads);
                     for (int64_t p = 0; p < points; ++p)
                         one.transform(begin + p, ks, weights + p * u_size);
+                    shares.reset(id, threads);
 #pragma omp barrier
-                    each_point(mine, of_point, [&](int64_t p, Range tiles) {
-                        one.run(begin + p, tiles, weights + p * u_size);
+                    shares.each(id, [&](Range some) {
+                        some.end = least(some.end, points * of_point);
+                        each_point(some, of_point, [&](int64_t p, Range tiles) {
+                            one.run(begin + p, tiles, weights + p * u_size);
+                        });
                     });
 #pragma omp barrier
                 });
             }
         }
         finish_stores();
-    }
+    });
 }
 
 }  // namespace
@@ -203,36 +218,39 @@ void convolve(const PathConvolution& path, const ForwardArrays& arrays) {
             bias[point * out.padded + j] =
                 o < 0 ? 0 : path.b0[o] + (path.db ? path.alpha[point] * path.db[o] : 0);
         }
-    run({path,
-         in,
-         out,
-         Tiles(path.height, path.width, kTile),
-         path.x_height,
-         arrays.x,
-         nullptr,
-         arrays.x_point,
-         path.x_height * path.x_width * in.pitch,
-         arrays.residual,
-         arrays.residual_point,
-         out.pixel(),
-         path.height * path.width * path.outputs,
-         arrays.y,
-         slopes,
-         path.b0 ? bias : nullptr,
-         false,
-         nullptr,
-         0,
-         0,
-         0,
-         false},
-        GradientMask::none);
+    const Convolution conv{path,
+                           in,
+                           out,
+                           Tiles(path.height, path.width, kTile),
+                           path.x_height,
+                           arrays.x,
+                           nullptr,
+                           arrays.x_point,
+                           path.x_height * path.x_width * in.pitch,
+                           arrays.residual,
+                           arrays.residual_point,
+                           out.pixel(),
+                           path.height * path.width * path.outputs,
+                           arrays.y,
+                           slopes,
+                           path.b0 ? bias : nullptr,
+                           false,
+                           nullptr,
+                           0,
+                           0,
+                           0,
+                           false};
+    with_work(conv, GradientMask::none, [&](auto work) { run_in_parallel(path.threads, work); });
 }
 
-void convolve_input_gradient(const PathConvolution& path, const BackwardArrays& arrays) {
+void convolve_backward(const PathConvolution& path, const BackwardArrays& arrays) {
     const Channels in(path.outputs, path.width, path.shuffle);
     const Scratch slopes(4 * path.points * in.padded);
     fill_slopes(path, in, slopes.floats());
-    run(input_gradient(path, arrays, slopes.floats(), kTile), mask_of(path));
+    const Convolution conv = input_gradient(path, arrays, slopes.floats(), kTile);
+    run_backward(
+        path, arrays, [&](ThreadWork more) { convolve_weight_gradient(path, arrays, more); },
+        [&](auto run) { with_work(conv, mask_of(path), run); });
 }
 
 }  // namespace faigfast::FAIGFAST_ISA

@@ -128,14 +128,10 @@ void convolve(Isa isa, const PathConvolution& path, const ForwardArrays& arrays)
 }
 
 void convolve_backward(Isa isa, const PathConvolution& path, const BackwardArrays& arrays) {
-    const bool sums = arrays.gw || arrays.gb || arrays.gs;
-    if (path.bf16) {
-        if (arrays.gx) FAIGFAST_CALL_BF16(isa, bf16_input_gradient, path, arrays);
-        if (sums) FAIGFAST_CALL_BF16(isa, bf16_weight_gradient, path, arrays);
-        return;
-    }
-    if (arrays.gx) FAIGFAST_CALL(isa, convolve_input_gradient, path, arrays);
-    if (sums) FAIGFAST_CALL(isa, convolve_weight_gradient, path, arrays);
+    if (path.bf16)
+        FAIGFAST_CALL_BF16(isa, bf16_backward, path, arrays);
+    else
+        FAIGFAST_CALL(isa, convolve_backward, path, arrays);
 }
 
 }  // namespace faigfast

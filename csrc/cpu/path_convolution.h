@@ -101,14 +101,27 @@ struct BackwardArrays {
     float* gs;  // [images, outputs] or null: of every slope, also of a shared one
 };
 
-#define FAIGFAST_DECLARE(isa)                                                     \
-    namespace isa {                                                               \
-    int64_t packed_size(const Packing&);                                          \
-    void pack(const Packing&, const float* w, float* packed, int threads);        \
-    void convolve(const PathConvolution&, const ForwardArrays&);                  \
-    void convolve_input_gradient(const PathConvolution&, const BackwardArrays&);  \
-    void convolve_weight_gradient(const PathConvolution&, const BackwardArrays&); \
-    int64_t multiply_add(int64_t rounds, int threads, float* result);             \
+// What every thread calls once. Not std::function, whose code is shared by all instruction sets.
+struct ThreadWork {
+    const void* work;
+    void (*call)(const void*);
+
+    // `work` must outlive this.
+    template <typename Work>
+    static ThreadWork of(const Work& work) {
+        return {&work, [](const void* work) { (*static_cast<const Work*>(work))(); }};
+    }
+    void operator()() const { call(work); }
+};
+
+#define FAIGFAST_DECLARE(isa)                                                                 \
+    namespace isa {                                                                           \
+    int64_t packed_size(const Packing&);                                                      \
+    void pack(const Packing&, const float* w, float* packed, int threads);                    \
+    void convolve(const PathConvolution&, const ForwardArrays&);                              \
+    void convolve_backward(const PathConvolution&, const BackwardArrays&);                    \
+    void convolve_weight_gradient(const PathConvolution&, const BackwardArrays&, ThreadWork); \
+    int64_t multiply_add(int64_t rounds, int threads, float* result);                         \
     }
 FAIGFAST_EACH_ISA(FAIGFAST_DECLARE)
 #undef FAIGFAST_DECLARE

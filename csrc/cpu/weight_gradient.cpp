@@ -88,15 +88,13 @@ struct WinogradGradient {
                                     to, slot);
                     return;
                 }
-                Vec patch[kFrequencies];
-                for (int64_t r = 0; r < kPatch; ++r)
-                    for (int64_t c = 0; c < kPatch; ++c) {
+                transform_input(
+                    [&](int r, int c) {
                         const bool here = y + r >= 0 && x + c >= 0 && y + r < path.x_height &&
                                           x + c < path.x_width;
-                        patch[r * kPatch + c] =
-                            here ? read(at + r * row + c * pixel, lanes) : Vec{};
-                    }
-                transform_input([&](int r, int c) { return patch[r * kPatch + c]; }, to, slot);
+                        return here ? read(at + r * row + c * pixel, lanes) : Vec{};
+                    },
+                    to, slot);
             });
         });
     }
@@ -131,18 +129,15 @@ struct WinogradGradient {
                         to, slot);
                     return;
                 }
-                Vec patch[kTile * kTile];
-                for (int64_t r = 0; r < kTile; ++r)
-                    for (int64_t c = 0; c < kTile; ++c) {
-                        Vec& value = patch[r * kTile + c];
-                        value = Vec{};
-                        if (r >= high || c >= wide) continue;
+                transform_gradient(
+                    [&](int r, int c) {
+                        if (r >= high || c >= wide) return Vec{};
                         const int64_t here = r * row + c * pixel;
                         const Vec z =
                             kMask >= GradientMask::relu ? read(saved + here, lanes) : Vec{};
-                        value = masked<kMask>(read(gy + here, lanes), z, scale, slope);
-                    }
-                transform_gradient([&](int r, int c) { return patch[r * kTile + c]; }, to, slot);
+                        return masked<kMask>(read(gy + here, lanes), z, scale, slope);
+                    },
+                    to, slot);
             });
         });
     }
@@ -283,13 +278,14 @@ struct WinogradGradient {
 
 }  // namespace
 
-void convolve_weight_gradient(const PathConvolution& path, const BackwardArrays& arrays) {
+void convolve_weight_gradient(const PathConvolution& path, const BackwardArrays& arrays,
+                              ThreadWork more) {
     const Channels out(path.outputs, path.width, path.shuffle);
     const Scratch scratch(4 * path.points * out.padded);
     float* slopes = scratch.floats();
     fill_slopes(path, out, slopes);
     const auto by_rows = [&](const auto& gradient) {
-        sum_image_gradients(path, arrays, gradient.rows(), gradient.size(),
+        sum_image_gradients(path, arrays, gradient.rows(), gradient.size(), more,
                             [&](float* room, int64_t image, Range rows, const ImageGradients& to) {
                                 gradient.add_rows(room, image, rows, to);
                             });
@@ -303,7 +299,7 @@ void convolve_weight_gradient(const PathConvolution& path, const BackwardArrays&
     const Sizes sizes(path, arrays.images, arrays.x_pixel);
     const int64_t buffer = sizes.buffer();
     const bool prefetches = streams(path);
-    sum_image_gradients(path, arrays, sizes.image_tiles, buffer + 2 * out.padded,
+    sum_image_gradients(path, arrays, sizes.image_tiles, buffer + 2 * out.padded, more,
                         [&](float* room, int64_t image, Range tiles, const ImageGradients& to) {
                             float* g_block = room + kFrequencies * sizes.in_slot;
                             float* sum = g_block + kFrequencies * sizes.out_slot;

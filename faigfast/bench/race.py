@@ -167,6 +167,7 @@ def race(
     *,
     repeats: int = 5,
     progress: bool = True,
+    keep: Callable[[Race], object] | None = None,
 ) -> Race:
     """Time the tuned loop with the authors' rule, and faigfast with others, beside their errors.
 
@@ -183,6 +184,8 @@ def race(
         Timed runs of each, in turn, after one run to compare and warm up.
     progress : bool
         Show a progress bar.
+    keep : callable, optional
+        Called after every pair with the result so far, which may take hours in all.
 
     Raises
     ------
@@ -196,7 +199,7 @@ def race(
     if contenders[0][2] == FEWEST or ("loop", FEWEST) in {(c[0], c[2]) for c in contenders}:
         raise ValueError("FEWEST is of faigfast, after the contender whose error is the bound")
     data = crops(photographs(KEPT_OUT), DEGRADATIONS, SIZE).part(slice(EVERY // 2, None, EVERY))
-    entries_by_pair: dict[str, list[RaceEntry]] = {}
+    result = Race({}, list(data.names))
     with progress_bar(unit="run", disable=not progress) as bar:
         # Usual points of the midpoint rule are those of images of one size.
         usual = {
@@ -241,8 +244,10 @@ def race(
                     runs[i]()
                     entries[i].seconds.append(time.perf_counter() - start)
                     bar.update()
-            entries_by_pair[name] = entries
-    return Race(entries_by_pair, list(data.names))
+            result.pairs[name] = entries
+            if keep is not None:
+                keep(result)
+    return result
 
 
 def _of_one_size(data: Crops, pad: int) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,8 @@ from faigfast.cli.output import command_line, surroundings, writable_file, write
 from faigfast.io.atomic import write_text
 from faigfast.zoo.pairs import PAIRS, shipped_pair
 
+Result = BenchmarkResult | Race | Cost | Kernels
+
 RACE_PAIRS = (*PAIRS, "waifu2x-noise2-noise3")  # the last if its package is installed
 
 TITLES: dict[type, str] = {Race: "Time to the authors' accuracy", Cost: "The cost of a call"}
@@ -39,6 +41,7 @@ def run(options: Any, words: Sequence[str]) -> None:
             | {FOLDER: shipped_pair},
             repeats=options.repeats,
             progress=not options.quiet,
+            keep=partial(_keep, output=options.output, words=words),
         )
         _finish(race_result, options.output, words)
         return
@@ -59,12 +62,14 @@ def run(options: Any, words: Sequence[str]) -> None:
     _finish(result, options.output, words)
 
 
-def _finish(
-    result: BenchmarkResult | Race | Cost | Kernels,
-    output: str | None,
-    words: Sequence[str],
-) -> None:
-    """Print the table; keep it as a document, or all figures as JSON."""
+def _finish(result: Result, output: str | None, words: Sequence[str]) -> None:
+    """Keep the figures, and print the table."""
+    _keep(result, output, words)
+    print(result.table())
+
+
+def _keep(result: Result, output: str | None, words: Sequence[str]) -> None:
+    """Keep the table as a document, or all figures as JSON."""
     result.command = ["faigfast", *words]
     if isinstance(result, Kernels) and output is not None and output.endswith(".md"):
         figure = Path(output).with_suffix(".svg")
@@ -82,4 +87,3 @@ def _finish(
         write_text(output, f"# {title}\n\n{written}\n\n```\n{result.table()}\n```\n")
     elif output is not None:
         result.save(output)
-    print(result.table())

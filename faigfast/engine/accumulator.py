@@ -114,7 +114,7 @@ class GradientAccumulator:
         scores = self._scores(self.total)
         bound: Tensor | float | None = self.tol
         if len(phases) > 1:
-            self.score_errors = score_error(self._scores, scores, phases, step.weights)
+            self.score_errors = score_error(self._scores, scores, phases, step)
             if step.adapts:
                 authors = authors_error(self._scores, scores, gradients, phases, len(step.nodes))
                 bound = relative(authors, scores) / ENOUGH

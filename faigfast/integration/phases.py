@@ -2,9 +2,9 @@
 
 The graded nodes are midpoints in t. The second, fifth, … of them are the midpoints of a rule with
 three times the step: its scores differ from the scores of all points by eight times the error of
-those, if the error falls with the square of the step. The last phase less the first one gives the
-change of the gradient over the line, and so the error of the authors' rule: R_S ≈ ∫g + (g(1) −
-g(0)) / (2S), see `faigfast.integration.quadrature.quadrature`.
+those, if the error falls with the square of the step (`Step.ratio`). The last phase less the first
+one gives the change of the gradient over the line, and so the error of the authors' rule: R_S ≈ ∫g
++ (g(1) − g(0)) / (2S), see `faigfast.integration.quadrature.quadrature`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from faigfast.integration.quadrature import GRADING, PHASES, Array
+from faigfast.integration.quadrature import GRADING, PHASES, Step
 
-# Of the coarse rule's difference from the fine one to the estimated error: 8 in theory, less here,
-# so that few errors are above their estimates.
-RATIO = 5.0
 ENOUGH = 0.8  # an image is done if so much of its estimate is below the authors' error
 AUTHORS_STEPS = 100
 
@@ -24,9 +21,7 @@ Sums = Mapping[str, Tensor]
 Scores = Callable[[Sums], Tensor]  # from sums to scores [..., F]
 
 
-def score_error(
-    scores_of: Scores, scores: Tensor, phases: Sequence[Sums], weights: Array
-) -> Tensor:
+def score_error(scores_of: Scores, scores: Tensor, phases: Sequence[Sums], step: Step) -> Tensor:
     """Estimate the signed error of scores.
 
     Parameters
@@ -37,13 +32,13 @@ def score_error(
         [..., F], of the sums over all points.
     phases : sequence of mapping
         Sums over every third point, from the first, the second and the third.
-    weights : ndarray
-        [P], w_s of the points.
+    step : Step
+        The points.
     """
     # The weights of the coarse rule add up to 1 as well; three times those of the phase do not.
-    factor = float(weights.sum() / weights[1::PHASES].sum())
+    factor = float(step.weights.sum() / step.weights[1::PHASES].sum())
     coarse = {key: factor * value for key, value in phases[1].items()}
-    return (scores_of(coarse) - scores) / RATIO
+    return (scores_of(coarse) - scores) / step.ratio
 
 
 def authors_error(

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Real
 
@@ -117,8 +117,8 @@ def schedule(
 
 
 def fixed(rule: Quadrature) -> Steps:
-    """Give the steps of a rule, which are the same for every network."""
-    return Steps(lambda kinked: rule.steps())
+    """Give the steps of a rule; its points are the same for every network."""
+    return Steps(rule.steps, depend_on_kinks=rule.phases > 1)
 
 
 def refinement(rule: str, most: int, kinked: bool) -> Iterator[Step]:
@@ -202,10 +202,9 @@ def averaged(most: int, kinked: bool, adapts: bool = False) -> Iterator[Step]:
         if kinked and count < LEVELS[1]:
             continue
         level = quadrature("averaged", count)
-        yield Step(
-            level.nodes, level.weights, 0.0, None, True, NESTED["averaged"], level.cells,
-            level.phases, adapts,
-        )  # fmt: skip
+        (step,) = level.steps(kinked)
+        factor = NESTED["averaged"]
+        yield replace(step, keep=0.0, compares=True, factor=factor, adapts=adapts)
 
 
 def next_level(count: int) -> int:

@@ -8,10 +8,15 @@ namespace faigfast::FAIGFAST_ISA {
 namespace {
 
 // Size of a register tile, in vectors of columns and in rows: its accumulators, one row of B and
-// one element of A fill the registers.
+// one element of A fill the registers. A tile of fewer columns has more rows.
 constexpr int kColumns = kRegisters == 32 ? 4 : 2;
 constexpr int kRows = 6;
 constexpr int kPanel = kColumns * kLanes;
+
+constexpr int rows_of_tile(int64_t columns) {
+    const int64_t rows = kRows * kColumns / columns;
+    return (int)(rows < 2 * kRows ? rows : 2 * kRows);
+}
 
 // a(row, k) = a[row * a_row + k * a_k]; b_row and c_row are the strides of rows of b and c.
 struct Operands {
@@ -55,26 +60,26 @@ inline void multiply_tile(const Operands& o) {
         }
 }
 
+// The rows that are left, fewer than kR + 1.
+template <int kR, int kC, bool kAdd>
+void multiply_remainder(const Operands& o, int64_t rows) {
+    if constexpr (kR > 0) {
+        if (rows == kR)
+            multiply_tile<kR, kC, kAdd>(o);
+        else
+            multiply_remainder<kR - 1, kC, kAdd>(o, rows);
+    }
+}
+
 template <int kC, bool kAdd>
 void multiply_rows(Operands o, int64_t rows) {
-    for (; rows >= kRows; rows -= kRows) {
-        multiply_tile<kRows, kC, kAdd>(o);
-        o.a += kRows * o.a_row;
-        o.c += kRows * o.c_row;
+    constexpr int kR = rows_of_tile(kC);
+    for (; rows >= kR; rows -= kR) {
+        multiply_tile<kR, kC, kAdd>(o);
+        o.a += kR * o.a_row;
+        o.c += kR * o.c_row;
     }
-    static_assert(kRows == 6, "a case for every remainder");
-    switch (rows) {
-        case 5:
-            return multiply_tile<5, kC, kAdd>(o);
-        case 4:
-            return multiply_tile<4, kC, kAdd>(o);
-        case 3:
-            return multiply_tile<3, kC, kAdd>(o);
-        case 2:
-            return multiply_tile<2, kC, kAdd>(o);
-        case 1:
-            return multiply_tile<1, kC, kAdd>(o);
-    }
+    multiply_remainder<kR - 1, kC, kAdd>(o, rows);
 }
 
 // Multiplies all rows by a panel of up to kColumns vectors of columns.

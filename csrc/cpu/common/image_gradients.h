@@ -18,9 +18,11 @@ struct ImageGradients {
 // Calls add(room, image, units, to) for shares of the units, tiles or rows, of every image, where
 // each thread has `room` floats of scratch. Where several threads share an image, the first writes
 // its part into the result; the parts of the others are added at the end, in order of the threads.
+// Every thread calls `more` once its own share is done: the shares of slow threads must not pass to
+// others, since the order of a sum changes its last bits, but other work may.
 template <typename Add>
 void sum_image_gradients(const PathConvolution& path, const BackwardArrays& arrays, int64_t units,
-                         int64_t room, Add add) {
+                         int64_t room, ThreadWork more, Add add) {
     const int64_t weights = path.weights();
     const int64_t own = round_up(room + weights + 2 * path.outputs, 16);
     const Scratch scratch(4 * path.threads * (own + 16));
@@ -48,6 +50,7 @@ void sum_image_gradients(const PathConvolution& path, const BackwardArrays& arra
             add(owns + id * own, image, Range{first, last}, first ? part_of(id) : of_image(image));
             done += last - first;
         }
+        more();
 #pragma omp barrier
         for (int other = 1; other < threads; ++other) {
             const Range theirs = share(total, other, threads);
@@ -62,6 +65,25 @@ void sum_image_gradients(const PathConvolution& path, const BackwardArrays& arra
             add_share(from.gs, to.gs, path.outputs);
         }
     }
+}
+
+// Computes the gradients that `arrays` has addresses for. sum(more) sums those of the weights with
+// `sum_image_gradients`; with_input(run) calls run(work), where every thread calls work() for its
+// part of the input's.
+template <typename Sum, typename WithInput>
+void run_backward(const PathConvolution& path, const BackwardArrays& arrays, Sum sum,
+                  WithInput with_input) {
+    const bool sums = arrays.gw || arrays.gb || arrays.gs;
+    if (!arrays.gx) {
+        if (sums) sum(ThreadWork::of([] {}));
+        return;
+    }
+    with_input([&](const auto& work) {
+        if (sums)
+            sum(ThreadWork::of(work));
+        else
+            run_in_parallel(path.threads, work);
+    });
 }
 
 }  // namespace

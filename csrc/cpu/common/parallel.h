@@ -33,6 +33,13 @@ inline int thread_id() { return 0; }
 inline int thread_count() { return 1; }
 #endif
 
+// Lets every thread call work().
+template <typename Work>
+void run_in_parallel(int threads, const Work& work) {
+#pragma omp parallel num_threads(threads)
+    work();
+}
+
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 

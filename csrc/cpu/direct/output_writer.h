@@ -4,7 +4,7 @@
 // loop that gives every thread its pixels or rows.
 
 #include "../common/convolution.h"
-#include "../memory.h"
+#include "../common/shares.h"
 
 namespace faigfast::FAIGFAST_ISA {
 namespace {
@@ -64,26 +64,29 @@ private:
     const float *const residual_, *const mask_;
 };
 
-// Gives every thread its share of the units, pixels or rows, of all samples at all points. Each
-// thread interpolates the weights of its points itself.
-template <typename Method>
-void run_each_thread(const Convolution& conv, GradientMask mask) {
+// Calls run(work), where every thread calls work(): units, pixels or rows, of all samples at all
+// points. Each thread interpolates the weights of its points itself.
+template <typename Method, typename Run>
+void each_thread(const Convolution& conv, GradientMask mask, Run run) {
     const PathConvolution& path = conv.path;
     const int64_t of_point = Method::units(conv);
     const int64_t size = round_up(Method::size(conv, mask), 16) + 16;
     const Scratch scratch(4 * path.threads * size);
-    float* rooms = scratch.floats();
+    // A thread that takes units of another interpolates their weights again.
+    const Shares shares(path.points * of_point, (of_point + 3) / 4, path.threads);
 
-#pragma omp parallel num_threads(path.threads)
-    {
-        Method method(conv, mask, rooms + thread_id() * size);
-        const Range mine = share(path.points * of_point, thread_id(), thread_count());
-        each_point(mine, of_point, [&](int64_t point, Range units) {
-            method.begin_point(point);
-            method.run(point, units);
+    run([&] {
+        const int id = thread_id();
+        Method method(conv, mask, scratch.floats() + id * size);
+        int64_t begun = -1;
+        shares.each(id, [&](Range some) {
+            each_point(some, of_point, [&](int64_t point, Range units) {
+                if (point != begun) method.begin_point(begun = point);
+                method.run(point, units);
+            });
         });
         finish_stores();
-    }
+    });
 }
 
 }  // namespace

@@ -113,26 +113,29 @@ private:
     const PaddedRows rows_;
 };
 
-// Gives every thread its rows of all images at all points; it also reads one row above and below.
-inline void convolve_thin(const Convolution& conv, GradientMask mask) {
+// Calls run(work), where every thread calls work(): rows of all images at all points, for which it
+// also reads one row above and below.
+template <typename Run>
+void convolve_thin(const Convolution& conv, GradientMask mask, Run run) {
     const PathConvolution& path = conv.path;
     const int64_t height = conv.tiles.height, total = path.points * path.samples * height;
     const int64_t size = round_up(ThinConvolution::size(conv), 16) + 16;
     const Scratch scratch(4 * path.threads * size);
-    float* rooms = scratch.floats();
+    const Shares shares(total, least(height, 16), path.threads);
 
-#pragma omp parallel num_threads(path.threads)
-    {
-        ThinConvolution rows(conv, mask, rooms + thread_id() * size);
-        const Range mine = share(total, thread_id(), thread_count());
+    run([&] {
+        const int id = thread_id();
+        ThinConvolution rows(conv, mask, scratch.floats() + id * size);
         int64_t point = -1;
-        for (int64_t row = mine.begin; row < mine.end; ++row) {
-            const RowPlace place(row, path.samples, height);
-            if (place.point != point) rows.begin_point(point = place.point);
-            rows.advance(place, row == mine.begin);
-            rows.write_row(place);
-        }
-    }
+        shares.each(id, [&](Range some) {
+            for (int64_t row = some.begin; row < some.end; ++row) {
+                const RowPlace place(row, path.samples, height);
+                if (place.point != point) rows.begin_point(point = place.point);
+                rows.advance(place, row == some.begin);
+                rows.write_row(place);
+            }
+        });
+    });
 }
 
 }  // namespace

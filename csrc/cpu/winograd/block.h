@@ -12,8 +12,9 @@ namespace faigfast::FAIGFAST_ISA {
 namespace {
 
 // Tiles of a block, few enough that they and their products stay in the L2 cache.
-inline int64_t block_tiles(int64_t row) {
-    const int64_t tiles = 24 * 64 / row / kRows * kRows;
+inline int64_t block_tiles(int64_t row, int64_t columns) {
+    const int64_t unit = rows_of_tile(least(columns, kColumns)),
+                  tiles = 24 * 64 / row / unit * unit;
     return tiles < 24 ? 24 : tiles > 96 ? 96 : tiles;
 }
 
@@ -22,7 +23,7 @@ struct Block {
 
     explicit Block(const Part& part)
         : rows(0), row(most(part.in.size(), part.out.size()) * kLanes), slot(0) {
-        rows = block_tiles(row);
+        rows = block_tiles(row, part.out.size());
         slot = (rows + 1) * row;  // an odd number of rows, against aliases in the L1 cache
     }
     // One slot more than there are frequencies: the products of a frequency overwrite the inputs of
@@ -54,26 +55,35 @@ void transform_inputs(const Convolution& conv, const Block& block, const Part& p
         float* to = buffer + i * block.row;
         const int64_t top = most(0, -y), bottom = least(kPatch, conv.in_height - y);
         const int64_t left = most(0, -x), right = least(kPatch, in.width - x);
-        const bool inside = top == 0 && left == 0 && bottom == kPatch && right == kPatch;
-        if ((kMask == GradientMask::none || kLanes == 16) && inside && in.group % kLanes == 0) {
-            in.each_vector(ks, [&](int64_t v, int64_t offset, int) {
+        const bool whole = top == 0 && left == 0 && bottom == kPatch && right == kPatch;
+        if (kMask == GradientMask::none || kLanes == 16) {
+            in.each_vector(ks, [&](int64_t v, int64_t offset, int lanes) {
                 const float* from = conv.values + at + offset;
                 const float* saved =
                     kMask >= GradientMask::relu ? conv.saved + at + offset : nullptr;
                 const Vec slope = kMask == GradientMask::leaky ? load(slopes + v * kLanes) : Vec{};
-                transform_input(
-                    [&](int r, int c) {
-                        const int64_t here = r * row + c * pixel;
-                        const Vec z = kMask >= GradientMask::relu ? load(saved + here) : Vec{};
-                        return masked<kMask>(load(from + here), z, scale, slope);
-                    },
-                    to + (v - ks.begin) * kLanes, block.slot);
+                float* column = to + (v - ks.begin) * kLanes;
+                const auto pixel_at = [&](int r, int c) {
+                    const int64_t here = r * row + c * pixel;
+                    const Vec z = kMask >= GradientMask::relu ? read(saved + here, lanes) : Vec{};
+                    return masked<kMask>(read(from + here, lanes), z, scale, slope);
+                };
+                if (whole) {
+                    transform_input(pixel_at, column, block.slot);
+                } else {
+                    transform_input(
+                        [&](int r, int c) {
+                            const bool inside = r >= top && r < bottom && c >= left && c < right;
+                            return inside ? pixel_at(r, c) : Vec{};
+                        },
+                        column, block.slot);
+                }
             });
             continue;
         }
         // Pixel by pixel: rows of two images, read together, would map to the same sets of the L1
         // cache and evict each other.
-        if (!inside)
+        if (!whole)
             for (int64_t j = 0; j < kFrequencies * padded; j += kLanes) store(patch + j, Vec{});
         for (int64_t r = top; r < bottom; ++r)
             for (int64_t c = left; c < right; ++c) {
@@ -107,7 +117,7 @@ void multiply(const WeightLayout& layout, const Block& block, const float* u, in
         for (int64_t panel = 0; panel < layout.panels; ++panel)
             multiply_panel<false>(
                 {buffer + (f + 1) * block.slot, block.row, 1,
-                 u + f * layout.slot + panel * layout.panel, kPanel,
+                 u + f * layout.slot + panel * layout.panel, layout.row,
                  buffer + f * block.slot + panel * kPanel, block.row, layout.depth},
                 count, least(kColumns, layout.vectors - panel * kColumns));
     }

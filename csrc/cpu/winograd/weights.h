@@ -13,13 +13,14 @@ namespace {
 
 // U[frequency][panel][k][column]: k counts input channels, columns are output channels.
 struct WeightLayout {
-    int64_t depth, vectors, panels, panel, slot, size;
+    int64_t depth, vectors, panels, row, panel, slot, size;
 
     WeightLayout(int64_t depth, int64_t vectors)
         : depth(depth),
           vectors(vectors),
           panels((vectors + kColumns - 1) / kColumns),
-          panel(depth * kPanel),
+          row(least(vectors, kColumns) * kLanes),
+          panel(depth * row),
           slot(panels * panel + 16),  // keeps frequencies out of the same sets of the L1 cache
           size(kFrequencies * slot) {}
 };
@@ -100,9 +101,9 @@ inline void transform_weights(const float* taps, const float* delta, float alpha
                 w[t] = load(taps + t * strides.tap + at);
                 if (delta) w[t] += alpha * load(delta + t * strides.tap + at);
             }
-            transform_weight(w,
-                             u + v / kColumns * layout.panel + k * kPanel + v % kColumns * kLanes,
-                             layout.slot);
+            transform_weight(
+                w, u + v / kColumns * layout.panel + k * layout.row + v % kColumns * kLanes,
+                layout.slot);
         }
 }
 

@@ -74,6 +74,23 @@ def test_the_fewest_points_that_suffice(measured):
     assert "averaged, fewest" in measured.table()
 
 
+def test_what_is_finished_is_kept(monkeypatch):
+    monkeypatch.setattr(module, "CONVERGED", ("gauss-legendre", 4))
+    monkeypatch.setattr(module, "SIZE", 16)
+    monkeypatch.setattr(module, "EVERY", 2000)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    kept = []
+    pairs = {"tiny": tiny, "another": interrupted}
+    with pytest.raises(KeyboardInterrupt):
+        run_race(
+            pairs, FEW[:2], repeats=1, progress=False, keep=lambda race: kept.append(race.table())
+        )
+    assert len(kept) == 1 and "tiny" in kept[0] and "another" not in kept[0]
+
+
 def test_first_calls_are_timed(measured):
     assert all(row.first > 0 for row in measured.pairs["tiny"])
 

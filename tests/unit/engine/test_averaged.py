@@ -243,3 +243,14 @@ def test_trained_kinks_need_fewer_points_and_barely_feel_rounding():
     )
     difference = (averaged.double() - loop.scores()).abs().sum() / loop.scores().abs().sum()
     assert difference < 2e-5
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+def test_estimates_without_kinks_are_close_to_the_errors(backend):
+    networks, batch = pair(smooth), images(2, size=(8, 6))
+    options = {"rule": "averaged", "backend": backend}
+    exact = attribute(*networks, batch, steps=96, **options).scores()
+    estimated = attribute(*networks, batch, steps=9, **options)
+    errors = (estimated.scores() - exact).abs().sum(1) / exact.sum(1)
+    ratios = estimated.error[0] / errors
+    assert (ratios > 0.9).all() and (ratios < 1.5).all(), ratios
