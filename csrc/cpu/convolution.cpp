@@ -140,9 +140,8 @@ void with_work(const Convolution& conv, GradientMask mask, Run run) {
     const Scratch scratch(4 * (together * u_size + path.threads * size));
     float *weights = scratch.floats(), *rooms = weights + together * u_size;
     const int64_t of_point = path.samples * conv.tiles.count;
-    const int64_t total = (own ? path.points : together) * of_point;
-    const int64_t grain = own ? of_point : most(1, total / (4 * path.threads));
-    const Shares shares(total, least(grain, rows), path.threads);
+    const Shares shares((own ? path.points : together) * of_point, least(of_point, rows),
+                        path.threads);
 
     run([&] {
         const int id = thread_id();

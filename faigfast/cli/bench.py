@@ -18,6 +18,7 @@ from faigfast.bench import (
 )
 from faigfast.bench.accuracy_pairs import available, load
 from faigfast.bench.workloads import FOLDER
+from faigfast.cli.interruption import FINISHED_PAIRS
 from faigfast.cli.output import command_line, surroundings, writable_file, write_between
 from faigfast.io.atomic import write_text
 from faigfast.zoo.pairs import PAIRS, shipped_pair
@@ -36,12 +37,18 @@ def run(options: Any, words: Sequence[str]) -> None:
         if options.kernels and file.suffix == ".md":
             surroundings(file, "bench")
     if options.to_accuracy:
+
+        def keep(result: Race) -> None:
+            _keep(result, options.output, words)
+            if options.output is not None:
+                setattr(options, FINISHED_PAIRS, len(result.pairs))
+
         race_result = race(
             {name: partial(load, name) for name in RACE_PAIRS if name in available()}
             | {FOLDER: shipped_pair},
             repeats=options.repeats,
             progress=not options.quiet,
-            keep=partial(_keep, output=options.output, words=words),
+            keep=keep,
         )
         _finish(race_result, options.output, words)
         return

@@ -11,6 +11,7 @@ GOES_ON = "the same command goes on from there"
 WITHOUT_PARTS = ("demo", "bench", "accuracy", "doctor", "style")
 STATE = "state.part"  # of a training
 FINISHED = "finished.bin"  # of a sweep
+FINISHED_PAIRS = "finished_pairs"  # attribute of the options of `bench --to-accuracy`
 
 
 def kept_text(command: str, options: Any) -> str:
@@ -23,6 +24,8 @@ def kept_text(command: str, options: Any) -> str:
     options : Namespace
         Of the command.
     """
+    if pairs := getattr(options, FINISHED_PAIRS, 0):
+        return f"kept: {counted(pairs, 'pair')} in {options.output}; the same command starts again"
     if command in WITHOUT_PARTS:
         return AGAIN
     if command == "sweep":

@@ -13,10 +13,10 @@ namespace {
 // is done, it takes from the ends of the others'. Make it before the threads begin.
 class Shares {
 public:
-    // A thread takes `grain` units or more.
+    // A thread takes `grain` units or more, unless that is more than a quarter of its share.
     Shares(int64_t total, int64_t grain, int threads)
         : total_(total),
-          grain_(grain),
+          grain_(most(1, least(grain, total / (4 * threads)))),
           threads_(threads),
           memory_(sizeof(Left) * threads),
           left_(reinterpret_cast<Left*>(memory_.floats())) {

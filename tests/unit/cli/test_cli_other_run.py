@@ -199,3 +199,10 @@ def test_one_part_is_no_plural(tmp_path):
     (tmp_path / "parts" / "x.part").touch()
     options = type("Options", (), {"output": str(tmp_path)})
     assert kept_text("mask", options).startswith("kept: 1 part in ")
+
+
+def test_finished_pairs_of_a_benchmark_are_kept():
+    options = type("Options", (), {"output": "race.json"})
+    assert kept_text("bench", options) == AGAIN
+    options.finished_pairs = 2
+    assert kept_text("bench", options).startswith("kept: 2 pairs in race.json; ")
