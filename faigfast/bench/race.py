@@ -185,7 +185,7 @@ def race(
     progress : bool
         Show a progress bar.
     keep : callable, optional
-        Called after every pair with the result so far, which may take hours in all.
+        Called with the result so far after every pair: all pairs may take hours.
 
     Raises
     ------

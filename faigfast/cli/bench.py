@@ -43,14 +43,14 @@ def run(options: Any, words: Sequence[str]) -> None:
             if options.output is not None:
                 setattr(options, FINISHED_PAIRS, len(result.pairs))
 
-        race_result = race(
+        raced = race(
             {name: partial(load, name) for name in RACE_PAIRS if name in available()}
             | {FOLDER: shipped_pair},
             repeats=options.repeats,
             progress=not options.quiet,
             keep=keep,
         )
-        _finish(race_result, options.output, words)
+        print(raced.table())
         return
     if options.cost:
         cost_result = measure_cost(repeats=options.repeats, progress=not options.quiet)

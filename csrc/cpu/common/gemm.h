@@ -60,7 +60,7 @@ inline void multiply_tile(const Operands& o) {
         }
 }
 
-// The rows that are left, fewer than kR + 1.
+// Multiplies the rows that are left, at most kR.
 template <int kR, int kC, bool kAdd>
 void multiply_remainder(const Operands& o, int64_t rows) {
     if constexpr (kR > 0) {
